@@ -1,0 +1,82 @@
+# The only entrance: `make help` lists what there is. Every target makes .venv by itself and installs only what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+UV := $(shell command -v uv 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-light check format integration bench wheel builtin clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+ifdef UV
+	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+endif
+
+# $(call install,what): an editable install of the project with extras or a dependency group
+ifdef UV
+install = uv pip install --quiet --python $(BIN)/python $(1)
+else
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
+endif
+
+$(STAMPS)/demo: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e '.[qdrant]')
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/light: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group light)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group dev)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/check: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group dev --group check)
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/dev
+
+$(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group dev --group bench)
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/dev
+
+demo: $(STAMPS)/demo  ## index the standard library's docstrings and ask a few questions (no torch)
+	$(BIN)/st-connectors demo
+
+test-light: $(STAMPS)/light  ## the tests that need no torch
+	$(BIN)/python -m pytest -m "not torch" $(ARGS)
+
+test: $(STAMPS)/dev  ## all tests; no network, no servers
+	ST_REQUIRE_TORCH=1 $(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/check  ## ruff (lint, format), mypy strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMPS)/check  ## let ruff format and mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand
+	$(BIN)/python -m pytest integration $(ARGS)
+
+bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
+	$(BIN)/python -m bench $(ARGS)
+
+wheel: $(STAMPS)/dev  ## build the wheel into dist/
+	$(call install,build)
+	$(BIN)/python -m build --wheel --outdir dist .
+
+builtin: $(STAMPS)/dev  ## make the two built-in models again from open material
+	$(BIN)/python -m bench.builtin_models $(ARGS)
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,82 @@
+"""An engine for Sentence-Transformers checkpoints: dense, sparse and cross-encoder, the same numbers, light by default.
+
+Names are imported when first used, so that ``import st_core`` loads neither torch nor a tokenizer.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_core.cross_encoder import CrossEncoder
+    from st_core.errors import InputTooLong, ModelBroken, ModelError, ModelNotFound, ModelUnsupported
+    from st_core.fingerprint import describe
+    from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
+    from st_core.quantize import quantize_embeddings
+    from st_core.retrieval import community_detection, paraphrase_mining, semantic_search
+    from st_core.sentence_transformer import SentenceTransformer
+    from st_core.similarity import SimilarityFunction
+    from st_core.sparse_encoder import SparseEncoder
+    from st_core.vectors import SparseMatrix, SparseVector
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "CrossEncoder": "cross_encoder",
+    "InputTooLong": "errors",
+    "ModelBroken": "errors",
+    "ModelError": "errors",
+    "ModelNotFound": "errors",
+    "ModelUnsupported": "errors",
+    "ModelKind": "protocols",
+    "ModelRef": "protocols",
+    "Reranker": "protocols",
+    "SentenceTransformer": "sentence_transformer",
+    "SimilarityFunction": "similarity",
+    "SparseEncoder": "sparse_encoder",
+    "SparseMatrix": "vectors",
+    "SparseVector": "vectors",
+    "TextEncoder": "protocols",
+    "community_detection": "retrieval",
+    "describe": "fingerprint",
+    "paraphrase_mining": "retrieval",
+    "quantize_embeddings": "quantize",
+    "semantic_search": "retrieval",
+}
+
+__all__ = [
+    "CrossEncoder",
+    "InputTooLong",
+    "ModelBroken",
+    "ModelError",
+    "ModelKind",
+    "ModelNotFound",
+    "ModelRef",
+    "ModelUnsupported",
+    "Reranker",
+    "SentenceTransformer",
+    "SimilarityFunction",
+    "SparseEncoder",
+    "SparseMatrix",
+    "SparseVector",
+    "TextEncoder",
+    "community_detection",
+    "describe",
+    "paraphrase_mining",
+    "quantize_embeddings",
+    "semantic_search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

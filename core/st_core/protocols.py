@@ -1,0 +1,76 @@
+"""What ingest and search ask of a model; the names are sentence-transformers' own, so its objects fit as they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+__all__ = ["ModelKind", "ModelRef", "Reranker", "TextEncoder"]
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Encodes queries and documents: dense gives [n, d]; sparse gives a SparseMatrix, a scipy or a torch sparse matrix [n, V]."""
+
+    def encode_query(self, inputs: list[str], /) -> object:
+        """The vectors of queries, in order."""
+        ...
+
+    def encode_document(self, inputs: list[str], /) -> object:
+        """The vectors of documents, in order."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Scores pairs of query and document."""
+
+    def predict(self, inputs: list[tuple[str, str]], /) -> ArrayLike:
+        """One score per pair [n], in order; higher is better."""
+        ...
+
+
+class ModelKind(StrEnum):
+    """What a model gives."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    RERANKER = "reranker"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model made the vectors of a field, as kept beside a collection.
+
+    ``dimension`` is the width of the vectors (the vocabulary's for sparse ones). ``fingerprint`` maps components ("weights", "tokenizer", "configuration",
+    "prompts", "precision") to hashes, so that a message can say what differs; it is empty where nothing is known of a foreign object.
+    """
+
+    name: str
+    kind: ModelKind
+    dimension: int
+    revision: str | None = None
+    max_tokens: int | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float32"
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {
+            "kind": self.kind.value,
+            "prompts": dict(self.prompts),
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
+        """The reference that ``to_json`` wrote; unknown keys, of a newer version, are ignored."""
+        known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
+        return cls(**known | {"kind": ModelKind(known["kind"])})

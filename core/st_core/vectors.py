@@ -1,0 +1,271 @@
+"""Sparse vectors in their one normal form; numpy only.
+
+Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32 (1.17549435e-38, the least that
+Lucene's FeatureField takes). Whatever is not of that form is dropped when a vector is made by ``from_arrays``, ``from_mapping``, ``from_dense`` or ``from_scipy``,
+and refused by the plain constructors, so every consumer may rely on the form without looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["MAX_INDEX", "MIN_WEIGHT", "SparseMatrix", "SparseVector"]
+
+MIN_WEIGHT = float(np.finfo(np.float32).tiny)
+MAX_INDEX = 2**32 - 2
+"""The highest index: Milvus 2.5 refuses 2**32 - 1."""
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view, so that a value cannot be changed through what it hands out."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _check_weights(values: NDArray[np.float32]) -> None:
+    """Raise ValueError unless every weight is finite and at least MIN_WEIGHT."""
+    if values.size and not (np.isfinite(values).all() and float(values.min()) >= MIN_WEIGHT):
+        raise ValueError(f"weights must be finite and at least {MIN_WEIGHT:.8g}; from_arrays drops the others")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """One sparse vector: ``indices`` uint32 [n] strictly increasing, ``values`` float32 [n]; raises ValueError for any other form."""
+
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        indices = np.ascontiguousarray(self.indices, dtype=np.uint32)
+        values = np.ascontiguousarray(self.values, dtype=np.float32)
+        if indices.ndim != 1 or indices.shape != values.shape:
+            raise ValueError(f"indices {indices.shape} and values {values.shape} must be of one length")
+        if indices.size > 1 and not bool((indices[1:] > indices[:-1]).all()):
+            raise ValueError("indices must be strictly increasing; from_arrays sorts them")
+        if indices.size and int(indices[-1]) > MAX_INDEX:
+            raise ValueError(f"index {int(indices[-1])} is over the limit {MAX_INDEX}")
+        _check_weights(values)
+        object.__setattr__(self, "indices", _frozen(indices))
+        object.__setattr__(self, "values", _frozen(values))
+
+    @classmethod
+    def from_arrays(cls, indices: ArrayLike, values: ArrayLike) -> SparseVector:
+        """The normal form of unordered indices and any weights: sorted; zero, negative, subnormal, NaN and infinite weights dropped.
+
+        Raises ValueError for two weights of one index and for an index that is negative or over ``MAX_INDEX``.
+        """
+        raw = np.asarray(indices)
+        weights = np.asarray(values, dtype=np.float32)
+        if raw.ndim != 1 or raw.shape != weights.shape:
+            raise ValueError(f"indices {raw.shape} and values {weights.shape} must be of one length")
+        if raw.size == 0:
+            return EMPTY
+        if not np.issubdtype(raw.dtype, np.integer):
+            raise ValueError(f"indices must be integers, not {raw.dtype}")
+        if int(raw.min()) < 0 or int(raw.max()) > MAX_INDEX:
+            raise ValueError(f"indices must lie between 0 and {MAX_INDEX}")
+        order = np.argsort(raw, kind="stable")
+        ordered = raw[order].astype(np.uint32)
+        if bool((ordered[1:] == ordered[:-1]).any()):
+            raise ValueError("an index has two weights")
+        kept = weights[order]
+        keep = np.isfinite(kept) & (kept >= MIN_WEIGHT)
+        return cls(ordered[keep], kept[keep])
+
+    @classmethod
+    def from_mapping(cls, weights: Mapping[int, float]) -> SparseVector:
+        """The normal form of a mapping from index to weight."""
+        if not weights:
+            return EMPTY
+        return cls.from_arrays(
+            np.fromiter(weights.keys(), dtype=np.int64), np.fromiter(weights.values(), dtype=np.float64)
+        )
+
+    @classmethod
+    def from_dense(cls, values: ArrayLike) -> SparseVector:
+        """The normal form of a dense array [V]: its positive entries."""
+        array = np.asarray(values, dtype=np.float32)
+        return cls.from_arrays(np.arange(array.shape[0], dtype=np.int64), array)
+
+    def __len__(self) -> int:
+        """How many weights there are."""
+        return int(self.indices.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseVector):
+            return NotImplemented
+        return np.array_equal(self.indices, other.indices) and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash((self.indices.tobytes(), self.values.tobytes()))
+
+    def to_mapping(self) -> dict[int, float]:
+        """Index to weight, as plain Python numbers."""
+        return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
+
+    def dot(self, other: SparseVector) -> float:
+        """The inner product, summed in float64."""
+        _, mine, theirs = np.intersect1d(self.indices, other.indices, assume_unique=True, return_indices=True)
+        return float(self.values[mine].astype(np.float64) @ other.values[theirs].astype(np.float64))
+
+    def top(self, count: int) -> SparseVector:
+        """The ``count`` heaviest weights; of equal weights the lower index stays."""
+        if len(self) <= count:
+            return self
+        order = np.sort(np.lexsort((self.indices, -self.values))[:count])
+        return SparseVector(self.indices[order], self.values[order])
+
+
+EMPTY = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseMatrix:
+    """Rows of sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 and ``values`` float32 [nnz], ``shape`` (rows, V).
+
+    Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`, ``matrix[2:5]`` a matrix over the same memory.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        indptr = np.ascontiguousarray(self.indptr, dtype=np.int64)
+        indices = np.ascontiguousarray(self.indices, dtype=np.uint32)
+        values = np.ascontiguousarray(self.values, dtype=np.float32)
+        rows, width = self.shape
+        if indptr.shape != (rows + 1,) or indices.shape != values.shape or indices.ndim != 1:
+            raise ValueError(
+                f"indptr {indptr.shape}, indices {indices.shape} and values {values.shape} do not make {rows} rows"
+            )
+        if int(indptr[0]) != 0 or int(indptr[-1]) != indices.size or bool((np.diff(indptr) < 0).any()):
+            raise ValueError("indptr must rise from 0 to the number of weights")
+        if indices.size:
+            if int(indices.max()) >= width:
+                raise ValueError(f"index {int(indices.max())} is outside {width} columns")
+            rising = np.diff(indices.astype(np.int64)) > 0
+            starts = indptr[1:-1]
+            rising[starts[(starts > 0) & (starts < indices.size)] - 1] = True
+            if not bool(rising.all()):
+                raise ValueError("indices must be strictly increasing within each row")
+        _check_weights(values)
+        object.__setattr__(self, "indptr", _frozen(indptr))
+        object.__setattr__(self, "indices", _frozen(indices))
+        object.__setattr__(self, "values", _frozen(values))
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[SparseVector], width: int) -> SparseMatrix:
+        """Stack vectors into a matrix of ``width`` columns."""
+        kept = list(rows)
+        indptr = np.zeros(len(kept) + 1, np.int64)
+        np.cumsum([len(row) for row in kept], out=indptr[1:])
+        indices = np.concatenate([row.indices for row in kept]) if kept else EMPTY.indices
+        values = np.concatenate([row.values for row in kept]) if kept else EMPTY.values
+        return cls(indptr, indices, values, (len(kept), width))
+
+    @classmethod
+    def from_dense(cls, array: ArrayLike) -> SparseMatrix:
+        """The positive entries of a dense array [n, V]."""
+        dense = np.asarray(array, dtype=np.float32)
+        if dense.ndim != 2:
+            raise ValueError(f"a matrix has two dimensions, not {dense.ndim}")
+        keep = np.isfinite(dense) & (dense >= MIN_WEIGHT)
+        rows, columns = np.nonzero(keep)
+        indptr = np.zeros(dense.shape[0] + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=dense.shape[0]), out=indptr[1:])
+        return cls(indptr, columns.astype(np.uint32), dense[keep], (dense.shape[0], dense.shape[1]))
+
+    @classmethod
+    def from_scipy(cls, matrix: Any) -> SparseMatrix:
+        """The normal form of any scipy sparse matrix or array [n, V]; duplicates are summed, as scipy does."""
+        csr = matrix.tocsr(copy=True)
+        csr.sum_duplicates()
+        csr.data[~(np.isfinite(csr.data) & (csr.data >= MIN_WEIGHT))] = 0
+        csr.eliminate_zeros()
+        return cls(csr.indptr, csr.indices, csr.data.astype(np.float32), (int(csr.shape[0]), int(csr.shape[1])))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[SparseMatrix], width: int) -> SparseMatrix:
+        """Put matrices of ``width`` columns under one another."""
+        offsets = np.cumsum([0, *(int(part.indptr[-1]) for part in parts)])
+        pointers = [part.indptr[1:] + offset for part, offset in zip(parts, offsets, strict=False)]
+        indptr = np.concatenate([np.zeros(1, np.int64), *pointers])
+        indices = np.concatenate([part.indices for part in parts]) if parts else EMPTY.indices
+        values = np.concatenate([part.values for part in parts]) if parts else EMPTY.values
+        return cls(indptr, indices, values, (indptr.size - 1, width))
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self.shape[0]
+
+    @overload
+    def __getitem__(self, key: int) -> SparseVector: ...
+    @overload
+    def __getitem__(self, key: slice) -> SparseMatrix: ...
+    def __getitem__(self, key: int | slice) -> SparseVector | SparseMatrix:
+        """One row as a vector, or a slice of rows as a matrix; any step."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return SparseMatrix.from_rows((self[row] for row in range(start, stop, step)), self.shape[1])
+            stop = max(start, stop)
+            first, last = int(self.indptr[start]), int(self.indptr[stop])
+            indptr = self.indptr[start : stop + 1] - first
+            return SparseMatrix(
+                indptr, self.indices[first:last], self.values[first:last], (stop - start, self.shape[1])
+            )
+        row = key + len(self) if key < 0 else key
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {key} of {len(self)}")
+        first, last = int(self.indptr[row]), int(self.indptr[row + 1])
+        return SparseVector(self.indices[first:last], self.values[first:last])
+
+    def __iter__(self) -> Iterator[SparseVector]:
+        return self.rows()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseMatrix):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and np.array_equal(self.indptr, other.indptr)
+            and np.array_equal(self.indices, other.indices)
+            and np.array_equal(self.values, other.values)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def rows(self) -> Iterator[SparseVector]:
+        """Each row as a :class:`SparseVector`, in order."""
+        return (self[row] for row in range(len(self)))
+
+    def to_dense(self) -> NDArray[np.float32]:
+        """A dense float32 array [rows, V]."""
+        dense = np.zeros(self.shape, np.float32)
+        dense[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.values
+        return dense
+
+    def to_scipy(self) -> Any:
+        """A ``scipy.sparse.csr_array`` [rows, V] with int64 indices."""
+        from scipy.sparse import csr_array
+
+        return csr_array((self.values.copy(), self.indices.astype(np.int64), self.indptr.copy()), shape=self.shape)
+
+    def to_torch(self) -> Any:
+        """A coalesced torch COO tensor [rows, V] on the CPU."""
+        import torch
+
+        rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        positions = torch.from_numpy(np.stack([rows, self.indices.astype(np.int64)]))
+        values = torch.from_numpy(self.values.copy())
+        return torch.sparse_coo_tensor(positions, values, self.shape, is_coalesced=True)

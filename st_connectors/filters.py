@@ -1,0 +1,75 @@
+"""Filters: a closed family of frozen values, and what they mean.
+
+The same truth table holds in every store: a list value matches if any of its elements does; a missing field, null or an
+empty list makes a leaf false; ``Not`` is the complement; 1 equals 1.0 and never True; strings compare by code points, case and all;
+dates compare as instants, one without a zone being UTC. ``In`` with no values and ``Or`` of nothing match nothing, ``And`` of
+nothing matches everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["And", "Eq", "Exists", "Filter", "FilterValue", "In", "Not", "Or", "Range"]
+
+FilterValue: TypeAlias = str | int | float | bool
+"""Dates are ISO 8601 strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eq:
+    """The field has this value, or a list that holds it."""
+
+    field: str
+    value: FilterValue
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """The field has one of these values, or a list that holds one of them."""
+
+    field: str
+    values: tuple[FilterValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The field, or one element of its list, lies within all the bounds given; numbers and dates only."""
+
+    field: str
+    gt: float | str | None = None
+    gte: float | str | None = None
+    lt: float | str | None = None
+    lte: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field is there, and is neither null nor an empty list."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All parts hold."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """At least one part holds."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: Filter
+
+
+Filter: TypeAlias = Eq | In | Range | Exists | And | Or | Not
