@@ -1,8 +1,9 @@
 """Sparse vectors in their one normal form; numpy only.
 
-Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32 (1.17549435e-38, the least
-that FeatureField of Lucene takes). Whatever is not of that form is dropped when a vector is made by ``from_arrays``, ``from_mapping``, ``from_dense`` or ``from_scipy``,
-and refused by the plain constructors, so every consumer can rely on the form without looking.
+Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32, 1.17549435e-38: the
+least that Lucene's FeatureField takes. Whatever is not of that form is dropped where a vector is made by ``from_arrays``,
+``from_mapping``, ``from_dense`` or ``from_scipy``, and refused by the plain constructors, so every consumer can rely on the form
+without looking.
 """
 
 from __future__ import annotations
