@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light check format integration bench wheel builtin clean
+.PHONY: help demo test test-light test-wheel check format integration bench wheel builtin clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,14 +66,17 @@ format: $(STAMPS)/check  ## let ruff format and mend
 	$(BIN)/ruff check --fix .
 
 integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand
-	$(BIN)/python -m pytest integration $(ARGS)
+	$(BIN)/python -m pytest integration --ignore integration/test_wheel.py $(ARGS)
 
 bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
 	$(BIN)/python -m bench $(ARGS)
 
-wheel: $(STAMPS)/dev  ## build the wheel into dist/
-	$(call install,build)
+wheel: $(STAMPS)/light  ## build the wheel into dist/
+	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
+
+test-wheel: wheel  ## install the built wheel into a fresh environment and run the demo from it
+	ST_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest integration/test_wheel.py $(ARGS)
 
 builtin: $(STAMPS)/dev  ## make the two built-in models again from open material
 	$(BIN)/python -m bench.builtin_models $(ARGS)
