@@ -1,0 +1,164 @@
+"""Sums over the terms that two sets of sparse rows share, without making either dense; numpy only.
+
+:class:`SparseRows` differs from ``SparseMatrix`` in that weights may be negative: a torch tensor or a dense array that meets a sparse
+matrix is brought into this form too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.vectors import SparseMatrix, SparseVector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["SparseRows", "paired_sums", "shared_sums"]
+
+Kernel = Callable[["NDArray[np.float64]", "NDArray[np.float64]"], "NDArray[np.float64]"]
+"""What a shared term adds, from its two weights; a term that one side lacks must add nothing."""
+
+BLOCK = 1 << 21
+"""Cells, and terms looked at, per block: 16 MB of float64 each."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """CSR rows with any weights: ``indptr`` [rows + 1], ``indices`` increasing in a row, ``values`` float64 [nnz].
+
+    ``width`` is None where it is not known: a lone sparse vector has none.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    values: NDArray[np.float64]
+    width: int | None
+
+    def __len__(self) -> int:
+        return self.indptr.size - 1
+
+    @classmethod
+    def of_matrix(cls, matrix: SparseMatrix) -> SparseRows:
+        """The rows of a matrix in normal form."""
+        return cls(matrix.indptr, matrix.indices.astype(np.int64), matrix.values.astype(np.float64), matrix.shape[1])
+
+    @classmethod
+    def of_vectors(cls, vectors: list[SparseVector]) -> SparseRows:
+        """Vectors put under one another; their width is not known."""
+        indptr = np.cumsum([0, *map(len, vectors)], dtype=np.int64)
+        indices = np.concatenate([np.empty(0, np.int64), *(vector.indices.astype(np.int64) for vector in vectors)])
+        values = np.concatenate([np.empty(0), *(vector.values.astype(np.float64) for vector in vectors)])
+        return cls(indptr, indices, values, None)
+
+    @classmethod
+    def of_dense(cls, array: NDArray[Any]) -> SparseRows:
+        """The entries of a dense array [n, V] that are not zero."""
+        rows, columns = np.nonzero(array)
+        return cls._of_sorted(rows, columns, array[rows, columns], array.shape)
+
+    @classmethod
+    def of_scipy(cls, matrix: Any) -> SparseRows:
+        """The rows of any scipy sparse matrix or array [n, V]; duplicates are summed."""
+        csr = matrix.tocsr(copy=True)
+        csr.sum_duplicates()
+        return cls(csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data.astype(np.float64), csr.shape[1])
+
+    @classmethod
+    def of_torch(cls, tensor: Any) -> SparseRows:
+        """The rows of a torch COO tensor [n, V] or [V]; duplicates are summed."""
+        coo = (tensor.unsqueeze(0) if tensor.dim() == 1 else tensor).detach().coalesce()
+        rows, columns = coo.indices().cpu().numpy()
+        return cls._of_sorted(rows, columns, coo.values().double().cpu().numpy(), tuple(coo.shape))
+
+    @classmethod
+    def _of_sorted(
+        cls, rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], shape: tuple[int, ...]
+    ) -> SparseRows:
+        indptr = np.zeros(shape[0] + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=shape[0]), out=indptr[1:])
+        return cls(indptr, columns.astype(np.int64), values.astype(np.float64), shape[1])
+
+    def slice(self, start: int, stop: int) -> SparseRows:
+        """Rows ``start`` to ``stop``, over the same memory."""
+        first, last = int(self.indptr[start]), int(self.indptr[stop])
+        indptr = self.indptr[start : stop + 1] - first
+        return SparseRows(indptr, self.indices[first:last], self.values[first:last], self.width)
+
+    def row_numbers(self) -> NDArray[np.int64]:
+        """The row of each weight [nnz]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    def sums(self, terms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of ``terms`` [nnz] in each row [rows]."""
+        return np.bincount(self.row_numbers(), terms, minlength=len(self)).astype(np.float64, copy=False)
+
+    def unit(self) -> SparseRows:
+        """Every row divided by its Euclidean length; rows without weights stay so."""
+        lengths = np.sqrt(self.sums(self.values**2))
+        divided = self.values / np.maximum(lengths, 1e-12)[self.row_numbers()]
+        return SparseRows(self.indptr, self.indices, divided, self.width)
+
+    def to_dense(self, width: int) -> NDArray[np.float64]:
+        """A dense array [rows, width]."""
+        dense = np.zeros((len(self), width))
+        dense[self.row_numbers(), self.indices] = self.values
+        return dense
+
+
+def check_widths(left: int | None, right: int | None) -> None:
+    """Raise ValueError when two known widths differ."""
+    if left is not None and right is not None and left != right:
+        raise ValueError(f"vectors of {left} and of {right} dimensions cannot be compared; they come from two models")
+
+
+def shared_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """The sum of ``kernel`` over the terms that each pair of rows shares, as blocks of rows: (rows of left, float64 [rows, right]).
+
+    Work is proportional to the number of shared terms; memory to a block and to the weights of ``right``.
+    """
+    check_widths(left.width, right.width)
+    order = np.argsort(right.indices, kind="stable")
+    columns, rows, values = right.indices[order], right.row_numbers()[order], right.values[order]
+    starts = np.searchsorted(columns, left.indices, "left")
+    counts = np.searchsorted(columns, left.indices, "right") - starts
+    height = max(1, BLOCK // max(1, len(right)))
+    for top in range(0, len(left), height):
+        here = slice(top, min(top + height, len(left)))
+        cells = np.zeros((here.stop - top) * len(right))
+        bases = (left.row_numbers()[left.indptr[top] : left.indptr[here.stop]] - top) * len(right)
+        for first, last in _cuts(counts, int(left.indptr[top]), int(left.indptr[here.stop])):
+            some = counts[first:last]
+            ends = np.cumsum(some)
+            places = np.arange(ends[-1]) + np.repeat(starts[first:last] - ends + some, some)
+            added = kernel(np.repeat(left.values[first:last], some), values[places])
+            base = np.repeat(bases[first - left.indptr[top] : last - left.indptr[top]], some)
+            cells += np.bincount(base + rows[places], added, minlength=cells.size)
+        yield here, cells.reshape(-1, len(right))
+
+
+def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Cut weights ``first`` to ``last`` so that each part meets about BLOCK terms of the other side, at least one weight a part."""
+    ends = np.cumsum(counts[first:last])
+    start = 0
+    while start < last - first:
+        met = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, met + BLOCK, "right")))
+        if int(ends[stop - 1]) > met:
+            yield first + start, first + stop
+        start = stop
+
+
+def paired_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> NDArray[np.float64]:
+    """The sum of ``kernel`` over the terms that row i of both sides shares [rows]."""
+    check_widths(left.width, right.width)
+    if len(left) != len(right):
+        raise ValueError(f"pairs need as many rows on both sides, not {len(left)} and {len(right)}")
+    width = 1 + max(int(side.indices.max(initial=-1)) for side in (left, right))
+    keys = (left.row_numbers() * width + left.indices, right.row_numbers() * width + right.indices)
+    _, mine, theirs = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
+    added = kernel(left.values[mine], right.values[theirs])
+    return np.bincount(left.row_numbers()[mine], added, minlength=len(left)).astype(np.float64, copy=False)
