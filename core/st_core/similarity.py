@@ -164,7 +164,8 @@ def _saved(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np
 def unit_rows(array: NDArray[Any]) -> NDArray[Any]:
     """Rows [n, d] divided by their Euclidean lengths, or by 1e-12 where they are shorter than that."""
     lengths = np.linalg.norm(array, axis=-1, keepdims=True)
-    return np.divide(array, np.maximum(lengths, 1e-12))
+    scaled: NDArray[Any] = array / np.maximum(lengths, 1e-12)
+    return scaled
 
 
 def _dense_products(left: NDArray[Any], right: NDArray[Any]) -> Blocks:
@@ -223,7 +224,7 @@ def rows_of(vectors: Any) -> NDArray[Any] | SparseRows:
     if isinstance(vectors, list | tuple):
         return _listed(vectors)
     if is_tensor(vectors):
-        return SparseRows.of_torch(vectors) if vectors.is_sparse else _dense(_numpy_of(vectors))
+        return SparseRows.of_torch(vectors) if vectors.is_sparse else _dense(numpy_of(vectors))
     if hasattr(vectors, "tocsr"):
         return SparseRows.of_scipy(vectors)
     return _dense(np.asarray(vectors))
@@ -236,7 +237,7 @@ def _listed(vectors: list[Any] | tuple[Any, ...]) -> NDArray[Any] | SparseRows:
     if vectors and all(is_tensor(vector) for vector in vectors):
         if any(vector.is_sparse for vector in vectors):
             return SparseRows.of_torch(sys.modules["torch"].stack(list(vectors)))
-        return _dense(np.stack([_numpy_of(vector) for vector in vectors]))
+        return _dense(np.stack([numpy_of(vector) for vector in vectors]))
     return _dense(np.asarray(vectors))
 
 
@@ -254,7 +255,7 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _numpy_of(tensor: Any) -> NDArray[Any]:
+def numpy_of(tensor: Any) -> NDArray[Any]:
     """A dense tensor as an array; numpy has no bfloat16, so half precision grows to float32 first."""
     torch = sys.modules["torch"]
     dense = tensor.detach().cpu()
