@@ -1,0 +1,319 @@
+"""A model's name becomes a local folder, and the folder's files become checked values."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files as package_files
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported, missing_extra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Checkpoint", "ModuleEntry", "find_checkpoint", "last_name", "read_checkpoint", "read_json", "read_weights"]
+
+HUB_PATTERNS = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.safetensors",
+    "*.spm",
+    "*.tiktoken",
+    "*.bpe",
+)
+"""What is fetched from the Hub; ``*.bin`` follows only where a folder has no safetensors."""
+
+# Names published without an organisation before organisations existed; a bare name outside this list gets the family's organisation.
+_BARE_NAMES = frozenset(
+    """
+    albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2 albert-xxlarge-v1 albert-xxlarge-v2
+    bert-base-cased-finetuned-mrpc bert-base-cased bert-base-chinese bert-base-german-cased bert-base-german-dbmdz-cased
+    bert-base-german-dbmdz-uncased bert-base-multilingual-cased bert-base-multilingual-uncased bert-base-uncased bert-large-cased
+    bert-large-cased-whole-word-masking bert-large-cased-whole-word-masking-finetuned-squad bert-large-uncased
+    bert-large-uncased-whole-word-masking bert-large-uncased-whole-word-masking-finetuned-squad camembert-base ctrl
+    distilbert-base-cased distilbert-base-cased-distilled-squad distilbert-base-german-cased distilbert-base-multilingual-cased
+    distilbert-base-uncased distilbert-base-uncased-distilled-squad distilbert-base-uncased-finetuned-sst-2-english distilgpt2
+    distilroberta-base gpt2 gpt2-large gpt2-medium gpt2-xl openai-gpt roberta-base roberta-base-openai-detector roberta-large
+    roberta-large-mnli roberta-large-openai-detector t5-11b t5-3b t5-base t5-large t5-small transfo-xl-wt103 xlm-clm-ende-1024
+    xlm-clm-enfr-1024 xlm-mlm-100-1280 xlm-mlm-17-1280 xlm-mlm-en-2048 xlm-mlm-ende-1024 xlm-mlm-enfr-1024 xlm-mlm-enro-1024
+    xlm-mlm-tlm-xnli15-1024 xlm-mlm-xnli15-1024 xlm-roberta-base xlm-roberta-large xlm-roberta-large-finetuned-conll02-dutch
+    xlm-roberta-large-finetuned-conll02-spanish xlm-roberta-large-finetuned-conll03-english
+    xlm-roberta-large-finetuned-conll03-german xlnet-base-cased xlnet-large-cased
+    """.split()
+)
+
+BUILTIN = "builtin:"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleEntry:
+    """One line of ``modules.json``: the type as written and the module's folder."""
+
+    type_name: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A local folder whose top-level files have been read and checked.
+
+    ``entries`` is empty for a plain Hugging Face folder. ``settings`` is ``config_sentence_transformers.json``, ``config`` the transformer's
+    ``config.json``; both are empty where the file is missing.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+    entries: tuple[ModuleEntry, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """``SentenceTransformer``, ``SparseEncoder``, ``CrossEncoder`` or another; what old checkpoints without the key are is the first."""
+        return str(self.settings.get("model_type", "SentenceTransformer"))
+
+
+def last_name(type_name: str) -> str:
+    """The class name at the end of a dotted path: old and new module types differ only before it."""
+    return type_name.rsplit(".", 1)[-1]
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; raises ModelBroken naming file and reason."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path}: the file is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelBroken(f"{path}: not JSON: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ModelBroken(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def inside(root: Path, path: object, where: Path) -> Path:
+    """The folder that ``path`` names under ``root``; raises ModelBroken where it would lie outside, or is no text."""
+    if not isinstance(path, str):
+        raise ModelBroken(f"{where}: the path {path!r} of a module must be text")
+    parts = PurePosixPath(path.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or ":" in path:
+        raise ModelBroken(f"{where}: the path {path!r} leaves the checkpoint's folder")
+    return root / parts
+
+
+def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of ``model.safetensors``, or of ``pytorch_model.bin`` read without running any code in it.
+
+    Half-precision tensors that numpy has no type for (bfloat16) come as float32. Raises ModelBroken naming the file.
+    """
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return _read_safetensors(path)
+    pickled = folder / "pytorch_model.bin"
+    if pickled.is_file():
+        return _read_pickle(pickled)
+    raise ModelBroken(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelBroken(f"{path}: not a readable safetensors file: {error}") from error
+    except KeyError as error:  # numpy has no type of that name: bfloat16, float8
+        return _read_with_torch(path, error)
+
+
+def _read_with_torch(path: Path, reason: Exception) -> dict[str, NDArray[Any]]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise missing_extra("torch", f"{path} (a tensor type numpy lacks: {reason})") from error
+    return {name: tensor.float().numpy() for name, tensor in load_file(path).items()}
+
+
+def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        import torch
+    except ImportError as error:
+        raise missing_extra("torch", f"{path} (a pickled file; safetensors need nothing)") from error
+    from pickle import UnpicklingError
+
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelBroken(
+            f"{path}: not a plain file of tensors (code in it is never run): {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ModelBroken(f"{path}: expected a mapping from names to tensors")
+    return {
+        name: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for name, value in tensors.items()
+    }
+
+
+def find_checkpoint(
+    name: str,
+    *,
+    organisation: str,
+    revision: str | None = None,
+    cache_folder: str | None = None,
+    token: bool | str | None = None,
+    local_files_only: bool = False,
+) -> tuple[Path, str, str | None]:
+    """The local folder of a model, its full name and its revision: a folder, a built-in's name, or a Hub name, which is downloaded.
+
+    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Raises ModelNotFound.
+    """
+    if name.startswith(BUILTIN):
+        return _find_builtin(name), name, None
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path, name, revision
+    if path.is_file():
+        raise ModelNotFound(f"{name!r} is a file; expected a folder with a checkpoint, a Hub name or a built-in")
+    looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
+    if looks_local or not name:
+        raise ModelNotFound(f"there is no folder {name!r}; expected a folder with a checkpoint, a Hub name or a built-in")
+    if "/" not in name and name.lower() not in _BARE_NAMES:
+        name = f"{organisation}/{name}"
+    folder = _download(name, revision, cache_folder, token, local_files_only=local_files_only)
+    return folder, name, folder.name if len(folder.name) == 40 else revision  # a commit's hash
+
+
+def _find_builtin(name: str) -> Path:
+    kept = name.removeprefix(BUILTIN)
+    root = Path(str(package_files("st_core.builtin")))
+    known = sorted(path.name for path in root.iterdir() if (path / "modules.json").is_file())
+    if kept not in known:
+        listed = ", ".join(BUILTIN + each for each in known) or "none"
+        raise ModelNotFound(f"there is no built-in model {name!r}; there are: {listed}")
+    return root / kept
+
+
+def _download(
+    name: str, revision: str | None, cache_folder: str | None, token: bool | str | None, *, local_files_only: bool
+) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+                token=token,
+                local_files_only=local_files_only,
+                allow_patterns=patterns,
+            )
+        )
+
+    try:
+        folder = fetch(list(HUB_PATTERNS))
+        if not any(folder.rglob("*.safetensors")):
+            folder = fetch([*HUB_PATTERNS, "*.bin"])
+    except HFValidationError as error:
+        raise ModelNotFound(f"{name!r} is neither a folder nor a possible Hub name: {error}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelNotFound(_why_not_downloaded(name, revision, error, local_files_only=local_files_only)) from error
+    return folder
+
+
+def _why_not_downloaded(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:
+    what = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    if local_files_only:
+        return f"no folder {name!r}, and the Hub model {what} is not in the local cache (local_files_only=True)"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"no folder {name!r}, and the Hub model {what} cannot be fetched ({reason}); check the name, the network and the token"
+
+
+def read_checkpoint(folder: Path, *, name: str, revision: str | None, trust_remote_code: bool = False) -> Checkpoint:
+    """Read and check the top-level files of a folder.
+
+    Raises ModelBroken for files that contradict themselves or paths that leave the folder, ModelNotFound for a folder that holds no
+    checkpoint, and ModelUnsupported for one that asks for code of its own while ``trust_remote_code`` is off.
+    """
+    listing = folder / "modules.json"
+    settings = _read_object(folder / "config_sentence_transformers.json")
+    config = _read_object(folder / "config.json")
+    if not listing.is_file() and not config:
+        raise ModelNotFound(f"{folder} holds no checkpoint: neither modules.json nor config.json is there")
+    entries = _read_entries(folder, listing) if listing.is_file() else ()
+    if config.get("auto_map") and not trust_remote_code:
+        raise ModelUnsupported(
+            f"{folder / 'config.json'}: the model brings its own code (auto_map), which runs only with trust_remote_code=True"
+        )
+    _check_requirements(settings.get("requirements"), folder)
+    return Checkpoint(name, revision, folder, entries, settings, config)
+
+
+def _read_entries(folder: Path, listing: Path) -> tuple[ModuleEntry, ...]:
+    value = read_json(listing)
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        raise ModelBroken(f"{listing}: expected a list of modules")
+    entries = []
+    for each in value:
+        if not isinstance(each.get("type"), str):
+            raise ModelBroken(f"{listing}: a module has no type")
+        entries.append(ModuleEntry(each["type"], inside(folder, each.get("path", ""), listing)))
+    return tuple(entries)
+
+
+def _check_requirements(requirements: object, folder: Path) -> None:
+    """Raise ModelUnsupported for a package that the model's author asks for in a version that is not installed.
+
+    What cannot be understood is passed over, so that a slip of the author's does not lock the model.
+    """
+    if not isinstance(requirements, dict):
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    unmet = []
+    for package, wanted in requirements.items():
+        specifier = wanted.get("specifier") if isinstance(wanted, dict) else wanted
+        if not isinstance(specifier, str):
+            continue
+        if package == "python":
+            import platform
+
+            found: str | None = platform.python_version()
+        else:
+            try:
+                found = version("torch" if package == "pytorch" else package)
+            except PackageNotFoundError:
+                found = None
+        if not _satisfies(found, specifier):
+            unmet.append(f"{package}{specifier} ({'found ' + found if found else 'not installed'})")
+    if unmet:
+        raise ModelUnsupported(f"{folder}: the model asks for {', '.join(unmet)}")
+
+
+def _satisfies(found: str | None, specifier: str) -> bool:
+    """Whether a version meets a specifier; True where either cannot be read."""
+    try:
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+        from packaging.version import InvalidVersion
+    except ImportError:
+        return True
+    try:
+        wanted = SpecifierSet(specifier, prereleases=True)
+        return found is not None and wanted.contains(found)
+    except (InvalidSpecifier, InvalidVersion):
+        return True
