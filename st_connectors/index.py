@@ -1,0 +1,384 @@
+"""A store together with its encoders: documents and questions in words go in, hits come out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+from st_connectors.chunks import window_count, window_id
+from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
+from st_connectors.models import LazyModel, Split, by_reference, check_same, cut_test, spans_of
+from st_connectors.registry import open_store
+from st_connectors.search import Mode, SearchOptions, SearchResult, search
+from st_connectors.store import (
+    Default,
+    DenseField,
+    Effort,
+    Field,
+    FieldKind,
+    FilterKind,
+    Fusion,
+    Metric,
+    Parts,
+    Record,
+    Schema,
+    SparseField,
+    Store,
+    TextField,
+    Weighted,
+)
+from st_connectors.vectorise import FieldEncoder
+from st_core.protocols import ModelKind, Reranker, TextEncoder
+
+if TYPE_CHECKING:
+    from st_connectors.filters import Filter
+
+__all__ = ["Index", "Split"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RERANKER = "reranker"
+"""The key of the reranker's reference beside those of the fields."""
+
+
+def _in_thread(
+    method: Callable[Concatenate[Index, P], R],
+) -> Callable[Concatenate[Index, P], Coroutine[object, object, R]]:
+    """The same method for async callers, run in a worker thread."""
+
+    async def threaded(self: Index, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(method, self, *args, **kwargs)
+
+    threaded.__doc__ = f"``{method.__name__}`` for async callers, in a worker thread."
+    return threaded
+
+
+class Index:
+    """An open collection with the models that fill and search it; safe in threads. ``create`` makes one, ``open`` opens one that exists."""
+
+    def __init__(
+        self, store: Store, models: Mapping[str, LazyModel], reranker: LazyModel | None, text_key: str
+    ) -> None:
+        """Put a store and the models of its fields together; ``create``, ``open`` and ``adopt`` are the usual ways."""
+        self._store = store
+        self._models = dict(models)
+        self._reranker = reranker
+        self._text_key = text_key
+
+    @classmethod
+    def create(
+        cls,
+        url: str,
+        *,
+        collection: str,
+        dense: str | TextEncoder | None = None,
+        sparse: str | TextEncoder | None = None,
+        reranker: str | Reranker | None = None,
+        text: bool = False,
+        filterable: Mapping[str, FilterKind | str] | None = None,
+        fusion: Fusion | None = None,
+        client: object | None = None,
+    ) -> Index:
+        """Make a collection, or open it where it exists with this very schema; raises SchemaMismatch where it is something else.
+
+        Models are given by name (``builtin:dense``, a folder, a Hub name) or as objects; ``text`` adds a leg by the store's own BM25. ``filterable``
+        names the payload fields that ``where`` may speak of. ``fusion`` is how legs are fused by default.
+        """
+        models = _given(dense, sparse)
+        if not models and not text:
+            raise ValueError("nothing to search by: give dense=, sparse= or text=True")
+        again = None if reranker is None else LazyModel(ModelKind.RERANKER, reranker)
+        schema = _schema(collection, models, again, text=text, filterable=filterable or {}, fusion=fusion)
+        store = open_store(url, collection, schema, client=client)
+        try:
+            store.create()
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, models, again, _text_key(schema))
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        collection: str,
+        dense: str | TextEncoder | None = None,
+        sparse: str | TextEncoder | None = None,
+        reranker: str | Reranker | None = None,
+        trust_model: bool = False,
+        client: object | None = None,
+    ) -> Index:
+        """Open a collection that exists; it remembers its models, which are loaded when first needed.
+
+        A model given here takes the place of the remembered one: it must be the same, or ``SchemaMismatch`` says what differs. ``trust_model``
+        allows another fingerprint, never another dimension.
+        """
+        store = open_store(url, collection, client=client)
+        try:
+            models = _remembered(store.schema, _given(dense, sparse), trust=trust_model)
+            return cls(store, models, _reranker_of(store.schema, reranker), _text_key(store.schema))
+        except BaseException:
+            store.close()
+            raise
+
+    @property
+    def store(self) -> Store:
+        """The store underneath."""
+        return self._store
+
+    @property
+    def schema(self) -> Schema:
+        """The collection's schema, with the references of its models."""
+        return self._store.schema
+
+    def ingest(
+        self,
+        documents: Iterable[object],
+        *,
+        split: Split | None = None,
+        batch: int = 512,
+        progress: Progress | None = None,
+    ) -> IngestReport:
+        """Encode and store documents (mappings with ``id`` and ``text``, or ``Document``) from any iterable; the same id replaces.
+
+        Long texts are split into windows where ``split`` says how; else a model cuts them, and the report counts those. Raises IngestFailed and
+        IngestInterrupted, which carry the report of what was confirmed until then.
+        """
+        spans = None if split is None else spans_of(list(self._models.values()), split)
+        options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key)
+        return ingest(self._store, documents, self._encoders(list(self._models)), options=options, progress=progress)
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        where: Filter | str | None = None,
+        mode: Mode | str | None = None,
+        fusion: Fusion | None = None,
+        depth: int = 100,
+        rerank: Reranker | bool = False,
+        explain: bool = False,
+        fold: bool = False,
+        effort: Effort | None = None,
+    ) -> SearchResult:
+        """The best hits for a question in words.
+
+        ``mode`` is "dense", "sparse", "text" or "hybrid"; None is hybrid where there are several legs. ``where`` is a Filter or text such as
+        ``year >= 2020``. ``rerank`` True lets the index's own reranker order ``depth`` candidates, or any object with ``predict``.
+        ``explain`` adds the terms that matched; ``fold`` gives a document that was split only once.
+        """
+        [result] = self.search_many(
+            [query],
+            limit=limit,
+            offset=offset,
+            where=where,
+            mode=mode,
+            fusion=fusion,
+            depth=depth,
+            rerank=rerank,
+            explain=explain,
+            fold=fold,
+            effort=effort,
+        )
+        return result
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        where: Filter | str | None = None,
+        mode: Mode | str | None = None,
+        fusion: Fusion | None = None,
+        depth: int = 100,
+        rerank: Reranker | bool = False,
+        explain: bool = False,
+        fold: bool = False,
+        effort: Effort | None = None,
+    ) -> list[SearchResult]:
+        """The answers to several questions, in order: encoded together, and one round trip where the store can. Options as for ``search``."""
+        if isinstance(queries, str):
+            raise TypeError("search_many takes a list of queries; search takes one")
+        options = SearchOptions(
+            mode=None if mode is None else Mode(mode),
+            limit=limit,
+            offset=offset,
+            where=_filter(where),
+            fusion=fusion,
+            depth=depth,
+            effort=effort or Default(),
+            explain=explain,
+            fold=fold,
+            text_key=self._text_key,
+        )
+        return search(
+            self._store, self._encoders(self._searched(options.mode)), queries, options, self._last_word(rerank)
+        )
+
+    def get(self, ids: Sequence[str], *, parts: Parts = Parts.PAYLOAD) -> list[Record]:
+        """The records of these ids in the order asked, absent ones left out; of a split document, its first window."""
+        return self._store.get(_ids(ids), parts=parts)
+
+    def count(self, where: Filter | str | None = None) -> int:
+        """How many records there are; each window of a split document is one."""
+        return self._store.count(_filter(where))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents, with all windows of those that were split; absent ids are silent."""
+        asked = _ids(ids)
+        windows = [
+            window_id(record.id, number)
+            for record in self._store.get(asked, parts=Parts.PAYLOAD)
+            for number in range(1, window_count(record.payload))
+        ]
+        self._store.delete([*asked, *windows])
+        self._store.refresh()
+
+    def drop(self) -> None:
+        """Remove the collection with all it holds."""
+        self._store.drop()
+
+    def close(self) -> None:
+        """Give back what the store holds; a second time does nothing."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    aingest = _in_thread(ingest)
+    asearch = _in_thread(search)
+    asearch_many = _in_thread(search_many)
+    aget = _in_thread(get)
+    acount = _in_thread(count)
+    adelete = _in_thread(delete)
+
+    def _searched(self, mode: Mode | None) -> list[str]:
+        """The fields a mode needs encoders for, so that a text search loads no model."""
+        schema = self._store.schema
+        kinds = [FieldKind.DENSE, FieldKind.SPARSE] if mode in {None, Mode.HYBRID} else [FieldKind(str(mode))]
+        return [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
+
+    def _encoders(self, fields: Sequence[str]) -> list[FieldEncoder]:
+        return [
+            FieldEncoder(name, FieldKind(model.kind.value), model.load(), cut_test(model))
+            for name, model in self._models.items()
+            if name in fields
+        ]
+
+    def _last_word(self, rerank: Reranker | bool) -> Reranker | None:
+        if rerank is False:
+            return None
+        if rerank is not True:
+            return rerank
+        if self._reranker is None:
+            raise ValueError("this index has no reranker: give one to Index.open, or pass rerank=model")
+        model: Reranker = self._reranker.load()
+        return model
+
+
+def _given(dense: str | TextEncoder | None, sparse: str | TextEncoder | None) -> dict[str, LazyModel]:
+    given = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
+    return {name: LazyModel(kind, model) for name, (kind, model) in given.items() if model is not None}
+
+
+def _schema(
+    collection: str,
+    models: Mapping[str, LazyModel],
+    reranker: LazyModel | None,
+    *,
+    text: bool,
+    filterable: Mapping[str, FilterKind | str],
+    fusion: Fusion | None,
+) -> Schema:
+    refs = {name: model.ref() for name, model in models.items()}
+    fields: dict[str, Field] = {}
+    for name, ref in refs.items():
+        fields[name] = (
+            DenseField(ref.dimension, _metric(models[name])) if ref.kind is ModelKind.DENSE else SparseField()
+        )
+    if text:
+        fields["text"] = TextField()
+    if fusion is None:
+        fusion = _builtin_fusion({name: ref.name for name, ref in refs.items()}, fields)
+    if reranker is not None:
+        refs[RERANKER] = reranker.ref()
+    kinds = {name: FilterKind(kind) for name, kind in filterable.items()}
+    return Schema(collection, fields, kinds, refs, fusion)
+
+
+def _metric(model: LazyModel) -> Metric:
+    """How the model's own makers compare its vectors; cosine where they do not say."""
+    said = getattr(model.load(), "similarity_fn_name", None)
+    if said is None:
+        return Metric.COSINE
+    name = str(getattr(said, "value", said))
+    if name not in {metric.value for metric in Metric}:
+        raise ValueError(f"the model compares vectors by {name!r}; stores can compare by {', '.join(Metric)}")
+    return Metric(name)
+
+
+def _builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
+    """The measured weights where the two built-in models are fused with each other."""
+    if names != {"dense": "builtin:dense", "sparse": "builtin:sparse"} or list(fields) != ["dense", "sparse"]:
+        return None
+    from st_core.builtin import HYBRID_WEIGHTS
+
+    return Weighted(tuple(HYBRID_WEIGHTS))
+
+
+def _remembered(schema: Schema, given: Mapping[str, LazyModel], *, trust: bool) -> dict[str, LazyModel]:
+    """The models of a collection's fields: those given, once compared with what is stored, else those it remembers."""
+    unknown = given.keys() - schema.fields.keys()
+    if unknown:
+        raise ValueError(
+            f"collection {schema.collection!r} has no field {', '.join(sorted(unknown))}: it has {', '.join(schema.fields)}"
+        )
+    models = {}
+    for name, ref in schema.models.items():
+        if name not in schema.fields:
+            continue
+        if name in given:
+            check_same(ref, given[name].ref(), field=name, collection=schema.collection, trust=trust)
+            models[name] = given[name]
+        else:
+            models[name] = by_reference(ref, name, schema.collection)
+    return models
+
+
+def _reranker_of(schema: Schema, given: str | Reranker | None) -> LazyModel | None:
+    if given is not None:
+        return LazyModel(ModelKind.RERANKER, given)
+    ref = schema.models.get(RERANKER)
+    return None if ref is None else LazyModel(ModelKind.RERANKER, ref.name, ref.revision)
+
+
+def _text_key(schema: Schema) -> str:
+    """The payload key of the text: that of the text field, where there is one."""
+    sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
+    return sources[0] if sources else "text"
+
+
+def _filter(where: Filter | str | None) -> Filter | None:
+    if not isinstance(where, str):
+        return where
+    from st_connectors.where import parse_where
+
+    return parse_where(where)
+
+
+def _ids(ids: Sequence[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise TypeError(f"ids is a list of ids; for one, [{ids!r}]")
+    return list(ids)

@@ -1,0 +1,139 @@
+"""What goes in: documents, made from whatever the caller has, or refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from st_connectors.chunks import CHUNK_KEY
+
+__all__ = ["Document", "DocumentError", "as_document", "choose_fields", "size_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with its id and what else is known about it."""
+
+    id: str
+    text: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DocumentError(ValueError):
+    """A document that cannot go in; ``id`` is what it calls itself, or empty."""
+
+    def __init__(self, reason: str, identifier: str = "") -> None:
+        """Keep the reason and the id."""
+        super().__init__(reason)
+        self.id = identifier
+
+
+def as_document(value: object, text_key: str = "text") -> Document:
+    """A document with its text in the payload under ``text_key``; raises DocumentError.
+
+    A mapping gives ``id`` and ``text_key``, and all but ``id`` becomes payload. A whole number as id becomes its decimal digits.
+    """
+    match value:
+        case Document():
+            return _from_document(value, text_key)
+        case Mapping():
+            return _from_mapping(value, text_key)
+        case DocumentError():
+            raise value
+        case _:
+            raise DocumentError(f"a document is a mapping or a Document, not {type(value).__name__}")
+
+
+def _from_document(document: Document, text_key: str) -> Document:
+    identifier = _checked_id(document.id)
+    text = _checked_text(document.text, identifier, text_key)
+    if not isinstance(document.payload, Mapping):
+        raise DocumentError(f"payload is a mapping, not {type(document.payload).__name__}", identifier)
+    if document.payload.get(text_key, text) != text:
+        raise DocumentError(f"payload has another {text_key!r} than the document's text", identifier)
+    return Document(identifier, text, _checked_payload(document.payload, identifier) | {text_key: text})
+
+
+def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
+    if value.get("id") is None:
+        raise DocumentError("a document needs an 'id'")
+    identifier = _checked_id(value["id"])
+    if value.get(text_key) is None:
+        raise DocumentError(f"a document needs a {text_key!r}", identifier)
+    text = _checked_text(value[text_key], identifier, text_key)
+    payload = {key: item for key, item in value.items() if key != "id"}
+    return Document(identifier, text, _checked_payload(payload, identifier))
+
+
+def _checked_id(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise DocumentError(f"'id' is a string or a whole number, not {type(value).__name__}")
+    if not value:
+        raise DocumentError("'id' is empty")
+    if not _is_unicode(value):
+        raise DocumentError("'id' holds half of a surrogate pair, which is not a character", ascii(value))
+    return value
+
+
+def _checked_text(value: object, identifier: str, text_key: str) -> str:
+    if not isinstance(value, str):
+        raise DocumentError(f"{text_key!r} is a string, not {type(value).__name__}", identifier)
+    if not _is_unicode(value):
+        raise DocumentError(f"{text_key!r} holds half of a surrogate pair, which is not a character", identifier)
+    return value
+
+
+def _checked_payload(payload: Mapping[Any, Any], identifier: str) -> dict[str, Any]:
+    for key in payload:
+        if not isinstance(key, str):
+            raise DocumentError(f"payload keys are strings, not {type(key).__name__}", identifier)
+    if CHUNK_KEY in payload:
+        raise DocumentError(f"the payload key {CHUNK_KEY!r} is reserved for windows of long texts", identifier)
+    return dict(payload)
+
+
+def _is_unicode(value: str) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, Any]:
+    """A row of a table with its id under ``id`` and its text under ``text``; raises DocumentError where that would overwrite a column.
+
+    One text field is renamed; several are joined by newlines, the empty ones left out, and stay in the payload under their own names.
+    """
+    identifier = row.get(id_field)
+    shown = str(identifier) if isinstance(identifier, str | int) else ""
+    if id_field != "id" and "id" in row:
+        raise DocumentError(f"the column 'id' would be overwritten by {id_field!r}: rename it", shown)
+    if "text" not in text_fields and "text" in row:
+        raise DocumentError(f"the column 'text' would be overwritten by {text_fields[0]!r}: rename it", shown)
+    chosen = {key: value for key, value in row.items() if key != id_field}
+    if len(text_fields) == 1:
+        text = chosen.pop(text_fields[0], None)
+    else:
+        parts = [row.get(name) for name in text_fields]
+        known = [str(part) for part in parts if part is not None and part != ""]
+        text = "\n".join(known) if known else None
+    return {"id": identifier, **chosen, "text": text}
+
+
+def size_of(value: object) -> int:
+    """About how many bytes a value takes as JSON; for cutting batches, not exact."""
+    match value:
+        case str():
+            return len(value) + 2
+        case Mapping():
+            return 2 + sum(len(str(key)) + 4 + size_of(item) for key, item in value.items())
+        case list() | tuple():
+            return 2 + sum(1 + size_of(item) for item in value)
+        case _:
+            return 8

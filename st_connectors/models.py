@@ -1,0 +1,174 @@
+"""Which encoders a collection was made with: loaded by name when first needed, described, and compared with what is given later."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from st_connectors.errors import SchemaMismatch
+from st_connectors.ingest import Spans
+from st_core.errors import ModelNotFound
+from st_core.protocols import ModelKind, ModelRef
+from st_core.splitter import Offsets, offsets_of, split
+
+__all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "spans_of"]
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How long texts become windows: up to ``tokens`` of the model's tokens each, ``overlap`` of them shared with the window before.
+
+    ``tokens`` None is 256, or the most that the model takes where that is less.
+    """
+
+    tokens: int | None = None
+    overlap: int = 32
+
+
+class LazyModel:
+    """A model by name, loaded when first used, or an object that is already one; safe in threads."""
+
+    def __init__(self, kind: ModelKind, given: object, revision: str | None = None) -> None:
+        """Take a name (``builtin:…``, a folder, a Hub name) or an object."""
+        self.kind = kind
+        self._revision = revision
+        self._name = given if isinstance(given, str) else None
+        self._model = None if isinstance(given, str) else given
+        self._ref: ModelRef | None = None
+        self._lock = threading.Lock()
+
+    def load(self) -> Any:
+        """The model itself."""
+        with self._lock:
+            if self._model is None and self._name is not None:
+                self._model = _load(self._name, self.kind, self._revision)
+            return self._model
+
+    def ref(self) -> ModelRef:
+        """What is known of the model; loads it."""
+        model = self.load()
+        with self._lock:
+            if self._ref is None:
+                from st_core.fingerprint import describe
+
+                self._ref = describe(model)
+            return self._ref
+
+
+def _load(name: str, kind: ModelKind, revision: str | None) -> object:
+    match kind:
+        case ModelKind.DENSE:
+            from st_core.sentence_transformer import SentenceTransformer
+
+            return SentenceTransformer(name, revision=revision)
+        case ModelKind.SPARSE:
+            from st_core.sparse_encoder import SparseEncoder
+
+            return SparseEncoder(name, revision=revision)
+        case ModelKind.RERANKER:
+            from st_core.cross_encoder import CrossEncoder
+
+            return CrossEncoder(name, revision=revision)
+
+
+def by_reference(ref: ModelRef, field: str, collection: str) -> LazyModel:
+    """The model a collection remembers; raises ModelNotFound where it was an object that no name leads to."""
+    if not (ref.name.startswith("builtin:") or Path(ref.name).is_dir() or _HUB_NAME.match(ref.name)):
+        raise ModelNotFound(
+            f"the {field} vectors of {collection!r} were made by an object ({ref.name}), which cannot be loaded by name: "
+            f"hand it in again, Index.open(…, {field}=encoder)"
+        )
+    return LazyModel(ref.kind, ref.name, ref.revision)
+
+
+def check_same(stored: ModelRef, given: ModelRef, *, field: str, collection: str, trust: bool) -> None:
+    """Raise SchemaMismatch, saying what differs, unless both are one model; warn where that cannot be known.
+
+    ``trust`` allows another fingerprint, never another dimension.
+    """
+    says = f"the {field} vectors of {collection!r} were made by {stored.name!r}"
+    if stored.kind is not given.kind or stored.dimension != given.dimension:
+        message = (
+            f"{says}, {stored.kind} of dimension {stored.dimension}; {given.name!r} is {given.kind} of dimension "
+            f"{given.dimension}: open it with the model it was made with, or make another collection"
+        )
+        raise SchemaMismatch(message, store="index", operation="open")
+    if trust:
+        return
+    shared = stored.fingerprint.keys() & given.fingerprint.keys()
+    if not shared:
+        warnings.warn(f"{says}; nothing tells whether {given.name!r} is the same model", stacklevel=3)
+        return
+    differing = sorted(part for part in shared if stored.fingerprint[part] != given.fingerprint[part])
+    if differing:
+        message = (
+            f"{says}; {given.name!r} differs in {', '.join(differing)}: open it without naming a model, or pass "
+            "trust_model=True if the vectors are alike"
+        )
+        raise SchemaMismatch(message, store="index", operation="open")
+
+
+def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
+    """Whether the model leaves out the end of a text; None where it never does, or where it shows no tokenizer to tell by."""
+    loaded = model.load()
+    room = _room(loaded)
+    offsets = _offsets(loaded)
+    if room is None or offsets is None:
+        return None
+
+    def cuts(text: str) -> bool:
+        # A token is at least one character or part of one, so most texts need no counting: of UTF-8 none has more tokens than bytes.
+        return len(text.encode()) > room and len(offsets(text)) > room
+
+    return cuts
+
+
+def spans_of(models: Sequence[LazyModel], how: Split) -> Spans:
+    """Where the windows of texts lie, by the tokens of the first of the models that shows its tokenizer."""
+    for model in models:
+        loaded = model.load()
+        offsets = _offsets(loaded)
+        if offsets is None:
+            continue
+        room = _room(loaded)
+        size = how.tokens or min(DEFAULT_TOKENS, room or DEFAULT_TOKENS)
+        if room is not None and size > room:
+            raise ValueError(f"windows of {size} tokens would be cut: the model takes {room}")
+        return partial(_spans, offsets=offsets, size=size, overlap=min(how.overlap, size // 2))
+    raise ValueError("none of the models shows a tokenizer to split texts by: split them before, or pass split=None")
+
+
+DEFAULT_TOKENS = 256
+
+
+def _spans(text: str, *, offsets: Offsets, size: int, overlap: int) -> list[tuple[int, int]]:
+    return [(window.start, window.end) for window in split(text, offsets, size=size, overlap=overlap)]
+
+
+def _tokenizer(loaded: object) -> Any:
+    """The Rust tokenizer of a model, ours or one of sentence-transformers; None where there is none to be seen."""
+    shown = getattr(loaded, "tokenizer", None)
+    inner = getattr(shown, "backend_tokenizer", shown)
+    return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None
+
+
+def _offsets(loaded: object) -> Offsets | None:
+    tokenizer = _tokenizer(loaded)
+    return None if tokenizer is None else offsets_of(tokenizer)
+
+
+def _room(loaded: object) -> int | None:
+    """How many tokens of a text the model takes beside its special ones; None where it takes all."""
+    limit = getattr(loaded, "max_seq_length", None)
+    if not isinstance(limit, int):
+        return None
+    tokenizer = _tokenizer(loaded)
+    return limit if tokenizer is None else limit - int(tokenizer.num_special_tokens_to_add(is_pair=False))

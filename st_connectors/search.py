@@ -1,0 +1,318 @@
+"""A question in words becomes legs, the legs become hits, and a reranker may have the last word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
+from st_connectors.store import (
+    Default,
+    Effort,
+    FieldKind,
+    Fuse,
+    Fusion,
+    Hit,
+    Leg,
+    LegHit,
+    Match,
+    Near,
+    Parts,
+    Rrf,
+    Schema,
+    SearchRequest,
+    Store,
+    Vector,
+)
+from st_connectors.vectorise import FieldEncoder
+from st_core.vectors import SparseMatrix, SparseVector
+
+if TYPE_CHECKING:
+    from st_connectors.filters import Filter
+    from st_core.protocols import Reranker
+
+__all__ = ["Mode", "SearchHit", "SearchOptions", "SearchResult", "Term", "search"]
+
+
+class Mode(StrEnum):
+    """Which legs a search has."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    TEXT = "text"
+    HYBRID = "hybrid"
+    """All that the collection has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term that query and document share, and what it adds to the score of the sparse leg."""
+
+    field: str
+    term: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchHit:
+    """One answer; ``score`` is the leg's, the fusion's, or the reranker's where one had the last word.
+
+    ``legs`` says where each leg had it. ``retrieved`` is the score before reranking. ``terms`` are the heaviest first, when explained.
+    """
+
+    id: str
+    score: float
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    legs: tuple[LegHit, ...] = ()
+    retrieved: float | None = None
+    terms: tuple[Term, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON; ``legs`` by field, ``retrieved`` and ``terms`` only where there are some."""
+        value: dict[str, Any] = {
+            "id": self.id,
+            "score": self.score,
+            "payload": self.payload,
+            "legs": {leg.field: {"rank": leg.rank, "score": leg.score} for leg in self.legs},
+        }
+        if self.retrieved is not None:
+            value["retrieved"] = self.retrieved
+        if self.terms:
+            value["terms"] = [{"field": t.field, "term": t.term, "weight": t.weight} for t in self.terms]
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchResult(Sequence[SearchHit]):
+    """The hits of one query, best first."""
+
+    query: str
+    hits: tuple[SearchHit, ...]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.hits[key]
+
+    def __iter__(self) -> Iterator[SearchHit]:
+        return iter(self.hits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"query": self.query, "hits": [hit.to_json() for hit in self.hits]}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to search.
+
+    ``mode`` None means hybrid where the collection has several legs. ``fusion`` None means the collection's own, else ``Rrf()``. ``depth`` is the number of
+    candidates of each leg, and of those that a reranker sees; it is raised to ``offset + limit`` where that is more. ``fold`` gives each document once,
+    under its own id, by the best of its windows.
+    """
+
+    mode: Mode | None = None
+    limit: int = 10
+    offset: int = 0
+    where: Filter | None = None
+    fusion: Fusion | None = None
+    depth: int = 100
+    effort: Effort = field(default_factory=Default)
+    explain: bool = False
+    fold: bool = False
+    text_key: str = "text"
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit is at least 1, not {self.limit}")
+        if self.offset < 0:
+            raise ValueError(f"offset is at least 0, not {self.offset}")
+        if self.depth < 1:
+            raise ValueError(f"depth is at least 1, not {self.depth}")
+
+    @property
+    def window(self) -> int:
+        """How many hits must be known to cut the page out of them."""
+        return self.offset + self.limit
+
+
+def search(
+    store: Store,
+    encoders: Sequence[FieldEncoder],
+    queries: Sequence[str],
+    options: SearchOptions,
+    reranker: Reranker | None = None,
+) -> list[SearchResult]:
+    """The answers to queries, in order; the store is asked once for all of them.
+
+    Raises ValueError for a mode of which the collection has no leg, and for a field that no encoder is given for.
+    """
+    for query in queries:
+        if not isinstance(query, str):
+            raise TypeError(f"a query is a string, not {type(query).__name__}")
+    if not queries:
+        return []
+    fields = _fields(store.schema, options.mode)
+    legs = _legs(store.schema, fields, encoders, list(queries))
+    found = _ask(store, fields, legs, options, options.depth if reranker is not None else 0)
+    results = []
+    for query, own, hits in zip(queries, legs, found, strict=True):
+        ranked = _reranked(query, hits, options.text_key, reranker)
+        page = _folded(ranked, options.fold)[options.offset : options.window]
+        explained = _explained(store, encoders, own, page) if options.explain else page
+        results.append(SearchResult(query, tuple(explained)))
+    return results
+
+
+def _fields(schema: Schema, mode: Mode | None) -> list[str]:
+    """The fields that a mode searches, in the schema's order."""
+    if mode is None or mode is Mode.HYBRID:
+        return list(schema.fields)
+    fields = schema.of_kind(FieldKind(mode.value))
+    if not fields:
+        have = ", ".join(repr(name) for name in schema.fields) or "none"
+        raise ValueError(f"collection {schema.collection!r} has no {mode.value} field to search; its fields: {have}")
+    return fields
+
+
+def _legs(
+    schema: Schema, fields: Sequence[str], encoders: Sequence[FieldEncoder], queries: list[str]
+) -> list[dict[str, Leg]]:
+    """The legs of each query by field; a query without direction (all zeros, no term) has no such leg."""
+    by_field = {encoder.field: encoder for encoder in encoders}
+    legs: list[dict[str, Leg]] = [{} for _ in queries]
+    texts = set(schema.of_kind(FieldKind.TEXT))
+    for name in fields:
+        if name in texts:
+            for own, query in zip(legs, queries, strict=True):
+                own[name] = Match(name, query)
+            continue
+        if name not in by_field:
+            raise ValueError(f"no encoder for the field {name!r} of {schema.collection!r}: give one, or another mode")
+        for own, vector in zip(legs, by_field[name].queries(queries), strict=True):
+            if _has_direction(vector):
+                own[name] = Near(name, vector)
+    return legs
+
+
+def _has_direction(vector: Vector) -> bool:
+    return len(vector) > 0 if isinstance(vector, SparseVector) else bool(np.any(vector))
+
+
+def _ask(
+    store: Store, fields: Sequence[str], legs: Sequence[dict[str, Leg]], options: SearchOptions, candidates: int
+) -> list[list[Hit]]:
+    """The hits of every query, enough of them for the page; asks deeper for queries whose page is not full of distinct documents."""
+    wanted = max(options.window, candidates)
+    found: list[list[Hit]] = [[] for _ in legs]
+    open_queries = [index for index, own in enumerate(legs) if own]
+    while open_queries:
+        requests = [_request(store.schema, fields, legs[index], options, wanted) for index in open_queries]
+        for index, hits in zip(open_queries, store.search(requests), strict=True):
+            found[index] = hits
+        if not options.fold:
+            break
+        open_queries = [
+            index
+            for index in open_queries
+            if len(found[index]) >= wanted
+            and len({parent_of(hit.id, hit.payload) for hit in found[index]}) < options.window
+        ]
+        wanted *= 4
+    return found
+
+
+def _request(
+    schema: Schema, fields: Sequence[str], legs: Mapping[str, Leg], options: SearchOptions, wanted: int
+) -> SearchRequest:
+    own = tuple(legs.values())
+    if len(own) == 1 and len(fields) == 1:
+        rank: Leg | Fuse = own[0]
+    else:
+        made_for = fields if options.fusion is not None else list(schema.fields)
+        method = _without(options.fusion or schema.fusion or Rrf(), made_for, legs)
+        rank = Fuse(own, max(options.depth, wanted), method)
+    return SearchRequest(
+        rank, limit=wanted, where=options.where, parts=Parts.PAYLOAD | Parts.LEGS, effort=options.effort
+    )
+
+
+def _without(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> Fusion:
+    """The fusion, made for ``fields``, with the weights of those legs that are there."""
+    weights = method.weights
+    if weights is None:
+        return method
+    if len(weights) != len(fields):
+        raise ValueError(f"the fusion has {len(weights)} weights for {len(fields)} legs: {', '.join(fields)}")
+    return replace(method, weights=tuple(w for w, name in zip(weights, fields, strict=True) if name in legs))
+
+
+def _reranked(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker | None) -> list[SearchHit]:
+    """The hits by the reranker's scores, ties by id; as they are where there is none."""
+    if reranker is None or not hits:
+        return [SearchHit(hit.id, hit.score, hit.payload, hit.legs) for hit in hits]
+    pairs = [(query, str(hit.payload.get(text_key, ""))) for hit in hits]
+    scores = np.asarray(reranker.predict(pairs), dtype=np.float64)
+    if scores.shape != (len(hits),):
+        raise ValueError(f"a reranker gives one score per pair, [{len(hits)}], not {list(scores.shape)}")
+    ranked = [
+        SearchHit(hit.id, float(score), hit.payload, hit.legs, retrieved=hit.score)
+        for hit, score in zip(hits, scores, strict=True)
+    ]
+    return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
+
+
+def _folded(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
+    """Each document once, by its best window, under the document's id."""
+    if not fold:
+        return hits
+    best: dict[str, SearchHit] = {}
+    for hit in hits:
+        parent = parent_of(hit.id, hit.payload)
+        best.setdefault(parent, replace(hit, id=parent))
+    return list(best.values())
+
+
+TOP_TERMS = 8
+
+
+def _explained(
+    store: Store, encoders: Sequence[FieldEncoder], legs: Mapping[str, Leg], hits: Sequence[SearchHit]
+) -> list[SearchHit]:
+    """The hits with the terms they share with the query, of the sparse legs whose model can decode."""
+    sparse = [e for e in encoders if e.kind is FieldKind.SPARSE and e.field in legs and hasattr(e.model, "decode")]
+    if not sparse or not hits:
+        return list(hits)
+    records = {record.id: record for record in store.get([_stored_id(hit) for hit in hits], parts=Parts.VECTORS)}
+    explained = []
+    for hit in hits:
+        record = records.get(_stored_id(hit))
+        terms: list[Term] = []
+        for encoder in sparse:
+            leg = legs[encoder.field]
+            vector = record.vectors.get(encoder.field) if record is not None else None
+            if isinstance(leg, Near) and isinstance(leg.vector, SparseVector) and isinstance(vector, SparseVector):
+                terms += _shared_terms(encoder, leg.vector, vector)
+        explained.append(replace(hit, terms=tuple(terms)))
+    return explained
+
+
+def _stored_id(hit: SearchHit) -> str:
+    """The id of the record behind a hit, folded or not."""
+    chunk = hit.payload.get(CHUNK_KEY)
+    return window_id(chunk["parent"], chunk["number"]) if isinstance(chunk, Mapping) else hit.id
+
+
+def _shared_terms(encoder: FieldEncoder, query: SparseVector, document: SparseVector) -> list[Term]:
+    """What each shared term adds to the inner product, the heaviest first."""
+    shared, mine, theirs = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
+    products = SparseVector.from_arrays(shared, query.values[mine] * document.values[theirs]).top(TOP_TERMS)
+    decode: Any = encoder.model.decode  # type: ignore[attr-defined]  # checked by the caller
+    width = int(shared[-1]) + 1 if shared.size else 1
+    [decoded] = decode(SparseMatrix.from_rows([products], width))
+    return [Term(encoder.field, str(term), float(weight)) for term, weight in decoded]

@@ -1,0 +1,97 @@
+"""What encoders give, whoever wrote them, as the contract's vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_connectors.store import FieldKind
+from st_core.protocols import TextEncoder
+from st_core.vectors import SparseMatrix, SparseVector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from st_connectors.store import Vector
+
+__all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "vectors_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldEncoder:
+    """An encoder and the field its vectors go to; ``cuts`` says of a document whether the encoder leaves its end out, None where it never does."""
+
+    field: str
+    kind: FieldKind
+    model: TextEncoder
+    cuts: Callable[[str], bool] | None = None
+
+    def documents(self, texts: list[str]) -> list[Vector]:
+        """The vectors of documents, in order."""
+        return vectors_of(self.model.encode_document(texts), self.kind, len(texts))
+
+    def queries(self, texts: list[str]) -> list[Vector]:
+        """The vectors of queries, in order."""
+        return vectors_of(self.model.encode_query(texts), self.kind, len(texts))
+
+
+def vectors_of(encoded: object, kind: FieldKind, count: int) -> list[Vector]:
+    """One vector per text; raises ValueError where the encoder gave another number of rows."""
+    if kind is FieldKind.SPARSE:
+        matrix = sparse_rows(encoded)
+        _check_rows(len(matrix), count)
+        return list(matrix.rows())
+    array = dense_rows(encoded)
+    _check_rows(array.shape[0], count)
+    return list(array)
+
+
+def _check_rows(rows: int, count: int) -> None:
+    if rows != count:
+        raise ValueError(f"the encoder gave {rows} vectors for {count} texts")
+
+
+def dense_rows(encoded: Any) -> NDArray[np.float32]:
+    """float32 [n, d] from an array, a torch tensor on any device, or a list of either."""
+    if isinstance(encoded, list | tuple):
+        encoded = [_to_numpy(row) for row in encoded]
+    array = np.asarray(_to_numpy(encoded), dtype=np.float32)
+    if array.ndim != 2:
+        raise ValueError(f"a dense encoder gives one vector per text, an array of two dimensions, not {array.ndim}")
+    return array
+
+
+def sparse_rows(encoded: Any) -> SparseMatrix:
+    """A matrix [n, V] from our own, scipy's, a torch tensor (sparse or not), or a dense array."""
+    if isinstance(encoded, SparseMatrix):
+        return encoded
+    if hasattr(encoded, "tocsr"):
+        return SparseMatrix.from_scipy(encoded)
+    if hasattr(encoded, "to_sparse_coo"):
+        return _from_torch(encoded)
+    if isinstance(encoded, list | tuple) and encoded and all(isinstance(row, SparseVector) for row in encoded):
+        width = max(int(row.indices[-1]) + 1 if len(row) else 1 for row in encoded)
+        return SparseMatrix.from_rows(encoded, width)
+    return SparseMatrix.from_dense(encoded)
+
+
+def _from_torch(tensor: Any) -> SparseMatrix:
+    """A torch tensor [n, V] of any layout, through its coordinates."""
+    coordinates = tensor.detach().cpu().to_sparse_coo().coalesce()
+    rows, columns = coordinates.indices().numpy()
+    values = coordinates.values().float().numpy()
+    count, width = (int(size) for size in coordinates.shape)
+    starts = np.searchsorted(rows, np.arange(count + 1))
+    return SparseMatrix.from_rows(
+        (SparseVector.from_arrays(columns[a:b], values[a:b]) for a, b in pairwise(starts)),
+        width,
+    )
+
+
+def _to_numpy(value: Any) -> Any:
+    """An array from a torch tensor (half precision and other devices too); anything else as it is."""
+    return value.detach().float().cpu().numpy() if hasattr(value, "detach") else value
