@@ -4,14 +4,18 @@ The same truth table holds in every store: a list value matches if any of its el
 empty list makes a leaf false; ``Not`` is the complement; 1 equals 1.0 and never True; strings compare by code points, case and all;
 dates compare as instants, one without a zone being UTC. ``In`` with no values and ``Or`` of nothing match nothing, ``And`` of
 nothing matches everything.
+
+A field is a key of the payload itself, dots and all: ``Eq("a.b", 1)`` asks for the key "a.b", never for "b" inside "a".
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeAlias
 
-__all__ = ["And", "Eq", "Exists", "Filter", "FilterValue", "In", "Not", "Or", "Range"]
+__all__ = ["And", "Eq", "Exists", "Filter", "FilterValue", "In", "Not", "Or", "Range", "parse_date"]
 
 FilterValue: TypeAlias = str | int | float | bool
 """Dates are ISO 8601 strings."""
@@ -73,3 +77,19 @@ class Not:
 
 
 Filter: TypeAlias = Eq | In | Range | Exists | And | Or | Not
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)?)?)?", re.ASCII)
+
+
+def parse_date(text: str) -> datetime:
+    """The instant, in UTC, of ``2020-01-31``, ``2020-01-31T08:00``, ``2020-01-31 08:00:00.5`` or ``2020-01-31T08:00:00+01:00`` (or ``Z``).
+
+    The forms of ISO 8601 that every store reads the same way; without a zone it is UTC. Raises ValueError for anything else.
+    """
+    try:
+        moment = datetime.fromisoformat(text if _DATE.fullmatch(text) else "")
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{text!r} is no date: write 2020-01-31, 2020-01-31T08:00:00 or 2020-01-31T08:00:00+01:00"
+        ) from error

@@ -55,6 +55,7 @@ __all__ = [
     "Vector",
     "Weighted",
     "kind_of",
+    "schema_difference",
 ]
 
 CONTRACT = 1
@@ -237,6 +238,42 @@ def _field_from_json(value: Mapping[str, Any]) -> Field:
             return SparseField(value["optional"])
         case FieldKind.TEXT:
             return TextField(value["source"])
+
+
+def schema_difference(stored: Schema, asked: Schema) -> str | None:
+    """What differs between the schema of a collection and the one asked for, in a sentence; None where nothing does.
+
+    Models are compared by kind, dimension and the parts of the fingerprint known on both sides, not by name, since one model may lie in several
+    places; a side that names no model for a field agrees with any.
+    ``fusion`` is a default for searches and may differ.
+    """
+    name = f"the collection {stored.collection!r}"
+    if stored.version != asked.version:
+        return f"{name} has schema version {stored.version}, not {asked.version}"
+    for what, mine, theirs in (
+        ("field", stored.fields, asked.fields),
+        ("filterable field", stored.filterable, asked.filterable),
+    ):
+        for key in {**mine, **theirs}:
+            if mine.get(key) != theirs.get(key):
+                return f"{name} has {what} {key!r} as {mine.get(key)}, not as {theirs.get(key)}; use the stored schema, or drop it first"
+    for key in stored.models.keys() & asked.models.keys():
+        difference = _model_difference(stored.models[key], asked.models[key])
+        if difference:
+            return f"{name} was filled in field {key!r} by another model: {difference}"
+    return None
+
+
+def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:
+    if (stored.kind, stored.dimension) != (asked.kind, asked.dimension):
+        return (
+            f"{stored.name} ({stored.kind}, {stored.dimension} dimensions), "
+            f"not {asked.name} ({asked.kind}, {asked.dimension} dimensions)"
+        )
+    for part in sorted(stored.fingerprint.keys() & asked.fingerprint.keys()):
+        if stored.fingerprint[part] != asked.fingerprint[part]:
+            return f"{stored.name}, which differs from {asked.name} in its {part}"
+    return None
 
 
 def fusion_to_json(value: Fusion | None) -> dict[str, Any] | None:
