@@ -1,0 +1,415 @@
+"""The oracle: every answer by brute force in float64, in this process.
+
+``memory:`` and ``memory:NAME`` are collections that live as long as the process. Whoever opens the same name and collection sees the same
+records, so that a collection can be reopened; ``drop`` removes it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
+
+import numpy as np
+
+from st_connectors import bm25
+from st_connectors.errors import NotFound, SchemaMismatch
+from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    DenseField,
+    FilterKind,
+    Fuse,
+    Hit,
+    Leg,
+    Match,
+    Metric,
+    Near,
+    Parts,
+    Plugin,
+    Precision,
+    Record,
+    Rejected,
+    Schema,
+    SearchRequest,
+    Store,
+    TextField,
+    Vector,
+    schema_difference,
+)
+from st_core.vectors import SparseVector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["PLUGIN", "matches"]
+
+T = TypeVar("T")
+
+CAPABILITIES = Capabilities(
+    metrics=frozenset(Metric),
+    sparse=True,
+    text=True,
+    optional_vectors=True,
+    filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
+    efforts=frozenset({"exact", "default", "candidates"}),
+    fields={"dense": Precision(), "sparse": Precision(), "text": Precision()},
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dense:
+    """The dense vectors of one field: ids [n] and float64 [n, dimension]."""
+
+    ids: list[str]
+    rows: NDArray[np.float64]
+
+    def scores(self, query: NDArray[np.float64], metric: Metric) -> dict[str, float]:
+        """The score of each record, by id; nothing for a query without direction where only direction counts."""
+        if not self.ids:
+            return {}
+        match metric:
+            case Metric.COSINE:
+                length = float(np.linalg.norm(query))
+                if length == 0.0:
+                    return {}
+                values = np.clip(self.rows @ query / (np.linalg.norm(self.rows, axis=1) * length), -1.0, 1.0)
+            case Metric.DOT:
+                values = self.rows @ query
+            case Metric.EUCLIDEAN:
+                values = -np.linalg.norm(self.rows - query, axis=1)
+            case _:
+                assert_never(metric)
+        return dict(zip(self.ids, values.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sparse:
+    """The weights of one sparse or text field, flat: ``row`` counts into ``ids``."""
+
+    ids: list[str]
+    row: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, ids: list[str], vectors: Sequence[SparseVector]) -> _Sparse:
+        """Lay vectors out flat."""
+        none = SparseVector.from_mapping({})
+        return cls(
+            ids,
+            np.repeat(np.arange(len(ids)), [len(vector) for vector in vectors]),
+            np.concatenate([none.indices, *(vector.indices for vector in vectors)]),
+            np.concatenate([none.values, *(vector.values for vector in vectors)]).astype(np.float64),
+        )
+
+    def scores(self, query: SparseVector, rarity: Callable[[int], float] | None = None) -> dict[str, float]:
+        """The inner product with each record that shares an index, by id; ``rarity`` gives a factor by the number of records that have an index."""
+        if not len(query) or not self.indices.size:
+            return {}
+        place = np.minimum(np.searchsorted(query.indices, self.indices), len(query) - 1)
+        shared = query.indices[place] == self.indices
+        weights = query.values.astype(np.float64)
+        if rarity is not None:
+            weights = weights * [rarity(int(count)) for count in np.bincount(place[shared], minlength=len(query))]
+        rows = self.row[shared]
+        sums = np.bincount(rows, weights=self.values[shared] * weights[place[shared]])
+        return {self.ids[at]: float(sums[at]) for at in np.unique(rows)}
+
+
+@dataclass(slots=True, eq=False)
+class _Collection:
+    """Records by id, deep-frozen: nobody else holds what is in here. Writers replace ``records``' entries under ``lock``."""
+
+    schema: Schema
+    records: dict[str, Record] = field(default_factory=dict)
+    words: dict[tuple[str, str], SparseVector] = field(default_factory=dict)
+    legs: dict[str, _Dense | _Sparse] = field(default_factory=dict)
+    """Flat copies of the fields, made when first searched after a write."""
+
+
+_COLLECTIONS: dict[tuple[str, str], _Collection] = {}
+_LOCK = threading.RLock()
+
+
+class MemoryStore:
+    """One collection in this process; the adapter without its wrappers."""
+
+    def __init__(self, name: str, schema: Schema) -> None:
+        """Make a store for the schema's collection under ``name``; nothing is there before ``create``."""
+        self._key = (name, schema.collection)
+        self._schema = copy.deepcopy(schema)
+        precision = {each: Precision() for each in schema.fields}
+        self._capabilities = replace(CAPABILITIES, fields=precision)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema as asked for, which ``create`` makes sure is the stored one."""
+        return self._schema
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything but persistence and quantization."""
+        return self._capabilities
+
+    def create(self) -> None:
+        """Make the collection, or find it with the same schema."""
+        with _LOCK:
+            stored = _COLLECTIONS.setdefault(self._key, _Collection(self._schema))
+        difference = schema_difference(stored.schema, self._schema)
+        if difference:
+            raise SchemaMismatch(difference, store="memory", operation="create")
+
+    def drop(self) -> None:
+        """Forget the collection."""
+        with _LOCK:
+            _COLLECTIONS.pop(self._key, None)
+
+    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        """Keep copies of records."""
+        frozen = [_freeze(record) for record in records]
+        texts = [(name, value.source) for name, value in self._schema.fields.items() if isinstance(value, TextField)]
+        with _LOCK:
+            collection = self._collection("upsert")
+            for record in frozen:
+                collection.records[record.id] = record
+                for name, source in texts:
+                    collection.words[name, record.id] = _words(record, source)
+            collection.legs.clear()
+        return []
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Forget records."""
+        with _LOCK:
+            collection = self._collection("delete")
+            for key in ids:
+                collection.records.pop(key, None)
+                for name in self._schema.fields:
+                    collection.words.pop((name, key), None)
+            collection.legs.clear()
+
+    def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
+        """Copies of records."""
+        with _LOCK:
+            records = self._collection("get").records
+            found = [records[key] for key in ids if key in records]
+        return [_thaw(record, parts) for record in found]
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+        """Compare every record with every request, all at one moment."""
+        with _LOCK:
+            collection = self._collection("search")
+            return [self._answer(collection, request) for request in requests]
+
+    def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
+        """Every record as it was when the scan began."""
+        chosen = iter(self._where(where, "scan"))
+        while page := list(islice(chosen, batch)):
+            yield from (_thaw(record, parts) for record in page)
+
+    def count(self, where: Filter | None = None) -> int:
+        """The number of records."""
+        return len(self._where(where, "count"))
+
+    def refresh(self) -> None:
+        """Do nothing: writes are visible at once."""
+        with _LOCK:
+            self._collection("refresh")
+
+    def close(self) -> None:
+        """Hold on to nothing; the collection stays in the process."""
+
+    def _collection(self, operation: str) -> _Collection:
+        found = _COLLECTIONS.get(self._key)
+        if found is None:
+            raise NotFound(
+                f"there is no collection {self._key[1]!r}: create it first", store="memory", operation=operation
+            )
+        return found
+
+    def _where(self, where: Filter | None, operation: str) -> list[Record]:
+        with _LOCK:
+            records = list(self._collection(operation).records.values())
+        return [one for one in records if where is None or matches(where, one.payload, self._schema.filterable)]
+
+    def _answer(self, collection: _Collection, request: SearchRequest) -> list[Hit]:
+        if isinstance(request.rank, Fuse):
+            raise TypeError("memory search: a Fuse is taken apart above the adapters, by fusing(store)")
+        scores = self._scores(collection, request.rank)
+        if request.where is not None:
+            kept, where = collection.records, request.where
+            scores = {
+                key: score
+                for key, score in scores.items()
+                if matches(where, kept[key].payload, self._schema.filterable)
+            }
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[
+            request.offset : request.offset + request.limit
+        ]
+        hits = []
+        for key, score in best:
+            record = _thaw(collection.records[key], request.parts)
+            hits.append(Hit(key, score, record.payload, record.vectors))
+        return hits
+
+    def _scores(self, collection: _Collection, leg: Leg) -> dict[str, float]:
+        name = leg.field
+        if name not in collection.legs:
+            collection.legs[name] = _lay_out(collection, name)
+        flat = collection.legs[name]
+        match leg, flat:
+            case Near(_, SparseVector() as query), _Sparse():
+                return flat.scores(query)
+            case Near(_, query), _Dense():
+                metric = self._schema.fields[name].metric  # type: ignore[union-attr]  # a _Dense is laid out for dense fields only
+                return flat.scores(np.asarray(query, dtype=np.float64), metric)
+            case Match(_, text), _Sparse():
+                total = len(collection.records)
+                return flat.scores(bm25.query_vector(text), lambda count: bm25.idf(total, count))
+            case _:
+                raise TypeError(f"memory search: a {type(leg).__name__} leg does not fit field {name!r}")
+
+
+def _lay_out(collection: _Collection, name: str) -> _Dense | _Sparse:
+    """The vectors of one field, flat, without the records that lack one."""
+    spec = collection.schema.fields[name]
+    if isinstance(spec, TextField):
+        words = {key: collection.words[name, key] for key in collection.records}
+        return _Sparse.of(list(words), list(words.values()))
+    having = [(key, record.vectors[name]) for key, record in collection.records.items() if name in record.vectors]
+    ids = [key for key, _ in having]
+    if isinstance(spec, DenseField):
+        rows = np.array([vector for _, vector in having], dtype=np.float64).reshape(len(ids), spec.dimension)
+        keep = np.flatnonzero(rows.any(axis=1))
+        return _Dense([ids[at] for at in keep], rows[keep])
+    return _Sparse.of(ids, [vector for _, vector in having if isinstance(vector, SparseVector)])
+
+
+def _words(record: Record, source: str) -> SparseVector:
+    text = record.payload.get(source)
+    return bm25.document_vector(text if isinstance(text, str) else "")
+
+
+def _freeze(record: Record) -> Record:
+    """A copy that later changes by the caller cannot reach."""
+    return Record(
+        record.id, {name: _copy(vector) for name, vector in record.vectors.items()}, copy.deepcopy(dict(record.payload))
+    )
+
+
+def _thaw(record: Record, parts: Parts) -> Record:
+    """A copy for the caller to keep, with the parts asked for."""
+    vectors = {name: _copy(vector) for name, vector in record.vectors.items()} if Parts.VECTORS in parts else {}
+    return Record(record.id, vectors, copy.deepcopy(dict(record.payload)) if Parts.PAYLOAD in parts else {})
+
+
+def _copy(vector: Vector) -> Vector:
+    if isinstance(vector, SparseVector):
+        return SparseVector(vector.indices.copy(), vector.values.copy())
+    return np.array(vector, dtype=np.float32)
+
+
+def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, FilterKind]) -> bool:
+    """Whether a payload passes a filter, by the truth table of :mod:`st_connectors.filters`.
+
+    Values are compared as the kind their field is declared with; what is not of that kind matches nothing. Raises KeyError for an
+    undeclared field.
+    """
+    match where:
+        case And(parts):
+            return all(matches(part, payload, filterable) for part in parts)
+        case Or(parts):
+            return any(matches(part, payload, filterable) for part in parts)
+        case Not(part):
+            return not matches(part, payload, filterable)
+        case _:
+            kind = filterable[where.field]
+            values = (_as(value, kind) for value in _values(payload, where.field))
+            return any(value is not None and _holds(where, value, kind) for value in values)
+
+
+def _holds(where: Eq | In | Range | Exists, one: Any, kind: FilterKind) -> bool:
+    """Whether one value, in the form of its kind, passes a leaf."""
+    match where:
+        case Eq(_, value):
+            return bool(one == _as(value, kind))
+        case In(_, values):
+            return any(one == _as(value, kind) for value in values)
+        case Range():
+            return _within(one, where, kind)
+        case Exists():
+            return True
+        case _:
+            assert_never(where)
+
+
+def _values(payload: Mapping[str, Any], name: str) -> list[Any]:
+    value = payload.get(name)
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _as(value: object, kind: FilterKind) -> Any:
+    """A value in the form in which its kind is compared, or None where it is not of that kind."""
+    match kind:
+        case FilterKind.KEYWORD:
+            return value if isinstance(value, str) else None
+        case FilterKind.BOOL:
+            return value if isinstance(value, bool) else None
+        case FilterKind.INT:
+            return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        case FilterKind.FLOAT:
+            return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        case FilterKind.DATE:
+            return _date(value)
+        case _:
+            assert_never(kind)
+
+
+def _date(value: object) -> Any:
+    try:
+        return parse_date(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _within(one: Any, bounds: Range, kind: FilterKind) -> bool:
+    tests = ((bounds.gt, operator.gt), (bounds.gte, operator.ge), (bounds.lt, operator.lt), (bounds.lte, operator.le))
+    for bound, test in tests:
+        if bound is not None:
+            limit = _as(bound, kind)
+            if limit is None or not test(one, limit):
+                return False
+    return True
+
+
+def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
+    if client is not None:
+        raise TypeError("memory connect: there is no client object to hand in")
+    if schema is None:
+        with _LOCK:
+            found = _COLLECTIONS.get((address.path, collection))
+        if found is None:
+            raise NotFound(f"there is no collection {collection!r} in {address}", store="memory", operation="connect")
+        schema = found.schema
+    return MemoryStore(address.path, schema)
+
+
+def _collections(address: Address, client: object | None) -> list[str]:
+    del client
+    with _LOCK:
+        return sorted(collection for name, collection in _COLLECTIONS if name == address.path)
+
+
+PLUGIN = Plugin(
+    name="memory",
+    extra=None,
+    variants={"": "brute force in this process, forgotten when it ends (memory:NAME)"},
+    capabilities=CAPABILITIES,
+    connect=_connect,
+    collections=_collections,
+)
