@@ -1,0 +1,122 @@
+"""Qdrant: embedded (``qdrant+edge:PATH``), in this process for tests (``qdrant+memory:``), and servers (``qdrant://``, ``qdrant+grpc://``).
+
+For people with their own collection and client: :func:`sparse_vector`, :func:`hybrid_query` and :func:`filter_to_qdrant`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    FusionMethod,
+    Metric,
+    Plugin,
+    Precision,
+    Quantization,
+    Schema,
+    Store,
+)
+
+if TYPE_CHECKING:
+    from st_connectors.qdrant.conversions import filter_to_qdrant, hybrid_query, sparse_vector
+    from st_connectors.qdrant.store import Engine
+
+__all__ = ["PLUGIN", "filter_to_qdrant", "hybrid_query", "sparse_vector"]
+
+CAPABILITIES = Capabilities(
+    metrics=frozenset(Metric),
+    quantizations=frozenset(Quantization),
+    sparse=True,
+    text=True,
+    optional_vectors=True,
+    fusion=frozenset({FusionMethod.RRF}),
+    filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
+    efforts=frozenset({"exact", "default", "candidates"}),
+    persistent=True,
+    max_batch=1000,
+    max_dimension=65_536,
+    fields={
+        "dense": Precision(score_rtol=1e-5),
+        "sparse": Precision(score_rtol=1e-5),
+        "text": Precision(score_rtol=1e-5),
+    },
+)
+
+_MEMORY = replace(
+    CAPABILITIES,
+    quantizations=frozenset({Quantization.NONE}),
+    efforts=frozenset({"exact", "default"}),
+    persistent=False,
+)
+# A server takes 32 MB (service.max_request_size_mb); the rest is for JSON around the vectors.
+_REST = replace(CAPABILITIES, max_batch=500, max_bytes=30_000_000)
+_GRPC = replace(CAPABILITIES, max_batch=500)
+
+
+def _engine(address: Address, collection: str, client: object | None) -> Engine:
+    """The way in that an address names; nothing is sent yet."""
+    if "edge" in address.variants:
+        if client is not None:
+            raise TypeError("qdrant+edge connect: there is no client object to hand in; name the folder")
+        embedded: Engine = _module("edge").EdgeEngine(address.path, collection, CAPABILITIES)
+        return embedded
+    opened = _module("client").open_client(address, client)
+    limits = _MEMORY if opened.local else _GRPC if opened.grpc else _REST
+    connected: Engine = _module("client").ClientEngine(opened, collection, limits)
+    return connected
+
+
+def _module(name: str) -> Any:
+    """A module of this package that needs a driver."""
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("qdrant_"):
+            raise
+        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[qdrant]'") from error
+
+
+def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
+    from st_connectors.qdrant.store import QdrantStore, not_found, opening, read_schema
+
+    engine = _engine(address, collection, client)
+    with opening(engine):
+        if schema is None:
+            schema = read_schema(engine, collection, "connect")
+            if schema is None:
+                raise not_found(engine, collection, "connect")
+            engine.open()
+        return QdrantStore(engine, schema)
+
+
+def _collections(address: Address, client: object | None) -> list[str]:
+    if "edge" in address.variants:
+        return list(_module("edge").collections(address.path))
+    return list(_module("client").collections(address, client))
+
+
+PLUGIN = Plugin(
+    name="qdrant",
+    extra="qdrant",
+    variants={
+        "edge": "a folder, the server's engine in this process (qdrant+edge:PATH)",
+        "memory": "qdrant-client's local mode, for tests up to 2,000 records (qdrant+memory:NAME)",
+        "": "a server over REST (qdrant://host:6333)",
+        "https": "a server over REST and TLS (qdrant+https://host:6333)",
+        "grpc": "a server over gRPC (qdrant+grpc://host:6334; with TLS qdrant+grpc+https://)",
+    },
+    capabilities=CAPABILITIES,
+    connect=_connect,
+    collections=_collections,
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public conversion when it is first asked for."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_module("conversions"), name)

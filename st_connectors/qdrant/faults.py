@@ -1,0 +1,122 @@
+"""Drivers' errors to ours; pure, one function per way in. Messages are the server's own words, cut short, without the request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
+
+__all__ = ["from_client", "from_edge", "from_status"]
+
+LONGEST = 300
+"""Characters of a server's message that are kept: enough to name the fault, too few to carry a batch."""
+
+
+def from_status(
+    status: int, message: str, *, store: str, operation: str, retry_after: float | None = None
+) -> StoreError:
+    """The error for an HTTP status that is not a success."""
+    told = f"the server answered {status}: {message[:LONGEST]}"
+    match status:
+        case 404:
+            return NotFound(told, store=store, operation=operation)
+        case 401 | 403:
+            return Permanent(
+                f"{told}; set ST_QDRANT_API_KEY to a key that may do this", store=store, operation=operation
+            )
+        case 429:
+            return Throttled(told, store=store, operation=operation, retry_after=retry_after)
+        case 408 | 500 | 502 | 503 | 504:
+            return Unavailable(told, store=store, operation=operation, retry_after=retry_after)
+        case 400 | 409 | 413 | 422:
+            return Refused(told, store=store, operation=operation)
+        case _:
+            return Permanent(told, store=store, operation=operation)
+
+
+GRPC_STATUS = {
+    "NOT_FOUND": 404,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    "CANCELLED": 503,
+    "ABORTED": 503,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "ALREADY_EXISTS": 409,
+    "UNIMPLEMENTED": 501,
+}
+"""gRPC status names to the HTTP status that means the same to Qdrant."""
+
+
+def from_client(error: Exception, *, store: str, operation: str) -> StoreError:
+    """The error for what ``qdrant_client`` raises: over REST, over gRPC, and in local mode."""
+    found: Any = error
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "ResourceExhaustedResponse" in names:
+        return from_status(429, found.message, store=store, operation=operation, retry_after=float(found.retry_after_s))
+    if "UnexpectedResponse" in names:
+        return from_status(
+            found.status_code or 500,
+            _reason(found.content),
+            store=store,
+            operation=operation,
+            retry_after=_seconds(found.headers.get("Retry-After")),
+        )
+    if "ResponseHandlingException" in names:
+        return _from_transport(found.source, store=store, operation=operation)
+    if "RpcError" in names:
+        status = GRPC_STATUS.get(found.code().name, 500)
+        return from_status(status, found.details() or found.code().name, store=store, operation=operation)
+    # Local mode raises ValueError for everything.
+    message = str(error)[:LONGEST]
+    kind = NotFound if message.startswith("Collection ") and message.endswith("not found") else Refused
+    return kind(message, store=store, operation=operation)
+
+
+def _from_transport(source: BaseException, *, store: str, operation: str) -> StoreError:
+    """An error below HTTP: refused, reset, timed out, or an answer that is not Qdrant's."""
+    name = type(source).__name__
+    if "ValidationError" in name or "Decode" in name or "UnsupportedProtocol" in name or "InvalidURL" in name:
+        return Permanent(
+            f"the answer is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
+        )
+    return Unavailable(f"the server cannot be reached: {name}: {source}", store=store, operation=operation)
+
+
+def _reason(content: bytes) -> str:
+    try:
+        body = json.loads(content)
+        return str(body["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return content.decode("utf-8", "replace").strip() or "(no message)"
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isdecimal() else None
+
+
+_REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad request", "Validation", "must be")
+
+
+def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError:
+    """The error for what ``qdrant_edge`` raises, which is a bare ``Exception`` with a text."""
+    store = "qdrant+edge"
+    message = str(error)[:LONGEST]
+    if "WouldBlock" in message:
+        return Unavailable(
+            f"the folder {folder} is in use by another process (or by an EdgeShard opened outside this library): close that one, or wait for it to end",
+            store=store,
+            operation=operation,
+        )
+    if "not initialized" in message or "does not exist" in message:
+        return NotFound(message, store=store, operation=operation)
+    if isinstance(error, TypeError | ValueError) or any(mark in message for mark in _REFUSED):
+        return Refused(message, store=store, operation=operation)
+    return Permanent(message, store=store, operation=operation)
