@@ -1,0 +1,329 @@
+r"""Filters as text: ``year >= 2020 and tag in ["a", "b"] and not (draft = true or author exists)``.
+
+- ``= == != < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``, parentheses; ``not`` binds before ``and``,
+  ``and`` before ``or``. Words of the language may be written in any case.
+- ``2020 <= year < 2023`` asks that one value lies within both bounds, as ``Range`` does; ``year >= 2020 and year < 2023`` may be met by two
+  elements of a list.
+- Values are numbers, ``true``, ``false``, and strings in single or double quotes with the escapes ``\\ \' \" \n \r \t \uXXXX``; dates are strings.
+  ``x = null`` is ``not x exists``, and ``x != 1`` is ``not x = 1``: it holds where x is missing too.
+- A field's name is letters, digits, ``_``, ``.`` and ``-``; any other name stands in backticks, a backtick in it being doubled.
+- ``true`` alone matches everything, ``false`` nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, assert_never
+
+from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range, parse_date
+
+if TYPE_CHECKING:
+    from lark import Lark, Token
+
+__all__ = ["parse_where", "to_text"]
+
+_GRAMMAR = r"""
+?start: any
+any: all (OR all)*
+all: no (AND no)*
+?no: NOT no                    -> no
+   | "(" any ")"
+   | TRUE                      -> everything
+   | FALSE                     -> nothing
+   | field EQUAL value         -> equal
+   | field UNEQUAL value       -> unequal
+   | field ORDER bound         -> order
+   | bound ORDER field         -> reversed_order
+   | bound ORDER field ORDER bound -> between
+   | field IN values           -> one_of
+   | field NOT IN values       -> none_of
+   | field EXISTS              -> exists
+   | field NOT EXISTS          -> missing
+values: "[" [value ("," value)* [","]] "]" | "(" [value ("," value)* [","]] ")"
+?value: bound | TRUE -> true | FALSE -> false | NULL -> null
+?bound: STRING -> string | NUMBER -> number
+field: NAME -> bare | QUOTED -> quoted
+
+AND.2: /and(?![\w.-])/i
+OR.2: /or(?![\w.-])/i
+NOT.2: /not(?![\w.-])/i
+IN.2: /in(?![\w.-])/i
+EXISTS.2: /exists(?![\w.-])/i
+TRUE.2: /true(?![\w.-])/i
+FALSE.2: /false(?![\w.-])/i
+NULL.2: /null(?![\w.-])/i
+NAME: /[^\W\d][\w.-]*/
+QUOTED: /`(?:[^`]|``)+`/
+STRING: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/s
+NUMBER: /[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.-])/
+ORDER: /<=|>=|<|>/
+UNEQUAL: "!="
+EQUAL: /==?/
+%ignore /\s+/
+"""
+
+
+_LOW = {">": "gt", ">=": "gte"}
+_HIGH = {"<": "lt", "<=": "lte"}
+_BOUNDS = _LOW | _HIGH
+_TURNED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+
+# By the terminals that may come next, the first that fits.
+_EXPECTED = (
+    ("NAME", "a field name"),
+    ("TRUE", "a value: a number, true, false, null, or a string in quotes"),
+    ("NUMBER", "a number, or a date in quotes"),
+    ("EQUAL", "a comparison: =, !=, <, <=, >, >=, in, not in, exists"),
+    ("LSQB", 'a list such as ["a", "b"]'),
+    ("IN", "in or exists"),
+    ("ORDER", "<, <=, > or >="),
+    ("COMMA", "a comma or the end of the list"),
+    ("RPAR", "and, or, or a closing parenthesis"),
+    ("AND", "and, or, or the end"),
+)
+
+
+class _Fault(ValueError):
+    """What is wrong at a column, counted from 1."""
+
+    def __init__(self, column: int, message: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+def parse_where(text: str) -> Filter:
+    """The filter that a text means; raises ValueError with the column and what was expected there."""
+    from lark.exceptions import UnexpectedCharacters, UnexpectedToken, VisitError
+
+    try:
+        return _parser().parse(text)  # type: ignore[return-value]  # the callbacks of _Reader build the filter in place of a tree
+    except UnexpectedToken as error:
+        at = len(text) + 1 if error.token.type == "$END" else (error.token.start_pos or 0) + 1
+        fault = _Fault(at, _unexpected(error.token, error.accepts or error.expected))
+    except UnexpectedCharacters as error:
+        at = error.pos_in_stream or 0
+        fault = _Fault(at + 1, _unreadable(text[at:]))
+    except _Fault as error:
+        fault = error
+    except VisitError as error:
+        if not isinstance(error.orig_exc, _Fault):
+            raise
+        fault = error.orig_exc
+    raise ValueError(f"filter, column {fault.column}: {fault}; in: {text}") from None
+
+
+@cache
+def _parser() -> Lark:
+    from lark import Lark
+
+    return Lark(_GRAMMAR, parser="lalr", lexer="basic", maybe_placeholders=False, transformer=_Reader())
+
+
+def _unexpected(token: Token, accepted: set[str]) -> str:
+    expected = next((words for terminal, words in _EXPECTED if terminal in accepted), "the end")
+    if token.type == "$END":
+        return f"expected {expected}, but the filter ends"
+    hint = (
+        f' (strings are quoted: "{token}")'
+        if token.type == "NAME" and "STRING" in accepted and "NAME" not in accepted
+        else ""
+    )
+    return f"expected {expected}, got {str(token)!r}{hint}"
+
+
+def _unreadable(rest: str) -> str:
+    if rest[0] in "\"'`":
+        return f"the quote {rest[0]} is not closed"
+    if rest[0].isdigit():
+        word = re.split(r"[\s,)\]]", rest)[0]
+        return f"{word!r} is no number; dates and other strings are quoted"
+    return f"{rest[0]!r} has no meaning here"
+
+
+class _Reader:
+    """Builds filters, one method for each rule of the grammar."""
+
+    def any(self, children: list[Any]) -> Filter:
+        parts = children[::2]
+        return Or(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def all(self, children: list[Any]) -> Filter:
+        parts = children[::2]
+        return And(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def no(self, children: list[Any]) -> Filter:
+        return Not(children[1])
+
+    def everything(self, _: list[Any]) -> Filter:
+        return And(())
+
+    def nothing(self, _: list[Any]) -> Filter:
+        return Or(())
+
+    def equal(self, children: list[Any]) -> Filter:
+        field, _, value = children
+        return Not(Exists(field)) if value is None else Eq(field, value)
+
+    def unequal(self, children: list[Any]) -> Filter:
+        field, _, value = children
+        return Exists(field) if value is None else Not(Eq(field, value))
+
+    def order(self, children: list[Any]) -> Filter:
+        field, sign, value = children
+        return Range(field, **{_BOUNDS[sign]: value})
+
+    def reversed_order(self, children: list[Any]) -> Filter:
+        value, sign, field = children
+        return Range(field, **{_BOUNDS[_TURNED[sign]]: value})
+
+    def between(self, children: list[Any]) -> Filter:
+        first, left, field, right, second = children
+        if left[0] != right[0]:
+            raise _Fault(right.start_pos + 1, f"both signs point the same way in a < x < b, not {left} and {right}")
+        return Range(field, **{_BOUNDS[_TURNED[left]]: first, _BOUNDS[right]: second})
+
+    def one_of(self, children: list[Any]) -> Filter:
+        return In(children[0], children[-1])
+
+    def none_of(self, children: list[Any]) -> Filter:
+        return Not(In(children[0], children[-1]))
+
+    def exists(self, children: list[Any]) -> Filter:
+        return Exists(children[0])
+
+    def missing(self, children: list[Any]) -> Filter:
+        return Not(Exists(children[0]))
+
+    def values(self, children: list[Any]) -> tuple[FilterValue, ...]:
+        return tuple(children)
+
+    def bare(self, children: list[Any]) -> str:
+        return str(children[0])
+
+    def quoted(self, children: list[Any]) -> str:
+        return str(children[0])[1:-1].replace("``", "`")
+
+    def true(self, _: list[Any]) -> bool:
+        return True
+
+    def false(self, _: list[Any]) -> bool:
+        return False
+
+    def null(self, _: list[Any]) -> None:
+        return None
+
+    def number(self, children: list[Token]) -> int | float:
+        token = children[0]
+        if re.fullmatch(r"[+-]?\d{1,400}", token):
+            return int(token)
+        value = float(token)
+        if not math.isfinite(value):
+            raise _Fault((token.start_pos or 0) + 1, f"{token} is beyond 64 bits")
+        return value
+
+    def string(self, children: list[Token]) -> str:
+        token = children[0]
+
+        def unescaped(match: re.Match[str]) -> str:
+            code = match.group(1)
+            if len(code) > 1 and not 0xD800 <= int(code[1:], 16) <= 0xDFFF:  # surrogates
+                return chr(int(code[1:], 16))
+            if code not in _ESCAPES:
+                at = (token.start_pos or 0) + 2 + match.start()
+                raise _Fault(at, f"\\{code} is no escape; known are \\\\ \\' \\\" \\n \\r \\t and \\uXXXX")
+            return _ESCAPES[code]
+
+        return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", unescaped, token[1:-1], flags=re.DOTALL)
+
+
+def to_text(where: Filter) -> str:
+    """A text that ``parse_where`` reads as a filter of the same meaning."""
+    match where:
+        case And(parts):
+            return " and ".join(map(_inner, parts)) or "true"
+        case Or(parts):
+            return " or ".join(map(_inner, parts)) or "false"
+        case Not(part):
+            return f"not {_inner(part)}"
+        case _:
+            return _leaf(where)
+
+
+def _leaf(where: Eq | In | Range | Exists) -> str:
+    match where:
+        case Eq(field, value):
+            return f"{_name(field)} = {_value(value)}"
+        case In(field, values):
+            return f"{_name(field)} in [{', '.join(map(_value, values))}]"
+        case Range():
+            return _range(where)
+        case Exists(field):
+            return f"{_name(field)} exists"
+        case _:
+            assert_never(where)
+
+
+def _inner(part: Filter) -> str:
+    """A part of a larger filter, in parentheses where it is made of parts itself."""
+    text = to_text(part)
+    return f"({text})" if isinstance(part, And | Or) and part.parts else text
+
+
+def _range(where: Range) -> str:
+    name = _name(where.field)
+    low = _strictest(where.gt, where.gte, "<", "<=", operator.ge)
+    high = _strictest(where.lt, where.lte, "<", "<=", operator.le)
+    if low is None and high is None:
+        raise ValueError(f"Range({where.field!r}) has no bound")
+    if low is None:
+        return f"{name} {high[1]} {high[0]}" if high else ""
+    if high is None:
+        return f"{name} {_TURNED[low[1]]} {low[0]}"
+    return f"{low[0]} {low[1]} {name} {high[1]} {high[0]}"
+
+
+def _strictest(
+    strict: float | str | None, loose: float | str | None, strict_sign: str, loose_sign: str, stricter: Any
+) -> tuple[str, str] | None:
+    """Of two bounds on one side the one that decides, with its sign; None where there is none."""
+    if strict is None:
+        return None if loose is None else (_value(loose), loose_sign)
+    if loose is None or stricter(_comparable(strict), _comparable(loose)):
+        return _value(strict), strict_sign
+    return _value(loose), loose_sign
+
+
+def _comparable(bound: float | str) -> Any:
+    return parse_date(bound) if isinstance(bound, str) else bound
+
+
+def _name(field: str) -> str:
+    words = {"and", "or", "not", "in", "exists", "true", "false", "null"}
+    if re.fullmatch(r"[^\W\d][\w.-]*", field) and field.lower() not in words:
+        return field
+    return "`" + field.replace("`", "``") + "`"
+
+
+def _value(value: FilterValue) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{value} cannot be written: a filter compares finite numbers")
+            return repr(value)
+        case str():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return (
+                '"'
+                + re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", lambda match: f"\\u{ord(match.group()):04x}", escaped)
+                + '"'
+            )
+        case _:
+            assert_never(value)
