@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.sparse_rows import BLOCK, SparseRows, check_widths, paired_sums, shared_sums
+from st_core.sparse_rows import BLOCK, Postings, SparseRows, check_widths, paired_sums, shared_sums
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -67,26 +67,26 @@ class SimilarityFunction(StrEnum):
 
 def cos_sim(a: Any, b: Any) -> Any:
     """The cosines [a, b]; a zero vector has cosine 0 with everything."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _matrix(shared_sums(left.unit(), right.unit(), np.multiply), left, right, like=(a, b))
+        return _matrix(shared_sums(left.unit(), Postings.of(right.unit()), np.multiply), left, right, like=(a, b))
     return _like((a, b), (unit_rows(left) @ unit_rows(right).T).astype(np.float32, copy=False))
 
 
 def dot_score(a: Any, b: Any) -> Any:
     """The inner products [a, b]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _matrix(shared_sums(left, right, np.multiply), left, right, like=(a, b))
+        return _matrix(shared_sums(left, Postings.of(right), np.multiply), left, right, like=(a, b))
     return _like((a, b), (left @ right.T).astype(np.float32, copy=False))
 
 
 def euclidean_sim(a: Any, b: Any) -> Any:
     """Minus the Euclidean distances [a, b], from inner products in float64, so that near vectors keep their digits."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         squares = left.sums(left.values**2), right.sums(right.values**2)
-        products = shared_sums(left, right, np.multiply)
+        products = shared_sums(left, Postings.of(right), np.multiply)
     else:
         squares = tuple(np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (left, right))
         products = _dense_products(left, right)
@@ -98,10 +98,10 @@ def euclidean_sim(a: Any, b: Any) -> Any:
 
 def manhattan_sim(a: Any, b: Any) -> Any:
     """Minus the Manhattan distances [a, b]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         sums = left.sums(np.abs(left.values)), right.sums(np.abs(right.values))
-        shared = shared_sums(left, right, _saved)
+        shared = shared_sums(left, Postings.of(right), _saved)
         distances = ((rows, block - sums[0][rows, None] - sums[1]) for rows, block in shared)
         return _matrix(distances, left, right, like=(a, b))
     return _matrix(_dense_manhattan(left, right), left, right, like=(a, b))
@@ -109,7 +109,7 @@ def manhattan_sim(a: Any, b: Any) -> Any:
 
 def pairwise_cos_sim(a: Any, b: Any) -> Any:
     """The cosine of row i of both sides [n]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         return _vector(paired_sums(left.unit(), right.unit(), np.multiply), (a, b))
     return _vector((unit_rows(left) * unit_rows(right)).sum(axis=-1), (a, b))
@@ -117,7 +117,7 @@ def pairwise_cos_sim(a: Any, b: Any) -> Any:
 
 def pairwise_dot_score(a: Any, b: Any) -> Any:
     """The inner product of row i of both sides [n]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         return _vector(paired_sums(left, right, np.multiply), (a, b))
     return _vector((left * right).sum(axis=-1), (a, b))
@@ -125,7 +125,7 @@ def pairwise_dot_score(a: Any, b: Any) -> Any:
 
 def pairwise_euclidean_sim(a: Any, b: Any) -> Any:
     """Minus the Euclidean distance of row i of both sides [n]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         shared = paired_sums(left, right, lambda mine, theirs: (mine - theirs) ** 2 - mine**2 - theirs**2)
         squares = left.sums(left.values**2) + right.sums(right.values**2) + shared
@@ -135,7 +135,7 @@ def pairwise_euclidean_sim(a: Any, b: Any) -> Any:
 
 def pairwise_manhattan_sim(a: Any, b: Any) -> Any:
     """Minus the Manhattan distance of row i of both sides [n]."""
-    left, right = _sides(a, b)
+    left, right = sides_of(a, b)
     if isinstance(left, SparseRows) and isinstance(right, SparseRows):
         sums = left.sums(np.abs(left.values)) + right.sums(np.abs(right.values))
         return _vector(paired_sums(left, right, _saved) - sums, (a, b))
@@ -204,7 +204,7 @@ def _vector(scores: NDArray[Any], like: tuple[Any, Any]) -> Any:
     return _like(like, np.asarray(scores[0] if lone and scores.shape == (1,) else scores, dtype=np.float32))
 
 
-def _sides(a: Any, b: Any) -> tuple[Any, Any]:
+def sides_of(a: Any, b: Any) -> tuple[Any, Any]:
     """Both sides as float arrays [n, d], or both as :class:`SparseRows` if either is sparse."""
     left, right = rows_of(a), rows_of(b)
     if isinstance(left, SparseRows) != isinstance(right, SparseRows):
@@ -217,12 +217,12 @@ def _sides(a: Any, b: Any) -> tuple[Any, Any]:
 
 def rows_of(vectors: Any) -> NDArray[Any] | SparseRows:
     """Vectors of any kind as a float32 or float64 array [n, d] or as :class:`SparseRows`; one vector as one row."""
+    if isinstance(vectors, SparseRows):
+        return vectors
     if isinstance(vectors, SparseMatrix):
         return SparseRows.of_matrix(vectors)
-    if isinstance(vectors, SparseVector):
-        return SparseRows.of_vectors([vectors])
-    if isinstance(vectors, list | tuple):
-        return _listed(vectors)
+    if isinstance(vectors, SparseVector | list | tuple):
+        return _listed([vectors] if isinstance(vectors, SparseVector) else vectors)
     if is_tensor(vectors):
         return SparseRows.of_torch(vectors) if vectors.is_sparse else _dense(numpy_of(vectors))
     if hasattr(vectors, "tocsr"):

@@ -17,7 +17,7 @@ from st_core.vectors import SparseMatrix, SparseVector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SparseRows", "paired_sums", "shared_sums"]
+__all__ = ["BLOCK", "Postings", "SparseRows", "check_widths", "paired_sums", "shared_sums"]
 
 Kernel = Callable[["NDArray[np.float64]", "NDArray[np.float64]"], "NDArray[np.float64]"]
 """What a shared term adds, from its two weights; a term that one side lacks must add nothing."""
@@ -88,6 +88,13 @@ class SparseRows:
         indptr = self.indptr[start : stop + 1] - first
         return SparseRows(indptr, self.indices[first:last], self.values[first:last], self.width)
 
+    def take(self, rows: NDArray[np.int64]) -> SparseRows:
+        """The named rows, in that order."""
+        counts = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
+        return SparseRows(indptr, self.indices[places], self.values[places], self.width)
+
     def row_numbers(self) -> NDArray[np.int64]:
         """The row of each weight [nnz]."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
@@ -115,29 +122,44 @@ def check_widths(left: int | None, right: int | None) -> None:
         raise ValueError(f"vectors of {left} and of {right} dimensions cannot be compared; they come from two models")
 
 
-def shared_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+@dataclass(frozen=True, slots=True)
+class Postings:
+    """Rows turned about: ``rows`` and ``values`` of every weight, ordered by its column in ``columns`` [nnz]."""
+
+    columns: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    height: int
+    width: int | None
+
+    @classmethod
+    def of(cls, rows: SparseRows) -> Postings:
+        """Sort the weights of rows by column; done once for many calls of :func:`shared_sums`."""
+        order = np.argsort(rows.indices, kind="stable")
+        return cls(rows.indices[order], rows.row_numbers()[order], rows.values[order], len(rows), rows.width)
+
+
+def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """The sum of ``kernel`` over the terms that each pair of rows shares, as blocks of rows: (rows of left, float64 [rows, right]).
 
     Work is proportional to the number of shared terms; memory to a block and to the weights of ``right``.
     """
     check_widths(left.width, right.width)
-    order = np.argsort(right.indices, kind="stable")
-    columns, rows, values = right.indices[order], right.row_numbers()[order], right.values[order]
-    starts = np.searchsorted(columns, left.indices, "left")
-    counts = np.searchsorted(columns, left.indices, "right") - starts
-    height = max(1, BLOCK // max(1, len(right)))
-    for top in range(0, len(left), height):
-        here = slice(top, min(top + height, len(left)))
-        cells = np.zeros((here.stop - top) * len(right))
-        bases = (left.row_numbers()[left.indptr[top] : left.indptr[here.stop]] - top) * len(right)
+    starts = np.searchsorted(right.columns, left.indices, "left")
+    counts = np.searchsorted(right.columns, left.indices, "right") - starts
+    bases = left.row_numbers() * right.height
+    step = max(1, BLOCK // max(1, right.height))
+    for top in range(0, len(left), step):
+        here = slice(top, min(top + step, len(left)))
+        cells = np.zeros((here.stop - top) * right.height)
         for first, last in _cuts(counts, int(left.indptr[top]), int(left.indptr[here.stop])):
             some = counts[first:last]
             ends = np.cumsum(some)
             places = np.arange(ends[-1]) + np.repeat(starts[first:last] - ends + some, some)
-            added = kernel(np.repeat(left.values[first:last], some), values[places])
-            base = np.repeat(bases[first - left.indptr[top] : last - left.indptr[top]], some)
-            cells += np.bincount(base + rows[places], added, minlength=cells.size)
-        yield here, cells.reshape(-1, len(right))
+            added = kernel(np.repeat(left.values[first:last], some), right.values[places])
+            met = np.repeat(bases[first:last], some) - top * right.height + right.rows[places]
+            cells += np.bincount(met, added, minlength=cells.size)
+        yield here, cells.reshape(here.stop - top, right.height)
 
 
 def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[int, int]]:
