@@ -76,8 +76,9 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError:
         return from_status(status, found.details() or found.code().name, store=store, operation=operation)
     # Local mode raises ValueError for everything.
     message = str(error)[:LONGEST]
-    kind = NotFound if message.startswith("Collection ") and message.endswith("not found") else Refused
-    return kind(message, store=store, operation=operation)
+    if message.startswith("Collection ") and message.endswith("not found"):
+        return NotFound(f"{message}: create it first", store=store, operation=operation)
+    return Refused(message, store=store, operation=operation)
 
 
 def _from_transport(source: BaseException, *, store: str, operation: str) -> StoreError:

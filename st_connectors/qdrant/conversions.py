@@ -1,0 +1,115 @@
+"""For people with their own collection and client: sparse vectors and hybrid queries as ``qdrant_client`` models, usable alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from qdrant_client import models
+
+from st_connectors.filters import Filter
+from st_connectors.qdrant import wire
+from st_connectors.store import Rrf
+from st_core.vectors import SparseMatrix, SparseVector
+
+__all__ = ["filter_to_qdrant", "hybrid_query", "sparse_vector"]
+
+SparseLike: TypeAlias = Any
+"""A SparseVector, a SparseMatrix of one row, a mapping from index to weight, or one row of a scipy or torch sparse matrix."""
+
+
+def sparse_vector(value: SparseLike) -> models.SparseVector:
+    """One sparse vector as Qdrant's model, in normal form: indices rising, weights positive.
+
+    Takes a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one row of a scipy or torch
+    sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
+    """
+    return models.SparseVector(**wire.sparse_body(_one(value)))
+
+
+def _one(value: SparseLike) -> SparseVector:
+    if isinstance(value, SparseVector):
+        return value
+    if isinstance(value, Mapping):
+        return SparseVector.from_mapping(value)
+    if isinstance(value, SparseMatrix):
+        return _row(value)
+    if hasattr(value, "tocsr"):
+        return _row(SparseMatrix.from_scipy(value.reshape(1, -1) if len(value.shape) == 1 else value))
+    if hasattr(value, "detach"):
+        return _from_torch(value.detach().cpu())
+    array = np.asarray(value)
+    return SparseVector.from_dense(_flat(array))
+
+
+def _row(matrix: SparseMatrix) -> SparseVector:
+    if len(matrix) != 1:
+        raise ValueError(f"one sparse vector is one row, and this matrix has {len(matrix)}: convert row by row")
+    return matrix[0]
+
+
+def _from_torch(tensor: Any) -> SparseVector:
+    if str(tensor.layout) == "torch.strided":
+        return SparseVector.from_dense(_flat(tensor.float().numpy()))
+    coo = tensor.to_sparse_coo().coalesce()
+    if coo.ndim == 2 and coo.shape[0] != 1:
+        raise ValueError(f"one sparse vector is one row, and this tensor has {coo.shape[0]}: convert row by row")
+    return SparseVector.from_arrays(coo.indices()[-1].numpy(), coo.values().float().numpy())
+
+
+def _flat(array: Any) -> Any:
+    if array.ndim == 2 and array.shape[0] == 1:
+        return array[0]
+    if array.ndim != 1:
+        raise ValueError(f"one sparse vector is one row, not an array of shape {array.shape}: convert row by row")
+    return array
+
+
+def filter_to_qdrant(where: Filter) -> models.Filter:
+    """A filter on plain payload keys (JSON paths) as Qdrant's model.
+
+    A value's own type decides how it is compared: strings, whole numbers and booleans are matched, other numbers compared; strings in ``Range``
+    are dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
+    """
+    return models.Filter(**wire.filter_to_qdrant(where))
+
+
+def hybrid_query(
+    *,
+    dense: tuple[str, Any],
+    sparse: tuple[str, SparseLike],
+    limit: int = 10,
+    offset: int = 0,
+    depth: int = 100,
+    method: Rrf | None = None,
+    where: Filter | None = None,
+    with_payload: bool = True,
+) -> models.QueryRequest:
+    """Dense and sparse search fused by reciprocal rank, for ``client.query_batch_points(name, [query])``.
+
+    ``dense`` and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth`` candidates of each, all
+    passing ``where``, are fused by ``method``, textbook ``Rrf(k=60)`` by default: Qdrant counts ranks from 0, so that its ``k`` is one more. For
+    ``client.query_points`` spread it: ``client.query_points(name, **dict(hybrid_query(…)))`` takes ``prefetch``, ``query``, ``limit``, ``offset``.
+
+    Raises ValueError for a weighted method, since Qdrant's weights turn round at large k (fuse with ``st_connectors.fusion`` instead), and for
+    ``offset + limit`` over ``depth``.
+    """
+    method = method or Rrf()
+    if not isinstance(method, Rrf) or method.weights is not None:
+        raise ValueError(
+            f"Qdrant fuses by unweighted Rrf in the textbook's sense only, not by {method}; search both legs and fuse with st_connectors.fusion"
+        )
+    if offset + limit > depth:
+        raise ValueError(f"offset + limit is {offset + limit}, and only depth={depth} candidates are fused")
+    condition = None if where is None else filter_to_qdrant(where)
+    queries = {dense[0]: np.asarray(dense[1], np.float32).reshape(-1).tolist(), sparse[0]: sparse_vector(sparse[1])}
+    return models.QueryRequest(
+        prefetch=[
+            models.Prefetch(query=query, using=name, limit=depth, filter=condition) for name, query in queries.items()
+        ],
+        query=models.RrfQuery(rrf=models.Rrf(k=method.k + 1)),
+        limit=limit,
+        offset=offset,
+        with_payload=with_payload,
+    )
