@@ -1,0 +1,38 @@
+"""Real engines for tests and for anyone without Docker: OpenSearch and Elasticsearch put together from Maven Central.
+
+By hand, from the root of the repository::
+
+    python -m integration.nodes opensearch --port 9200   # runs until Ctrl-C
+    python -m integration.nodes assemble                 # only fetches and keeps all three
+
+In fixtures, one line decides where an engine comes from: an address in the environment (``ST_OPENSEARCH_URL``,
+``ST_ELASTICSEARCH_URL``, ``ST_QDRANT_URL``, ``ST_MILVUS_URL``), a container where a Docker engine answers, a node assembled here where
+Maven and a JDK are found, or nothing with the reason::
+
+    @pytest.fixture(scope="session")
+    def opensearch() -> Iterator[str]:
+        match find("opensearch"):
+            case Missing(engine, reason) if required(engine):
+                pytest.fail(f"ST_REQUIRE names {engine}: {reason}")
+            case Missing(engine, reason):
+                pytest.skip(f"{engine}: {reason}")
+            case Found() as found:
+                with found.open() as url:
+                    yield url
+
+The engines are ``opensearch``, ``opensearch-3``, ``elasticsearch-9`` (also ``elasticsearch``), ``elasticsearch-8``, ``qdrant``, ``milvus`` and
+``milvus-3``; all but ``opensearch`` and the two Elasticsearch come by address or container only. ``node(engine)`` is the assembled node
+without the choice. Assembled nodes are kept in ``~/.cache/st-connectors/nodes``, or where ``ST_NODES_CACHE`` says; a changed recipe
+assembles anew. Each run has its own folder, ports and data, so that runs do not meet, and ends with the process that
+started it. As root, nodes run as ``nobody``.
+
+What the assembled Elasticsearch lacks, because Maven Central lacks the modules: ``rank_features``, ``_delete_by_query``,
+``_update_by_query``, ``_reindex``, painless, common ingest processors, ``_inference``, and the ``rrf`` and ``linear`` retrievers. The k-NN
+plugin of the assembled OpenSearch has no native faiss: use the engine ``lucene``.
+"""
+
+from integration.nodes.assemble import AssemblyError
+from integration.nodes.choose import ENGINES, Found, Missing, find, node, required
+from integration.nodes.run import StartError
+
+__all__ = ["ENGINES", "AssemblyError", "Found", "Missing", "StartError", "find", "node", "required"]
