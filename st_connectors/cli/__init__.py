@@ -1,0 +1,102 @@
+"""The command line ``st-connectors``: one file per command, and one place where errors become a line and an exit status.
+
+Exit status: 0 done, 1 some records refused, 2 wrong use, 3 the store or the model failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from st_connectors.cli.conform import conform
+from st_connectors.cli.copy import copy
+from st_connectors.cli.count import count
+from st_connectors.cli.demo import demo
+from st_connectors.cli.drop import drop
+from st_connectors.cli.encode import encode
+from st_connectors.cli.get import get
+from st_connectors.cli.ingest import ingest
+from st_connectors.cli.output import complain, one_line
+from st_connectors.cli.search import search
+from st_connectors.cli.stores import stores
+
+__all__ = ["app", "main", "run"]
+
+DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="st-connectors",
+    help="Put text into vector stores and find it again.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, ingest, search, get, count, copy, drop, stores, encode, conform):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    """Put text into vector stores and find it again."""
+    if version:
+        from st_core import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line and leave with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit status; an error that people can do something about becomes one line on standard error.
+
+    With ``ST_TRACEBACK`` set in the environment errors come through whole.
+    """
+    import click
+
+    try:
+        status = typer.main.get_command(app).main(list(arguments), prog_name="st-connectors", standalone_mode=False)
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return WRONG_USE
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is left in the buffer must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt as error:
+        complain(f"st-connectors: {one_line(error) if str(error) else 'interrupted'}")
+        return INTERRUPTED
+    except Exception as error:
+        known = _status_of(error)
+        if known is None or os.environ.get("ST_TRACEBACK"):
+            raise
+        complain(f"st-connectors: {one_line(error)}")
+        return known
+    return int(status or DONE)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The exit status for errors that say what to do; None for a fault of our own."""
+    from st_connectors.errors import StoreError
+    from st_connectors.ingest import IngestFailed
+    from st_core.errors import ModelError
+
+    match error:
+        case IngestFailed():
+            return _status_of(error.__cause__) if error.__cause__ is not None else FAILED
+        case StoreError() | ModelError():
+            return FAILED
+        case ValueError() | OSError() | ImportError():
+            return WRONG_USE
+        case _:
+            return None

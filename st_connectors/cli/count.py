@@ -1,0 +1,28 @@
+"""``st-connectors count``."""
+
+from __future__ import annotations
+
+from st_connectors.cli.options import Address, AsJson, Collection, Where
+from st_connectors.cli.output import print_json, say
+
+__all__ = ["count"]
+
+
+def count(address: Address, collection: Collection, where: Where = None, as_json: AsJson = False) -> None:
+    """Count records, all or those that a filter lets through.
+
+    Example: st-connectors count --in qdrant+edge:demo-index --collection python-docs --where 'kind == "class"'
+    """
+    from st_connectors.registry import open_store
+    from st_connectors.where import parse_where
+
+    chosen = None if where is None else parse_where(where)
+    store = open_store(address, collection)
+    try:
+        number = store.count(chosen)
+    finally:
+        store.close()
+    if as_json:
+        print_json({"collection": collection, "count": number})
+    else:
+        say(str(number))

@@ -1,0 +1,100 @@
+"""``st-connectors demo``."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from st_connectors.cli.options import DEFAULT_DENSE, DEFAULT_SPARSE, AsJson
+from st_connectors.cli.output import complain, print_json, print_result, progress_of, say
+
+if TYPE_CHECKING:
+    from st_connectors.cli.docstrings import Docstring
+    from st_connectors.index import Index
+
+__all__ = ["ADDRESS", "COLLECTION", "QUESTIONS", "build", "demo", "documents"]
+
+ADDRESS = "qdrant+edge:demo-index"
+COLLECTION = "python-docs"
+QUESTIONS = ("copy a directory tree", "parse a date string", "most common elements of a list")
+NEXT = "remove a folder and everything in it"
+
+
+def demo(as_json: AsJson = False) -> int:
+    """Index the docstrings of Python's standard library, with the built-in models and the embedded store, and ask a few questions.
+
+    The collection python-docs in qdrant+edge:demo-index is made anew each time. Needs no network and no torch.
+
+    Example: st-connectors demo
+    """
+    from st_connectors.cli.docstrings import collect
+
+    began = time.perf_counter()
+    found = collect()
+    collected = time.perf_counter() - began
+    if not as_json:
+        say(f"read {len(found):,} docstrings of Python {platform.python_version()} in {collected:.1f} s")
+    index, report, replaced = build(ADDRESS, found)
+    with index:
+        if not as_json:
+            again = ", in place of an earlier run's" if replaced else ""
+            say(
+                f"encoded and stored {report.confirmed:,} in {report.seconds:.1f} s into {ADDRESS}, collection {COLLECTION}{again}: "
+            )
+            say(f"  {report.confirmed / report.seconds:,.0f} documents a second\n")
+        answers = [index.search(question, limit=3) for question in QUESTIONS]
+    if as_json:
+        print_json(
+            {
+                "collected_seconds": collected,
+                "report": report.to_json(),
+                "answers": [answer.to_json() for answer in answers],
+            }
+        )
+    else:
+        for answer in answers:
+            say(f"“{answer.query}”")
+            print_result(answer)
+            say()
+        say("Go on with:")
+        say(f'  st-connectors search "{NEXT}" --in {ADDRESS} --collection {COLLECTION}')
+    return 1 if report.refused_total else 0
+
+
+def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
+    """A new collection of docstrings: the open index, the report, and whether there was one before, which is dropped."""
+    from st_connectors.index import Index
+    from st_connectors.registry import collections, open_store
+
+    replaced = COLLECTION in collections(address)
+    if replaced:
+        old = open_store(address, COLLECTION)
+        try:
+            old.drop()
+        finally:
+            old.close()
+    index = Index.create(
+        address,
+        collection=COLLECTION,
+        dense=DEFAULT_DENSE,
+        sparse=DEFAULT_SPARSE,
+        filterable={"module": "keyword", "kind": "keyword"},
+    )
+    with progress_of("indexing") as progress:
+        report = index.ingest(documents(found), progress=progress)
+    for refusal in report.refused:
+        complain(f"refused: {refusal.id}: {refusal.reason}")
+    return index, report, replaced
+
+
+def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
+    """Docstrings as documents: the id is the qualified name, the text the name in words, the signature and the docstring."""
+    for item in found:
+        yield {
+            "id": item.name,
+            "text": f"{item.name}{item.signature}\n{item.text}",
+            "module": item.module,
+            "kind": item.kind,
+        }

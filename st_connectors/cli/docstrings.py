@@ -1,0 +1,241 @@
+"""The docstrings of Python's standard library: real text that every machine has.
+
+Python sources are parsed, not run. Names written in C are read from modules that do nothing when imported, listed here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["Docstring", "collect"]
+
+LEAST_WORDS = 5
+
+LEFT_OUT = frozenset({"antigravity", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "turtledemo"})
+"""Applications, tests, data and jokes."""
+
+KNOWN_AS = {
+    "posixpath": "os.path",
+    "genericpath": "os.path",
+    "_collections_abc": "collections.abc",
+    "_pydatetime": "datetime",
+    "_pydecimal": "decimal",
+    "_pyio": "io",
+    "_strptime": "time",
+    "_weakrefset": "weakref",
+}
+"""Modules whose names people know from another module."""
+
+NATIVE = [
+    "builtins",
+    "os",
+    "sys",
+    "math",
+    "cmath",
+    "time",
+    "datetime",
+    "itertools",
+    "functools",
+    "operator",
+    "collections",
+    "array",
+    "struct",
+    "zlib",
+    "bz2",
+    "lzma",
+    "binascii",
+    "hashlib",
+    "hmac",
+    "re",
+    "json",
+    "csv",
+    "random",
+    "bisect",
+    "heapq",
+    "decimal",
+    "io",
+    "string",
+    "unicodedata",
+    "codecs",
+    "select",
+    "socket",
+    "ssl",
+    "errno",
+    "atexit",
+    "gc",
+    "weakref",
+    "types",
+    "inspect",
+    "marshal",
+    "mmap",
+    "threading",
+    "contextvars",
+    "queue",
+    "sqlite3",
+    "pickle",
+    "copyreg",
+    "zoneinfo",
+    "statistics",
+    "signal",
+    "resource",
+    "fcntl",
+    "pwd",
+    "grp",
+    "termios",
+    "tty",
+    "syslog",
+    "faulthandler",
+    "tracemalloc",
+    "ast",
+    "symtable",
+    "tokenize",
+    "warnings",
+    "asyncio",
+    "abc",
+    "enum",
+    "typing",
+    "ctypes",
+    "multiprocessing",
+    "secrets",
+    "uuid",
+    "xml.etree.ElementTree",
+    "xml.parsers.expat",
+]
+"""Modules whose import has no effect of its own and which have names written in C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Docstring:
+    """One documented name: ``kind`` is module, class or function, ``signature`` the arguments as written, where they are known."""
+
+    name: str
+    kind: str
+    signature: str
+    text: str
+
+    @property
+    def module(self) -> str:
+        """The top-level module."""
+        return self.name.partition(".")[0]
+
+
+def collect() -> list[Docstring]:
+    """Every distinct docstring of five words or more under its most public name, sorted by name."""
+    best: dict[str, Docstring] = {}
+    for found in _all():
+        if len(found.text.split()) < LEAST_WORDS:
+            continue
+        known = best.get(found.text)
+        if known is None or _rank(found.name) < _rank(known.name):
+            best[found.text] = found
+    names: dict[str, Docstring] = {}
+    for found in best.values():
+        names.setdefault(found.name, found)
+    return sorted(names.values(), key=lambda found: found.name)
+
+
+def _all() -> Iterator[Docstring]:
+    for name in NATIVE:
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue  # not on this platform, or left out of this build
+        yield from _of_module(module, name)
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        module_name = _module_name(path.relative_to(root))
+        if module_name is not None:
+            yield from _of_source(path, module_name)
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    """The most public name first: no private part, then the shortest path."""
+    parts = name.split(".")
+    return sum(_is_private(part) for part in parts), len(parts), name
+
+
+def _is_private(part: str) -> bool:
+    return part.startswith("_") and not (part.startswith("__") and part.endswith("__"))
+
+
+def _module_name(path: Path) -> str | None:
+    """The dotted name of a source file of the library, private parts left out, or None where it is not for reading."""
+    parts = [*path.parts[:-1], path.stem]
+    if parts[0] not in sys.stdlib_module_names or parts[0] in LEFT_OUT or "test" in parts or "tests" in parts:
+        return None
+    top = KNOWN_AS.get(parts[0], parts[0])
+    if top.startswith("_"):
+        return None
+    return ".".join([top, *(part for part in parts[1:] if not part.startswith("_"))])
+
+
+def _of_source(path: Path, module: str) -> Iterator[Docstring]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # a file that shows bad syntax on purpose
+    text = ast.get_docstring(tree)
+    if text:
+        yield Docstring(module, "module", "", text)
+    yield from _of_body(tree.body, module)
+
+
+def _of_body(body: list[ast.stmt], prefix: str) -> Iterator[Docstring]:
+    for node in body:
+        match node:
+            case ast.ClassDef(name=name) if not _is_private(name):
+                text = ast.get_docstring(node)
+                if text:
+                    yield Docstring(f"{prefix}.{name}", "class", "", text)
+                yield from _of_body(node.body, f"{prefix}.{name}")
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if not _is_private(name):
+                text = ast.get_docstring(node)
+                if text:
+                    yield Docstring(f"{prefix}.{name}", "function", f"({ast.unparse(node.args)})", text)
+            case ast.If() | ast.Try():
+                yield from _of_body(_branches(node), prefix)
+            case _:
+                pass
+
+
+def _branches(node: ast.If | ast.Try) -> list[ast.stmt]:
+    handlers = [statement for handler in getattr(node, "handlers", []) for statement in handler.body]
+    return [*node.body, *handlers, *node.orelse]
+
+
+def _of_module(module: ModuleType, name: str) -> Iterator[Docstring]:
+    """The names of an imported module that are written in C, and the module itself."""
+    text = inspect.cleandoc(module.__doc__ or "")
+    if text:
+        yield Docstring(name, "module", "", text)
+    for key, value in sorted(vars(module).items()):
+        if key.startswith("_"):
+            continue
+        full = key if name == "builtins" else f"{name}.{key}"
+        if inspect.isbuiltin(value) or inspect.ismethod(value):
+            yield from _native(value, full, "function")
+        elif inspect.isclass(value) and _belongs(value, module):
+            yield from _native(value, full, "class")
+            for member, method in sorted(vars(value).items()):
+                if not member.startswith("_"):
+                    yield from _native(method, f"{full}.{member}", "function")
+
+
+def _belongs(value: type, module: ModuleType) -> bool:
+    """Whether a class is the module's own, and not one it merely uses."""
+    return value.__module__.lstrip("_") == module.__name__.lstrip("_")
+
+
+def _native(value: object, name: str, kind: str) -> Iterator[Docstring]:
+    text = getattr(value, "__doc__", None)
+    if isinstance(text, str) and text.strip():
+        signature = getattr(value, "__text_signature__", None) or ""
+        yield Docstring(name, kind, signature.replace("$self, ", "").replace("$module, ", ""), inspect.cleandoc(text))

@@ -1,0 +1,170 @@
+"""``st-connectors ingest``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from st_connectors.cli.options import (
+    DEFAULT_DENSE,
+    DEFAULT_SPARSE,
+    Address,
+    AsJson,
+    Collection,
+    parse_filterable,
+    parse_fusion,
+)
+from st_connectors.cli.output import print_json, print_report, progress_of
+
+if TYPE_CHECKING:
+    from st_connectors.index import Index
+    from st_connectors.ingest.sources import Format, Read, Reading
+
+__all__ = ["ingest"]
+
+NONE = "none"
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
+    *,
+    address: Address,
+    collection: Collection,
+    create: Annotated[bool, typer.Option("--create", help="Make the collection if it is not there.")] = False,
+    dense: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=f"With --create; {DEFAULT_DENSE} if not given, {NONE} for none.")
+    ] = None,
+    sparse: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help=f"With --create; {DEFAULT_SPARSE} if not given, {NONE} for none."),
+    ] = None,
+    reranker: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --create: the reranker to remember.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="With --create: add a leg by the store's own BM25.")] = False,
+    filterable: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD:KIND", help="With --create: fields to filter by, such as year:int."),
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="With --create: rrf, rrf:60 or weighted:0.25,0.75.")
+    ] = None,
+    id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
+    text_field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="The column or key of the text; several are joined.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv, parquet or text; by the file's name if not given.")
+    ] = None,
+    split: Annotated[bool | None, typer.Option(help="Split long texts into windows; on for text files.")] = None,
+    split_tokens: Annotated[
+        int | None, typer.Option(min=8, metavar="N", help="Tokens of a window; 256, or what the model takes.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written together.")] = 512,
+    as_json: AsJson = False,
+) -> int:
+    """Encode documents and put them into a collection; records of the same id are replaced.
+
+    JSONL, CSV and Parquet give an id and a text per row and the rest as payload; folders of text or Markdown give a document per file.
+    Status 1 where records were refused; the others are in.
+
+    Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
+    """
+    from st_connectors.index import Split
+    from st_connectors.ingest import IngestFailed, IngestInterrupted
+
+    chosen = [(source, _format(source, form)) for source in sources]
+    making = _Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
+    index = _create(address, collection, making) if create else _open(address, collection, making)
+    with index, progress_of(f"ingesting into {collection}") as progress:
+        splits = split if split is not None else any(form == "text" for _, form in chosen)
+        documents = _documents(chosen, id_field, text_field or ["text"], index)
+        try:
+            report = index.ingest(
+                documents, split=Split(tokens=split_tokens) if splits else None, batch=batch, progress=progress
+            )
+        except (IngestFailed, IngestInterrupted) as error:
+            if as_json:
+                print_json(error.report.to_json())
+            raise
+    print_report(report, as_json=as_json)
+    return 1 if report.refused_total else 0
+
+
+def _format(source: str, form: str | None) -> Format:
+    """The format of a source, which must be there."""
+    from st_connectors.ingest.sources import Format, format_of
+
+    if form is not None and form not in {known.value for known in Format}:
+        raise ValueError(f"--format {form!r}: one of {', '.join(Format)}")
+    if source == "-":
+        return Format(form) if form else Format.JSONL
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"{source}: no such file or folder")
+    return Format(form) if form else format_of(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """The options that say how a collection is made."""
+
+    dense: str | None
+    sparse: str | None
+    reranker: str | None
+    text: bool
+    filterable: tuple[str, ...]
+    fusion: str | None
+
+
+def _create(address: str, collection: str, making: _Making) -> Index:
+    from st_connectors.index import Index
+
+    return Index.create(
+        address,
+        collection=collection,
+        dense=None if making.dense == NONE else making.dense or DEFAULT_DENSE,
+        sparse=None if making.sparse == NONE else making.sparse or DEFAULT_SPARSE,
+        reranker=making.reranker,
+        text=making.text,
+        filterable=parse_filterable(making.filterable),
+        fusion=parse_fusion(making.fusion),
+    )
+
+
+def _open(address: str, collection: str, making: _Making) -> Index:
+    """Open what is there; without --create nothing is made, so that a misspelt name is an error."""
+    from st_connectors.errors import NotFound
+    from st_connectors.index import Index
+
+    given = [f"--{field.name}" for field in fields(making) if getattr(making, field.name)]
+    if given:
+        raise ValueError(f"{', '.join(given)} says how a collection is made: add --create")
+    try:
+        return Index.open(address, collection=collection)
+    except NotFound as error:
+        message = f"{error.message}; to make it, add --create"
+        raise NotFound(message, store=error.store, operation=error.operation) from error
+
+
+def _documents(
+    chosen: Sequence[tuple[str, Format]], id_field: str, text_fields: Sequence[str], index: Index
+) -> Iterator[object]:
+    from st_connectors.ingest.sources import Reading
+
+    reading = Reading(id_field, tuple(text_fields), index.schema.filterable)
+    return chain.from_iterable(_read(source, form, reading) for source, form in chosen)
+
+
+def _read(source: str, form: Format, reading: Reading) -> Read:
+    from st_connectors.ingest.sources import read_path, read_stream
+
+    if source == "-":
+        return read_stream(sys.stdin.buffer, form, reading, "standard input")
+    return read_path(Path(source), form, reading)

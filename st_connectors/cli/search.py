@@ -1,0 +1,66 @@
+"""``st-connectors search``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from st_connectors.cli.options import Address, AsJson, Collection, Where, parse_fusion
+from st_connectors.cli.output import print_json, print_result
+
+__all__ = ["search"]
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="The question, in words.")],
+    *,
+    address: Address,
+    collection: Collection,
+    limit: Annotated[int, typer.Option(min=1, help="How many hits.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="How many hits to skip.")] = 0,
+    where: Where = None,
+    mode: Annotated[
+        str | None, typer.Option(help="dense, sparse, text or hybrid; hybrid where there are several legs.")
+    ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="rrf, rrf:60 or weighted:0.25,0.75; the collection's own if not given."),
+    ] = None,
+    depth: Annotated[int, typer.Option(min=1, help="Candidates of each leg, and of the reranker.")] = 100,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the collection's reranker order the candidates.")
+    ] = False,
+    reranker: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Let this reranker order the candidates.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what each leg found and which terms matched.")
+    ] = False,
+    fold: Annotated[bool, typer.Option("--fold", help="Give a document that was split only once.")] = False,
+    trust_model: Annotated[bool, typer.Option("--trust-model", help="Allow a model that has changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find what answers a question in words.
+
+    Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
+    """
+    from st_connectors.index import Index
+
+    with Index.open(address, collection=collection, reranker=reranker, trust_model=trust_model) as index:
+        result = index.search(
+            query,
+            limit=limit,
+            offset=offset,
+            where=where,
+            mode=mode,
+            fusion=parse_fusion(fusion),
+            depth=depth,
+            rerank=rerank or reranker is not None,
+            explain=explain,
+            fold=fold,
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(result)
