@@ -1,0 +1,45 @@
+"""The conformance suite: what any store must do, as pytest classes that a plugin subclasses; see :mod:`st_connectors.testing.suite`.
+
+Needs the extra ``testing``. Nothing else in the package imports it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from st_core.errors import missing_extra
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise missing_extra("testing", "the conformance suite") from error
+
+if TYPE_CHECKING:
+    from st_connectors.testing.base import Gap, Group, Lab, Make, Pair, opener
+    from st_connectors.testing.suite import StoreConformance
+
+# Without it a failing assertion of an installed suite says no more than "AssertionError".
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+
+_WHERE = {
+    "Gap": "base",
+    "Group": "base",
+    "Lab": "base",
+    "Make": "base",
+    "Pair": "base",
+    "StoreConformance": "suite",
+    "opener": "base",
+}
+
+__all__ = ["Gap", "Group", "Lab", "Make", "Pair", "StoreConformance", "opener"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, after the assertions were arranged for."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

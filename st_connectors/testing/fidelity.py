@@ -1,0 +1,147 @@
+"""Fidelity: ids, payloads and vectors come back exactly as they were given."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from st_connectors.store import DenseField, Field, Hit, Metric, Near, Parts, Record, SearchRequest, SparseField, Vector
+from st_connectors.testing import corpus
+from st_connectors.testing.agree import same_json, same_vector
+from st_connectors.testing.base import Group, Lab, Pair
+
+__all__ = ["Fidelity"]
+
+
+class Fidelity(Group):
+    """What went in comes out."""
+
+    def _ids(self, lab: Lab) -> Pair:
+        vectors = corpus.dense_vectors(len(corpus.IDS), seed=3)
+        records = [
+            Record(value, {"dense": vectors[row]}, {"is": name}) for row, (name, value) in enumerate(corpus.IDS.items())
+        ]
+        return lab.keep("ids", lambda: lab.pair(records=records))
+
+    def _payloads(self, lab: Lab) -> Pair:
+        vectors = corpus.dense_vectors(len(corpus.PAYLOADS), seed=5)
+        records = [
+            Record(name, {"dense": vectors[row]}, copy.deepcopy(dict(payload)))
+            for row, (name, payload) in enumerate(corpus.PAYLOADS.items())
+        ]
+        return lab.keep("payloads", lambda: lab.pair(lab.schema(filterable=corpus.FILTERABLE), records))
+
+    def test_ids_are_all_apart(self, lab: Lab) -> None:
+        """No two ids that differ are taken for one, and scan gives each exactly."""
+        self._ids(lab).assert_records_agree()
+
+    @pytest.mark.parametrize("name", list(corpus.IDS))
+    def test_ids_come_back_as_given(self, lab: Lab, name: str) -> None:
+        """``get`` and ``search`` find an id and spell it as it was given."""
+        pair, wanted = self._ids(lab), corpus.IDS[name]
+
+        (record,) = pair.store.get([wanted])
+        assert (record.id, record.payload["is"]) == (wanted, name)
+        hit = pair.store.search([pair.near(Near("dense", record.vectors["dense"]), limit=1)])[0][0]
+        assert (hit.id, hit.payload["is"]) == (wanted, name)
+
+    def test_ids_of_every_kind_can_be_deleted(self, lab: Lab) -> None:
+        """Deleting one id leaves all that merely resemble it."""
+        vectors = corpus.dense_vectors(len(corpus.IDS))
+        pair = lab.pair(
+            records=[Record(value, {"dense": vectors[row]}) for row, value in enumerate(corpus.IDS.values())]
+        )
+        pair.delete(list(corpus.IDS.values())[::2])
+        pair.assert_records_agree()
+
+    @pytest.mark.parametrize("name", list(corpus.PAYLOADS))
+    def test_payloads_come_back_as_given(self, lab: Lab, name: str) -> None:
+        """Payload is JSON to the last detail: order of keys, 1 apart from 1.0 and true, null and empty values, big integers."""
+        pair, wanted = self._payloads(lab), corpus.PAYLOADS[name]
+
+        (record,) = pair.store.get([name])
+        assert same_json(dict(record.payload), wanted), f"{record.payload} is not {wanted}"
+        hit = pair.store.search([pair.near(Near("dense", record.vectors["dense"]), limit=1)])[0][0]
+        assert hit.id == name
+        assert same_json(dict(hit.payload), wanted), f"{hit.payload} is not {wanted}"
+
+    @pytest.mark.parametrize("metric", list(Metric))
+    def test_dense_vectors_come_back(self, lab: Lab, metric: str) -> None:
+        """Dense vectors are float32 and equal to what was given; those of cosine fields are unit vectors."""
+        pair = lab.metric(Metric(metric))
+        pair.assert_records_agree()
+        record = pair.store.get(["v05"])[0]
+        given = corpus.dense_vectors(corpus.SIZE)[5]
+        wanted = given / np.linalg.norm(given) if metric == Metric.COSINE else given
+
+        assert same_vector(record.vectors["dense"], wanted.astype(np.float32), pair.rtol("dense"))
+
+    def test_sparse_vectors_come_back(self, lab: Lab) -> None:
+        """Sparse vectors keep every index up to the top of the vocabulary and every weight, from 1 to 1,000 terms."""
+        lab.need(lab.capabilities.sparse, "sparse vectors")
+        pair = lab.library()
+        ids = [record.id for record in corpus.library(lacking=False)]
+        given = corpus.sparse_vectors(corpus.SIZE)
+        got = {record.id: record.vectors.get("sparse") for record in pair.store.get(ids)}
+        lacking = {
+            record.id
+            for record in corpus.library(lacking=lab.capabilities.optional_vectors)
+            if "sparse" not in record.vectors
+        }
+
+        for row, name in enumerate(ids):
+            vector = got[name]
+            if name in lacking:
+                assert vector is None
+            else:
+                assert vector is not None
+                assert same_vector(vector, given[row], pair.rtol("sparse"))
+
+    def test_parts_are_what_was_asked(self, lab: Lab) -> None:
+        """``get``, ``scan`` and ``search`` carry payload and vectors only where asked, and then all of them."""
+        pair = lab.library()
+        whole = {record.id: record for record in pair.oracle.scan()}
+        for parts in (Parts.NONE, Parts.PAYLOAD, Parts.VECTORS, Parts.ALL):
+            request = SearchRequest(Near("dense", corpus.QUERIES[0]), limit=5, parts=parts, effort=pair.exact())
+            (hits,) = pair.store.search([request])
+            items: list[Record | Hit] = [
+                *pair.store.get(["book-003"], parts=parts),
+                *pair.store.scan(parts=parts),
+                *hits,
+            ]
+            for item in items:
+                payload = whole[item.id].payload if Parts.PAYLOAD in parts else {}
+                vectors = whole[item.id].vectors if Parts.VECTORS in parts else {}
+                assert same_json(dict(item.payload), dict(payload))
+                assert set(item.vectors) == set(vectors)
+                for name, vector in vectors.items():
+                    assert same_vector(item.vectors[name], vector, pair.rtol(name))
+
+    def test_several_fields_are_not_mixed_up(self, lab: Lab) -> None:
+        """Two dense and two sparse fields of one record are searched and given back each for itself."""
+        fields: dict[str, Field] = {"one": DenseField(3), "two": DenseField(5, Metric.COSINE)}
+        if lab.capabilities.sparse:
+            fields |= {"low": SparseField(), "high": SparseField()}
+        rng = np.random.default_rng(17)
+        sparse = corpus.sparse_vectors(30)
+        records = []
+        for row in range(15):
+            vectors: dict[str, Vector] = {
+                "one": rng.standard_normal(3).astype(np.float32),
+                "two": rng.standard_normal(5).astype(np.float32),
+                "low": sparse[row],
+                "high": sparse[29 - row],
+            }
+            records.append(Record(f"r{row}", {name: vectors[name] for name in fields}))
+        pair = lab.pair(lab.schema(fields), records)
+
+        pair.assert_records_agree()
+        pair.assert_search_agrees(
+            pair.near(Near("one", np.array([1, -2, 3], np.float32))),
+            pair.near(Near("two", np.array([1, -2, 3, 0, 1], np.float32))),
+        )
+        if lab.capabilities.sparse:
+            query = corpus.SPARSE_QUERIES["few-terms"]
+            pair.assert_search_agrees(pair.near(Near("low", query)), pair.near(Near("high", query)))

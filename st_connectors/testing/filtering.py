@@ -1,0 +1,226 @@
+"""Filters: one truth table everywhere, written out by hand, and random trees against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from st_connectors.errors import Unsupported
+from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from st_connectors.store import Near, Record
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, Pair, dense_records
+
+__all__ = ["Filtering", "trees"]
+
+_NOON = {"noon-utc", "noon-naive", "noon-berlin"}
+
+TRUTH: Mapping[str, tuple[Filter, set[str]]] = {
+    "foo": (Eq("word", "foo"), {"foo", "list"}),
+    "foobar": (Eq("word", "foobar"), {"foobar"}),
+    "with-a-space": (Eq("word", "foo bar"), {"foo bar"}),
+    "upper-case": (Eq("word", "FOO"), {"FOO"}),
+    "title-case": (Eq("word", "Foo"), set()),
+    "padded": (Eq("word", " foo "), {"padded"}),
+    "prefix": (Eq("word", "fo"), set()),
+    "umlaut": (Eq("word", "\u00fcn\u00ef"), {"umlaut"}),
+    "split-umlaut": (Eq("word", "u\u0308ni\u0308"), {"split-umlaut"}),
+    "without-umlaut": (Eq("word", "uni"), {"plain-umlaut"}),
+    "quotes": (Eq("word", 'it\'s "so" \\ % _ * ? $'), {"quotes"}),
+    "wildcard-star": (Eq("word", "foo*"), set()),
+    "wildcard-percent": (Eq("word", "foo%"), set()),
+    "long": (Eq("word", "x" * 9_000), {"long"}),
+    "long-but-one": (Eq("word", "x" * 8_999), set()),
+    "empty-text": (Eq("word", ""), {"no-text"}),
+    "word-null": (Eq("word", "null"), set()),
+    "second-of-list": (Eq("word", "qux"), {"list"}),
+    "whole-list": (Eq("word", "foo qux"), set()),
+    "in-words": (In("word", ("foo", "FOO", "nothing")), {"foo", "FOO", "list"}),
+    "in-one": (In("word", ("foobar",)), {"foobar"}),
+    "in-nothing": (In("word", ()), set()),
+    "zero": (Eq("whole", 0), {"zero"}),
+    "one": (Eq("whole", 1), {"one", "list"}),
+    "one-as-float": (Eq("whole", 1.0), {"one", "list"}),
+    "minus-one": (Eq("whole", -1), {"minus"}),
+    "in-numbers": (In("whole", (2, 9, 77)), {"two", "list"}),
+    "big": (Eq("whole", 2**53), {"big"}),
+    "big-odd": (Eq("whole", 2**53 + 1), {"big-odd"}),
+    "most": (Eq("whole", 2**63 - 1), {"most"}),
+    "least": (Eq("whole", -(2**63)), {"least"}),
+    "real-one": (Eq("real", 1), {"one"}),
+    "real-three": (Eq("real", 3.0), {"whole-real"}),
+    "real-tenth": (Eq("real", 0.1), {"tenth"}),
+    "real-of-list": (Eq("real", 9.5), {"list"}),
+    "real-nearly": (Eq("real", 0.1000001), set()),
+    "in-reals": (In("real", (0, 2.5)), {"zero", "two"}),
+    "true": (Eq("flag", True), {"one", "list"}),
+    "false": (Eq("flag", False), {"zero", "list"}),
+    "range-gt": (Range("whole", gt=1), {"two", "list", "big", "big-odd", "most"}),
+    "range-gte": (Range("whole", gte=1), {"one", "two", "list", "big", "big-odd", "most"}),
+    "range-lt": (Range("whole", lt=0), {"minus", "least"}),
+    "range-lte": (Range("whole", lte=0), {"minus", "least", "zero"}),
+    "range-both": (Range("whole", gt=0, lt=2), {"one", "list"}),
+    "range-between-list-elements": (Range("whole", gt=2, lt=9), set()),
+    "range-empty": (Range("whole", gt=5, lt=3), set()),
+    "range-float-bounds": (Range("whole", gte=0.5, lte=1.5), {"one", "list"}),
+    "range-over-53-bits": (Range("whole", gt=2**53), {"big-odd", "most"}),
+    "range-reals": (Range("real", gte=0.1, lt=1.0), {"tenth", "list"}),
+    "range-negative": (Range("real", lte=-1.5), {"minus"}),
+    "same-instant": (Eq("day", "2020-06-01T12:00:00Z"), _NOON),
+    "same-instant-elsewhere": (Eq("day", "2020-06-01T07:00:00-05:00"), _NOON),
+    "day-is-midnight": (Eq("day", "2020-06-01"), {"day-only"}),
+    "in-days": (In("day", ("2020-06-01T00:00:00Z", "2021-01-01")), {"day-only", "days"}),
+    "from-noon": (Range("day", gte="2020-06-01T12:00:00Z"), {*_NOON, "days"}),
+    "until-noon": (Range("day", lt="2020-06-01T12:00:00Z"), {"before-noon", "day-only", "old", "days"}),
+    "that-noon": (Range("day", gt="2020-06-01T11:59:59.5Z", lte="2020-06-01T14:00:00+02:00"), {*_NOON, "before-noon"}),
+    "before-1970": (Range("day", lt="1970-01-01"), {"old"}),
+    "between-days-of-list": (Range("day", gt="2019-06-01", lt="2020-05-01"), set()),
+    "exists-word": (
+        Exists("word"),
+        {
+            "foo",
+            "foobar",
+            "foo bar",
+            "FOO",
+            "padded",
+            "umlaut",
+            "plain-umlaut",
+            "split-umlaut",
+            "quotes",
+            "long",
+            "no-text",
+            "list",
+        },
+    ),
+    "exists-flag": (Exists("flag"), {"zero", "one", "list"}),
+    "exists-day": (Exists("day"), {*_NOON, "before-noon", "day-only", "old", "days"}),
+    "and": (And((Eq("whole", 1), Eq("flag", True))), {"one", "list"}),
+    "and-different": (And((Eq("whole", 1), Not(Exists("word")))), {"one"}),
+    "or": (Or((Eq("whole", 2), Eq("word", "FOO"))), {"two", "FOO"}),
+    "or-of-nothing": (Or(()), set()),
+    "not-in-and": (And((Exists("real"), Not(Range("real", gte=0.0)))), {"minus"}),
+    "nested": (
+        And((Or((Eq("word", "foo"), Eq("word", "FOO"))), Not(And((Exists("whole"), Exists("flag")))))),
+        {"foo", "FOO"},
+    ),
+    "or-of-nots": (And((Exists("flag"), Or((Not(Eq("flag", True)), Not(Eq("flag", False)))))), {"zero", "one"}),
+}
+"""A filter, and the probes of the corpus that it lets through."""
+
+
+class Filtering(Group):
+    """Payload filters in count, scan and search."""
+
+    def _probes(self, lab: Lab) -> Pair:
+        lab.need(bool(lab.capabilities.filters), "filters")
+        return lab.keep("probes", lambda: lab.pair(lab.schema(filterable=corpus.FILTERABLE), corpus.probes()))
+
+    @pytest.mark.parametrize("case", list(TRUTH))
+    def test_truth_table(self, lab: Lab, case: str) -> None:
+        """Each filter lets through just the records that the table says; ``Not`` of it lets through all others, those without the field too."""
+        pair, (where, wanted) = self._probes(lab), TRUTH[case]
+        everything = {record.id for record in corpus.probes()}
+
+        assert {record.id for record in pair.store.scan(where=where)} == wanted
+        assert {record.id for record in pair.store.scan(where=Not(where))} == everything - wanted
+        assert pair.store.count(where) == len(wanted)
+        assert pair.store.count(Not(where)) == len(everything) - len(wanted)
+
+    def test_and_of_nothing_lets_everything_through(self, lab: Lab) -> None:
+        """``And(())`` is true of every record, ``Or(())`` and ``In`` of no values of none."""
+        pair = self._probes(lab)
+        for where in (And(()), Not(Or(())), Not(In("word", ()))):
+            pair.assert_records_agree(where)
+            assert pair.store.count(where) == len(corpus.probes())
+
+    def test_filters_hold_in_search(self, lab: Lab) -> None:
+        """A search under a filter ranks just the records that the filter lets through."""
+        pair = self._probes(lab)
+        leg = Near("dense", corpus.QUERIES[0])
+        pair.assert_search_agrees(*(pair.near(leg, where=where, limit=50) for where, _ in TRUTH.values()))
+
+    def test_random_filters_equal_the_oracle(self, lab: Lab) -> None:
+        """Any tree of filters lets through what it lets through by brute force."""
+        pair = self._probes(lab)
+
+        @settings(
+            max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
+        @given(trees())
+        def check(where: Filter) -> None:
+            wanted = {record.id for record in pair.oracle.scan(where=where)}
+            assert {record.id for record in pair.store.scan(where=where)} == wanted
+            assert pair.store.count(where) == len(wanted)
+            pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[1]), where=where, limit=5))
+
+        check()
+
+    def test_a_filter_on_an_undeclared_field_is_refused(self, lab: Lab) -> None:
+        """A field that is not declared as filterable is not silently compared, nor silently empty."""
+        pair = lab.pair(records=dense_records(2))
+        for where in (Eq("row", 1), Not(Exists("row")), And((Or((Range("row", gt=0),)),))):
+            with pytest.raises((ValueError, Unsupported)):
+                pair.store.count(where)
+            with pytest.raises((ValueError, Unsupported)):
+                list(pair.store.scan(where=where))
+            with pytest.raises((ValueError, Unsupported)):
+                pair.store.search([pair.near(Near("dense", corpus.QUERIES[0]), where=where)])
+
+    def test_fields_that_are_not_filterable_may_hold_anything(self, lab: Lab) -> None:
+        """One undeclared payload key may hold a number, a text, a list and an object in different records."""
+        pair = lab.pair()
+        kinds: list[Any] = [1, "one", 1.5, [1, "x", None], {"a": {"b": 1}}, True, None, "2020-01-01"]
+        pair.upsert(
+            [Record(f"r{row}", dense_records(1, start=row)[0].vectors, {"any": kind}) for row, kind in enumerate(kinds)]
+        )
+        pair.assert_records_agree()
+
+
+def _leaves() -> st.SearchStrategy[Filter]:
+    words = st.sampled_from(["foo", "foobar", "foo bar", "FOO", "", "qux", "\u00fcn\u00ef", "null", "it's"])
+    wholes = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 9, 2**53, 2**53 + 1, 2**63 - 1])
+    reals = st.sampled_from([-1.5, 0.0, 0.1, 0.5, 1.0, 2.5, 3.0, 9.5, 1e9])
+    days = st.sampled_from(
+        ["1970-01-01", "2019-01-01", "2020-06-01", "2020-06-01T12:00:00Z", "2020-06-01T14:00:00+02:00", "2021-01-01"]
+    )
+    flags = st.booleans()
+    fields: list[tuple[str, st.SearchStrategy[Any]]] = [
+        ("word", words),
+        ("whole", wholes),
+        ("real", reals),
+        ("day", days),
+        ("flag", flags),
+    ]
+    made: list[st.SearchStrategy[Filter]] = [
+        st.builds(Exists, st.sampled_from([name for name, _ in fields] + ["tags"]))
+    ]
+    for name, values in fields:
+        made.append(st.builds(Eq, st.just(name), values))
+        made.append(st.builds(In, st.just(name), st.lists(values, max_size=3, unique=True).map(tuple)))
+        if name in ("whole", "real", "day"):
+            bound = st.none() | values
+            bounds = st.fixed_dictionaries({"gt": bound, "gte": bound, "lt": bound, "lte": bound})
+            some = bounds.filter(lambda chosen: any(value is not None for value in chosen.values()))
+            made.append(st.builds(_range, st.just(name), some))
+    return st.one_of(made)
+
+
+def _range(name: str, bounds: dict[str, Any]) -> Range:
+    return Range(name, **bounds)
+
+
+def trees() -> st.SearchStrategy[Filter]:
+    """Random filters over the probes of the corpus, up to some ten leaves deep and wide."""
+    return st.recursive(
+        _leaves(),
+        lambda parts: st.one_of(
+            st.lists(parts, max_size=3).map(lambda chosen: And(tuple(chosen))),
+            st.lists(parts, max_size=3).map(lambda chosen: Or(tuple(chosen))),
+            parts.map(Not),
+        ),
+        max_leaves=8,
+    )

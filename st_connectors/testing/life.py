@@ -1,0 +1,184 @@
+"""Life of a collection: made once, found again by its name, gone after drop, apart from its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+
+from st_connectors.errors import NotFound, SchemaMismatch
+from st_connectors.filters import Eq
+from st_connectors.store import (
+    DenseField,
+    Field,
+    FilterKind,
+    Near,
+    Rrf,
+    Schema,
+    SearchRequest,
+    SparseField,
+    Store,
+)
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, dense_records
+from st_core.protocols import ModelKind, ModelRef
+
+__all__ = ["Life"]
+
+_CALLS: Mapping[str, Callable[[Store], object]] = {
+    "upsert": lambda store: store.upsert(dense_records(1)),
+    "delete": lambda store: store.delete(["a"]),
+    "get": lambda store: store.get(["a"]),
+    "search": lambda store: store.search([SearchRequest(Near("dense", corpus.QUERIES[0]))]),
+    "scan": lambda store: list(store.scan()),
+    "count": lambda store: store.count(),
+    "refresh": lambda store: store.refresh(),
+}
+
+_MODEL = ModelRef(
+    "acme/täst-model",
+    ModelKind.DENSE,
+    corpus.DIMENSION,
+    revision="abc",
+    max_tokens=256,
+    prompts={"query": "find: ", "document": ""},
+    fingerprint={"weights": "00ff", "tokenizer": "11ee"},
+)
+
+_CHANGES: Mapping[str, Callable[[Schema], Schema]] = {
+    "dimension": lambda schema: replace(schema, fields={"dense": DenseField(corpus.DIMENSION + 1)}),
+    "field-added": lambda schema: replace(schema, fields={**schema.fields, "more": DenseField(corpus.DIMENSION)}),
+    "field-renamed": lambda schema: replace(schema, fields={"thick": DenseField(corpus.DIMENSION)}),
+    "filterable-added": lambda schema: replace(schema, filterable={**schema.filterable, "real": FilterKind.FLOAT}),
+    "filterable-kind": lambda schema: replace(schema, filterable={"whole": FilterKind.KEYWORD}),
+    "model": lambda schema: replace(schema, models={"dense": replace(_MODEL, fingerprint={"weights": "ff00"})}),
+}
+
+
+class Life(Group):
+    """Making, finding, dropping and closing collections."""
+
+    def _schema(self, lab: Lab) -> Schema:
+        return lab.schema(filterable={"whole": FilterKind.INT}, models={"dense": _MODEL}, fusion=Rrf(k=7))
+
+    def test_create_twice_keeps_the_records(self, lab: Lab) -> None:
+        """``create`` on a collection that is there changes nothing."""
+        pair = lab.pair(records=dense_records(3))
+        pair.store.create()
+        pair.store.refresh()
+
+        pair.assert_records_agree()
+
+    @pytest.mark.parametrize("change", list(_CHANGES))
+    def test_create_with_another_schema_raises_schema_mismatch(self, lab: Lab, change: str) -> None:
+        """A collection that exists as something else is never opened as if it were the same, and stays as it was."""
+        schema = self._schema(lab)
+        store = lab.new(schema)
+        store.upsert(dense_records(2))
+        store.refresh()
+        if store.capabilities.persistent:
+            lab.release(store)
+
+        with pytest.raises(SchemaMismatch):
+            lab.open(_CHANGES[change](schema)).create()
+        again = lab.open(schema)
+        again.create()
+        assert again.schema == schema
+        assert again.count() == 2
+
+    def test_drop_twice_is_fine(self, lab: Lab) -> None:
+        """Dropping what is absent is fine, before ``create`` as well."""
+        store = lab.open(lab.schema())
+        store.drop()
+        store.create()
+        store.drop()
+        store.drop()
+
+    def test_drop_removes_the_records(self, lab: Lab) -> None:
+        """A collection made again under the same name is empty."""
+        store = lab.new()
+        store.upsert(dense_records(5))
+        store.refresh()
+        store.drop()
+        store.create()
+        store.refresh()
+
+        assert store.count() == 0
+        assert store.get(["r001"]) == []
+        assert store.search([SearchRequest(Near("dense", corpus.QUERIES[0]))]) == [[]]
+
+    @pytest.mark.parametrize("call", list(_CALLS))
+    def test_any_call_before_create_raises_not_found(self, lab: Lab, call: str) -> None:
+        """Nothing makes a collection but ``create``."""
+        store = lab.open(lab.schema())
+
+        with pytest.raises(NotFound) as caught:
+            _CALLS[call](store)
+        assert caught.value.store
+        assert caught.value.operation
+
+    @pytest.mark.parametrize("call", list(_CALLS))
+    def test_any_call_after_drop_raises_not_found(self, lab: Lab, call: str) -> None:
+        """A dropped collection is as if it had never been made."""
+        store = lab.new()
+        store.upsert(dense_records(1))
+        store.drop()
+
+        with pytest.raises(NotFound):
+            _CALLS[call](store)
+
+    def test_opening_an_unknown_name_raises_not_found(self, lab: Lab) -> None:
+        """A misspelt name never makes a new collection."""
+        name = lab.schema().collection
+
+        with pytest.raises(NotFound):
+            lab.open(name)
+
+    def test_close_twice_is_fine(self, lab: Lab) -> None:
+        """Closing gives back what is held; a second time does nothing."""
+        store = lab.new()
+        lab.release(store)
+        store.close()
+
+    def test_schema_is_given_back(self, lab: Lab) -> None:
+        """An open store knows its schema as it was stored, models and fusion included."""
+        schema = self._schema(lab)
+
+        assert lab.new(schema).schema == schema
+
+    def test_reopens_by_its_name(self, lab: Lab) -> None:
+        """A persistent collection is all there when it is opened again knowing only its name."""
+        lab.need(lab.capabilities.persistent, "persistence")
+        fields: dict[str, Field] = {"dense": DenseField(corpus.DIMENSION)}
+        if lab.capabilities.sparse:
+            fields["sparse"] = SparseField()
+        records = [
+            replace(record, vectors={name: vector for name, vector in record.vectors.items() if name in fields})
+            for record in corpus.library(lacking=lab.capabilities.optional_vectors)
+        ]
+        schema = replace(self._schema(lab), fields=fields)
+        pair = lab.pair(schema, records[:40])
+        lab.release(pair.store)
+
+        again = replace(pair, store=lab.open(schema.collection))
+        assert again.store.schema == schema
+        again.assert_records_agree()
+        again.assert_search_agrees(again.near(Near("dense", corpus.QUERIES[0]), where=Eq("whole", 3)))
+        again.upsert([replace(record, payload={"whole": 5}) for record in records[30:]])
+        again.assert_records_agree(where=Eq("whole", 5))
+        again.assert_records_agree()
+
+    def test_two_collections_do_not_see_each_other(self, lab: Lab) -> None:
+        """The same id in two collections is two records; dropping one collection leaves the other."""
+        one, two = lab.pair(), lab.pair()
+        one.upsert(dense_records(4))
+        two.upsert(dense_records(6, start=2, other=True))
+        one.assert_records_agree()
+        two.assert_records_agree()
+        one.delete(["r002"])
+        two.assert_records_agree()
+
+        one.store.drop()
+        two.assert_records_agree()
+        two.assert_search_agrees(two.near(Near("dense", corpus.QUERIES[1])))

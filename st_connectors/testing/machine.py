@@ -1,0 +1,156 @@
+"""A state machine of hypothesis: any course of calls leaves store and oracle with the same answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from st_connectors.errors import NotFound
+from st_connectors.filters import Eq, Filter, Not, Range
+from st_connectors.store import DenseField, FilterKind, Near, Record, SparseField
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, Pair
+from st_core.vectors import SparseVector
+
+__all__ = ["Machine"]
+
+_IDS = ["a", "b", "c", "A", "42", "ü 👩‍🚀", corpus.LONG_ID]
+
+
+def _vectors() -> st.SearchStrategy[np.ndarray[Any, Any]]:
+    numbers = st.integers(-4, 4).map(float)
+    return st.lists(numbers, min_size=3, max_size=3).filter(any).map(lambda row: np.array(row, np.float32))
+
+
+def _sparse() -> st.SearchStrategy[SparseVector]:
+    indices = st.sampled_from([0, 1, 2, 70_000, 2**32 - 2])
+    return st.dictionaries(indices, st.sampled_from([0.25, 0.5, 1.0, 3.0]), max_size=4).map(SparseVector.from_mapping)
+
+
+def _payloads() -> st.SearchStrategy[dict[str, Any]]:
+    numbers = st.none() | st.integers(-2, 3) | st.lists(st.integers(0, 3), max_size=2)
+    return st.fixed_dictionaries(
+        {}, optional={"whole": numbers, "word": st.sampled_from(["x", "X", "x y"]), "other": numbers}
+    )
+
+
+class Machine(Group):
+    """Random courses of calls."""
+
+    def test_any_course_of_calls_equals_the_oracle(self, lab: Lab) -> None:
+        """Whatever is put, replaced, deleted, dropped and made again, in whatever order, every answer is the oracle's."""
+
+        class Course(_Course):
+            def __init__(self) -> None:
+                super().__init__(lab)
+
+        run_state_machine_as_test(
+            Course,
+            settings=settings(
+                max_examples=15,
+                stateful_step_count=15,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+class _Course(RuleBasedStateMachine):
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
+        self.lab = lab
+        self.there = False
+
+    @initialize()
+    def begin(self) -> None:
+        """Open a store without making its collection."""
+        can = self.lab.capabilities
+        fields: dict[str, Any] = {"dense": DenseField(3, optional=can.optional_vectors)}
+        if can.sparse:
+            fields["sparse"] = SparseField(optional=can.optional_vectors)
+        schema = self.lab.schema(fields, filterable={"whole": FilterKind.INT, "word": FilterKind.KEYWORD})
+        self.pair: Pair = self.lab.pair(schema)
+        self.lacking = can.optional_vectors
+        self.there = True
+
+    @rule()
+    def create(self) -> None:
+        """Make it, or change nothing."""
+        self.pair.store.create()
+        self.pair.oracle.create()
+        self.there = True
+
+    @rule(really=st.integers(0, 2))
+    def drop(self, really: int) -> None:
+        """Remove it, one time in three: what follows a drop is soon told."""
+        if really:
+            return
+        self.pair.store.drop()
+        self.pair.oracle.drop()
+        self.there = False
+
+    @precondition(lambda self: self.there)
+    @rule(
+        rows=st.lists(
+            st.tuples(st.sampled_from(_IDS), _vectors(), _sparse(), _payloads(), st.integers(0, 5)), max_size=6
+        )
+    )
+    def upsert(self, rows: list[tuple[str, Any, SparseVector, dict[str, Any], int]]) -> None:
+        """Put records, some of one id, some that lack vectors."""
+        records = []
+        for name, dense, sparse, payload, lacks in rows:
+            vectors: dict[str, Any] = {"dense": dense, "sparse": sparse}
+            if lacks == 0 and self.lacking:
+                del vectors["dense"]
+            vectors = {field: vector for field, vector in vectors.items() if field in self.pair.store.schema.fields}
+            records.append(Record(name, vectors, payload))
+        mine, theirs = self.pair.store.upsert(records), self.pair.oracle.upsert(records)
+        assert [(one.position, one.id) for one in mine] == [(one.position, one.id) for one in theirs]
+
+    @precondition(lambda self: self.there)
+    @rule(ids=st.lists(st.sampled_from(_IDS), max_size=3))
+    def delete(self, ids: list[str]) -> None:
+        """Remove some."""
+        self.pair.store.delete(ids)
+        self.pair.oracle.delete(ids)
+
+    @precondition(lambda self: self.there)
+    @rule(
+        vector=_vectors(), sparse=_sparse(), limit=st.integers(1, 9), offset=st.integers(0, 3), where=st.integers(0, 3)
+    )
+    def search(self, vector: Any, sparse: SparseVector, limit: int, offset: int, where: int) -> None:
+        """Search every kind of vector, with and without a filter."""
+        chosen: Filter | None = [None, Eq("whole", 1), Not(Eq("word", "x")), Range("whole", gte=0, lt=3)][where]
+        self.pair.store.refresh()
+        requests = [self.pair.near(Near("dense", vector), limit=limit, offset=offset, where=chosen)]
+        if "sparse" in self.pair.store.schema.fields:
+            requests.append(self.pair.near(Near("sparse", sparse), limit=limit, offset=offset, where=chosen))
+        self.pair.assert_search_agrees(*requests)
+
+    @invariant()
+    def same_records(self) -> None:
+        """After every step both hold the same, or nothing is there."""
+        if not hasattr(self, "pair"):
+            return
+        if self.there:
+            self.pair.store.refresh()
+            self.pair.assert_records_agree()
+            return
+        try:
+            self.pair.store.count()
+        except NotFound:
+            return
+        raise AssertionError("count after drop must raise NotFound")

@@ -1,0 +1,94 @@
+"""Shape: the store is what the protocol says, declares what it can, and the suite it passes is the whole suite."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import ClassVar
+
+import pytest
+
+from st_connectors.registry import parse_address, plugins
+from st_connectors.store import CONTRACT, Metric, Store
+from st_connectors.testing.base import Group, Lab, names_of_tests
+
+__all__ = ["Shape"]
+
+_METHODS = ["create", "drop", "upsert", "delete", "get", "search", "scan", "count", "refresh", "close"]
+_FILTERS = frozenset({"eq", "in", "range", "exists", "and", "or", "not"})
+
+
+class Shape(Group):
+    """Signatures, declarations, and the suite itself."""
+
+    client_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules of the store's client, which importing its plugin must not load."""
+
+    def test_every_test_is_the_suites_own(self) -> None:
+        """No subclass overrides or removes a test: what a store cannot pass stands in ``gaps`` with its reason."""
+        changed = [
+            name
+            for cls in type(self).__mro__
+            if not cls.__module__.startswith("st_connectors.testing.")
+            for name in vars(cls)
+            if any(
+                name in names_of_tests(base)
+                for base in cls.__mro__[1:]
+                if base.__module__.startswith("st_connectors.testing.")
+            )
+        ]
+        assert changed == []
+
+    @pytest.mark.parametrize("method", _METHODS)
+    def test_signatures_equal_the_protocols(self, lab: Lab, method: str) -> None:
+        """Every method takes what the protocol says, by the same names."""
+        mine = inspect.signature(getattr(lab.library().store, method))
+        theirs = inspect.signature(getattr(Store, method))
+        wanted = [(each.name, each.kind, each.default) for each in list(theirs.parameters.values())[1:]]
+        assert [(each.name, each.kind, each.default) for each in mine.parameters.values()] == wanted
+
+    def test_the_minimum_is_declared(self, lab: Lab) -> None:
+        """Every store has cosine, inner product and Euclidean distance, sparse vectors, text, and all filters."""
+        can = lab.capabilities
+        assert can.metrics == frozenset(Metric)
+        assert can.sparse
+        assert can.text
+        assert can.filters == _FILTERS
+
+    def test_persistence_is_declared(self, lab: Lab) -> None:
+        """Every store but one that lives in the process keeps what it is given."""
+        assert lab.capabilities.persistent
+
+    def test_precision_is_declared_for_every_field(self, lab: Lab) -> None:
+        """A store says for each field of its schema how precise it is, and no precision is looser than a hundredth."""
+        store = lab.library().store
+        assert set(store.schema.fields) <= set(store.capabilities.fields)
+        assert all(0 < precision.score_rtol <= 1e-2 for precision in store.capabilities.fields.values())
+
+    def test_the_store_can_no_more_than_its_plugin(self, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """A plugin's capabilities are the most that any of its stores has."""
+        plugin = plugins()[parse_address(type(self).address(tmp_path_factory.getbasetemp())).name]
+        most, can = plugin.capabilities, lab.capabilities
+        assert can.metrics <= most.metrics
+        assert can.quantizations <= most.quantizations
+        assert can.filters <= most.filters
+        assert can.efforts <= most.efforts
+        assert can.fusion <= most.fusion
+        for name in ("sparse", "text", "optional_vectors", "persistent", "partial_failure"):
+            assert getattr(most, name) or not getattr(can, name), name
+        for name in ("max_batch", "max_bytes", "max_dimension", "max_limit", "max_query_terms"):
+            limit = getattr(most, name)
+            assert limit is None or (getattr(can, name) is not None and getattr(can, name) <= limit), name
+
+    def test_the_plugin_loads_without_its_client(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Importing a plugin, to read what its store can, imports no client, and its contract is ours."""
+        name = parse_address(type(self).address(tmp_path_factory.getbasetemp())).name
+        code = (
+            "import sys; from st_connectors.registry import plugins; "
+            f"plugin = plugins()[{name!r}]; assert plugin.contract == {CONTRACT}; "
+            f"print(*(set({self.client_modules!r}) & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own code
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == []

@@ -1,0 +1,146 @@
+"""Text legs: analysers and statistics differ from store to store, so what is compared is who matches, the directions, and a band of quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from st_connectors.errors import Unsupported
+from st_connectors.filters import Eq
+from st_connectors.store import DenseField, FilterKind, Hit, Match, Parts, Record, SearchRequest, TextField
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, Pair
+
+__all__ = ["Text"]
+
+_GRADES: Mapping[str, Mapping[str, int]] = {
+    "kettle lantern": {"t02": 2, "t03": 2, "t01": 1, "t04": 1},
+    "marble quartz": {"t08": 2, "t09": 1, "t05": 1, "t06": 1, "t07": 1, "t04": 1},
+    "saddle timber": {"t10": 2, "t11": 1, "t12": 1},
+    "zephyr": {"t09": 1},
+}
+"""For each query, how much each text is to the point: both words, or one."""
+
+
+class Text(Group):
+    """BM25, the store's own or client-side."""
+
+    def _texts(self, lab: Lab) -> Pair:
+        lab.need(lab.capabilities.text, "text")
+        vectors = corpus.dense_vectors(len(corpus.SENTENCES) + 2, seed=41)
+        payloads: list[dict[str, Any]] = [
+            {"text": text, "even": row % 2 == 0} for row, text in enumerate(corpus.SENTENCES.values())
+        ]
+        payloads += [{"title": "kettle"}, {"text": ""}]
+        names = [*corpus.SENTENCES, "without", "empty"]
+        records = [
+            Record(name, {"dense": vector}, payload)
+            for name, vector, payload in zip(names, vectors, payloads, strict=True)
+        ]
+        schema = lab.schema(
+            {"dense": DenseField(corpus.DIMENSION), "text": TextField()}, filterable={"even": FilterKind.BOOL}
+        )
+        return lab.keep("texts", lambda: lab.pair(schema, records))
+
+    def _ask(self, pair: Pair, text: str, **options: object) -> list[Hit]:
+        return pair.store.search([pair.near(Match("text", text), **options)])[0]
+
+    @pytest.mark.parametrize(
+        "query", [*sorted({word for text in corpus.SENTENCES.values() for word in text.split()}), *_GRADES, "absent"]
+    )
+    def test_matching_texts_are_those_with_a_word_of_the_query(self, lab: Lab, query: str) -> None:
+        """Exactly the records whose text has a word of the query match, not those with a similar or a longer word."""
+        hits = self._ask(self._texts(lab), query, limit=100)
+        wanted = {name for name, text in corpus.SENTENCES.items() if set(query.split()) & set(text.split())}
+        assert {hit.id for hit in hits} == wanted
+        assert len(hits) == len(wanted)
+        assert all(hit.score > 0 for hit in hits)
+        assert [(-hit.score, hit.id) for hit in hits] == sorted((-hit.score, hit.id) for hit in hits)
+
+    def test_more_frequent_words_count_more(self, lab: Lab) -> None:
+        """Of two texts of one length, the one with more of the word comes first."""
+        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "kettle")}
+        assert hits["t02"] > hits["t03"]
+
+    def test_rarer_words_count_more(self, lab: Lab) -> None:
+        """Of two texts with one word of the query each, the one with the rarer word comes first."""
+        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "marble zephyr")}
+        assert hits["t09"] > max(hits[name] for name in ("t04", "t05", "t06", "t07", "t08"))
+
+    def test_shorter_texts_count_more(self, lab: Lab) -> None:
+        """Of two texts with the word once each, the shorter does not come after the longer one."""
+        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "saddle")}
+        assert hits["t12"] >= hits["t10"] >= hits["t11"]
+
+    def test_more_words_of_the_query_count_more(self, lab: Lab) -> None:
+        """A text with both words comes before texts of its length with one."""
+        assert self._ask(self._texts(lab), "quartz zephyr")[0].id == "t09"
+        assert self._ask(self._texts(lab), "marble pepper")[0].id == "t07"
+
+    def test_rankings_are_good(self, lab: Lab) -> None:
+        """nDCG@10 over the graded queries is at least 0.9."""
+        pair = self._texts(lab)
+        values = [
+            _ndcg([hit.id for hit in self._ask(pair, query, limit=10)], grades) for query, grades in _GRADES.items()
+        ]
+        assert sum(values) / len(values) >= 0.9
+
+    @pytest.mark.parametrize("query", ["", "   ", "\n", "!?", "👩‍🚀", "absent"])
+    def test_queries_without_a_known_word_find_nothing(self, lab: Lab, query: str) -> None:
+        """Blank, punctuation or unknown words: no hits, no error, and never everything."""
+        assert self._ask(self._texts(lab), query, limit=100) == []
+
+    @pytest.mark.parametrize(
+        "query", ["kettle\\", '"kettle', "kettle AND (", "kettle:", "+kettle -", "kettle~1 /", "kettle*", "{kettle}"]
+    )
+    def test_query_syntax_is_plain_text(self, lab: Lab, query: str) -> None:
+        """What a query language would take for an operator is text like any other."""
+        found = {hit.id for hit in self._ask(self._texts(lab), query, limit=100)}
+        assert found == {"t01", "t02", "t03"}
+
+    def test_text_filters_come_before_the_cut(self, lab: Lab) -> None:
+        """A filtered text search gives full pages of records that match both."""
+        pair = self._texts(lab)
+        wanted = {
+            name for row, (name, text) in enumerate(corpus.SENTENCES.items()) if "marble" in text and row % 2 == 0
+        }
+        for limit in range(1, 5):
+            found = [hit.id for hit in self._ask(pair, "marble", where=Eq("even", True), limit=limit)]
+            assert len(set(found)) == len(found) == min(limit, len(wanted))
+            assert set(found) <= wanted
+
+    def test_text_of_another_key_is_searched(self, lab: Lab) -> None:
+        """A text field reads the payload key that it names, and none else."""
+        lab.need(lab.capabilities.text, "text")
+        store = lab.new(lab.schema({"dense": DenseField(2), "title": TextField("heading"), "body": TextField("text")}))
+        vector = corpus.dense_vectors(1)[0, :2]
+        store.upsert(
+            [
+                Record("a", {"dense": vector}, {"heading": "kettle", "text": "marble"}),
+                Record("b", {"dense": vector}, {"text": "kettle"}),
+            ]
+        )
+        store.refresh()
+
+        asked = [
+            SearchRequest(Match(field, word), parts=Parts.NONE)
+            for field in ("title", "body")
+            for word in ("kettle", "marble")
+        ]
+        assert [[hit.id for hit in hits] for hits in store.search(asked)] == [["a"], [], ["b"], ["a"]]
+
+    def test_undeclared_text_fields_are_refused(self, lab: Lab) -> None:
+        """A schema with a text field is refused by a store that has none."""
+        lab.need(not lab.capabilities.text, "that it lacks text")
+        with pytest.raises(Unsupported):
+            lab.open(lab.schema({"dense": DenseField(corpus.DIMENSION), "text": TextField()})).create()
+
+
+def _ndcg(ranked: list[str], grades: Mapping[str, int]) -> float:
+    """NDCG at ten with gains 2**grade - 1 (Burges et al., ICML 2005)."""
+    gain = sum((2 ** grades.get(name, 0) - 1) / math.log2(rank + 2) for rank, name in enumerate(ranked[:10]))
+    best = sorted(grades.values(), reverse=True)[:10]
+    return float(gain / sum((2**grade - 1) / math.log2(rank + 2) for rank, grade in enumerate(best)))
