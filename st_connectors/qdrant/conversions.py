@@ -85,12 +85,12 @@ def hybrid_query(
     method: Rrf | None = None,
     where: Filter | None = None,
     with_payload: bool = True,
-) -> models.QueryRequest:
-    """Dense and sparse search fused by reciprocal rank, for ``client.query_batch_points(name, [query])``.
+) -> dict[str, Any]:
+    """Dense and sparse search fused by reciprocal rank: ``client.query_points(name, **hybrid_query(…))``.
 
-    ``dense`` and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth`` candidates of each, all
-    passing ``where``, are fused by ``method``, textbook ``Rrf(k=60)`` by default: Qdrant counts ranks from 0, so that its ``k`` is one more. For
-    ``client.query_points`` spread it: ``client.query_points(name, **dict(hybrid_query(…)))`` takes ``prefetch``, ``query``, ``limit``, ``offset``.
+    ``models.QueryRequest(**hybrid_query(…))`` is one query of a batch. ``dense`` and ``sparse`` are each the name of a vector of the collection
+    and the query's vector. ``depth`` candidates of each, all passing ``where``, are fused by ``method``, textbook ``Rrf(k=60)`` by default; Qdrant
+    counts ranks from 0, so that its ``k`` is one more.
 
     Raises ValueError for a weighted method, since Qdrant's weights turn round at large k (fuse with ``st_connectors.fusion`` instead), and for
     ``offset + limit`` over ``depth``.
@@ -103,13 +103,14 @@ def hybrid_query(
     if offset + limit > depth:
         raise ValueError(f"offset + limit is {offset + limit}, and only depth={depth} candidates are fused")
     condition = None if where is None else filter_to_qdrant(where)
-    queries = {dense[0]: np.asarray(dense[1], np.float32).reshape(-1).tolist(), sparse[0]: sparse_vector(sparse[1])}
-    return models.QueryRequest(
-        prefetch=[
-            models.Prefetch(query=query, using=name, limit=depth, filter=condition) for name, query in queries.items()
+    vector = np.asarray(dense[1], np.float32).reshape(-1).tolist()
+    return {
+        "prefetch": [
+            models.Prefetch(query=vector, using=dense[0], limit=depth, filter=condition),
+            models.Prefetch(query=sparse_vector(sparse[1]), using=sparse[0], limit=depth, filter=condition),
         ],
-        query=models.RrfQuery(rrf=models.Rrf(k=method.k + 1)),
-        limit=limit,
-        offset=offset,
-        with_payload=with_payload,
-    )
+        "query": models.RrfQuery(rrf=models.Rrf(k=method.k + 1)),
+        "limit": limit,
+        "offset": offset,
+        "with_payload": with_payload,
+    }

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 import qdrant_edge as edge
 
-from st_connectors.errors import NotFound, StoreError
+from st_connectors.errors import NotFound, StoreError, Unsupported
 from st_connectors.qdrant import faults
 from st_connectors.qdrant.layout import PointId
 from st_connectors.store import Capabilities
@@ -315,6 +315,12 @@ def _condition(body: Body) -> Any:
         return edge.IsEmptyCondition(body["is_empty"]["key"])
     if "match" in body:
         match = body["match"]
+        if isinstance(match.get("value"), bool):
+            raise Unsupported(
+                "qdrant-edge 0.9 cannot match booleans in other people's payloads: its client sends True as 1",
+                store="qdrant+edge",
+                operation="search",
+            )
         kind = edge.MatchAny(match["any"]) if "any" in match else edge.MatchValue(match["value"])
         return edge.FieldCondition(key=body["key"], match=kind)
     if "range" in body:

@@ -58,7 +58,7 @@ class Hidden:
             items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
             if items:
                 present.append(name)
-                made[self.key(name)] = [kept for item in items for kept in typed(kind, item)]
+                made[self.key(name)] = [kept for item in items for kept in self.typed(kind, item)]
         if present:
             made[PRESENT] = present
         return made
@@ -85,7 +85,13 @@ class Hidden:
         """Payload indexes: JSON path to Qdrant's name of the index."""
         if not self.schema.filterable:
             return {}
-        return {PRESENT: "keyword"} | {self.key(name): _INDEX[kind] for name, kind in self.schema.filterable.items()}
+        kinds = {**_INDEX, FilterKind.BOOL: "keyword"}
+        return {PRESENT: "keyword"} | {self.key(name): kinds[kind] for name, kind in self.schema.filterable.items()}
+
+    def typed(self, kind: FilterKind, value: object) -> list[Any]:
+        """The value as its key holds it, or nothing; booleans as words, since qdrant-edge 0.9 asks for 1 where it is told True."""
+        made = _TYPED[kind](value)
+        return [str(item).lower() for item in made] if kind is FilterKind.BOOL else made
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,10 @@ class Plain:
         """Payload indexes: JSON path to Qdrant's name of the index."""
         return {field: _INDEX[kind] for field, kind in self.filterable.items()}
 
+    def typed(self, kind: FilterKind, value: object) -> list[Any]:
+        """The value in the type of its kind, or nothing, so that nothing can equal it."""
+        return _TYPED[kind](value)
+
 
 Layout: TypeAlias = Hidden | Plain
 
@@ -172,8 +182,3 @@ _INDEX: Mapping[FilterKind, str] = {
     FilterKind.BOOL: "bool",
     FilterKind.DATE: "datetime",
 }
-
-
-def typed(kind: FilterKind, value: object) -> list[Any]:
-    """The value in the type of a field's index, in a list; an empty list where it has none, so that nothing can equal it."""
-    return _TYPED[kind](value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, assert_never
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from st_connectors import bm25
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from st_connectors.qdrant.layout import Layout, Plain, instant, typed
+from st_connectors.qdrant.layout import Layout, Plain, instant
 from st_connectors.store import (
     Candidates,
     Default,
@@ -290,7 +291,7 @@ def _one_of(field: str, values: Sequence[object], layout: Layout) -> Body:
     conditions: list[Body] = []
     for value in values:
         kind = _kind_of(layout, field, value)
-        for item in typed(kind, value):
+        for item in layout.typed(kind, value):
             # Qdrant matches strings, integers and booleans only; a range of one point is equality for the others.
             one_point = kind in (FilterKind.FLOAT, FilterKind.DATE)
             conditions.append(_range(key, item, item) if one_point else {"key": key, "match": {"value": item}})
@@ -310,12 +311,14 @@ def _range(key: str, least: object, most: object) -> Body:
 
 def _within(where: Range, layout: Layout) -> Body:
     key = layout.key(where.field)
-    bounds = {
+    bounds: Mapping[str, float | str] = {
         name: bound
         for name, bound in (("gt", where.gt), ("gte", where.gte), ("lt", where.lt), ("lte", where.lte))
         if bound is not None
     }
     kind = _kind_of(layout, where.field, next(iter(bounds.values()), None))
+    if not bounds:
+        bounds = _ANY_VALUE.get(kind, {})
     if any(isinstance(bound, str) for bound in bounds.values()):
         moments = {name: instant(bound) for name, bound in bounds.items()}
         if kind in (FilterKind.KEYWORD, FilterKind.DATE) and all(moments.values()):
@@ -327,6 +330,13 @@ def _within(where: Range, layout: Layout) -> Body:
     if kind is FilterKind.FLOAT and numbers:
         return {"key": key, "range": {name: float(bound) for name, bound in numbers.items()}}
     return dict(NEVER)
+
+
+_ANY_VALUE: Mapping[FilterKind, Mapping[str, float | str]] = {
+    FilterKind.FLOAT: {"gte": -sys.float_info.max},
+    FilterKind.DATE: {"gte": "0001-01-01"},
+}
+"""Bounds that let every value of a kind through, for a range without any."""
 
 
 def _whole_range(key: str, bounds: Mapping[str, float]) -> Body:
