@@ -190,7 +190,9 @@ def find_checkpoint(
         raise ModelNotFound(f"{name!r} is a file; expected a folder with a checkpoint, a Hub name or a built-in")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
     if looks_local or not name:
-        raise ModelNotFound(f"there is no folder {name!r}; expected a folder with a checkpoint, a Hub name or a built-in")
+        raise ModelNotFound(
+            f"there is no folder {name!r}; expected a folder with a checkpoint, a Hub name or a built-in"
+        )
     if "/" not in name and name.lower() not in _BARE_NAMES:
         name = f"{organisation}/{name}"
     folder = _download(name, revision, cache_folder, token, local_files_only=local_files_only)

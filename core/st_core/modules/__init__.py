@@ -83,6 +83,11 @@ class ModuleFiles:
         """The module's tensors as numpy arrays, from ``model.safetensors`` or ``pytorch_model.bin``."""
         return read_weights(self.folder)
 
+    def tokenizer_path(self) -> Path:
+        """The module's ``tokenizer.json``, or the checkpoint's where the module has none of its own."""
+        own = self.folder / "tokenizer.json"
+        return own if own.is_file() or self.folder == self.root else self.root / "tokenizer.json"
+
 
 def load_module(type_name: str, files: ModuleFiles) -> Module:
     """Load one module; raises ModelUnsupported naming the type where this engine has no such module."""

@@ -1,0 +1,230 @@
+"""Runs a model's stacks: texts to tokens to batches to features. What the three public classes share."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from st_core.assemble import flatten
+from st_core.backends.numpy import NumpyRunner, can_run
+from st_core.batches import Budget, run_batches
+from st_core.errors import missing_extra
+from st_core.modules.router import Router
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from st_core.backends import Features, Runner
+    from st_core.modules import Module
+    from st_core.tokens import Tokens
+
+__all__ = ["Call", "Engine", "read_processing"]
+
+UNSET: Any = object()
+
+MANY = 1000
+"""From so many inputs on, a person at a terminal sees a progress bar without asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one call asks for: nothing of it is kept."""
+
+    task: str | None = None
+    prompt: str | None = None
+    batch_size: int | None = None
+    progress: bool | None = None
+    max_length: int | None = None
+    truncation: bool = True
+
+
+def read_processing(value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``max_length`` and ``truncation`` out of ``processing_kwargs``, flat or under "text" or "common"; raises ValueError for others."""
+    if not value:
+        return {}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in ("text", "common") and isinstance(item, Mapping):
+            flat.update(item)
+        else:
+            flat[key] = item
+    unknown = set(flat) - {"max_length", "truncation", "padding"}
+    if unknown:
+        raise ValueError(f"processing_kwargs has unknown keys {sorted(unknown)}; there are max_length and truncation")
+    asked: dict[str, Any] = {}
+    if flat.get("max_length") is not None:
+        asked["max_length"] = int(flat["max_length"])
+    if "truncation" in flat:
+        asked["truncation"] = flat["truncation"] not in (False, None, "do_not_truncate")
+    return asked
+
+
+class Engine:
+    """Modules, made ready per stack; safe in threads.
+
+    ``device`` and ``dtype`` are what the caller asked for, None for the default. Stacks that numpy can run are run by it, whatever the device.
+    """
+
+    def __init__(self, modules: Sequence[Module], device: Any = None, dtype: Any = None) -> None:
+        """Makes every stack ready; torch is imported only where a stack needs it."""
+        self.modules = tuple(modules)
+        self.limit: int | None = UNSET
+        self._asked_device = device
+        self._dtype = dtype
+        self._torch: Any = None
+        self._runners: dict[tuple[int, ...], Runner] = {}
+        self._lock = threading.Lock()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        missing: ImportError | None = None
+        for task in self.tasks():
+            try:
+                self.runner(task)
+            except ImportError as error:  # a router's light route still works without the extra of the heavy one
+                missing = error
+        if missing is not None and not self._runners:
+            raise missing
+
+    def tasks(self) -> list[str | None]:
+        """One task for each stack the model has."""
+        routers = [module for module in self.modules if isinstance(module, Router)]
+        if not routers:
+            return [None]
+        found: list[str | None] = []
+        for task in (*routers[0].routes, *(key[0] for key in routers[0].mappings), None):
+            try:
+                flatten(self.modules, task)
+            except ValueError:
+                continue
+            found.append(task)
+        return found
+
+    def runner(self, task: str | None) -> Runner:
+        """The stack for a task, made ready when first asked for; raises ValueError for a task without a route."""
+        stack = flatten(self.modules, task)
+        key = tuple(id(module) for module in stack)
+        found = self._runners.get(key)
+        if found is None:
+            with self._lock:
+                found = self._runners.get(key) or self._make(stack)
+                self._runners[key] = found
+        return found
+
+    def _make(self, stack: tuple[Module, ...]) -> Runner:
+        if can_run(stack):
+            return NumpyRunner(stack)
+        if self._torch is None:
+            try:
+                from st_core.backends.torch import TorchBackend, pick_device
+            except ImportError as error:
+                raise missing_extra("torch", f"a {type(stack[0]).__name__} module") from error
+            self._torch = TorchBackend(pick_device(self._asked_device), self._dtype)
+        made: Runner = self._torch.runner(stack)
+        return made
+
+    @property
+    def uses_torch(self) -> bool:
+        """Whether a stack that has been made ready needs torch."""
+        return self._torch is not None
+
+    @property
+    def device(self) -> Any:
+        """The torch device, or "cpu" where torch is not used."""
+        return self._torch.device if self._torch is not None else "cpu"
+
+    def with_modules(self, modules: Sequence[Module]) -> Engine:
+        """The same model with other modules; transformers that stay are not loaded again."""
+        other = Engine.__new__(Engine)
+        other.modules = tuple(modules)
+        other.limit = self.limit
+        other._asked_device, other._dtype, other._torch = self._asked_device, self._dtype, self._torch  # noqa: SLF001
+        other._runners, other._lock = {}, threading.Lock()  # noqa: SLF001
+        other._prepare()  # noqa: SLF001
+        return other
+
+    def max_length(self, task: str | None = None) -> int | None:
+        """The most tokens of a text that are read, None for no limit: what was set, else the stack's own."""
+        return self.runner(task).max_length if self.limit is UNSET else self.limit
+
+    def tokenize(self, inputs: Sequence[Any], call: Call) -> Tokens:
+        """Tokens of texts or pairs with the prompt put in front, cut to the length that holds for this call."""
+        runner = self.runner(call.task)
+        return runner.tokenizer.tokenize(with_prompt(inputs, call.prompt), self._limit(runner, call))
+
+    def _limit(self, runner: Runner, call: Call) -> int | None:
+        if not call.truncation:
+            return None
+        if call.max_length is not None:
+            return call.max_length
+        module = flatten(self.modules, call.task)[0]
+        lengths = getattr(module, "task_lengths", {})
+        if call.task in lengths:
+            return int(lengths[call.task])
+        return runner.max_length if self.limit is UNSET else self.limit
+
+    def prompt_length(self, call: Call) -> int | None:
+        """How many tokens of the prompt stand before the text: without the special token that ends a text."""
+        if not call.prompt:
+            return None
+        runner = self.runner(call.task)
+        ids = runner.tokenizer.tokenize([call.prompt], self._limit(runner, call)).ids[0]
+        ends = ids.size > 0 and int(ids[-1]) in runner.tokenizer.special_ids
+        return int(ids.size) - (1 if ends else 0)
+
+    def run(self, inputs: Sequence[Any], call: Call) -> Iterator[tuple[NDArray[np.int64], Features]]:
+        """Positions and features, batch by batch, longest inputs first."""
+        runner = self.runner(call.task)
+        tokens = self.tokenize(inputs, call)
+        prompt_length = self.prompt_length(call)
+        budget = Budget(runner.token_budget, call.batch_size)
+
+        def run(positions: NDArray[np.int64]) -> Features:
+            return runner.run(tokens.take(positions.tolist()), prompt_length)
+
+        batches = run_batches(tokens.lengths, budget, run, runner.out_of_memory)
+        with progress(len(inputs), call.progress) as advance:
+            for positions, features in batches:
+                yield positions, features
+                advance(int(positions.size))
+
+
+def with_prompt(inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:
+    """Texts with a prompt in front; of a pair, the first text gets it."""
+    if not prompt:
+        return inputs
+    return [prompt + each if isinstance(each, str) else (prompt + each[0], *each[1:]) for each in inputs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Silent:
+    def __call__(self, _count: int) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    bar: Any
+    task: Any = field(default=None)
+
+    def __call__(self, count: int) -> None:
+        """Move on by ``count`` inputs."""
+        self.bar.advance(self.task, count)
+
+
+@contextmanager
+def progress(total: int, wanted: bool | None) -> Iterator[Any]:
+    """A progress bar on standard error, where it is asked for, or nothing was said, somebody is watching and there is much to do."""
+    if not (wanted or (wanted is None and total >= MANY and sys.stderr.isatty())):
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(bar, bar.add_task("Encoding", total=total))

@@ -1,0 +1,288 @@
+"""What the three model classes share: finding and loading a checkpoint, prompts, and the arguments of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from st_core._engine import UNSET, Call, Engine, read_processing
+from st_core.assemble import assemble, keeps_settings
+from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from st_core.errors import ModelUnsupported
+from st_core.modules import LoadOptions
+from st_core.modules.pooling import Pooling
+from st_core.modules.router import stack_dimension
+
+if TYPE_CHECKING:
+    from st_core.modules import Module
+
+NO_LIMIT = int(1e30)
+"""What transformers gives as the maximum length of a tokenizer that has none."""
+
+
+class Model:
+    """A loaded checkpoint. Safe in threads: a call changes nothing, and what it needs it reads once when it begins."""
+
+    family: ClassVar[str]
+    organisation: ClassVar[str]
+    default_prompts: ClassVar[Mapping[str, str | None]] = {}
+
+    checkpoint: Checkpoint
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+
+    def _load(
+        self,
+        name: str | None,
+        *,
+        modules: Sequence[Module] | None,
+        device: Any,
+        dtype: Any,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        cache_folder: str | None,
+        revision: str | None,
+        local_files_only: bool,
+        token: bool | str | None,
+        backend: str,
+        options: LoadOptions,
+    ) -> None:
+        if backend != "torch":
+            raise ModelUnsupported(
+                f"backend {backend!r} is not supported; static models run on numpy by themselves, others on 'torch'"
+            )
+        if name is None:
+            raise ValueError(f"{self.family} needs the name or the folder of a model")
+        if modules is not None:
+            raise ModelUnsupported("a model is made from a checkpoint; modules= is not supported")
+        folder, full_name, revision = find_checkpoint(
+            str(name),
+            organisation=self.organisation,
+            revision=revision,
+            cache_folder=cache_folder,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        self.checkpoint = read_checkpoint(
+            folder, name=full_name, revision=revision, trust_remote_code=options.trust_remote_code
+        )
+        self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
+        self._set_prompts(prompts, default_prompt_name)
+        self._engine = Engine(assemble(self.checkpoint, self.family, options), device, dtype)
+
+    def _set_prompts(self, given: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
+        """The prompts of the caller, then the checkpoint's, then the family's; an empty prompt counts as given, None does not."""
+        merged: dict[str, str | None] = dict(self.default_prompts) | dict(given or {})
+        for key, value in (self._settings.get("prompts") or {}).items():
+            if merged.get(key) is None:
+                merged[key] = value
+        self.prompts = {key: value or "" for key, value in merged.items()}
+        self.default_prompt_name = default_prompt_name or self._settings.get("default_prompt_name")
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(
+                f"there is no prompt {self.default_prompt_name!r} to be the default; there are {sorted(self.prompts)}"
+            )
+
+    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        """The prompt that holds: the text given, else the name given, else the default name."""
+        if prompt is not None:
+            return prompt
+        if prompt_name is not None:
+            if prompt_name not in self.prompts:
+                raise ValueError(f"there is no prompt {prompt_name!r}; there are {sorted(self.prompts)}")
+            return self.prompts[prompt_name]
+        if self.default_prompt_name is not None:
+            return self.prompts.get(self.default_prompt_name)
+        return None
+
+    def _call(
+        self,
+        kwargs: Mapping[str, Any],
+        *,
+        prompt: str | None,
+        prompt_name: str | None,
+        batch_size: int | None,
+        show_progress_bar: bool | None,
+    ) -> Call:
+        """One call's wishes, checked; raises ValueError for arguments nobody takes."""
+        unknown = set(kwargs) - {"task", "processing_kwargs"}
+        if unknown:
+            raise ValueError(f"{self.family} has no use for the arguments {sorted(unknown)}")
+        if batch_size is not None and batch_size <= 0:
+            raise ValueError(f"batch_size must be a positive integer, got {batch_size}")
+        task = kwargs.get("task")
+        base = Call(
+            task=task,
+            prompt=self._prompt(prompt, prompt_name),
+            batch_size=batch_size,
+            progress=show_progress_bar,
+            **_saved_processing(self._engine.modules),
+        )
+        return replace(base, **read_processing(kwargs.get("processing_kwargs")))
+
+    def _use_device(self, device: Any, pool: Any) -> None:
+        """Move to the device a call names; raises ValueError for the workers of several processes."""
+        if pool is not None or isinstance(device, (list, tuple)):
+            raise ValueError("encoding in several processes is not supported; give one device")
+        if device is not None and str(device) != str(self.device):
+            self.to(device)
+
+    def to(self, device: Any) -> Any:
+        """Move the model to another device; not while another thread is using it."""
+        if self._engine.uses_torch:
+            limit = self._engine.limit
+            self._engine = Engine(self._engine.modules, device, self._engine._dtype)  # noqa: SLF001
+            self._engine.limit = limit
+        return self
+
+    @property
+    def device(self) -> Any:
+        """The torch device it computes on, or "cpu" for a model that needs no torch."""
+        return self._engine.device
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer's own object: transformers' for a transformer, the tokenizers library's for a static model."""
+        return self._engine.runner(self._engine.tasks()[0]).tokenizer.shown
+
+    @property
+    def max_seq_length(self) -> Any:
+        """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit."""
+        lengths = [self._engine.max_length(task) for task in self._engine.tasks()]
+        if all(length is None for length in lengths):
+            return float("inf") if not self._engine.uses_torch else NO_LIMIT
+        return max(length for length in lengths if length is not None)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        self._engine.limit = value
+
+    def get_max_seq_length(self) -> Any:
+        """The same as ``max_seq_length``."""
+        return self.max_seq_length
+
+    def _dimension(self) -> int | None:
+        return stack_dimension(self._engine.modules)
+
+    def get_model_kwargs(self) -> list[str]:
+        """The extra arguments the model's own code takes: none, for there is no such code."""
+        return []
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Say whether the tokens of the prompt count in the pooling; not while another thread is using the model."""
+        modules = [
+            replace(module, include_prompt=include_prompt) if isinstance(module, Pooling) else module
+            for module in self._engine.modules
+        ]
+        self._engine = self._engine.with_modules(modules)
+
+    def tokenize(self, texts: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
+        """The old name of ``preprocess``."""
+        return self.preprocess(texts, **kwargs)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The tokens of a list of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest] int64, as arrays."""
+        from st_core.tokens import pad
+
+        call = self._call(kwargs, prompt=prompt, prompt_name=None, batch_size=None, show_progress_bar=False)
+        call = replace(call, prompt=prompt)
+        tokens = self._engine.tokenize(_texts(inputs), call)
+        tokenizer = self._engine.runner(call.task).tokenizer
+        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
+        features = {"input_ids": ids, "attention_mask": mask}
+        if tokenizer.wants_types:
+            types, _ = pad(tokens.types or [row * 0 for row in tokens.ids], tokenizer.pad_type, left=tokenizer.pad_left)
+            features["token_type_ids"] = types
+        return features
+
+    def __getitem__(self, index: int) -> Module:
+        """A module: its configuration and weights."""
+        return self._engine.modules[index]
+
+    def __len__(self) -> int:
+        """How many modules there are."""
+        return len(self._engine.modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._engine.modules)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(type(module).__name__ for module in self._engine.modules)
+        return f"{type(self).__name__}({self.checkpoint.name!r}: {kinds})"
+
+
+def _saved_processing(modules: Sequence[Module]) -> dict[str, Any]:
+    """What the checkpoint itself says about cutting texts."""
+    saved = {
+        key: value
+        for key, value in getattr(modules[0], "text_kwargs", {}).items()
+        if key in ("max_length", "truncation")
+    }
+    return read_processing(saved)
+
+
+def load_options(
+    *,
+    trust_remote_code: bool,
+    model_kwargs: Mapping[str, Any] | None,
+    processor_kwargs: Mapping[str, Any] | None,
+    tokenizer_kwargs: Mapping[str, Any] | None,
+    config_kwargs: Mapping[str, Any] | None,
+) -> LoadOptions:
+    """The options of loading; ``tokenizer_kwargs`` is the old name of ``processor_kwargs``."""
+    if processor_kwargs and tokenizer_kwargs:
+        raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
+    return LoadOptions(
+        trust_remote_code=trust_remote_code,
+        model_kwargs=dict(model_kwargs or {}),
+        processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
+        config_kwargs=dict(config_kwargs or {}),
+    )
+
+
+def _texts(inputs: Any) -> list[Any]:
+    """Inputs as a list; raises ValueError for what is not text."""
+    if isinstance(inputs, np.ndarray):
+        inputs = inputs.tolist()
+    listed = list(inputs)
+    for position, each in enumerate(listed):
+        if not isinstance(each, str) and not _is_pair(each):
+            raise ValueError(f"input {position} is {_named(each)}; expected text, or a pair of texts")
+    return listed
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(each, str) for each in value)
+
+
+def _named(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def one_or_many(inputs: Any) -> tuple[list[Any], bool]:
+    """Inputs as a checked list, and whether it was a single text."""
+    if isinstance(inputs, str):
+        return [inputs], True
+    if inputs is None or isinstance(inputs, (int, float, bytes)):
+        raise ValueError(f"the input is {_named(inputs)}; expected a text or a list of texts")
+    return _texts(inputs), False
+
+
+def given_inputs(inputs: Any, kwargs: dict[str, Any]) -> Any:
+    """``inputs``, or what came by its old name ``sentences``, which is taken out of ``kwargs``."""
+    if "sentences" not in kwargs:
+        if inputs is UNSET:
+            raise TypeError("inputs are missing: give a text or a list of texts")
+        return inputs
+    if inputs is not UNSET:
+        raise TypeError("inputs and its old name sentences are both given; give one")
+    return kwargs.pop("sentences")
+
+
+def as_path(name: str | Path | None) -> str | None:
+    """A name or a path as text."""
+    return None if name is None else str(name)

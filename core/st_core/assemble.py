@@ -1,0 +1,117 @@
+"""A checkpoint's folder becomes a stack of modules: the one its files list, or the family's default for a plain folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from st_core.checkpoint import Checkpoint
+from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
+from st_core.modules.router import Router
+
+__all__ = ["assemble", "flatten", "keeps_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+def keeps_settings(checkpoint: Checkpoint, family: str) -> bool:
+    """Whether the saved prompts and the saved similarity hold: not where one family's checkpoint is loaded as another's."""
+    return bool(checkpoint.entries) and checkpoint.family == family
+
+
+def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple[Module, ...]:
+    """The modules of a checkpoint, loaded as ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
+
+    Raises ModelUnsupported where the family would have to invent weights, or the modules do not end in what it gives.
+    """
+    if keeps_settings(checkpoint, family):
+        modules = tuple(
+            load_module(entry.type_name, ModuleFiles(checkpoint.folder, entry.folder, entry.type_name, options))
+            for entry in checkpoint.entries
+        )
+        return _startable(checkpoint, modules)
+    if checkpoint.entries:
+        logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
+    if not checkpoint.config:
+        raise ModelUnsupported(
+            f"{checkpoint.name} is a {checkpoint.family} and has no transformer that a {family} could be made of; "
+            f"load it with {checkpoint.family}"
+        )
+    return _DEFAULTS[family](checkpoint, options)
+
+
+def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Module, ...]:
+    """The modules, where every stack of them begins with one that reads text."""
+    stacks = [modules]
+    if isinstance(modules[0], Router):
+        stacks = [route + modules[1:] for route in modules[0].routes.values()]
+    for stack in stacks:
+        first = type(stack[0]).__name__
+        if first not in ("Transformer", "StaticEmbedding", "SparseStaticEmbedding", "BM25", "Router"):
+            raise ModelBroken(f"{checkpoint.folder / 'modules.json'}: {first} comes first, but reads no text")
+    return modules
+
+
+def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
+    """The modules a task goes through, with every router replaced by its route; raises ValueError for a task without a route."""
+    flat: list[Module] = []
+    for module in modules:
+        if isinstance(module, Router):
+            flat.extend(flatten(module.resolve(task), task))
+        else:
+            flat.append(module)
+    return tuple(flat)
+
+
+def _architectures(checkpoint: Checkpoint) -> list[str]:
+    return [str(name) for name in checkpoint.config.get("architectures") or []]
+
+
+def _transformer(checkpoint: Checkpoint, task: str, options: LoadOptions) -> Any:
+    from st_core.modules.transformer import make
+
+    template = checkpoint.folder / "tokenizer_config.json"
+    if (checkpoint.folder / "chat_template.jinja").is_file() or (
+        template.is_file() and '"chat_template"' in template.read_text(encoding="utf-8")
+    ):
+        raise ModelUnsupported(f"{checkpoint.name} reads its texts through a chat template, which is not supported")
+    return make(checkpoint.folder, task, options)
+
+
+def _dense(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
+    from st_core.modules.normalize import Normalize
+    from st_core.modules.pooling import Pooling
+
+    if "StaticModel" in _architectures(checkpoint) or checkpoint.config.get("model_type") == "model2vec":
+        files = ModuleFiles(checkpoint.folder, checkpoint.folder, "StaticEmbedding", options)
+        static = load_module("st_core.modules.static_embedding.StaticEmbedding", files)
+        return (static, Normalize()) if checkpoint.config.get("normalize") else (static,)
+    causal = any(name.endswith("ForCausalLM") for name in _architectures(checkpoint)[:1])
+    causal = causal and checkpoint.config.get("is_causal") is not False
+    transformer = _transformer(checkpoint, "feature-extraction", options)
+    return transformer, Pooling(transformer.dimension, ("lasttoken",) if causal else ("mean",))
+
+
+def _sparse(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
+    from st_core.modules.splade_pooling import SpladePooling
+
+    if not any(name.endswith("ForMaskedLM") for name in _architectures(checkpoint)):
+        raise ModelUnsupported(
+            f"{checkpoint.name} has no masked language model ({', '.join(_architectures(checkpoint)) or 'no architecture named'}); "
+            "a sparse encoder of it would need a layer of random weights"
+        )
+    transformer = _transformer(checkpoint, "fill-mask", options)
+    return transformer, SpladePooling(width=transformer.dimension)
+
+
+def _pairs(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
+    if any(name.endswith("ForCausalLM") for name in _architectures(checkpoint)[:1]):
+        raise ModelUnsupported(
+            f"{checkpoint.name} is a causal language model; rerankers of that form are not supported"
+        )
+    return (_transformer(checkpoint, "sequence-classification", options),)
+
+
+_DEFAULTS: Mapping[str, Any] = {"CrossEncoder": _pairs, "SentenceTransformer": _dense, "SparseEncoder": _sparse}

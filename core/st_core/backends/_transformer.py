@@ -1,0 +1,257 @@
+"""Loads a transformer and its tokenizer with the transformers library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from st_core.checkpoint import last_name
+from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
+from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from st_core.backends import Features
+    from st_core.modules.transformer import Transformer
+
+__all__ = ["LoadedTransformer", "load_transformer"]
+
+_AUTO = {
+    "feature-extraction": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+}
+
+# Of these, sentence vectors come from the encoder alone.
+_ENCODERS = {
+    "longt5": "LongT5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedTransformer:
+    """A transformer on its device, with its tokenizer.
+
+    ``decoder`` is the vocabulary matrix [V, d] and its bias where ``model`` was made to stop before it, so that pooling can go through the
+    vocabulary in blocks; otherwise None.
+    """
+
+    model: nn.Module
+    tokenizer: AnyTokenizer
+    max_length: int | None
+    dtype: torch.dtype
+    inputs: tuple[str, ...]
+    decoder: tuple[Tensor, Tensor | None] | None = None
+
+    def hidden(self, features: Features) -> Tensor:
+        """What the model puts out: states [n, t, d], or with a head its logits."""
+        out = self.model(**{name: features[name] for name in self.inputs if name in features})
+        result: Tensor = out[0]
+        return result
+
+    def forward(self, features: Features) -> Tensor:
+        """Token states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels]."""
+        states = self.hidden(features)
+        if self.decoder is None:
+            return states
+        return functional.linear(states, *self.decoder)
+
+
+def load_transformer(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> LoadedTransformer:
+    """Load weights and tokenizer; raises ModelUnsupported where weights would have to be invented, ModelBroken where files are wrong."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise missing_extra("torch", f"the transformer in {module.folder}") from error
+
+    options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
+    config = _config(transformers, module, options)
+    tokenizer, limit = _tokenizer(transformers, module, config, options)
+    model = _model(transformers, module, config, options, _wanted_type(module, device, dtype))
+    if "device_map" not in module.model_kwargs:
+        model = model.to(device)
+    model.requires_grad_(requires_grad=False)
+    decoder = _split_decoder(model) if module.task == "fill-mask" else None
+    names = tuple(name for name in _INPUTS if name != "token_type_ids" or tokenizer.wants_types)
+    return LoadedTransformer(model, tokenizer, limit, model.dtype, names, decoder)
+
+
+def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
+    given = dtype or module.model_kwargs.get("dtype") or module.model_kwargs.get("torch_dtype")
+    given = given or module.config_kwargs.get("dtype") or module.config_kwargs.get("torch_dtype")
+    if given is None:
+        return torch.float32 if device.type == "cpu" else "auto"
+    if isinstance(given, torch.dtype) or given == "auto":
+        return given
+    found = getattr(torch, str(given).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"there is no type {given!r}; expected float32, float16, bfloat16 or auto")
+    return found
+
+
+def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) -> Any:
+    extra = {key: value for key, value in module.config_kwargs.items() if key not in ("dtype", "torch_dtype")}
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(module.folder), **{**options, **extra})
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelUnsupported(f"{module.folder / 'config.json'}: {_first_line(error)}") from error
+    architectures = config.architectures or []
+    named = any(name.endswith("ForSequenceClassification") for name in architectures)
+    if module.task == "sequence-classification" and not named and "num_labels" not in extra:
+        config.num_labels = 1
+    if getattr(config, "use_cache", None) and "use_cache" not in extra:
+        config.use_cache = False
+    return config
+
+
+def _model(transformers: Any, module: Transformer, config: Any, options: Mapping[str, Any], dtype: Any) -> Any:
+    name = _AUTO[module.task]
+    if module.task == "feature-extraction":
+        name = _ENCODERS.get(config.model_type, name)
+    extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
+    try:
+        model, loading = getattr(transformers, name).from_pretrained(
+            str(module.folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        kind = ModelUnsupported if "Unrecognized configuration" in str(error) else ModelBroken
+        raise kind(f"{module.folder}: the weights cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:
+        if type(error).__name__ not in ("SafetensorError", "UnpicklingError"):
+            raise
+        raise ModelBroken(f"{module.folder}: the weights cannot be read: {_first_line(error)}") from error
+    _refuse_invented(module, loading)
+    _drop_pooler(module, model)
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
+    """Raise where the library filled a hole with random numbers; the pooler's do not matter, for it is not used."""
+    missing = sorted(
+        key
+        for key in loading.get("missing_keys", ())
+        if module.task != "feature-extraction" or "pooler" not in key.split(".")
+    )
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelUnsupported(
+            f"{module.folder}: the checkpoint lacks {', '.join(missing[:3])}{more}, which {module.task} needs; "
+            "random numbers would have to stand in for them"
+        )
+    if loading.get("mismatched_keys"):
+        raise ModelBroken(
+            f"{module.folder}: tensors of another shape than config.json says: {loading['mismatched_keys']}"
+        )
+
+
+def _drop_pooler(module: Transformer, model: Any) -> None:
+    """Take away BERT's pooler, whose result is not asked for; models of this family are made to run without."""
+    if module.task == "feature-extraction" and module.config.get("model_type") in (
+        "bert",
+        "camembert",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
+    ):
+        model.pooler = None
+
+
+def _split_decoder(model: Any) -> tuple[Tensor, Tensor | None] | None:
+    """Make a masked language model stop before its vocabulary matrix, and give that matrix; None where the head is of another form.
+
+    The head is tried on a few tokens first: only where states times matrix are the model's own logits is it used so.
+    """
+    decoder = model.get_output_embeddings()
+    if not isinstance(decoder, nn.Linear):
+        return None
+    probe = torch.tensor([[1, 2, 3, 4]], device=model.device)
+    with torch.inference_mode():
+        wanted = model(input_ids=probe)[0]
+        model.set_output_embeddings(nn.Identity())
+        states = model(input_ids=probe)[0]
+        same = states.shape[-1] == decoder.weight.shape[1] and bool(
+            torch.allclose(functional.linear(states, decoder.weight, decoder.bias), wanted, atol=1e-4, rtol=1e-3)
+        )
+    if not same:
+        model.set_output_embeddings(decoder)
+        return None
+    return decoder.weight.detach(), None if decoder.bias is None else decoder.bias.detach()
+
+
+def _tokenizer(
+    transformers: Any, module: Transformer, config: Any, options: Mapping[str, Any]
+) -> tuple[AnyTokenizer, int | None]:
+    """The tokenizer and the most tokens it lets through.
+
+    It is made by transformers, which does not take every ``tokenizer.json`` as it stands: some classes rebuild it from its vocabulary. Taken
+    from the file alone, token ids would differ from sentence-transformers'.
+    """
+    try:
+        shown = transformers.AutoTokenizer.from_pretrained(str(module.folder), **{**options, **module.processor_kwargs})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelBroken(f"{module.folder}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+    length = shown.model_max_length
+    positions = getattr(config, "max_position_embeddings", None)
+    if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
+        length = min(length, positions)
+        shown.model_max_length = length
+    common = {
+        "pad_id": shown.pad_token_id if shown.pad_token_id is not None else 0,
+        "pad_type": shown.pad_token_type_id,
+        "pad_left": shown.padding_side == "left",
+        "wants_types": "token_type_ids" in shown.model_input_names,
+        "model_max_length": finite(length),
+        "special_ids": frozenset(shown.all_special_ids),
+        "shown": shown,
+    }
+    backend = getattr(shown, "backend_tokenizer", None)
+    if backend is None or last_name(type(backend).__name__) != "Tokenizer":
+        return SlowTokenizer(**common), finite(length)
+    backend = _own_copy(backend, lower_case=module.lower_case)
+    single = read_layout(backend, pair=False)
+    if single is None:
+        return SlowTokenizer(**common), finite(length)
+    keep_left = getattr(shown, "truncation_side", "right") == "right"
+    return TextTokenizer(backend, single, read_layout(backend, pair=True), keep_left=keep_left, **common), finite(
+        length
+    )
+
+
+def _own_copy(backend: Any, *, lower_case: bool) -> Any:
+    """A copy that nobody else can change, without truncation and padding."""
+    from tokenizers import Tokenizer, normalizers
+
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    if lower_case and "Lowercase" not in repr(copy.normalizer):
+        steps = [normalizers.Lowercase()]
+        if isinstance(copy.normalizer, normalizers.Sequence):
+            steps += list(copy.normalizer)
+        elif copy.normalizer is not None:
+            steps.append(copy.normalizer)
+        copy.normalizer = normalizers.Sequence(steps)
+    return copy
+
+
+def as_numpy(tensor: Tensor) -> Any:
+    """A tensor as an array on the CPU; bfloat16, which numpy lacks, as float32."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return np.asarray(tensor.cpu().numpy())

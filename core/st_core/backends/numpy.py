@@ -1,0 +1,201 @@
+"""Runs stacks of static modules with numpy alone: pure functions from a module and features to features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.checkpoint import last_name
+from st_core.vectors import MIN_WEIGHT, SparseMatrix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from st_core.backends import Features
+    from st_core.modules import Module
+    from st_core.modules.dense import Dense
+    from st_core.modules.layer_norm import LayerNorm
+    from st_core.modules.normalize import Normalize
+    from st_core.modules.sparse_static_embedding import SparseStaticEmbedding
+    from st_core.modules.static_embedding import StaticEmbedding
+    from st_core.tokens import AnyTokenizer, Tokens
+
+__all__ = ["RUNNERS", "NumpyRunner", "can_run", "normalize"]
+
+TOKEN_BUDGET = 32_768
+"""Rows of a table gathered at once: 32 MB at 256 dimensions."""
+
+EPSILON = 1e-12
+"""What torch's ``normalize`` divides the shorter vectors by."""
+
+
+def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [..., d] of Euclidean length one; zeros stay zeros."""
+    lengths = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
+    return np.asarray(vectors / np.maximum(lengths, EPSILON), np.float32)
+
+
+def mean_of_rows(module: StaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+    """The mean vector of each text's tokens [n, d]; zeros for a text without tokens."""
+    lengths = np.fromiter((row.size for row in rows), np.int64, len(rows))
+    result = np.zeros((len(rows), module.table.shape[1]), np.float32)
+    filled = np.flatnonzero(lengths)
+    if filled.size == 0:
+        return result
+    ids = np.concatenate([rows[index] for index in filled])
+    vectors = module.table[ids if module.mapping is None else module.mapping[ids]].astype(np.float32)
+    if module.scale is not None:
+        vectors *= module.scale[ids][:, None]
+    starts = np.cumsum(lengths[filled]) - lengths[filled]
+    result[filled] = np.add.reduceat(vectors, starts, axis=0) / lengths[filled, None]
+    return result
+
+
+def presence(module: SparseStaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> SparseMatrix:
+    """The weight of each distinct token of each text [n, V]; weights that are not positive are dropped."""
+    width = module.weight.size
+    lengths = np.fromiter((row.size for row in rows), np.int64, len(rows))
+    owners = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
+    ids = np.concatenate([*rows, np.empty(0, np.int32)]).astype(np.int64)
+    cells = np.unique(owners * width + ids)
+    columns = cells % width
+    values = module.weight[columns]
+    keep = np.isfinite(values) & (values >= MIN_WEIGHT)
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(np.bincount(cells[keep] // width, minlength=len(rows)), out=indptr[1:])
+    return SparseMatrix(indptr, columns[keep].astype(np.uint32), values[keep], (len(rows), width))
+
+
+def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logistic function, without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
+
+
+ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "Identity": lambda values: values,
+    "ReLU": lambda values: np.maximum(values, 0),
+    "SiLU": lambda values: values * sigmoid(values),
+    "Sigmoid": sigmoid,
+    "Tanh": np.tanh,
+}
+"""By class name of ``torch.nn``. A dense layer with another activation goes to torch."""
+
+
+def dense(module: Dense, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [..., in] through a linear layer, its activation and its residual connection: [..., out]."""
+    result = vectors @ module.weight.T
+    if module.bias is not None:
+        result += module.bias
+    result = ACTIVATIONS[last_name(module.activation)](result)
+    if module.use_residual:
+        result = result + (vectors if module.residual is None else vectors @ module.residual.T)
+    return np.asarray(result, np.float32)
+
+
+def layer_norm(module: LayerNorm, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [n, d] brought to mean 0 and variance 1, then scaled and shifted."""
+    centred = vectors - vectors.mean(axis=-1, keepdims=True)
+    spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + module.epsilon)
+    return np.asarray(centred / spread * module.weight + module.bias, np.float32)
+
+
+def _array(value: Any) -> NDArray[np.float32]:
+    return value.to_dense() if isinstance(value, SparseMatrix) else np.asarray(value, np.float32)
+
+
+def _run_static(module: StaticEmbedding, features: Features) -> Features:
+    return features | {"sentence_embedding": mean_of_rows(module, features["tokens"].ids)}
+
+
+def _run_sparse_static(module: SparseStaticEmbedding, features: Features) -> Features:
+    return features | {"sentence_embedding": presence(module, features["tokens"].ids)}
+
+
+def _run_bm25(module: Any, features: Features) -> Features:
+    from st_core.modules.bm25 import weigh
+
+    return features | {"sentence_embedding": weigh(module, features["tokens"].ids)}
+
+
+def _run_dense(module: Dense, features: Features) -> Features:
+    return features | {module.writes: dense(module, _array(features[module.reads]))}
+
+
+def _run_normalize(module: Normalize, features: Features) -> Features:
+    if module.reads not in features:
+        return features
+    return features | {module.writes: normalize(_array(features[module.reads]))}
+
+
+def _run_layer_norm(module: LayerNorm, features: Features) -> Features:
+    return features | {"sentence_embedding": layer_norm(module, _array(features["sentence_embedding"]))}
+
+
+def _run_dropout(_module: Module, features: Features) -> Features:
+    return features
+
+
+RUNNERS: Mapping[str, Callable[[Any, Features], Features]] = {
+    "BM25": _run_bm25,
+    "Dense": _run_dense,
+    "Dropout": _run_dropout,
+    "LayerNorm": _run_layer_norm,
+    "Normalize": _run_normalize,
+    "SparseStaticEmbedding": _run_sparse_static,
+    "StaticEmbedding": _run_static,
+}
+"""What runs a module, by the name of its dataclass."""
+
+
+def can_run(modules: Sequence[Module]) -> bool:
+    """Whether numpy is enough for a stack."""
+    return all(
+        type(module).__name__ in RUNNERS
+        and (type(module).__name__ != "Dense" or last_name(module.activation) in ACTIVATIONS)
+        for module in modules
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyRunner:
+    """A stack of static modules."""
+
+    modules: tuple[Module, ...]
+    token_budget: int = TOKEN_BUDGET
+    device: str = "cpu"
+
+    @property
+    def tokenizer(self) -> AnyTokenizer:
+        """The first module's."""
+        tokenizer: AnyTokenizer = self.modules[0].tokenizer
+        return tokenizer
+
+    @property
+    def max_length(self) -> int | None:
+        """The first module's."""
+        limit: int | None = self.modules[0].max_length
+        return limit
+
+    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
+        """The features of one batch."""
+        features: Features = {"tokens": tokens}
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
+        for module in self.modules:
+            features = RUNNERS[type(module).__name__](module, features)
+        return features
+
+    def finish(self, vectors: Any, dimension: int | None, *, normalize: bool) -> Any:
+        """Vectors [n, d] cut and brought to length one."""
+        cut = _array(vectors)[:, :dimension]
+        return _normalize(cut) if normalize else cut
+
+    def out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
+        """Numpy's memory is the machine's: a smaller batch would not help."""
+        return False
+
+
+_normalize = normalize

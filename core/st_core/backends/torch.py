@@ -1,0 +1,374 @@
+"""Runs stacks of modules with torch and transformers: pure functions on tensors, and the loading of a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from st_core.backends import numpy as numpy_backend
+from st_core.backends._transformer import LoadedTransformer, load_transformer
+from st_core.errors import ModelUnsupported
+from st_core.modules.dense import Dense
+from st_core.modules.dropout import Dropout
+from st_core.modules.layer_norm import LayerNorm
+from st_core.modules.normalize import Normalize
+from st_core.modules.pooling import Pooling
+from st_core.modules.splade_pooling import SpladePooling
+from st_core.modules.transformer import TASKS, Transformer
+from st_core.tokens import pad
+from st_core.vectors import SparseMatrix
+
+if TYPE_CHECKING:
+    from st_core.backends import Features
+    from st_core.modules import Module
+    from st_core.tokens import AnyTokenizer, Tokens
+
+__all__ = ["TorchBackend", "TorchRunner", "pick_device", "pool"]
+
+CPU_TOKENS = 1_024
+"""Measured on two cores: fastest between 512 and 2,048 for six- and twelve-layer models; see bench/."""
+
+GPU_TOKENS = 65_536
+"""Enough to fill a card; out of memory halves it."""
+
+VOCABULARY_BLOCK = 4_096
+"""Columns of vocabulary logits that exist at once."""
+
+Step = Callable[["Features"], "Features"]
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or CUDA where there is one, or the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def first_real(mask: Tensor) -> Tensor:
+    """The position of the first token that counts in each row of a mask [n, t]: [n]."""
+    return mask.to(torch.int32).argmax(dim=1)
+
+
+def without_prompt(mask: Tensor, prompt_length: int) -> Tensor:
+    """The mask [n, t] with the first ``prompt_length`` real tokens of each row taken out."""
+    positions = torch.arange(mask.shape[1], device=mask.device)[None, :]
+    return mask * (positions >= (first_real(mask) + prompt_length)[:, None])
+
+
+def pool(module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: int | None) -> Tensor:
+    """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]; sums of half-precision vectors are float32."""
+    counted = mask if module.include_prompt or not prompt_length else without_prompt(mask, prompt_length)
+    wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+    return torch.cat([_POOLS[mode](wide, counted, mask) for mode in module.modes], dim=-1).to(vectors.dtype)
+
+
+def _row(vectors: Tensor, position: Tensor) -> Tensor:
+    return vectors[torch.arange(vectors.shape[0], device=vectors.device), position]
+
+
+def _cls(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+    return _row(vectors, first_real(counted))
+
+
+def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+    return vectors.masked_fill(counted[:, :, None] == 0, float("-inf")).amax(dim=1)
+
+
+def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
+    """The sum over tokens of vectors [n, t, d] times weights [n, t]: [n, d]."""
+    return torch.einsum("nt,ntd->nd", weights.to(vectors.dtype), vectors)
+
+
+def _divisor(weights: Tensor, vectors: Tensor) -> Tensor:
+    return weights.to(vectors.dtype).sum(dim=1, keepdim=True).clamp(min=1e-9)
+
+
+def _mean(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+    return _weighted(vectors, counted) / _divisor(counted, vectors)
+
+
+def _mean_sqrt(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+    return _weighted(vectors, counted) / _divisor(counted, vectors).sqrt()
+
+
+def _weighted_mean(vectors: Tensor, counted: Tensor, mask: Tensor) -> Tensor:
+    positions = torch.arange(1, vectors.shape[1] + 1, device=vectors.device)[None, :] - first_real(mask)[:, None]
+    weights = counted * positions
+    return _weighted(vectors, weights) / _divisor(weights, vectors)
+
+
+def _last(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+    tokens = vectors.shape[1]
+    values, behind = counted.flip(1).max(dim=1)
+    position = tokens - 1 - torch.where(values == 0, tokens - 1, behind)
+    return _row(vectors, position) * _row(counted[:, :, None], position).to(vectors.dtype)
+
+
+_POOLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "cls": _cls,
+    "lasttoken": _last,
+    "max": _maximum,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted_mean,
+}
+
+
+def saturate(module: SpladePooling, logits: Tensor) -> Tensor:
+    """``log1p(relu(logits))``, with the logarithm taken twice where the module says so; rises with the logits."""
+    weights = logits.relu().log1p()
+    return weights.log1p() if module.doubled else weights
+
+
+def splade(module: SpladePooling, logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits [n, t, V] under a mask [n, t] as weights [n, V].
+
+    The maximum goes first, for the saturation rises with its argument: the result is the same and the logits are read once.
+    """
+    if module.summed:
+        return (saturate(module, logits) * mask[:, :, None].to(logits.dtype)).sum(dim=1)
+    return saturate(module, logits.masked_fill(mask[:, :, None] == 0, float("-inf")).amax(dim=1))
+
+
+def splade_from_hidden(
+    module: SpladePooling, hidden: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The same from the states before the vocabulary matrix, [n, t, d] with weight [V, d], without ever holding all logits.
+
+    For the maximum, padded states are replaced by their row's first real one, which changes no maximum, and the bias, the same for all
+    tokens, is added after it.
+    """
+    width = weight.shape[0]
+    result = hidden.new_empty((hidden.shape[0], width))
+    if not module.summed:
+        hidden = torch.where(mask[:, :, None] == 0, _row(hidden, first_real(mask))[:, None, :], hidden)
+    for start in range(0, width, VOCABULARY_BLOCK):
+        block = slice(start, start + VOCABULARY_BLOCK)
+        part = None if bias is None else bias[block]
+        if module.summed:
+            result[:, block] = splade(module, functional.linear(hidden, weight[block], part), mask)
+            continue
+        highest = functional.linear(hidden, weight[block]).amax(dim=1)
+        result[:, block] = saturate(module, highest if part is None else highest + part)
+    return result
+
+
+def activation_module(path: str, *, trusted: bool) -> nn.Module:
+    """An activation by its dotted path; raises ModelUnsupported unless it is a torch module's class or code is trusted."""
+    from importlib import import_module
+
+    where, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(where), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelUnsupported(f"there is no activation {path!r}") from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)) and not trusted:
+        raise ModelUnsupported(f"the activation {path!r} is not the class of a torch module")
+    made: nn.Module = found()
+    return made
+
+
+class TorchBackend:
+    """Prepares modules for one device and one type, each module once; what it prepares is never changed after."""
+
+    def __init__(self, device: torch.device, dtype: str | torch.dtype | None) -> None:
+        """``dtype`` None means float32 on the CPU, and the checkpoint's own type elsewhere."""
+        self.device = device
+        self.dtype = dtype
+        self._loaded: dict[int, LoadedTransformer] = {}
+        self._kept: list[Module] = []
+
+    def transformer(self, module: Transformer) -> LoadedTransformer:
+        """The loaded weights of a transformer, loaded when first asked for."""
+        key = id(module)
+        if key not in self._loaded:
+            self._loaded[key] = load_transformer(module, self.device, self.dtype)
+            self._kept.append(module)
+        return self._loaded[key]
+
+    def runner(self, modules: Sequence[Module]) -> TorchRunner:
+        """A stack ready to run."""
+        first = modules[0]
+        if not isinstance(first, Transformer):
+            return self._static_runner(modules)
+        loaded = self.transformer(first)
+        dtype = loaded.dtype
+        steps: list[Step] = []
+        rest = list(modules[1:])
+        if rest and isinstance(rest[0], SpladePooling) and loaded.decoder is not None:
+            steps.append(_fused_splade(loaded, rest.pop(0)))
+        else:
+            steps.append(_transformer_step(loaded, TASKS[first.task]))
+        steps += [self._step(module, dtype) for module in rest]
+        labels = int(getattr(loaded.model.config, "num_labels", 1))
+        return TorchRunner(
+            tuple(steps),
+            loaded.tokenizer,
+            loaded.max_length,
+            self._budget(),
+            str(self.device),
+            dtype,
+            self.device,
+            labels,
+        )
+
+    def _static_runner(self, modules: Sequence[Module]) -> TorchRunner:
+        first = modules[0]
+
+        def start(features: Features) -> Features:
+            found = numpy_backend.RUNNERS[type(first).__name__](first, features)["sentence_embedding"]
+            dense = found.to_dense() if isinstance(found, SparseMatrix) else found
+            return features | {"sentence_embedding": torch.from_numpy(dense).to(self.device)}
+
+        steps = (start, *(self._step(module, torch.float32) for module in modules[1:]))
+        return TorchRunner(
+            steps, first.tokenizer, first.max_length, self._budget(), str(self.device), torch.float32, self.device
+        )
+
+    def _budget(self) -> int:
+        return CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+
+    def _tensor(self, array: Any, dtype: torch.dtype) -> Tensor | None:
+        return None if array is None else torch.tensor(array, dtype=dtype, device=self.device)
+
+    def _step(self, module: Module, dtype: torch.dtype) -> Step:
+        match module:
+            case Pooling():
+                return _pooling_step(module)
+            case SpladePooling():
+                return _splade_step(module)
+            case Dense():
+                return self._dense_step(module, dtype)
+            case LayerNorm():
+                return self._layer_norm_step(module, dtype)
+            case Normalize():
+                return _normalize_step(module)
+            case Dropout():
+                return lambda features: features
+            case _:
+                raise ModelUnsupported(
+                    f"a {type(module).__name__} cannot follow another module; it can only come first in a stack"
+                )
+
+    def _dense_step(self, module: Dense, dtype: torch.dtype) -> Step:
+        weight, bias = self._tensor(module.weight, dtype), self._tensor(module.bias, dtype)
+        residual = self._tensor(module.residual, dtype)
+        activation = activation_module(module.activation, trusted=not module.activation.startswith("torch."))
+        activation = activation.to(self.device).eval()
+
+        def step(features: Features) -> Features:
+            vectors = features[module.reads]
+            assert weight is not None
+            result = activation(functional.linear(vectors, weight, bias))
+            if module.use_residual:
+                result = result + (vectors if residual is None else functional.linear(vectors, residual))
+            return features | {module.writes: result}
+
+        return step
+
+    def _layer_norm_step(self, module: LayerNorm, dtype: torch.dtype) -> Step:
+        weight, bias = self._tensor(module.weight, dtype), self._tensor(module.bias, dtype)
+
+        def step(features: Features) -> Features:
+            vectors = features["sentence_embedding"]
+            result = functional.layer_norm(vectors, module.weight.shape, weight, bias, module.epsilon)
+            return features | {"sentence_embedding": result}
+
+        return step
+
+
+def _transformer_step(loaded: LoadedTransformer, writes: str) -> Step:
+    return lambda features: features | {writes: loaded.forward(features)}
+
+
+def _fused_splade(loaded: LoadedTransformer, module: SpladePooling) -> Step:
+    def step(features: Features) -> Features:
+        assert loaded.decoder is not None
+        weight, bias = loaded.decoder
+        hidden = loaded.hidden(features)
+        pooled = splade_from_hidden(module, hidden, features["attention_mask"], weight, bias)
+        return features | {"sentence_embedding": pooled}
+
+    return step
+
+
+def _splade_step(module: SpladePooling) -> Step:
+    def step(features: Features) -> Features:
+        pooled = splade(module, features["token_embeddings"], features["attention_mask"])
+        return features | {"sentence_embedding": pooled}
+
+    return step
+
+
+def _pooling_step(module: Pooling) -> Step:
+    def step(features: Features) -> Features:
+        vectors = features["token_embeddings"]
+        mask = features["attention_mask"]
+        if mask.shape[-1] != vectors.shape[1]:
+            mask = mask.new_ones(vectors.shape[:2])
+        return features | {"sentence_embedding": pool(module, vectors, mask, features.get("prompt_length"))}
+
+    return step
+
+
+def _normalize_step(module: Normalize) -> Step:
+    def step(features: Features) -> Features:
+        if module.reads not in features:
+            return features
+        return features | {module.writes: functional.normalize(features[module.reads], p=2, dim=-1)}
+
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class TorchRunner:
+    """A stack of modules on one device; nothing in it changes when it runs."""
+
+    steps: tuple[Step, ...]
+    tokenizer: AnyTokenizer
+    max_length: int | None
+    token_budget: int
+    device: str
+    dtype: torch.dtype
+    _device: torch.device
+    labels: int = 1
+
+    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
+        """The features of one batch, as tensors on the device."""
+        tokenizer = self.tokenizer
+        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
+        features: Features = {
+            "tokens": tokens,
+            "input_ids": torch.from_numpy(ids).to(self._device),
+            "attention_mask": torch.from_numpy(mask).to(self._device),
+        }
+        if tokenizer.wants_types:
+            features["token_type_ids"] = self._types(tokens, features["input_ids"])
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
+        with torch.inference_mode():
+            for step in self.steps:
+                features = step(features)
+        return features
+
+    def _types(self, tokens: Tokens, ids: Tensor) -> Tensor:
+        if tokens.types is None and self.tokenizer.pad_type == 0:
+            return torch.zeros_like(ids)
+        rows = tokens.types if tokens.types is not None else [row * 0 for row in tokens.ids]
+        types, _ = pad(rows, self.tokenizer.pad_type, left=self.tokenizer.pad_left)
+        return torch.from_numpy(types).to(self._device)
+
+    def finish(self, vectors: Tensor, dimension: int | None, *, normalize: bool) -> Tensor:
+        """Vectors [n, d] cut and brought to length one."""
+        with torch.inference_mode():
+            cut = vectors[:, :dimension]
+            return functional.normalize(cut, p=2, dim=1) if normalize else cut
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Torch's own error for a full card."""
+        return isinstance(error, torch.OutOfMemoryError)

@@ -1,0 +1,227 @@
+"""Scores of pairs of texts, with the names and arguments of sentence-transformers 6.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core._engine import UNSET
+from st_core._model import Model, load_options
+from st_core.checkpoint import last_name
+from st_core.errors import ModelUnsupported
+from st_core.modules.dense import Dense
+from st_core.modules.transformer import Transformer
+
+if TYPE_CHECKING:
+    from st_core._engine import Call
+
+__all__ = ["CrossEncoder"]
+
+
+class CrossEncoder(Model):
+    """A model that reads two texts together and scores them.
+
+    ``model_name_or_path`` is a folder or a Hub name (a bare name gets ``cross-encoder/`` in front). ``activation_fn`` is any function of a
+    tensor; None takes the checkpoint's, else a sigmoid for one label and nothing for several. What is said of devices, types and threads at
+    :class:`st_core.SentenceTransformer` holds here too.
+    """
+
+    family = "CrossEncoder"
+    organisation = "cross-encoder"
+
+    def __init__(
+        self,
+        model_name_or_path: str | PathLike[str] | None = None,
+        *,
+        modules: Sequence[Any] | None = None,
+        device: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
+        num_labels: int | None = None,
+        max_length: int | None = None,
+        activation_fn: Callable[[Any], Any] | None = None,
+        dtype: Any = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Find the checkpoint, read it and make it ready to run."""
+        options = load_options(
+            trust_remote_code=trust_remote_code,
+            model_kwargs=model_kwargs,
+            processor_kwargs=_with(processor_kwargs or tokenizer_kwargs, "model_max_length", max_length),
+            tokenizer_kwargs=None,
+            config_kwargs=_with(config_kwargs, "num_labels", num_labels),
+        )
+        self._load(
+            None if model_name_or_path is None else fspath(model_name_or_path),
+            modules=modules,
+            device=device,
+            dtype=dtype,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            backend=backend,
+            options=options,
+        )
+        self.activation_fn: Callable[[Any], Any] = activation_fn or self.get_default_activation_fn()
+
+    @property
+    def num_labels(self) -> int:
+        """How many scores a pair gets."""
+        for module in reversed(self._engine.modules):
+            if isinstance(module, Dense) and module.writes == "scores":
+                return int(module.weight.shape[0])
+            if isinstance(module, Transformer):
+                return int(self._engine.runner(None).labels)  # type: ignore[attr-defined]
+        return 1
+
+    @property
+    def max_length(self) -> Any:
+        """The old name of ``max_seq_length``."""
+        return self.max_seq_length
+
+    @max_length.setter
+    def max_length(self, value: int | None) -> None:
+        self.max_seq_length = value
+
+    def get_default_activation_fn(self) -> Callable[[Any], Any]:
+        """The activation that the checkpoint names, if it is torch's; else a sigmoid for one label, nothing for several."""
+        from torch import nn
+
+        config = self.checkpoint.config
+        nested = config.get("sentence_transformers") or {}
+        path = (
+            self._settings.get("activation_fn")
+            or nested.get("activation_fn")
+            or config.get("sbert_ce_default_activation_function")
+        )
+        if path is not None and str(path).startswith("torch."):
+            from st_core.backends.torch import activation_module
+
+            return activation_module(str(path), trusted=False)
+        return nn.Sigmoid() if self.num_labels == 1 else nn.Identity()
+
+    def predict(
+        self,
+        inputs: Any = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: Callable[[Any], Any] | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        **kwargs: Any,
+    ) -> Any:
+        """The scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
+
+        ``activation_fn`` stands in for the model's own; ``apply_softmax`` comes after it, over the labels. Of a text that occurs in several
+        pairs the tokens are found once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
+        ``sentences`` is the old name of ``inputs``.
+        """
+        from st_core._model import given_inputs
+
+        pairs, single = _pairs(given_inputs(inputs, kwargs))
+        self._use_device(device, pool)
+        call = self._call(
+            kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
+        scores = self._scores(pairs, call, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
+        if convert_to_tensor:
+            found: Any = scores
+        elif convert_to_numpy:
+            found = scores.float().cpu().numpy() if len(pairs) else np.array([])
+        else:
+            found = list(scores)
+        return found[0] if single else found
+
+    def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
+        import torch
+
+        labels = self.num_labels
+        result: Any = None
+        with torch.inference_mode():
+            for positions, features in self._engine.run(pairs, call) if pairs else ():
+                if "scores" not in features:
+                    raise ModelUnsupported(f"{self.checkpoint.name}: its modules give no scores")
+                part = activation(features["scores"].float())
+                if labels == 1 and part.ndim > 1:
+                    part = part.squeeze(-1)
+                if softmax and part.ndim > 1:
+                    part = torch.nn.functional.softmax(part, dim=1)
+                if result is None:
+                    result = part.new_empty((len(pairs), *part.shape[1:]))
+                result[torch.from_numpy(positions)] = part
+        return torch.empty(0) if result is None else result
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: Callable[[Any], Any] | None = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Documents by their score with a query, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
+
+        Documents of one score stay in the order they came in. Raises ValueError for a model with several labels.
+        """
+        if self.num_labels != 1:
+            raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
+        scores = self.predict(
+            [(query, document) for document in documents],
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            activation_fn=activation_fn,
+            device=device,
+            pool=pool,
+            chunk_size=chunk_size,
+        ).tolist()
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
+        return [
+            {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if return_documents else {})
+            for index in order
+        ]
+
+
+def _with(options: Mapping[str, Any] | None, key: str, value: Any) -> dict[str, Any]:
+    return dict(options or {}) | ({} if value is None else {key: value})
+
+
+def _pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:
+    """Pairs as a list, and whether there was a single one; raises ValueError for what is no pair of texts."""
+    listed = inputs.tolist() if isinstance(inputs, np.ndarray) else list(inputs)
+    single = len(listed) == 2 and all(isinstance(each, str) for each in listed)
+    listed = [listed] if single else listed
+    for position, pair in enumerate(listed):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            kind = last_name(type(pair).__name__)
+            raise ValueError(f"input {position} is a {kind} that is no pair of texts; expected (query, document)")
+    return [(pair[0], pair[1]) for pair in listed], single

@@ -1,0 +1,79 @@
+"""A fixed weight per token that occurs, for queries without inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.checkpoint import inside, read_json
+from st_core.errors import ModelBroken
+from st_core.modules import ModuleFiles
+from st_core.tokens import TextTokenizer, finite, load_tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseStaticEmbedding:
+    """Each distinct token of a text gets its ``weight`` [V]."""
+
+    tokenizer: TextTokenizer
+    weight: NDArray[np.float32]
+
+    @property
+    def dimension(self) -> int | None:
+        """The size of the vocabulary."""
+        return int(self.weight.shape[0])
+
+    @property
+    def max_length(self) -> int | None:
+        """The tokenizer's limit."""
+        return self.tokenizer.model_max_length
+
+
+def load(files: ModuleFiles) -> SparseStaticEmbedding:
+    """Read the tokenizer, and the weights from a tensor or from a JSON mapping of tokens."""
+    path = files.tokenizer_path()
+    settings = path.parent / "tokenizer_config.json"
+    limit = read_json(settings).get("model_max_length") if settings.is_file() else None
+    limit = files.options.processor_kwargs.get("model_max_length", limit)
+    tokenizer = load_tokenizer(path, max_length=finite(limit))
+    config = files.config() if (files.folder / "config.json").is_file() else {}
+    listed = config.get("path")
+    if listed is not None and str(listed).endswith(".json"):
+        weight = _from_mapping(files, str(listed), tokenizer)
+    else:
+        weights = files.weights()
+        if set(weights) != {"weight"} or weights["weight"].ndim != 1:
+            raise ModelBroken(f"{files.folder}: expected one tensor weight of one dimension, found {sorted(weights)}")
+        weight = weights["weight"].astype(np.float32)
+    vocabulary = tokenizer.backend.get_vocab_size(with_added_tokens=True)
+    if vocabulary > weight.size:
+        raise ModelBroken(f"{files.folder}: the tokenizer knows {vocabulary} tokens, the weights only {weight.size}")
+    return SparseStaticEmbedding(tokenizer, weight)
+
+
+def _from_mapping(files: ModuleFiles, listed: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:
+    """Weights [V] from ``idf.json``, which lies in the module's folder or in the checkpoint's."""
+    candidates = [inside(root, listed, files.folder / "config.json") for root in (files.folder, files.root)]
+    path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ModelBroken(f"{path}: expected an object of tokens and weights")
+    return _weights(value, tokenizer)
+
+
+def _weights(value: dict[str, Any], tokenizer: TextTokenizer) -> NDArray[np.float32]:
+    backend = tokenizer.backend
+    weight = np.zeros(backend.get_vocab_size(with_added_tokens=True), np.float32)
+    unknown = getattr(backend.model, "unk_token", None)
+    fallback = None if unknown is None else backend.token_to_id(unknown)
+    for token, number in value.items():
+        index = backend.token_to_id(token)
+        index = fallback if index is None else index
+        if index is not None:
+            weight[index] = number
+    return weight

@@ -1,0 +1,114 @@
+"""A transformer of the transformers library: its folder, what it is for, and how its texts are read.
+
+The weights stay in their files until a backend loads them: it alone knows the type and the device they are wanted in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from st_core.checkpoint import read_json
+from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.modules import LoadOptions, ModuleFiles
+
+TASKS = {
+    "feature-extraction": "token_embeddings",
+    "fill-mask": "token_embeddings",
+    "sequence-classification": "scores",
+}
+"""What a transformer is loaded for, and the feature it writes."""
+
+_NAMES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transformer:
+    """``model_kwargs``, ``processor_kwargs`` and ``config_kwargs`` go to transformers' loaders.
+
+    ``task_lengths`` are lower limits for single tasks, ``lower_case`` puts a lowercasing step before the tokenizer's own.
+    """
+
+    folder: Path
+    task: str
+    config: Mapping[str, Any]
+    lower_case: bool = False
+    task_lengths: Mapping[str, int] = field(default_factory=dict)
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    text_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+    @property
+    def dimension(self) -> int | None:
+        """The width of the token vectors: hidden size, or the vocabulary's for fill-mask."""
+        keys = ("vocab_size",) if self.task == "fill-mask" else ("hidden_size", "dim", "d_model", "n_embd")
+        if self.task == "sequence-classification":
+            return None
+        return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), None)
+
+
+def load(files: ModuleFiles) -> Transformer:
+    """Read the module's own configuration, under the names and keys of any version."""
+    path = next((files.folder / name for name in _NAMES if (files.folder / name).is_file()), None)
+    saved = {} if path is None else read_json(path)
+    if not isinstance(saved, dict):
+        raise ModelBroken(f"{path}: expected a JSON object")
+    saved = {_OLD_KEYS.get(key, key): value for key, value in saved.items()}
+    default = "fill-mask" if files.kind.endswith("MLMTransformer") else "feature-extraction"
+    return make(files.folder, str(saved.get("transformer_task") or default), files.options, saved)
+
+
+def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any] | None = None) -> Transformer:
+    """A transformer for a task; raises ModelUnsupported for a task or an option that this engine does not do."""
+    saved = saved or {}
+    if task not in TASKS:
+        raise ModelUnsupported(
+            f"{folder}: the transformer task {task!r} is not supported; there are {', '.join(TASKS)}"
+        )
+    _refuse(folder, saved)
+    processor = {**_options(saved, "processor_kwargs"), **options.processor_kwargs}
+    if saved.get("max_seq_length") is not None:
+        processor.setdefault("model_max_length", saved["max_seq_length"])
+    lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
+    return Transformer(
+        folder,
+        task,
+        read_json(folder / "config.json"),
+        lower_case=bool(saved.get("do_lower_case", False)),
+        task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
+        model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
+        processor_kwargs=processor,
+        config_kwargs={**_options(saved, "config_kwargs"), **options.config_kwargs},
+        text_kwargs=dict((saved.get("processing_kwargs") or {}).get("text") or {}),
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Saved options, without the one that only the caller may give."""
+    return {name: value for name, value in (saved.get(key) or {}).items() if name != "trust_remote_code"}
+
+
+def _refuse(folder: Path, saved: Mapping[str, Any]) -> None:
+    if saved.get("query_expansion"):
+        raise ModelUnsupported(
+            f"{folder}: query expansion belongs to multi-vector models, which this engine does not run"
+        )
+    modalities = saved.get("modality_config")
+    if modalities is None:
+        return
+    if "message" in modalities:
+        raise ModelUnsupported(f"{folder}: the model reads its texts through a chat template, which is not supported")
+    if "text" not in modalities:
+        raise ModelUnsupported(f"{folder}: the model reads {', '.join(modalities)}, not text")
+    method = modalities["text"].get("method", "forward")
+    if method != "forward":
+        raise ModelUnsupported(f"{folder}: texts go through the model's {method!r}, which is not supported")

@@ -1,0 +1,340 @@
+"""Dense vectors of texts, with the names and arguments of sentence-transformers 6.2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from st_core._engine import UNSET, Call
+from st_core._model import Model, given_inputs, load_options, one_or_many
+from st_core.batches import restore
+from st_core.errors import missing_extra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from st_core.backends import Features
+    from st_core.quantize import Precision
+    from st_core.similarity import SimilarityFunction
+
+__all__ = ["SentenceTransformer"]
+
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""The first of these names that the prompts have is ``encode_document``'s."""
+
+
+class SentenceTransformer(Model):
+    """A model that turns texts into dense vectors.
+
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sentence-transformers/`` in front) or a built-in (``builtin:dense``).
+    A model of static modules runs on numpy; others need torch. ``device`` None takes CUDA where there is one. ``dtype`` None computes in
+    float32 on the CPU, whatever the checkpoint's type, and in the checkpoint's type elsewhere. Safe in threads.
+
+    Raises ModelNotFound, ModelUnsupported or ModelBroken, each saying what is wrong with the checkpoint.
+    """
+
+    family = "SentenceTransformer"
+    organisation = "sentence-transformers"
+    default_prompts = {"query": None, "document": None}
+
+    def __init__(
+        self,
+        model_name_or_path: str | PathLike[str] | None = None,
+        *,
+        modules: Sequence[Any] | None = None,
+        device: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | SimilarityFunction | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        truncate_dim: int | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
+        dtype: Any = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Find the checkpoint, read it and make it ready to run."""
+        self._load(
+            None if model_name_or_path is None else fspath(model_name_or_path),
+            modules=modules,
+            device=device,
+            dtype=dtype,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            backend=backend,
+            options=load_options(
+                trust_remote_code=trust_remote_code,
+                model_kwargs=model_kwargs,
+                processor_kwargs=processor_kwargs,
+                tokenizer_kwargs=tokenizer_kwargs,
+                config_kwargs=config_kwargs,
+            ),
+        )
+        self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
+        self._truncate_here: ContextVar[Any] = ContextVar("truncate_dim", default=UNSET)
+        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "cosine"
+        self.quantization_ranges: NDArray[np.float32] | None = None
+
+    def encode(
+        self,
+        inputs: Any = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        **kwargs: Any,
+    ) -> Any:
+        """The vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
+
+        ``convert_to_tensor`` gives a tensor, both conversions off a list of tensors. Batches are cut by a budget of tokens that suits the
+        machine; ``batch_size`` can only make them smaller, and None leaves it to the budget. ``output_value="token_embeddings"`` gives a list
+        of [tokens, d], None a list of all features of each input. ``truncate_dim`` cuts vectors before ``normalize_embeddings`` makes their
+        length one. ``precision`` "int8" and "uint8" need :meth:`calibrate` first. Extra arguments: ``task``, which picks a router's route,
+        and ``processing_kwargs`` with ``max_length`` and ``truncation`` for this call alone. ``sentences`` is the old name of ``inputs``.
+
+        Raises ValueError for arguments nobody takes and for inputs that are not text.
+        """
+        listed, single = one_or_many(given_inputs(inputs, kwargs))
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(f"{precision!r} is no precision; there are {', '.join(PRECISIONS)}")
+        self._use_device(device, pool)
+        call = self._call(
+            kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
+        if output_value != "sentence_embedding":
+            found = self._features(listed, call, output_value)
+            return found[0] if single else found
+        dimension = truncate_dim if truncate_dim is not None else self.truncate_dim
+        tensors = convert_to_tensor or not convert_to_numpy
+        quantized = precision not in (None, "float32")
+        vectors = self._vectors(
+            listed, call, dimension, normalize=normalize_embeddings, tensors=tensors and not quantized
+        )
+        if quantized and len(listed):
+            vectors = self._quantize(vectors, precision)
+        if tensors:
+            vectors = _as_tensors(vectors, stacked=convert_to_tensor)
+        return vectors[0] if single else vectors
+
+    def encode_query(
+        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Any:
+        """:meth:`encode` for queries: with the prompt named "query" where no other is given, and the task "query"."""
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, **{"task": "query"} | kwargs)
+
+    def encode_document(
+        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Any:
+        """:meth:`encode` for documents: with the first prompt named "document", "passage" or "corpus", and the task "document"."""
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, **{"task": "document"} | kwargs)
+
+    def encode_iter(self, inputs: Iterable[str], *, window: int = 4096, **kwargs: Any) -> Iterator[NDArray[Any]]:
+        """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time.
+
+        The other arguments are :meth:`encode`'s. Within a window texts are sorted by length, so a larger one runs a little faster.
+        """
+        waiting = iter(inputs)
+        while listed := list(islice(waiting, window)):
+            yield from self.encode(listed, **kwargs)
+
+    def _vectors(self, listed: list[Any], call: Call, dimension: int | None, *, normalize: bool, tensors: bool) -> Any:
+        if not listed:
+            return _no_tensor(self.device) if tensors else np.array([])
+        runner = self._engine.runner(call.task)
+        result: Any = None
+        for positions, features in self._engine.run(listed, call):
+            part = runner.finish(_embedding(features), dimension, normalize=normalize)
+            part = part if tensors else _as_array(part)
+            if tensors and isinstance(part, np.ndarray):
+                part = _tensor(part)
+            if result is None:
+                result = _room(part, len(listed))
+            result[positions] = part
+        return result
+
+    def _features(self, listed: list[Any], call: Call, output_value: str | None) -> list[Any]:
+        if output_value not in (None, "token_embeddings"):
+            raise ValueError(
+                f"there is no output_value {output_value!r}; there are sentence_embedding, token_embeddings and None"
+            )
+        parts = [
+            (positions, [_item(features, row, output_value) for row in range(positions.size)])
+            for positions, features in self._engine.run(listed, call)
+        ]
+        return restore(parts, len(listed))
+
+    def calibrate(self, inputs: Any, **kwargs: Any) -> NDArray[np.float32]:
+        """Fix the ranges that ``precision`` "int8" and "uint8" cut into steps: the least and greatest value of each dimension [2, d].
+
+        ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are :meth:`encode`'s. The ranges are kept with the model as
+        ``quantization_ranges``, so that vectors of different calls agree.
+        """
+        from st_core.quantize import quantization_ranges
+
+        vectors = inputs if isinstance(inputs, np.ndarray) and inputs.ndim == 2 else self.encode(inputs, **kwargs)
+        self.quantization_ranges = np.asarray(quantization_ranges(vectors), np.float32)
+        return self.quantization_ranges
+
+    def _quantize(self, vectors: Any, precision: Any) -> Any:
+        from st_core.quantize import quantize_embeddings
+
+        ranges = self.quantization_ranges
+        if precision in ("int8", "uint8"):
+            if ranges is None:
+                raise ValueError(
+                    f"precision={precision!r} needs ranges that hold for every call: call model.calibrate(typical_texts) first, "
+                    "or quantize_embeddings(vectors, precision) to take them from these vectors"
+                )
+            ranges = ranges[:, : vectors.shape[1]]
+        return quantize_embeddings(vectors, precision, ranges)
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """The width vectors are cut to where a call says nothing, None for all of it."""
+        here = self._truncate_here.get()
+        return self._truncate_dim if here is UNSET else here
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self._truncate_dim = value
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within the block, and in this thread alone, vectors are cut to another width."""
+        before = self._truncate_here.set(truncate_dim)
+        try:
+            yield
+        finally:
+            self._truncate_here.reset(before)
+
+    def get_embedding_dimension(self) -> int | None:
+        """The width of the vectors."""
+        width = self._dimension()
+        if self.truncate_dim is None:
+            return width
+        return self.truncate_dim if width is None else min(width, self.truncate_dim)
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """The old name of :meth:`get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What :meth:`similarity` computes: cosine, dot, euclidean or manhattan."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: Any) -> None:
+        from st_core.similarity import SimilarityFunction
+
+        self._similarity_fn_name = str(SimilarityFunction(value or "cosine").value)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """The similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""
+        from st_core.similarity import SimilarityFunction
+
+        return self._shown(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """The similarity of row i of both sets [n]."""
+        from st_core.similarity import SimilarityFunction
+
+        compute = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
+        return self._shown(compute(embeddings1, embeddings2))
+
+    def _shown(self, scores: Any) -> Any:
+        return _tensor(scores) if self._engine.uses_torch and isinstance(scores, np.ndarray) else scores
+
+
+def _embedding(features: Features) -> Any:
+    try:
+        return features["sentence_embedding"]
+    except KeyError as error:
+        raise ValueError("the model's modules give no sentence_embedding; a pooling module is missing") from error
+
+
+def _as_array(part: Any) -> NDArray[Any]:
+    if isinstance(part, np.ndarray):
+        return part
+    from st_core.backends._transformer import as_numpy
+
+    array: NDArray[Any] = as_numpy(part)
+    return array
+
+
+def _room(part: Any, rows: int) -> Any:
+    """An empty array or tensor of the kind of ``part`` with ``rows`` rows."""
+    if isinstance(part, np.ndarray):
+        return np.empty((rows, *part.shape[1:]), part.dtype)
+    return part.new_empty((rows, *part.shape[1:]))
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise missing_extra("torch", "a tensor") from error
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _no_tensor(device: Any) -> Any:
+    tensor = _tensor(np.empty(0, np.float32))
+    return tensor.to(device)
+
+
+def _as_tensors(vectors: Any, *, stacked: bool) -> Any:
+    tensor = _tensor(vectors) if isinstance(vectors, np.ndarray) else vectors
+    return tensor if stacked else list(tensor)
+
+
+def _item(features: Features, row: int, output_value: str | None) -> Any:
+    """One input's features, without padding."""
+    tokens = features["tokens"]
+    mask = features.get("attention_mask")
+    real = slice(None) if mask is None else mask[row].bool()
+    width = None if mask is None else mask.shape[1]
+    if output_value is not None:
+        if output_value not in features:
+            raise ValueError(f"the model has no {output_value}: its vectors are not made from vectors of tokens")
+        return features[output_value][row][real]
+    item: dict[str, Any] = {}
+    for name, value in features.items():
+        if name == "tokens":
+            continue
+        if not hasattr(value, "shape") or value.shape[:1] != (len(tokens),):
+            item[name] = value
+        elif value.ndim > 1 and value.shape[1] == width and name != "sentence_embedding":
+            item[name] = value[row][real]
+        else:
+            item[name] = value[row]
+    return item

@@ -1,0 +1,285 @@
+"""Sparse vectors of texts, with the names and arguments of sentence-transformers 6.2, as matrices that stores and scipy understand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from st_core._engine import UNSET
+from st_core._model import Model, given_inputs, load_options, one_or_many
+from st_core.vectors import SparseMatrix, SparseVector
+
+if TYPE_CHECKING:
+    from st_core._engine import Call
+    from st_core.similarity import SimilarityFunction
+
+__all__ = ["SparseEncoder"]
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class SparseEncoder(Model):
+    """A model that turns texts into sparse vectors over its vocabulary.
+
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sparse-encoder/`` in front) or a built-in (``builtin:sparse``). What is
+    said of devices, types and threads at :class:`st_core.SentenceTransformer` holds here too. Weights that are not positive are dropped: a
+    sparse vector has one normal form, see :mod:`st_core.vectors`.
+    """
+
+    family = "SparseEncoder"
+    organisation = "sparse-encoder"
+    default_prompts = {"query": None, "document": None}
+
+    def __init__(
+        self,
+        model_name_or_path: str | PathLike[str] | None = None,
+        *,
+        modules: Sequence[Any] | None = None,
+        device: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | SimilarityFunction | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        max_active_dims: int | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
+        dtype: Any = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Find the checkpoint, read it and make it ready to run."""
+        self._load(
+            None if model_name_or_path is None else fspath(model_name_or_path),
+            modules=modules,
+            device=device,
+            dtype=dtype,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            backend=backend,
+            options=load_options(
+                trust_remote_code=trust_remote_code,
+                model_kwargs=model_kwargs,
+                processor_kwargs=processor_kwargs,
+                tokenizer_kwargs=tokenizer_kwargs,
+                config_kwargs=config_kwargs,
+            ),
+        )
+        self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
+        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "dot"
+
+    def encode(
+        self,
+        inputs: Any = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = False,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: Any = None,
+        max_active_dims: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        **kwargs: Any,
+    ) -> Any:
+        """The vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
+
+        ``convert_to_tensor`` gives a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the CPU with ``save_to_cpu``.
+        ``max_active_dims`` keeps the heaviest weights of each text; of equal ones the lower index stays. Batches, prompts and the extra
+        arguments are those of :meth:`st_core.SentenceTransformer.encode`.
+        """
+        listed, single = one_or_many(given_inputs(inputs, kwargs))
+        self._use_device(device, pool)
+        call = self._call(
+            kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
+        keep = max_active_dims if max_active_dims is not None else self.max_active_dims
+        if keep is not None and keep < 1:
+            raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
+        matrix = self._matrix(listed, call, keep)
+        if not convert_to_tensor:
+            return matrix[0] if single else matrix
+        tensor = matrix.to_torch()
+        tensor = tensor if convert_to_sparse_tensor else tensor.to_dense()
+        if not save_to_cpu:
+            tensor = tensor.to(self.device)
+        return tensor[0] if single else tensor
+
+    def encode_query(
+        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Any:
+        """:meth:`encode` for queries: with the prompt named "query" where no other is given, and the task "query"."""
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, **{"task": "query"} | kwargs)
+
+    def encode_document(
+        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Any:
+        """:meth:`encode` for documents: with the first prompt named "document", "passage" or "corpus", and the task "document"."""
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, **{"task": "document"} | kwargs)
+
+    def encode_iter(self, inputs: Iterable[str], *, window: int = 4096, **kwargs: Any) -> Iterator[SparseVector]:
+        """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time."""
+        waiting = iter(inputs)
+        while listed := list(islice(waiting, window)):
+            yield from self.encode(listed, **kwargs)
+
+    def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
+        rows: list[SparseVector | None] = [None] * len(listed)
+        width = self.get_embedding_dimension()
+        for positions, features in self._engine.run(listed, call) if listed else ():
+            part = _sparse(features["sentence_embedding"], keep)
+            width = part.shape[1]
+            for position, row in zip(positions.tolist(), part.rows(), strict=True):
+                rows[position] = row
+        return SparseMatrix.from_rows([row for row in rows if row is not None], width or 0)
+
+    def get_embedding_dimension(self) -> int | None:
+        """The size of the vocabulary."""
+        return self._dimension()
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """The old name of :meth:`get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What :meth:`similarity` computes: dot, cosine, euclidean or manhattan."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: Any) -> None:
+        from st_core.similarity import SimilarityFunction
+
+        self._similarity_fn_name = str(SimilarityFunction(value or "dot").value)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """The similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""
+        from st_core.similarity import SimilarityFunction
+
+        return self._shown(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """The similarity of row i of both sets [n]."""
+        from st_core.similarity import SimilarityFunction
+
+        compute = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
+        return self._shown(compute(embeddings1, embeddings2))
+
+    def _shown(self, scores: Any) -> Any:
+        if not (self._engine.uses_torch and isinstance(scores, np.ndarray)):
+            return scores
+        import torch
+
+        return torch.from_numpy(scores)
+
+    def sparsity(self, embeddings: Any) -> dict[str, float]:
+        """How many weights there are on average, ``active_dims``, and what part of the dimensions is empty, ``sparsity_ratio``."""
+        matrix = _as_matrix(embeddings, self.get_embedding_dimension())
+        rows, width = matrix.shape
+        if rows == 0 or width == 0:
+            return {"active_dims": 0.0, "sparsity_ratio": 1.0}
+        active = matrix.indices.size / rows
+        return {"active_dims": float(active), "sparsity_ratio": float(1.0 - active / width)}
+
+    @overload
+    def intersection(self, embeddings_1: Any, embeddings_2: SparseVector) -> SparseVector: ...
+    @overload
+    def intersection(self, embeddings_1: Any, embeddings_2: SparseMatrix) -> SparseMatrix: ...
+    @overload
+    def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any: ...
+    def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any:
+        """The product of a vector with a vector or with each row of a matrix, dimension by dimension: what both share.
+
+        Of the kind of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
+        """
+        width = self.get_embedding_dimension()
+        first = _as_matrix(embeddings_1, width)
+        second = _as_matrix(embeddings_2, width)
+        if len(first) != 1 or getattr(embeddings_1, "ndim", 1) != 1:
+            raise ValueError("the first side of an intersection is one vector")
+        if first.shape[1] != second.shape[1]:
+            raise ValueError(f"vectors of {first.shape[1]} and of {second.shape[1]} dimensions do not intersect")
+        shared = SparseMatrix.from_rows([_product(first[0], row) for row in second.rows()], second.shape[1])
+        if isinstance(embeddings_2, SparseMatrix):
+            return shared
+        if isinstance(embeddings_2, SparseVector):
+            return shared[0]
+        tensor = shared.to_torch().to(embeddings_2.device)
+        return tensor if embeddings_2.ndim == 2 else tensor[0].coalesce()
+
+    def decode(self, embeddings: Any, top_k: int | None = None) -> Any:
+        """Pairs of token and weight, heaviest first: one list for a vector, a list of lists for a matrix."""
+        if top_k is not None and top_k <= 0:
+            raise ValueError(f"top_k must be a positive integer, got {top_k}")
+        matrix = _as_matrix(embeddings, self.get_embedding_dimension())
+        tokenizer = self._engine.runner(self._engine.tasks()[0]).tokenizer
+        decoded = []
+        for row in matrix.rows():
+            order = np.lexsort((row.indices, -row.values))[:top_k]
+            decoded.append(
+                [
+                    (tokenizer.token(index), weight)
+                    for index, weight in zip(row.indices[order].tolist(), row.values[order].tolist(), strict=True)
+                ]
+            )
+        single = isinstance(embeddings, SparseVector) or getattr(embeddings, "ndim", 2) == 1
+        return decoded[0] if single else decoded
+
+
+def _product(first: SparseVector, second: SparseVector) -> SparseVector:
+    shared, mine, theirs = np.intersect1d(first.indices, second.indices, assume_unique=True, return_indices=True)
+    return SparseVector.from_arrays(shared, first.values[mine] * second.values[theirs])
+
+
+def _sparse(values: Any, keep: int | None) -> SparseMatrix:
+    """A batch's output as a matrix, with the ``keep`` heaviest weights of each row."""
+    if isinstance(values, SparseMatrix):
+        matrix = values
+    elif isinstance(values, np.ndarray):
+        matrix = SparseMatrix.from_dense(values)
+    else:
+        from st_core.backends._transformer import as_numpy
+
+        matrix = SparseMatrix.from_dense(as_numpy(values.float()))
+    if keep is None:
+        return matrix
+    return SparseMatrix.from_rows([row.top(keep) for row in matrix.rows()], matrix.shape[1])
+
+
+def _as_matrix(embeddings: Any, width: int | None) -> SparseMatrix:
+    """Vectors of any kind as a matrix; raises TypeError for what holds no vectors."""
+    if isinstance(embeddings, SparseMatrix):
+        return embeddings
+    if isinstance(embeddings, SparseVector):
+        return SparseMatrix.from_rows(
+            [embeddings], width or (int(embeddings.indices[-1]) + 1 if len(embeddings) else 0)
+        )
+    if isinstance(embeddings, (list, tuple)) and all(isinstance(each, SparseVector) for each in embeddings):
+        return SparseMatrix.from_rows(embeddings, width or 0)
+    if hasattr(embeddings, "tocsr"):
+        return SparseMatrix.from_scipy(embeddings)
+    if hasattr(embeddings, "to_dense") and hasattr(embeddings, "detach"):
+        embeddings = embeddings.detach().to_dense().float().cpu().numpy()
+    if not isinstance(embeddings, np.ndarray) or embeddings.ndim not in (1, 2):
+        raise TypeError(
+            f"expected a SparseMatrix, a SparseVector, a scipy matrix or a tensor, not {type(embeddings).__name__}"
+        )
+    return SparseMatrix.from_dense(np.atleast_2d(embeddings))
