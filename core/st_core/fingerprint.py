@@ -1,0 +1,279 @@
+"""What a model is: its name, its width, and hashes that tell whether two objects are the same model.
+
+A fingerprint has components, so that a message can say what differs:
+
+``weights``        the tensors that documents go through, whatever file they came from and whatever they were called in it
+``tokenizer``      the vocabulary, and the ids of a few telling texts
+``configuration``  the modules documents go through, with what shapes their result
+``prompts``        what is put in front of queries and of documents
+``precision``      the type the vectors are computed in
+
+Only the document's side of a router counts for the first three, so that a query encoder without inference is accepted beside the document
+model it was made for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core._model import Model
+from st_core.assemble import flatten
+from st_core.errors import ModelBroken
+from st_core.modules.transformer import Transformer
+from st_core.protocols import ModelKind, ModelRef
+from st_core.vectors import SparseMatrix, SparseVector
+
+if TYPE_CHECKING:
+    from st_core.modules import Module
+    from st_core.tokens import AnyTokenizer
+
+__all__ = ["Fingerprint", "describe"]
+
+PROBE = "What is near what?"
+PROBES = (
+    "Straße naïve CAFÉ",
+    "two  spaces, don't (stop)!",
+    "日本語 русский עברית 🙂",
+    "x" * 40,
+    "3.14 e-mail@example.org",
+)
+
+# What of config.json shapes the vectors; the other keys come and go with the version that wrote the file.
+_CONFIG_KEYS = (
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+_KINDS = {
+    "CrossEncoder": ModelKind.RERANKER,
+    "SentenceTransformer": ModelKind.DENSE,
+    "SparseEncoder": ModelKind.SPARSE,
+}
+
+
+class Fingerprint(Mapping[str, str]):
+    """Component to hash, each computed when it is first asked for; safe in threads, for the same hash may at worst be computed twice."""
+
+    def __init__(self, components: Mapping[str, Callable[[], str]]) -> None:
+        """``components`` are functions that compute the hashes."""
+        self._components = dict(components)
+        self._known: dict[str, str] = {}
+
+    def __getitem__(self, key: str) -> str:
+        """The hash of a component."""
+        if key not in self._known:
+            self._known[key] = self._components[key]()
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._components)
+
+    def __len__(self) -> int:
+        """How many components there are."""
+        return len(self._components)
+
+    def __repr__(self) -> str:
+        return f"Fingerprint({', '.join(self._components)})"
+
+    def __deepcopy__(self, _memo: object) -> dict[str, str]:
+        return dict(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def describe(model: object) -> ModelRef:
+    """The reference of a model: of ours with a lazily hashed fingerprint, of others by their attributes and one probe text.
+
+    Raises TypeError for an object that neither encodes nor predicts.
+    """
+    if isinstance(model, ModelRef):
+        return model
+    return _ours(model) if isinstance(model, Model) else _foreign(model)
+
+
+def _ours(model: Model) -> ModelRef:
+    engine = model._engine  # noqa: SLF001 - one package
+    task = "document" if "document" in engine.tasks() else engine.tasks()[0]
+    stack = flatten(engine.modules, task)
+    runner = engine.runner(task)
+    kind = _KINDS[model.family]
+    limit = engine.max_length(task)
+    width = getattr(model, "num_labels", 1) if kind is ModelKind.RERANKER else _width(model)
+    precision = str(getattr(runner, "dtype", "float32")).removeprefix("torch.")
+    prompts = {name: text for name, text in model.prompts.items() if text}
+    shape = [_configuration(module) for module in stack] + [limit, width]
+    return ModelRef(
+        name=model.checkpoint.name,
+        kind=kind,
+        dimension=width,
+        revision=model.checkpoint.revision,
+        max_tokens=limit,
+        prompts=prompts,
+        precision=precision,
+        fingerprint=Fingerprint(
+            {
+                "weights": lambda: _weights(stack),
+                "tokenizer": lambda: _tokenizer(runner.tokenizer),
+                "configuration": lambda: _hash(_canonical(shape)),
+                "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),
+                "precision": lambda: _hash(precision.encode()),
+            }
+        ),
+    )
+
+
+def _width(model: Any) -> int:
+    width = model.get_embedding_dimension()
+    return int(width) if width is not None else int(model.encode_document([PROBE]).shape[1])
+
+
+def _hash(data: bytes) -> str:
+    from xxhash import xxh3_128_hexdigest
+
+    return xxh3_128_hexdigest(data)
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()
+
+
+def _configuration(module: Module) -> dict[str, Any]:
+    """What of a module's configuration shapes its result."""
+    shape: dict[str, Any] = {"kind": type(module).__name__}
+    if isinstance(module, Transformer):
+        shape |= {key: module.config.get(key) for key in _CONFIG_KEYS} | {"task": module.task}
+        return shape
+    simple = (str, int, float, bool, tuple, type(None))
+    for each in fields(module) if is_dataclass(module) else ():
+        value = getattr(module, each.name)
+        if isinstance(value, simple):
+            shape[each.name] = list(value) if isinstance(value, tuple) else value
+    return shape
+
+
+def _weights(stack: Iterable[Module]) -> str:
+    """The hash of all tensors of a stack, whatever their names: names differ between files of one model."""
+    digests: list[str] = []
+    for module in stack:
+        if isinstance(module, Transformer):
+            digests += _file_digests(module.folder)
+        elif is_dataclass(module):
+            arrays = (getattr(module, each.name) for each in fields(module))
+            digests += [_digest(array) for array in arrays if isinstance(array, np.ndarray)]
+    return _hash("".join(sorted(set(digests))).encode())
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    return _hash(f"{array.dtype.name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+
+
+def _file_digests(folder: Path) -> list[str]:
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    digests: set[str] = set()
+    for path in files:
+        stamp = path.stat()
+        digests |= _digests_of(path, stamp.st_size, stamp.st_mtime_ns)
+    return sorted(digests)
+
+
+@lru_cache(maxsize=64)
+def _digests_of(path: Path, _size: int, _changed: int) -> frozenset[str]:
+    """The hash of every tensor of a file. Counters and positions, which are integers, are not weights and do not count."""
+    read = _safetensors if path.suffix == ".safetensors" else _pickled
+    return frozenset(
+        _hash(f"{kind}{shape}".encode() + data) for kind, shape, data in read(path) if kind.startswith(("F", "BF"))
+    )
+
+
+_Tensor = tuple[str, tuple[int, ...], bytes]
+
+
+def _safetensors(path: Path) -> Iterator[_Tensor]:
+    """Type, shape and bytes of each tensor: eight bytes of length, a JSON header with offsets, then the data."""
+    data = np.memmap(path, np.uint8, mode="r")
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    try:
+        header = json.loads(data[8 : 8 + size].tobytes())
+    except ValueError as error:
+        raise ModelBroken(f"{path}: not a readable safetensors file: {error}") from error
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            yield entry["dtype"], tuple(entry["shape"]), data[8 + size + start : 8 + size + stop].tobytes()
+
+
+_NAMES = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
+
+
+def _pickled(path: Path) -> Iterator[_Tensor]:
+    import torch
+
+    for tensor in torch.load(path, map_location="cpu", weights_only=True).values():
+        kind = _NAMES.get(str(tensor.dtype), "I")
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if kind != "I" else b""
+        yield kind, tuple(tensor.shape), raw
+
+
+def _tokenizer(tokenizer: AnyTokenizer) -> str:
+    backend = getattr(tokenizer, "backend", tokenizer.shown)
+    vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    telling = [row.tolist() for row in tokenizer.tokenize(list(PROBES), None).ids]
+    return _hash(_canonical([vocabulary, telling]))
+
+
+def _foreign(model: Any) -> ModelRef:
+    prompts = {str(name): str(text) for name, text in (getattr(model, "prompts", None) or {}).items() if text}
+    limit = getattr(model, "max_seq_length", None)
+    common: dict[str, Any] = {
+        "name": _name(model),
+        "max_tokens": int(limit) if isinstance(limit, int) and limit < 10**9 else None,
+        "prompts": prompts,
+    }
+    if hasattr(model, "encode_document") and hasattr(model, "encode_query"):
+        found = model.encode_document([PROBE])
+        kind = ModelKind.SPARSE if _is_sparse(found) else ModelKind.DENSE
+        return ModelRef(kind=kind, dimension=int(found.shape[-1]), **common)
+    if hasattr(model, "predict"):
+        return ModelRef(kind=ModelKind.RERANKER, dimension=int(getattr(model, "num_labels", 1) or 1), **common)
+    raise TypeError(
+        f"{type(model).__name__} is no model: expected encode_query and encode_document, or predict, or a model of st_core"
+    )
+
+
+def _is_sparse(vectors: Any) -> bool:
+    return (
+        isinstance(vectors, (SparseMatrix, SparseVector))
+        or hasattr(vectors, "tocsr")
+        or bool(getattr(vectors, "is_sparse", False))
+    )
+
+
+def _name(model: Any) -> str:
+    """The name a foreign object goes by; its class's where it has none."""
+    inner = getattr(model, "transformers_model", None)
+    card = getattr(model, "model_card_data", None)
+    for owner, attribute in (
+        (model, "model_name_or_path"),
+        (model, "name_or_path"),
+        (card, "base_model"),
+        (inner, "name_or_path"),
+        (model, "name"),
+    ):
+        value = getattr(owner, attribute, None)
+        if isinstance(value, str) and value:
+            return value
+    return f"{type(model).__module__}.{type(model).__qualname__}"
