@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACT",
     "Address",
+    "Adopt",
     "Candidates",
     "Capabilities",
     "Default",
@@ -536,6 +537,19 @@ class Connect(Protocol):
         ...
 
 
+class Adopt(Protocol):
+    """Opens a collection that somebody else made, as it is: its fields are read from the store, its payloads and ids left as they are."""
+
+    def __call__(
+        self, address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None
+    ) -> Store:
+        """A store whose schema has every vector field that this contract can name; ``create`` makes nothing and ``drop`` is refused.
+
+        ``filterable`` says of what kind payload keys are, beside those that the store has an index for. Raises ``NotFound``.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """How a store is found and opened; importing one must not import its client.
@@ -550,3 +564,4 @@ class Plugin:
     connect: Connect
     collections: Callable[[Address, object | None], list[str]]
     contract: int = CONTRACT
+    adopt: Adopt | None = None

@@ -5,6 +5,7 @@ For people with their own collection and client: :func:`sparse_vector`, :func:`h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from st_connectors.store import (
     Address,
     Capabilities,
+    FilterKind,
     FusionMethod,
     Metric,
     Plugin,
@@ -93,6 +95,16 @@ def _connect(address: Address, collection: str, schema: Schema | None, client: o
         return QdrantStore(engine, schema)
 
 
+def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
+    from st_connectors.qdrant.layout import Plain
+    from st_connectors.qdrant.store import QdrantStore, opening, read_foreign
+
+    engine = _engine(address, collection, client)
+    with opening(engine):
+        schema = read_foreign(engine, collection, filterable)
+        return QdrantStore(engine, schema, Plain(schema.filterable))
+
+
 def _collections(address: Address, client: object | None) -> list[str]:
     if "edge" in address.variants:
         return list(_module("edge").collections(address.path))
@@ -112,6 +124,7 @@ PLUGIN = Plugin(
     capabilities=CAPABILITIES,
     connect=_connect,
     collections=_collections,
+    adopt=_adopt,
 )
 
 

@@ -121,11 +121,15 @@ class ClientEngine:
 
     def metadata(self) -> Mapping[str, Any] | None:
         """The collection's metadata, or None where there is no collection."""
-        config = self.config()
+        config = self._config()
         return None if config is None else (config.metadata or {})
 
-    def config(self) -> Any:
-        """Qdrant's own description of the collection, or None where there is none."""
+    def description(self) -> Body | None:
+        """Qdrant's description of the vectors, or None where there is no collection."""
+        config = self._config()
+        return None if config is None else dict(config.params.model_dump(mode="json", exclude_none=True))
+
+    def _config(self) -> Any:
         try:
             with self._opened.lock:
                 return self._client.get_collection(self._collection).config

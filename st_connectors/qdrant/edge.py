@@ -47,6 +47,20 @@ class _Shard:
     shard: Any
     holders: int
     gone: bool = False
+    written: bool = False
+    """Whether there are writes since the last flush, which takes tens of milliseconds even where there is nothing to do."""
+
+    def flush(self) -> None:
+        """Bring writes to disk."""
+        if self.written:
+            self.written = False  # first, so that a write during the flush counts as one after it
+            self.shard.flush()
+
+    def update(self, operation: Any) -> None:
+        """Write."""
+        self.written = True
+        self.shard.update(operation)
+        self.written = True
 
 
 _SHARDS: dict[Path, _Shard] = {}
@@ -76,13 +90,16 @@ class EdgeEngine:
         except FileNotFoundError:
             return {} if (self._folder / FOREIGN).exists() else None
 
-    def config(self) -> Body:
-        """Qdrant's own description of a shard that somebody else made."""
-        return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
+    def description(self) -> Body | None:
+        """What qdrant-edge wrote about the vectors of a shard that somebody else made."""
+        try:
+            return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
+        except FileNotFoundError:
+            return None
 
     def indexed(self) -> dict[str, str]:
         """Payload indexes: JSON path to kind."""
-        schema = self._shard("adopt").info().payload_schema
+        schema = self._shard("adopt").shard.info().payload_schema
         return {key: str(info.data_type).rpartition(".")[2].lower() for key, info in schema.items()}
 
     def open(self) -> None:
@@ -130,11 +147,11 @@ class EdgeEngine:
 
     def retrieve(self, ids: Sequence[PointId], body: Body) -> list[Any]:
         """Points by id."""
-        return list(self._shard("get").retrieve(list(ids), body["with_payload"], body["with_vector"]))
+        return list(self._shard("get").shard.retrieve(list(ids), body["with_payload"], body["with_vector"]))
 
     def query(self, bodies: Sequence[Body]) -> list[list[Any]]:
         """Answers to queries, in order."""
-        shard = self._shard("search")
+        shard = self._shard("search").shard
         if not bodies:
             return []
         return list(shard.query_batch(edge.QueryBatchRequest([_query(body) for body in bodies])))
@@ -148,30 +165,31 @@ class EdgeEngine:
             with_payload=body["with_payload"],
             with_vector=body["with_vector"],
         )
-        found, following = self._shard("scan").scroll(request)
+        found, following = self._shard("scan").shard.scroll(request)
         return list(found), following
 
     def count(self, body: Body | None) -> int:
         """Points that pass a filter."""
-        return int(self._shard("count").count(edge.CountRequest(exact=True, filter=_filter(body))))
+        return int(self._shard("count").shard.count(edge.CountRequest(exact=True, filter=_filter(body))))
 
     def refresh(self) -> None:
         """Bring writes to disk; clear away deleted points and build indexes where it is time."""
-        shard = self._shard("refresh")
-        shard.flush()
-        shard.optimize()
+        held = self._shard("refresh")
+        if held.written:
+            held.shard.optimize()
+            held.flush()
 
     def close(self) -> None:
         """Let go of the shard; the last store of the process closes it."""
         with _LOCK:
             self._release()
 
-    def _shard(self, operation: str) -> Any:
+    def _shard(self, operation: str) -> _Shard:
         held = self._held
         if held is None or held.gone:
             with _LOCK:
                 held = self._acquire(operation)
-        return held.shard
+        return held
 
     def _acquire(self, operation: str) -> _Shard:
         held = _SHARDS.get(self._folder)
@@ -196,7 +214,7 @@ class EdgeEngine:
         if held.holders == 0:
             held.gone = True
             del _SHARDS[self._folder]
-            held.shard.flush()
+            held.flush()
             held.shard.close()
 
 

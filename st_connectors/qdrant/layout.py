@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from st_connectors.filters import parse_date
 from st_connectors.store import FilterKind, Schema
 
-__all__ = ["Hidden", "Layout", "Plain", "PointId", "instant"]
+__all__ = ["INDEXES", "Hidden", "Layout", "Plain", "PointId", "instant"]
 
 PointId: TypeAlias = int | str
 
@@ -85,7 +85,7 @@ class Hidden:
         """Payload indexes: JSON path to Qdrant's name of the index."""
         if not self.schema.filterable:
             return {}
-        kinds = {**_INDEX, FilterKind.BOOL: "keyword"}
+        kinds = {**INDEXES, FilterKind.BOOL: "keyword"}
         return {PRESENT: "keyword"} | {self.key(name): kinds[kind] for name, kind in self.schema.filterable.items()}
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
@@ -136,7 +136,7 @@ class Plain:
 
     def indexes(self) -> dict[str, str]:
         """Payload indexes: JSON path to Qdrant's name of the index."""
-        return {field: _INDEX[kind] for field, kind in self.filterable.items()}
+        return {field: INDEXES[kind] for field, kind in self.filterable.items()}
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
         """The value in the type of its kind, or nothing, so that nothing can equal it."""
@@ -175,10 +175,11 @@ _TYPED: Mapping[FilterKind, Callable[[object], list[Any]]] = {
     FilterKind.DATE: instant,
 }
 
-_INDEX: Mapping[FilterKind, str] = {
+INDEXES: Mapping[FilterKind, str] = {
     FilterKind.KEYWORD: "keyword",
     FilterKind.INT: "integer",
     FilterKind.FLOAT: "float",
     FilterKind.BOOL: "bool",
     FilterKind.DATE: "datetime",
 }
+"""Qdrant's name of the payload index for each kind."""

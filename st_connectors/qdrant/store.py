@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError
+from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.qdrant import wire
 from st_connectors.qdrant.layout import Hidden, Layout, PointId
 from st_connectors.store import (
     Capabilities,
+    FilterKind,
     Hit,
     Parts,
     Record,
@@ -23,7 +24,7 @@ from st_connectors.store import (
     schema_difference,
 )
 
-__all__ = ["Engine", "QdrantStore", "not_found", "opening", "read_schema"]
+__all__ = ["Engine", "QdrantStore", "not_found", "opening", "read_foreign", "read_schema"]
 
 Body = dict[str, Any]
 
@@ -41,6 +42,14 @@ class Engine(Protocol):
 
     def metadata(self) -> Mapping[str, Any] | None:
         """The collection's metadata, or None where there is no collection."""
+        ...
+
+    def description(self) -> Body | None:
+        """Qdrant's description of the vectors, or None where there is no collection."""
+        ...
+
+    def indexed(self) -> dict[str, str]:
+        """Payload indexes: JSON path to kind."""
         ...
 
     def open(self) -> None:
@@ -103,6 +112,15 @@ def read_schema(engine: Engine, collection: str, operation: str) -> Schema | Non
     return Schema.from_json(metadata[wire.METADATA])
 
 
+def read_foreign(engine: Engine, collection: str, asked: Mapping[str, FilterKind]) -> Schema:
+    """The schema of a collection that somebody else made; ``NotFound`` where there is none."""
+    with border(engine, "adopt"):
+        description = engine.description()
+        if description is None:
+            raise not_found(engine, collection, "adopt")
+        return wire.adopted_schema(collection, description, engine.indexed(), asked)
+
+
 @contextmanager
 def border(engine: Engine, operation: str) -> Iterator[None]:
     """Turn the driver's errors into ours, once."""
@@ -132,6 +150,7 @@ class QdrantStore:
         self._engine = engine
         self._schema = schema
         self._layout = Hidden(schema) if layout is None else layout
+        self._ours = layout is None
         precision = engine.capabilities.fields
         self._capabilities = replace(
             engine.capabilities, fields={name: precision[kind_of(field).value] for name, field in schema.fields.items()}
@@ -150,6 +169,8 @@ class QdrantStore:
 
     def create(self) -> None:
         """Make the collection with its payload indexes, or find it with the same schema."""
+        if not self._ours:
+            return
         stored = read_schema(self._engine, self._schema.collection, "create")
         if stored is None:
             with self._border("create"):
@@ -161,7 +182,10 @@ class QdrantStore:
             raise SchemaMismatch(difference, store=self._engine.name, operation="create")
 
     def drop(self) -> None:
-        """Remove the collection."""
+        """Remove the collection, if it is ours."""
+        if not self._ours:
+            told = "the collection was adopted, not made here: remove it with the tool that made it"
+            raise Unsupported(told, store=self._engine.name, operation="drop")
         with self._border("drop"):
             self._engine.drop()
 

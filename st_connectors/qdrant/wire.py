@@ -11,13 +11,14 @@ import numpy as np
 
 from st_connectors import bm25
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from st_connectors.qdrant.layout import Layout, Plain, instant
+from st_connectors.qdrant.layout import INDEXES, Layout, Plain, instant
 from st_connectors.store import (
     Candidates,
     Default,
     DenseField,
     Effort,
     Exact,
+    Field,
     FilterKind,
     Fuse,
     Hit,
@@ -39,6 +40,7 @@ from st_core.vectors import SparseVector
 
 __all__ = [
     "Answer",
+    "adopted_schema",
     "collection_body",
     "filter_to_qdrant",
     "hits",
@@ -94,6 +96,25 @@ def collection_body(schema: Schema) -> Body:
     return {"vectors": vectors, "sparse_vectors": sparse, "metadata": {METADATA: schema.to_json()}}
 
 
+def adopted_schema(
+    collection: str, description: Body, indexed: Mapping[str, str], asked: Mapping[str, FilterKind]
+) -> Schema:
+    """The schema of a collection that somebody else made, from Qdrant's description of it: what is no single vector is left out."""
+    given = description.get("vectors") or {}
+    # One nameless vector is described without its name.
+    vectors = {"": given} if "size" in given else given
+    metrics = {name: metric for metric, name in DISTANCES.items()}
+    fields: dict[str, Field] = {
+        name: DenseField(params["size"], metrics[params["distance"]])
+        for name, params in vectors.items()
+        if params["distance"] in metrics and not params.get("multivector_config")
+    }
+    fields |= {name: SparseField() for name in description.get("sparse_vectors") or {}}
+    kinds = {name: kind for kind, name in INDEXES.items()}
+    known = {key: kinds[kind] for key, kind in indexed.items() if kind in kinds}
+    return Schema(collection, fields, {**known, **asked})
+
+
 def _quantized(quantization: Quantization) -> Body:
     match quantization:
         case Quantization.NONE:
@@ -124,7 +145,7 @@ def point(schema: Schema, layout: Layout, given: Record) -> Body:
                 vectors[name] = sparse_body(weights)
     return {
         "id": layout.point_id(given.id),
-        "vector": vectors,
+        "vector": vectors[""] if list(vectors) == [""] else vectors,
         "payload": layout.to_payload(given.id, given.payload),
     }
 
