@@ -1,0 +1,59 @@
+"""The suite is tested by stores with one bug each: every one must fail the test that is named for it."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from st_connectors.errors import StoreError
+from st_connectors.testing import Lab, Make, StoreConformance, opener
+from st_connectors.testing.base import names_of_tests
+from st_connectors.testing.broken import BROKEN
+
+
+def run(make: Make, name: str) -> None:
+    """Run one test of the suite on the stores of ``make``; raises what the test raises."""
+    if name not in names_of_tests(StoreConformance):
+        raise LookupError(name)
+    base, _, parameter = name.rstrip("]").partition("[")
+    function: Callable[..., None] = getattr(StoreConformance(), base)
+    arguments: dict[str, object] = {}
+    for mark in getattr(function, "pytestmark", []):
+        (arguments[mark.args[0]],) = (value for value in mark.args[1] if str(value) == parameter)
+    lab = Lab(make)
+    try:
+        if "lab" in inspect.signature(function).parameters:
+            arguments["lab"] = lab
+        function(**arguments)
+    finally:
+        lab.close()
+
+
+def memory() -> Make:
+    return opener(f"memory:{uuid.uuid4().hex}")
+
+
+def test_there_are_many_broken_stores():
+    """At least twenty bugs, each caught by a test that the suite has."""
+    assert len(BROKEN) >= 20
+    assert {broken.caught_by for broken in BROKEN.values()} <= names_of_tests(StoreConformance)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({broken.caught_by for broken in BROKEN.values()} - {"test_undeclared_metrics_are_refused[euclidean]"}),
+)
+def test_the_good_store_passes(name):
+    """The test that catches a bug passes on the store without it."""
+    run(memory(), name)
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_the_bug_is_caught(name):
+    """A store with the bug fails the test named for it, by an assertion or an error, not by a skip."""
+    broken = BROKEN[name]
+    with pytest.raises((AssertionError, pytest.fail.Exception, StoreError)):
+        run(broken.breaks(memory()), broken.caught_by)
