@@ -353,7 +353,7 @@ def _remembered(schema: Schema, given: Mapping[str, LazyModel], *, trust: bool) 
             check_same(ref, given[name].ref(), field=name, collection=schema.collection, trust=trust)
             models[name] = given[name]
         else:
-            models[name] = by_reference(ref, name, schema.collection)
+            models[name] = by_reference(ref, name, schema.collection, trust=trust)
     return models
 
 

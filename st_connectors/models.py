@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import Spans
 from st_core.errors import ModelNotFound
+from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
 from st_core.splitter import Offsets, offsets_of, split
 
 __all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "spans_of"]
-
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +33,18 @@ class Split:
 class LazyModel:
     """A model by name, loaded when first used, or an object that is already one; safe in threads."""
 
-    def __init__(self, kind: ModelKind, given: object, revision: str | None = None) -> None:
-        """Take a name (``builtin:…``, a folder, a Hub name) or an object."""
+    def __init__(
+        self,
+        kind: ModelKind,
+        given: object,
+        revision: str | None = None,
+        *,
+        check: Callable[[ModelRef], None] | None = None,
+    ) -> None:
+        """Take a name (``builtin:…``, a folder, a Hub name) or an object; ``check`` sees the reference of what was loaded by name."""
         self.kind = kind
         self._revision = revision
+        self._check = check
         self._name = given if isinstance(given, str) else None
         self._model = None if isinstance(given, str) else given
         self._ref: ModelRef | None = None
@@ -49,7 +54,10 @@ class LazyModel:
         """The model itself."""
         with self._lock:
             if self._model is None and self._name is not None:
-                self._model = _load(self._name, self.kind, self._revision)
+                loaded = _load(self._name, self.kind, self._revision)
+                if self._check is not None:
+                    self._check(describe(loaded))
+                self._model = loaded
             return self._model
 
     def ref(self) -> ModelRef:
@@ -57,8 +65,6 @@ class LazyModel:
         model = self.load()
         with self._lock:
             if self._ref is None:
-                from st_core.fingerprint import describe
-
                 self._ref = describe(model)
             return self._ref
 
@@ -79,20 +85,26 @@ def _load(name: str, kind: ModelKind, revision: str | None) -> object:
             return CrossEncoder(name, revision=revision)
 
 
-def by_reference(ref: ModelRef, field: str, collection: str) -> LazyModel:
-    """The model a collection remembers; raises ModelNotFound where it was an object that no name leads to."""
-    if not (ref.name.startswith("builtin:") or Path(ref.name).is_dir() or _HUB_NAME.match(ref.name)):
+def by_reference(ref: ModelRef, field: str, collection: str, *, trust: bool) -> LazyModel:
+    """The model a collection remembers, checked when it is loaded; raises ModelNotFound where it was an object that no name leads to."""
+    # What we describe has a fingerprint; a foreign object that has none may still carry the name of a Hub repository.
+    if not (ref.fingerprint or "/" in ref.name):
         raise ModelNotFound(
             f"the {field} vectors of {collection!r} were made by an object ({ref.name}), which cannot be loaded by name: "
             f"hand it in again, Index.open(…, {field}=encoder)"
         )
-    return LazyModel(ref.kind, ref.name, ref.revision)
+    # Reading a vocabulary takes longer than a search, and the precision is this machine's choice.
+    parts = ref.fingerprint.keys() - {"tokenizer", "precision"}
+    check = partial(check_same, ref, field=field, collection=collection, trust=trust, parts=parts)
+    return LazyModel(ref.kind, ref.name, ref.revision, check=check)
 
 
-def check_same(stored: ModelRef, given: ModelRef, *, field: str, collection: str, trust: bool) -> None:
+def check_same(
+    stored: ModelRef, given: ModelRef, *, field: str, collection: str, trust: bool, parts: Collection[str] | None = None
+) -> None:
     """Raise SchemaMismatch, saying what differs, unless both are one model; warn where that cannot be known.
 
-    ``trust`` allows another fingerprint, never another dimension.
+    ``trust`` allows another fingerprint, never another dimension. ``parts`` are the components to compare; None means all.
     """
     says = f"the {field} vectors of {collection!r} were made by {stored.name!r}"
     if stored.kind is not given.kind or stored.dimension != given.dimension:
@@ -105,13 +117,17 @@ def check_same(stored: ModelRef, given: ModelRef, *, field: str, collection: str
         return
     shared = stored.fingerprint.keys() & given.fingerprint.keys()
     if not shared:
-        warnings.warn(f"{says}; nothing tells whether {given.name!r} is the same model", stacklevel=3)
+        if parts is None:
+            warnings.warn(f"{says}; nothing tells whether {given.name!r} is the same model", stacklevel=4)
         return
-    differing = sorted(part for part in shared if stored.fingerprint[part] != given.fingerprint[part])
+    differing = sorted(
+        part for part in shared & set(parts or shared) if stored.fingerprint[part] != given.fingerprint[part]
+    )
     if differing:
+        what = "which has changed since: it" if stored.name == given.name else f"and {given.name!r}"
         message = (
-            f"{says}; {given.name!r} differs in {', '.join(differing)}: open it without naming a model, or pass "
-            "trust_model=True if the vectors are alike"
+            f"{says}, {what} differs in {', '.join(differing)}: use the model as it was, ingest anew, or pass "
+            "trust_model (--trust-model) if the vectors are alike"
         )
         raise SchemaMismatch(message, store="index", operation="open")
 

@@ -57,10 +57,10 @@ def _from_document(document: Document, text_key: str) -> Document:
 
 def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
     if value.get("id") is None:
-        raise DocumentError("a document needs an 'id'")
+        raise DocumentError("'id' is missing")
     identifier = _checked_id(value["id"])
     if value.get(text_key) is None:
-        raise DocumentError(f"a document needs a {text_key!r}", identifier)
+        raise DocumentError(f"{text_key!r} is missing", identifier)
     text = _checked_text(value[text_key], identifier, text_key)
     payload = {key: item for key, item in value.items() if key != "id"}
     return Document(identifier, text, _checked_payload(payload, identifier))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -22,6 +23,8 @@ Read = Iterator["Document | DocumentError"]
 """What ingest takes: documents, and errors that it reports as refused records."""
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 class Format(StrEnum):
@@ -121,7 +124,7 @@ def _no_constant(name: str) -> object:
 
 
 def _csv(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
-    # Bytes that are no UTF-8 become lone surrogates here, which _document then refuses line by line.
+    # Bytes that are no UTF-8 become lone surrogates here, so that only their row is refused.
     lines = (raw.decode("utf-8-sig" if n == 0 else "utf-8", "surrogateescape") for n, raw in enumerate(stream))
     table = csv.DictReader(lines, strict=True)
     missing = [column for column in (reading.id_field, *reading.text_fields) if column not in (table.fieldnames or ())]
@@ -136,13 +139,15 @@ def _csv(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
         except StopIteration:
             return
         except csv.Error as error:
-            yield DocumentError(f"{name} line {table.line_num}: not CSV: {error}")
+            yield DocumentError(f"{name} line {table.line_num + 1}: not CSV: {error}")
             continue
         place = f"{name} line {table.line_num}"
         if None in row:
             yield DocumentError(f"{place}: more cells than columns")
         elif None in row.values():
             yield DocumentError(f"{place}: fewer cells than columns")
+        elif any(_UNDECODED.search(cell) for cell in row.values()):
+            yield DocumentError(f"{place}: not UTF-8")
         else:
             yield _csv_document(row, reading, place)
 

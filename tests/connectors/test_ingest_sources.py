@@ -1,0 +1,221 @@
+"""Reading files: good records come as documents, bad ones as refusals with their place."""
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from st_connectors.ingest import Document, DocumentError
+from st_connectors.ingest.sources import Format, Reading, format_of, read_path, read_stream
+from st_connectors.store import FilterKind
+
+
+def shown(items) -> list[object]:
+    """Documents as (id, payload), refusals as their text."""
+    return [str(item) if isinstance(item, DocumentError) else (item.id, item.payload) for item in items]
+
+
+def read(content: str | bytes, form: Format, **options) -> list[object]:
+    raw = content.encode() if isinstance(content, str) else content
+    return shown(read_stream(io.BytesIO(raw), form, Reading(**options), "in"))
+
+
+def test_jsonl_lines_are_documents():
+    """Each line is a record, blank lines and a byte order mark are skipped, and the last line needs no end."""
+    assert read('\ufeff{"id": "a", "text": "red", "n": [1, 1.0, null]}\n\n{"id": 2, "text": "ü"}', Format.JSONL) == [
+        ("a", {"n": [1, 1.0, None], "text": "red"}),
+        ("2", {"text": "ü"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"id": "a", "text": ', "in line 2: not JSON: Expecting value"),
+        (b'{"id": "a", "text": NaN}', "in line 2: not JSON: NaN is no JSON value"),
+        (b'{"id": "a", "text": "\xff"}', "in line 2: not UTF-8"),
+        (b"[1]", "in line 2: a record is a JSON object, not list"),
+        (b'{"text": "x"}', "in line 2: 'id' is missing"),
+        (b'{"id": "x"}', "in line 2: 'text' is missing"),
+        (b'{"id": "x", "text": 5}', "in line 2: 'text' is a string, not int"),
+        (b"[" * 100_000, "in line 2: nested too deeply"),
+    ],
+)
+def test_a_bad_jsonl_line_is_named_and_the_others_are_read(line, reason):
+    """A refusal says which line, and why; the neighbours are read."""
+    good = b'{"id": "g", "text": "t"}'
+
+    before, bad, after = read(good + b"\n" + line + b"\n" + good + b"\n", Format.JSONL)
+
+    assert before == after == ("g", {"text": "t"})
+    assert isinstance(bad, str)
+    assert bad.startswith(reason)
+
+
+def test_fields_are_chosen_by_name():
+    """One text field is renamed, and reasons speak of the columns as the source calls them."""
+    rows = '{"key": 7, "body": "red", "year": 3}\n{"key": 8}\n{"body": "x"}\n'
+
+    assert read(rows, Format.JSONL, id_field="key", text_fields=("body",)) == [
+        ("7", {"year": 3, "text": "red"}),
+        "in line 2: 'body' is missing",
+        "in line 3: 'key' is missing",
+    ]
+
+
+def test_several_text_fields_are_joined_and_kept():
+    """Title and body become one text, empty ones left out, and stay in the payload."""
+    rows = '{"id": "1", "title": "T", "body": "B"}\n{"id": "2", "title": null, "body": "B"}\n{"id": "3", "title": ""}\n'
+
+    assert read(rows, Format.JSONL, text_fields=("title", "body")) == [
+        ("1", {"title": "T", "body": "B", "text": "T\nB"}),
+        ("2", {"title": None, "body": "B", "text": "B"}),
+        "in line 3: 'text' is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "reason"),
+    [
+        ('{"id": "1", "key": "2", "text": "t"}', {"id_field": "key"}, "'id' would be overwritten"),
+        ('{"id": "1", "text": "t", "body": "b"}', {"text_fields": ("body",)}, "'text' would be overwritten"),
+    ],
+)
+def test_choosing_fields_never_overwrites_a_column(row, options, reason):
+    """A column that would be lost is refused."""
+    [refusal] = read(row, Format.JSONL, **options)
+
+    assert isinstance(refusal, str)
+    assert "would be overwritten" in refusal
+
+
+def test_csv_rows_are_documents_with_typed_filterable_cells():
+    """Cells are strings, except those of filterable columns, which are read by their kind; an empty one is absent."""
+    table = '\ufeffid,text,year,score,done,tag,note\r\n1,red,1990,2.5,true,x,5\r\n2,"a\nb",,,,y,\r\n'
+    kinds = {"year": FilterKind.INT, "score": FilterKind.FLOAT, "done": FilterKind.BOOL, "tag": FilterKind.KEYWORD}
+
+    assert read(table, Format.CSV, filterable=kinds) == [
+        ("1", {"text": "red", "year": 1990, "score": 2.5, "done": True, "tag": "x", "note": "5"}),
+        ("2", {"text": "a\nb", "tag": "y", "note": ""}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1,red,abc", "in line 2: 'year' is no int: 'abc'"),
+        ("1,red", "in line 2: fewer cells than columns"),
+        ("1,red,3,4", "in line 2: more cells than columns"),
+        (",red,3", "in line 2: 'id' is missing"),
+        ("1,,3", "in line 2: 'text' is missing"),
+        ('1,"red"x,3', "in line 2: not CSV"),
+        (b"1,\xff,3", "in line 2: not UTF-8"),
+    ],
+)
+def test_a_bad_csv_row_is_named_and_the_others_are_read(line, reason):
+    """A refusal says which line, and why; the neighbour is read."""
+    raw = line if isinstance(line, bytes) else line.encode()
+
+    bad, good = read(b"id,text,year\n" + raw + b"\n9,t,1\n", Format.CSV, filterable={"year": FilterKind.INT})
+
+    assert isinstance(bad, str)
+    assert bad.startswith(reason)
+    assert good == ("9", {"text": "t", "year": 1})
+
+
+def test_a_csv_without_the_columns_says_which_it_has():
+    """A wrong header stops the reading at once."""
+    with pytest.raises(ValueError, match="in: no column 'text'; the columns are id, body"):
+        read("id,body\n1,x\n", Format.CSV)
+
+
+def test_parquet_rows_are_documents(tmp_path: Path):
+    """Nulls are absent, moments become ISO 8601, decimals numbers, and a row without text is refused by its number."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {
+            "id": 1,
+            "text": "red",
+            "when": date(2020, 1, 31),
+            "at": datetime.fromisoformat("2020-01-31T08:00"),
+            "price": Decimal("1.50"),
+            "tags": ["a", "b"],
+        },
+        {"id": 2, "text": None, "when": None, "at": None, "price": None, "tags": None},
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+
+    assert shown(read_path(tmp_path / "t.parquet", Format.PARQUET, Reading())) == [
+        ("1", {"when": "2020-01-31", "at": "2020-01-31T08:00:00", "price": 1.5, "tags": ["a", "b"], "text": "red"}),
+        f"{tmp_path / 't.parquet'} row 2: 'text' is missing",
+    ]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The missing extra is an ImportError with the command."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "t.parquet").touch()
+
+    with pytest.raises(ImportError, match=r"pip install 'st-connectors\[parquet\]'"):
+        list(read_path(tmp_path / "t.parquet", Format.PARQUET, Reading()))
+
+
+def test_a_folder_gives_its_text_files_by_their_paths(tmp_path: Path):
+    """Text and Markdown files at any depth, in order, by their paths; others are left alone, and one that is no UTF-8 is refused."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.md").write_text("# Title\n", encoding="utf-8")
+    (tmp_path / "sub" / "a.txt").write_text("text", encoding="utf-8-sig")
+    (tmp_path / "c.txt").write_bytes(b"ab\xff")
+    (tmp_path / "d.py").write_text("code", encoding="utf-8")
+
+    found = list(read_path(tmp_path, Format.TEXT, Reading()))
+
+    assert [item for item in found if isinstance(item, Document)] == [
+        Document("b.md", "# Title\n"),
+        Document("sub/a.txt", "text"),
+    ]
+    [refusal] = [item for item in found if isinstance(item, DocumentError)]
+    assert (refusal.id, str(refusal)) == ("c.txt", f"{tmp_path / 'c.txt'}: not UTF-8, at byte 2")
+
+
+def test_a_folder_without_text_says_what_it_looked_for(tmp_path: Path):
+    """An empty folder is a mistake, not an empty ingest."""
+    with pytest.raises(ValueError, match=r"no file ends in \.markdown, \.md"):
+        list(read_path(tmp_path, Format.TEXT, Reading()))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("a.NDJSON", "jsonl"),
+        ("a.csv", "csv"),
+        ("a.parquet", "parquet"),
+        ("a.md", "text"),
+        ("a.TXT", "text"),
+    ],
+)
+def test_the_name_tells_the_format(name, form):
+    """By the ending, whatever its case."""
+    assert format_of(Path(name)) == form
+
+
+def test_a_name_that_tells_no_format_says_which_there_are():
+    """An unknown ending asks for --format's values."""
+    with pytest.raises(
+        ValueError, match=r"a\.xyz: the ending '\.xyz' tells no format: pass one of jsonl, csv, parquet, text"
+    ):
+        format_of(Path("a.xyz"))
+
+
+@pytest.mark.parametrize("form", [Format.PARQUET, Format.TEXT])
+def test_what_cannot_stream_is_said(form):
+    """Standard input is read once, forwards."""
+    with pytest.raises(ValueError, match="cannot be read from a stream"):
+        read(b"", form)
