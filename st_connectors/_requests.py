@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TypeGuard, assert_never
 
 from st_connectors._records import INT64, dense_vector, encoded, names, sparse_vector
 from st_connectors.errors import Unsupported
@@ -231,7 +231,6 @@ class Limits:
         """A value as its field's kind: 2020.0 as 2020 on int fields, 1 as 1.0 on float fields, dates in UTC."""
         kind = self._kind(name)
         wrong = f"field {name!r} holds {kind.value}: {value!r} cannot be compared with it"
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         match kind:
             case FilterKind.KEYWORD if isinstance(value, str):
                 encoded(value, f"the value for {name!r}")
@@ -240,9 +239,9 @@ class Limits:
                 return value
             case FilterKind.DATE if isinstance(value, str):
                 return parse_date(value).isoformat().replace("+00:00", "Z")
-            case FilterKind.INT if number and value == _rounded(value, math.floor):
+            case FilterKind.INT if _is_number(value) and (isinstance(value, int) or float(value).is_integer()):
                 return _int64(int(value), name)
-            case FilterKind.FLOAT if isinstance(value, int | float) and number:
+            case FilterKind.FLOAT if _is_number(value):
                 return _finite(value, name)
             case _:
                 raise ValueError(wrong if value is not None else f"{wrong}; ask for null with Not(Exists({name!r}))")
@@ -263,6 +262,10 @@ class Limits:
         return Range(where.field, **{name: self._value(where.field, bound) for name, bound in given.items()})
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _rounded(value: object, to: Callable[[float], int]) -> object:
     """A finite float as a whole number; anything else as it is."""
     return to(value) if isinstance(value, float) and math.isfinite(value) else value
@@ -280,7 +283,7 @@ def _finite(value: float, name: str) -> float:
     except OverflowError:
         wide = math.inf
     if not math.isfinite(wide):
-        raise ValueError(f"field {name!r} holds finite numbers: {value!r} cannot be compared with it")
+        raise ValueError(f"field {name!r} holds finite numbers: {wide} cannot be compared with it")
     return wide
 
 

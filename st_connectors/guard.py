@@ -21,7 +21,7 @@ def guarded(store: Store, *, name: str = "store") -> Store:
     - The last of equal ids in a batch wins, among those that are not refused.
     - Vectors are made float32; those of cosine fields are brought to unit length, in queries as in records. Zero and empty vectors count as
       none.
-    - Batches are split by ``max_batch`` and ``max_bytes``, bytes being estimated as 12 a dense number, 24 a sparse weight, and the payload's JSON.
+    - Batches are split by ``max_batch`` and ``max_bytes``, bytes being reckoned as 24 a dense number, 36 a sparse weight, and the payload's JSON.
       Where a later part fails after an earlier one went in, its records and all after it are returned as rejected with that error.
     """
     return _Guarded(store, name)

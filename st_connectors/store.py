@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -521,8 +522,11 @@ class Address:
         return "+".join((self.name, *self.variants))
 
     def __str__(self) -> str:
-        where = f"//{self.host}{f':{self.port}' if self.port else ''}{self.path}" if self.host else self.path
-        options = "&".join(f"{key}={value}" for key, value in self.options.items())
+        where = self.path
+        if self.host:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            where = f"//{host}{f':{self.port}' if self.port else ''}{self.path}"
+        options = urlencode(self.options)
         return f"{self.scheme}:{where}{'?' if options else ''}{options}"
 
 

@@ -113,7 +113,8 @@ def parse_where(text: str) -> Filter:
         if not isinstance(error.orig_exc, _Fault):
             raise
         fault = error.orig_exc
-    raise ValueError(f"filter, column {fault.column}: {fault}; in: {text}") from None
+    line = re.sub(r"[\r\n\t]", " ", text)
+    raise ValueError(f"filter, column {fault.column}: {fault}; in: {line}") from None
 
 
 @cache
