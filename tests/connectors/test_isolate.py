@@ -1,0 +1,104 @@
+"""One poisoned record does not cost its batch, nor many calls."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from st_connectors.errors import Permanent, Refused, Unavailable
+from st_connectors.isolate import isolating
+from st_connectors.memory import MemoryStore
+from st_connectors.store import Capabilities, Record, Schema, SparseField
+
+SCHEMA = Schema("c", {"s": SparseField()})
+
+
+class AllOrNothing(MemoryStore):
+    """Refuses a whole batch for one id in ``poisoned``, and is down from call number ``down_at`` on."""
+
+    def __init__(self, poisoned=(), down_at=math.inf, partial=False):
+        super().__init__(f"isolate-{id(self)}", SCHEMA)
+        self.drop()
+        self.create()
+        self.poisoned, self.down_at, self.calls = set(poisoned), down_at, 0
+        self._capabilities = Capabilities(sparse=True, partial_failure=partial)
+
+    def upsert(self, records):
+        self.calls += 1
+        if self.calls >= self.down_at:
+            raise Unavailable("down", store="fake", operation="upsert")
+        bad = [record.id for record in records if record.id in self.poisoned]
+        if bad:
+            raise Refused(f"no {bad[0]}", store="fake", operation="upsert")
+        return super().upsert(records)
+
+
+def records(count):
+    return [Record(f"r{at}") for at in range(count)]
+
+
+@given(st.integers(1, 40).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))
+def test_exactly_the_poisoned_records_are_rejected(case):
+    """With their positions in the batch, in order, and everything else is stored."""
+    count, bad = case
+    store = AllOrNothing({f"r{at}" for at in bad})
+
+    rejected = isolating(store).upsert(records(count))
+
+    assert [(item.position, item.id) for item in rejected] == [(at, f"r{at}") for at in sorted(bad)]
+    assert all(isinstance(item.error, Refused) and item.id in str(item.error) for item in rejected)
+    assert {record.id for record in store.scan()} == {f"r{at}" for at in range(count) if at not in bad}
+
+
+def test_one_poisoned_record_costs_two_calls_a_halving():
+    """2 * log2(n) calls beside the first."""
+    store = AllOrNothing({"r700"})
+    isolating(store).upsert(records(1024))
+    assert store.calls == 1 + 2 * 10
+
+
+def test_a_clean_batch_is_one_call():
+    """Nothing is cut while nothing is refused."""
+    store = AllOrNothing()
+    assert isolating(store).upsert(records(100)) == []
+    assert store.calls == 1
+
+
+def test_a_store_that_answers_record_by_record_is_left_alone():
+    """There is nothing to isolate."""
+    store = AllOrNothing(partial=True)
+    assert isolating(store) is store
+
+
+def test_other_errors_of_the_whole_batch_are_raised():
+    """Halving helps only against a refusal."""
+    store = AllOrNothing(down_at=1)
+    with pytest.raises(Unavailable):
+        isolating(store).upsert(records(8))
+    assert store.calls == 1
+
+
+def test_an_outage_while_halving_rejects_what_is_not_yet_in():
+    """Each record is either stored or rejected, with the error that says whether to try again."""
+    store = AllOrNothing({"r1"}, down_at=6)
+
+    rejected = isolating(store).upsert(records(8))
+
+    assert {record.id for record in store.scan()} == {"r0"}
+    assert [(item.position, type(item.error)) for item in rejected] == [
+        (1, Refused),
+        *((at, Unavailable) for at in range(2, 8)),
+    ]
+    assert store.calls == 6
+
+
+def test_permanent_errors_that_are_no_refusal_are_not_bisected():
+    """A missing collection refuses every half as well."""
+    store = AllOrNothing()
+    store.drop()
+    with pytest.raises(Permanent):
+        isolating(store).upsert(records(4))
+    assert store.calls == 1
