@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from st_core._engine import UNSET, Call, Engine, read_processing
-from st_core.assemble import assemble, keeps_settings
+from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.pooling import Pooling
 from st_core.modules.router import stack_dimension
+from st_core.modules.static_embedding import StaticEmbedding
 
 if TYPE_CHECKING:
     from st_core.modules import Module
@@ -152,10 +153,14 @@ class Model:
     @property
     def max_seq_length(self) -> Any:
         """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit."""
-        lengths = [self._engine.max_length(task) for task in self._engine.tasks()]
-        if all(length is None for length in lengths):
-            return float("inf") if not self._engine.uses_torch else NO_LIMIT
-        return max(length for length in lengths if length is not None)
+        return max(self._length(task) for task in self._engine.tasks())
+
+    def _length(self, task: str | None) -> int | float:
+        length = self._engine.max_length(task)
+        if length is not None:
+            return length
+        first = flatten(self._engine.modules, task)[0]
+        return float("inf") if isinstance(first, StaticEmbedding) else NO_LIMIT
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:

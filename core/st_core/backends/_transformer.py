@@ -97,7 +97,9 @@ def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.d
         return given
     found = getattr(torch, str(given).removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"there is no type {given!r}; expected float32, float16, bfloat16 or auto")
+        raise ValueError(  # noqa: TRY004 - a wrong name, not a wrong type
+            f"there is no type {given!r}; expected float32, float16, bfloat16 or auto"
+        )
     return found
 
 
@@ -172,6 +174,18 @@ def _drop_pooler(module: Transformer, model: Any) -> None:
         model.pooler = None
 
 
+class _PassOn(nn.Module):
+    """Stands in for a vocabulary matrix; some heads ask it for its bias."""
+
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The states as they are."""
+        return states
+
+
 def _split_decoder(model: Any) -> tuple[Tensor, Tensor | None] | None:
     """Make a masked language model stop before its vocabulary matrix, and give that matrix; None where the head is of another form.
 
@@ -183,7 +197,7 @@ def _split_decoder(model: Any) -> tuple[Tensor, Tensor | None] | None:
     probe = torch.tensor([[1, 2, 3, 4]], device=model.device)
     with torch.inference_mode():
         wanted = model(input_ids=probe)[0]
-        model.set_output_embeddings(nn.Identity())
+        model.set_output_embeddings(_PassOn(decoder.bias))
         states = model(input_ids=probe)[0]
         same = states.shape[-1] == decoder.weight.shape[1] and bool(
             torch.allclose(functional.linear(states, decoder.weight, decoder.bias), wanted, atol=1e-4, rtol=1e-3)
@@ -243,7 +257,7 @@ def _own_copy(backend: Any, *, lower_case: bool) -> Any:
     if lower_case and "Lowercase" not in repr(copy.normalizer):
         steps = [normalizers.Lowercase()]
         if isinstance(copy.normalizer, normalizers.Sequence):
-            steps += list(copy.normalizer)
+            steps += [copy.normalizer[index] for index in range(len(copy.normalizer))]
         elif copy.normalizer is not None:
             steps.append(copy.normalizer)
         copy.normalizer = normalizers.Sequence(steps)

@@ -39,19 +39,28 @@ def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def mean_of_rows(module: StaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-    """The mean vector of each text's tokens [n, d]; zeros for a text without tokens."""
-    lengths = np.fromiter((row.size for row in rows), np.int64, len(rows))
+    """The mean vector of each text's tokens [n, d]; zeros for a text without tokens.
+
+    Vectors are added one after another in float32, as torch does: summing in pairs would be more exact, and differ in the fifth digit for
+    ten thousand tokens. Text by text is also faster than all at once: the gathered vectors stay in the cache.
+    """
     result = np.zeros((len(rows), module.table.shape[1]), np.float32)
-    filled = np.flatnonzero(lengths)
-    if filled.size == 0:
-        return result
-    ids = np.concatenate([rows[index] for index in filled])
-    vectors = module.table[ids if module.mapping is None else module.mapping[ids]].astype(np.float32)
-    if module.scale is not None:
-        vectors *= module.scale[ids][:, None]
-    starts = np.cumsum(lengths[filled]) - lengths[filled]
-    result[filled] = np.add.reduceat(vectors, starts, axis=0) / lengths[filled, None]
+    for target, row in zip(result, rows, strict=True):
+        for start in range(0, row.size, TOKEN_BUDGET):
+            target += _sum_of_vectors(module, row[start : start + TOKEN_BUDGET])
+        if row.size:
+            target /= row.size
     return result
+
+
+def _sum_of_vectors(module: StaticEmbedding, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The sum of the vectors of tokens [t]: [d]."""
+    picked = module.table[ids if module.mapping is None else module.mapping[ids]]
+    vectors = picked.astype(np.float32, copy=False)
+    if module.scale is not None:
+        vectors = vectors * module.scale[ids][:, None]
+    total: NDArray[np.float32] = np.add.reduce(vectors, axis=0)
+    return total
 
 
 def presence(module: SparseStaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> SparseMatrix:

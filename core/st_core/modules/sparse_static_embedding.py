@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.checkpoint import inside, read_json
+from st_core.checkpoint import read_json
 from st_core.errors import ModelBroken
 from st_core.modules import ModuleFiles
 from st_core.tokens import TextTokenizer, finite, load_tokenizer
@@ -57,9 +58,12 @@ def load(files: ModuleFiles) -> SparseStaticEmbedding:
 
 
 def _from_mapping(files: ModuleFiles, listed: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:
-    """Weights [V] from ``idf.json``, which lies in the module's folder or in the checkpoint's."""
-    candidates = [inside(root, listed, files.folder / "config.json") for root in (files.folder, files.root)]
-    path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    """Weights [V] from the JSON file of that name in the module's folder or the checkpoint's.
+
+    Saved paths are often those of the machine that saved them; nothing outside the checkpoint is read.
+    """
+    name = PurePosixPath(listed.replace("\\", "/")).name
+    path = files.folder / name if (files.folder / name).is_file() else files.root / name
     value = read_json(path)
     if not isinstance(value, dict):
         raise ModelBroken(f"{path}: expected an object of tokens and weights")
