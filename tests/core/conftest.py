@@ -1,0 +1,611 @@
+"""Tiny random checkpoints of every kind, made by sentence-transformers itself, and the same ones in the layouts of its older versions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TEXTS = [
+    "How do I copy a directory tree?",
+    "The quick brown fox jumps over the lazy dog.",
+    "",
+    "   ",
+    "\n\t ",
+    "a",
+    "Parse a DATE string; the format is %Y-%m-%d (ISO 8601).",
+    "🙂🙃 flags 🇩🇪 and families 👩‍👩‍👧‍👦",
+    "检索增强生成的句子向量",
+    "日本語のテキスト、カタカナとひらがな。",
+    "שלום עולם, מה שלומך?",
+    "مرحبا بالعالم",
+    "control \x00\x01\x07 characters \u200b\ufeff and \x7f too",
+    "Crème brûlée — naïve café; e\u0301 combining",
+    "same text twice",
+    "same text twice",
+    " ".join(["word", "tree", "copy", "unknownwordish", "42"] * 2000),
+    "one line\nand another\r\n\r\nand a paragraph",
+    "[CLS] special [SEP] tokens </s> inside <mask> [MASK]",
+]
+PROMPTS = {"query": "query: ", "document": "passage: ", "clustering": "Group these: "}
+TRAINED_ON = ("argparse", "shutil", "textwrap", "os", "re", "random", "json", "string", "pathlib", "inspect")
+LENGTH = 64
+HIDDEN = 32
+Builder = Callable[["Checkpoints", Path], None]
+
+
+@cache
+def documentation() -> tuple[str, ...]:
+    """Docstrings of the standard library: text that every machine has."""
+    members = (member for name in TRAINED_ON for member in vars(__import__(name)).values() if callable(member))
+    return tuple(dict.fromkeys(text for text in map(getdoc, members) if text))
+
+
+def train(model: Any, trainer: Any, special: list[str], **steps: Any) -> dict[str, Any]:
+    """A vocabulary learnt from the documentation, as the ``model`` part of a tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer(model)
+    for name, step in steps.items():
+        setattr(tokenizer, name, step)
+    tokenizer.train_from_iterator(documentation(), trainer(special_tokens=special, vocab_size=700, show_progress=False))
+    return dict(json.loads(tokenizer.to_str())["model"])
+
+
+def word_pieces(special: list[str], *, lowercase: bool = True) -> dict[str, int]:
+    """A WordPiece vocabulary."""
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+    steps = {
+        "normalizer": normalizers.BertNormalizer(lowercase=lowercase),
+        "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
+    }
+    return dict(train(models.WordPiece(unk_token="[UNK]"), trainers.WordPieceTrainer, special, **steps)["vocab"])
+
+
+def make_tokenizer(kind: str) -> Any:
+    """A transformers tokenizer of a model family with a small vocabulary."""
+    import transformers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    fairseq = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    match kind:
+        case "bert" | "distilbert":
+            return transformers.BertTokenizer(vocab=word_pieces(bert), model_max_length=LENGTH)
+        case "cased":
+            vocabulary = word_pieces(bert, lowercase=False)
+            return transformers.BertTokenizer(vocab=vocabulary, do_lower_case=False, model_max_length=LENGTH)
+        case "mpnet":
+            special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+            return transformers.MPNetTokenizer(vocab=word_pieces(special), model_max_length=LENGTH)
+        case "roberta":
+            model = train(
+                models.BPE(),
+                trainers.BpeTrainer,
+                fairseq,
+                pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=False),
+            )
+            merges = [tuple(merge) for merge in model["merges"]]
+            return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges, model_max_length=LENGTH)
+        case "xlm-roberta":
+            model = train(models.Unigram(), unigram_trainer, fairseq, pre_tokenizer=pre_tokenizers.Metaspace())
+            vocabulary = [tuple(entry) for entry in model["vocab"]]
+            return transformers.XLMRobertaTokenizer(vocab=vocabulary, model_max_length=LENGTH)
+    raise ValueError(kind)
+
+
+def unigram_trainer(**options: Any) -> Any:
+    """A Unigram trainer that knows its unknown token."""
+    from tokenizers.trainers import UnigramTrainer
+
+    return UnigramTrainer(unk_token="<unk>", **options)
+
+
+def shake(model: Any) -> Any:
+    """Random weights large enough that no layer, bias or position could be left out unnoticed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    return model.eval()
+
+
+def make_transformer(kind: str, head: str, folder: Path, **config: Any) -> Path:
+    """A Hugging Face folder: a tiny random model of a family with a head ("Model", "ForMaskedLM", …) and its tokenizer."""
+    import transformers
+
+    tokenizer = make_tokenizer(kind)
+    common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    large = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    small = {"n_layers": 2, "n_heads": 4, "dim": HIDDEN, "hidden_dim": 48}
+    family, sizes = {
+        "bert": ("Bert", {"hidden_size": HIDDEN, "max_position_embeddings": LENGTH} | large),
+        "cased": ("Bert", {"hidden_size": HIDDEN, "max_position_embeddings": LENGTH} | large),
+        "distilbert": ("DistilBert", {"max_position_embeddings": LENGTH} | small),
+        "mpnet": ("MPNet", {"hidden_size": HIDDEN, "max_position_embeddings": LENGTH + 2} | large),
+        "roberta": ("Roberta", {"hidden_size": HIDDEN, "max_position_embeddings": LENGTH + 2} | large),
+        "xlm-roberta": ("XLMRoberta", {"hidden_size": HIDDEN, "max_position_embeddings": LENGTH + 2} | large),
+    }[kind]
+    settings = getattr(transformers, f"{family}Config")(**common | sizes | config)
+    model = shake(getattr(transformers, f"{family}{head}")(settings))
+    if head == "ForMaskedLM":
+        model.get_output_embeddings().bias.data -= 1.5  # else nearly every term of the vocabulary has a weight
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class Checkpoints:
+    """Folders by name, each made when it is first asked for, and the models loaded from them, each loaded once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.loaded: dict[tuple[Any, ...], Any] = {}
+
+    def folder(self, name: str) -> Path:
+        """The checkpoint ``name``, or with the suffix ``-old`` the same in the oldest layout."""
+        folder = self.root / name
+        if not folder.exists():
+            if name.endswith("-old"):
+                make_old(self.folder(name.removesuffix("-old")), folder)
+            else:
+                BUILDERS[name](self, folder)
+        return folder
+
+    def transformer(self, kind: str, head: str = "Model", **config: Any) -> Path:
+        """A plain Hugging Face folder of a family."""
+        folder = self.root / "-".join(["hf", kind, head, *(f"{key}-{value}" for key, value in config.items())])
+        return folder if folder.exists() else make_transformer(kind, head, folder, **config)
+
+    def module(self, kind: str, head: str = "Model", **options: Any) -> Any:
+        """sentence-transformers' Transformer module of such a folder."""
+        from sentence_transformers.base.modules import Transformer
+
+        return Transformer(str(self.transformer(kind, head)), **options)
+
+    def pair(self, kind: str, name: str, **options: Any) -> tuple[Any, Any]:
+        """The oracle's model and this engine's from one checkpoint."""
+        import sentence_transformers
+
+        import st_core
+
+        return self.load(sentence_transformers, kind, name, **options), self.load(st_core, kind, name, **options)
+
+    def load(self, engine: Any, kind: str, name: str, **options: Any) -> Any:
+        """A model of class ``kind`` from the checkpoint ``name``, on the processor."""
+        key = (engine.__name__, kind, name, json.dumps(options, sort_keys=True, default=str))
+        if key not in self.loaded:
+            self.loaded[key] = getattr(engine, kind)(str(self.folder(name)), device="cpu", **options)
+        return self.loaded[key]
+
+
+def dense(build: Callable[[Checkpoints], list[Any]], **options: Any) -> Builder:
+    """A builder that saves modules as a SentenceTransformer."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(modules=build(checkpoints), device="cpu", **{"prompts": PROMPTS} | options)
+        for module in list(model)[1:]:
+            shake(module)
+        model.save(str(folder), create_model_card=False)
+
+    return save
+
+
+def sparse(build: Callable[[Checkpoints], list[Any]], **options: Any) -> Builder:
+    """A builder that saves modules as a SparseEncoder."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        from sentence_transformers import SparseEncoder
+
+        model = SparseEncoder(modules=build(checkpoints), device="cpu", **{"prompts": PROMPTS} | options)
+        model.save(str(folder), create_model_card=False)
+
+    return save
+
+
+def reranker(kind: str, labels: int, **options: Any) -> Builder:
+    """A builder that saves a cross-encoder with modules.json."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        from sentence_transformers import CrossEncoder
+
+        plain = checkpoints.transformer(kind, "ForSequenceClassification", num_labels=labels)
+        CrossEncoder(str(plain), device="cpu", **options).save(str(folder), create_model_card=False)
+
+    return save
+
+
+def plain(kind: str, head: str, keys: dict[str, Any] | None = None, **config: Any) -> Builder:
+    """A builder that copies a Hugging Face folder, with more keys in its config.json."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        shutil.copytree(checkpoints.transformer(kind, head, **config), folder)
+        edit(folder / "config.json", lambda value: value | (keys or {}))
+
+    return save
+
+
+def parts() -> Any:
+    """sentence-transformers' module classes, by name."""
+    from types import SimpleNamespace
+
+    import sentence_transformers.base.modules as base
+    import sentence_transformers.sentence_transformer.modules as dense_modules
+    import sentence_transformers.sparse_encoder.modules as sparse_modules
+
+    return SimpleNamespace(**vars(base) | vars(sparse_modules) | vars(dense_modules))
+
+
+def pooled(kind: str, modes: Any, **options: Any) -> Callable[[Checkpoints], list[Any]]:
+    """A transformer and a pooling."""
+    return lambda made: [made.module(kind), parts().Pooling(HIDDEN, modes, **options)]
+
+
+def followed(first: Callable[[Checkpoints], list[Any]], *names: Any) -> Callable[[Checkpoints], list[Any]]:
+    """More modules after some; each is a function of the classes."""
+    return lambda made: [*first(made), *(name(parts()) for name in names)]
+
+
+def static_module(seed: int, dimension: int) -> Any:
+    """A StaticEmbedding over the byte-pair tokenizer."""
+    backend = make_tokenizer("roberta").backend_tokenizer
+    weights = np.random.default_rng(seed).normal(size=(backend.get_vocab_size(), dimension)).astype(np.float32)
+    return parts().StaticEmbedding(backend, embedding_weights=weights)
+
+
+def term_weights(size: int) -> Any:
+    """Positive weights of a vocabulary."""
+    import torch
+
+    return torch.from_numpy(np.random.default_rng(5).gamma(2.0, size=size).astype(np.float32))
+
+
+def sparse_static(kind: str) -> Any:
+    """A SparseStaticEmbedding with its own tokenizer."""
+    tokenizer = make_tokenizer(kind)
+    return parts().SparseStaticEmbedding(tokenizer, weight=term_weights(len(tokenizer)))
+
+
+def lowercased(made: Checkpoints) -> list[Any]:
+    """A cased model that is told to lower its texts and to read 16 tokens of them."""
+    return [made.module("cased", do_lower_case=True, max_seq_length=16), parts().Pooling(HIDDEN, "mean")]
+
+
+def on_tokens(made: Checkpoints) -> list[Any]:
+    """A Dense between transformer and pooling."""
+    narrow = parts().Dense(HIDDEN, 12, module_input_name="token_embeddings", module_output_name="token_embeddings")
+    return [made.module("bert"), narrow, parts().Pooling(12, "mean")]
+
+
+def two_encoders(made: Checkpoints) -> list[Any]:
+    """Queries by a static model, documents by a transformer, both normalised."""
+    names = parts()
+    query = [static_module(3, 20), names.Dense(20, HIDDEN)]
+    document = [made.module("bert"), names.Pooling(HIDDEN, "mean")]
+    shake(query[1])
+    return [names.Router.for_query_document(query, document), names.Normalize()]
+
+
+def shared_encoder(made: Checkpoints) -> list[Any]:
+    """One transformer for both routes, with a Dense for each; no route without a task."""
+    names = parts()
+    shared = [made.module("distilbert"), names.Pooling(HIDDEN, "cls")]
+    ends = [shake(names.Dense(HIDDEN, 16)), shake(names.Dense(HIDDEN, 16))]
+    routes = {"query": [*shared, ends[0]], "document": [*shared, ends[1]]}
+    return [names.Router(routes, allow_empty_key=False)]
+
+
+def late_routes(made: Checkpoints) -> list[Any]:
+    """A transformer, then a Dense for each task: what was called Asym."""
+    names = parts()
+    routes = {name: [shake(names.Dense(HIDDEN, 16))] for name in ("query", "document")}
+    routes["document"][0].linear.weight.data *= -1
+    return [made.module("bert"), names.Pooling(HIDDEN, "mean"), names.Router(routes, default_route="document")]
+
+
+def splade(kind: str, strategy: str, activation: str) -> Callable[[Checkpoints], list[Any]]:
+    """A masked language model and SpladePooling."""
+    return lambda made: [
+        made.module(kind, "ForMaskedLM", transformer_task="fill-mask"),
+        parts().SpladePooling(strategy, activation),
+    ]
+
+
+def inference_free(made: Checkpoints) -> list[Any]:
+    """Queries by a table of weights, documents by SPLADE."""
+    document = splade("bert", "max", "log1p_relu")(made)
+    return [parts().Router.for_query_document([sparse_static("bert")], document)]
+
+
+def save_model2vec(weights: Callable[[int], dict[str, Any]]) -> Builder:
+    """A model2vec folder: a tokenizer and tensors of its own names."""
+
+    def save(_: Checkpoints, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        folder.mkdir()
+        backend = make_tokenizer("bert").backend_tokenizer
+        backend.save(str(folder / "tokenizer.json"))
+        save_file(weights(backend.get_vocab_size()), folder / "model.safetensors")
+        write(folder / "config.json", {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True})
+        entries = [("0", ".", "models.StaticEmbedding"), ("1", "1_Normalize", "models.Normalize")]
+        listing = [
+            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.{kind}"}
+            for name, path, kind in entries
+        ]
+        write(folder / "modules.json", listing)
+
+    return save
+
+
+def table(size: int) -> dict[str, Any]:
+    """One row for each token."""
+    return {"embeddings": np.random.default_rng(1).normal(size=(size, 24)).astype(np.float32)}
+
+
+def folded_table(size: int) -> dict[str, Any]:
+    """Fewer int8 rows than tokens, which row is whose, and a weight for each token."""
+    random = np.random.default_rng(2)
+    return {
+        "embeddings": random.integers(-127, 128, size=(50, 24), dtype=np.int8),
+        "mapping": random.integers(0, 50, size=size),
+        "weights": random.gamma(2.0, size=size),
+    }
+
+
+def save_idf(_: Checkpoints, folder: Path) -> None:
+    """The weights of "sparse-static" as a JSON table beside the module's configuration."""
+    from sentence_transformers import SparseEncoder
+
+    module = sparse_static("bert")
+    SparseEncoder(modules=[module], device="cpu").save(str(folder), create_model_card=False)
+    inner = next(path for path in (folder / "0_SparseStaticEmbedding", folder) if (path / "config.json").exists())
+    (inner / "model.safetensors").unlink()
+    edit(inner / "config.json", lambda value: value | {"path": "idf.json"})
+    tokens = module.tokenizer.convert_ids_to_tokens(range(len(module.weight)))
+    write(inner / "idf.json", dict(zip(tokens, module.weight.tolist(), strict=True)))
+
+
+BUILDERS: dict[str, Builder] = {
+    "bert-mean": dense(followed(pooled("bert", "mean"), lambda names: names.Normalize())),
+    "distilbert-cls": dense(
+        followed(pooled("distilbert", "cls"), lambda names: names.Dense(HIDDEN, 24)), similarity_fn_name="dot"
+    ),
+    "roberta-six": dense(
+        pooled("roberta", ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"))
+    ),
+    "mpnet-max": dense(
+        followed(
+            pooled("mpnet", "max"),
+            lambda names: names.LayerNorm(HIDDEN),
+            lambda names: names.Dropout(0.3),
+            lambda names: names.Normalize(),
+        ),
+        default_prompt_name="clustering",
+        truncate_dim=10,
+    ),
+    "xlm-roberta-weighted": dense(pooled("xlm-roberta", "weightedmean"), similarity_fn_name="euclidean"),
+    "bert-two-modes": dense(pooled("bert", ("lasttoken", "mean_sqrt_len_tokens")), similarity_fn_name="manhattan"),
+    "bert-residual": dense(
+        followed(
+            pooled("bert", "mean"),
+            lambda names: names.Dense(HIDDEN, HIDDEN, activation_function=activation("GELU"), use_residual=True),
+            lambda names: names.Dense(HIDDEN, 16, False, activation_function=activation("ReLU"), use_residual=True),
+            lambda names: names.Dense(16, 12, activation_function=activation("Sigmoid")),
+            lambda names: names.Dense(12, 9, activation_function=None),
+        )
+    ),
+    "cased-lower": dense(lowercased),
+    "bert-token-dense": dense(on_tokens),
+    "bert-no-prompt": dense(pooled("bert", ("cls", "mean", "weightedmean"), include_prompt=False)),
+    "static": dense(lambda _: [static_module(0, 24), parts().Normalize()]),
+    "model2vec": save_model2vec(table),
+    "model2vec-int8": save_model2vec(folded_table),
+    "router": dense(two_encoders),
+    "router-shared": dense(shared_encoder),
+    "late-routes": dense(late_routes),
+    "plain-bert": plain("bert", "Model"),
+    "plain-masked": plain("roberta", "ForMaskedLM"),
+    "splade-max": sparse(splade("bert", "max", "relu")),
+    "splade-sum": sparse(splade("distilbert", "sum", "log1p_relu"), max_active_dims=20),
+    "splade-roberta": sparse(splade("roberta", "max", "log1p_relu")),
+    "splade-mpnet": sparse(splade("mpnet", "sum", "relu"), similarity_fn_name="cosine"),
+    "sparse-static": sparse(lambda _: [sparse_static("bert")]),
+    "sparse-router": sparse(inference_free),
+    "idf": save_idf,
+    "rerank-bert": reranker("bert", 1, prompts={"query": "search: "}),
+    "rerank-roberta": reranker("roberta", 3),
+    "rerank-tanh": reranker("xlm-roberta", 1, max_length=24),
+    "rerank-plain": plain("bert", "ForSequenceClassification", num_labels=1),
+    "rerank-plain-three": plain("mpnet", "ForSequenceClassification", num_labels=3),
+    "rerank-identity": plain(
+        "distilbert",
+        "ForSequenceClassification",
+        {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+        num_labels=1,
+    ),
+    "rerank-nested": plain(
+        "roberta",
+        "ForSequenceClassification",
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh", "version": "4.0.0"}},
+        num_labels=1,
+    ),
+}
+
+
+def activation(name: str) -> Any:
+    """A torch activation module."""
+    import torch
+
+    return getattr(torch.nn, name)()
+
+
+OLD_POOLING = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+OLD_TYPES = {
+    "MLMTransformer": "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer",
+    "SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+    "SparseStaticEmbedding": "sentence_transformers.sparse_encoder.models.SparseStaticEmbedding.SparseStaticEmbedding",
+    "Router": "sentence_transformers.models.Asym",
+    "Pooling": "sentence_transformers.models.Pooling.Pooling",
+}
+
+
+def make_old(new: Path, folder: Path) -> None:
+    """The layout of the first versions: every module in a folder of its own, old file names, keys and types, pickled weights."""
+    shutil.copytree(new, folder)
+    listing = folder / "modules.json"
+    if listing.exists():
+        edit(listing, lambda entries: [old_entry(folder, entry) for entry in entries])
+    for config in list(folder.rglob("config.json")):
+        edit(config, old_config)
+    for config in list(folder.rglob("router_config.json")):
+        old_router(config)
+    settings = folder / "config_sentence_transformers.json"
+    if settings.exists():
+        gone = {"similarity_fn_name"} | (set() if "Sparse" in settings.read_text() else {"model_type"})
+        edit(settings, lambda value: {key: kept for key, kept in value.items() if key not in gone})
+    for settings in list(folder.rglob("sentence_bert_config.json")):
+        old_limits(settings)
+    for weights in list(folder.rglob("model.safetensors")):
+        pickle_weights(weights)
+
+
+def old_type(kind: str, folder: Path) -> str:
+    """The type string of the versions before 6, or before 5, of the module saved in a folder."""
+    name = kind.rpartition(".")[2]
+    settings = folder / "sentence_bert_config.json"
+    if name == "Transformer" and settings.exists() and "fill-mask" in settings.read_text():
+        name = "MLMTransformer"
+    return OLD_TYPES.get(name, f"sentence_transformers.models.{name}")
+
+
+def old_router(config: Path) -> None:
+    """The file and the types of an Asym."""
+    folder = config.parent
+    edit(
+        config,
+        lambda value: value | {"types": {key: old_type(kind, folder / key) for key, kind in value["types"].items()}},
+    )
+    config.rename(config.with_name("config.json"))
+
+
+def old_entry(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of modules.json; a transformer moves out of the root, a Normalize loses its configuration."""
+    if entry["path"] == "" and entry["type"].endswith("Transformer"):
+        entry = entry | {"path": "0_Transformer"}
+        (folder / entry["path"]).mkdir()
+        for path in list(folder.iterdir()):
+            if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
+                path.rename(folder / entry["path"] / path.name)
+    if entry["type"].endswith("Normalize"):
+        (folder / entry["path"] / "config.json").unlink(missing_ok=True)
+    return entry | {"type": old_type(entry["type"], folder / entry["path"])}
+
+
+def old_config(value: dict[str, Any]) -> dict[str, Any]:
+    """The keys of older versions for Pooling and Dense."""
+    modes = value.get("pooling_mode")
+    if modes:
+        named = [modes] if isinstance(modes, str) else modes
+        value = {"word_embedding_dimension": value["embedding_dimension"], "include_prompt": value["include_prompt"]}
+        if named == [mode for mode in OLD_POOLING if mode in named]:
+            return value | {f"pooling_mode_{old}": mode in named for mode, old in OLD_POOLING.items()}
+        return value | {"pooling_mode": modes}
+    if value.get("module_input_name") == "sentence_embedding":
+        return {key: kept for key, kept in value.items() if key not in ("module_input_name", "module_output_name")}
+    if "pooling_strategy" in value:
+        return {
+            "word_embedding_dimension" if key == "embedding_dimension" else key: kept for key, kept in value.items()
+        }
+    return value
+
+
+def old_limits(settings: Path) -> None:
+    """The length and the case in sentence_*_config.json instead of the tokenizer's files; RoBERTa's had its own file name."""
+    folder = settings.parent
+    family = json.loads((folder / "config.json").read_text())["model_type"]
+    tokenizer = folder / "tokenizer_config.json"
+    length = json.loads(tokenizer.read_text())["model_max_length"]
+    edit(tokenizer, lambda value: value | {"model_max_length": int(1e30)})
+    settings.unlink()
+    name = "roberta" if family == "roberta" else "distilbert" if family == "distilbert" else "bert"
+    write(folder / f"sentence_{name}_config.json", {"max_seq_length": length, "do_lower_case": False})
+
+
+def pickle_weights(weights: Path) -> None:
+    """The same tensors as pytorch_model.bin."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+
+
+def write(path: Path, value: Any) -> None:
+    """A JSON file."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    """A JSON file with its value changed."""
+    write(path, change(json.loads(path.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """The checkpoints of this run."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny models: more threads only wait for one another
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def agree() -> Callable[..., None]:
+    """Asserts that two results have one shape and differ by no more than ``scale`` times the largest value, or 1."""
+    return assert_agree
+
+
+def assert_agree(ours: Any, theirs: Any, scale: float = 1e-5) -> None:
+    """Compare arrays, tensors and sparse matrices; where they differ, name the first row."""
+    mine, wanted = as_array(ours), as_array(theirs)
+    assert mine.shape == wanted.shape
+    allowed = scale * max(1.0, float(np.abs(wanted).max(initial=0)))
+    apart = np.argwhere(~(np.abs(mine - wanted) <= allowed))
+    assert not apart.size, (
+        f"{len(apart)} values differ, first at {apart[0]}: {mine[tuple(apart[0])]} for {wanted[tuple(apart[0])]}"
+    )
+
+
+def as_array(values: Any) -> Any:
+    """A dense float64 array of whatever holds numbers."""
+    if hasattr(values, "to_dense"):
+        values = values.to_dense()
+    if isinstance(values, (list, tuple)):
+        values = [as_array(value) for value in values]
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Ordinary texts and the ones that break things."""
+    return list(TEXTS)

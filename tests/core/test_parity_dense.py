@@ -1,0 +1,375 @@
+"""Dense models give sentence-transformers' token ids and numbers, for every kind of checkpoint in new and old layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+import st_core  # noqa: E402 -- after the guard
+
+pytestmark = pytest.mark.torch
+
+TRANSFORMERS = [
+    "bert-mean",
+    "distilbert-cls",
+    "roberta-six",
+    "mpnet-max",
+    "xlm-roberta-weighted",
+    "bert-two-modes",
+    "bert-residual",
+    "cased-lower",
+    "bert-token-dense",
+    "bert-no-prompt",
+    "plain-bert",
+    "plain-masked",
+    "late-routes",
+]
+STATIC = ["static", "model2vec", "model2vec-int8"]
+ROUTED = ["router", "router-shared", "late-routes"]
+KINDS = [*TRANSFORMERS, *STATIC]
+DENSE = "SentenceTransformer"
+
+
+def layouts(names):
+    """Each checkpoint in today's layout and in the oldest."""
+    return pytest.mark.parametrize("name", [name + layout for name in names for layout in ("", "-old")])
+
+
+def ids(model, text, **options):
+    """The token ids of one text as a plain list."""
+    return np.asarray(model.preprocess([text], **options)["input_ids"]).ravel().tolist()
+
+
+@layouts(KINDS)
+def test_token_ids_are_equal(checkpoints, texts, name):
+    """Every text becomes the same tokens, cut at the same place, alone and with a prompt."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    for text in texts:
+        assert ids(ours, text) == ids(theirs, text), repr(text[:40])
+        assert ids(ours, text, prompt="Group these: ") == ids(theirs, text, prompt="Group these: "), repr(text[:40])
+
+
+@layouts(TRANSFORMERS)
+def test_vectors_agree(checkpoints, texts, agree, name):
+    """A call without further wishes, and the two roles, give the same vectors."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    agree(ours.encode(texts), theirs.encode(texts))
+    agree(ours.encode_query(texts), theirs.encode_query(texts))
+    agree(ours.encode_document(texts), theirs.encode_document(texts))
+
+
+@layouts(STATIC)
+def test_static_vectors_agree_with_the_mean_in_float64(checkpoints, texts, agree, name):
+    """Static models agree with sentence-transformers run in float64; in float32 its sum over 10,000 words is itself off by 4e-5."""
+    _, ours = checkpoints.pair(DENSE, name)
+    exact = oracle.SentenceTransformer(str(checkpoints.folder(name)), device="cpu").double()
+
+    agree(ours.encode_query(texts), exact.encode_query(texts))
+    assert ours.encode(texts).dtype == np.float32
+
+
+@layouts(["router", "router-shared"])
+def test_routes_follow_the_task(checkpoints, texts, agree, name):
+    """Queries and documents take their own routes, however the task is named."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+    some = [text for text in texts if len(text) < 1000]
+
+    agree(ours.encode_query(some), theirs.encode_query(some))
+    agree(ours.encode_document(some), theirs.encode_document(some))
+    agree(ours.encode(some, task="query"), theirs.encode(some, task="query"))
+    assert not np.allclose(ours.encode_query(some), ours.encode_document(some), atol=1e-2)
+
+
+def test_a_router_falls_back_on_its_default_route(checkpoints, texts, agree):
+    """Without a task the default route runs; a router without one refuses, and refuses a task it does not know."""
+    theirs, ours = checkpoints.pair(DENSE, "router")
+    _, strict = checkpoints.pair(DENSE, "router-shared")
+
+    agree(ours.encode(texts[:4]), theirs.encode(texts[:4]))
+    with pytest.raises(ValueError, match=r"route|task"):
+        strict.encode(texts[:4])
+    with pytest.raises(ValueError, match=r"route|task"):
+        strict.encode(texts[:4], task="summary")
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *STATIC])
+def test_a_text_alone_equals_the_text_in_a_batch(checkpoints, texts, agree, name):
+    """The composition of a batch, its size and the order of its texts change nothing beyond float noise."""
+    _, ours = checkpoints.pair(DENSE, name)
+    together = ours.encode(texts)
+
+    agree(np.stack([ours.encode(text) for text in texts]), together)
+    agree(ours.encode(texts[::-1])[::-1], together)
+    agree(ours.encode(texts, batch_size=2), together)
+    agree(ours.encode(texts * 3)[len(texts) : 2 * len(texts)], together)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prompt_name": "clustering"},
+        {"prompt": "search_query: "},
+        {"prompt": "search_query: ", "prompt_name": "clustering"},
+        {"prompt": ""},
+        {"prompt_name": "query", "normalize_embeddings": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+@pytest.mark.parametrize("name", ["bert-mean", "mpnet-max", "bert-no-prompt"])
+def test_the_same_prompt_wins(checkpoints, texts, agree, name, method, options):
+    """A prompt beats a prompt's name, which beats the role's prompt, which beats the default (mpnet-max has one)."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    agree(getattr(ours, method)(texts[:9], **options), getattr(theirs, method)(texts[:9], **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompts": {"query": "mine: "}},
+        {"prompts": {"query": "", "document": None}},
+        {"prompts": {"passage": "p: ", "corpus": "c: ", "document": "d: "}},
+        {"prompts": {"other": "o: "}, "default_prompt_name": "other"},
+        {"default_prompt_name": "clustering"},
+    ],
+    ids=str,
+)
+def test_prompts_of_the_constructor_beat_the_saved_ones(checkpoints, texts, agree, options):
+    """An empty prompt counts as given, None is filled from the checkpoint, names not given stay."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean", **options)
+
+    assert ours.prompts == theirs.prompts
+    assert ours.default_prompt_name == theirs.default_prompt_name
+    for method in ("encode", "encode_query", "encode_document"):
+        agree(getattr(ours, method)(texts[:5]), getattr(theirs, method)(texts[:5]))
+
+
+@pytest.mark.parametrize("prompts", [{"passage": "p: ", "corpus": "c: "}, {"corpus": "c: "}, {}], ids=str)
+def test_documents_take_the_first_prompt_there_is(checkpoints, texts, agree, prompts):
+    """A checkpoint without prompts of its own: document, then passage, then corpus."""
+    theirs, ours = checkpoints.pair(DENSE, "plain-bert", prompts=prompts)
+
+    agree(ours.encode_document(texts[:5]), theirs.encode_document(texts[:5]))
+
+
+def test_an_unknown_prompt_name_is_refused(checkpoints):
+    """The message names what there is."""
+    _, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    with pytest.raises(ValueError, match="clustering"):
+        ours.encode("text", prompt_name="clusterin")
+    with pytest.raises(ValueError, match="clustering"):
+        st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), default_prompt_name="clusterin")
+
+
+def test_pooling_can_leave_the_prompt_out(checkpoints, texts, agree):
+    """set_pooling_include_prompt(False) drops the prompt's tokens from the mean."""
+    folder = str(checkpoints.folder("bert-mean"))
+    theirs, ours = (engine.SentenceTransformer(folder, device="cpu") for engine in (oracle, st_core))
+    with_prompt = ours.encode(texts, prompt="Group these: ")
+
+    theirs.set_pooling_include_prompt(False)
+    ours.set_pooling_include_prompt(False)
+
+    agree(ours.encode(texts, prompt="Group these: "), theirs.encode(texts, prompt="Group these: "))
+    assert not np.allclose(ours.encode(texts, prompt="Group these: "), with_prompt, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{"truncate_dim": 7}, {"truncate_dim": 7, "normalize_embeddings": True}], ids=str)
+@pytest.mark.parametrize("name", ["bert-mean", "mpnet-max", "static"])
+def test_truncated_vectors_agree(checkpoints, texts, agree, name, options):
+    """A vector is cut after the model's own normalisation and made unit again only if asked."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    agree(ours.encode(texts[:9], **options), theirs.encode(texts[:9], **options))
+
+
+def test_truncation_can_be_set_for_the_model_and_for_a_while(checkpoints, texts, agree):
+    """The constructor's width, the saved one, and the context manager's; the dimension follows."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean", truncate_dim=12)
+
+    agree(ours.encode(texts[:5]), theirs.encode(texts[:5]))
+    assert ours.get_embedding_dimension() == theirs.get_embedding_dimension() == 12
+    with ours.truncate_embeddings(5), theirs.truncate_embeddings(5):
+        agree(ours.encode(texts[:5]), theirs.encode(texts[:5]))
+        assert ours.get_embedding_dimension() == 5
+    assert ours.truncate_dim == 12
+
+
+@pytest.mark.parametrize("name", [*KINDS, *ROUTED])
+def test_dimension_length_and_similarity_are_read_from_the_checkpoint(checkpoints, name):
+    """What a model says of itself."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    assert ours.get_embedding_dimension() == theirs.get_embedding_dimension()
+    assert ours.get_sentence_embedding_dimension() == theirs.get_embedding_dimension()
+    assert ours.max_seq_length == theirs.max_seq_length
+    assert ours.similarity_fn_name == theirs.similarity_fn_name
+    assert ours.prompts == theirs.prompts
+    assert str(ours.device) == "cpu"
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_bits_are_those_of_the_signs(checkpoints, texts, precision):
+    """Binary precisions need no ranges, so they are equal bit for bit where no value is within noise of zero."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean")
+    safe = np.abs(theirs.encode(texts)).min(axis=1) > 1e-6
+
+    mine, wanted = ours.encode(texts, precision=precision), theirs.encode(texts, precision=precision)
+
+    assert mine.dtype == wanted.dtype
+    np.testing.assert_array_equal(mine[safe], wanted[safe])
+    assert safe.sum() > len(texts) // 2
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_bytes_follow_the_calibration_and_not_the_call(checkpoints, texts, precision):
+    """With the ranges of one calibration a single text gives the bytes it has in a batch; without any the call is refused."""
+    folder = str(checkpoints.folder("bert-mean"))
+    ours = st_core.SentenceTransformer(folder, device="cpu")
+    with pytest.raises(ValueError, match="calibrat"):
+        ours.encode(texts, precision=precision)
+
+    ours.calibrate(texts)
+    together = ours.encode(texts, precision=precision)
+
+    wanted = oracle.quantize_embeddings(ours.encode(texts), precision, ranges=ours.quantization_ranges)
+    np.testing.assert_array_equal(together, wanted)
+    alone = ours.encode(texts[0], precision=precision)
+    assert np.abs(alone.astype(int) - together[0].astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "roberta-six", "bert-token-dense"])
+def test_token_vectors_agree(checkpoints, texts, agree, name):
+    """output_value="token_embeddings" gives one matrix per text, without padding."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+
+    mine = ours.encode(texts, output_value="token_embeddings")
+    wanted = theirs.encode(texts, output_value="token_embeddings")
+
+    assert len(mine) == len(wanted)
+    for ours_row, theirs_row in zip(mine, wanted, strict=True):
+        agree(ours_row, theirs_row)
+
+
+def test_all_features_agree(checkpoints, texts, agree):
+    """output_value=None gives each text's features: ids, mask, token vectors, vector."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    mine = ours.encode(texts, output_value=None, prompt_name="query")
+    wanted = theirs.encode(texts, output_value=None, prompt_name="query")
+
+    for got, expected in zip(mine, wanted, strict=True):
+        real = expected["attention_mask"].bool()
+        assert got["input_ids"].tolist() == expected["input_ids"][real].tolist()
+        agree(got["token_embeddings"], expected["token_embeddings"][real])
+        agree(got["sentence_embedding"], expected["sentence_embedding"])
+        assert int(got["prompt_length"]) == int(expected["prompt_length"])
+
+
+@pytest.mark.parametrize("length", [3, 10, 64])
+@pytest.mark.parametrize("name", ["bert-mean", "roberta-six"])
+def test_a_maximum_length_set_later_holds(checkpoints, texts, agree, name, length):
+    """By the property, and for one call by processing_kwargs."""
+    folder = str(checkpoints.folder(name))
+    theirs, ours = (engine.SentenceTransformer(folder, device="cpu") for engine in (oracle, st_core))
+    cut = {"processing_kwargs": {"text": {"max_length": length}}}
+    for_a_call = ours.encode(texts, **cut), theirs.encode(texts, **cut)
+
+    theirs.max_seq_length = ours.max_seq_length = length
+
+    agree(*for_a_call)
+    agree(ours.encode(texts), theirs.encode(texts))
+    assert ours.max_seq_length == length
+
+
+def test_a_maximum_length_of_the_processor_holds(checkpoints, texts, agree):
+    """processor_kwargs, and their old name tokenizer_kwargs, reach the tokenizer."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean", processor_kwargs={"model_max_length": 9})
+
+    assert ours.max_seq_length == theirs.max_seq_length == 9
+    agree(ours.encode(texts), theirs.encode(texts))
+
+
+@pytest.mark.parametrize("function", ["cosine", "dot", "euclidean", "manhattan", None])
+def test_similarities_agree(checkpoints, texts, agree, function):
+    """Every similarity as a matrix and in pairs, as a tensor; None is cosine."""
+    theirs, ours = checkpoints.pair(DENSE, "distilbert-cls", similarity_fn_name=function)
+    some = [text for text in texts if text.strip()][:8]
+    mine, wanted = ours.encode(some), theirs.encode(some)
+
+    matrix, pairs = ours.similarity(mine, mine[:5]), ours.similarity_pairwise(mine[:4], mine[4:8])
+
+    assert isinstance(matrix, torch.Tensor)
+    agree(matrix, theirs.similarity(wanted, wanted[:5]), 2e-5)
+    agree(pairs, theirs.similarity_pairwise(wanted[:4], wanted[4:8]), 2e-5)
+
+
+def test_the_form_of_the_result_follows_the_form_of_the_input(checkpoints, texts, agree):
+    """One text gives one vector; lists, tuples and arrays of texts give a batch, an empty one an empty array; tensors on request."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    for inputs in (texts[0], [texts[0]], tuple(texts[:3]), np.array(texts[:3]), []):
+        mine, wanted = ours.encode(inputs), theirs.encode(inputs)
+        assert type(mine) is type(wanted)
+        assert mine.dtype == wanted.dtype or not len(inputs)
+        agree(mine, wanted)
+        tensor = ours.encode(inputs, convert_to_tensor=True)
+        assert isinstance(tensor, torch.Tensor)
+        agree(tensor, theirs.encode(inputs, convert_to_tensor=True))
+    listed = ours.encode(texts[:3], convert_to_numpy=False)
+    assert [type(row) for row in listed] == [torch.Tensor] * 3
+    agree(ours.encode(sentences=texts[:3]), theirs.encode(texts[:3]))
+
+
+@pytest.mark.parametrize("inputs", [None, [None], ["text", None], 3, [1.5]], ids=repr)
+def test_what_is_no_text_is_refused(checkpoints, inputs):
+    """None and numbers are errors, not texts."""
+    _, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    with pytest.raises((ValueError, TypeError)):
+        ours.encode(inputs)
+
+
+@pytest.mark.parametrize("options", [{"nonsense": 1}, {"precision": "int4"}, {"output_value": "pooled"}], ids=str)
+def test_unknown_arguments_are_refused(checkpoints, options):
+    """As sentence-transformers does, with a ValueError that names the argument."""
+    _, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    with pytest.raises(
+        ValueError, match=str(next(iter(options.values()))) if "nonsense" not in options else "nonsense"
+    ):
+        ours.encode(["text"], **options)
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "static"])
+def test_a_stream_gives_the_vectors_of_the_list(checkpoints, texts, agree, name):
+    """encode_iter reads any iterable, window by window, and keeps its order."""
+    _, ours = checkpoints.pair(DENSE, name)
+
+    streamed = list(ours.encode_iter(iter(texts), window=5, prompt_name="query"))
+
+    agree(np.stack(streamed), ours.encode(texts, prompt_name="query"))
+
+
+def test_half_precision_weights_are_computed_in_float32(checkpoints, texts, agree, tmp_path):
+    """On the processor, unlike sentence-transformers, which stays in the checkpoint's type: equal to it told to use float32."""
+    folder = tmp_path / "half"
+    oracle.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu").half().save(str(folder))
+    exact = oracle.SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+
+    agree(st_core.SentenceTransformer(str(folder), device="cpu").encode(texts), exact.encode(texts))
+
+
+def test_a_sparse_checkpoint_loads_as_a_dense_model(checkpoints, texts, agree):
+    """A folder of another family gets the default stack: the transformer and a mean."""
+    theirs, ours = checkpoints.pair(DENSE, "splade-sum")
+
+    agree(ours.encode(texts), theirs.encode(texts))
