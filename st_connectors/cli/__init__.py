@@ -1,6 +1,6 @@
 """The command line ``st-connectors``: one file per command, and one place where errors become a line and an exit status.
 
-Exit status: 0 done, 1 some records refused, 2 wrong use, 3 the store or the model failed, 130 interrupted.
+Exit status: 0 done, 1 some records refused or not found, 2 wrong use, 3 the store or the model failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.get import get
 from st_connectors.cli.ingest import ingest
-from st_connectors.cli.output import complain, one_line
+from st_connectors.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 
 __all__ = ["app", "main", "run"]
 
-DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="st-connectors",
@@ -60,21 +59,11 @@ def run(arguments: Sequence[str]) -> int:
 
     With ``ST_TRACEBACK`` set in the environment errors come through whole.
     """
-    import click
-
     try:
-        status = typer.main.get_command(app).main(list(arguments), prog_name="st-connectors", standalone_mode=False)
-    except click.exceptions.Abort:
-        return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return WRONG_USE
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; what is left in the buffer must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt as error:
-        complain(f"st-connectors: {one_line(error) if str(error) else 'interrupted'}")
+        app(list(arguments), prog_name="st-connectors")
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else DONE
+    except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
         known = _status_of(error)
@@ -82,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(f"st-connectors: {one_line(error)}")
         return known
-    return int(status or DONE)
+    return DONE
 
 
 def _status_of(error: BaseException) -> int | None:

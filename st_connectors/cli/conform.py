@@ -6,23 +6,27 @@ from typing import Annotated
 
 import typer
 
+from st_connectors.cli.options import AsJson
+from st_connectors.cli.output import DONE, FAILED, print_json, say
+
 __all__ = ["conform"]
 
 
 def conform(
     address: Annotated[str, typer.Argument(metavar="URL", help="The store to put to the test.")],
-    pytest_arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="PYTEST...", help="Handed on to pytest.")
-    ] = None,
-) -> int:
-    """Run the conformance suite on a store; it makes collections of its own and removes them.
+    as_json: AsJson = False,
+) -> None:
+    """Run the conformance suite on a store; it makes collections of its own and removes them. Needs the extra 'testing'.
 
     Example: st-connectors conform qdrant+edge:/tmp/conform
     """
-    from st_core.errors import missing_extra
+    from st_connectors.registry import parse_address
+    from st_connectors.testing import run
 
-    try:
-        from st_connectors.testing import run
-    except ModuleNotFoundError as error:
-        raise missing_extra("testing", "conform") from error
-    return int(run(address, pytest_arguments or []))
+    parse_address(address)
+    report = run(address)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        say(report.table())
+    raise typer.Exit(DONE if report.passed else FAILED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_connectors.cli.options import AsJson
-from st_connectors.cli.output import print_report, progress_of
+from st_connectors.cli.output import finish, progress_of, stop
 
 if TYPE_CHECKING:
     from st_connectors.ingest import IngestReport, Progress
@@ -31,13 +31,14 @@ def copy(
         typer.Option("--into", metavar="NAME", help="The collection to make or fill; the same name if not given."),
     ] = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Copy a collection with its vectors from store to store; nothing is encoded again.
 
     The target is made where it is not there; where it is, it must have the same schema, and records of the same id are replaced.
 
     Example: st-connectors copy qdrant+edge:demo-index qdrant://localhost:6333 --collection python-docs
     """
+    from st_connectors.ingest import IngestInterrupted
     from st_connectors.registry import open_store, parse_address
 
     name = into or collection
@@ -50,12 +51,13 @@ def copy(
             writing.create()
             with progress_of(f"copying {collection}") as progress:
                 report = _copy(reading, writing, progress)
+        except IngestInterrupted as error:
+            stop(error.report, as_json=as_json)
         finally:
             writing.close()
     finally:
         reading.close()
-    print_report(report, as_json=as_json)
-    return 1 if report.refused_total else 0
+    finish(report, as_json=as_json)
 
 
 def _copy(reading: Store, writing: Store, progress: Progress | None) -> IngestReport:

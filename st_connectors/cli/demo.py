@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from st_connectors.cli.options import DEFAULT_DENSE, DEFAULT_SPARSE, AsJson
-from st_connectors.cli.output import complain, print_json, print_result, progress_of, say
+from st_connectors.cli.output import DONE, REFUSED, complain, print_json, print_result, progress_of, say
 
 if TYPE_CHECKING:
     from st_connectors.cli.docstrings import Docstring
@@ -22,7 +24,7 @@ QUESTIONS = ("copy a directory tree", "parse a date string", "most common elemen
 NEXT = "remove a folder and everything in it"
 
 
-def demo(as_json: AsJson = False) -> int:
+def demo(as_json: AsJson = False) -> None:
     """Index the docstrings of Python's standard library, with the built-in models and the embedded store, and ask a few questions.
 
     The collection python-docs in qdrant+edge:demo-index is made anew each time. Needs no network and no torch.
@@ -60,7 +62,7 @@ def demo(as_json: AsJson = False) -> int:
             say()
         say("Go on with:")
         say(f'  st-connectors search "{NEXT}" --in {ADDRESS} --collection {COLLECTION}')
-    return 1 if report.refused_total else 0
+    raise typer.Exit(REFUSED if report.refused_total else DONE)
 
 
 def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:

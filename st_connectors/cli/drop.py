@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import Address, AsJson, Collection
-from st_connectors.cli.output import print_json, say
+from st_connectors.cli.output import INTERRUPTED, complain, print_json, say
 
 __all__ = ["drop"]
 
@@ -31,7 +31,9 @@ def drop(
         if not yes:
             if not sys.stdin.isatty():
                 raise ValueError(f"{collection!r} holds {number:,} records and nobody is there to ask: add --yes")
-            typer.confirm(f"Remove {collection!r} with {number:,} records?", abort=True, err=True)
+            if not typer.confirm(f"Remove {collection!r} with {number:,} records?", err=True):
+                complain("left as it is")
+                raise typer.Exit(INTERRUPTED)
         store.drop()
     finally:
         store.close()

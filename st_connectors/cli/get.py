@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import Address, AsJson, Collection
-from st_connectors.cli.output import complain, print_json, say
+from st_connectors.cli.output import DONE, REFUSED, complain, print_json, say
 
 __all__ = ["get"]
 
@@ -17,7 +17,7 @@ def get(
     address: Address,
     collection: Collection,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Show records by their ids; status 1 where some are not there.
 
     Example: st-connectors get shutil.copytree --in qdrant+edge:demo-index --collection python-docs
@@ -42,4 +42,4 @@ def get(
     absent = [identifier for identifier in ids if identifier not in found]
     for identifier in absent:
         complain(f"no record {identifier!r} in {collection!r}")
-    return 1 if absent else 0
+    raise typer.Exit(REFUSED if absent else DONE)

@@ -20,7 +20,7 @@ from st_connectors.cli.options import (
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import print_json, print_report, progress_of
+from st_connectors.cli.output import finish, print_json, progress_of, stop
 
 if TYPE_CHECKING:
     from st_connectors.index import Index
@@ -68,7 +68,7 @@ def ingest(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written together.")] = 512,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Encode documents and put them into a collection; records of the same id are replaced.
 
     JSONL, CSV and Parquet give an id and a text per row and the rest as payload; folders of text or Markdown give a document per file.
@@ -89,12 +89,13 @@ def ingest(
             report = index.ingest(
                 documents, split=Split(tokens=split_tokens) if splits else None, batch=batch, progress=progress
             )
-        except (IngestFailed, IngestInterrupted) as error:
+        except IngestInterrupted as error:
+            stop(error.report, as_json=as_json)
+        except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
             raise
-    print_report(report, as_json=as_json)
-    return 1 if report.refused_total else 0
+    finish(report, as_json=as_json)
 
 
 def _format(source: str, form: str | None) -> Format:

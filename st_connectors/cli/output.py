@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -15,7 +15,24 @@ if TYPE_CHECKING:
     from st_connectors.ingest import IngestReport, Progress
     from st_connectors.search import SearchHit, SearchResult
 
-__all__ = ["complain", "one_line", "print_json", "print_report", "print_result", "progress_of", "say"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "REFUSED",
+    "WRONG_USE",
+    "complain",
+    "finish",
+    "one_line",
+    "print_json",
+    "print_result",
+    "progress_of",
+    "say",
+    "stop",
+]
+
+DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+"""The exit statuses."""
 
 SHOWN_REFUSALS = 5
 
@@ -44,11 +61,24 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else dict(value)
 
 
-def print_report(report: IngestReport, *, as_json: bool) -> None:
-    """Print what became of an ingest, with the first of the refusals on standard error."""
+def finish(report: IngestReport, *, as_json: bool) -> NoReturn:
+    """Print what became of an ingest, with the first of the refusals on standard error, and leave with its status."""
     if as_json:
         print_json(report.to_json())
-        return
+    else:
+        _print_report(report)
+    raise typer.Exit(REFUSED if report.refused_total else DONE)
+
+
+def stop(report: IngestReport, *, as_json: bool) -> NoReturn:
+    """Say what was confirmed before Ctrl-C, and leave."""
+    if as_json:
+        print_json(report.to_json())
+    complain(f"st-connectors: interrupted; what is confirmed stays: {report}; ingesting the same again is safe")
+    raise typer.Exit(INTERRUPTED)
+
+
+def _print_report(report: IngestReport) -> None:
     for refusal in report.refused[:SHOWN_REFUSALS]:
         name = f" {refusal.id!r}" if refusal.id else ""
         complain(f"refused: record {refusal.position + 1}{name}: {refusal.reason}")

@@ -108,6 +108,8 @@ def _jsonl(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
             row = json.loads(line, parse_constant=_no_constant)
         except UnicodeDecodeError:
             yield DocumentError(f"{place}: not UTF-8")
+        except json.JSONDecodeError as error:
+            yield DocumentError(f"{place}: not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
             yield DocumentError(f"{place}: not JSON: {error}")
         except RecursionError:
