@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-wheel check format integration bench wheel builtin clean
+.PHONY: help demo test test-light test-wheel check format integration bench wheel builtin readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ test-wheel: wheel  ## install the built wheel into a fresh environment and run t
 
 builtin: $(STAMPS)/dev  ## make the two built-in models again from open material
 	$(BIN)/python -m bench.builtin_models $(ARGS)
+
+readme: $(STAMPS)/demo  ## write the generated parts of the README again
+	$(BIN)/python docs/readme.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
