@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import xxhash
 
@@ -38,13 +38,19 @@ _MARKS = (
     "\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e\u0eb1-\u0ece\u1037-\u103e"
 )
 _WORD = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _IDEOGRAPHS = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
 
 
 def words(text: str) -> list[str]:
     """The words of a text in order, as they are compared."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return [word for run in _WORD.findall(folded) for word in _split_ideographs(run)]
+    runs = _WORD.findall(folded)
+    if not _IDEOGRAPHS.search(folded):
+        return runs
+    return [word for run in runs for word in _split_ideographs(run)]
 
 
 def _split_ideographs(run: str) -> Iterator[str]:
@@ -68,24 +74,25 @@ def word_index(word: str) -> int:
     return xxhash.xxh32_intdigest(word.encode("utf-8", "surrogatepass")) & 0x7FFF_FFFF
 
 
-def _count(text: str) -> Counter[int]:
-    return Counter(map(word_index, words(text)))
-
-
-def _vector(weights: Iterable[tuple[int, float]]) -> SparseVector:
-    return SparseVector.from_mapping(dict(weights))
+def _count(text: str) -> dict[int, int]:
+    """How often each word's index is in a text."""
+    counts: dict[int, int] = {}
+    for word, tf in Counter(words(text)).items():
+        index = word_index(word)
+        counts[index] = counts.get(index, 0) + tf
+    return counts
 
 
 def document_vector(text: str) -> SparseVector:
     """The weights of a text's words, ``tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / AVERAGE_LENGTH))``; empty where there are no words."""
     counts = _count(text)
-    norm = K1 * (1.0 - B + B * counts.total() / AVERAGE_LENGTH)
-    return _vector((index, tf * (K1 + 1.0) / (tf + norm)) for index, tf in counts.items())
+    norm = K1 * (1.0 - B + B * sum(counts.values()) / AVERAGE_LENGTH)
+    return SparseVector.from_mapping({index: tf * (K1 + 1.0) / (tf + norm) for index, tf in counts.items()})
 
 
 def query_vector(text: str) -> SparseVector:
     """How often each word is in a query; empty where there are no words."""
-    return _vector((index, float(tf)) for index, tf in _count(text).items())
+    return SparseVector.from_mapping(_count(text))
 
 
 def idf(records: int, matching: int) -> float:
