@@ -54,8 +54,8 @@ _MEMORY = replace(
     efforts=frozenset({"exact", "default"}),
     persistent=False,
 )
-# A server takes 32 MB (service.max_request_size_mb); the rest is for JSON around the vectors.
-_REST = replace(CAPABILITIES, max_batch=500, max_bytes=30_000_000)
+# A server takes 32 MB (service.max_request_size_mb), and a number in JSON can be twice as long as guarded's estimate.
+_REST = replace(CAPABILITIES, max_batch=500, max_bytes=15_000_000)
 _GRPC = replace(CAPABILITIES, max_batch=500)
 
 

@@ -115,8 +115,8 @@ class ClientEngine:
         self._client = opened.client
         self._collection = collection
 
-    def translate(self, error: Exception, operation: str) -> StoreError:
-        """Our error for qdrant-client's."""
+    def translate(self, error: Exception, operation: str) -> StoreError | None:
+        """Our error for qdrant-client's, None for one that is not."""
         return faults.from_client(error, store=self.name, operation=operation)
 
     def metadata(self) -> Mapping[str, Any] | None:
@@ -259,7 +259,10 @@ def collections(address: Address, client: object | None) -> list[str]:
             names = [each.name for each in opened.client.get_collections().collections]
             configs = {name: opened.client.get_collection(name).config for name in names}
     except Exception as error:
-        raise faults.from_client(error, store=opened.name, operation="collections") from error
+        told = faults.from_client(error, store=opened.name, operation="collections")
+        if told is None:
+            raise
+        raise told from error
     finally:
         if opened.owned:
             opened.client.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from json import JSONDecodeError
 from typing import Any
 
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
-__all__ = ["from_client", "from_edge", "from_status"]
+__all__ = ["LOCKED", "from_client", "from_edge", "from_status"]
 
 LONGEST = 300
 """Characters of a server's message that are kept: enough to name the fault, too few to carry a batch."""
@@ -55,8 +56,8 @@ GRPC_STATUS = {
 """gRPC status names to the HTTP status that means the same to Qdrant."""
 
 
-def from_client(error: Exception, *, store: str, operation: str) -> StoreError:
-    """The error for what ``qdrant_client`` raises: over REST, over gRPC, and in local mode."""
+def from_client(error: Exception, *, store: str, operation: str) -> StoreError | None:  # noqa: PLR0911  # one return for each kind
+    """The error for what ``qdrant_client`` raises over REST, over gRPC, and in local mode; None for what is not its."""
     found: Any = error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ResourceExhaustedResponse" in names:
@@ -74,6 +75,8 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError:
     if "RpcError" in names:
         status = GRPC_STATUS.get(found.code().name, 500)
         return from_status(status, found.details() or found.code().name, store=store, operation=operation)
+    if not isinstance(error, ValueError):
+        return None
     # Local mode raises ValueError for everything.
     message = str(error)[:LONGEST]
     if message.startswith("Collection ") and message.endswith("not found"):
@@ -103,21 +106,28 @@ def _seconds(header: str | None) -> float | None:
     return float(header) if header is not None and header.isdecimal() else None
 
 
+LOCKED = "WouldBlock"
+"""What qdrant-edge 0.9 says of a write-ahead log that somebody else has locked."""
+
 _REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad request", "Validation", "must be")
 
 
-def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError:
-    """The error for what ``qdrant_edge`` raises, which is a bare ``Exception`` with a text."""
+def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return for each kind
+    """The error for what ``qdrant_edge`` raises, which is a bare ``Exception`` with a text, and for its files; None for what is not its."""
     store = "qdrant+edge"
     message = str(error)[:LONGEST]
-    if "WouldBlock" in message:
-        return Unavailable(
-            f"the folder {folder} is in use by another process (or by an EdgeShard opened outside this library): close that one, or wait for it to end",
-            store=store,
-            operation=operation,
-        )
+    if isinstance(error, OSError | JSONDecodeError):
+        told = f"the folder {folder} cannot be used: {message}"
+        return Permanent(told, store=store, operation=operation)
+    if isinstance(error, ValueError):
+        return Refused(message, store=store, operation=operation)
+    if type(error) is not Exception:
+        return None
+    if LOCKED in message:
+        told = f"the folder {folder} is in use by another process (or by an EdgeShard opened beside this library); close that one and try again"
+        return Unavailable(told, store=store, operation=operation)
     if "not initialized" in message or "does not exist" in message:
-        return NotFound(message, store=store, operation=operation)
-    if isinstance(error, TypeError | ValueError) or any(mark in message for mark in _REFUSED):
+        return NotFound(f"{message}: create the collection first", store=store, operation=operation)
+    if any(mark in message for mark in _REFUSED):
         return Refused(message, store=store, operation=operation)
     return Permanent(message, store=store, operation=operation)

@@ -65,9 +65,9 @@ class Hidden:
 
     def from_payload(self, point_id: PointId, payload: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
         """The record's id and payload."""
-        del point_id
         held = payload or {}
-        return held[ID], json.loads(held[PAYLOAD]) if PAYLOAD in held else {}
+        # A point that somebody added behind our back has no id of ours; it is shown rather than stumbled over.
+        return held.get(ID, str(point_id)), json.loads(held[PAYLOAD]) if PAYLOAD in held else {}
 
     def selector(self, *, payload: bool) -> bool | list[str]:
         """``with_payload`` for answers that need the ids, and the payload or not."""

@@ -36,8 +36,8 @@ class Engine(Protocol):
     """The address's scheme, for messages."""
     capabilities: Capabilities
 
-    def translate(self, error: Exception, operation: str) -> StoreError:
-        """Our error for the driver's."""
+    def translate(self, error: Exception, operation: str) -> StoreError | None:
+        """Our error for the driver's; None for one that is not the driver's."""
         ...
 
     def metadata(self) -> Mapping[str, Any] | None:
@@ -129,7 +129,10 @@ def border(engine: Engine, operation: str) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        raise engine.translate(error, operation) from error
+        ours = engine.translate(error, operation)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 @contextmanager
@@ -186,6 +189,8 @@ class QdrantStore:
         if not self._ours:
             told = "the collection was adopted, not made here: remove it with the tool that made it"
             raise Unsupported(told, store=self._engine.name, operation="drop")
+        if read_schema(self._engine, self._schema.collection, "drop") is None:
+            return
         with self._border("drop"):
             self._engine.drop()
 
