@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from st_connectors.testing.base import Gap, Group, Lab, Make, Pair, opener
+    from st_connectors.testing.report import Report, run
     from st_connectors.testing.suite import StoreConformance
 
 # Without it a failing assertion of an installed suite says no more than "AssertionError".
@@ -29,11 +30,13 @@ _WHERE = {
     "Lab": "base",
     "Make": "base",
     "Pair": "base",
+    "Report": "report",
     "StoreConformance": "suite",
     "opener": "base",
+    "run": "report",
 }
 
-__all__ = ["Gap", "Group", "Lab", "Make", "Pair", "StoreConformance", "opener"]
+__all__ = ["Gap", "Group", "Lab", "Make", "Pair", "Report", "StoreConformance", "opener", "run"]
 
 
 def __getattr__(name: str) -> Any:

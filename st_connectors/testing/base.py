@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import pytest
 
 from st_connectors.filters import Filter
-from st_connectors.registry import open_store
+from st_connectors.registry import open_store, parse_address, plugins
 from st_connectors.store import (
     Capabilities,
     Default,
@@ -25,6 +25,7 @@ from st_connectors.store import (
     Leg,
     Metric,
     Parts,
+    Plugin,
     Precision,
     Record,
     Schema,
@@ -54,13 +55,25 @@ class Make(Protocol):
 
 def opener(address: str, *, client: object | None = None) -> Make:
     """Opens collections at one address."""
+    return _Opener(address, client)
 
-    def make(what: Schema | str, /) -> Store:
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    address: str
+    client: object | None
+
+    def __call__(self, what: Schema | str, /) -> Store:
         if isinstance(what, str):
-            return open_store(address, what, client=client)
-        return open_store(address, what.collection, what, client=client)
+            return open_store(self.address, what, client=self.client)
+        return open_store(self.address, what.collection, what, client=self.client)
 
-    return make
+
+def plugin_of(make: Make) -> Plugin:
+    """The plugin whose stores are opened; skips the test where they are not opened by an address."""
+    if not isinstance(make, _Opener):
+        pytest.skip("the stores are not opened by an address")
+    return plugins()[parse_address(make.address).name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,15 +76,20 @@ class _Course(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """Open a store without making its collection."""
+        """Begin with an empty collection; one serves all courses, since making one is slow where it is synced to disk."""
+        self.pair: Pair = self.lab.keep("courses", self._fill)
+        self.pair.store.create()
+        self.pair.oracle.create()
+        self.pair.delete(_IDS)
+        self.lacking = self.lab.capabilities.optional_vectors
+        self.there = True
+
+    def _fill(self) -> Pair:
         can = self.lab.capabilities
         fields: dict[str, Any] = {"dense": DenseField(3, optional=can.optional_vectors)}
         if can.sparse:
             fields["sparse"] = SparseField(optional=can.optional_vectors)
-        schema = self.lab.schema(fields, filterable={"whole": FilterKind.INT, "word": FilterKind.KEYWORD})
-        self.pair: Pair = self.lab.pair(schema)
-        self.lacking = can.optional_vectors
-        self.there = True
+        return self.lab.pair(self.lab.schema(fields, filterable={"whole": FilterKind.INT, "word": FilterKind.KEYWORD}))
 
     @rule()
     def create(self) -> None:

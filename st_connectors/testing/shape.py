@@ -9,9 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from st_connectors.registry import parse_address, plugins
 from st_connectors.store import CONTRACT, Metric, Store
-from st_connectors.testing.base import Group, Lab, names_of_tests
+from st_connectors.testing.base import Group, Lab, Make, names_of_tests, plugin_of
 
 __all__ = ["Shape"]
 
@@ -24,6 +23,8 @@ class Shape(Group):
 
     client_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the store's client, which importing its plugin must not load."""
+    promises: ClassVar[frozenset[str]] = frozenset()
+    """Abilities beyond the minimum that this store must go on declaring, as names of booleans of ``Capabilities``: "persistent", "optional_vectors"."""
 
     def test_every_test_is_the_suites_own(self) -> None:
         """No subclass overrides or removes a test: what a store cannot pass stands in ``gaps`` with its reason."""
@@ -56,9 +57,10 @@ class Shape(Group):
         assert can.text
         assert can.filters == _FILTERS
 
-    def test_persistence_is_declared(self, lab: Lab) -> None:
-        """Every store but one that lives in the process keeps what it is given."""
-        assert lab.capabilities.persistent
+    def test_promises_are_kept(self, lab: Lab) -> None:
+        """What a store has said for good that it can, it goes on declaring, so that no test is escaped by declaring less."""
+        can = lab.capabilities
+        assert {name for name in self.promises if not getattr(can, name)} == set()
 
     def test_precision_is_declared_for_every_field(self, lab: Lab) -> None:
         """A store says for each field of its schema how precise it is, and no precision is looser than a hundredth."""
@@ -66,10 +68,9 @@ class Shape(Group):
         assert set(store.schema.fields) <= set(store.capabilities.fields)
         assert all(0 < precision.score_rtol <= 1e-2 for precision in store.capabilities.fields.values())
 
-    def test_the_store_can_no_more_than_its_plugin(self, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_the_store_can_no_more_than_its_plugin(self, lab: Lab, make: Make) -> None:
         """A plugin's capabilities are the most that any of its stores has."""
-        plugin = plugins()[parse_address(type(self).address(tmp_path_factory.getbasetemp())).name]
-        most, can = plugin.capabilities, lab.capabilities
+        most, can = plugin_of(make).capabilities, lab.capabilities
         assert can.metrics <= most.metrics
         assert can.quantizations <= most.quantizations
         assert can.filters <= most.filters
@@ -81,12 +82,11 @@ class Shape(Group):
             limit = getattr(most, name)
             assert limit is None or (getattr(can, name) is not None and getattr(can, name) <= limit), name
 
-    def test_the_plugin_loads_without_its_client(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_the_plugin_loads_without_its_client(self, make: Make) -> None:
         """Importing a plugin, to read what its store can, imports no client, and its contract is ours."""
-        name = parse_address(type(self).address(tmp_path_factory.getbasetemp())).name
         code = (
             "import sys; from st_connectors.registry import plugins; "
-            f"plugin = plugins()[{name!r}]; assert plugin.contract == {CONTRACT}; "
+            f"plugin = plugins()[{plugin_of(make).name!r}]; assert plugin.contract == {CONTRACT}; "
             f"print(*(set({self.client_modules!r}) & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own code

@@ -13,7 +13,7 @@ fixture ``make`` instead, and returns ``opener(address)``. What a store cannot p
         gaps = {"test_truth_table[long]": Gap("mystore cuts keywords at 8,191 bytes", AssertionError)}
 
 A gap is a strict expected failure: the test must fail, with just that exception, or the run is red. ``client_modules`` names modules that
-importing the plugin must not load. The groups may also be used alone.
+importing the plugin must not load, ``promises`` abilities beyond the minimum that the store must go on declaring. The groups may also be used alone.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from st_connectors.testing import Gap, StoreConformance
+from st_connectors.testing import StoreConformance
 
 
 class TestMemory(StoreConformance):
     """The brute-force store in this process."""
 
-    gaps: ClassVar = {"test_persistence_is_declared": Gap("it lives in the process, by design", AssertionError)}
+    promises: ClassVar = frozenset({"optional_vectors"})
 
     @classmethod
     def address(cls, folder: Path) -> str:

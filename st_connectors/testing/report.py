@@ -1,0 +1,180 @@
+"""``run``: the suite without a test file, for the command line and for people who want to know what a server can."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from st_connectors.testing import subject
+from st_connectors.testing.base import Make, opener
+
+__all__ = ["Outcome", "Report", "Result", "run"]
+
+
+class Outcome(StrEnum):
+    """How a test ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """The store does not declare what the test is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One test: its group, its name, the rule it states, how it ended, and why where it did not pass."""
+
+    group: str
+    test: str
+    rule: str
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the suite found at an address."""
+
+    address: str
+    results: tuple[Result, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no test failed and some ran."""
+        return bool(self.results) and all(result.outcome is not Outcome.FAILED for result in self.results)
+
+    @property
+    def failures(self) -> list[Result]:
+        """The tests that failed."""
+        return [result for result in self.results if result.outcome is Outcome.FAILED]
+
+    def rows(self) -> list[tuple[str, int, int, int]]:
+        """For each group its name and how many tests passed, failed and were skipped, in the suite's order."""
+        counts: dict[str, Counter[Outcome]] = {}
+        for result in self.results:
+            counts.setdefault(result.group, Counter())[result.outcome] += 1
+        return [
+            (group, count[Outcome.PASSED], count[Outcome.FAILED], count[Outcome.SKIPPED])
+            for group, count in counts.items()
+        ]
+
+    def table(self) -> str:
+        """The rows as text, and the failures with their rules and reasons."""
+        lines = [f"{'group':<12}{'passed':>8}{'failed':>8}{'skipped':>9}"]
+        lines += [f"{group:<12}{passed:>8}{failed:>8}{skipped:>9}" for group, passed, failed, skipped in self.rows()]
+        for failure in self.failures:
+            lines += ["", failure.test, f"  rule:  {failure.rule}", f"  found: {failure.reason}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "address": self.address,
+            "passed": self.passed,
+            "results": [
+                {
+                    "group": result.group,
+                    "test": result.test,
+                    "rule": result.rule,
+                    "outcome": result.outcome.value,
+                    "reason": result.reason,
+                }
+                for result in self.results
+            ],
+        }
+
+
+def run(address: str, *, client: object | None = None, progress: Callable[[Result], None] | None = None) -> Report:
+    """Run the whole suite on the store at an address, on collections of its own names that are dropped afterwards.
+
+    ``progress`` is told each result as it comes. Raises RuntimeError where the suite itself cannot run.
+    """
+    listener = _Listener(opener(address, client=client), progress)
+    output = io.StringIO()
+    with TemporaryDirectory(prefix="st-connectors-conform-") as folder, contextlib.redirect_stdout(output):
+        status = pytest.main(
+            [
+                subject.__file__,
+                "--quiet",
+                "--import-mode=importlib",
+                f"--rootdir={folder}",
+                f"--basetemp={Path(folder) / 'tmp'}",
+                f"--config-file={os.devnull}",
+                "--capture=no",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:timeout",
+            ],
+            plugins=[listener],
+        )
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        raise RuntimeError(f"the suite could not run ({pytest.ExitCode(status).name}): {output.getvalue()[-2000:]}")
+    return Report(address, tuple(listener.results))
+
+
+class _Listener:
+    """A pytest plugin that says what to test and notes how it went."""
+
+    def __init__(self, make: Make, progress: Callable[[Result], None] | None) -> None:
+        self.results: list[Result] = []
+        self._make = make
+        self._progress = progress
+
+    @pytest.fixture(scope="session")
+    def told_make(self) -> Make:
+        """How stores are opened in this run."""
+        return self._make
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Note a test's result when it was called, or could not be."""
+        report = yield
+        if (
+            call.when == "call"
+            or (call.when == "setup" and not report.passed)
+            or (call.when == "teardown" and report.failed)
+        ):
+            self._note(item, report, call)
+        return report
+
+    def _note(self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+        result = Result(
+            _group_of(item),
+            item.name,
+            _rule_of(item),
+            Outcome(report.outcome),
+            "" if call.excinfo is None else _reason(call.excinfo.value),
+        )
+        self.results.append(result)
+        if self._progress is not None:
+            self._progress(result)
+
+
+def _group_of(item: pytest.Item) -> str:
+    """The class that defines a test, in lower case."""
+    name = item.name.partition("[")[0]
+    owners = [cls for cls in subject.TestStore.__mro__ if name in vars(cls)]
+    return owners[0].__name__.lower() if owners else ""
+
+
+def _rule_of(item: pytest.Item) -> str:
+    function = getattr(subject.TestStore, item.name.partition("[")[0], None)
+    return (getattr(function, "__doc__", None) or "").strip()
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])}"[:500]
