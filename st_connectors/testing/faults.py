@@ -1,0 +1,237 @@
+"""An HTTP proxy on the loopback that fails on order: what servers, load balancers and networks do to a client on a bad day.
+
+    with FaultProxy(upstream=("127.0.0.1", 9200)) as proxy:
+        proxy.order(Answer(429, retry_after=2), Reset())       # the next two requests; then everything passes
+        ...                                                    # talk to proxy.host, proxy.port
+        assert len(proxy.seen) == 3
+
+Nothing here sleeps; a held answer waits for ``release``, and for ``HOLD_LIMIT`` seconds at most. TLS is not understood.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self, TypeAlias, assert_never
+
+__all__ = ["Answer", "Fault", "FaultProxy", "Hold", "Pass", "Reset", "Seen", "Truncate", "refused_port"]
+
+HOLD_LIMIT = 10.0
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Hand the request on, and the answer back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer by itself, without asking the server."""
+
+    status: int
+    body: bytes = b'{"status": {"error": "made to fail"}}'
+    retry_after: float | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Let the server do its work, send ``after`` bytes of its answer, and reset the connection."""
+
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Let the server do its work, announce its whole answer, send half of it, and close politely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Let the server do its work, and keep its answer back until ``release`` or until the client is gone."""
+
+
+Fault: TypeAlias = Pass | Answer | Reset | Truncate | Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that reached the proxy."""
+
+    method: str
+    path: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def refused_port() -> int:
+    """A port of the loopback where nothing listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class FaultProxy:
+    """Stands before a server, or, without one, answers 404 to what it is not ordered to answer."""
+
+    def __init__(self, upstream: tuple[str, int] | None = None) -> None:
+        """Listen on a free port of the loopback; serving begins when it is entered."""
+        self.seen: list[Seen] = []
+        self._upstream = upstream
+        self._lock = threading.Lock()
+        self._orders: deque[Fault] = deque()
+        self._always: Fault = Pass()
+        self._only: Callable[[Seen], bool] = lambda _: True
+        self._released = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def order(self, *faults: Fault, only: Callable[[Seen], bool] = lambda _: True) -> None:
+        """Do these to the next requests that ``only`` lets through, one each; all others pass."""
+        with self._lock:
+            self._orders = deque(faults)
+            self._only = only
+
+    def always(self, fault: Fault) -> None:
+        """Do this to every request that no order is left for."""
+        with self._lock:
+            self._always = fault
+
+    def release(self) -> None:
+        """Let held answers go, now and from now on."""
+        self._released.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(HOLD_LIMIT)
+
+    def _next(self, seen: Seen) -> Fault:
+        with self._lock:
+            self.seen.append(seen)
+            if self._orders and self._only(seen):
+                return self._orders.popleft()
+            return self._always
+
+    def _ask(self, seen: Seen, headers: list[tuple[str, str]]) -> _Reply:
+        """The server's own answer."""
+        if self._upstream is None:
+            return _Reply(404, [("Content-Type", "application/json")], b'{"status": {"error": "there is no server"}}')
+        connection = http.client.HTTPConnection(*self._upstream, timeout=HOLD_LIMIT)
+        try:
+            connection.putrequest(seen.method, seen.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers:
+                if name.lower() not in _HOP_BY_HOP:
+                    connection.putheader(name, value)
+            connection.putheader("Content-Length", str(len(seen.body)))
+            connection.endheaders(seen.body)
+            answer = connection.getresponse()
+            body = answer.read()
+            return _Reply(answer.status, answer.getheaders(), body)
+        finally:
+            connection.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy: FaultProxy
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that went away: that is what faults lead to."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the standard library's name
+        """Keep quiet."""
+
+    def _serve(self) -> None:
+        proxy = self.server.proxy
+        seen = Seen(self.command, self.path, self._body())
+        match proxy._next(seen):  # noqa: SLF001  # the two are one thing
+            case Pass():
+                self._reply(self._asked(seen))
+            case Answer(status, body, retry_after, content_type):
+                headers = [("Content-Type", content_type)]
+                if retry_after is not None:
+                    headers.append(("Retry-After", f"{retry_after:g}"))
+                self._reply(_Reply(status, headers, body))
+            case Reset(after):
+                reply = self._asked(seen)
+                self._reply(reply, send=min(after, len(reply.body)), headers=after > 0)
+                linger = struct.pack("ii", 1, 0)  # closing with a linger of zero seconds sends RST instead of FIN
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.close_connection = True
+                self.connection.close()
+            case Truncate():
+                reply = self._asked(seen)
+                self._reply(reply, send=len(reply.body) // 2)
+                self.close_connection = True
+            case Hold():
+                reply = self._asked(seen)
+                proxy._released.wait(HOLD_LIMIT)  # noqa: SLF001
+                self._reply(reply)
+            case other:
+                assert_never(other)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = _serve  # noqa: N815  # the standard library's names
+
+    def _asked(self, seen: Seen) -> _Reply:
+        return self.server.proxy._ask(seen, list(self.headers.items()))  # noqa: SLF001
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _reply(self, reply: _Reply, *, send: int | None = None, headers: bool = True) -> None:
+        """Send an answer, of its body ``send`` bytes, with or without what comes before the body."""
+        if headers:
+            self.send_response(reply.status)
+            for name, value in reply.headers:
+                if name.lower() not in _HOP_BY_HOP | {"server", "date"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body[:send])
+        self.wfile.flush()

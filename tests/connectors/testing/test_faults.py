@@ -1,0 +1,131 @@
+"""The fault proxy does to a client what it is ordered to do, and counts the requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from st_connectors.testing.faults import Answer, FaultProxy, Hold, Pass, Reset, Truncate, refused_port
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = json.dumps({"path": self.path, "body": body.decode(), "key": self.headers.get("X-Key")}).encode()
+        self.send_response(201)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+@pytest.fixture(scope="module")
+def echo():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server.server_address
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def proxy(echo):
+    with FaultProxy(echo) as proxy:
+        yield proxy
+
+
+def post(proxy, path="/a?b=c", timeout=5.0, body=b"h\xc3\xa4"):
+    connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=timeout)
+    try:
+        connection.request("POST", path, body, {"X-Key": "k"})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def test_everything_passes_without_orders(proxy):
+    """Status, path, headers and bodies arrive unchanged, both ways."""
+    status, headers, body = post(proxy)
+
+    assert (status, headers["Content-Type"]) == (201, "application/json")
+    assert json.loads(body) == {"path": "/a?b=c", "body": "hä", "key": "k"}
+    assert [(one.method, one.path, one.body) for one in proxy.seen] == [("POST", "/a?b=c", b"h\xc3\xa4")]
+
+
+def test_orders_are_done_one_a_request_and_then_over(proxy):
+    """Two ordered answers, then the server again; all three are counted."""
+    proxy.order(Answer(429, retry_after=1.5), Answer(503, b"busy", content_type="text/plain"))
+
+    first, second, third = post(proxy), post(proxy), post(proxy)
+
+    assert (first[0], first[1]["Retry-After"]) == (429, "1.5")
+    assert (second[0], second[2], second[1]["Content-Type"]) == (503, b"busy", "text/plain")
+    assert third[0] == 201
+    assert len(proxy.seen) == 3
+
+
+def test_orders_can_wait_for_their_request(proxy):
+    """An order for some requests leaves the others alone."""
+    proxy.order(Answer(500), only=lambda seen: seen.path == "/bad")
+
+    assert [post(proxy, path)[0] for path in ("/good", "/bad", "/bad")] == [201, 500, 201]
+
+
+def test_always_goes_on(proxy):
+    """A standing order holds until it is changed."""
+    proxy.always(Answer(503))
+    assert [post(proxy)[0] for _ in range(3)] == [503] * 3
+    proxy.always(Pass())
+    assert post(proxy)[0] == 201
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_reset_breaks_the_connection(proxy, after):
+    """The client sees a reset or a broken answer, before or in the middle of it."""
+    proxy.order(Reset(after))
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected, http.client.IncompleteRead)):
+        post(proxy)
+    assert post(proxy)[0] == 201
+
+
+def test_truncate_sends_half(proxy):
+    """The announced length is the whole, what comes is half of it."""
+    proxy.order(Truncate())
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        post(proxy)
+    assert len(caught.value.partial) == pytest.approx(caught.value.expected, abs=1)
+
+
+def test_hold_keeps_the_answer_back(proxy):
+    """A held answer does not come before it is released; the client's own patience ends first."""
+    proxy.order(Hold(), Hold())
+    with pytest.raises(TimeoutError):
+        post(proxy, timeout=0.05)
+    proxy.release()
+    assert post(proxy)[0] == 201
+
+
+def test_nobody_listens_on_a_refused_port():
+    """A connection to it is refused."""
+    connection = http.client.HTTPConnection("127.0.0.1", refused_port(), timeout=5)
+    with pytest.raises(ConnectionRefusedError):
+        connection.request("GET", "/")
+
+
+def test_without_a_server_everything_is_not_found():
+    """A proxy before nothing answers 404 to what it has no orders for."""
+    with FaultProxy() as proxy:
+        assert post(proxy)[0] == 404
