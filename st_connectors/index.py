@@ -150,7 +150,13 @@ class Index:
         """
         spans = None if split is None else spans_of(list(self._models.values()), split)
         options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key)
-        return ingest(self._store, documents, self._encoders(list(self._models)), options=options, progress=progress)
+        return ingest(
+            self._store,
+            documents,
+            self._encoders(list(self._models), counting=True),
+            options=options,
+            progress=progress,
+        )
 
     def search(
         self,
@@ -270,9 +276,10 @@ class Index:
         kinds = [FieldKind.DENSE, FieldKind.SPARSE] if mode in {None, Mode.HYBRID} else [FieldKind(str(mode))]
         return [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
 
-    def _encoders(self, fields: Sequence[str]) -> list[FieldEncoder]:
+    def _encoders(self, fields: Sequence[str], *, counting: bool = False) -> list[FieldEncoder]:
+        """The encoders of fields; ``counting`` lets them tell which texts they cut, which costs a copy of the tokenizer."""
         return [
-            FieldEncoder(name, FieldKind(model.kind.value), model.load(), cut_test(model))
+            FieldEncoder(name, FieldKind(model.kind.value), model.load(), cut_test(model) if counting else None)
             for name, model in self._models.items()
             if name in fields
         ]

@@ -136,7 +136,7 @@ def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
     """Whether the model leaves out the end of a text; None where it never does, or where it shows no tokenizer to tell by."""
     loaded = model.load()
     room = _room(loaded)
-    offsets = _offsets(loaded)
+    offsets = None if room is None else _offsets(loaded)
     if room is None or offsets is None:
         return None
 
