@@ -83,26 +83,16 @@ def _module(name: str) -> Any:
 
 
 def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    from st_connectors.qdrant.store import QdrantStore, not_found, opening, read_schema
+    from st_connectors.qdrant.store import QdrantStore, opened
 
     engine = _engine(address, collection, client)
-    with opening(engine):
-        if schema is None:
-            schema = read_schema(engine, collection, "connect")
-            if schema is None:
-                raise not_found(engine, collection, "connect")
-            engine.open()
-        return QdrantStore(engine, schema)
+    return opened(engine, collection, str(address)) if schema is None else QdrantStore(engine, schema)
 
 
 def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    from st_connectors.qdrant.layout import Plain
-    from st_connectors.qdrant.store import QdrantStore, opening, read_foreign
+    from st_connectors.qdrant.store import adopted
 
-    engine = _engine(address, collection, client)
-    with opening(engine):
-        schema = read_foreign(engine, collection, filterable)
-        return QdrantStore(engine, schema, Plain(schema.filterable))
+    return adopted(_engine(address, collection, client), collection, str(address), filterable)
 
 
 def _collections(address: Address, client: object | None) -> list[str]:

@@ -82,7 +82,7 @@ class EdgeEngine:
         """Nothing is opened yet."""
         self.capabilities = capabilities
         self._collection = collection
-        self._folder = _folder(Path(root).absolute(), collection)
+        self._folder = _folder(Path(root).resolve(), collection)
         self._held: _Shard | None = None
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.qdrant import wire
-from st_connectors.qdrant.layout import Hidden, Layout, PointId
+from st_connectors.qdrant.layout import Hidden, Layout, Plain, PointId
 from st_connectors.store import (
     Capabilities,
     FilterKind,
@@ -24,7 +24,7 @@ from st_connectors.store import (
     schema_difference,
 )
 
-__all__ = ["Engine", "QdrantStore", "not_found", "opening", "read_foreign", "read_schema"]
+__all__ = ["Engine", "QdrantStore", "adopted", "opened"]
 
 Body = dict[str, Any]
 
@@ -112,13 +112,25 @@ def read_schema(engine: Engine, collection: str, operation: str) -> Schema | Non
     return Schema.from_json(metadata[wire.METADATA])
 
 
-def read_foreign(engine: Engine, collection: str, asked: Mapping[str, FilterKind]) -> Schema:
-    """The schema of a collection that somebody else made; ``NotFound`` where there is none."""
-    with border(engine, "adopt"):
+def opened(engine: Engine, collection: str, where: str) -> QdrantStore:
+    """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
+    with _closing_on_error(engine):
+        schema = read_schema(engine, collection, "connect")
+        if schema is None:
+            raise _not_found(engine, collection, where, "connect")
+        with border(engine, "connect"):
+            engine.open()
+        return QdrantStore(engine, schema)
+
+
+def adopted(engine: Engine, collection: str, where: str, asked: Mapping[str, FilterKind]) -> QdrantStore:
+    """A collection that somebody else made, as it is; ``NotFound`` where there is none."""
+    with _closing_on_error(engine), border(engine, "adopt"):
         description = engine.description()
         if description is None:
-            raise not_found(engine, collection, "adopt")
-        return wire.adopted_schema(collection, description, engine.indexed(), asked)
+            raise _not_found(engine, collection, where, "adopt")
+        schema = wire.adopted_schema(collection, description, engine.indexed(), asked)
+        return QdrantStore(engine, schema, Plain(schema.filterable))
 
 
 @contextmanager
@@ -136,8 +148,8 @@ def border(engine: Engine, operation: str) -> Iterator[None]:
 
 
 @contextmanager
-def opening(engine: Engine) -> Iterator[None]:
-    """Close what was opened if the store cannot be."""
+def _closing_on_error(engine: Engine) -> Iterator[None]:
+    """Close what was opened if there will be no store to close it."""
     try:
         yield
     except BaseException:
@@ -282,6 +294,7 @@ class QdrantStore:
         return {} if where is None else {"filter": wire.filter_to_qdrant(where, self._layout)}
 
 
-def not_found(engine: Engine, collection: str, operation: str) -> NotFound:
+def _not_found(engine: Engine, collection: str, where: str, operation: str) -> NotFound:
     """The error for a collection that is not there."""
-    return NotFound(f"there is no collection {collection!r}: create it first", store=engine.name, operation=operation)
+    told = f"there is no collection {collection!r} at {where}: create it first, or look at its spelling"
+    return NotFound(told, store=engine.name, operation=operation)

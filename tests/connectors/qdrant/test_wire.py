@@ -1,0 +1,400 @@
+"""The bodies that are sent to Qdrant, word for word, and what is read from its answers."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
+from st_connectors.qdrant import wire
+from st_connectors.qdrant.layout import Hidden, Plain
+from st_connectors.store import (
+    Candidates,
+    Default,
+    DenseField,
+    Exact,
+    FilterKind,
+    Fuse,
+    Match,
+    Metric,
+    Near,
+    Parts,
+    Quantization,
+    Record,
+    Rrf,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+    Weighted,
+)
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema(
+    "books",
+    {
+        "dense": DenseField(2),
+        "far": DenseField(2, Metric.EUCLIDEAN, Quantization.INT8),
+        "bits": DenseField(2, Metric.DOT, Quantization.BINARY),
+        "sparse": SparseField(),
+        "words": TextField(),
+    },
+    {
+        "year": FilterKind.INT,
+        "price": FilterKind.FLOAT,
+        "tag": FilterKind.KEYWORD,
+        "new": FilterKind.BOOL,
+        "day": FilterKind.DATE,
+        "a b.c": FilterKind.KEYWORD,
+    },
+)
+HIDDEN = Hidden(SCHEMA)
+QUERY = np.array([0.6, 0.8], np.float32)
+UUID_OF_A = "b41ae9e8-aa42-5ede-87bb-3e04d093f782"
+NEVER = {"must": [{"has_id": []}]}
+
+
+def body(rank, **options):
+    return wire.query_body(SCHEMA, HIDDEN, SearchRequest(rank, **options))
+
+
+def test_a_collection_is_made_with_named_vectors_and_its_schema_as_metadata():
+    """Dense fields have size and distance, text fields the idf modifier, and the schema travels along."""
+    assert wire.collection_body(SCHEMA) == {
+        "vectors": {
+            "dense": {"size": 2, "distance": "Cosine"},
+            "far": {
+                "size": 2,
+                "distance": "Euclid",
+                "quantization_config": {"scalar": {"type": "int8", "always_ram": True}},
+            },
+            "bits": {"size": 2, "distance": "Dot", "quantization_config": {"binary": {"always_ram": True}}},
+        },
+        "sparse_vectors": {"sparse": {}, "words": {"modifier": "idf"}},
+        "metadata": {"st_connectors": SCHEMA.to_json()},
+    }
+
+
+def test_the_metadata_gives_the_schema_back_after_json():
+    """A collection is reopened knowing only its name."""
+    stored = json.loads(json.dumps(wire.collection_body(SCHEMA)["metadata"]))
+
+    assert Schema.from_json(stored[wire.METADATA]) == SCHEMA
+
+
+def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
+    """The id is derived and kept, the payload one JSON string, filterable values typed lists beside it."""
+    payload = {
+        "year": [1999, 2001.0, None, "x"],
+        "price": 3,
+        "tag": "A",
+        "new": True,
+        "day": "2020-01-31T08:00:00+01:00",
+        "z": 1.0,
+    }
+    point = wire.point(
+        SCHEMA,
+        HIDDEN,
+        Record("a", {"dense": QUERY, "sparse": SparseVector.from_mapping({7: 0.5, 3: 2.0})}, payload),
+    )
+
+    assert point == {
+        "id": UUID_OF_A,
+        "vector": {
+            "dense": [0.6000000238418579, 0.800000011920929],
+            "sparse": {"indices": [3, 7], "values": [2.0, 0.5]},
+        },
+        "payload": {
+            "_st_id": "a",
+            "_st_payload": json.dumps(payload, separators=(",", ":")),
+            "_st_f_year": [1999, 2001],
+            "_st_f_price": [3.0],
+            "_st_f_tag": ["A"],
+            "_st_f_new": ["true"],
+            "_st_f_day": ["2020-01-31T07:00:00.000000Z"],
+            "_st_present": ["year", "price", "tag", "new", "day"],
+        },
+    }
+    assert [type(value) for value in point["payload"]["_st_f_year"]] == [int, int]
+
+
+def test_text_becomes_word_weights_and_nothing_where_there_are_no_words():
+    """The weights are BM25's without rarity; an empty text has no vector at all."""
+    point = wire.point(SCHEMA, HIDDEN, Record("a", {}, {"text": "kettle kettle"}))
+    blank = wire.point(SCHEMA, HIDDEN, Record("a", {"sparse": SparseVector.from_mapping({})}, {"text": " … "}))
+
+    tf, length = 2, 2
+    weight = tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * length / 150))
+    assert point["vector"]["words"]["values"] == [pytest.approx(weight, rel=1e-6)]
+    assert blank["vector"] == {}
+
+
+def test_field_names_of_any_spelling_have_keys_of_their_own():
+    """Qdrant would read dots and brackets as paths."""
+    keys = [HIDDEN.key(name) for name in ("a b.c", "a_b_c", "a-20-b", "a[0]", 'a"b', "ä", "")]
+
+    assert keys[0] == "_st_f_a-20-b-2e-c"
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_dense_search():
+    """Payload and vectors are asked for as the parts say, and ties can be ordered because the offset is cut here."""
+    assert body(Near("dense", QUERY), limit=5, offset=2, where=Eq("year", 2001)) == {
+        "query": [0.6000000238418579, 0.800000011920929],
+        "using": "dense",
+        "filter": {"must": [{"key": "_st_f_year", "match": {"value": 2001}}]},
+        "limit": 7,
+        "with_payload": ["_st_id", "_st_payload"],
+        "with_vector": False,
+    }
+
+
+def test_parts_say_what_is_fetched():
+    """Without payload only the id comes; word weights are never fetched."""
+    got = body(Near("dense", QUERY), parts=Parts.VECTORS)
+
+    assert got["with_payload"] == ["_st_id"]
+    assert got["with_vector"] == ["dense", "far", "bits", "sparse"]
+
+
+@pytest.mark.parametrize(
+    ("field", "effort", "params"),
+    [
+        ("dense", Default(), None),
+        ("dense", Exact(), {"exact": True, "quantization": {"ignore": True}}),
+        ("dense", Candidates(64), {"hnsw_ef": 64}),
+        ("bits", Default(), {"quantization": {"rescore": True, "oversampling": 3.0}}),
+        ("bits", Candidates(64), {"hnsw_ef": 64, "quantization": {"rescore": True, "oversampling": 3.0}}),
+        ("bits", Exact(), {"exact": True, "quantization": {"ignore": True}}),
+    ],
+)
+def test_effort_is_said_in_qdrants_parameters(field, effort, params):
+    """Exact goes past index and quantization."""
+    assert body(Near(field, QUERY), effort=effort).get("params") == params
+
+
+def test_a_sparse_search_takes_no_parameters():
+    """The sparse index is exact whatever the effort."""
+    got = body(Near("sparse", SparseVector.from_mapping({1: 0.5})), effort=Exact(), limit=1)
+
+    assert got == {
+        "query": {"indices": [1], "values": [0.5]},
+        "using": "sparse",
+        "limit": 1,
+        "with_payload": ["_st_id", "_st_payload"],
+        "with_vector": False,
+    }
+
+
+def test_what_can_match_nothing_is_not_sent():
+    """An empty sparse vector and a text without words have no hits."""
+    assert body(Near("sparse", SparseVector.from_mapping({}))) is None
+    assert body(Match("words", "…")) is None
+    assert body(Fuse((Match("words", "…"), Near("sparse", SparseVector.from_mapping({}))))) is None
+
+
+def test_fusion_repeats_the_filter_and_counts_from_zero():
+    """The textbook's k of 60 is 61 here, and each leg has filter and depth of its own."""
+    got = body(
+        Fuse((Near("dense", QUERY), Match("words", "kettle")), depth=50, method=Rrf(60)), limit=3, where=Exists("tag")
+    )
+
+    where = {"must": [{"key": "_st_present", "match": {"value": "tag"}}]}
+    assert got["query"] == {"rrf": {"k": 61}}
+    assert [(leg["using"], leg["limit"], leg["filter"]) for leg in got["prefetch"]] == [
+        ("dense", 50, where),
+        ("words", 50, where),
+    ]
+    assert "filter" not in got
+    assert got["limit"] == 3
+
+
+@pytest.mark.parametrize("method", [Rrf(60, (1.0, 0.5)), Weighted((0.5, 0.5))])
+def test_fusions_that_mean_something_else_here_are_refused(method):
+    """Qdrant's weights turn round at large k, and it has no min-max."""
+    with pytest.raises(ValueError, match="unweighted"):
+        body(Fuse((Near("dense", QUERY), Match("words", "kettle")), method=method))
+
+
+YEAR = "_st_f_year"
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Eq("year", 2001), {"must": [{"key": YEAR, "match": {"value": 2001}}]}),
+        (Eq("year", 2001.0), {"must": [{"key": YEAR, "match": {"value": 2001}}]}),
+        (Eq("year", 2001.5), NEVER),
+        (Eq("year", True), NEVER),
+        (Eq("year", "2001"), NEVER),
+        (Eq("new", True), {"must": [{"key": "_st_f_new", "match": {"value": "true"}}]}),
+        (Eq("new", 1), NEVER),
+        (Eq("price", 1), {"must": [{"key": "_st_f_price", "range": {"gte": 1.0, "lte": 1.0}}]}),
+        (
+            Eq("day", "2020-01-31T08:00:00+01:00"),
+            {
+                "must": [
+                    {
+                        "key": "_st_f_day",
+                        "range": {"gte": "2020-01-31T07:00:00.000000Z", "lte": "2020-01-31T07:00:00.000000Z"},
+                    }
+                ]
+            },
+        ),
+        (In("tag", ("a", "b")), {"must": [{"key": "_st_f_tag", "match": {"any": ["a", "b"]}}]}),
+        (In("tag", ("a",)), {"must": [{"key": "_st_f_tag", "match": {"value": "a"}}]}),
+        (In("tag", ()), NEVER),
+        (
+            In("price", (1, 2.5)),
+            {
+                "should": [
+                    {"key": "_st_f_price", "range": {"gte": 1.0, "lte": 1.0}},
+                    {"key": "_st_f_price", "range": {"gte": 2.5, "lte": 2.5}},
+                ]
+            },
+        ),
+        (And(()), {"must": []}),
+        (Or(()), NEVER),
+        (Not(Or(())), {"must_not": [NEVER]}),
+        (
+            Not(And((Eq("tag", "a"), Exists("day")))),
+            {
+                "must_not": [
+                    {
+                        "must": [
+                            {"key": "_st_f_tag", "match": {"value": "a"}},
+                            {"key": "_st_present", "match": {"value": "day"}},
+                        ]
+                    }
+                ]
+            },
+        ),
+        (Range("year", gt=1.5, lt=4), {"must": [{"key": YEAR, "range": {"gte": 2.0, "lte": 3.0}}]}),
+        (Range("year", gt=3, lt=4), NEVER),
+        (Range("price", gt=1, lte=2.5), {"must": [{"key": "_st_f_price", "range": {"gt": 1.0, "lte": 2.5}}]}),
+        (
+            Range("day", gte="2020-01-01"),
+            {"must": [{"key": "_st_f_day", "range": {"gte": "2020-01-01T00:00:00.000000Z"}}]},
+        ),
+    ],
+)
+def test_filters(where, expected):
+    """Each form of the family, by the kind that its field is declared with."""
+    assert wire.filter_to_qdrant(where, HIDDEN) == expected
+
+
+def test_bounds_between_two_floats_are_exact():
+    """Qdrant's bounds are float64; integers beyond 2**53 that fall between two of them are named one by one."""
+    low, high = 2**60 + 255, 2**61 + 2
+    got = wire.filter_to_qdrant(Range("year", gte=low, lte=high), HIDDEN)
+
+    inside, edges = got["should"]
+    assert inside == {"key": YEAR, "range": {"gte": float(2**60 + 256), "lte": float(2**61)}}
+    assert edges == {"key": YEAR, "match": {"any": [2**60 + 255, 2**61 + 1, 2**61 + 2]}}
+
+
+def test_plain_payload_keys_are_filtered_by_their_values_own_type():
+    """In other people's collections field names are paths, booleans stay booleans, and emptiness is asked of Qdrant."""
+    where = And((Eq("meta.new", True), Eq("n", 2), Eq("x", 0.5), Range("at", lt="2020-01-01"), Exists("tag")))
+
+    assert wire.filter_to_qdrant(where) == {
+        "must": [
+            {"key": "meta.new", "match": {"value": True}},
+            {"key": "n", "match": {"value": 2}},
+            {"key": "x", "range": {"gte": 0.5, "lte": 0.5}},
+            {"key": "at", "range": {"lt": "2020-01-01T00:00:00.000000Z"}},
+            {"must_not": [{"is_empty": {"key": "tag"}}]},
+        ]
+    }
+
+
+def answer(name, score, **payload):
+    return SimpleNamespace(id=name, score=score, payload=payload, vector=None)
+
+
+def test_hits_are_ordered_and_then_cut():
+    """Ties go by id, wherever Qdrant put them; Euclidean distances turn round."""
+    found = [answer("u1", 1.5, _st_id="c"), answer("u2", 1.5, _st_id="a"), answer("u3", 2.0, _st_id="b")]
+    request = SearchRequest(Near("far", QUERY), limit=2, offset=1, parts=Parts.NONE)
+
+    hits = wire.hits(SCHEMA, HIDDEN, request, found)
+
+    assert [(hit.id, hit.score, hit.payload) for hit in hits] == [("c", -1.5, {}), ("b", -2.0, {})]
+
+
+def test_a_record_is_read_back_as_it_was_given():
+    """Payload by value and type, vectors in their normal forms; what is not a field of the caller's stays away."""
+    given = Record(
+        "a",
+        {"dense": QUERY, "sparse": SparseVector.from_mapping({3: 2.0})},
+        {"one": 1.0, "text": "kettle", "b": {"z": None, "a": [1]}},
+    )
+    point = wire.point(SCHEMA, HIDDEN, given)
+    vector = {
+        name: SimpleNamespace(**value) if isinstance(value, dict) else value for name, value in point["vector"].items()
+    }
+
+    read = wire.record(SCHEMA, HIDDEN, SimpleNamespace(id=point["id"], payload=point["payload"], vector=vector))
+
+    assert read.id == "a"
+    assert json.dumps(read.payload) == json.dumps(given.payload)
+    assert list(read.vectors) == ["dense", "sparse"]
+    np.testing.assert_array_equal(read.vectors["dense"], QUERY)
+    assert read.vectors["sparse"] == given.vectors["sparse"]
+
+
+def test_a_point_of_somebody_else_in_our_collection_is_shown_by_its_own_id():
+    """It has no id of ours, and must not stop a scan."""
+    read = wire.record(SCHEMA, HIDDEN, SimpleNamespace(id=7, payload={"theirs": 1}, vector=None))
+
+    assert (read.id, read.payload, read.vectors) == ("7", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "point"),
+    [
+        ("17", 17),
+        ("0", 0),
+        (str(2**64 - 1), 2**64 - 1),
+        ("12345678-1234-5678-1234-567812345678", "12345678-1234-5678-1234-567812345678"),
+        ("ABCDEF00-1234-5678-1234-567812345678", "abcdef00-1234-5678-1234-567812345678"),
+        (str(2**64), None),
+        ("-1", None),
+        ("book 1", None),
+        ("٣", None),
+    ],
+)
+def test_ids_of_adopted_collections_are_integers_and_uuids(given, point):
+    """Qdrant has no others, and a derived one would not be found by the collection's owner."""
+    assert Plain({}).point_id(given) == point
+
+
+def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
+    """Vectors that are no single vector, or of a metric that is not ours, are left out; indexes tell what can be filtered on."""
+    description = {
+        "vectors": {
+            "d": {"size": 3, "distance": "Dot"},
+            "m": {"size": 3, "distance": "Manhattan"},
+            "c": {"size": 3, "distance": "Cosine", "multivector_config": {"comparator": "max_sim"}},
+        },
+        "sparse_vectors": {"s": {"modifier": "idf"}},
+    }
+
+    got = wire.adopted_schema("notes", description, {"n": "integer", "where": "geo"}, {"tag": FilterKind.KEYWORD})
+
+    assert got == Schema(
+        "notes",
+        {"d": DenseField(3, Metric.DOT), "s": SparseField()},
+        {"n": FilterKind.INT, "tag": FilterKind.KEYWORD},
+    )
+
+
+def test_one_nameless_vector_is_a_field_without_a_name():
+    """As Qdrant itself has it."""
+    got = wire.adopted_schema("notes", {"vectors": {"size": 2, "distance": "Cosine"}}, {}, {})
+
+    assert got.fields == {"": DenseField(2)}
+    assert wire.point(got, Plain({}), Record("1", {"": QUERY}, {}))["vector"] == [0.6000000238418579, 0.800000011920929]
