@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
-from st_connectors.models import LazyModel, Split, by_reference, check_same, cut_test, spans_of
+from st_connectors.models import LazyModel, Split, by_reference, check_same, cut_test, has_name, spans_of
 from st_connectors.registry import open_store
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
 from st_connectors.store import (
@@ -213,7 +213,7 @@ class Index:
         if isinstance(queries, str):
             raise TypeError("search_many takes a list of queries; search takes one")
         options = SearchOptions(
-            mode=None if mode is None else Mode(mode),
+            mode=_mode(mode),
             limit=limit,
             offset=offset,
             where=_filter(where),
@@ -368,13 +368,20 @@ def _reranker_of(schema: Schema, given: str | Reranker | None) -> LazyModel | No
     if given is not None:
         return LazyModel(ModelKind.RERANKER, given)
     ref = schema.models.get(RERANKER)
-    return None if ref is None else LazyModel(ModelKind.RERANKER, ref.name, ref.revision)
+    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision) if ref is not None and has_name(ref) else None
 
 
 def _text_key(schema: Schema) -> str:
     """The payload key of the text: that of the text field, where there is one."""
     sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
     return sources[0] if sources else "text"
+
+
+def _mode(mode: Mode | str | None) -> Mode | None:
+    try:
+        return None if mode is None else Mode(mode)
+    except ValueError as error:
+        raise ValueError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from error
 
 
 def _filter(where: Filter | str | None) -> Filter | None:

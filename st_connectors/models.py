@@ -16,7 +16,7 @@ from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
 from st_core.splitter import Offsets, offsets_of, split
 
-__all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "spans_of"]
+__all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "has_name", "spans_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,14 @@ def _load(name: str, kind: ModelKind, revision: str | None) -> object:
             return CrossEncoder(name, revision=revision)
 
 
+def has_name(ref: ModelRef) -> bool:
+    """Whether a model can be loaded by its name: what we loaded has a fingerprint, and a foreign object may name a Hub repository."""
+    return bool(ref.fingerprint) or "/" in ref.name
+
+
 def by_reference(ref: ModelRef, field: str, collection: str, *, trust: bool) -> LazyModel:
     """The model a collection remembers, checked when it is loaded; raises ModelNotFound where it was an object that no name leads to."""
-    # What we describe has a fingerprint; a foreign object that has none may still carry the name of a Hub repository.
-    if not (ref.fingerprint or "/" in ref.name):
+    if not has_name(ref):
         raise ModelNotFound(
             f"the {field} vectors of {collection!r} were made by an object ({ref.name}), which cannot be loaded by name: "
             f"hand it in again, Index.open(…, {field}=encoder)"

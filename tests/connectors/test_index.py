@@ -1,0 +1,407 @@
+"""Index: a collection opened again answers as before, and never with another model than its own."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from st_connectors import Index
+from st_connectors.errors import NotFound, SchemaMismatch
+from st_connectors.filters import Eq
+from st_connectors.index import Split
+from st_connectors.registry import collections, open_store
+from st_connectors.store import DenseField, FilterKind, Metric, Parts, Rrf, SparseField, TextField, Weighted
+from st_core import SentenceTransformer, SparseEncoder
+from st_core.builtin import HYBRID_WEIGHTS
+from st_core.errors import ModelNotFound
+
+BOOKS = [
+    {"id": "sea", "text": "an ageing fisherman struggles with a giant marlin", "year": 1952},
+    {"id": "submarine", "text": "a voyage in a submarine under the ocean", "year": 1870},
+    {"id": "time", "text": "a traveller visits the far future", "year": 1895},
+]
+NAMES = {"dense": "builtin:dense", "sparse": "builtin:sparse"}
+BUILTIN: dict[str, Any] = {"dense": SentenceTransformer("builtin:dense"), "sparse": SparseEncoder("builtin:sparse")}
+"""Loaded once; a collection remembers them by their names all the same."""
+
+
+@pytest.fixture(params=["memory:{node}", "qdrant+edge:{folder}/store"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address of this test alone, in memory and embedded."""
+    return request.param.format(node=request.node.nodeid, folder=tmp_path)
+
+
+@pytest.fixture
+def here(request: pytest.FixtureRequest) -> str:
+    """An address in memory, of this test alone."""
+    return f"memory:{request.node.nodeid}"
+
+
+def books(url: str, **options: Any) -> Index:
+    index = Index.create(url, collection="books", filterable={"year": "int"}, **(BUILTIN | options))
+    assert index.ingest(BOOKS).confirmed == 3
+    return index
+
+
+def test_an_index_opened_again_answers_as_before(url):
+    """Opening needs no model names: the same hits with the same scores and legs."""
+    with books(url) as index:
+        before = index.search("fishing on the ocean").to_json()
+
+    with Index.open(url, collection="books") as again:
+        assert again.search("fishing on the ocean").to_json() == before
+        assert before["hits"][0]["id"] in {"sea", "submarine"}
+        assert {name: ref.name for name, ref in again.schema.models.items()} == NAMES
+
+
+def test_creating_again_keeps_what_is_there(url):
+    """Create is idempotent where the schema is the same."""
+    with books(url):
+        pass
+
+    with Index.create(url, collection="books", filterable={"year": "int"}, **NAMES) as again:
+        assert again.count() == 3
+
+
+def test_creating_something_else_under_the_same_name_is_a_mismatch(url):
+    """Another filterable field is another schema, and the records stay."""
+    with books(url):
+        pass
+
+    with pytest.raises(SchemaMismatch, match="year"):
+        Index.create(url, collection="books", filterable={"year": "keyword"}, **BUILTIN)
+    with Index.open(url, collection="books") as index:
+        assert index.count() == 3
+
+
+def test_a_misspelt_name_is_not_found_and_makes_nothing(url):
+    """Open never creates."""
+    with books(url):
+        pass
+
+    with pytest.raises(NotFound, match="boks"):
+        Index.open(url, collection="boks")
+    assert collections(url) == ["books"]
+
+
+def test_the_built_in_pair_is_fused_by_its_measured_weights(here):
+    """The default fusion of the two built-in models is the one measured for them; any other pair, or a text leg, has none."""
+    assert books(here).schema.fusion == Weighted(HYBRID_WEIGHTS)
+    assert Index.create(here, collection="own", **BUILTIN, fusion=Rrf(10)).schema.fusion == Rrf(10)
+    assert Index.create(here, collection="text", **BUILTIN, text=True).schema.fusion is None
+    assert Index.create(here, collection="one", dense="builtin:dense").schema.fusion is None
+
+
+def test_the_schema_follows_the_models(here, words):
+    """Fields, dimension, metric and filterable kinds come from what was asked for."""
+    index = Index.create(
+        here,
+        collection="c",
+        dense="builtin:dense",
+        sparse=words,
+        text=True,
+        filterable={"a": "int", "b": FilterKind.DATE},
+    )
+
+    assert dict(index.schema.fields) == {
+        "dense": DenseField(256, Metric.COSINE),
+        "sparse": SparseField(),
+        "text": TextField(),
+    }
+    assert dict(index.schema.filterable) == {"a": FilterKind.INT, "b": FilterKind.DATE}
+
+
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_the_metric_is_the_models_own(here, letters, metric):
+    """A model that is compared by another similarity is searched by it."""
+    letters.similarity_fn_name = metric
+
+    index = Index.create(here, collection="c", dense=letters)
+
+    assert index.schema.fields["dense"] == DenseField(16, Metric(metric))
+
+
+def test_a_similarity_no_store_has_is_an_error(here, letters):
+    """Manhattan distance cannot be searched by; the error says what can."""
+    letters.similarity_fn_name = "manhattan"
+
+    with pytest.raises(ValueError, match="'manhattan'; stores can compare by cosine, dot, euclidean"):
+        Index.create(here, collection="c", dense=letters)
+
+
+def test_an_index_needs_a_leg(here):
+    """Nothing to search by is an error, not an empty collection."""
+    with pytest.raises(ValueError, match="give dense=, sparse= or text=True"):
+        Index.create(here, collection="c")
+    assert collections(here) == []
+
+
+def test_a_text_index_needs_no_model(here):
+    """A collection with only a text leg is filled and searched without any encoder."""
+    with Index.create(here, collection="c", text=True) as index:
+        index.ingest(BOOKS)
+        assert [hit.id for hit in index.search("submarine")] == ["submarine"]
+
+
+def test_another_dimension_is_a_mismatch_whatever_is_trusted(url, letters):
+    """The error names both models and both dimensions."""
+    with books(url):
+        pass
+
+    for trust in (False, True):
+        with pytest.raises(
+            SchemaMismatch, match=r"'builtin:dense', dense of dimension 256; 'letters' is dense of dimension 16"
+        ):
+            Index.open(url, collection="books", dense=letters, trust_model=trust)
+
+
+def test_another_fingerprint_is_a_mismatch_that_says_which_part(url):
+    """The same weights with other prompts give other vectors; trust_model overrides."""
+    other = SentenceTransformer("builtin:dense", prompts={"document": "passage: "})
+    with books(url):
+        pass
+
+    with pytest.raises(SchemaMismatch, match=r"'builtin:dense', .* differs in prompts"):
+        Index.open(url, collection="books", dense=other)
+    with Index.open(url, collection="books", dense=other, trust_model=True) as index:
+        assert index.search("ocean").hits
+
+
+def test_the_same_model_is_accepted_under_any_path(url, tmp_path):
+    """What counts is the model, not where it lies."""
+    from st_core import builtin
+
+    (tmp_path / "copy").symlink_to(builtin.path("dense"))
+    with books(url) as index:
+        before = index.search("ocean").to_json()
+
+    with (
+        warnings.catch_warnings(action="error"),
+        Index.open(url, collection="books", dense=str(tmp_path / "copy")) as again,
+    ):
+        assert again.search("ocean").to_json() == before
+
+
+def test_a_model_that_changed_since_is_a_mismatch_when_it_is_used(here):
+    """A remembered name whose weights are others now is not searched with; what needs no model still works."""
+    with books(here) as index:
+        schema, records = index.schema, list(index.store.scan())
+    stale = replace(
+        schema.models["dense"], fingerprint=dict(schema.models["dense"].fingerprint) | {"weights": "0" * 32}
+    )
+    store = open_store(here, "old", replace(schema, collection="old", models={**schema.models, "dense": stale}))
+    store.create()
+    assert store.upsert(records) == []
+
+    with Index.open(here, collection="old") as index:
+        assert index.count("year > 1880") == 2
+        assert index.search("ocean", mode="sparse").hits
+        with pytest.raises(SchemaMismatch, match="which has changed since: it differs in weights"):
+            index.search("ocean")
+    with Index.open(here, collection="old", trust_model=True) as index:
+        assert index.search("ocean").hits
+
+
+def test_an_object_must_be_handed_in_again(url, letters, words):
+    """A collection filled by an object cannot load it by name: the error says what to do, and doing it works, with a warning."""
+    with Index.create(url, collection="c", dense=letters, sparse=words) as index:
+        index.ingest([{"id": "a", "text": "red apple"}, {"id": "b", "text": "old boat"}])
+        before = index.search("apple").to_json()
+
+    with pytest.raises(ModelNotFound, match=r"made by an object \(letters\).*Index\.open\(…, dense=encoder\)"):
+        Index.open(url, collection="c")
+    with pytest.warns(UserWarning, match="whether 'letters' is"), pytest.warns(UserWarning, match="whether 'words' is"):
+        again = Index.open(url, collection="c", dense=letters, sparse=words)
+    assert again.search("apple").to_json() == before
+    again.close()
+
+
+def test_a_model_for_a_field_that_is_not_there_is_an_error(here):
+    """The collection's fields are named."""
+    Index.create(here, collection="c", dense="builtin:dense")
+
+    with pytest.raises(ValueError, match="has no field sparse: it has dense"):
+        Index.open(here, collection="c", sparse="builtin:sparse")
+
+
+def test_an_unknown_model_makes_no_collection(url):
+    """The models are looked for first."""
+    with pytest.raises(ModelNotFound, match="builtin:nope"):
+        Index.create(url, collection="c", dense="builtin:nope")
+    assert collections(url) == []
+
+
+@pytest.mark.parametrize("where", ["year >= 1890", Eq("year", 1895), None])
+def test_where_is_text_or_a_filter(here, where):
+    """Both mean the same in search and count."""
+    index = books(here)
+
+    expected = {"year >= 1890": {"sea", "time"}, Eq("year", 1895): {"time"}, None: {"sea", "submarine", "time"}}[where]
+    assert {hit.id for hit in index.search("a voyage", where=where)} == expected
+    assert index.count(where) == len(expected)
+
+
+def test_many_questions_are_one_by_one(here):
+    """search_many gives what search gives."""
+    index = books(here)
+
+    many = index.search_many(["ocean", "future"], limit=2)
+
+    assert [result.to_json() for result in many] == [index.search(q, limit=2).to_json() for q in ("ocean", "future")]
+    with pytest.raises(TypeError, match="a list of queries"):
+        index.search_many("ocean")
+
+
+def test_an_unknown_mode_names_the_modes(here):
+    """As ValueError, before anything is loaded."""
+    with pytest.raises(ValueError, match="mode is one of dense, sparse, text, hybrid, not 'fuzzy'"):
+        books(here).search("ocean", mode="fuzzy")
+
+
+class Backwards:
+    """Prefers what comes late in the alphabet."""
+
+    name = "backwards"
+
+    def predict(self, inputs: list[tuple[str, str]], /) -> np.ndarray:
+        return np.array([float(ord(text[-1])) for _, text in inputs])
+
+
+def test_a_reranker_is_the_indexs_or_any_object(here):
+    """True is the index's own; an object serves as it is; one that cannot be loaded by name must be given again."""
+    expected = sorted((-float(ord(book["text"][-1])), book["id"]) for book in BOOKS)
+    index = books(here, reranker=Backwards())
+
+    assert [(-hit.score, hit.id) for hit in index.search("a voyage", rerank=True)] == expected
+    assert [(-hit.score, hit.id) for hit in index.search("a voyage", rerank=Backwards())] == expected
+    with pytest.raises(ValueError, match="this index has no reranker"):
+        Index.open(here, collection="books").search("a voyage", rerank=True)
+    again = Index.open(here, collection="books", reranker=Backwards())
+    assert [(-hit.score, hit.id) for hit in again.search("a voyage", rerank=True)] == expected
+
+
+def test_get_and_delete_by_id(url):
+    """Get keeps the order asked; delete takes whole documents and is silent about absent ones."""
+    with books(url) as index:
+        assert [(record.id, record.payload["year"]) for record in index.get(["time", "nope", "sea"])] == [
+            ("time", 1895),
+            ("sea", 1952),
+        ]
+        assert index.get(["sea"], parts=Parts.ALL)[0].vectors.keys() == {"dense", "sparse"}
+        index.delete(["sea", "nope"])
+        assert index.count() == 2
+        for call in (index.get, index.delete):
+            with pytest.raises(TypeError, match=r"ids is a list of ids; for one, \['sea'\]"):
+                call("sea")
+
+
+def test_drop_removes_the_collection(url):
+    """Afterwards it cannot be opened."""
+    with books(url) as index:
+        index.drop()
+
+    with pytest.raises(NotFound):
+        Index.open(url, collection="books")
+
+
+LONG = (
+    " ".join(f"Sentence number {n} is about the sea." for n in range(60)) + " The very last words speak of volcanoes."
+)
+
+
+def test_long_texts_are_split_by_the_models_tokens(url):
+    """Windows overlap, cover the text, hold at most the tokens asked for, and fold back to their document; delete takes them all."""
+    tokenizer = SentenceTransformer("builtin:dense").tokenizer
+    with Index.create(url, collection="c", **BUILTIN) as index:
+        report = index.ingest(
+            [{"id": "long", "text": LONG}, {"id": "short", "text": "an eruption"}], split=Split(tokens=40, overlap=8)
+        )
+
+        records = {record.id: record for record in index.store.scan()}
+        windows = sorted(
+            (r.payload["_chunk"]["start"], r.payload["_chunk"]["end"])
+            for r in records.values()
+            if "_chunk" in r.payload
+        )
+        assert (report.confirmed, report.split, report.records, report.cut) == (2, 1, len(records), 0)
+        assert windows[0][0] == 0
+        assert windows[-1][1] == len(LONG)
+        assert all(later[0] <= earlier[1] for earlier, later in pairwise(windows))
+        assert (
+            max(len(tokenizer.encode(r.payload["text"], add_special_tokens=False).ids) for r in records.values()) <= 40
+        )
+
+        best = index.search("volcanoes", mode="sparse", fold=True)[0]
+        assert best.id == "long"
+        assert "volcanoes" in best.payload["text"]
+        assert len(index.search("sea", mode="sparse", fold=True)) == 1
+
+        index.delete(["long"])
+        assert [record.id for record in index.store.scan()] == ["short"]
+
+
+class Limited:
+    """The built-in model, with the tokenizer shown and a limit of eight tokens, special ones included."""
+
+    name = "limited"
+    max_seq_length = 8
+
+    def __init__(self) -> None:
+        self._model = SentenceTransformer("builtin:dense")
+        self.tokenizer = self._model.tokenizer
+        self.encode_query = self._model.encode_query
+        self.encode_document = self._model.encode_document
+
+
+def test_cut_texts_are_counted_by_tokens(here):
+    """Six words and two special tokens fit a limit of eight; seven do not."""
+    index = Index.create(here, collection="c", dense=Limited())
+
+    report = index.ingest({"id": str(n), "text": "sea " * n} for n in range(1, 10))
+
+    assert report.cut == 3
+
+
+def test_windows_the_model_would_cut_are_refused(here):
+    """Asking for windows longer than the model takes is an error that says how long they may be."""
+    index = Index.create(here, collection="c", dense=Limited())
+
+    with pytest.raises(ValueError, match="windows of 7 tokens would be cut: the model takes 6"):
+        index.ingest([], split=Split(tokens=7))
+
+
+def test_splitting_needs_a_tokenizer(here, letters):
+    """An encoder that shows none cannot split."""
+    index = Index.create(here, collection="c", dense=letters)
+
+    with pytest.raises(ValueError, match="none of the models shows a tokenizer"):
+        index.ingest([], split=Split())
+
+
+def test_async_methods_do_the_same(here):
+    """The asynchronous methods give the synchronous ones' answers."""
+
+    async def use() -> tuple[Any, ...]:
+        index = Index.create(here, collection="c", **BUILTIN)
+        report = await index.aingest(BOOKS)
+        results = await asyncio.gather(*(index.asearch(query, limit=1) for query in ("ocean", "future")))
+        many = await index.asearch_many(["ocean"], limit=1)
+        records = await index.aget(["sea"])
+        await index.adelete(["sea"])
+        return report, results, many, records, await index.acount()
+
+    report, results, many, records, left = asyncio.run(use())
+
+    index = books(f"{here}2")
+    assert report.confirmed == 3
+    assert [result.to_json() for result in results] == [index.search(q, limit=1).to_json() for q in ("ocean", "future")]
+    assert many[0].to_json() == results[0].to_json()
+    assert [record.id for record in records] == ["sea"]
+    assert left == 2
