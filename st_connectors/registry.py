@@ -123,7 +123,7 @@ def _server(scheme: str, body: str) -> tuple[str, int | None, str]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"the address {scheme}://… has no valid host and port") from error
-    if parts.username is not None or "@" in parts.netloc:
+    if "@" in parts.netloc:
         variable = f"ST_{scheme.partition('+')[0].upper()}_API_KEY"
         raise ValueError(
             f"an address holds no user or password: give them in the environment ({variable}) or hand in a client object"

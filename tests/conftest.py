@@ -9,6 +9,11 @@ import os
 from importlib.util import find_spec
 
 import pytest
+from hypothesis import settings
+
+# Two busy cores are slower than a deadline allows for; pytest-timeout ends what hangs.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 NEEDS = {
     "torch": ("torch", "transformers", "sentence_transformers"),

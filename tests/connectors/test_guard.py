@@ -139,6 +139,13 @@ def test_cosine_vectors_become_unit_vectors_once(values):
     assert queried.tobytes() == got.tobytes()
 
 
+@pytest.mark.parametrize("length", [1 - 2e-7, 1 + 2e-7, 0.999, 1.001, 1e-30, 1e30])
+def test_vectors_near_unit_length_are_normalised_too(length):
+    """Only what float32 rounding makes of a unit vector is left as it is."""
+    got = stored(Record("a", {"cosine": np.array([0.6, 0.0, 0.8]) * length})).vectors["cosine"]
+    assert abs(float(np.linalg.norm(got.astype(np.float64))) - 1.0) <= 1e-7
+
+
 @pytest.mark.parametrize(
     "given_as",
     [

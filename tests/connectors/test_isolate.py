@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from st_connectors.errors import Permanent, Refused, Unavailable
 from st_connectors.isolate import isolating
 from st_connectors.memory import MemoryStore
-from st_connectors.store import Capabilities, Record, Schema, SparseField
+from st_connectors.store import Capabilities, Record, Rejected, Schema, SparseField
 
 SCHEMA = Schema("c", {"s": SparseField()})
 
@@ -58,6 +58,23 @@ def test_one_poisoned_record_costs_two_calls_a_halving():
     store = AllOrNothing({"r700"})
     isolating(store).upsert(records(1024))
     assert store.calls == 1 + 2 * 10
+
+
+def test_rejections_of_a_half_have_the_positions_of_the_whole():
+    """A store may also reject single records of the half that it takes."""
+
+    class Both(AllOrNothing):
+        def upsert(self, records):
+            super().upsert(records)
+            busy = Unavailable("busy", store="fake", operation="upsert")
+            return [Rejected(at, record.id, busy) for at, record in enumerate(records) if record.id == "r6"]
+
+    rejected = isolating(Both({"r1"})).upsert(records(8))
+
+    assert [(item.position, item.id, type(item.error)) for item in rejected] == [
+        (1, "r1", Refused),
+        (6, "r6", Unavailable),
+    ]
 
 
 def test_a_clean_batch_is_one_call():

@@ -113,6 +113,34 @@ def test_sparse_scores_are_inner_products_of_records_that_share_a_term(rows, que
     )
 
 
+def test_cosine_never_leaves_its_range():
+    """Rounding can take the quotient of a vector with itself above 1; the score stays at 1."""
+    store = fresh()
+    rows = np.random.default_rng(5).normal(size=(500, 3)).astype(np.float32)
+    store.upsert([Record(str(at), {"cosine": row}) for at, row in enumerate(rows)])
+
+    best = [answers(store, Near("cosine", row), limit=1)[0][1] for row in rows]
+    assert max(best) == 1.0
+    assert min(best) == pytest.approx(1.0, abs=1e-15)
+
+
+def test_every_write_is_seen_by_the_next_search():
+    """What was laid out for one search is not used for the next after an upsert or a delete."""
+    store = fresh()
+    leg = Near("dot", array(1, 0, 0))
+    seen = []
+    for write in (
+        lambda: store.upsert([Record("a", {"dot": array(1, 0, 0)})]),
+        lambda: store.upsert([Record("b", {"dot": array(2, 0, 0)})]),
+        lambda: store.upsert([Record("a", {"dot": array(3, 0, 0)})]),
+        lambda: store.delete(["b"]),
+    ):
+        write()
+        seen.append(answers(store, leg))
+
+    assert seen == [[("a", 1.0)], [("b", 2.0), ("a", 1.0)], [("a", 3.0), ("b", 2.0)], [("a", 3.0)]]
+
+
 def test_text_scores_are_bm25_with_rarity_over_all_records():
     """Score = sum of idf * tf part; idf counts records with the word among all records, those without text included."""
     store = fresh()
@@ -343,6 +371,7 @@ TABLE = [
     (Range("f", gt=0.5), {"f": 1}, True),
     (Range("d", gte="2020-01-01", lt="2021-01-01"), {"d": "2020-12-31T23:59:59-00:30"}, False),
     (Range("d", gte="2020-01-01"), {"d": "not a date"}, False),
+    (Range("i", gte="2020-01-01"), {"i": 1}, False),
     (Exists("k"), {"k": ""}, True),
     (Exists("b"), {"b": False}, True),
     (Exists("k"), {"k": None}, False),
