@@ -39,7 +39,8 @@ def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple
             f"{checkpoint.name} is a {checkpoint.family} and has no transformer that a {family} could be made of; "
             f"load it with {checkpoint.family}"
         )
-    return _DEFAULTS[family](checkpoint, options)
+    stack: tuple[Module, ...] = _DEFAULTS[family](checkpoint, options)
+    return stack
 
 
 def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Module, ...]:

@@ -115,7 +115,7 @@ class CrossEncoder(Model):
             return activation_module(str(path), trusted=False)
         return nn.Sigmoid() if self.num_labels == 1 else nn.Identity()
 
-    def predict(
+    def predict(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         inputs: Any = UNSET,
         prompt_name: str | None = None,
@@ -172,7 +172,7 @@ class CrossEncoder(Model):
                 result[torch.from_numpy(positions)] = part
         return torch.empty(0) if result is None else result
 
-    def rank(
+    def rank(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         query: str,
         documents: Sequence[str],

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
 from os import PathLike, fspath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ class SentenceTransformer(Model):
 
     family = "SentenceTransformer"
     organisation = "sentence-transformers"
-    default_prompts = {"query": None, "document": None}
+    default_prompts = MappingProxyType({"query": None, "document": None})
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class SentenceTransformer(Model):
         self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "cosine"
         self.quantization_ranges: NDArray[np.float32] | None = None
 
-    def encode(
+    def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         inputs: Any = UNSET,
         prompt_name: str | None = None,

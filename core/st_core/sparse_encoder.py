@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike, fspath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -32,7 +33,7 @@ class SparseEncoder(Model):
 
     family = "SparseEncoder"
     organisation = "sparse-encoder"
-    default_prompts = {"query": None, "document": None}
+    default_prompts = MappingProxyType({"query": None, "document": None})
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class SparseEncoder(Model):
         self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
         self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "dot"
 
-    def encode(
+    def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         inputs: Any = UNSET,
         prompt_name: str | None = None,

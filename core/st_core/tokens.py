@@ -176,9 +176,12 @@ class TextTokenizer:
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
         """The ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
-        if inputs and not isinstance(inputs[0], str):
-            return self._tokenize_pairs([(first, second) for first, second in inputs], limit)
-        texts = [text for text in inputs if isinstance(text, str)]
+        texts = [each for each in inputs if isinstance(each, str)]
+        pairs = [(each[0], each[1]) for each in inputs if not isinstance(each, str)]
+        if texts and pairs:
+            raise ValueError("texts and pairs of texts cannot be mixed in one call")
+        if pairs:
+            return self._tokenize_pairs(pairs, limit)
         room = self._room(self.single, limit)
         rows = [self._cut(row, room) for row in self.plain(texts)]
         layout = self.single
