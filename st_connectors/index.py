@@ -9,25 +9,20 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
-from st_connectors.models import LazyModel, Split, by_reference, check_same, cut_test, has_name, spans_of
-from st_connectors.registry import open_store
+from st_connectors.models import LazyModel, Split, cut_test, spans_of
+from st_connectors.registry import adopt_store, open_store
+from st_connectors.schemas import adopted, given, kinds_of, remembered, reranker_of, schema_for, text_key_of
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
 from st_connectors.store import (
     Default,
-    DenseField,
     Effort,
-    Field,
     FieldKind,
     FilterKind,
     Fusion,
-    Metric,
     Parts,
     Record,
     Schema,
-    SparseField,
     Store,
-    TextField,
-    Weighted,
 )
 from st_connectors.vectorise import FieldEncoder
 from st_core.protocols import ModelKind, Reranker, TextEncoder
@@ -39,9 +34,6 @@ __all__ = ["Index", "Split"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-RERANKER = "reranker"
-"""The key of the reranker's reference beside those of the fields."""
 
 
 def _in_thread(
@@ -60,13 +52,23 @@ class Index:
     """An open collection with the models that fill and search it; safe in threads. ``create`` makes one, ``open`` opens one that exists."""
 
     def __init__(
-        self, store: Store, models: Mapping[str, LazyModel], reranker: LazyModel | None, text_key: str
+        self,
+        store: Store,
+        models: Mapping[str, LazyModel],
+        *,
+        reranker: LazyModel | None = None,
+        text_key: str = "text",
+        fields: Sequence[str] | None = None,
     ) -> None:
-        """Put a store and the models of its fields together; ``create``, ``open`` and ``adopt`` are the usual ways."""
+        """Put a store and the models of its fields together; ``create``, ``open`` and ``adopt`` are the usual ways.
+
+        ``fields`` are those to search where the collection has others too.
+        """
         self._store = store
         self._models = dict(models)
         self._reranker = reranker
         self._text_key = text_key
+        self._fields = None if fields is None else tuple(fields)
 
     @classmethod
     def create(
@@ -87,18 +89,18 @@ class Index:
         Models are given by name (``builtin:dense``, a folder, a Hub name) or as objects; ``text`` adds a leg by the store's own BM25. ``filterable``
         names the payload fields that ``where`` may speak of. ``fusion`` is how legs are fused by default.
         """
-        models = _given(dense, sparse)
+        models = given(dense, sparse)
         if not models and not text:
             raise ValueError("nothing to search by: give dense=, sparse= or text=True")
         again = None if reranker is None else LazyModel(ModelKind.RERANKER, reranker)
-        schema = _schema(collection, models, again, text=text, filterable=filterable or {}, fusion=fusion)
+        schema = schema_for(collection, models, again, text=text, filterable=filterable or {}, fusion=fusion)
         store = open_store(url, collection, schema, client=client)
         try:
             store.create()
         except BaseException:
             store.close()
             raise
-        return cls(store, models, again, _text_key(schema))
+        return cls(store, models, reranker=again, text_key=text_key_of(schema))
 
     @classmethod
     def open(
@@ -119,8 +121,35 @@ class Index:
         """
         store = open_store(url, collection, client=client)
         try:
-            models = _remembered(store.schema, _given(dense, sparse), trust=trust_model)
-            return cls(store, models, _reranker_of(store.schema, reranker), _text_key(store.schema))
+            models = remembered(store.schema, given(dense, sparse), trust=trust_model)
+            return cls(store, models, reranker=reranker_of(store.schema, reranker), text_key=text_key_of(store.schema))
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def adopt(
+        cls,
+        url: str,
+        *,
+        collection: str,
+        dense: tuple[str, str | TextEncoder] | None = None,
+        sparse: tuple[str, str | TextEncoder] | None = None,
+        reranker: str | Reranker | None = None,
+        text_key: str = "text",
+        filterable: Mapping[str, FilterKind | str] | None = None,
+        client: object | None = None,
+    ) -> Index:
+        """Search and fill a collection that somebody else made, as it is: ``dense=("their_vector", model)``.
+
+        Nothing of ours is written beside the records, so that the models must be named each time. ``text_key`` is the payload key of their texts.
+        Raises SchemaMismatch where a vector is not there or has another dimension than its model.
+        """
+        store = adopt_store(url, collection, filterable=kinds_of(filterable or {}), client=client)
+        try:
+            models = adopted(store.schema, dense, sparse)
+            again = None if reranker is None else LazyModel(ModelKind.RERANKER, reranker)
+            return cls(store, models, reranker=again, text_key=text_key, fields=tuple(models))
         except BaseException:
             store.close()
             raise
@@ -223,6 +252,7 @@ class Index:
             explain=explain,
             fold=fold,
             text_key=self._text_key,
+            fields=self._fields,
         )
         return search(
             self._store, self._encoders(self._searched(options.mode)), queries, options, self._last_word(rerank)
@@ -274,7 +304,8 @@ class Index:
         """The fields a mode needs encoders for, so that a text search loads no model."""
         schema = self._store.schema
         kinds = [FieldKind.DENSE, FieldKind.SPARSE] if mode in {None, Mode.HYBRID} else [FieldKind(str(mode))]
-        return [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
+        fields = [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
+        return fields if self._fields is None else [name for name in fields if name in self._fields]
 
     def _encoders(self, fields: Sequence[str], *, counting: bool = False) -> list[FieldEncoder]:
         """The encoders of fields; ``counting`` lets them tell which texts they cut, which costs a copy of the tokenizer."""
@@ -293,88 +324,6 @@ class Index:
             raise ValueError("this index has no reranker: give one to Index.open, or pass rerank=model")
         model: Reranker = self._reranker.load()
         return model
-
-
-def _given(dense: str | TextEncoder | None, sparse: str | TextEncoder | None) -> dict[str, LazyModel]:
-    given = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
-    return {name: LazyModel(kind, model) for name, (kind, model) in given.items() if model is not None}
-
-
-def _schema(
-    collection: str,
-    models: Mapping[str, LazyModel],
-    reranker: LazyModel | None,
-    *,
-    text: bool,
-    filterable: Mapping[str, FilterKind | str],
-    fusion: Fusion | None,
-) -> Schema:
-    refs = {name: model.ref() for name, model in models.items()}
-    fields: dict[str, Field] = {}
-    for name, ref in refs.items():
-        fields[name] = (
-            DenseField(ref.dimension, _metric(models[name])) if ref.kind is ModelKind.DENSE else SparseField()
-        )
-    if text:
-        fields["text"] = TextField()
-    if fusion is None:
-        fusion = _builtin_fusion({name: ref.name for name, ref in refs.items()}, fields)
-    if reranker is not None:
-        refs[RERANKER] = reranker.ref()
-    kinds = {name: FilterKind(kind) for name, kind in filterable.items()}
-    return Schema(collection, fields, kinds, refs, fusion)
-
-
-def _metric(model: LazyModel) -> Metric:
-    """How the model's own makers compare its vectors; cosine where they do not say."""
-    said = getattr(model.load(), "similarity_fn_name", None)
-    if said is None:
-        return Metric.COSINE
-    name = str(getattr(said, "value", said))
-    if name not in {metric.value for metric in Metric}:
-        raise ValueError(f"the model compares vectors by {name!r}; stores can compare by {', '.join(Metric)}")
-    return Metric(name)
-
-
-def _builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
-    """The measured weights where the two built-in models are fused with each other."""
-    if names != {"dense": "builtin:dense", "sparse": "builtin:sparse"} or list(fields) != ["dense", "sparse"]:
-        return None
-    from st_core.builtin import HYBRID_WEIGHTS
-
-    return Weighted(tuple(HYBRID_WEIGHTS))
-
-
-def _remembered(schema: Schema, given: Mapping[str, LazyModel], *, trust: bool) -> dict[str, LazyModel]:
-    """The models of a collection's fields: those given, once compared with what is stored, else those it remembers."""
-    unknown = given.keys() - schema.fields.keys()
-    if unknown:
-        raise ValueError(
-            f"collection {schema.collection!r} has no field {', '.join(sorted(unknown))}: it has {', '.join(schema.fields)}"
-        )
-    models = {}
-    for name, ref in schema.models.items():
-        if name not in schema.fields:
-            continue
-        if name in given:
-            check_same(ref, given[name].ref(), field=name, collection=schema.collection, trust=trust)
-            models[name] = given[name]
-        else:
-            models[name] = by_reference(ref, name, schema.collection, trust=trust)
-    return models
-
-
-def _reranker_of(schema: Schema, given: str | Reranker | None) -> LazyModel | None:
-    if given is not None:
-        return LazyModel(ModelKind.RERANKER, given)
-    ref = schema.models.get(RERANKER)
-    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision) if ref is not None and has_name(ref) else None
-
-
-def _text_key(schema: Schema) -> str:
-    """The payload key of the text: that of the text field, where there is one."""
-    sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
-    return sources[0] if sources else "text"
 
 
 def _mode(mode: Mode | str | None) -> Mode | None:

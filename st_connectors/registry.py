@@ -13,13 +13,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, urlsplit
 
+from st_connectors.errors import Unsupported
 from st_connectors.fusing import fusing
 from st_connectors.guard import guarded
 from st_connectors.isolate import isolating
 from st_connectors.retry import RetryPolicy, retrying
-from st_connectors.store import CONTRACT, Address, Plugin, Schema, Store
+from st_connectors.store import CONTRACT, Address, FilterKind, Plugin, Schema, Store
 
-__all__ = ["collections", "open_store", "parse_address", "plugins", "wrapped"]
+__all__ = ["adopt_store", "collections", "open_store", "parse_address", "plugins", "wrapped"]
 
 GROUP = "st_connectors.stores"
 _SCHEME = re.compile(r"[a-z][a-z0-9_-]*(?:\+[a-z0-9_-]+)*")
@@ -47,6 +48,28 @@ def open_store(
     plugin = _plugin_of(address)
     with _extra(plugin):
         adapter = plugin.connect(address, collection, schema, client)
+    return wrapped(adapter, name=plugin.name, retry=retry)
+
+
+def adopt_store(
+    url: str,
+    collection: str,
+    *,
+    filterable: Mapping[str, FilterKind] | None = None,
+    client: object | None = None,
+    retry: RetryPolicy | None = None,
+) -> Store:
+    """Open a collection that somebody else made, as it is; ``filterable`` names payload keys to filter by, beside those the store has an index for.
+
+    Raises ``NotFound`` where there is none and ``Unsupported`` where the store cannot adopt.
+    """
+    address = parse_address(url)
+    plugin = _plugin_of(address)
+    if plugin.adopt is None:
+        message = "this store holds only collections made here: use Index.open"
+        raise Unsupported(message, store=plugin.name, operation="adopt")
+    with _extra(plugin):
+        adapter = plugin.adopt(address, collection, filterable or {}, client)
     return wrapped(adapter, name=plugin.name, retry=retry)
 
 

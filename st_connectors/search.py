@@ -27,6 +27,7 @@ from st_connectors.store import (
     SearchRequest,
     Store,
     Vector,
+    kind_of,
 )
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector
@@ -113,7 +114,7 @@ class SearchOptions:
 
     ``mode`` None means hybrid where the collection has several legs. ``fusion`` None means the collection's own, else ``Rrf()``. ``depth`` is the number of
     candidates of each leg, and of those that a reranker sees; it is raised to ``offset + limit`` where that is more. ``fold`` gives each document once,
-    under its own id, by the best of its windows.
+    under its own id, by the best of its windows. ``fields`` are those that count, in order; None means all of the collection's.
     """
 
     mode: Mode | None = None
@@ -126,6 +127,7 @@ class SearchOptions:
     explain: bool = False
     fold: bool = False
     text_key: str = "text"
+    fields: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -157,7 +159,7 @@ def search(
             raise TypeError(f"a query is a string, not {type(query).__name__}")
     if not queries:
         return []
-    fields = _fields(store.schema, options.mode)
+    fields = _fields(store.schema, options)
     legs = _legs(store.schema, fields, encoders, list(queries))
     found = _ask(store, fields, legs, options, options.depth if reranker is not None else 0)
     results = []
@@ -169,13 +171,15 @@ def search(
     return results
 
 
-def _fields(schema: Schema, mode: Mode | None) -> list[str]:
-    """The fields that a mode searches, in the schema's order."""
+def _fields(schema: Schema, options: SearchOptions) -> list[str]:
+    """The fields that a search looks in, in order."""
+    known = list(schema.fields) if options.fields is None else list(options.fields)
+    mode = options.mode
     if mode is None or mode is Mode.HYBRID:
-        return list(schema.fields)
-    fields = schema.of_kind(FieldKind(mode.value))
+        return known
+    fields = [name for name in known if kind_of(schema.fields[name]).value == mode.value]
     if not fields:
-        have = ", ".join(repr(name) for name in schema.fields) or "none"
+        have = ", ".join(map(repr, known)) or "none"
         raise ValueError(f"collection {schema.collection!r} has no {mode.value} field to search; its fields: {have}")
     return fields
 
@@ -234,7 +238,7 @@ def _request(
     if len(own) == 1 and len(fields) == 1:
         rank: Leg | Fuse = own[0]
     else:
-        made_for = fields if options.fusion is not None else list(schema.fields)
+        made_for = fields if options.fusion is not None else list(options.fields or schema.fields)
         method = _without(options.fusion or schema.fusion or Rrf(), made_for, legs)
         rank = Fuse(own, max(options.depth, wanted), method)
     return SearchRequest(

@@ -92,11 +92,27 @@ def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
 
 
 def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
-    """Docstrings as documents: the id is the qualified name, the text the name in words, the signature and the docstring."""
+    """Docstrings as documents, the qualified names their ids.
+
+    What is searched is the name and the beginning of the docstring, where it says what the thing is for: parameters and examples would dilute it.
+    """
     for item in found:
         yield {
             "id": item.name,
-            "text": f"{item.name}{item.signature}\n{item.text}",
+            "text": f"{item.name}\n{_beginning(item.text)}",
             "module": item.module,
             "kind": item.kind,
+            "signature": item.signature,
+            "docstring": item.text,
         }
+
+
+def _beginning(text: str) -> str:
+    """The paragraphs, or at least the lines, that fit into some 600 characters."""
+    if len(text) <= BEGINNING:
+        return text
+    end = text.rfind("\n\n", 0, BEGINNING)
+    return text[: end if end > 0 else max(text.rfind("\n", 0, BEGINNING), BEGINNING // 2)]
+
+
+BEGINNING = 600
