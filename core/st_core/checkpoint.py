@@ -183,13 +183,15 @@ def find_checkpoint(
     """
     if name.startswith(BUILTIN):
         return _find_builtin(name), name, None
+    if not name:
+        raise ModelNotFound("there is no folder ''; expected a folder with a checkpoint, a Hub name or a built-in")
     path = Path(name).expanduser()
     if path.is_dir():
         return path, name, revision
     if path.is_file():
         raise ModelNotFound(f"{name!r} is a file; expected a folder with a checkpoint, a Hub name or a built-in")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
-    if looks_local or not name:
+    if looks_local:
         raise ModelNotFound(
             f"there is no folder {name!r}; expected a folder with a checkpoint, a Hub name or a built-in"
         )

@@ -85,8 +85,8 @@ class ModuleFiles:
 
     def tokenizer_path(self) -> Path:
         """The module's ``tokenizer.json``, or the checkpoint's where the module has none of its own."""
-        own = self.folder / "tokenizer.json"
-        return own if own.is_file() or self.folder == self.root else self.root / "tokenizer.json"
+        own, shared = self.folder / "tokenizer.json", self.root / "tokenizer.json"
+        return shared if shared.is_file() and not own.is_file() else own
 
 
 def load_module(type_name: str, files: ModuleFiles) -> Module:

@@ -1,0 +1,194 @@
+"""What runs without torch, and what the engine does not do to the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from st_core import SentenceTransformer, SparseEncoder, SparseMatrix, SparseVector
+
+TEXTS = [
+    "copy a directory tree",
+    "",
+    "parse a date string",
+    "  ",
+    "remove a folder and everything in it",
+    "café 日本語 🙂",
+]
+HEAVY = ("torch", "transformers", "scipy", "huggingface_hub", "rich", "qdrant_client")
+
+
+def run(code):
+    """What a fresh process prints, as JSON."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return SentenceTransformer("builtin:dense")
+
+
+@pytest.fixture(scope="module")
+def sparse():
+    return SparseEncoder("builtin:sparse")
+
+
+def test_builtin_models_load_nothing_heavy():
+    """Loading and running both built-in models imports neither torch nor any other large library."""
+    loaded = run(
+        "import sys, json, st_core\n"
+        "st_core.SentenceTransformer('builtin:dense').encode(['a text'])\n"
+        "st_core.SparseEncoder('builtin:sparse').encode_query(['a text'])\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+
+    assert loaded == []
+
+
+def test_importing_changes_nothing_in_the_process():
+    """No environment variable, no logging set-up and no warning filter is touched by importing and loading."""
+    changed = run(
+        "import json, logging, os, warnings\n"
+        "def state(): return [dict(os.environ), len(logging.getLogger().handlers), logging.getLogger().level, len(warnings.filters)]\n"
+        "import numpy; before = state()\n"
+        "import st_core; st_core.SentenceTransformer('builtin:dense').encode(['a'])\n"
+        "print(json.dumps(before != state()))"
+    )
+
+    assert changed is False
+
+
+def test_order_and_batches_do_not_matter(dense, sparse):
+    """A text has one vector, wherever it stands and whatever it stands beside."""
+    whole, weights = dense.encode(TEXTS), sparse.encode(TEXTS)
+    back = list(reversed(TEXTS))
+
+    assert np.allclose(dense.encode(back, batch_size=2)[::-1], whole, atol=1e-6)
+    assert [row.to_mapping() for row in sparse.encode(back, batch_size=1)] == [
+        row.to_mapping() for row in reversed(list(weights))
+    ]
+    for text, row in zip(TEXTS, whole, strict=True):
+        assert np.allclose(dense.encode(text), row, atol=1e-6)
+
+
+def test_a_stream_gives_what_a_list_gives(dense, sparse):
+    """Texts of a stream are encoded in order and no more of them are read than a window holds."""
+    read = []
+
+    def stream():
+        for text in TEXTS:
+            read.append(text)
+            yield text
+
+    found = dense.encode_iter(stream(), window=2)
+    first = next(found)
+
+    assert len(read) == 2
+    assert np.allclose([first, *found], dense.encode(TEXTS), atol=1e-6)
+    assert list(sparse.encode_iter(iter(TEXTS), window=4)) == list(sparse.encode(TEXTS))
+
+
+def test_shapes_of_nothing_and_of_one(dense, sparse):
+    """An empty list, one text, and a list of one."""
+    assert dense.encode([]).shape == (0,)
+    assert dense.encode("a text").shape == (dense.get_embedding_dimension(),)
+    assert dense.encode(["a text"]).shape == (1, dense.get_embedding_dimension())
+    assert sparse.encode([]).shape == (0, sparse.get_embedding_dimension())
+    assert isinstance(sparse.encode("a text"), SparseVector)
+    assert isinstance(sparse.encode(["a text"]), SparseMatrix)
+
+
+def test_the_old_name_of_inputs_is_taken(dense):
+    """``sentences=`` means ``inputs=``, and both together are a mistake."""
+    assert np.array_equal(dense.encode(sentences=["a text"]), dense.encode(["a text"]))
+    with pytest.raises(TypeError):
+        dense.encode(["a text"], sentences=["a text"])
+    with pytest.raises(TypeError):
+        dense.encode()
+
+
+def test_truncation_comes_before_normalising(dense):
+    """A cut vector is brought to length one only if asked."""
+    whole = dense.encode(TEXTS)
+    cut = dense.encode(TEXTS, truncate_dim=8)
+    unit = dense.encode(TEXTS, truncate_dim=8, normalize_embeddings=True)
+
+    assert np.allclose(cut, whole[:, :8])
+    assert np.allclose(unit * np.linalg.norm(cut, axis=1, keepdims=True), cut, atol=1e-6)
+
+
+def test_truncate_embeddings_holds_in_its_thread_alone(dense):
+    """Another thread does not see the width of a block it is not in."""
+    seen = []
+    with dense.truncate_embeddings(8):
+        other = Thread(target=lambda: seen.append(dense.encode("a text").shape))
+        other.start()
+        other.join()
+        assert dense.encode("a text").shape == (8,)
+        assert dense.get_embedding_dimension() == 8
+
+    assert seen == [(dense.get_embedding_dimension(),)]
+
+
+def test_int8_uses_ranges_that_stay(dense):
+    """After calibration a text has the same bytes alone and in company."""
+    model = SentenceTransformer("builtin:dense")
+    model.calibrate(TEXTS * 3)
+
+    together = model.encode(TEXTS, precision="int8")
+
+    assert together.dtype == np.int8
+    assert np.array_equal(model.encode([TEXTS[2]], precision="int8")[0], together[2])
+
+
+def test_sparse_helpers_agree_with_the_dense_arithmetic(sparse):
+    """decode, sparsity and intersection say what the dense array says."""
+    matrix = sparse.encode_document(TEXTS)
+    query = sparse.encode_query("copy the directory tree of a date")
+    wide = matrix.to_dense()
+
+    shared = sparse.intersection(query, matrix)
+    statistics = sparse.sparsity(matrix)
+    tokens = sparse.decode(matrix[0], top_k=3)
+
+    mask = np.zeros(wide.shape[1], np.float32)
+    mask[query.indices] = query.values
+    assert np.allclose(shared.to_dense(), wide * mask)
+    assert statistics["active_dims"] == pytest.approx((wide > 0).sum(axis=1).mean())
+    assert statistics["sparsity_ratio"] == pytest.approx((wide == 0).mean())
+    assert [weight for _, weight in tokens] == sorted(wide[0].tolist(), reverse=True)[:3]
+    assert {token for token, _ in tokens} <= {"copy", "directory", "tree", "a"}
+
+
+def test_max_active_dims_keeps_the_heaviest(sparse):
+    """Each text keeps at most so many weights, and those are its heaviest."""
+    whole = sparse.encode_document(TEXTS)
+
+    assert list(sparse.encode_document(TEXTS, max_active_dims=2)) == [row.top(2) for row in whole]
+    with pytest.raises(ValueError, match="max_active_dims"):
+        sparse.encode(TEXTS, max_active_dims=0)
+
+
+def test_unknown_tasks_are_refused(sparse):
+    """A router says which routes it has."""
+    with pytest.raises(ValueError, match="query"):
+        sparse.encode("a text", task="translation")
+
+
+def test_a_transformer_names_the_missing_extra(tmp_path, monkeypatch):
+    """Without torch, a transformer checkpoint gives the exact install command."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 8})
+    )
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "st_core.backends.torch", raising=False)
+    monkeypatch.delitem(sys.modules, "st_core.backends._transformer", raising=False)
+
+    with pytest.raises(ImportError, match=r"pip install 'st-connectors\[torch\]'"):
+        SentenceTransformer(tmp_path)

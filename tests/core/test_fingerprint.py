@@ -1,0 +1,176 @@
+"""What describe says of a model, and what makes two fingerprints differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from st_core import ModelKind, ModelRef, SentenceTransformer, SparseEncoder, SparseMatrix, describe
+from st_core.checkpoint import find_checkpoint
+
+COMPONENTS = {"weights", "tokenizer", "configuration", "prompts", "precision"}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the built-in dense checkpoint that a test may change."""
+    folder, _, _ = find_checkpoint("builtin:dense", organisation="")
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def fingerprint(folder, **options):
+    return dict(describe(SentenceTransformer(folder, **options)).fingerprint)
+
+
+def differing(first, second):
+    return {name for name in COMPONENTS if first[name] != second[name]}
+
+
+def edit(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def test_our_models_are_described():
+    """Name, kind, width, and all components of the fingerprint."""
+    dense = describe(SentenceTransformer("builtin:dense"))
+    sparse = describe(SparseEncoder("builtin:sparse"))
+
+    assert (dense.name, dense.kind, dense.dimension) == ("builtin:dense", ModelKind.DENSE, 256)
+    assert (sparse.name, sparse.kind) == ("builtin:sparse", ModelKind.SPARSE)
+    assert set(dense.fingerprint) == set(sparse.fingerprint) == COMPONENTS
+    assert differing(dense.fingerprint, sparse.fingerprint) >= {"weights", "configuration"}
+
+
+def test_a_reference_survives_json():
+    """What is kept beside a collection compares equal to what was described."""
+    reference = describe(SentenceTransformer("builtin:dense"))
+
+    kept = ModelRef.from_json(json.loads(json.dumps(reference.to_json())))
+
+    assert kept == reference
+
+
+def test_a_copy_elsewhere_has_the_same_fingerprint(copy):
+    """The folder's name and the files' times do not count."""
+    assert fingerprint(copy) == fingerprint("builtin:dense")
+
+
+def test_other_weights_differ_in_the_weights_alone(copy):
+    """One changed number is a different model, and the component says so."""
+    from safetensors.numpy import load_file, save_file
+
+    before = fingerprint(copy)
+    path = copy / "0_StaticEmbedding" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["weights"] = tensors["weights"].copy()
+    tensors["weights"][0] += 1
+    save_file(tensors, path)
+
+    assert differing(before, fingerprint(copy)) == {"weights"}
+
+
+def test_another_tokenizer_differs_in_the_tokenizer_alone(copy):
+    """The same table behind another normaliser is a different model."""
+    before = fingerprint(copy)
+    edit(copy / "0_StaticEmbedding" / "tokenizer.json", lambda value: value | {"normalizer": None})
+
+    assert differing(before, fingerprint(copy)) == {"tokenizer"}
+
+
+def test_another_stack_differs_in_the_configuration_alone(copy):
+    """Without the normalising module the vectors are others."""
+    before = fingerprint(copy)
+    edit(copy / "modules.json", lambda value: value[:1])
+
+    assert differing(before, fingerprint(copy)) == {"configuration"}
+
+
+def test_other_prompts_differ_in_the_prompts_alone(copy):
+    """A prompt given by the caller counts."""
+    assert differing(fingerprint(copy), fingerprint(copy, prompts={"query": "q: "})) == {"prompts"}
+
+
+def test_hashing_waits_until_it_is_asked_for(copy, monkeypatch):
+    """Describing a model reads nothing: opening a collection by name and width costs nothing."""
+    model = SentenceTransformer(copy)
+
+    def refuse(*_):
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr("st_core.fingerprint._hash", refuse)
+    reference = describe(model)
+
+    assert reference.dimension == 256
+    with pytest.raises(AssertionError, match="hashed"):
+        dict(reference.fingerprint)
+
+
+class Foreign:
+    """Somebody's encoder."""
+
+    prompts = {"query": "q: ", "document": ""}
+    max_seq_length = 77
+    model_name_or_path = "somebody/model"
+
+    def encode_query(self, inputs):
+        return np.ones((len(inputs), 3), np.float32)
+
+    def encode_document(self, inputs):
+        return np.ones((len(inputs), 3), np.float32)
+
+
+class ForeignSparse(Foreign):
+    """Somebody's sparse encoder."""
+
+    def encode_document(self, inputs):
+        return SparseMatrix.from_dense(np.ones((len(inputs), 5))).to_scipy()
+
+
+class ForeignReranker:
+    """Somebody's reranker."""
+
+    def predict(self, inputs):
+        return [0.0 for _ in inputs]
+
+
+def test_foreign_objects_are_described_by_what_they_give():
+    """Attributes where there are some, one probe text for kind and width, and no fingerprint."""
+    pytest.importorskip("scipy")
+    dense, sparse, reranker = describe(Foreign()), describe(ForeignSparse()), describe(ForeignReranker())
+
+    assert (dense.name, dense.kind, dense.dimension) == ("somebody/model", ModelKind.DENSE, 3)
+    assert (dense.max_tokens, dict(dense.prompts), dict(dense.fingerprint)) == (77, {"query": "q: "}, {})
+    assert (sparse.kind, sparse.dimension) == (ModelKind.SPARSE, 5)
+    assert (reranker.kind, reranker.dimension) == (ModelKind.RERANKER, 1)
+
+
+def test_what_is_no_model_is_refused():
+    """An object that neither encodes nor predicts is a mistake."""
+    with pytest.raises(TypeError, match="no model"):
+        describe(object())
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["bert-mean", "roberta-six", "static"])
+def test_pickled_and_safe_weights_agree(checkpoints, name):
+    """One model in the newest and in the oldest layout has one fingerprint."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    new, old = (SentenceTransformer(checkpoints.folder(name + layout), device="cpu") for layout in ("", "-old"))
+
+    assert dict(describe(new).fingerprint) == dict(describe(old).fingerprint)
+
+
+@pytest.mark.torch
+def test_a_document_model_beside_its_inference_free_twin(checkpoints):
+    """A router with SPLADE for documents has the weights and the tokenizer of that SPLADE model alone."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    both = describe(SparseEncoder(checkpoints.folder("sparse-router"), device="cpu"))
+    alone = describe(SparseEncoder(checkpoints.folder("sparse-router") / "document_0_Transformer", device="cpu"))
+
+    assert both.fingerprint["weights"] == alone.fingerprint["weights"]
+    assert both.fingerprint["tokenizer"] == alone.fingerprint["tokenizer"]
