@@ -144,13 +144,10 @@ class _Retrying:
             """Whether to go again, or after how many seconds."""
             if not isinstance(error, Temporary):
                 return False
-            return (
-                True
-                if error.retry_after is None
-                else error.retry_after
-                if error.retry_after <= policy.timeout
-                else False
-            )
+            wish = error.retry_after
+            if wish is None or not wish >= 0.0:  # a negative wish, or NaN, is none
+                return True
+            return wish if wish <= policy.timeout else False
 
         return stamina.retry_context(
             on=wait,

@@ -230,6 +230,17 @@ def test_the_servers_wish_goes_before_the_formula(request, waits):
     assert waits == [0.001]
 
 
+@pytest.mark.parametrize("wish", [-3.0, float("nan")])
+def test_a_wish_that_means_nothing_is_none(request, waits, wish):
+    """A clock that went wrong does not end the repeating."""
+    with stamina.set_testing(False):
+        retrying(
+            Flaky(request, [error(Throttled, retry_after=wish)]), RetryPolicy(wait_initial=0.001, wait_jitter=0.0)
+        ).count()
+
+    assert waits == pytest.approx([0.001])
+
+
 def test_the_longest_wish_of_a_batch_is_waited_for(request, waits):
     """Each record's error may carry its own."""
     refused = {
