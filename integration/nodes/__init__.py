@@ -28,7 +28,7 @@ started it. As root, nodes run as ``nobody``.
 
 What the assembled Elasticsearch lacks, because Maven Central lacks the modules: ``rank_features``, ``_delete_by_query``,
 ``_update_by_query``, ``_reindex``, painless, common ingest processors, ``_inference``, and the ``rrf`` and ``linear`` retrievers. The k-NN
-plugin of the assembled OpenSearch has no native faiss: use the engine ``lucene``.
+plugin of the assembled OpenSearch has no native faiss, and a document with a faiss vector ends the node: use the engine ``lucene``.
 """
 
 from integration.nodes.assemble import AssemblyError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -29,6 +30,9 @@ _HEAP = "1g"
 _POLL_S = 0.2
 _REQUEST_S = 5.0
 _OWN_FOLDERS = ("config", "data", "logs", "tmp")
+_LOCK = "run.lock"
+_YOUNG_S = 60.0
+"""A lock file this young may belong to a run that is just about to take its lock."""
 _UNPRIVILEGED = "nobody"
 _LOG_LINES = 40
 
@@ -47,7 +51,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def run(recipe: Recipe, *, port: int = 0, patience_s: float = 180.0) -> Iterator[Running]:
+def run(recipe: Recipe, *, port: int = 0, patience_s: float = 240.0) -> Iterator[Running]:
     """A node for the length of the block, assembled first where needed; port 0 lets the system choose.
 
     Its data goes with it, and so does the node when this process dies. Raises ``AssemblyError`` or ``StartError``.
@@ -80,7 +84,12 @@ def run(recipe: Recipe, *, port: int = 0, patience_s: float = 180.0) -> Iterator
 @contextlib.contextmanager
 def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
     """A copy of the kept node made of hard links, so that runs share nothing they can change and cost no space."""
-    with tempfile.TemporaryDirectory(prefix=f"{recipe.title}-", ignore_cleanup_errors=True) as folder:
+    _sweep(recipe)
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{recipe.title}-", ignore_cleanup_errors=True) as folder,
+        (Path(folder) / _LOCK).open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         home = Path(folder)
         shutil.copytree(kept, home, copy_function=_link, dirs_exist_ok=True)
         settings = {**recipe.settings, "http.port": str(port)}
@@ -91,6 +100,15 @@ def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
                 shutil.chown(path, _UNPRIVILEGED)
         home.chmod(0o755)
         yield home
+
+
+def _sweep(recipe: Recipe) -> None:
+    """Removes the folders of runs whose process was killed: nobody holds their locks."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{recipe.title}-*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open() as opened:
+            if time.time() - lock.stat().st_mtime > _YOUNG_S:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -1,0 +1,370 @@
+"""The assembled nodes answer as the engines do: small indices by plain HTTP, scores compared with numbers worked out by hand.
+
+Weights and vectors are multiples of a power of two with few digits, so that nine significant bits and float32 hold them exactly.
+"""
+
+import contextlib
+import dataclasses
+import http.server
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from integration.nodes import Found, Missing, StartError, find, required
+from integration.nodes.containers import IMAGES
+from integration.nodes.recipes import RECIPES
+from integration.nodes.run import run
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 60
+VERSIONS = {engine: recipe.version for engine, recipe in RECIPES.items()}
+
+
+class HTTP:
+    """One node, asked by plain HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(self, method: str, path: str, body: object = None) -> dict:
+        """The JSON answer, errors included, with the HTTP status under ``"http"``; a list as body is sent as newline-delimited JSON."""
+        text = "".join(f"{json.dumps(line)}\n" for line in body) if isinstance(body, list) else json.dumps(body)
+        kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
+        data = None if body is None else text.encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                return {"http": answer.status, **json.load(answer)}
+        except urllib.error.HTTPError as error:
+            return {"http": error.code, **json.load(error)}
+
+    def create(self, index: str, properties: dict, settings: dict | None = None) -> None:
+        """Makes an index anew."""
+        self("DELETE", f"/{index}")
+        answer = self("PUT", f"/{index}", {"settings": settings or {}, "mappings": {"properties": properties}})
+        assert answer.get("acknowledged"), answer
+
+    def fill(self, index: str, documents: dict[str, dict]) -> list[dict]:
+        """Puts documents by id and gives the answer's items."""
+        lines = [part for key, source in documents.items() for part in ({"index": {"_id": key}}, source)]
+        return self("POST", f"/{index}/_bulk?refresh=true", lines)["items"]
+
+    def scores(self, index: str, body: dict, parameters: str = "") -> dict[str, float]:
+        """The scores of a search by id, best first."""
+        answer = self("POST", f"/{index}/_search{parameters}", body)
+        assert answer["http"] == 200, answer
+        return {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
+
+
+def assembled(engine: str) -> Found:
+    """The assembled node of an engine, whatever else is at hand; skips with the reason, or fails where the engine is required."""
+    here = {key: value for key, value in os.environ.items() if not key.endswith("_URL")}
+    outcome = find(engine, environ=here, no_container=lambda: "only assembled nodes are asked for here")
+    if isinstance(outcome, Found):
+        return outcome
+    if required(engine):
+        pytest.fail(f"ST_REQUIRE names {engine}: {outcome.reason}")
+    pytest.skip(f"{engine}: {outcome.reason}")
+
+
+@pytest.fixture(scope="class")
+def opensearch() -> Iterator[HTTP]:
+    """OpenSearch, ended before the next engine starts."""
+    with assembled("opensearch").open() as url:
+        yield HTTP(url)
+
+
+@pytest.fixture(scope="class", params=["elasticsearch-9", "elasticsearch-8"])
+def elasticsearch(request: pytest.FixtureRequest) -> Iterator[tuple[str, HTTP]]:
+    """One major of Elasticsearch after the other: its engine name and the node."""
+    with assembled(request.param).open() as url:
+        yield request.param, HTTP(url)
+
+
+SPARSE = {"1": {"a": 2.0, "b": 1.5}, "2": {"b": 4.0}, "3": {"c": 1.0}}
+QUERY = {"a": 1.5, "b": 1.5}
+SPARSE_SCORES = {"2": 6.0, "1": 5.25}  # 1.5 · 4.0 and 1.5 · 2.0 + 1.5 · 1.5; "3" shares no term
+
+DENSE = {"1": [1.0, 0.0], "2": [0.0, 2.0], "3": [-3.0, 0.0]}
+NEAR = [3.0, 4.0]
+# Of [3, 4] to each: cosines 0.6, 0.8, -0.6; inner products 3, 8, -9; squared distances 20, 13, 52. Lucene folds them so that none is negative.
+FOLDED = {
+    "cosine": {"2": (1 + 0.8) / 2, "1": (1 + 0.6) / 2, "3": (1 - 0.6) / 2},
+    "dot": {"2": 8 + 1, "1": 3 + 1, "3": 1 / (1 + 9)},
+    "l2": {"2": 1 / (1 + 13), "1": 1 / (1 + 20), "3": 1 / (1 + 52)},
+}
+
+
+@contextlib.contextmanager
+def version_server(number: str) -> Iterator[str]:
+    """A server that tells a version and nothing else; its address."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"version": {"number": number}}).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def item_errors(items: list[dict]) -> dict[str, str]:
+    """The reasons of refused items by id, innermost first."""
+    errors = {item["index"]["_id"]: item["index"].get("error") for item in items}
+    return {key: error.get("caused_by", error)["reason"] for key, error in errors.items() if error}
+
+
+def near(scores: dict[str, float]) -> object:
+    """Equal within float32, in the same order."""
+    return [(key, pytest.approx(score, rel=1e-6)) for key, score in scores.items()]
+
+
+@pytest.fixture(scope="class")
+def sparse(opensearch) -> Callable[..., dict[str, float]]:
+    """Searches an index of sparse vectors in OpenSearch."""
+    opensearch.create("sparse", {"v": {"type": "rank_features"}})
+    opensearch.fill("sparse", {key: {"v": vector} for key, vector in SPARSE.items()})
+    return partial(opensearch.scores, "sparse")
+
+
+class TestOpenSearch:
+    """OpenSearch with the three plugins."""
+
+    def test_version_and_plugins(self, opensearch):
+        """The node is of the pinned version and carries neural-search, k-NN and ml-commons."""
+        plugins = opensearch("GET", "/_nodes/plugins?filter_path=nodes.*.plugins.name")["nodes"]
+        names = {plugin["name"] for node in plugins.values() for plugin in node["plugins"]}
+
+        assert opensearch("GET", "/")["version"]["number"] == VERSIONS["opensearch"]
+        assert names == {"opensearch-job-scheduler", "opensearch-knn", "opensearch-ml", "opensearch-neural-search"}
+
+    def test_neural_sparse_is_the_inner_product(self, sparse):
+        """``neural_sparse`` over ``rank_features`` gives the inner product, and leaves out what shares no term."""
+        scores = sparse({"query": {"neural_sparse": {"v": {"query_tokens": QUERY}}}})
+
+        assert list(scores.items()) == list(SPARSE_SCORES.items())
+
+    def test_linear_rank_feature_is_the_inner_product(self, sparse):
+        """A ``bool`` of ``rank_feature`` ``linear`` queries, which needs no plugin, gives the same scores."""
+        terms = [
+            {"rank_feature": {"field": f"v.{key}", "boost": weight, "linear": {}}} for key, weight in QUERY.items()
+        ]
+
+        assert list(sparse({"query": {"bool": {"should": terms}}}).items()) == list(SPARSE_SCORES.items())
+
+    def test_query_weight_over_64_is_refused(self, opensearch, sparse):
+        """``neural_sparse`` takes weights up to 64; the refusal names the limit."""
+        body = {"query": {"neural_sparse": {"v": {"query_tokens": {"a": 64.5}}}}}
+
+        answer = opensearch("POST", "/sparse/_search", body)
+        assert answer["http"] == 400
+        assert "weight must be in (0, 64.0], got: 64.5" in answer["error"]["root_cause"][0]["reason"]
+
+    def test_refused_weight_is_the_items_own_error(self, opensearch):
+        """A weight of zero refuses its document and no other one of the bulk."""
+        opensearch.create("refused", {"v": {"type": "rank_features"}})
+        items = opensearch.fill("refused", {"good": {"v": {"a": 1.0}}, "zero": {"v": {"a": 0.0}}})
+
+        assert list(item_errors(items)) == ["zero"]
+        assert "must be a positive normal float, got: 0.0" in item_errors(items)["zero"]
+
+    @pytest.mark.parametrize(("name", "space"), [("cosine", "cosinesimil"), ("dot", "innerproduct"), ("l2", "l2")])
+    def test_knn_folds_as_lucene_does(self, opensearch, name, space):
+        """``knn_vector`` on Lucene: (1 + cosine) / 2, dot + 1 or 1 / (1 - dot), 1 / (1 + squared distance)."""
+        method = {"name": "hnsw", "engine": "lucene", "space_type": space}
+        field = {"type": "knn_vector", "dimension": 2, "method": method}
+        opensearch.create(f"dense-{name}", {"v": field}, {"index": {"knn": True}})
+        opensearch.fill(f"dense-{name}", {key: {"v": vector} for key, vector in DENSE.items()})
+
+        scores = opensearch.scores(f"dense-{name}", {"query": {"knn": {"v": {"vector": NEAR, "k": 3}}}})
+        assert list(scores.items()) == near(FOLDED[name])
+
+    def test_hybrid_fuses_by_rank(self, opensearch):
+        """``hybrid`` with an inline rank processor: the sum of 1 / (k + rank), where k is told as a parameter of the combination."""
+        method = {"name": "hnsw", "engine": "lucene", "space_type": "l2"}
+        fields = {"d": {"type": "knn_vector", "dimension": 2, "method": method}, "s": {"type": "rank_features"}}
+        opensearch.create("hybrid", fields, {"index": {"knn": True}})
+        opensearch.fill("hybrid", {key: {"d": DENSE[key], "s": SPARSE[key]} for key in SPARSE})
+        legs = [{"knn": {"d": {"vector": NEAR, "k": 3}}}, {"neural_sparse": {"s": {"query_tokens": QUERY}}}]
+        ranker = {"combination": {"technique": "rrf", "parameters": {"rank_constant": 10}}}
+
+        pipeline = {"phase_results_processors": [{"score-ranker-processor": ranker}]}
+        scores = opensearch.scores("hybrid", {"query": {"hybrid": {"queries": legs}}, "search_pipeline": pipeline})
+        assert list(scores.items()) == near({"2": 2 / 11, "1": 2 / 12, "3": 1 / 13})
+
+
+class TestElasticsearch:
+    """Both majors of Elasticsearch."""
+
+    def test_root_tells_the_version(self, elasticsearch):
+        """``GET /`` tells the pinned version in the shape that clients read, and answers ``HEAD`` too."""
+        engine, node = elasticsearch
+        answer = node("GET", "/")
+
+        assert answer["version"]["number"] == VERSIONS[engine]
+        assert answer["tagline"] == "You Know, for Search"
+        with urllib.request.urlopen(urllib.request.Request(node.url, method="HEAD"), timeout=TIMEOUT_S) as head:
+            assert head.headers["X-elastic-product"] == "Elasticsearch"
+
+    def test_sparse_vector_is_the_inner_product(self, elasticsearch):
+        """The ``sparse_vector`` query with pruning off gives the inner product, and the ``term`` form the same."""
+        _, node = elasticsearch
+        node.create("sparse", {"v": {"type": "sparse_vector", "index_options": {"prune": False}}})
+        node.fill("sparse", {key: {"v": vector} for key, vector in SPARSE.items()})
+        terms = [{"term": {"v": {"value": key, "boost": weight}}} for key, weight in QUERY.items()]
+
+        for query in ({"sparse_vector": {"field": "v", "query_vector": QUERY}}, {"bool": {"should": terms}}):
+            assert list(node.scores("sparse", {"query": query}).items()) == list(SPARSE_SCORES.items())
+
+    @pytest.mark.parametrize(
+        ("name", "similarity"), [("cosine", "cosine"), ("dot", "max_inner_product"), ("l2", "l2_norm")]
+    )
+    def test_knn_folds_as_lucene_does(self, elasticsearch, name, similarity):
+        """``dense_vector``: (1 + cosine) / 2, dot + 1 or 1 / (1 - dot), 1 / (1 + squared distance)."""
+        _, node = elasticsearch
+        field = {"type": "dense_vector", "dims": 2, "similarity": similarity, "index_options": {"type": "hnsw"}}
+        node.create(f"dense-{name}", {"v": field})
+        node.fill(f"dense-{name}", {key: {"v": vector} for key, vector in DENSE.items()})
+
+        knn = {"field": "v", "query_vector": NEAR, "k": 3, "num_candidates": 3}
+        assert list(node.scores(f"dense-{name}", {"knn": knn}).items()) == near(FOLDED[name])
+
+    def test_point_in_time_walks_all_shards_once(self, elasticsearch):
+        """A point in time walked by ``_shard_doc`` gives every document of three shards once, and none written later."""
+        _, node = elasticsearch
+        node.create("walk", {"n": {"type": "long"}}, {"index": {"number_of_shards": 3}})
+        node.fill("walk", {f"d{n}": {"n": n} for n in range(250)})
+        opened = node("POST", "/walk/_pit?keep_alive=1m")["id"]
+        node.fill("walk", {"late": {"n": -1}})
+
+        body = {"size": 100, "pit": {"id": opened, "keep_alive": "1m"}, "sort": [{"_shard_doc": "asc"}]}
+        seen = []
+        while hits := node("POST", "/_search", body)["hits"]["hits"]:
+            seen += [hit["_id"] for hit in hits]
+            body["search_after"] = hits[-1]["sort"]
+        assert sorted(seen) == sorted(f"d{n}" for n in range(250))
+
+    def test_refused_weight_is_the_items_own_error(self, elasticsearch):
+        """A weight of zero refuses its document and no other one of the bulk."""
+        _, node = elasticsearch
+        node.create("refused", {"v": {"type": "sparse_vector"}})
+        items = node.fill("refused", {"good": {"v": {"a": 1.0}}, "zero": {"v": {"a": 0.0}}})
+
+        assert list(item_errors(items)) == ["zero"]
+        assert "must be a positive normal float, got: 0.0" in item_errors(items)["zero"]
+
+
+class TestRunning:
+    """What every run promises."""
+
+    @pytest.fixture
+    def engine(self):
+        """The engine that starts fastest."""
+        return assembled("elasticsearch-8").engine
+
+    def test_failed_start_shows_the_log(self, engine):
+        """A node that does not come up raises with the last lines of its log."""
+        recipe = RECIPES[engine]
+        broken = dataclasses.replace(recipe, settings={**recipe.settings, "no.such.setting": "1"})
+
+        with pytest.raises(StartError, match=r"unknown setting \[no\.such\.setting\]"), run(broken):
+            pytest.fail("a node started with a setting that does not exist")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="ending with the parent is a feature of Linux")
+    def test_node_ends_with_its_parent(self, engine):
+        """A node does not outlive the process that started it, even one that was killed."""
+        command = [sys.executable, "-m", "integration.nodes", engine, "--json"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+            node = json.loads(parent.stdout.readline())["process"]
+            watched = os.pidfd_open(node)
+            parent.kill()
+
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        assert poll.poll(TIMEOUT_S * 1000), f"process {node} still runs"
+        os.close(watched)
+
+
+class TestFind:
+    """Where an engine comes from; nothing is started here."""
+
+    NOWHERE: ClassVar = {"PATH": "/nowhere", "ST_NODES_CACHE": "/nowhere"}
+
+    def test_address_comes_first(self):
+        """An address in the environment is taken as it is and left running."""
+        found = find("qdrant", environ={"ST_QDRANT_URL": "http://127.0.0.1:1"}, no_container=lambda: None)
+
+        assert isinstance(found, Found)
+        assert found.how == "address"
+        with found.open() as url:
+            assert url == "http://127.0.0.1:1"
+
+    def test_container_comes_second(self):
+        """Where a Docker engine answers, it is preferred to an assembled node."""
+        found = find("opensearch", environ=self.NOWHERE, no_container=lambda: None)
+
+        assert isinstance(found, Found)
+        assert found.how == "container"
+
+    def test_missing_names_every_way(self):
+        """The reason names the variable, why there is no container, and what the node lacks."""
+        missing = find("opensearch", environ=self.NOWHERE, no_container=lambda: "no docker on PATH")
+
+        assert isinstance(missing, Missing)
+        assert missing.reason.startswith("ST_OPENSEARCH_URL is not set; no docker on PATH; opensearch-2.19.1")
+
+    def test_unassembled_node_counts_only_where_required(self, tmp_path):
+        """Half a gigabyte is fetched on request only: by ``ST_REQUIRE``, or by the command that the reason names."""
+        if not isinstance(find("elasticsearch-8", no_container=lambda: "unasked"), Found):
+            pytest.skip("there is no JDK for it here")
+        here = {"PATH": os.environ["PATH"], "ST_NODES_CACHE": str(tmp_path)}
+        look = partial(find, "elasticsearch-8", no_container=lambda: "unasked")
+
+        assert "python -m integration.nodes assemble elasticsearch-8" in look(environ=here).reason
+        assert look(environ={**here, "ST_REQUIRE": "qdrant-edge,elasticsearch"}).how == "node"
+
+    def test_address_of_another_major_is_told(self):
+        """A server of the wrong major is no engine, and the reason says what it is."""
+        with version_server("8.19.21") as url:
+            missing = find(
+                "elasticsearch-9", environ={**self.NOWHERE, "ST_ELASTICSEARCH_URL": url}, no_container=lambda: "-"
+            )
+            found = find("elasticsearch-8", environ={"ST_ELASTICSEARCH_URL": url}, no_container=lambda: "-")
+
+        assert "names a server of version 8.19.21, and 9.x is wanted" in missing.reason
+        assert found.how == "address"
+
+    def test_unknown_engine_is_refused(self):
+        """A misspelt name is an error, not a skip."""
+        with pytest.raises(ValueError, match="no engine is named 'elastic'"):
+            find("elastic")
+
+    def test_every_container_has_a_pinned_tag(self):
+        """No image floats: each has a tag that names a version."""
+        assert [image.name for image in IMAGES.values() if not re.search(r":v?\d+\.\d+\.\d+$", image.name)] == []
+
+    def test_compose_has_the_same_tags(self):
+        """The file for hand use and the recipes for tests name the same images."""
+        text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+
+        assert sorted(re.findall(r"image: (\S+)", text)) == sorted(image.name for image in IMAGES.values())
