@@ -75,6 +75,8 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
     if "RpcError" in names:
         status = GRPC_STATUS.get(found.code().name, 500)
         return from_status(status, found.details() or found.code().name, store=store, operation=operation)
+    if isinstance(error, JSONDecodeError):
+        return _from_transport(error, store=store, operation=operation)
     if not isinstance(error, ValueError):
         return None
     # Local mode raises ValueError for everything.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 pytest.importorskip("qdrant_edge", reason="needs the qdrant extra")
 
-from st_connectors.testing import Gap, StoreConformance, opener
+from st_connectors.testing import HttpErrors, StoreConformance, opener
 
 
 class TestEdge(StoreConformance):
@@ -34,8 +33,18 @@ class TestLocal(StoreConformance):
     """qdrant-client's local mode."""
 
     client_modules = ("qdrant_client", "qdrant_edge")
-    gaps: ClassVar = {"test_persistence_is_declared": Gap("it lives in the process, by design", AssertionError)}
 
     @classmethod
     def address(cls, folder: Path) -> str:
         return f"qdrant+memory:{folder}"
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
+class TestRestFailing(HttpErrors):
+    """A server over REST on a bad day."""
+
+    key_variable = "ST_QDRANT_API_KEY"
+
+    @classmethod
+    def through(cls, host: str, port: int) -> str:
+        return f"qdrant://{host}:{port}"

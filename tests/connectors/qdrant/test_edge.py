@@ -32,8 +32,8 @@ def records(*names):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "library"
+def folder(quick_path):
+    return quick_path / "library"
 
 
 @pytest.fixture
@@ -190,13 +190,13 @@ def test_any_name_of_a_collection_stays_under_the_folder(folder, name):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_relative_and_an_absolute_path_are_one_folder(tmp_path, monkeypatch):
+def test_a_relative_and_an_absolute_path_are_one_folder(quick_path, monkeypatch):
     """Two spellings of a path share the shard instead of locking one another out."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(quick_path)
     one = open_store("qdrant+edge:./library", "books", SCHEMA)
     one.create()
 
-    two = open_store(f"qdrant+edge:{tmp_path}/x/../library", "books")
+    two = open_store(f"qdrant+edge:{quick_path}/x/../library", "books")
 
     one.upsert(records("a"))
     assert two.count() == 1
@@ -204,10 +204,10 @@ def test_a_relative_and_an_absolute_path_are_one_folder(tmp_path, monkeypatch):
     two.close()
 
 
-def test_a_path_that_is_a_file_is_told_as_such(tmp_path):
+def test_a_path_that_is_a_file_is_told_as_such(quick_path):
     """No traceback of the operating system, but the folder and its reason."""
-    (tmp_path / "file").write_text("x")
-    store = open_store(f"qdrant+edge:{tmp_path}/file", "books", SCHEMA)
+    (quick_path / "file").write_text("x")
+    store = open_store(f"qdrant+edge:{quick_path}/file", "books", SCHEMA)
 
     with pytest.raises(Permanent, match="cannot be used"):
         store.create()
@@ -241,17 +241,17 @@ def test_a_client_object_is_not_taken(folder):
 
 
 @pytest.fixture
-def foreign(tmp_path):
+def foreign(quick_path):
     """A shard that somebody made with qdrant-edge itself."""
     config = qdrant_edge.EdgeConfig(
         vectors={"v": qdrant_edge.EdgeVectorParams(size=2, distance=qdrant_edge.Distance.Dot)}
     )
-    (tmp_path / "notes").mkdir()
-    shard = qdrant_edge.EdgeShard.create(str(tmp_path / "notes"), config)
+    (quick_path / "notes").mkdir()
+    shard = qdrant_edge.EdgeShard.create(str(quick_path / "notes"), config)
     points = [qdrant_edge.Point(at, {"v": [float(at), 0.0]}, {"n": at, "nest": {"w": "x"}}) for at in (1, 2, 3)]
     shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
     shard.close()
-    return Address("qdrant", ("edge",), path=str(tmp_path))
+    return Address("qdrant", ("edge",), path=str(quick_path))
 
 
 def test_a_shard_of_somebody_else_is_not_taken_for_ours(foreign):

@@ -1,0 +1,132 @@
+"""Drivers' errors by class; the ways that no test here can provoke for real."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
+
+import grpc
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
+from st_connectors.qdrant import faults
+
+
+class Rpc(grpc.RpcError):
+    """What a gRPC call raises, as far as anyone looks at it."""
+
+    def __init__(self, status):
+        super().__init__(status)
+        self.status = status
+
+    def code(self):
+        return self.status
+
+    def details(self):
+        return "because of reasons"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (grpc.StatusCode.NOT_FOUND, NotFound),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
+        (grpc.StatusCode.INTERNAL, Unavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Throttled),
+        (grpc.StatusCode.INVALID_ARGUMENT, Refused),
+        (grpc.StatusCode.FAILED_PRECONDITION, Refused),
+        (grpc.StatusCode.ALREADY_EXISTS, Refused),
+        (grpc.StatusCode.UNAUTHENTICATED, Permanent),
+        (grpc.StatusCode.PERMISSION_DENIED, Permanent),
+        (grpc.StatusCode.UNIMPLEMENTED, Permanent),
+    ],
+)
+def test_each_grpc_status_is_an_error_of_the_right_class(status, kind):
+    """With the server's words, the store and the operation."""
+    error = faults.from_client(Rpc(status), store="qdrant+grpc", operation="upsert")
+
+    assert type(error) is kind
+    assert str(error).startswith("qdrant+grpc upsert: ")
+    assert "because of reasons" in str(error)
+
+
+def test_every_grpc_status_has_its_meaning():
+    """A new one in grpc must be thought about."""
+    others = {"OK", "DATA_LOSS"}
+
+    assert {status.name for status in grpc.StatusCode} == faults.GRPC_STATUS.keys() | others
+
+
+def test_grpc_throttling_carries_the_servers_wish():
+    """The client reads it from the trailing metadata."""
+    error = faults.from_client(ResourceExhaustedResponse("slow down", 3), store="qdrant+grpc", operation="upsert")
+
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    "kind", [httpx.ConnectError, httpx.ReadTimeout, httpx.ConnectTimeout, httpx.RemoteProtocolError]
+)
+def test_what_breaks_below_http_is_unavailable(kind):
+    """Refused, timed out, cut off."""
+    error = faults.from_client(ResponseHandlingException(kind("broken")), store="qdrant", operation="get")
+
+    assert isinstance(error, Unavailable)
+
+
+def test_an_error_page_is_cut_short():
+    """A proxy's page, or an echo of the whole batch."""
+    response = UnexpectedResponse(502, "Bad Gateway", b"x" * 100_000, httpx.Headers())
+
+    assert len(str(faults.from_client(response, store="qdrant", operation="get"))) < 400
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [("Collection books not found", NotFound), ("Wrong input: Vector dimension error", Refused)],
+)
+def test_local_mode_speaks_in_value_errors(message, kind):
+    """Told apart by their text."""
+    assert type(faults.from_client(ValueError(message), store="qdrant+memory", operation="get")) is kind
+
+
+def test_a_mistake_of_our_own_is_not_put_on_the_driver():
+    """It goes up as it is."""
+    assert faults.from_client(TypeError("ours"), store="qdrant", operation="get") is None
+    assert faults.from_edge(KeyError("ours"), operation="get", folder="f") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Exception("failed to open WAL: Kind(WouldBlock)"), Unavailable),
+        (Exception("Service runtime error: Shard is not initialized"), NotFound),
+        (Exception("Vector dimension error: expected dim: 2, got 1"), Refused),
+        (Exception("Not existing vector name error: zz"), Refused),
+        (Exception("Service runtime error: something else"), Permanent),
+        (ValueError("bad uuid"), Refused),
+        (PermissionError(13, "Permission denied"), Permanent),
+    ],
+)
+def test_edge_speaks_in_bare_exceptions(error, kind):
+    """Told apart by their text; the folder's own errors name the folder."""
+    assert type(faults.from_edge(error, operation="get", folder="f")) is kind
+
+
+def test_an_answer_without_a_status_is_kept_as_it_is():
+    """Some proxies answer in plain text."""
+    found = UnexpectedResponse(503, "", b"upstream is gone", httpx.Headers({"Retry-After": "soon"}))
+
+    error = faults.from_client(found, store="qdrant", operation="get")
+
+    assert isinstance(error, Unavailable)
+    assert error.retry_after is None
+    assert "upstream is gone" in str(error)
+    assert SimpleNamespace(**vars(error)).operation == "get"

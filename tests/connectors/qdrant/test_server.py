@@ -1,0 +1,414 @@
+"""Servers over REST, by a stub on the loopback interface: what is sent, how often, and what each answer becomes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
+
+from qdrant_client import QdrantClient
+
+from st_connectors import collections, open_store
+from st_connectors.errors import (
+    NotFound,
+    Permanent,
+    Refused,
+    SchemaMismatch,
+    StoreError,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+from st_connectors.filters import Eq
+from st_connectors.qdrant import PLUGIN, wire
+from st_connectors.qdrant.layout import Hidden
+from st_connectors.retry import NO_RETRY
+from st_connectors.store import Address, DenseField, Exact, FilterKind, Near, Record, Schema, SearchRequest, SparseField
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"year": FilterKind.INT})
+HIDDEN = Hidden(SCHEMA)
+UP = np.array([0.0, 1.0], np.float32)
+RECORD = Record("a", {"dense": UP, "sparse": SparseVector.from_mapping({3: 0.5})}, {"year": 2001})
+UUID = HIDDEN.point_id("a")
+
+
+class Stub:
+    """Answers by method and path, one after the other and the last for ever, and remembers what was asked."""
+
+    def __init__(self):
+        self.seen = []
+        self.answers = {}
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self):
+                length = int(self.headers.get("Content-Length", 0))
+                body = json.loads(self.rfile.read(length)) if length else None
+                path = self.path.partition("?")[0]
+                stub.seen.append((self.command, path, body, dict(self.headers)))
+                answers = stub.answers.get((self.command, path), [(404, {}, error("Not found: no such collection"))])
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                if answer is None:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                status, headers, content = answer
+                sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(sent))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(sent)
+
+            do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815  # http.server's names
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+        self.address = f"qdrant://127.0.0.1:{self.server.server_address[1]}"
+
+    def on(self, method, path, *results):
+        """Answer with success."""
+        self.answers[method, path] = [(200, {}, {"result": result, "status": "ok", "time": 0.0}) for result in results]
+
+    def fail(self, method, path, status, content, **headers):
+        """Answer with a status."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answers[method, path] = [(status, named, content)]
+
+    def bodies(self, method, path):
+        return [body for m, p, body, _ in self.seen if (m, p) == (method, path)]
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def error(message):
+    return {"status": {"error": message}, "time": 0.0}
+
+
+def info(metadata):
+    """A server's description of a collection, as little of it as the client insists on."""
+    return {
+        "status": "green",
+        "optimizer_status": "ok",
+        "segments_count": 1,
+        "config": {
+            "params": {"vectors": {"dense": {"size": 2, "distance": "Cosine"}}, "sparse_vectors": {"sparse": {}}},
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": {
+                "deleted_threshold": 0.2,
+                "vacuum_min_vector_number": 1000,
+                "default_segment_number": 0,
+                "flush_interval_sec": 5,
+            },
+            "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
+            "metadata": metadata,
+        },
+        "payload_schema": {"n": {"data_type": "integer", "points": 3}},
+    }
+
+
+BOOKS = "/collections/books"
+POINTS = f"{BOOKS}/points"
+OURS = info({"st_connectors": SCHEMA.to_json()})
+DONE = {"operation_id": 1, "status": "completed"}
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "ST_QDRANT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    stub = Stub()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def store(stub):
+    store = open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)
+    yield store
+    store.close()
+
+
+def version(stub, number):
+    stub.answers["GET", "/"] = [(200, {}, {"title": "qdrant", "version": number})]
+
+
+def test_create_sends_the_collection_its_schema_and_its_indexes(stub, store):
+    """The body is the golden one of ``wire``, and each payload index follows."""
+    version(stub, "1.19.2")
+    missing = (404, {}, error("Not found"))
+    stub.answers["GET", BOOKS] = [missing, (200, {}, {"result": OURS, "status": "ok", "time": 0.0})]
+    stub.on("PUT", BOOKS, True)
+    stub.on("PUT", f"{BOOKS}/index", DONE)
+
+    store.create()
+
+    assert stub.bodies("PUT", BOOKS) == [wire.collection_body(SCHEMA)]
+    assert stub.bodies("PUT", f"{BOOKS}/index") == [
+        {"field_name": "_st_present", "field_schema": "keyword"},
+        {"field_name": "_st_f_year", "field_schema": "integer"},
+    ]
+
+
+def test_a_server_that_keeps_no_metadata_is_told_apart_before_anything_is_made(stub, store):
+    """The schema would be lost."""
+    version(stub, "1.15.3")
+
+    with pytest.raises(Unsupported, match=r"Qdrant 1\.15\.3, and 1\.16"):
+        store.create()
+    assert stub.bodies("PUT", BOOKS) == []
+
+
+def test_create_finds_a_collection_that_is_there(stub, store):
+    """And asks for nothing else."""
+    stub.on("GET", BOOKS, OURS)
+
+    store.create()
+
+    assert {(method, path) for method, path, _, _ in stub.seen} == {("GET", BOOKS)}
+
+
+def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
+    """The first is said by field; for the second there is another way."""
+    other = Schema("books", {"dense": DenseField(3)})
+    stub.on("GET", BOOKS, info({"st_connectors": other.to_json()}))
+    with pytest.raises(SchemaMismatch, match="dimension=3"):
+        store.create()
+
+    stub.on("GET", BOOKS, info({}))
+    for call in (store.create, store.drop, lambda: open_store(stub.address, "books")):
+        with pytest.raises(SchemaMismatch, match=r"Index\.adopt"):
+            call()
+    assert stub.bodies("DELETE", BOOKS) == []
+
+
+def test_a_collection_is_opened_by_its_name_alone(stub):
+    """Its schema comes from its metadata."""
+    stub.on("GET", BOOKS, OURS)
+
+    with closing(open_store(stub.address, "books")) as store:
+        assert store.schema == SCHEMA
+
+
+def test_writes_wait_until_they_are_applied(stub, store):
+    """Points are the golden ones of ``wire``; ids that are deleted are the derived ones."""
+    stub.on("PUT", POINTS, DONE)
+    stub.on("POST", f"{POINTS}/delete", DONE)
+
+    assert store.upsert([RECORD]) == []
+    store.delete(["a"])
+
+    assert stub.bodies("PUT", POINTS) == [{"points": [wire.point(SCHEMA, HIDDEN, RECORD)]}]
+    assert stub.bodies("POST", f"{POINTS}/delete") == [{"points": [UUID]}]
+
+
+def test_searches_go_in_one_batch(stub, store):
+    """One request for all that can match, its answers at their places."""
+    found = {"id": UUID, "version": 1, "score": 0.25, "payload": wire.point(SCHEMA, HIDDEN, RECORD)["payload"]}
+    stub.on("POST", f"{POINTS}/query/batch", [{"points": [found]}, {"points": []}])
+    requests = [
+        SearchRequest(Near("dense", UP), where=Eq("year", 2001), effort=Exact(), limit=3),
+        SearchRequest(Near("sparse", SparseVector.from_mapping({}))),
+        SearchRequest(Near("sparse", SparseVector.from_mapping({4: 1.0}))),
+    ]
+
+    hits = store.search(requests)
+
+    golden = [wire.query_body(SCHEMA, HIDDEN, requests[at]) for at in (0, 2)]
+    # The client spells out what a bare vector means.
+    golden = [body | {"query": {"nearest": body["query"]}} for body in golden]
+    assert stub.bodies("POST", f"{POINTS}/query/batch") == [{"searches": golden}]
+    assert [[(hit.id, hit.score, hit.payload) for hit in each] for each in hits] == [
+        [("a", 0.25, {"year": 2001})],
+        [],
+        [],
+    ]
+
+
+def test_scan_goes_on_from_page_to_page(stub, store):
+    """Each page begins at the id that the one before named."""
+    points = [
+        {"id": HIDDEN.point_id(name), "payload": HIDDEN.to_payload(name, {}), "vector": {}} for name in ("a", "b", "c")
+    ]
+    following = points[2]["id"]
+    stub.on(
+        "POST",
+        f"{POINTS}/scroll",
+        {"points": points[:2], "next_page_offset": following},
+        {"points": points[2:], "next_page_offset": None},
+    )
+
+    names = [record.id for record in store.scan(batch=2)]
+
+    assert names == ["a", "b", "c"]
+    assert [body.get("offset") for body in stub.bodies("POST", f"{POINTS}/scroll")] == [None, following]
+
+
+def test_get_and_count(stub, store):
+    """Records come in the order asked, whatever the server's; counts are exact."""
+    points = [{"id": HIDDEN.point_id(n), "payload": HIDDEN.to_payload(n, {"n": n}), "vector": {}} for n in ("b", "a")]
+    stub.on("POST", POINTS, points)
+    stub.on("POST", f"{POINTS}/count", {"count": 7})
+
+    assert [record.payload for record in store.get(["a", "zz", "b"])] == [{"n": "a"}, {"n": "b"}]
+    assert store.count(Eq("year", 2001)) == 7
+    assert stub.bodies("POST", f"{POINTS}/count") == [
+        {"filter": {"must": [{"key": "_st_f_year", "match": {"value": 2001}}]}, "exact": True}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Refused),
+        (401, Permanent),
+        (403, Permanent),
+        (404, NotFound),
+        (408, Unavailable),
+        (409, Refused),
+        (413, Refused),
+        (422, Refused),
+        (429, Throttled),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+    ],
+)
+def test_each_status_is_an_error_of_the_right_class_and_asked_once(stub, store, status, kind):
+    """With the server's words, the store and the operation; the client library adds no attempts of its own."""
+    stub.fail("POST", f"{POINTS}/count", status, error("because of reasons"))
+
+    with pytest.raises(StoreError, match=r"qdrant count: .*because of reasons") as caught:
+        store.count()
+    assert type(caught.value) is kind
+    assert caught.value.__cause__ is not None
+    assert len(stub.seen) == 1
+
+
+def test_throttling_carries_the_servers_wish(stub, store):
+    """The retrying wrapper waits that long."""
+    stub.fail("PUT", POINTS, 429, error("slow down"), Retry_After="7")
+
+    with pytest.raises(Throttled) as caught:
+        store.upsert([RECORD])
+    assert caught.value.retry_after == 7.0
+
+
+def test_a_refused_batch_is_taken_apart(stub, store):
+    """Qdrant answers for whole batches only; the wrappers find that both records are at fault."""
+    stub.fail("PUT", POINTS, 422, error("must be unique"))
+
+    rejected = store.upsert([RECORD, Record("b", {}, {})])
+
+    assert [(each.position, each.id, type(each.error)) for each in rejected] == [(0, "a", Refused), (1, "b", Refused)]
+    assert len(stub.seen) == 3
+
+
+def test_a_broken_connection_is_unavailable(stub, store):
+    """Reset in the middle of an answer."""
+    stub.answers["POST", f"{POINTS}/count"] = [None]
+
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        store.count()
+    assert len(stub.seen) == 1
+
+
+def test_an_answer_that_is_not_qdrants_is_permanent(stub, store):
+    """A proxy's page, say: asking again will not help."""
+    stub.fail("POST", f"{POINTS}/count", 200, b"<html>welcome</html>")
+
+    with pytest.raises(Permanent, match="right address"):
+        store.count()
+
+
+def test_a_refused_connection_is_unavailable():
+    """Nobody listens at that port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+        with (
+            closing(open_store(f"qdrant://127.0.0.1:{port}", "books", SCHEMA, retry=NO_RETRY)) as store,
+            pytest.raises(Unavailable, match="cannot be reached"),
+        ):
+            store.count()
+
+
+def test_the_key_comes_from_the_environment_and_is_in_no_message(stub, monkeypatch):
+    """It is sent with every request, and errors do not repeat it."""
+    monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
+    stub.fail("POST", f"{POINTS}/count", 403, error("forbidden"))
+
+    with (
+        pytest.warns(UserWarning, match="insecure connection"),
+        closing(open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)) as store,
+        pytest.raises(Permanent, match="ST_QDRANT_API_KEY") as caught,
+    ):
+        store.count()
+    assert stub.seen[0][3]["api-key"] == "s3cret"
+    assert "s3cret" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_client_handed_in_is_used_and_left_open(stub):
+    """It belongs to the caller."""
+    stub.on("GET", "/collections", {"collections": []})
+    host, port = stub.address.removeprefix("qdrant://").split(":")
+    with closing(QdrantClient(host=host, port=int(port), check_compatibility=False)) as client:
+        stub.on("POST", f"{POINTS}/count", {"count": 1})
+        with closing(open_store("qdrant://elsewhere:1", "books", SCHEMA, client=client)) as store:
+            assert store.count() == 1
+        assert client.get_collections().collections == []
+
+
+def test_only_our_collections_are_listed(stub):
+    """Those whose metadata holds a schema."""
+    stub.on("GET", "/collections", {"collections": [{"name": "books"}, {"name": "theirs"}]})
+    stub.on("GET", BOOKS, OURS)
+    stub.on("GET", "/collections/theirs", info(None))
+
+    assert collections(stub.address) == ["books"]
+
+
+def test_a_collection_of_somebody_else_is_adopted(stub):
+    """Its fields are read from the server's description, its indexes tell what can be filtered on."""
+    stub.on("GET", BOOKS, info(None))
+    host, port = stub.address.removeprefix("qdrant://").split(":")
+
+    store = PLUGIN.adopt(Address("qdrant", host=host, port=int(port)), "books", {}, None)
+
+    assert store.schema == Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"n": FilterKind.INT})
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("qdrant://h:1?timeout=soon", "whole number of seconds"), ("qdrant://h:1?wait=1", "no option 'wait'")],
+)
+def test_options_that_are_not_understood_are_refused(url, message):
+    """Rather than ignored."""
+    with pytest.raises(ValueError, match=message):
+        open_store(url, "books", SCHEMA)
+
+
+def test_a_client_of_another_kind_is_refused():
+    """The asynchronous client, say."""
+    with pytest.raises(TypeError, match="QdrantClient, not object"):
+        open_store("qdrant://h:1", "books", SCHEMA, client=object())
