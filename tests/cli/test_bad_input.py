@@ -1,0 +1,296 @@
+"""Every mistake costs one line that says what to do, and a status; nothing confirmed is lost, and no traceback is shown."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from st_connectors.registry import open_store
+from st_connectors.store import DenseField, Schema
+
+pytest.importorskip("qdrant_edge")
+
+
+def test_an_unknown_built_in_model(cli, books, tmp_path):
+    """Status 3, the built-in names are told, and no collection is left behind."""
+    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+
+    outcome = cli("ingest", books, *where, "--create", "--dense", "builtin:nope")
+
+    assert outcome.status == 3
+    assert "builtin:nope" in outcome.complaint()
+    assert "builtin:dense" in outcome.complaint()
+    assert "there is no collection 'c'" in cli("count", *where).complaint()
+
+
+def test_a_wrong_url_scheme(cli):
+    """Status 2, with the schemes there are and the nearest."""
+    outcome = cli("search", "x", "--in", "qdrnt://localhost", "--collection", "c")
+
+    assert outcome.status == 2
+    assert "no store has the scheme 'qdrnt'; did you mean qdrant:" in outcome.complaint()
+
+
+def test_a_server_that_is_not_there(cli):
+    """Status 3; the store and what was tried are named."""
+    outcome = cli("count", "--in", "qdrant://127.0.0.1:1", "--collection", "c")
+
+    assert outcome.status == 3
+    assert "qdrant" in outcome.complaint()
+    assert "cannot be reached" in outcome.complaint()
+
+
+def test_a_missing_extra(cli, monkeypatch):
+    """Status 2, with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    monkeypatch.delitem(sys.modules, "st_connectors.qdrant.edge", raising=False)
+
+    outcome = cli("count", "--in", "qdrant+edge:x", "--collection", "c")
+
+    assert outcome.status == 2
+    assert "pip install 'st-connectors[qdrant]'" in outcome.complaint()
+
+
+def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):
+    """Status 1: each bad line is named by its number, the others are in."""
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        '{"id": "a", "text": "red"}\n{"id": "b", "text"\n{"text": "no id"}\n{"id": "d"}\n{"id": "e", "text": "blue"}\n'
+    )
+    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+
+    outcome = cli("ingest", source, *where, "--create")
+
+    assert outcome.status == 1
+    assert outcome.err.splitlines() == [
+        f"refused: record 2: {source} line 2: not JSON: Expecting ':' delimiter at column 19",
+        f"refused: record 3: {source} line 3: 'id' is missing",
+        f"refused: record 4 'd': {source} line 4: 'text' is missing",
+    ]
+    assert outcome.out.startswith("2 of 5 documents confirmed")
+    assert cli("get", "a", "e", *where).status == 0
+
+
+def test_refusals_as_json(cli, tmp_path):
+    """With --json the report is on standard output, whole, and standard error is empty."""
+    source = tmp_path / "in.jsonl"
+    source.write_text("nonsense\n" * 8 + '{"id": "a", "text": "red"}\n')
+
+    outcome = cli("ingest", source, "--in", "memory:json", "--collection", "c", "--create", "--json")
+
+    assert (outcome.status, outcome.err) == (1, "")
+    assert (outcome.json["confirmed"], outcome.json["refused_total"], len(outcome.json["refused"])) == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("absent.jsonl", None, "absent.jsonl: no such file or folder"),
+        ("data.xyz", "", "pass one of jsonl, csv, parquet, text"),
+        ("t.csv", "id,body\n1,x\n", "no column 'text'; the columns are id, body"),
+        ("t.parquet", "no parquet", "Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, says):
+    """Status 2, with what was expected."""
+    pytest.importorskip("pyarrow")
+    source = tmp_path / name
+    if content is not None:
+        source.write_text(content)
+
+    outcome = cli("ingest", source, "--in", "memory:unreadable", "--collection", name, "--create")
+
+    assert outcome.status == 2
+    assert says in outcome.complaint()
+
+
+def test_another_dimension_than_the_collections(cli, books, tmp_path):
+    """Status 3, with both dimensions."""
+    address = f"qdrant+edge:{tmp_path / 'x'}"
+    store = open_store(address, "c", Schema("c", {"dense": DenseField(16)}))
+    store.create()
+    store.close()
+
+    outcome = cli("ingest", books, "--in", address, "--collection", "c", "--create", "--sparse", "none")
+
+    assert outcome.status == 3
+    assert "16" in outcome.complaint()
+    assert "256" in outcome.complaint()
+
+
+def test_another_model_than_the_collections(cli, library):
+    """Status 3: the model is named, and what differs in it; what needs no model still works."""
+    address, name = library[1], library[3]
+    store = open_store(address, name)
+    other = replace(store.schema.models["dense"], fingerprint={"weights": "0" * 32})
+    copy = open_store(
+        address, "old", replace(store.schema, collection="old", models={**store.schema.models, "dense": other})
+    )
+    copy.create()
+    copy.close()
+    store.close()
+
+    outcome = cli("search", "ocean", "--in", address, "--collection", "old")
+
+    assert outcome.status == 3
+    assert "made by 'builtin:dense', which has changed since: it differs in weights" in outcome.complaint()
+    assert cli("search", "ocean", "--in", address, "--collection", "old", "--trust-model").status == 0
+    assert cli("count", "--in", address, "--collection", "old").out == "0\n"
+
+
+HOLD = """
+import sys
+from st_connectors.registry import open_store
+store = open_store(sys.argv[1], "books")
+print("held", store.count(), flush=True)
+sys.stdin.read()
+store.close()
+"""
+
+
+def test_an_edge_folder_that_another_process_holds(cli, library):
+    """Status 3 while it is held, and fine afterwards."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, library[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held 3\n"
+
+    outcome = cli("search", "ocean", *library)
+    holder.communicate("")
+
+    assert outcome.status == 3
+    assert "another process" in outcome.complaint()
+    assert cli("count", *library).out == "3\n"
+
+
+INTERRUPTED = """
+import sys
+from contextlib import contextmanager
+from st_connectors import cli
+from st_connectors.cli import ingest
+
+@contextmanager
+def told(what):
+    yield lambda report: print(report.confirmed, flush=True)
+
+sys.modules["st_connectors.cli.ingest"].progress_of = told
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_in_the_middle_of_an_ingest(cli, tmp_path):
+    """Status 130: the line says how many are confirmed, exactly those are there, and the same ingest can be run again."""
+    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    lines = [json.dumps({"id": f"d{n}", "text": "red"}) + "\n" for n in range(25)]
+    command = [sys.executable, "-c", INTERRUPTED, "ingest", "-", *where, "--create", "--batch", "10"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("".join(lines))
+    child.stdin.flush()
+    # Once the second batch is confirmed, the child waits for the rest of the third.
+    assert [child.stdout.readline() for _ in range(2)] == ["10\n", "20\n"]
+
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate()
+
+    assert child.returncode == 130
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("st-connectors: interrupted; what is confirmed stays: 20 of 20 documents confirmed")
+    assert cli("count", *where).out == "20\n"
+    assert cli("get", *(f"d{n}" for n in range(20)), *where).status == 0
+    (tmp_path / "again.jsonl").write_text("".join(lines))
+    assert cli("ingest", tmp_path / "again.jsonl", *where).status == 0
+    assert cli("count", *where).out == "25\n"
+
+
+def test_ingest_into_a_collection_that_is_not_there(cli, books, library):
+    """Status 3: without --create a misspelt name makes nothing."""
+    outcome = cli("ingest", books, "--in", library[1], "--collection", "boks")
+
+    assert outcome.status == 3
+    assert "'boks'" in outcome.complaint()
+    assert "to make it, add --create" in outcome.complaint()
+    assert cli("count", "--in", library[1], "--collection", "boks").status == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--where", "year >> 3"], "column 7"),
+        (["--where", "genre == 'x'"], "genre"),
+        (["--mode", "fuzzy"], "mode is one of dense, sparse, text, hybrid, not 'fuzzy'"),
+        (["--mode", "text"], "has no text field to search; its fields: 'dense', 'sparse'"),
+        (["--fusion", "magic"], "--fusion 'magic': write rrf"),
+        (["--fusion", "weighted:1"], "1 weights for 2 legs: dense, sparse"),
+        (["--rerank"], "this index has no reranker"),
+    ],
+)
+def test_searches_that_cannot_be(cli, library, arguments, says):
+    """Status 2, with what would be right."""
+    outcome = cli("search", "ocean", *library, *arguments)
+
+    assert outcome.status == 2
+    assert says in outcome.complaint()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--filterable", "year"], "--filterable says how a collection is made: add --create"),
+        (["--create", "--filterable", "year:integer"], "write FIELD:KIND, KIND one of keyword, int"),
+        (["--format", "xml"], "--format 'xml': one of jsonl, csv, parquet, text"),
+        (["--create", "--dense", "none", "--sparse", "none"], "nothing to search by"),
+    ],
+)
+def test_ingests_that_cannot_be(cli, books, library, arguments, says):
+    """Status 2, with what would be right."""
+    outcome = cli("ingest", books, *library, *arguments)
+
+    assert outcome.status == 2
+    assert says in outcome.complaint()
+
+
+def test_dropping_with_nobody_to_ask(cli, library, monkeypatch):
+    """Status 2 without --yes where standard input is no terminal, and the collection stays."""
+    outcome = cli("drop", *library)
+
+    assert outcome.status == 2
+    assert "'books' holds 3 records and nobody is there to ask: add --yes" in outcome.complaint()
+    assert cli("count", *library).out == "3\n"
+
+
+def test_copying_onto_itself(cli, library):
+    """Status 2: it would replace what it reads."""
+    outcome = cli("copy", library[1], library[1], "--collection", "books")
+
+    assert outcome.status == 2
+    assert "the same collection" in outcome.complaint()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["search"], ["search", "x"], ["nope"], ["search", "x", "--in", "memory:", "--collection", "c", "--limit", "0"]],
+)
+def test_wrong_options(cli, arguments):
+    """Status 2 and the usage, no traceback."""
+    outcome = cli(*arguments)
+
+    assert outcome.status == 2
+    assert "Traceback" not in outcome.err
+    assert "Usage: st-connectors" in outcome.err
+
+
+def test_a_fault_of_our_own_is_not_hidden(cli, monkeypatch):
+    """What no user can mend comes through whole, for a report."""
+    monkeypatch.setattr("st_connectors.registry.open_store", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        cli("count", "--in", "memory:", "--collection", "c")
