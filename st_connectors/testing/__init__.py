@@ -18,6 +18,8 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from st_connectors.testing.base import Gap, Group, Lab, Make, Pair, opener
+    from st_connectors.testing.failing import HttpErrors
+    from st_connectors.testing.faults import FaultProxy
     from st_connectors.testing.report import Report, run
     from st_connectors.testing.suite import StoreConformance
 
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 _WHERE = {
+    "FaultProxy": "faults",
     "Gap": "base",
     "Group": "base",
+    "HttpErrors": "failing",
     "Lab": "base",
     "Make": "base",
     "Pair": "base",
@@ -36,7 +40,19 @@ _WHERE = {
     "run": "report",
 }
 
-__all__ = ["Gap", "Group", "Lab", "Make", "Pair", "Report", "StoreConformance", "opener", "run"]
+__all__ = [
+    "FaultProxy",
+    "Gap",
+    "Group",
+    "HttpErrors",
+    "Lab",
+    "Make",
+    "Pair",
+    "Report",
+    "StoreConformance",
+    "opener",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

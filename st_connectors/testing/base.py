@@ -13,6 +13,7 @@ import pytest
 
 from st_connectors.filters import Filter
 from st_connectors.registry import open_store, parse_address, plugins
+from st_connectors.retry import RetryPolicy
 from st_connectors.store import (
     Capabilities,
     Default,
@@ -53,20 +54,21 @@ class Make(Protocol):
         ...
 
 
-def opener(address: str, *, client: object | None = None) -> Make:
+def opener(address: str, *, client: object | None = None, retry: RetryPolicy | None = None) -> Make:
     """Opens collections at one address."""
-    return _Opener(address, client)
+    return _Opener(address, client, retry)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
     address: str
     client: object | None
+    retry: RetryPolicy | None
 
     def __call__(self, what: Schema | str, /) -> Store:
         if isinstance(what, str):
-            return open_store(self.address, what, client=self.client)
-        return open_store(self.address, what.collection, what, client=self.client)
+            return open_store(self.address, what, client=self.client, retry=self.retry)
+        return open_store(self.address, what.collection, what, client=self.client, retry=self.retry)
 
 
 def plugin_of(make: Make) -> Plugin:

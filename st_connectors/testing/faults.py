@@ -38,7 +38,7 @@ class Answer:
 
     status: int
     body: bytes = b'{"status": {"error": "made to fail"}}'
-    retry_after: float | None = None
+    retry_after: float | str | None = None
     content_type: str = "application/json"
 
 
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             case Answer(status, body, retry_after, content_type):
                 headers = [("Content-Type", content_type)]
                 if retry_after is not None:
-                    headers.append(("Retry-After", f"{retry_after:g}"))
+                    headers.append(("Retry-After", str(retry_after)))
                 self._reply(_Reply(status, headers, body))
             case Reset(after):
                 reply = self._asked(seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -63,6 +63,7 @@ class Machine(Group):
                 deadline=None,
                 database=None,
                 derandomize=True,
+                phases=(Phase.generate,),  # fifteen steps can be read; shrinking them takes half a minute and more
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from st_connectors.store import DenseField, Schema
 from st_connectors.testing import subject
 from st_connectors.testing.base import Make, opener
 
@@ -97,9 +98,12 @@ class Report:
 def run(address: str, *, client: object | None = None, progress: Callable[[Result], None] | None = None) -> Report:
     """Run the whole suite on the store at an address, on collections of its own names that are dropped afterwards.
 
-    ``progress`` is told each result as it comes. Raises RuntimeError where the suite itself cannot run.
+    ``progress`` is told each result as it comes. Raises what opening the store raises where it cannot be opened or reached at all, and RuntimeError
+    where the suite itself cannot run.
     """
-    listener = _Listener(opener(address, client=client), progress)
+    make = opener(address, client=client)
+    _reach(make)
+    listener = _Listener(make, progress)
     output = io.StringIO()
     with TemporaryDirectory(prefix="st-connectors-conform-") as folder, contextlib.redirect_stdout(output):
         status = pytest.main(
@@ -111,6 +115,7 @@ def run(address: str, *, client: object | None = None, progress: Callable[[Resul
                 f"--basetemp={Path(folder) / 'tmp'}",
                 f"--config-file={os.devnull}",
                 "--capture=no",
+                "--tb=native",
                 "-p",
                 "no:cacheprovider",
                 "-p",
@@ -121,6 +126,13 @@ def run(address: str, *, client: object | None = None, progress: Callable[[Resul
     if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
         raise RuntimeError(f"the suite could not run ({pytest.ExitCode(status).name}): {output.getvalue()[-2000:]}")
     return Report(address, tuple(listener.results))
+
+
+def _reach(make: Make) -> None:
+    """Raise at once, and once, where the address is wrong, an extra is missing, or nobody answers."""
+    store = make(Schema("conformance_reach", {"dense": DenseField(2)}))
+    store.drop()
+    store.close()
 
 
 class _Listener:

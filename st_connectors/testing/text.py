@@ -24,6 +24,25 @@ _GRADES: Mapping[str, Mapping[str, int]] = {
 }
 """For each query, how much each text is to the point: both words, or one."""
 
+_NOTHING: Mapping[str, str] = {
+    "empty": "",
+    "blank": "   ",
+    "newline": "\n",
+    "punctuation": "!?",
+    "emoji": "👩‍🚀",
+    "unknown-word": "absent",
+}
+_SYNTAX: Mapping[str, str] = {
+    "backslash": "kettle\\",
+    "quote": '"kettle',
+    "operators": "kettle AND (",
+    "field": "kettle:",
+    "signs": "+kettle -",
+    "fuzzy": "kettle~1 /",
+    "star": "kettle*",
+    "braces": "{kettle}",
+}
+
 
 class Text(Group):
     """BM25, the store's own or client-side."""
@@ -48,9 +67,7 @@ class Text(Group):
     def _ask(self, pair: Pair, text: str, **options: object) -> list[Hit]:
         return pair.store.search([pair.near(Match("text", text), **options)])[0]
 
-    @pytest.mark.parametrize(
-        "query", [*sorted({word for text in corpus.SENTENCES.values() for word in text.split()}), *_GRADES, "absent"]
-    )
+    @pytest.mark.parametrize("query", sorted({*" ".join(corpus.SENTENCES.values()).split(), *_GRADES, "absent"}))
     def test_matching_texts_are_those_with_a_word_of_the_query(self, lab: Lab, query: str) -> None:
         """Exactly the records whose text has a word of the query match, not those with a similar or a longer word."""
         hits = self._ask(self._texts(lab), query, limit=100)
@@ -88,17 +105,15 @@ class Text(Group):
         ]
         assert sum(values) / len(values) >= 0.9
 
-    @pytest.mark.parametrize("query", ["", "   ", "\n", "!?", "👩‍🚀", "absent"])
+    @pytest.mark.parametrize("query", list(_NOTHING))
     def test_queries_without_a_known_word_find_nothing(self, lab: Lab, query: str) -> None:
         """Blank, punctuation or unknown words: no hits, no error, and never everything."""
-        assert self._ask(self._texts(lab), query, limit=100) == []
+        assert self._ask(self._texts(lab), _NOTHING[query], limit=100) == []
 
-    @pytest.mark.parametrize(
-        "query", ["kettle\\", '"kettle', "kettle AND (", "kettle:", "+kettle -", "kettle~1 /", "kettle*", "{kettle}"]
-    )
-    def test_query_syntax_is_plain_text(self, lab: Lab, query: str) -> None:
+    @pytest.mark.parametrize("syntax", list(_SYNTAX))
+    def test_query_syntax_is_plain_text(self, lab: Lab, syntax: str) -> None:
         """What a query language would take for an operator is text like any other."""
-        found = {hit.id for hit in self._ask(self._texts(lab), query, limit=100)}
+        found = {hit.id for hit in self._ask(self._texts(lab), _SYNTAX[syntax], limit=100)}
         assert found == {"t01", "t02", "t03"}
 
     def test_text_filters_come_before_the_cut(self, lab: Lab) -> None:

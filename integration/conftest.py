@@ -1,0 +1,50 @@
+"""What the integration tests share: ``ST_REQUIRE`` names engines, with commas between, whose tests may not be skipped.
+
+A test belongs to the engine that its module is named for (``test_qdrant.py``), or that a mark names: ``@pytest.mark.engine("qdrant")``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+REQUIRED = frozenset(name.strip() for name in os.environ.get("ST_REQUIRE", "").split(",") if name.strip())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark."""
+    config.addinivalue_line(
+        "markers", "engine(name): the engine that a test needs, where its module is not named for it"
+    )
+
+
+def engine_of(item: pytest.Item) -> str:
+    """The engine that a test needs."""
+    mark = item.get_closest_marker("engine")
+    return str(mark.args[0]) if mark is not None else item.path.stem.removeprefix("test_")
+
+
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Fail where a required engine has no tests at all: a misspelt name must not pass for a green run."""
+    chosen = session.config.getoption("keyword") or session.config.getoption("markexpr") or _narrowed(session)
+    missing = REQUIRED - {engine_of(item) for item in items}
+    if missing and not chosen:
+        raise pytest.UsageError(f"ST_REQUIRE names engines that have no tests: {', '.join(sorted(missing))}")
+
+
+def _narrowed(session: pytest.Session) -> bool:
+    """Whether single files or tests were asked for."""
+    return any(".py" in argument for argument in session.config.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a required engine that is not there into a failure; a skip for want of an ability stays one."""
+    report = yield
+    absent = report.when == "setup" and report.skipped and not hasattr(report, "wasxfail")
+    if absent and engine_of(item) in REQUIRED:
+        report.outcome = "failed"
+        report.longrepr = f"ST_REQUIRE names {engine_of(item)}, and its test was skipped: {report.longrepr}"
+    return report

@@ -1,0 +1,198 @@
+"""Failures over HTTP: what a client meets on a bad day comes out as one of our errors, of the class that says whether to try again.
+
+For stores that speak HTTP, beside ``StoreConformance``:
+
+    class TestMyServerFailing(HttpErrors):
+        @classmethod
+        def through(cls, host, port):
+            return f"mystore://{host}:{port}"
+
+Most of it needs no server. Where there is one, a class-scoped fixture ``upstream`` gives its host and port, and the tests of what a retry leaves
+behind run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import pytest
+
+from st_connectors.errors import NotFound, Permanent, StoreError, Temporary, Throttled, Unavailable, Unsupported
+from st_connectors.filters import Eq
+from st_connectors.retry import NO_RETRY, RetryPolicy
+from st_connectors.store import Near, SearchRequest, Store
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, dense_records, opener
+from st_connectors.testing.faults import Answer, Fault, FaultProxy, Hold, Reset, Seen, Truncate, refused_port
+
+__all__ = ["HttpErrors"]
+
+AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
+SECRET = "s3cr3t-of-the-suite"  # noqa: S105  # not a secret: it must not be found in messages
+
+_TEMPORARY: Mapping[str, tuple[Fault, type[Temporary]]] = {
+    "reset": (Reset(), Unavailable),
+    "reset-mid-answer": (Reset(after=9), Unavailable),
+    "truncated": (Truncate(), Unavailable),
+    "throttled": (Answer(429), Throttled),
+    "bad-gateway": (Answer(502, b"<html>bad gateway</html>", content_type="text/html"), Unavailable),
+    "unavailable": (Answer(503), Unavailable),
+    "gateway-timeout": (Answer(504, b"", content_type="text/plain"), Unavailable),
+}
+
+_PERMANENT: Mapping[str, Fault] = {
+    "bad-request": Answer(400),
+    "bad-key": Answer(401),
+    "forbidden": Answer(403, b"forbidden", content_type="text/plain"),
+    "too-large": Answer(413, b"", content_type="text/plain"),
+    "not-ours": Answer(200, b"<html>It works!</html>", content_type="text/html"),
+    "not-json": Answer(200, b'{"result": '),
+    "other-json": Answer(200, b'{"hello": "world"}'),
+}
+
+_WISHES: Mapping[str, str] = {"date": "Wed, 21 Oct 2065 07:28:00 GMT", "word": "soon", "negative": "-3", "empty": ""}
+
+
+class HttpErrors(Group):
+    """Servers that refuse, break off, throttle, stall and talk nonsense."""
+
+    key_variable: ClassVar[str | None] = None
+    """The environment variable of the store's key, which no message may show."""
+    patience: ClassVar[str] = "timeout=1"
+    """The option of the address that makes the client give up after a second."""
+
+    @classmethod
+    def through(cls, host: str, port: int) -> str:
+        """The address of a server behind host and port."""
+        raise NotImplementedError(f"{cls.__name__} needs a classmethod through(cls, host, port)")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def upstream(cls) -> tuple[str, int] | None:
+        """A real server, or None."""
+        return None
+
+    @pytest.fixture
+    def proxy(self, upstream: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+        """A proxy that fails on order."""
+        if self.key_variable is not None:
+            monkeypatch.setenv(self.key_variable, SECRET)
+        with FaultProxy(upstream) as proxy:
+            yield proxy
+
+    def _open(self, proxy: FaultProxy, retry: RetryPolicy = NO_RETRY, options: str = "") -> Store:
+        lab = Lab(opener(self.through(proxy.host, proxy.port) + options, retry=retry))
+        return lab.open(lab.schema(filterable=corpus.FILTERABLE))
+
+    @pytest.mark.usefixtures("proxy")
+    def test_nobody_there_is_unavailable(self) -> None:
+        """A refused connection is ``Unavailable``, and its message says where nobody was."""
+        port = refused_port()
+        lab = Lab(opener(self.through("127.0.0.1", port), retry=NO_RETRY))
+        with pytest.raises(Unavailable) as caught:
+            lab.open(lab.schema()).count()
+        self._assert_told_well(caught.value)
+
+    @pytest.mark.parametrize("fault", list(_TEMPORARY))
+    def test_passing_faults_are_temporary(self, proxy: FaultProxy, fault: str) -> None:
+        """What may be over in a moment is of a class that says so, on reads and on writes."""
+        ordered, kind = _TEMPORARY[fault]
+        proxy.always(ordered)
+        store = self._open(proxy)
+        with pytest.raises(kind) as caught:
+            store.count()
+        self._assert_told_well(caught.value)
+        assert self._failure_of_upsert(store, kind)
+
+    @pytest.mark.parametrize("fault", list(_PERMANENT))
+    def test_lasting_faults_are_permanent(self, proxy: FaultProxy, fault: str) -> None:
+        """What will be the same next time is ``Permanent``, and is tried once, whatever the policy."""
+        proxy.always(_PERMANENT[fault])
+        with pytest.raises(Permanent) as caught:
+            self._open(proxy, AT_ONCE).count()
+        assert not isinstance(caught.value, NotFound)
+        self._assert_told_well(caught.value)
+        assert len(proxy.seen) == 1
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_the_servers_wish_is_carried(self, proxy: FaultProxy, status: int) -> None:
+        """``Retry-After`` comes with the error, in seconds."""
+        proxy.always(Answer(status, retry_after=7))
+        with pytest.raises(Temporary) as caught:
+            self._open(proxy).count()
+        assert caught.value.retry_after == 7.0
+
+    @pytest.mark.parametrize("wish", list(_WISHES))
+    def test_strange_wishes_break_nothing(self, proxy: FaultProxy, wish: str) -> None:
+        """A ``Retry-After`` that is a date, a word, negative or empty is no other error."""
+        proxy.always(Answer(429, retry_after=_WISHES[wish]))
+        with pytest.raises(Temporary) as caught:
+            self._open(proxy).count()
+        assert caught.value.retry_after is None or caught.value.retry_after >= 0
+
+    def test_a_silent_server_is_unavailable(self, proxy: FaultProxy) -> None:
+        """A server that does not answer in the time the address allows is ``Unavailable``."""
+        proxy.always(Hold())
+        with pytest.raises(Unavailable) as caught:
+            self._open(proxy, options=f"?{self.patience}").count()
+        self._assert_told_well(caught.value)
+
+    @pytest.mark.parametrize("fault", list(_TEMPORARY))
+    def test_nothing_is_tried_behind_our_back(self, proxy: FaultProxy, fault: str) -> None:
+        """Without retries a call is one request, and with three attempts three: the client library adds none of its own."""
+        proxy.always(_TEMPORARY[fault][0])
+        with pytest.raises(Temporary):
+            self._open(proxy).count()
+        assert len(proxy.seen) == 1
+        with pytest.raises(Temporary):
+            self._open(proxy, AT_ONCE).count()
+        assert len(proxy.seen) == 4
+
+    def test_what_is_refused_sends_nothing(self, proxy: FaultProxy) -> None:
+        """Wrong and undeclared requests are refused before any byte is sent."""
+        store = self._open(proxy)
+        with pytest.raises(ValueError, match="limit"):
+            store.search([SearchRequest(Near("dense", corpus.QUERIES[0]), limit=0)])
+        with pytest.raises((ValueError, Unsupported)):
+            store.count(Eq("undeclared", 1))
+        with pytest.raises((ValueError, TypeError)):
+            store.get([""])
+        assert len(store.upsert([*dense_records(0)])) == 0
+        assert proxy.seen == []
+
+    def test_two_failures_then_success_leave_one_record(self, proxy: FaultProxy, upstream: object) -> None:
+        """A write that is repeated after resets, its first tries having gone through, leaves each record once."""
+        if upstream is None:
+            pytest.skip("there is no server behind the proxy")
+        lab = Lab(opener(self.through(proxy.host, proxy.port), retry=AT_ONCE))
+        pair = lab.pair()
+        try:
+            proxy.order(Reset(), Reset(after=5), only=_writes)
+            pair.upsert(dense_records(5))
+            pair.assert_records_agree()
+        finally:
+            proxy.order()
+            lab.close()
+
+    def _failure_of_upsert(self, store: Store, kind: type[Temporary]) -> bool:
+        """Whether an upsert fails as temporary, raised or told record by record."""
+        try:
+            rejected = store.upsert(dense_records(2))
+        except kind:
+            return True
+        return len(rejected) == 2 and all(isinstance(item.error, kind) for item in rejected)
+
+    def _assert_told_well(self, error: StoreError) -> None:
+        """Assert that an error names store and operation, keeps its cause, and shows no secret."""
+        assert error.store
+        assert error.operation == "count"
+        assert error.__cause__ is not None
+        assert SECRET not in str(error)
+        assert SECRET not in repr(error.__cause__)
+        assert "\n" not in str(error)
+        assert len(str(error)) < 1000
+
+
+def _writes(seen: Seen) -> bool:
+    return seen.method in {"PUT", "POST"} and len(seen.body) > 200

@@ -1,0 +1,135 @@
+"""Known gaps are strict, names are checked, nothing is overridden, and the suite runs by address."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from st_connectors.testing import Gap, StoreConformance, opener, report, run
+from st_connectors.testing.base import names_of_tests
+from st_connectors.testing.broken import BROKEN
+from st_connectors.testing.report import Outcome
+
+
+@pytest.mark.parametrize("name", ["test_truth_tabel", "test_truth_table[fooo]", "truth_table", ""])
+def test_a_gap_that_names_no_test_stops_collection(name):
+    """A misspelt name is an error while the class is made, with the name in it."""
+    with pytest.raises(TypeError, match="names tests that the suite does not have"):
+        type("TestMine", (StoreConformance,), {"gaps": {name: Gap("misspelt")}})
+
+
+def test_gaps_may_name_a_test_or_one_case_of_it():
+    """With its parameter in brackets where it has one."""
+    gaps = {"test_truth_table": Gap("none"), "test_truth_table[foo]": Gap("one"), "test_counts_are_exact": Gap("two")}
+    assert type("TestMine", (StoreConformance,), {"gaps": gaps}).gaps == gaps
+
+
+@pytest.mark.parametrize("replaced", [None, lambda self: None], ids=["removed", "overridden"])
+def test_an_overridden_test_is_found(replaced):
+    """A subclass that removes or replaces a test fails the test of tests."""
+    mine = type("TestMine", (StoreConformance,), {"test_counts_are_exact": replaced, "__module__": "elsewhere"})
+    with pytest.raises(AssertionError):
+        mine().test_every_test_is_the_suites_own()
+
+
+def test_a_subclass_may_add_tests_of_its_own():
+    """New names are nobody's override."""
+    mine = type("TestMine", (StoreConformance,), {"test_something_else": lambda self: None, "__module__": "elsewhere"})
+    mine().test_every_test_is_the_suites_own()
+
+
+class Outcomes:
+    """A pytest plugin that keeps how tests ended."""
+
+    def __init__(self):
+        self.ended = {}
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.ended[report.location[2].partition(".")[2]] = report.outcome
+
+
+GAPPED = """
+import uuid
+from st_connectors.testing import Gap, StoreConformance, opener
+from st_connectors.testing.broken import BROKEN
+import pytest
+
+class TestGapped(StoreConformance):
+    gaps = {
+        "test_counts_are_exact": Gap("it estimates"),
+        "test_limits_are_kept[1]": Gap("mended long ago"),
+        "test_scan_of_nothing_is_empty": Gap("of another kind", ZeroDivisionError),
+    }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls):
+        good = opener(f"memory:{uuid.uuid4().hex}")
+        def broken(what):
+            store = BROKEN["count-estimated"].breaks(good)(what)
+            store.scan = lambda **options: iter([1])
+            return store
+        return broken
+"""
+
+
+def test_gaps_are_strict(tmp_path):
+    """A gap must fail, and with its own exception; a mended one, or another failure, is red."""
+    (tmp_path / "test_gapped.py").write_text(GAPPED)
+    outcomes = Outcomes()
+    chosen = "counts_are_exact or (limits_are_kept and not over) or scan_of_nothing"
+    apart = [
+        "--import-mode=importlib",
+        f"--rootdir={tmp_path}",
+        f"--config-file={os.devnull}",
+        "-p",
+        "no:cacheprovider",
+    ]
+    pytest.main([str(tmp_path), "-q", *apart, "-p", "no:timeout", "-k", chosen], plugins=[outcomes])
+    assert outcomes.ended["test_counts_are_exact"] == "skipped"  # pytest's outcome of an expected failure
+    assert outcomes.ended["test_limits_are_kept[1]"] == "failed"
+    assert outcomes.ended["test_limits_are_kept[10]"] == "passed"
+    assert outcomes.ended["test_scan_of_nothing_is_empty"] == "failed"
+
+
+def test_run_reports_every_test_of_the_suite():
+    """By address, without a test file; the report holds each test, its rule, and a table by groups."""
+    told = []
+    found = run("memory:run-reports", progress=told.append)
+
+    assert found.passed, found.table()
+    assert {result.test for result in found.results} >= {
+        name for name in names_of_tests(StoreConformance) if "[" in name
+    }
+    assert told == list(found.results)
+    assert all(result.rule for result in found.results)
+    assert {group for group, *_ in found.rows()} == {
+        "shape", "life", "writes", "fidelity", "dense", "sparse", "text", "filtering", "fusing", "scan", "threads", "machine",
+    }  # fmt: skip
+    assert sum(sum(counts) for _, *counts in found.rows()) == len(found.results)
+    assert all(result.reason for result in found.results if result.outcome is Outcome.SKIPPED)
+    assert json.loads(json.dumps(found.to_json()))["passed"] is True
+
+
+def test_run_reports_failures(monkeypatch):
+    """A store with a bug does not pass; the table names the test, its rule and what was found."""
+    monkeypatch.setattr(
+        report, "opener", lambda address, client=None: BROKEN["count-estimated"].breaks(opener(address))
+    )
+    found = run("memory:run-fails")
+
+    assert not found.passed
+    assert "test_counts_are_exact" in {failure.test for failure in found.failures}
+    assert "AssertionError" in next(
+        failure.reason for failure in found.failures if failure.test == "test_counts_are_exact"
+    )
+    assert "is a number of records, not an estimate" in found.table()
+
+
+def test_run_with_a_wrong_address_says_so():
+    """An address that nobody understands is the caller's mistake, told before any test."""
+    with pytest.raises(ValueError, match="scheme"):
+        run("nowhere://host")
