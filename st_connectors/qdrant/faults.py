@@ -61,7 +61,11 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
     found: Any = error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ResourceExhaustedResponse" in names:
-        return from_status(429, found.message, store=store, operation=operation, retry_after=float(found.retry_after_s))
+        wish = max(float(found.retry_after_s), 0.0)
+        return from_status(429, found.message, store=store, operation=operation, retry_after=wish)
+    if "QdrantException" in names and "Retry-After" in str(error):
+        # qdrant-client 1.20 stumbles over a Retry-After that is not a number of seconds.
+        return from_status(429, "too many requests", store=store, operation=operation)
     if "UnexpectedResponse" in names:
         return from_status(
             found.status_code or 500,
@@ -75,7 +79,7 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
     if "RpcError" in names:
         status = GRPC_STATUS.get(found.code().name, 500)
         return from_status(status, found.details() or found.code().name, store=store, operation=operation)
-    if isinstance(error, JSONDecodeError):
+    if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
         return _from_transport(error, store=store, operation=operation)
     if not isinstance(error, ValueError):
         return None
@@ -89,7 +93,7 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
 def _from_transport(source: BaseException, *, store: str, operation: str) -> StoreError:
     """An error below HTTP: refused, reset, timed out, or an answer that is not Qdrant's."""
     name = type(source).__name__
-    if "ValidationError" in name or "Decode" in name or "UnsupportedProtocol" in name or "InvalidURL" in name:
+    if any(mark in name for mark in ("Validation", "Decode", "Assertion", "UnsupportedProtocol", "InvalidURL")):
         return Permanent(
             f"the answer is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
         )

@@ -16,6 +16,7 @@ class TestEdge(StoreConformance):
     """The embedded default; in memory where the system has such a folder, since every collection costs a dozen fsyncs."""
 
     client_modules = ("qdrant_client", "qdrant_edge")
+    promises = frozenset({"optional_vectors", "persistent", "fusion"})
 
     @classmethod
     def address(cls, folder: Path) -> str:
@@ -33,6 +34,7 @@ class TestLocal(StoreConformance):
     """qdrant-client's local mode."""
 
     client_modules = ("qdrant_client", "qdrant_edge")
+    promises = frozenset({"optional_vectors", "fusion"})
 
     @classmethod
     def address(cls, folder: Path) -> str:
