@@ -48,57 +48,61 @@ def documentation() -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in map(getdoc, members) if text))
 
 
-def train(model: Any, trainer: Any, special: list[str], **steps: Any) -> dict[str, Any]:
+def train(model: Any, trainer: Any, special: tuple[str, ...], **steps: Any) -> dict[str, Any]:
     """A vocabulary learnt from the documentation, as the ``model`` part of a tokenizer.json."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer(model)
     for name, step in steps.items():
         setattr(tokenizer, name, step)
-    tokenizer.train_from_iterator(documentation(), trainer(special_tokens=special, vocab_size=700, show_progress=False))
+    tokenizer.train_from_iterator(
+        documentation(), trainer(special_tokens=list(special), vocab_size=700, show_progress=False)
+    )
     return dict(json.loads(tokenizer.to_str())["model"])
 
 
-def word_pieces(special: list[str], *, lowercase: bool = True) -> dict[str, int]:
-    """A WordPiece vocabulary."""
+@cache
+def vocabulary(kind: str) -> dict[str, Any]:
+    """The ``model`` part of a tokenizer.json; learnt once, for learning it again may number equal pieces otherwise."""
     from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-    steps = {
-        "normalizer": normalizers.BertNormalizer(lowercase=lowercase),
-        "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
-    }
-    return dict(train(models.WordPiece(unk_token="[UNK]"), trainers.WordPieceTrainer, special, **steps)["vocab"])
+    bert = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    mpnet = ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")
+    fairseq = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    match kind:
+        case "bert" | "cased" | "mpnet":
+            return train(
+                models.WordPiece(unk_token="[UNK]"),
+                trainers.WordPieceTrainer,
+                mpnet if kind == "mpnet" else bert,
+                normalizer=normalizers.BertNormalizer(lowercase=kind != "cased"),
+                pre_tokenizer=pre_tokenizers.BertPreTokenizer(),
+            )
+        case "roberta":
+            by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            return train(models.BPE(), trainers.BpeTrainer, fairseq, pre_tokenizer=by_bytes)
+        case "xlm-roberta":
+            return train(models.Unigram(), unigram_trainer, fairseq, pre_tokenizer=pre_tokenizers.Metaspace())
+    raise ValueError(kind)
 
 
 def make_tokenizer(kind: str) -> Any:
     """A transformers tokenizer of a model family with a small vocabulary."""
     import transformers
-    from tokenizers import models, pre_tokenizers, trainers
 
-    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    fairseq = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    model = vocabulary("bert" if kind == "distilbert" else kind)
     match kind:
-        case "bert" | "distilbert":
-            return transformers.BertTokenizer(vocab=word_pieces(bert), model_max_length=LENGTH)
-        case "cased":
-            vocabulary = word_pieces(bert, lowercase=False)
-            return transformers.BertTokenizer(vocab=vocabulary, do_lower_case=False, model_max_length=LENGTH)
+        case "bert" | "distilbert" | "cased":
+            lowercase = kind != "cased"
+            return transformers.BertTokenizer(vocab=model["vocab"], do_lower_case=lowercase, model_max_length=LENGTH)
         case "mpnet":
-            special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
-            return transformers.MPNetTokenizer(vocab=word_pieces(special), model_max_length=LENGTH)
+            return transformers.MPNetTokenizer(vocab=model["vocab"], model_max_length=LENGTH)
         case "roberta":
-            model = train(
-                models.BPE(),
-                trainers.BpeTrainer,
-                fairseq,
-                pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=False),
-            )
             merges = [tuple(merge) for merge in model["merges"]]
             return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges, model_max_length=LENGTH)
         case "xlm-roberta":
-            model = train(models.Unigram(), unigram_trainer, fairseq, pre_tokenizer=pre_tokenizers.Metaspace())
-            vocabulary = [tuple(entry) for entry in model["vocab"]]
-            return transformers.XLMRobertaTokenizer(vocab=vocabulary, model_max_length=LENGTH)
+            pieces = [tuple(piece) for piece in model["vocab"]]
+            return transformers.XLMRobertaTokenizer(vocab=pieces, model_max_length=LENGTH)
     raise ValueError(kind)
 
 
@@ -370,7 +374,7 @@ def save_idf(_: Checkpoints, folder: Path) -> None:
     from sentence_transformers import SparseEncoder
 
     module = sparse_static("bert")
-    SparseEncoder(modules=[module], device="cpu").save(str(folder), create_model_card=False)
+    SparseEncoder(modules=[module], device="cpu", prompts=PROMPTS).save(str(folder), create_model_card=False)
     inner = next(path for path in (folder / "0_SparseStaticEmbedding", folder) if (path / "config.json").exists())
     (inner / "model.safetensors").unlink()
     edit(inner / "config.json", lambda value: value | {"path": "idf.json"})
@@ -418,6 +422,7 @@ BUILDERS: dict[str, Builder] = {
     "late-routes": dense(late_routes),
     "plain-bert": plain("bert", "Model"),
     "plain-masked": plain("roberta", "ForMaskedLM"),
+    "plain-bert-masked": plain("bert", "ForMaskedLM"),
     "splade-max": sparse(splade("bert", "max", "relu")),
     "splade-sum": sparse(splade("distilbert", "sum", "log1p_relu"), max_active_dims=20),
     "splade-roberta": sparse(splade("roberta", "max", "log1p_relu")),
@@ -427,7 +432,7 @@ BUILDERS: dict[str, Builder] = {
     "idf": save_idf,
     "rerank-bert": reranker("bert", 1, prompts={"query": "search: "}),
     "rerank-roberta": reranker("roberta", 3),
-    "rerank-tanh": reranker("xlm-roberta", 1, max_length=24),
+    "rerank-short": reranker("xlm-roberta", 1, max_length=40),
     "rerank-plain": plain("bert", "ForSequenceClassification", num_labels=1),
     "rerank-plain-three": plain("mpnet", "ForSequenceClassification", num_labels=3),
     "rerank-identity": plain(

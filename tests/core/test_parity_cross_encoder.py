@@ -1,0 +1,187 @@
+"""Cross-encoders give sentence-transformers' token ids and scores, with modules.json and without, whatever key names the activation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+import st_core  # noqa: E402 -- after the guard
+
+pytestmark = pytest.mark.torch
+
+SAVED = ["rerank-bert", "rerank-roberta", "rerank-short"]
+PLAIN = ["rerank-plain", "rerank-plain-three", "rerank-identity", "rerank-nested"]
+ONE_LABEL = ["rerank-bert", "rerank-short", "rerank-plain", "rerank-identity", "rerank-nested"]
+KINDS = [*SAVED, *PLAIN, *(f"{name}-old" for name in PLAIN)]
+CROSS = "CrossEncoder"
+QUERY = "how do I copy a whole directory tree?"
+
+
+@pytest.fixture
+def pairs(texts):
+    """Short and long texts on either side, and both."""
+    long = texts[16]
+    return [
+        *((QUERY, text) for text in texts),
+        *((text, "a short document") for text in texts[:8]),
+        (long, "a document"),
+        (
+            long[:1500],
+            long[:900],
+        ),  # the tokenizers library keeps what it cuts off in all combinations: no longer than this
+        (" ".join(["word"] * 40), " ".join(["tree"] * 31)),
+        (" ".join(["word"] * 31), " ".join(["tree"] * 40)),
+    ]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_token_ids_are_equal(checkpoints, pairs, name):
+    """Pairs become the same tokens and segments; of two long texts the longer loses its end first."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+
+    for pair in pairs:
+        mine, wanted = ours.preprocess([pair]), theirs.preprocess([pair])
+        for feature in ("input_ids", "token_type_ids"):
+            if feature in wanted:
+                assert np.asarray(mine[feature]).tolist() == np.asarray(wanted[feature]).tolist(), (
+                    feature,
+                    pair[0][:30],
+                )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_scores_agree(checkpoints, pairs, agree, name):
+    """One score per pair, or one per label."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+
+    mine = ours.predict(pairs)
+
+    assert mine.dtype == np.float32
+    agree(mine, theirs.predict(pairs))
+
+
+@pytest.mark.parametrize("name", [*SAVED, *PLAIN])
+def test_a_pair_alone_equals_the_pair_in_a_batch(checkpoints, pairs, agree, name):
+    """The composition of a batch, its size and the order of its pairs change nothing beyond float noise."""
+    _, ours = checkpoints.pair(CROSS, name)
+    together = ours.predict(pairs)
+
+    agree(np.stack([ours.predict(pair) for pair in pairs]), together)
+    agree(ours.predict(pairs[::-1])[::-1], together)
+    agree(ours.predict(pairs, batch_size=2), together)
+
+
+@pytest.mark.parametrize("name", [*SAVED, *PLAIN])
+def test_activation_and_labels_are_read_from_the_checkpoint(checkpoints, name):
+    """The activation is the saved one, the old keys' one, else a sigmoid for one label and nothing for more."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+
+    assert type(ours.activation_fn) is type(theirs.activation_fn)
+    assert ours.num_labels == theirs.num_labels
+    assert ours.max_length == ours.max_seq_length == theirs.max_seq_length
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Identity(), torch.nn.Sigmoid(), torch.nn.Tanh()], ids=repr)
+@pytest.mark.parametrize("name", ["rerank-plain", "rerank-plain-three", "rerank-nested"])
+def test_an_activation_can_be_given(checkpoints, pairs, agree, name, activation):
+    """For a call, and in the constructor."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+    wanted = theirs.predict(pairs, activation_fn=activation)
+
+    agree(ours.predict(pairs, activation_fn=activation), wanted)
+    given = st_core.CrossEncoder(str(checkpoints.folder(name)), device="cpu", activation_fn=activation)
+    agree(given.predict(pairs), wanted)
+
+
+def test_softmax_comes_after_the_activation(checkpoints, pairs, agree):
+    """apply_softmax over the labels."""
+    theirs, ours = checkpoints.pair(CROSS, "rerank-roberta")
+    options = {"apply_softmax": True, "activation_fn": torch.nn.Tanh()}
+
+    mine = ours.predict(pairs, **options)
+
+    agree(mine, theirs.predict(pairs, **options))
+    np.testing.assert_allclose(mine.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("top_k", [None, 3, 100])
+@pytest.mark.parametrize("name", ONE_LABEL)
+def test_rankings_agree(checkpoints, texts, name, top_k):
+    """Documents by falling score, as plain floats, with their texts on request."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+    apart = list(dict.fromkeys(text for text in texts if text.strip()))
+    scores = theirs.predict([(QUERY, text) for text in apart])
+    close = np.abs(scores[:, None] - scores[None]) < 1e-5
+    distinct = [text for place, text in enumerate(apart) if not close[place, :place].any()]
+
+    mine = ours.rank(QUERY, distinct, top_k=top_k, return_documents=True)
+    wanted = theirs.rank(QUERY, distinct, top_k=top_k, return_documents=True)
+
+    assert [hit["corpus_id"] for hit in mine] == [hit["corpus_id"] for hit in wanted]
+    assert [hit["text"] for hit in mine] == [hit["text"] for hit in wanted]
+    np.testing.assert_allclose([hit["score"] for hit in mine], [hit["score"] for hit in wanted], atol=1e-5)
+    assert {type(hit["score"]) for hit in mine} == {float}
+
+
+def test_ranking_refuses_several_labels_and_takes_no_documents(checkpoints):
+    """There is no order among labels; nothing gives nothing."""
+    _, three = checkpoints.pair(CROSS, "rerank-plain-three")
+    _, one = checkpoints.pair(CROSS, "rerank-plain")
+
+    with pytest.raises(ValueError, match="3"):
+        three.rank(QUERY, ["a", "b"])
+    assert one.rank(QUERY, []) == []
+
+
+def test_the_form_of_the_result_follows_the_form_of_the_input(checkpoints, pairs, agree):
+    """One pair gives one score; lists of lists are pairs too; tensors on request; nothing gives an empty array."""
+    theirs, ours = checkpoints.pair(CROSS, "rerank-bert")
+
+    agree(ours.predict(pairs[0]), theirs.predict(pairs[0]))
+    agree(ours.predict(list(pairs[0])), theirs.predict(pairs[0]))
+    agree(ours.predict([list(pair) for pair in pairs]), theirs.predict(pairs))
+    agree(ours.predict([]), theirs.predict([]))
+    tensor = ours.predict(pairs, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    agree(tensor, theirs.predict(pairs, convert_to_tensor=True))
+    listed = ours.predict(pairs[:3], convert_to_numpy=False)
+    assert [type(score) for score in listed] == [torch.Tensor] * 3
+    agree(ours.predict(sentences=pairs[:3]), theirs.predict(pairs[:3]))
+
+
+@pytest.mark.parametrize("options", [{"prompt_name": "query"}, {"prompt": "find: "}, {"prompt": ""}], ids=str)
+def test_a_prompt_goes_before_the_first_text(checkpoints, pairs, agree, options):
+    """Of a pair only the first text gets it."""
+    theirs, ours = checkpoints.pair(CROSS, "rerank-bert")
+
+    agree(ours.predict(pairs, **options), theirs.predict(pairs, **options))
+
+
+@pytest.mark.parametrize("length", [8, 9, 20])
+def test_a_maximum_length_holds(checkpoints, pairs, agree, length):
+    """From the constructor, and for one call."""
+    theirs, ours = checkpoints.pair(CROSS, "rerank-plain", max_length=length)
+    _, free = checkpoints.pair(CROSS, "rerank-plain")
+    some = [pair for pair in pairs if len(pair[0]) + len(pair[1]) < 1000]
+    wanted = theirs.predict(some)
+
+    agree(ours.predict(some), wanted)
+    agree(free.predict(some, processing_kwargs={"text": {"max_length": length}}), wanted)
+
+
+def test_a_checkpoint_without_a_head_is_refused(checkpoints):
+    """Unlike sentence-transformers, which fills in random numbers to be trained; the message names what is missing."""
+    with pytest.raises(st_core.ModelUnsupported, match="classifier"):
+        st_core.CrossEncoder(str(checkpoints.folder("plain-bert")), device="cpu", num_labels=1)
+
+
+@pytest.mark.parametrize("inputs", ["one text", ["a", "b", "c"], [("a",)], [("a", None)], None], ids=repr)
+def test_what_is_no_pair_is_refused(checkpoints, inputs):
+    """A pair is two texts."""
+    _, ours = checkpoints.pair(CROSS, "rerank-bert")
+
+    with pytest.raises((ValueError, TypeError)):
+        ours.predict(inputs)

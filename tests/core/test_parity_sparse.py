@@ -1,0 +1,236 @@
+"""Sparse models give sentence-transformers' token ids and weights, for every kind of checkpoint in new and old layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
+
+pytestmark = [
+    pytest.mark.torch,
+    # the oracle's own way of making tensors; torch says it once a process
+    pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning"),
+]
+
+SPLADE = ["splade-max", "splade-sum", "splade-roberta", "splade-mpnet", "plain-bert-masked"]
+STATIC = ["sparse-static", "idf"]
+KINDS = [*SPLADE, *STATIC]
+SPARSE = "SparseEncoder"
+SCALE = 2e-5
+
+
+def layouts(names):
+    """Each checkpoint in today's layout and in the oldest."""
+    return pytest.mark.parametrize("name", [name + layout for name in names for layout in ("", "-old")])
+
+
+@pytest.fixture
+def pair(checkpoints):
+    """The oracle's model and ours; for "idf", whose path sentence-transformers reads against the working directory, its twin."""
+
+    def models(name, **options):
+        theirs, ours = (
+            checkpoints.load(engine, SPARSE, source, **options)
+            for engine, source in ((oracle, name.replace("idf", "sparse-static")), (__import__("st_core"), name))
+        )
+        return theirs, ours
+
+    return models
+
+
+def ids(model, text, **options):
+    """The token ids of one text as a plain list."""
+    return np.asarray(model.preprocess([text], **options)["input_ids"]).ravel().tolist()
+
+
+@layouts(KINDS)
+def test_token_ids_are_equal(pair, texts, name):
+    """Every text becomes the same tokens, cut at the same place, alone and with a prompt."""
+    theirs, ours = pair(name)
+
+    for text in texts:
+        assert ids(ours, text) == ids(theirs, text), repr(text[:40])
+        assert ids(ours, text, prompt="Group these: ") == ids(theirs, text, prompt="Group these: "), repr(text[:40])
+
+
+@layouts(KINDS)
+def test_weights_agree(pair, texts, agree, name):
+    """A call without further wishes, and the two roles, give the same weights; each row in the normal form."""
+    theirs, ours = pair(name)
+
+    for method in ("encode", "encode_query", "encode_document"):
+        matrix = getattr(ours, method)(texts)
+        assert isinstance(matrix, SparseMatrix)
+        agree(matrix, getattr(theirs, method)(texts), SCALE)
+
+
+@layouts(["sparse-router"])
+def test_routes_follow_the_task(pair, texts, agree, name):
+    """Queries take the table of weights, documents the language model; the default is the document's."""
+    theirs, ours = pair(name)
+
+    for method in ("encode", "encode_query", "encode_document"):
+        agree(getattr(ours, method)(texts), getattr(theirs, method)(texts), SCALE)
+    assert ours.encode_query("copy a tree").indices.size < ours.encode_document("copy a tree").indices.size
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_text_alone_equals_the_text_in_a_batch(pair, texts, agree, name):
+    """The composition of a batch, its size and the order of its texts change nothing beyond float noise."""
+    _, ours = pair(name)
+    together = ours.encode(texts).to_dense()
+
+    agree(np.stack([ours.encode([text]).to_dense()[0] for text in texts]), together, SCALE)
+    agree(ours.encode(texts[::-1]).to_dense()[::-1], together, SCALE)
+    agree(ours.encode(texts, batch_size=3), together, SCALE)
+
+
+@pytest.mark.parametrize("most", [1, 7, 100000])
+@pytest.mark.parametrize("name", ["splade-max", "sparse-static"])
+def test_the_heaviest_weights_stay(pair, texts, agree, name, most):
+    """max_active_dims keeps the largest of each text; of equal ones the lower index, which torch leaves open."""
+    theirs, ours = pair(name)
+    some = [text for text in texts if len(text) < 1000]
+
+    matrix = ours.encode(some, max_active_dims=most)
+
+    assert np.diff(matrix.indptr).max() <= most
+    agree(
+        np.sort(matrix.to_dense(), axis=1), np.sort(as_dense(theirs.encode(some, max_active_dims=most)), axis=1), SCALE
+    )
+
+
+def test_a_limit_of_the_checkpoint_and_of_the_constructor_hold(pair, texts, agree):
+    """splade-sum is saved with 20; a call's own limit wins."""
+    theirs, ours = pair("splade-sum")
+    _, tighter = pair("splade-sum", max_active_dims=4)
+
+    assert ours.max_active_dims == theirs.max_active_dims == 20
+    agree(ours.encode(texts), theirs.encode(texts), SCALE)
+    assert np.diff(tighter.encode(texts[:3]).indptr).tolist() == [4, 4, 4]
+    assert np.diff(tighter.encode(texts[:3], max_active_dims=6).indptr).tolist() == [6, 6, 6]
+    with pytest.raises(ValueError, match="max_active_dims"):
+        ours.encode(texts, max_active_dims=0)
+
+
+def as_dense(tensor):
+    """A float32 array of a tensor of any layout."""
+    return tensor.to_dense().cpu().numpy()
+
+
+def test_the_form_of_the_result_follows_what_is_asked(pair, texts, agree):
+    """A matrix, of one text a vector, of none no rows; a COO or a dense tensor where sentence-transformers' own form is wanted."""
+    theirs, ours = pair("splade-max")
+
+    assert isinstance(ours.encode(texts[0]), SparseVector)
+    assert ours.encode([]).shape == (0, 700)
+    sparse = ours.encode(texts[:4], convert_to_tensor=True)
+    assert sparse.is_sparse
+    agree(sparse, theirs.encode(texts[:4]), SCALE)
+    plain = ours.encode(texts[:4], convert_to_tensor=True, convert_to_sparse_tensor=False)
+    assert not plain.is_sparse
+    agree(plain, theirs.encode(texts[:4], convert_to_sparse_tensor=False), SCALE)
+    one = ours.encode(texts[0], convert_to_tensor=True)
+    agree(one, theirs.encode(texts[0]), SCALE)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"prompt_name": "clustering"}, {"prompt": "p: "}, {"prompt": "", "prompt_name": "query"}],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_the_same_prompt_wins(pair, texts, agree, method, options):
+    """A prompt beats a prompt's name, which beats the role's prompt."""
+    theirs, ours = pair("splade-max")
+
+    agree(getattr(ours, method)(texts[:6], **options), getattr(theirs, method)(texts[:6], **options), SCALE)
+
+
+@pytest.mark.parametrize("name", [*KINDS, "sparse-router"])
+def test_dimension_length_and_similarity_are_read_from_the_checkpoint(pair, name):
+    """What a model says of itself."""
+    theirs, ours = pair(name)
+
+    theirs.encode("the width of a SpladePooling is known after the first text")
+    assert ours.get_embedding_dimension() == theirs.get_embedding_dimension()
+    assert ours.max_seq_length == theirs.max_seq_length
+    assert ours.similarity_fn_name == (theirs.similarity_fn_name or "dot")
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 5])
+@pytest.mark.parametrize("name", ["splade-max", "splade-roberta", "sparse-router"])
+def test_decoded_terms_agree(pair, texts, name, top_k):
+    """Tokens as the vocabulary has them, heaviest first, for a batch and for one text."""
+    theirs, ours = pair(name)
+    some = [text for text in texts if len(text) < 1000]
+
+    mine = ours.decode(ours.encode_document(some), top_k=top_k)
+    wanted = theirs.decode(theirs.encode_document(some), top_k=top_k)
+
+    for got, expected in zip(mine, wanted, strict=True):
+        np.testing.assert_allclose([weight for _, weight in got], [weight for _, weight in expected], atol=SCALE)
+        if top_k is None:
+            assert {token for token, _ in got} == {token for token, _ in expected}
+    assert (
+        ours.decode(ours.encode_document(some[0]), top_k=3) == ours.decode(ours.encode_document(some[:1]), top_k=3)[0]
+    )
+
+
+def test_sparsity_agrees(pair, texts):
+    """Mean number of weights and mean share of empty dimensions, of a batch and of one text."""
+    theirs, ours = pair("splade-max")
+
+    for inputs in (texts, texts[0]):
+        mine, wanted = ours.sparsity(ours.encode(inputs)), theirs.sparsity(theirs.encode(inputs))
+        assert mine == pytest.approx(wanted, rel=1e-3)
+
+
+def test_intersections_agree(pair, texts, agree):
+    """What two texts share, one with one and one with many."""
+    theirs, ours = pair("splade-max")
+    one, many = ours.encode(texts[0]), ours.encode(texts[:6])
+
+    agree(ours.intersection(one, many), theirs.intersection(theirs.encode(texts[0]), theirs.encode(texts[:6])), SCALE)
+    shared = ours.intersection(one, many[1])
+    np.testing.assert_array_equal(shared.indices, np.intersect1d(one.indices, many[1].indices))
+
+
+@pytest.mark.parametrize("function", ["dot", "cosine", "euclidean", "manhattan"])
+def test_similarities_agree(pair, texts, agree, function):
+    """Every similarity as a matrix and in pairs."""
+    theirs, ours = pair("splade-roberta", similarity_fn_name=function)
+    some = list(dict.fromkeys(text for text in texts if text.strip() and len(text) < 1000))
+    left, right = (
+        ours.encode(some[:4]),
+        ours.encode(some[4:8]),
+    )  # apart: of one text with itself the oracle's is 1e-3 from 0
+    theirs_left, theirs_right = theirs.encode(some[:4]), theirs.encode(some[4:8])
+
+    matrix = ours.similarity(left, right)
+
+    assert isinstance(matrix, torch.Tensor)
+    agree(matrix, theirs.similarity(theirs_left, theirs_right), SCALE)
+    agree(ours.similarity_pairwise(left, right), theirs.similarity_pairwise(theirs_left, theirs_right), SCALE)
+
+
+def test_a_maximum_length_for_one_call_holds(pair, texts, agree):
+    """processing_kwargs reach the transformer and the table of weights."""
+    for name in ("splade-max", "sparse-static"):
+        theirs, ours = pair(name)
+        cut = {"processing_kwargs": {"text": {"max_length": 6}}}
+        if name == "splade-max":
+            agree(ours.encode(texts, **cut), theirs.encode(texts, **cut), SCALE)
+        assert ours.encode(texts[16], **cut).indices.size <= ours.encode(texts[16]).indices.size
+
+
+def test_a_stream_gives_the_rows_of_the_list(pair, texts):
+    """encode_iter reads any iterable, window by window, and keeps its order."""
+    _, ours = pair("sparse-static")
+
+    assert list(ours.encode_iter(iter(texts), window=4)) == list(ours.encode(texts).rows())
