@@ -112,5 +112,5 @@ def test_other_errors_come_through_at_once():
 @pytest.mark.parametrize("wrong", [{"tokens": 0}, {"tokens": 8, "rows": 0}, {"tokens": 8, "rows": -1}])
 def test_a_budget_that_holds_nothing_is_refused(wrong):
     """Neither tokens nor rows may be less than one."""
-    with pytest.raises(ValueError, match="budget|batch_size"):
+    with pytest.raises(ValueError, match=r"budget|batch_size"):
         Budget(**wrong)

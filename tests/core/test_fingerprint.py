@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_hashing_waits_until_it_is_asked_for(copy, monkeypatch):
 class Foreign:
     """Somebody's encoder."""
 
-    prompts = {"query": "q: ", "document": ""}
+    prompts = MappingProxyType({"query": "q: ", "document": ""})
     max_seq_length = 77
     model_name_or_path = "somebody/model"
 

@@ -45,11 +45,11 @@ def mean_of_rows(module: StaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> 
     ten thousand tokens. Text by text is also faster than all at once: the gathered vectors stay in the cache.
     """
     result = np.zeros((len(rows), module.table.shape[1]), np.float32)
-    for target, row in zip(result, rows, strict=True):
+    for index, row in enumerate(rows):
         for start in range(0, row.size, TOKEN_BUDGET):
-            target += _sum_of_vectors(module, row[start : start + TOKEN_BUDGET])
+            result[index] += _sum_of_vectors(module, row[start : start + TOKEN_BUDGET])
         if row.size:
-            target /= row.size
+            result[index] /= row.size
     return result
 
 
