@@ -155,16 +155,16 @@ class Model:
         """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit."""
         return max(self._length(task) for task in self._engine.tasks())
 
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        self._engine.limit = value
+
     def _length(self, task: str | None) -> int | float:
         length = self._engine.max_length(task)
         if length is not None:
             return length
         first = flatten(self._engine.modules, task)[0]
         return float("inf") if isinstance(first, StaticEmbedding) else NO_LIMIT
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int | None) -> None:
-        self._engine.limit = value
 
     def get_max_seq_length(self) -> Any:
         """The same as ``max_seq_length``."""
