@@ -1,0 +1,153 @@
+"""How long the light path takes: imports, the command line, indexing the demo and asking it; run as ``python -m bench.demo``.
+
+Every figure is the median of several runs with the range beside it. Reads nothing but the standard library's docstrings.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, build
+from st_connectors.cli.docstrings import Docstring, collect
+
+ROUNDS = 7
+BUILDS = 3
+QUERIES = 200
+
+AIMS: dict[str, tuple[str, float]] = {
+    "import_over_numpy_s": ("<", 0.15),
+    "help_s": ("<", 0.4),
+    "search_process_s": ("<", 1.0),
+    "documents": (">=", 6000),
+    "documents_per_s": (">=", 2000),
+    "query_p50_ms": ("<", 15),
+}
+"""What each figure should be."""
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _process(command: Sequence[str], folder: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def _processes(folder: Path) -> dict[str, dict[str, float]]:
+    """Whole processes, interleaved, so that what else the machine does meets all of them alike."""
+    python = [sys.executable, "-c"]
+    command = [sys.executable, "-c", "from st_connectors.cli import main; main()"]
+    search = ["search", NEXT, "--in", ADDRESS, "--collection", COLLECTION]
+    runs: dict[str, Sequence[str]] = {
+        "python": [*python, "pass"],
+        "numpy": [*python, "import numpy"],
+        "ours": [*python, "import numpy, st_core, st_connectors"],
+        "help": [*command, "--help"],
+        "search": [*command, *search],
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS + 1):
+        for name, arguments in runs.items():
+            times[name].append(_process(arguments, folder))
+    # The first round fills the file cache and writes byte code.
+    warm = {name: values[1:] for name, values in times.items()}
+    return {
+        "import_over_numpy_s": spread([a - b for a, b in zip(warm["ours"], warm["numpy"], strict=True)]),
+        "python_s": spread(warm["python"]),
+        "numpy_s": spread(warm["numpy"]),
+        "help_s": spread(warm["help"]),
+        "search_process_s": spread(warm["search"]),
+    }
+
+
+def _build(found: Sequence[Docstring], folder: Path) -> tuple[dict[str, float], dict[str, float], int]:
+    """Documents per second encoded and stored, milliseconds per query with its encoding, and how many documents there are."""
+    rates: list[float] = []
+    for number in range(BUILDS):
+        index, report, _ = build(f"qdrant+edge:{folder / str(number)}", found)
+        rates.append(report.confirmed / report.seconds)
+        if number < BUILDS - 1:
+            index.close()
+    questions = [" ".join(item.text.split()[:8]) for item in found[:: max(1, len(found) // QUERIES)]][:QUERIES]
+    index.search(questions[0])
+    times = [_timed(lambda query=question: index.search(query)) for question in questions]
+    count = index.count()
+    index.close()
+    times.sort()
+    latency = {
+        "median": statistics.median(times) * 1e3,
+        "min": times[0] * 1e3,
+        "max": times[-1] * 1e3,
+        "p95": times[int(len(times) * 0.95)] * 1e3,
+    }
+    return spread(rates), latency, count
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def run() -> dict[str, Any]:
+    """All figures by name: a number, or the median with its range."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.perf_counter()
+        found = collect()
+        collected = time.perf_counter() - began
+        rates, latency, count = _build(found, folder)
+        index, _, _ = build(f"qdrant+edge:{folder / 'demo-index'}", found)
+        index.close()
+        return {
+            "documents": count,
+            "distinct_docstrings": len({item.text for item in found}),
+            "collect_s": collected,
+            "documents_per_s": rates,
+            "query_p50_ms": latency,
+            **_processes(folder),
+        }
+
+
+def missed(figures: dict[str, Any]) -> list[str]:
+    """The figures that are not as they should be."""
+    bad = []
+    for name, (sign, aim) in AIMS.items():
+        value = figures[name]["median"] if isinstance(figures[name], dict) else figures[name]
+        if not (value < aim if sign == "<" else value >= aim):
+            bad.append(f"{name} is {value:.3f}, should be {sign} {aim}")
+    return bad
+
+
+def main() -> int:
+    """Print the figures, as JSON with --json."""
+    figures = run()
+    if "--json" in sys.argv:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            aim = "  (should be {} {})".format(*AIMS[name]) if name in AIMS else ""
+            shown = (
+                f"{value['median']:,.3f} [{value['min']:,.3f}, {value['max']:,.3f}]"
+                if isinstance(value, dict)
+                else f"{value:,.3f}"
+            )
+            print(f"{name:24} {shown}{aim}")
+    for line in missed(figures):
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if missed(figures) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
