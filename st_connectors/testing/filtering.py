@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from st_connectors.store import Near, Record
+from st_connectors.store import FilterKind, Near, Record
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Pair, dense_records
 
@@ -169,6 +169,35 @@ class Filtering(Group):
                 list(pair.store.scan(where=where))
             with pytest.raises((ValueError, Unsupported)):
                 pair.store.search([pair.near(Near("dense", corpus.QUERIES[0]), where=where)])
+
+    def test_filterable_fields_may_have_any_name(self, lab: Lab) -> None:
+        """A field is a key of the payload itself: dots, brackets, quotes and blanks are part of its name and no path."""
+        names = [
+            "a.b",
+            "a",
+            "a.b.c",
+            "a[]",
+            "[0]",
+            "x y",
+            'it\'s "so"',
+            "\\",
+            "\u00fcn\u00ef",
+            "must",
+            "id",
+            "_id",
+            "$x",
+            "key",
+            "vector",
+        ]
+        vectors = corpus.dense_vectors(len(names) + 1)
+        pair = lab.pair(lab.schema(filterable=dict.fromkeys(names, FilterKind.INT)))
+        pair.upsert([Record(f"r{row}", {"dense": vectors[row]}, {name: row}) for row, name in enumerate(names)])
+        pair.upsert([Record("nested", {"dense": vectors[-1]}, {"x": {"y": 1}, "a": 99, "b": {"c": 0}})])
+
+        for row, name in enumerate(names):
+            assert [record.id for record in pair.store.scan(where=Eq(name, row))] == [f"r{row}"]
+            pair.assert_records_agree(Exists(name))
+            pair.assert_records_agree(Not(Range(name, gte=0)))
 
     def test_fields_that_are_not_filterable_may_hold_anything(self, lab: Lab) -> None:
         """One undeclared payload key may hold a number, a text, a list and an object in different records."""

@@ -194,6 +194,13 @@ class Writes(Group):
         assert [record.id for record in got] == [name for name in asked if name != "nowhere"]
         assert [record.payload["row"] for record in got] == [11, 3, 7, 0, 10, 1]
 
+    def test_get_answers_as_often_as_asked(self, lab: Lab) -> None:
+        """An id that is asked for twice is answered twice; many absent ones are no error."""
+        store = lab.pair(records=dense_records(3)).store
+        asked = ["r001", "r000", "r001", *(f"absent-{number}" for number in range(1_200)), "r002"]
+
+        assert [record.id for record in store.get(asked)] == ["r001", "r000", "r001", "r002"]
+
     def test_refresh_shows_every_earlier_write(self, lab: Lab) -> None:
         """After ``refresh`` no read is stale: of an upsert, a replacement, a delete, and a delete followed by an upsert."""
         pair = lab.pair(lab.schema(filterable={"turn": FilterKind.INT}))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,51 +24,39 @@ def test_lacks_an_ability():
 """
 
 
-def results(folder, required, *arguments):
-    (folder / "conftest.py").write_text(CONFTEST.read_text())
-    (folder / "test_engine.py").write_text(TESTS)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--config-file",
-            os.devnull,
-            "--rootdir",
-            folder,
-            *arguments,
-        ],
-        cwd=folder,
-        env={**os.environ, "ST_REQUIRE": required},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def results(tmp_path, monkeypatch, capsys):
+    def run(required, *names):
+        (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+        (tmp_path / "test_engine.py").write_text(TESTS)
+        monkeypatch.setenv("ST_REQUIRE", required)
+        apart = ["-p", "no:cacheprovider", "-p", "no:timeout", "--config-file", os.devnull, "--rootdir", str(tmp_path)]
+        chosen = [str(tmp_path / name) for name in names] or [str(tmp_path)]
+        status = pytest.main(["-q", "--import-mode=importlib", *apart, *chosen])
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    return run
 
 
-def test_without_a_requirement_an_absent_engine_is_a_skip(tmp_path):
+def test_without_a_requirement_an_absent_engine_is_a_skip(results):
     """Two skips, and a green run."""
-    status, output = results(tmp_path, "")
+    status, output = results("")
     assert status == 0
     assert "2 skipped" in output
 
 
-def test_the_skip_of_a_required_engine_is_a_failure(tmp_path):
+def test_the_skip_of_a_required_engine_is_a_failure(results):
     """The absent engine fails with its reason; the undeclared ability stays a skip."""
-    status, output = results(tmp_path, "other, engine", "test_engine.py")
+    status, output = results("other, engine", "test_engine.py")
     assert status == 1
     assert "ST_REQUIRE names engine" in output
     assert "no engine here" in output
     assert "1 skipped, 1 error" in output or "1 failed, 1 skipped" in output
 
 
-def test_a_required_engine_without_tests_stops_the_run(tmp_path):
+def test_a_required_engine_without_tests_stops_the_run(results):
     """A misspelt name is not a green run."""
-    status, output = results(tmp_path, "enigne")
+    status, output = results("enigne")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "enigne" in output
