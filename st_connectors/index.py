@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
@@ -42,6 +41,8 @@ def _in_thread(
     """The same method for async callers, run in a worker thread."""
 
     async def threaded(self: Index, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio  # its caller has it; everyone else need not wait for ssl and the rest of it
+
         return await asyncio.to_thread(method, self, *args, **kwargs)
 
     threaded.__doc__ = f"``{method.__name__}`` for async callers, in a worker thread."
