@@ -1,0 +1,164 @@
+"""What the built-in models find: nDCG@10 and R@100 on collections in BEIR's form, and hit@3 on plain questions about Python.
+
+    python -m bench.quality [--json]
+
+Collections are the folders under ``ST_BENCH_DATA`` (by default ``../shared/data`` beside the repository) that hold ``corpus.jsonl``,
+``queries.jsonl`` and ``qrels.tsv``. Every search is exact, in memory; a text is title + ". " + text. The fusion is the product's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["collections", "data_folder", "evaluate", "questions", "run"]
+
+DEPTH = 100
+QUESTIONS = Path(__file__).parent / "python_questions.jsonl"
+Ranking = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Documents and queries by id, and graded judgements by query and document."""
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    judged: Mapping[str, Mapping[str, int]]
+
+
+def data_folder() -> Path:
+    """Where collections are looked for; raises FileNotFoundError, saying so, where there is no such folder."""
+    given = os.environ.get("ST_BENCH_DATA")
+    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: set ST_BENCH_DATA to a folder of collections in BEIR's form")
+    return folder
+
+
+def collections(folder: Path) -> Iterator[Collection]:
+    """The collections under a folder, by name; raises FileNotFoundError where there is none."""
+    paths = sorted(path.parent for path in folder.glob("*/corpus.jsonl"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no folder with corpus.jsonl, queries.jsonl and qrels.tsv")
+    for path in paths:
+        documents = {row["_id"]: _text(row) for row in _lines(path / "corpus.jsonl")}
+        judged: dict[str, dict[str, int]] = {}
+        listed = path / "qrels.tsv" if (path / "qrels.tsv").is_file() else path / "qrels" / "test.tsv"
+        for line in listed.read_text().splitlines()[1:]:
+            query, document, grade = line.split("\t")
+            judged.setdefault(query, {})[document] = int(grade)
+        queries = {row["_id"]: row["text"] for row in _lines(path / "queries.jsonl") if row["_id"] in judged}
+        yield Collection(path.name, documents, queries, judged)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _text(row: Mapping[str, str]) -> str:
+    return f"{row['title']}. {row['text']}" if row.get("title") else row["text"]
+
+
+def rankings(documents: Mapping[str, str], queries: Sequence[str]) -> dict[str, list[Ranking]]:
+    """For each way of searching, the best ``DEPTH`` documents of every query with their scores."""
+    from st_connectors.fusion import rrf, weighted
+    from st_core import SentenceTransformer, SparseEncoder
+    from st_core.builtin import HYBRID_WEIGHTS
+
+    keys, texts = list(documents), list(documents.values())
+    dense, sparse = SentenceTransformer("builtin:dense"), SparseEncoder("builtin:sparse")
+    vectors = dense.encode_document(texts)
+    near = [_best(keys, vectors @ query) for query in dense.encode_query(list(queries))]
+    weights = sparse.encode_document(texts).to_scipy()
+    asked = sparse.encode_query(list(queries)).to_scipy()
+    lexical = [_best(keys, row, above=0.0) for row in (asked @ weights.T).toarray()]
+    pairs = list(zip(near, lexical, strict=True))
+    return {
+        "dense": near,
+        "sparse": lexical,
+        "hybrid": [dict(weighted(pair, HYBRID_WEIGHTS)[:DEPTH]) for pair in pairs],
+        "hybrid, reciprocal ranks": [dict(rrf([list(leg) for leg in pair])[:DEPTH]) for pair in pairs],
+    }
+
+
+def _best(keys: Sequence[str], scores: Any, above: float = -np.inf) -> Ranking:
+    """The best by ``(-score, id)``, without those that do not score over ``above``."""
+    order = np.lexsort((keys, -scores))[:DEPTH]
+    return {keys[at]: float(scores[at]) for at in order if scores[at] > above}
+
+
+def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
+    """nDCG@10 and R@100 of each way of searching."""
+    import ir_measures
+    from ir_measures import R, nDCG
+
+    measures = [nDCG @ 10, R @ 100]
+    found: dict[str, dict[str, float]] = {}
+    for way, ranked in rankings(collection.documents, list(collection.queries.values())).items():
+        answers = dict(zip(collection.queries, ranked, strict=True))
+        values = ir_measures.calc_aggregate(measures, collection.judged, answers)
+        found[way] = {str(measure): round(float(values[measure]), 4) for measure in measures}
+    return found
+
+
+def questions() -> dict[str, Any]:
+    """How many plain questions find one of their functions among the first three of the demo's documents."""
+    from st_connectors.cli.demo import documents
+    from st_connectors.cli.docstrings import collect
+
+    asked = list(_lines(QUESTIONS))
+    texts = {document["id"]: document["text"] for document in documents(collect())}
+    ranked = rankings(texts, [row["question"] for row in asked])
+    hits = {
+        way: sum(bool(set(list(best)[:3]) & set(row["answers"])) for best, row in zip(lists, asked, strict=True))
+        for way, lists in ranked.items()
+    }
+    return {
+        "documents": len(texts),
+        "questions": len(asked),
+        "hit@3": {way: round(n / len(asked), 3) for way, n in hits.items()},
+    }
+
+
+def run() -> dict[str, Any]:
+    """All figures, as values for JSON."""
+    return {
+        "collections": {each.name: evaluate(each) for each in collections(data_folder())},
+        "python questions": questions(),
+    }
+
+
+def main() -> int:
+    try:
+        results = run()
+    except FileNotFoundError as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 1
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(results, indent=2))
+        return 0
+    for name, ways in results["collections"].items():
+        for way, values in ways.items():
+            shown = "  ".join(f"{measure} {value:.4f}" for measure, value in values.items())
+            print(f"{name:12} {way:26} {shown}")
+    asked = results["python questions"]
+    for way, share in asked["hit@3"].items():
+        print(
+            f"{'python':12} {way:26} hit@3 {share:.3f} of {asked['questions']} questions, {asked['documents']:,} docstrings"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
