@@ -20,6 +20,7 @@ from st_connectors import collections, open_store
 from st_connectors.errors import NotFound, Permanent, SchemaMismatch, Unavailable, Unsupported
 from st_connectors.filters import Eq, Not
 from st_connectors.qdrant import PLUGIN
+from st_connectors.qdrant.edge import _query
 from st_connectors.retry import NO_RETRY
 from st_connectors.store import Address, DenseField, FilterKind, Near, Record, Schema, SearchRequest
 
@@ -238,6 +239,17 @@ def test_a_client_object_is_not_taken(folder):
     """There is none for the embedded engine."""
     with pytest.raises(TypeError, match="no client"):
         open_store(f"qdrant+edge:{folder}", "books", SCHEMA, client=object())
+
+
+def test_parameters_reach_the_engine():
+    """A small shard answers the same without them, so they are looked at where they go in."""
+    body = {"query": [1.0], "using": "v", "limit": 1, "with_payload": True, "with_vector": False}
+
+    exact = _query(body | {"params": {"exact": True, "quantization": {"ignore": True}}}).params
+    some = _query(body | {"params": {"hnsw_ef": 64}}).params
+
+    assert (exact.exact, exact.quantization.ignore, exact.hnsw_ef) == (True, True, None)
+    assert (some.exact, some.quantization, some.hnsw_ef) == (False, None, 64)
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Stub:
 
     def __init__(self):
         self.seen = []
+        self.options = {}
         self.answers = {}
         stub = self
 
@@ -54,7 +55,8 @@ class Stub:
             def handle_one(self):
                 length = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(length)) if length else None
-                path = self.path.partition("?")[0]
+                path, _, options = self.path.partition("?")
+                stub.options[self.command, path] = options
                 stub.seen.append((self.command, path, body, dict(self.headers)))
                 answers = stub.answers.get((self.command, path), [(404, {}, error("Not found: no such collection"))])
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -217,6 +219,8 @@ def test_writes_wait_until_they_are_applied(stub, store):
 
     assert stub.bodies("PUT", POINTS) == [{"points": [wire.point(SCHEMA, HIDDEN, RECORD)]}]
     assert stub.bodies("POST", f"{POINTS}/delete") == [{"points": [UUID]}]
+    assert stub.options["PUT", POINTS] == "wait=true"
+    assert stub.options["POST", f"{POINTS}/delete"] == "wait=true"
 
 
 def test_searches_go_in_one_batch(stub, store):
