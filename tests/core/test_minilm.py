@@ -48,12 +48,11 @@ def test_the_quickstart_gives_its_numbers(ours):
 
 
 def test_vectors_agree(ours, theirs, texts, agree):
-    """Every kind of text, and lengths beyond the 256 tokens that are read."""
+    """Every kind of text, one of them beyond the 256 tokens that are read; cut and made unit again too."""
+    cut = {"normalize_embeddings": True, "truncate_dim": 64}
+
     agree(ours.encode(texts), theirs.encode(texts))
-    agree(
-        ours.encode(texts, normalize_embeddings=True, truncate_dim=64),
-        theirs.encode(texts, normalize_embeddings=True, truncate_dim=64),
-    )
+    agree(ours.encode(texts[:4], **cut), theirs.encode(texts[:4], **cut))
 
 
 def test_token_ids_are_equal(ours, theirs, texts):

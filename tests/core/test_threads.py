@@ -14,7 +14,7 @@ pytest.importorskip("sentence_transformers", reason="needs sentence-transformers
 pytestmark = pytest.mark.torch
 
 THREADS = 8
-ROUNDS = 12
+ROUNDS = 6
 
 
 def wishes(number):
