@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "ModuleEntry", "find_checkpoint", "last_name", "read_checkpoint", "read_json", "read_weights"]
 
 HUB_PATTERNS = (
+    "*.jinja",
     "*.json",
+    "*.py",
     "*.txt",
     "*.model",
     "*.safetensors",
@@ -26,7 +28,9 @@ HUB_PATTERNS = (
     "*.tiktoken",
     "*.bpe",
 )
-"""What is fetched from the Hub; ``*.bin`` follows only where a folder has no safetensors."""
+"""What is fetched from the Hub; ``*.bin`` follows only where a folder has no safetensors. Code is read only where the caller trusts it."""
+
+OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*")
 
 # Names published without an organisation before organisations existed; a bare name outside this list gets the family's organisation.
 _BARE_NAMES = frozenset(
@@ -226,6 +230,7 @@ def _download(
                 token=token,
                 local_files_only=local_files_only,
                 allow_patterns=patterns,
+                ignore_patterns=list(OTHER_FORMATS),
             )
         )
 

@@ -15,6 +15,8 @@ from st_core._model import Model, given_inputs, load_options, one_or_many
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from st_core._engine import Call
     from st_core.similarity import SimilarityFunction
 
@@ -143,14 +145,14 @@ class SparseEncoder(Model):
             yield from self.encode(listed, **kwargs)
 
     def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
-        rows: list[SparseVector | None] = [None] * len(listed)
-        width = self.get_embedding_dimension()
-        for positions, features in self._engine.run(listed, call) if listed else ():
-            part = _sparse(features["sentence_embedding"], keep)
-            width = part.shape[1]
-            for position, row in zip(positions.tolist(), part.rows(), strict=True):
-                rows[position] = row
-        return SparseMatrix.from_rows([row for row in rows if row is not None], width or 0)
+        if not listed:
+            return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
+        parts = [
+            (positions, _sparse(features["sentence_embedding"], keep))
+            for positions, features in self._engine.run(listed, call)
+        ]
+        together = SparseMatrix.concatenate([part for _, part in parts], parts[0][1].shape[1])
+        return _rearranged(together, np.argsort(np.concatenate([positions for positions, _ in parts])))
 
     def get_embedding_dimension(self) -> int | None:
         """The size of the vocabulary."""
@@ -243,6 +245,14 @@ class SparseEncoder(Model):
             )
         single = isinstance(embeddings, SparseVector) or getattr(embeddings, "ndim", 2) == 1
         return decoded[0] if single else decoded
+
+
+def _rearranged(matrix: SparseMatrix, order: NDArray[np.int64]) -> SparseMatrix:
+    """The rows of a matrix in another order: row i is what was row ``order[i]``."""
+    lengths = np.diff(matrix.indptr)[order]
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    picked = np.repeat(matrix.indptr[:-1][order] - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return SparseMatrix(indptr, matrix.indices[picked], matrix.values[picked], matrix.shape)
 
 
 def _product(first: SparseVector, second: SparseVector) -> SparseVector:
