@@ -1,0 +1,13 @@
+"""What Elasticsearch and OpenSearch share because both are Lucene; pure, nothing is sent and no client is imported.
+
+- ``names``: which collection names an index can have, field names without dots, keys of rank features.
+- ``layout``: what a document looks like (``Hidden`` for our own collections, ``Plain`` for other people's) and how it is mapped and read.
+- ``filters``: filters as queries.
+- ``queries``: sparse and text legs, and the body around a leg that filters, orders and pages.
+- ``scores``: what an engine's folded score means.
+- ``bulk``: the lines of a bulk request, and its answer item by item.
+- ``faults``: HTTP statuses and error bodies as our errors.
+
+A collection "books" is an index ``books@1`` behind the alias ``books``: bulk requests with ``require_alias=true`` then cannot make an index
+by mistake, which both engines otherwise do for any write to a name that is not there.
+"""

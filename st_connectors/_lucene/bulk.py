@@ -1,0 +1,45 @@
+"""Bulk requests: their lines, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from st_connectors._lucene.layout import Body, Layout
+from st_connectors.errors import NotFound, StoreError
+from st_connectors.store import Record, Rejected
+
+__all__ = ["deletions", "raise_for_deletions", "rejections", "writes"]
+
+ItemError = Callable[[int, Any], StoreError]
+"""Makes the error of one item from its status and its error body."""
+
+
+def writes(layout: Layout, records: Sequence[Record]) -> list[Body]:
+    """Two lines for each record, which put it whole."""
+    return [line for record in records for line in ({"index": {"_id": record.id}}, layout.to_source(record))]
+
+
+def deletions(ids: Sequence[str]) -> list[Body]:
+    """One line for each id."""
+    return [{"delete": {"_id": record_id}} for record_id in dict.fromkeys(ids)]
+
+
+def rejections(records: Sequence[Record], answer: Mapping[str, Any], error_of: ItemError) -> list[Rejected]:
+    """The records that did not go in, by position; raises ``NotFound`` where there is no collection at all."""
+    rejected = []
+    for position, (record, item) in enumerate(zip(records, answer["items"], strict=True)):
+        result = item["index"]
+        if "error" in result:
+            error = error_of(result["status"], result["error"])
+            if isinstance(error, NotFound):
+                raise error
+            rejected.append(Rejected(position, record.id, error))
+    return rejected
+
+
+def raise_for_deletions(answer: Mapping[str, Any], error_of: ItemError) -> None:
+    """Raise the first error of a request to delete; an id that is not there is none."""
+    for item in answer["items"]:
+        if "error" in item["delete"]:
+            raise error_of(item["delete"]["status"], item["delete"]["error"])

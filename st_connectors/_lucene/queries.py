@@ -1,0 +1,85 @@
+"""Legs that both engines have, and the body around any leg."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
+from st_connectors._lucene.layout import Body, Layout
+from st_connectors._lucene.names import feature_key
+from st_connectors._lucene.scores import unfolded
+from st_connectors.filters import Filter
+from st_connectors.store import DenseField, Hit, Metric, Near, Parts, Schema, SearchRequest
+
+__all__ = ["filtered", "hits", "match_query", "rank_features_query", "search_body", "where_query"]
+
+
+def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
+    """The inner product of ``weights`` with a field of type ``rank_features``, by token.
+
+    ``linear`` because it alone is ``weight * feature``; the default, ``saturation``, is ``weight * feature / (feature + pivot)`` and ranks otherwise.
+    """
+    if not weights:
+        return dict(NOTHING)
+    return {
+        "bool": {
+            "should": [
+                {"rank_feature": {"field": f"{path}.{feature_key(token)}", "boost": weight, "linear": {}}}
+                for token, weight in weights.items()
+            ]
+        }
+    }
+
+
+def match_query(path: str, text: str) -> Body:
+    """BM25 over the words of a text, any of which may match."""
+    return {"match": {path: {"query": text, "operator": "or"}}}
+
+
+def where_query(where: Filter | None, layout: Layout) -> Body:
+    """A filter as a whole query."""
+    return dict(EVERYTHING) if where is None else {"bool": {"filter": [filter_query(where, layout)]}}
+
+
+def filtered(query: Body, where: Filter | None, layout: Layout) -> Body:
+    """A scoring query among the documents that a filter lets through."""
+    if where is None:
+        return query
+    return {"bool": {"must": [query], "filter": [filter_query(where, layout)]}}
+
+
+def search_body(layout: Layout, request: SearchRequest, query: Body) -> Body:
+    """A search for the request's page, in the order ``(-score, id)``; ``query`` is its leg with its filter."""
+    return {
+        "query": query,
+        "from": request.offset,
+        "size": request.limit,
+        "sort": layout.order,
+        "track_scores": True,
+        "track_total_hits": False,
+        "_source": layout.selector(request.parts),
+    }
+
+
+def hits(
+    schema: Schema, layout: Layout, request: SearchRequest, found: Sequence[Mapping[str, Any]], scale: float = 1.0
+) -> list[Hit]:
+    """The hits of an answer, with scores of their plain meaning; ``scale`` multiplies those of sparse legs (where a query's weights were divided by it)."""
+    metric = _metric(schema, request)
+    made = []
+    for each in found:
+        record = layout.from_source(each["_id"], each.get("_source"), request.parts)
+        score = float(each["_score"]) * scale if metric is None else unfolded(metric, float(each["_score"]))
+        payload = record.payload if Parts.PAYLOAD in request.parts else {}
+        made.append(Hit(record.id, score, payload, record.vectors))
+    return sorted(made, key=lambda hit: (-hit.score, hit.id))
+
+
+def _metric(schema: Schema, request: SearchRequest) -> Metric | None:
+    """The metric of a dense leg."""
+    rank = request.rank
+    if not isinstance(rank, Near):
+        return None
+    field = schema.fields[rank.field]
+    return field.metric if isinstance(field, DenseField) else None
