@@ -11,6 +11,7 @@ import typer
 
 from st_connectors.cli.options import DEFAULT_DENSE, DEFAULT_SPARSE, AsJson
 from st_connectors.cli.output import DONE, REFUSED, complain, print_json, print_result, progress_of, say
+from st_connectors.cli.plain_words import plain_words
 
 if TYPE_CHECKING:
     from st_connectors.cli.docstrings import Docstring
@@ -94,12 +95,19 @@ def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
 def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
     """Docstrings as documents, the qualified names their ids.
 
-    What is searched is the name and the beginning of the docstring, where it says what the thing is for: parameters and examples would dilute it.
+    What is searched is the name, the beginning of the docstring, which says what the thing is for (parameters and examples would dilute it),
+    and everyday words for its technical ones. What a module offers directly is what most questions are about, so its first paragraph counts
+    more: both models weigh words by how often they occur.
     """
     for item in found:
+        beginning = _beginning(item.text)
+        parts = [item.name, beginning, plain_words(beginning)]
+        if item.kind == "function" and item.name.count(".") <= 1:
+            first = item.text.partition("\n\n")[0][:300]
+            parts += [first, first, plain_words(first)]
         yield {
             "id": item.name,
-            "text": f"{item.name}\n{_beginning(item.text)}",
+            "text": "\n".join(part for part in parts if part),
             "module": item.module,
             "kind": item.kind,
             "signature": item.signature,

@@ -170,5 +170,14 @@ def _belongs(value: type, module: ModuleType) -> bool:
 def _native(value: object, name: str, kind: str) -> Iterator[Docstring]:
     text = getattr(value, "__doc__", None)
     if isinstance(text, str) and text.strip():
-        signature = getattr(value, "__text_signature__", None) or ""
-        yield Docstring(name, kind, signature.replace("$self, ", "").replace("$module, ", ""), inspect.cleandoc(text))
+        written, text = _signature_apart(inspect.cleandoc(text), name.rpartition(".")[2])
+        signature = getattr(value, "__text_signature__", None) or written
+        yield Docstring(name, kind, signature.replace("$self, ", "").replace("$module, ", ""), text)
+
+
+def _signature_apart(text: str, name: str) -> tuple[str, str]:
+    """The arguments and the rest of a docstring that begins with ``name(arguments)`` in a paragraph of its own."""
+    first, _, rest = text.partition("\n\n")
+    if rest.strip() and first.startswith(f"{name}("):
+        return first.removeprefix(name).split("\n")[0], rest.strip()
+    return "", text
