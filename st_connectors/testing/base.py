@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 
+from st_connectors.errors import NotFound
 from st_connectors.filters import Filter
 from st_connectors.registry import open_store, parse_address, plugins
 from st_connectors.retry import RetryPolicy
@@ -163,6 +165,7 @@ class Lab:
         """Open stores through ``make``."""
         self._make = make
         self._opened: list[Store] = []
+        self._released: set[str] = set()
         self._kept: dict[Hashable, Any] = {}
         self._run = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
@@ -207,7 +210,8 @@ class Lab:
         return kept
 
     def release(self, store: Store) -> None:
-        """Close a store before the end, so that its collection can be opened anew; that one is then dropped at the end."""
+        """Close a store before the end, so that its collection can be opened anew; whatever is left under its name is dropped at the end."""
+        self._released.add(store.schema.collection)
         store.close()
         self._opened = [kept for kept in self._opened if kept is not store]
 
@@ -253,6 +257,11 @@ class Lab:
         for store in self._opened:
             store.drop()
             store.close()
+        for name in self._released:
+            with suppress(NotFound):
+                left = self._make(name)
+                left.drop()
+                left.close()
 
 
 def dense_records(count: int, *, start: int = 0, **payload: Any) -> list[Record]:

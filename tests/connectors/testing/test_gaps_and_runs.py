@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from st_connectors.registry import collections
 from st_connectors.testing import Gap, StoreConformance, opener, report, run
 from st_connectors.testing.base import names_of_tests
 from st_connectors.testing.broken import BROKEN
@@ -53,6 +54,7 @@ class Outcomes:
 
 GAPPED = """
 import uuid
+from st_connectors.registry import collections
 from st_connectors.testing import Gap, StoreConformance, opener
 from st_connectors.testing.broken import BROKEN
 import pytest
@@ -112,6 +114,7 @@ def test_run_reports_every_test_of_the_suite():
     assert sum(sum(counts) for _, *counts in found.rows()) == len(found.results)
     assert all(result.reason for result in found.results if result.outcome is Outcome.SKIPPED)
     assert json.loads(json.dumps(found.to_json()))["passed"] is True
+    assert collections("memory:run-reports") == [], "what the suite makes it also removes"
 
 
 def test_run_reports_failures(monkeypatch):
