@@ -1,6 +1,6 @@
 """The conformance suite on Qdrant: edge and local mode always, a server where ST_QDRANT_URL names one (``qdrant://host:6333``).
 
-ST_REQUIRE lists what may not be skipped: ``qdrant`` for the two in this process, ``qdrant-server`` for the server.
+``ST_REQUIRE`` knows the three as ``qdrant-edge``, ``qdrant-memory`` and ``qdrant-server``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import pytest
 
 from st_connectors.testing import StoreConformance, opener
 
-REQUIRED = {name.strip() for name in os.environ.get("ST_REQUIRE", "").split(",")}
+pytest.importorskip("qdrant_edge", reason="needs the qdrant extra")
+
 CLIENTS = ("qdrant_client", "qdrant_edge")
 
-if "qdrant" not in REQUIRED:
-    pytest.importorskip("qdrant_edge", reason="needs the qdrant extra; ST_REQUIRE=qdrant makes this a failure")
 
-
+@pytest.mark.engine("qdrant-edge")
 class TestEdge(StoreConformance):
     """The embedded default, on a real disk."""
 
@@ -38,6 +37,7 @@ class TestEdge(StoreConformance):
             yield opener(cls.address(Path(folder)))
 
 
+@pytest.mark.engine("qdrant-memory")
 class TestLocal(StoreConformance):
     """qdrant-client's local mode."""
 
@@ -49,6 +49,7 @@ class TestLocal(StoreConformance):
         return f"qdrant+memory:{folder}"
 
 
+@pytest.mark.engine("qdrant-server")
 class TestServer(StoreConformance):
     """A server, over REST or gRPC as the address says; its collections of other names are left alone."""
 
@@ -59,8 +60,6 @@ class TestServer(StoreConformance):
         """Say where."""
         del folder
         url = os.environ.get("ST_QDRANT_URL", "")
-        if not url and "qdrant-server" in REQUIRED:
-            pytest.fail("ST_REQUIRE names qdrant-server, and ST_QDRANT_URL does not say where one is")
         if not url:
             pytest.skip("no server: ST_QDRANT_URL=qdrant://host:6333 names one")
         return url
