@@ -1,0 +1,143 @@
+"""The torch backend: memory, number types, heads, and what it refuses to invent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
+
+from st_core import CrossEncoder, ModelBroken, ModelUnsupported, SentenceTransformer, SparseEncoder  # noqa: E402 - after the guard
+from st_core.backends.torch import TorchRunner, splade, splade_from_hidden  # noqa: E402 - after the guard
+from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
+
+pytestmark = pytest.mark.torch
+
+
+def test_out_of_memory_is_answered_with_smaller_batches(checkpoints, texts, monkeypatch):
+    """A card that holds 200 tokens gives the vectors of one that holds all."""
+    model = SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu")
+    wanted = model.encode(texts)
+    run, failures = TorchRunner.run, []
+
+    def small(self, tokens, prompt_length=None):
+        if len(tokens) * int(tokens.lengths.max()) > 200:
+            failures.append(len(tokens))
+            raise torch.OutOfMemoryError
+        return run(self, tokens, prompt_length)
+
+    monkeypatch.setattr(TorchRunner, "run", small)
+
+    assert np.allclose(model.encode(texts), wanted, atol=1e-6)
+    assert failures
+
+
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_vocabulary_in_blocks_is_the_whole_vocabulary(summed, doubled, biased):
+    """Pooling from states, block by block, is pooling of all logits, wherever the padding is."""
+    random = torch.Generator().manual_seed(3)
+    hidden = torch.randn(3, 5, 8, generator=random)
+    weight, bias = torch.randn(9000, 8, generator=random), torch.randn(9000, generator=random)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1]])
+    module = SpladePooling(summed, doubled)
+
+    whole = splade(module, torch.nn.functional.linear(hidden, weight, bias if biased else None), mask)
+    blocks = splade_from_hidden(module, hidden, mask, weight, bias if biased else None)
+
+    assert torch.allclose(whole, blocks, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16"), ({"model_kwargs": {"dtype": "float16"}}, "float16")],
+)
+def test_number_types(checkpoints, given, wanted):
+    """Float32 on the processor unless asked otherwise, even for a checkpoint of half precision; bfloat16 comes out as float32."""
+    folder = checkpoints.root / "bert-half"
+    if not folder.exists():
+        import shutil
+
+        from safetensors.torch import load_file, save_file
+
+        shutil.copytree(checkpoints.folder("bert-mean"), folder)
+        tensors = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = SentenceTransformer(folder, device="cpu", **given)
+
+    vectors = model.encode(["copy a directory tree"])
+
+    assert str(model._engine.runner(None).dtype) == f"torch.{wanted}"
+    assert vectors.dtype == (np.float16 if wanted == "float16" else np.float32)
+    assert np.allclose(
+        vectors,
+        SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu").encode(["copy a directory tree"]),
+        atol=0.03,
+    )
+
+
+def test_unknown_number_types_are_refused(checkpoints):
+    """The message names the type."""
+    with pytest.raises(ValueError, match="float12"):
+        SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu", dtype="float12")
+
+
+def test_a_classifier_is_not_invented(checkpoints):
+    """A cross-encoder of a checkpoint without a classifier would score at random."""
+    with pytest.raises(ModelUnsupported, match="random"):
+        CrossEncoder(checkpoints.folder("plain-bert"), device="cpu")
+
+
+def test_truncated_weights_are_named(checkpoints, tmp_path):
+    """A file that breaks off is an error of the model's, with its folder."""
+    import shutil
+
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "cut")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ModelBroken, match="cut"):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_the_shown_tokenizer_is_not_the_one_that_works(checkpoints, texts):
+    """Whatever a caller does to ``model.tokenizer``, the vectors stay."""
+    model = SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu")
+    wanted = model.encode(texts)
+
+    model.tokenizer(texts, truncation=True, max_length=3, padding="max_length")
+    model.tokenizer.backend_tokenizer.enable_truncation(2)
+
+    assert np.array_equal(model.encode(texts), wanted)
+
+
+def test_tensors_and_matrices_hold_the_same(checkpoints, texts):
+    """The sparse matrix, the COO tensor and the dense tensor are one result."""
+    model = SparseEncoder(checkpoints.folder("splade-max"), device="cpu")
+
+    matrix = model.encode(texts)
+
+    assert np.array_equal(model.encode(texts, convert_to_tensor=True).to_dense().numpy(), matrix.to_dense())
+    assert np.array_equal(
+        model.encode(texts, convert_to_tensor=True, convert_to_sparse_tensor=False).numpy(), matrix.to_dense()
+    )
+
+
+def test_one_text_of_many_pairs_is_read_once(checkpoints, monkeypatch):
+    """Ranking tokenises the query once, and scores are those of pair by pair."""
+    model = CrossEncoder(checkpoints.folder("rerank-bert"), device="cpu")
+    documents = ["copy a tree", "parse a date", "the quick brown fox"]
+    tokenizer = model._engine.runner(None).tokenizer
+    read = []
+    plain = type(tokenizer).plain
+    monkeypatch.setattr(type(tokenizer), "plain", lambda self, listed: read.append(len(listed)) or plain(self, listed))
+
+    ranked = model.rank("how to copy", documents, return_documents=True)
+
+    assert read == [4]
+    monkeypatch.undo()
+    alone = [float(model.predict(("how to copy", document))) for document in documents]
+    assert [hit["text"] for hit in ranked] == [documents[n] for n in np.argsort(-np.array(alone), kind="stable")]
+    assert np.allclose([hit["score"] for hit in ranked], sorted(alone, reverse=True), atol=1e-6)
