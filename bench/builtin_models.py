@@ -22,6 +22,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ CHUNK = 250  # texts that a process takes at once; part of the result, for it de
 
 K1, B = 1.2, 0.75
 AVERAGE_LENGTH = 120.0
+ALIKE = 0.3  # least cosine of the teacher's input vectors of a word and its base form
 
 Array = NDArray[Any]
 
@@ -182,6 +184,42 @@ def is_text(piece: str) -> bool:
     return bool(re.search(r"\w", piece.removeprefix("##"))) and not re.fullmatch(r"\[\w+\]", piece)
 
 
+def base_forms(word: str) -> Iterator[str]:
+    """What an English word may be an inflected form of: plurals, -ed and -ing."""
+    if word.endswith(("ies", "ied")):
+        yield word[:-3] + "y"
+    if word.endswith("es"):
+        yield word[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        yield word[:-1]
+    for ending in ("ed", "ing"):
+        if word.endswith(ending):
+            stem = word.removesuffix(ending)
+            yield from (stem, stem + "e")
+            if len(stem) > 2 and stem[-1] == stem[-2]:
+                yield stem[:-1]
+
+
+def terms(vocabulary: Mapping[str, int], meaning: Array) -> Array:
+    """For each piece the one that it is counted as [V]: its base form's where the vocabulary has one of like meaning, -1 for what is no text.
+
+    ``meaning`` [V, d] are the teacher's input vectors: "news" looks like a plural of "new", but does not stand near it.
+    """
+    near = _unit(meaning.astype(np.float64) - meaning.mean(axis=0))
+    term = np.arange(len(vocabulary), dtype=np.int32)
+    for word, piece in vocabulary.items():
+        if not is_text(word):
+            term[piece] = -1
+        elif word.isascii() and word.isalpha():
+            forms = [vocabulary[form] for form in base_forms(word) if len(form) > 2 and form in vocabulary]
+            alike, best = max(((float(near[piece] @ near[form]), form) for form in forms), default=(0.0, piece))
+            if alike >= ALIKE:
+                term[piece] = best
+    while not np.array_equal(term, onward := np.where(term < 0, term, term[term])):
+        term = onward
+    return term
+
+
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
@@ -229,36 +267,42 @@ def write_dense(folder: Path, table: Array) -> None:
     _write_json(folder / "1_Normalize" / "config.json", feature)
 
 
-def write_sparse(folder: Path, weight: Array, kept: Array) -> None:
-    """A router: queries are the idf of their pieces, documents BM25's saturated frequencies; one tokenizer for both."""
+def write_sparse(folder: Path, weight: Array, term: Array) -> None:
+    """A router with a half of BM25 for queries and one for documents, and one tokenizer for both."""
     from safetensors.numpy import save
 
-    query, document = "query_0_SparseStaticEmbedding", "document_0_BM25"
+    query, document = "query_0_BM25", "document_0_BM25"
     router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.router.Router"}
     _write_json(folder / "modules.json", [router])
     _write_model_config(folder, "SparseEncoder", "dot")
-    static = "sentence_transformers.sparse_encoder.modules.sparse_static_embedding.SparseStaticEmbedding"
     _write_json(
         folder / "router_config.json",
         {
-            "types": {query: static, document: "st_core.modules.bm25.BM25"},
+            "types": dict.fromkeys((query, document), "st_core.modules.bm25.BM25"),
             "structure": {"query": [query], "document": [document]},
             "parameters": {"default_route": "document", "allow_empty_key": True, "route_mappings": {}},
         },
     )
     _write_tokenizer(folder / "tokenizer.json")
-    _write_json(folder / query / "config.json", {"frozen": True})
-    (folder / query / "model.safetensors").write_bytes(save({"weight": weight.astype(np.float32)}))
-    _write_json(folder / document / "config.json", {"k1": K1, "b": B, "average_length": AVERAGE_LENGTH})
-    (folder / document / "model.safetensors").write_bytes(save({"kept": kept.astype(np.uint8)}))
+    _write_json(folder / query / "config.json", {"half": "query"})
+    (folder / query / "model.safetensors").write_bytes(save({"idf": weight.astype(np.float32), "term": term}))
+    saturation = {"k1": K1, "b": B, "average_length": AVERAGE_LENGTH}
+    _write_json(folder / document / "config.json", {"half": "document"} | saturation)
+    (folder / document / "model.safetensors").write_bytes(save({"term": term}))
 
 
 def build_sparse(folder: Path) -> None:
-    """Write the sparse model, from the counts alone."""
-    tokenizer = teacher_tokenizer()
-    kept = np.array([is_text(tokenizer.id_to_token(piece)) for piece in range(tokenizer.get_vocab_size())])
+    """Write the sparse model, from the counts and the teacher's vocabulary."""
+    from safetensors.numpy import load_file
+
+    meaning = load_file(_teacher_file("model.safetensors"))["embeddings.word_embeddings.weight"]
+    term = terms(teacher_tokenizer().get_vocab(), meaning)
     with np.load(_checked(COUNTS)) as counts:
-        write_sparse(folder, idf(counts["within"], int(counts["documents"])) * kept, kept)
+        documents = int(counts["documents"])
+        # In how many documents some form of a term stands is not known, at most in all that hold one of them.
+        within = np.bincount(term[term >= 0], weights=counts["within"][term >= 0], minlength=len(term))
+    weight = idf(np.minimum(within, documents), documents) * (term == np.arange(len(term)))
+    write_sparse(folder, weight, term)
 
 
 def build_dense(folder: Path, vectors: Path | None = None) -> None:
