@@ -16,7 +16,7 @@ PRECISIONS = ["float32", "int8", "uint8", "binary", "ubinary"]
 def test_bytes_are_the_steps_of_the_range():
     """255 steps from least to greatest; what lies outside is clipped; int8 is 128 less."""
     ranges = np.array([[0.0, -1.0], [2.55, 1.0]], np.float32)
-    vectors = np.array([[0.0, -1.0], [1.005, 0.0], [9.0, -9.0]], np.float32)
+    vectors = np.array([[0.0, -1.0], [1.008, 0.001], [9.0, -9.0]], np.float32)
 
     steps = quantize_embeddings(vectors, "uint8", ranges=ranges)
 

@@ -24,6 +24,11 @@ def by_bytes(text):
     return [(place, place + 1) for place, sign in enumerate(text) for _ in sign.encode()]
 
 
+def with_a_mark(text):
+    """A tokenizer that puts a token of no characters before every text: a piece alone has one more than inside the whole."""
+    return [(0, 0), *by_words(text)]
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     """A real byte-pair tokenizer that adds special tokens, cuts and pads."""
@@ -45,7 +50,7 @@ def tokenizer():
 TEXTS = st.text(st.sampled_from("ab é.!\n 。🙂中\t-") | st.characters(codec="utf-8"), max_size=200)
 
 
-@given(TEXTS, st.integers(1, 20), st.data(), st.sampled_from([by_words, by_bytes]))
+@given(TEXTS, st.integers(2, 20), st.data(), st.sampled_from([by_words, by_bytes, with_a_mark]))
 @settings(deadline=None, max_examples=300)
 def test_every_character_is_covered_and_no_window_is_too_long(text, size, data, offsets):
     """Windows are verbatim, in order, without gaps, each bringing something new, and hold at most ``size`` tokens by themselves."""
@@ -93,6 +98,17 @@ def test_chinese_is_cut_after_its_full_stop():
     text = "这是第一句话。" * 6
 
     assert {window.text[-1] for window in split(text, by_bytes, size=3 * 7 * 2 + 5)} == {"。"}
+
+
+def test_a_cut_never_lies_inside_a_token():
+    """Where tokens lie over one another, only a place that all before it have reached will do."""
+
+    def in_twos(text):
+        return [place for start in range(0, len(text) - 1, 2) for place in ((start, start + 2), (start + 1, start + 2))]
+
+    windows = split("abcdefghijkl", in_twos, size=5)
+
+    assert [window.text for window in windows] == ["abcd", "efgh", "ijkl"]
 
 
 def test_windows_overlap_by_about_what_is_asked():
