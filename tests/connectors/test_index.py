@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 
 from st_connectors import Index
 from st_connectors.errors import NotFound, SchemaMismatch
@@ -347,17 +351,25 @@ def test_long_texts_are_split_by_the_models_tokens(url):
         assert [record.id for record in index.store.scan()] == ["short"]
 
 
+def two_special_tokens() -> Tokenizer:
+    """A tokenizer of words that puts one token in front of a text and one behind it."""
+    tokenizer = Tokenizer(WordLevel({"<s>": 0, "</s>": 1, "sea": 2, "?": 3}, unk_token="?"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    return tokenizer
+
+
 class Limited:
-    """The built-in model, with the tokenizer shown and a limit of eight tokens, special ones included."""
+    """Takes eight tokens, special ones included, and shows its tokenizer."""
 
     name = "limited"
     max_seq_length = 8
+    tokenizer = two_special_tokens()
 
-    def __init__(self) -> None:
-        self._model = SentenceTransformer("builtin:dense")
-        self.tokenizer = self._model.tokenizer
-        self.encode_query = self._model.encode_query
-        self.encode_document = self._model.encode_document
+    def encode_document(self, inputs: list[str], /) -> np.ndarray:
+        return np.array([[1.0, text.count("sea")] for text in inputs])
+
+    encode_query = encode_document
 
 
 def test_cut_texts_are_counted_by_tokens(here):
