@@ -20,8 +20,10 @@ __all__ = ["Docstring", "collect"]
 
 LEAST_WORDS = 5
 
-LEFT_OUT = frozenset({"antigravity", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "turtledemo"})
-"""Applications, tests, data and jokes."""
+LEFT_OUT = frozenset(
+    {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "turtledemo"}
+)
+"""Applications, tests, data, jokes, and what newer versions have removed."""
 
 KNOWN_AS = {
     "posixpath": "os.path",
