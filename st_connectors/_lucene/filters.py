@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from st_connectors._lucene.layout import Body, Layout
-from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range
 
 __all__ = ["EVERYTHING", "NOTHING", "filter_query"]
 
@@ -29,7 +29,7 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
         case And(parts):
             return _all(parts, layout)
         case Or(parts):
-            return _any([filter_query(part, layout) for part in _flat(parts, Or)])
+            return _any([filter_query(part, layout) for part in _gathered(_flat(parts, Or))])
         case Not(Not(part)):
             return filter_query(part, layout)
         case Not(part):
@@ -44,6 +44,21 @@ def _flat(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
     for part in parts:
         flat += _flat(part.parts, kind) if isinstance(part, And | Or) and isinstance(part, kind) else [part]
     return flat
+
+
+def _gathered(parts: list[Filter]) -> list[Filter]:
+    """Equalities of one field as one ``In``: each clause counts towards OpenSearch's 1,024, values do not."""
+    values: dict[str, list[FilterValue]] = {}
+    others: list[Filter] = []
+    for part in parts:
+        match part:
+            case Eq(field, value):
+                values.setdefault(field, []).append(value)
+            case In(field, several):
+                values.setdefault(field, []).extend(several)
+            case _:
+                others.append(part)
+    return [*(In(field, tuple(kept)) for field, kept in values.items()), *others]
 
 
 def _all(parts: tuple[Filter, ...], layout: Layout) -> Body:

@@ -1,0 +1,380 @@
+"""The conformance suite and more on Elasticsearch 9 and 8: where ST_ELASTICSEARCH_URL names a server, or ST_REQUIRE names ``elasticsearch-9`` or ``elasticsearch-8``.
+
+elasticsearch-py 9 cannot talk to a server 8: run the latter in an environment with ``elasticsearch<9``, which talks to both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from integration.nodes import Missing, find, required
+from st_connectors import collections
+from st_connectors.elasticsearch import mapping, rank_features_query
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
+from st_connectors.filters import Eq
+from st_connectors.registry import adopt_store, open_store, parse_address
+from st_connectors.store import (
+    Candidates,
+    Default,
+    DenseField,
+    FilterKind,
+    Metric,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+)
+from st_connectors.testing import StoreConformance, corpus, opener
+from st_connectors.testing.base import Lab
+from st_core.vectors import SparseVector
+
+elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
+
+
+def url_of(engine: str) -> Iterator[str]:
+    """The URL of a server for as long as it is needed; skips with the reason."""
+    if not required(engine) and not os.environ.get("ST_ELASTICSEARCH_URL"):
+        pytest.skip(f"ST_REQUIRE={engine} or ST_ELASTICSEARCH_URL asks for this engine")
+    match find(engine):
+        case Missing(_, reason):
+            pytest.skip(f"{engine}: {reason}")
+        case found:
+            with found.open() as url:
+                yield url
+
+
+def address_of(url: str) -> str:
+    """The same place as a store's address."""
+    parts = urlsplit(url)
+    return f"elasticsearch{'+https' if parts.scheme == 'https' else ''}://{parts.netloc}{parts.path}"
+
+
+def older_client(major: int) -> None:
+    """Skip where the client is newer than the server."""
+    if elasticsearch.__version__[0] > major:
+        pytest.skip(
+            f"the client {elasticsearch.__version__[0]} cannot talk to a server {major}: use elasticsearch<{major + 1}"
+        )
+
+
+@pytest.fixture(scope="module")
+def nine() -> Iterator[str]:
+    """Elasticsearch 9."""
+    older_client(9)
+    yield from url_of("elasticsearch-9")
+
+
+@pytest.fixture(scope="module")
+def eight() -> Iterator[str]:
+    """Elasticsearch 8."""
+    yield from url_of("elasticsearch-8")
+
+
+class _Elasticsearch(StoreConformance):
+    client_modules = ("elasticsearch", "elastic_transport")
+    promises = frozenset({"persistent", "optional_vectors", "partial_failure"})
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestNine(_Elasticsearch):
+    """Sparse vectors as ``sparse_vector``, dense ones in a graph of full vectors."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, nine):
+        """Open stores on the server."""
+        return opener(address_of(nine))
+
+
+@pytest.mark.engine("elasticsearch-8")
+class TestEight(_Elasticsearch):
+    """The oldest supported major."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, eight):
+        """Open stores on the server."""
+        older_client(8)
+        return opener(address_of(eight))
+
+
+class _More:
+    """What the suite cannot ask of every store."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls):
+        raise NotImplementedError
+
+    @pytest.fixture
+    def lab(self, place):
+        lab = Lab(opener(place))
+        yield lab
+        lab.close()
+
+    @pytest.mark.parametrize("metric", list(Metric))
+    @pytest.mark.parametrize(
+        "kind", ["flat", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat"]
+    )
+    def test_every_dense_index_finds_the_nearest_at_exact_effort(self, place, kind, metric):
+        """Shortened vectors are compared again by their full ones, so that scores are exact whatever the index."""
+        lab = Lab(opener(f"{place}?dense_index={kind}"))
+        rng = np.random.default_rng(3)
+        rows = rng.standard_normal((300, 64)).astype(np.float32)
+        try:
+            pair = lab.pair(lab.schema({"dense": DenseField(64, metric)}))
+            pair.upsert([Record(f"r{row:03d}", {"dense": vector}) for row, vector in enumerate(rows)])
+
+            pair.assert_search_agrees(*(pair.near(Near("dense", query)) for query in rows[:5] + np.float32(0.3)))
+            pair.assert_records_agree()
+        finally:
+            lab.close()
+
+    @pytest.mark.parametrize("kind", ["hnsw", "int8_hnsw", "bbq_hnsw"])
+    def test_default_effort_finds_nearly_all(self, place, kind):
+        """Recall at ten is 0.98 and more at default effort, and scores of what is found are exact."""
+        lab = Lab(opener(f"{place}?dense_index={kind}"))
+        rng = np.random.default_rng(5)
+        rows = rng.standard_normal((2_000, 96)).astype(np.float32)
+        try:
+            pair = lab.pair(lab.schema({"dense": DenseField(96)}))
+            pair.upsert([Record(f"r{row:04d}", {"dense": vector}) for row, vector in enumerate(rows)])
+            queries = rows[:50] + rng.standard_normal((50, 96)).astype(np.float32)
+            for effort, least in ((Default(), 0.9), (Candidates(1_000), 0.98)):
+                requests = [SearchRequest(Near("dense", query), effort=effort) for query in queries]
+                got, wanted = pair.store.search(requests), pair.oracle.search(requests)
+                truth = [{hit.id: hit.score for hit in hits} for hits in wanted]
+                found = [[hit for hit in mine if hit.id in true] for mine, true in zip(got, truth, strict=True)]
+                for common, true in zip(found, truth, strict=True):
+                    assert [hit.score for hit in common] == pytest.approx([true[hit.id] for hit in common], abs=1e-5)
+                assert sum(map(len, found)) >= least * 500, (kind, effort)
+        finally:
+            lab.close()
+
+    def test_vectors_come_back_bit_for_bit(self, lab):
+        """What was put is what is read, dense and sparse, to the last bit."""
+        store = lab.new(lab.schema({"dense": DenseField(3, Metric.DOT), "sparse": SparseField()}))
+        dense, sparse = np.array([0.1, -1 / 3, 1e-7], np.float32), SparseVector.from_mapping({7: 0.1, 30_521: 1 / 3})
+        store.upsert([Record("a", {"dense": dense, "sparse": sparse})])
+        store.refresh()
+
+        for record in (store.get(["a"])[0], *store.scan()):
+            assert np.array_equal(record.vectors["dense"], dense)
+            assert record.vectors["sparse"] == sparse
+
+    def test_sparse_scores_are_those_of_weights_cut_to_nine_bits(self, lab):
+        """The score is the inner product with the stored weights' upper 17 bits, which is what the declared precision is for."""
+        store = lab.new(lab.schema({"sparse": SparseField()}))
+        rng = np.random.default_rng(9)
+        vectors = [
+            SparseVector.from_arrays(rng.choice(500, 60, replace=False), rng.uniform(0.01, 4.0, 60)) for _ in range(40)
+        ]
+        store.upsert([Record(f"r{row}", {"sparse": vector}) for row, vector in enumerate(vectors)])
+        store.refresh()
+        query = SparseVector.from_arrays(rng.choice(500, 30, replace=False), rng.uniform(0.01, 4.0, 30))
+
+        (hits,) = store.search([SearchRequest(Near("sparse", query), limit=40)])
+        cut = [replace(each, values=(each.values.view(np.uint32) >> 15 << 15).view(np.float32)) for each in vectors]
+        wanted = {f"r{row}": query.dot(vector) for row, vector in enumerate(cut) if query.dot(vector)}
+        assert {hit.id: hit.score for hit in hits} == pytest.approx(wanted, rel=1e-6)
+
+    def test_one_bad_record_leaves_the_others(self, place, lab):
+        """A record that the server refuses is named by its position with the server's reason, and the others are in."""
+        schema = lab.schema({"dense": DenseField(3)})
+        lab.new(schema)
+        bare = _adapter(place, schema)
+        good = np.array([1, 0, 0], np.float32)
+
+        rejected = bare.upsert(
+            [Record("a", {"dense": good}), Record("b", {"dense": np.ones(4, np.float32)}), Record("c", {"dense": good})]
+        )
+        bare.refresh()
+        assert [(item.position, item.id) for item in rejected] == [(1, "b")]
+        assert isinstance(rejected[0].error, Refused)
+        assert "dimensions" in str(rejected[0].error)
+        assert bare.count() == 2
+
+    def test_a_collection_is_found_again_in_its_own_form(self, place):
+        """The options that a collection was made with hold for ever; asking for others is told."""
+        lab = Lab(opener(f"{place}?dense_index=flat"))
+        try:
+            schema = lab.schema()
+            lab.new(schema)
+            assert lab.open(schema.collection).capabilities.fields["dense"].exact
+            plain = open_store(place, schema.collection, schema)
+            plain.create()
+            assert plain.capabilities.fields["dense"].exact
+            with pytest.raises(SchemaMismatch, match="flat"):
+                open_store(f"{place}?dense_index=int8_hnsw", schema.collection, schema).create()
+        finally:
+            lab.close()
+
+    def test_only_our_collections_are_listed(self, place, lab):
+        """Indices of others are left out."""
+        store = lab.new()
+        _client(place).indices.create(index="not-ours")
+        try:
+            assert store.schema.collection in collections(place)
+            assert "not-ours" not in collections(place)
+        finally:
+            _client(place).indices.delete(index="not-ours")
+
+    def test_an_index_of_somebody_else_is_not_touched(self, place):
+        """It is opened, made and dropped by nobody but its owner; the message says how to adopt it."""
+        client = _client(place)
+        client.indices.create(index="theirs")
+        schema = Schema("theirs", {"dense": DenseField(3)})
+        try:
+            for call in (
+                lambda: open_store(place, "theirs"),
+                lambda: open_store(place, "theirs", schema).create(),
+                lambda: open_store(place, "theirs", schema).drop(),
+            ):
+                with pytest.raises(SchemaMismatch, match="adopt"):
+                    call()
+        finally:
+            client.indices.delete(index="theirs")
+
+    def test_an_index_of_somebody_else_can_be_adopted(self, place):
+        """Its fields are read from its mapping; it is searched, filtered and filled as it is, and never dropped."""
+        client = _client(place)
+        fields = {"vec": DenseField(3), "splade": SparseField()}
+        properties = {**mapping(fields)["properties"], "year": {"type": "integer"}, "title": {"type": "text"}}
+        client.indices.create(index="library", mappings={"properties": properties})
+        client.index(
+            index="library",
+            id="1",
+            document={"vec": [0.6, 0.8, 0.0], "splade": {"7": 2.0}, "year": 1999, "title": "old tea"},
+            refresh=True,
+        )
+        try:
+            store = adopt_store(place, "library")
+            assert store.schema.filterable == {"year": FilterKind.INT}
+            store.upsert([Record("2", {"vec": np.array([1, 0, 0], np.float32)}, {"year": 2001, "title": "new tea"})])
+            store.refresh()
+
+            (dense, sparse) = store.search(
+                [
+                    SearchRequest(Near("vec", np.array([1, 0, 0], np.float32))),
+                    SearchRequest(Near("splade", SparseVector.from_mapping({7: 1.5})), where=Eq("year", 1999)),
+                ]
+            )
+            assert [(hit.id, round(hit.score, 6)) for hit in dense] == [("2", 1.0), ("1", 0.6)]
+            assert [(hit.id, hit.score) for hit in sparse] == [("1", 3.0)]
+            assert dense[1].payload == {"year": 1999, "title": "old tea"}
+            (first,) = store.get(["1"], parts=Parts.ALL)
+            assert first.payload == {"year": 1999, "title": "old tea"}
+            assert first.vectors["splade"] == SparseVector.from_mapping({7: 2.0})
+            with pytest.raises(Unsupported):
+                store.drop()
+        finally:
+            client.indices.delete(index="library")
+
+    def test_a_missing_index_cannot_be_adopted(self, place):
+        """There is nothing to make."""
+        with pytest.raises(NotFound):
+            adopt_store(place, "nowhere")
+
+    def test_writes_to_a_dropped_collection_make_nothing(self, place, lab):
+        """Elasticsearch makes an index for any write to a name that is not there; through the alias it does not."""
+        store = lab.new()
+        store.drop()
+        with pytest.raises(NotFound):
+            store.upsert([Record("a", {"dense": np.ones(corpus.DIMENSION, np.float32)})])
+        assert not _client(place).indices.exists(index=f"{store.schema.collection}*", allow_no_indices=False)
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestMoreOfNine(_More):
+    """On Elasticsearch 9."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls, nine):
+        """The address."""
+        return address_of(nine)
+
+
+@pytest.mark.engine("elasticsearch-8")
+class TestMoreOfEight(_More):
+    """On Elasticsearch 8."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls, eight):
+        """The address."""
+        older_client(8)
+        return address_of(eight)
+
+
+@pytest.mark.engine("elasticsearch-8")
+def test_a_client_newer_than_the_server_is_told_in_one_sentence(eight):
+    """The message says what does not fit, and what to install."""
+    if elasticsearch.__version__[0] <= 8:
+        pytest.skip("the client is not newer than the server")
+    with pytest.raises(Unsupported, match=r"newer than the server .* pip install 'elasticsearch<9'"):
+        open_store(address_of(eight), "anything")
+
+
+def _adapter(place, schema):
+    """The store without its wrappers, which would refuse what the server is to refuse."""
+    from st_connectors.elasticsearch import PLUGIN
+
+    return PLUGIN.connect(parse_address(place), schema.collection, schema, None)
+
+
+def _client(place):
+    address = parse_address(place)
+    return elasticsearch.Elasticsearch(f"http://{address.host}:{address.port}")
+
+
+@pytest.fixture(scope="module")
+def opensearch() -> Iterator[str]:
+    """OpenSearch, which has the ``rank_features`` that no module of Elasticsearch in Maven Central has; the wire is the same."""
+    if not required("opensearch") and not os.environ.get("ST_OPENSEARCH_URL"):
+        pytest.skip("ST_REQUIRE=opensearch or ST_OPENSEARCH_URL asks for this engine")
+    match find("opensearch"):
+        case Missing(_, reason):
+            pytest.skip(f"opensearch: {reason}")
+        case found:
+            with found.open() as url:
+                yield url
+
+
+@pytest.mark.engine("opensearch")
+def test_rank_features_score_the_inner_product(opensearch):
+    """Linear rank features are the inner product for every token, dots and all; saturation ranks by something else."""
+
+    def ask(method: str, path: str, body: object) -> dict:
+        lines = "".join(f"{json.dumps(line)}\n" for line in body) if isinstance(body, list) else json.dumps(body)
+        kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
+        request = urllib.request.Request(opensearch + path, lines.encode(), {"Content-Type": kind}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    index = "/rank-features"
+    ask("PUT", index, {"mappings": mapping({"splade": SparseField()}, sparse="rank_features")})
+    documents = {"a": {"10%2E5": 2.0, "7": 1.0}, "b": {"10": 8.0, "7": 4.0}, "c": {"50%25": 1.5}}
+    lines = [part for key, value in documents.items() for part in ({"index": {"_id": key}}, {"splade": value})]
+    ask("POST", f"{index}/_bulk?refresh=true", lines)
+
+    def scores(query: dict) -> dict:
+        hits = ask("POST", f"{index}/_search", {"query": query})["hits"]["hits"]
+        return {hit["_id"]: hit["_score"] for hit in hits}
+
+    assert scores(rank_features_query("splade", {"10.5": 1.5, "7": 2.0})) == {"b": 8.0, "a": 5.0}
+    assert scores(rank_features_query("splade", {"50%": 100.0})) == {"c": 150.0}
+    assert scores(rank_features_query("splade", SparseVector.from_mapping({7: 0.5}))) == {"b": 2.0, "a": 0.5}
+    assert scores(rank_features_query("splade", {})) == {}
+    saturated = {"rank_feature": {"field": "splade.7", "boost": 2.0, "saturation": {"pivot": 2.0}}}
+    assert scores(saturated) == pytest.approx({"b": 4 / 3, "a": 2 / 3}, rel=1e-6)

@@ -1,0 +1,105 @@
+"""Elasticsearch 8.19 and 9.1 or newer: ``elasticsearch://host:9200``, with TLS ``elasticsearch+https://``.
+
+Options of the address: ``sparse`` (``sparse_vector``, or ``rank_features``), ``dense_index`` (``hnsw``, ``flat``, and the quantised
+``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``, ``int4_flat``, ``bbq_flat``), ``shards``, ``replicas`` and ``timeout`` in seconds. All but the
+last are for making a collection, which remembers them.
+
+For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`filter_to_elasticsearch` and :func:`mapping`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    FilterKind,
+    Metric,
+    Plugin,
+    Precision,
+    Quantization,
+    Schema,
+    Store,
+)
+
+if TYPE_CHECKING:
+    from st_connectors.elasticsearch.conversions import (
+        filter_to_elasticsearch,
+        mapping,
+        rank_features_query,
+        sparse_vector_query,
+    )
+
+__all__ = ["PLUGIN", "filter_to_elasticsearch", "mapping", "rank_features_query", "sparse_vector_query"]
+
+CAPABILITIES = Capabilities(
+    metrics=frozenset(Metric),
+    quantizations=frozenset(Quantization),
+    sparse=True,
+    text=True,
+    optional_vectors=True,
+    filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
+    efforts=frozenset({"exact", "default", "candidates"}),
+    persistent=True,
+    partial_failure=True,
+    max_batch=1000,
+    # A server takes 100 MB (http.max_content_length); texts and filterable fields go twice, and payloads as escaped strings.
+    max_bytes=15_000_000,
+    max_dimension=4096,
+    max_limit=10_000,  # index.max_result_window, and the most candidates of a knn query
+    max_query_terms=1024,  # the least that max_clause_count can be since 8.1
+    fields={
+        "dense": Precision(exact=True, score_rtol=1e-5),
+        # Lucene keeps nine significant bits of a weight, cut off: 2 ** -8 at most.
+        "sparse": Precision(score_rtol=0.004),
+        "text": Precision(score_rtol=1e-5),
+    },
+)
+
+
+def _module(name: str) -> Any:
+    """A module of this package that needs the client."""
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("elasticsearch", "elastic_transport"):
+            raise
+        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[elasticsearch]'") from error
+
+
+def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
+    connected: Store = _module("store").connected(address, collection, schema, client, CAPABILITIES)
+    return connected
+
+
+def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
+    adopted: Store = _module("store").adopted(address, collection, filterable, client, CAPABILITIES)
+    return adopted
+
+
+def _collections(address: Address, client: object | None) -> list[str]:
+    return list(_module("store").collections(address, client))
+
+
+PLUGIN = Plugin(
+    name="elasticsearch",
+    extra="elasticsearch",
+    variants={
+        "": "a server over HTTP (elasticsearch://host:9200)",
+        "https": "a server over TLS (elasticsearch+https://host:9200)",
+    },
+    capabilities=CAPABILITIES,
+    connect=_connect,
+    collections=_collections,
+    adopt=_adopt,
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public conversion when it is first asked for."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.conversions"), name)

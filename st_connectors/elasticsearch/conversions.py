@@ -1,0 +1,64 @@
+"""For people with their own index and client: mappings, queries and filters as plain dictionaries, usable alone and without the client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from st_connectors._lucene import queries
+from st_connectors._lucene.filters import filter_query
+from st_connectors._lucene.layout import Body, Plain, sparse_keys
+from st_connectors.elasticsearch import wire
+from st_connectors.filters import Filter
+from st_connectors.store import Field, FilterKind, Schema, TextField
+from st_core.vectors import MIN_WEIGHT, SparseVector
+
+__all__ = ["filter_to_elasticsearch", "mapping", "rank_features_query", "sparse_vector_query"]
+
+Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
+"""A sparse vector, or weights by index, or by token for an index whose keys are tokens."""
+
+
+def sparse_vector_query(field: str, weights: Weights) -> Body:
+    """The inner product with a field of type ``sparse_vector``: ``client.search(query=sparse_vector_query("splade", vector))``.
+
+    Token pruning, which Elasticsearch does by default since 8.19 and 9.1, is off, so that the score is the whole inner product. Weights that
+    are zero, negative or not finite are left out. Indices become keys as decimal digits.
+    """
+    return wire.sparse_vector_query(field, _tokens(weights))
+
+
+def rank_features_query(field: str, weights: Weights) -> Body:
+    """The inner product with a field of type ``rank_features``, which each need one clause.
+
+    ``linear`` and not the default ``saturation``, which ranks by something else: on the vectors 1, 2 and 4 under a weight of 2 it gives 0.67, 1.0 and
+    1.33 where the inner product is 2, 4 and 8. Dots in tokens are written ``%2E`` and ``%`` as ``%25``, as rank features take no dots; write the
+    keys of documents in the same way.
+    """
+    return queries.rank_features_query(field, _tokens(weights))
+
+
+def _tokens(weights: Weights) -> dict[str, float]:
+    if isinstance(weights, SparseVector):
+        return sparse_keys(weights)
+    kept = {str(token): float(weight) for token, weight in weights.items()}
+    return {token: weight for token, weight in kept.items() if MIN_WEIGHT <= weight < float("inf")}
+
+
+def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:
+    """A mapping for fields of these names: ``client.indices.create(index="books", mappings=mapping({"splade": SparseField()}))``.
+
+    ``sparse`` is ``sparse_vector`` or ``rank_features``, ``dense_index`` one of ``hnsw``, ``flat``, ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``,
+    ``int4_flat`` and ``bbq_flat``. Raises ValueError for others.
+    """
+    form = wire.form_for(Schema("index", fields), sparse=sparse, dense_index=dense_index)
+    texts: dict[str, Any] = {name: {"type": "text"} for name, field in fields.items() if isinstance(field, TextField)}
+    return {"properties": {**wire.vector_properties(fields, form), **texts}}
+
+
+def filter_to_elasticsearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:
+    """A filter as a query for filter context; field names are the index's own paths, ``filterable`` says of what kind each is.
+
+    Raises KeyError for a field without a kind.
+    """
+    return filter_query(where, Plain(Schema("index", {}, filterable)))

@@ -1,0 +1,287 @@
+"""Values to Elasticsearch's bodies and back; pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from st_connectors._lucene.filters import NOTHING, filter_query
+from st_connectors._lucene.layout import Body, Layout, properties, sparse_keys
+from st_connectors._lucene.names import METADATA
+from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
+from st_connectors.store import (
+    Candidates,
+    Capabilities,
+    Default,
+    DenseField,
+    Effort,
+    Exact,
+    Field,
+    FilterKind,
+    Fuse,
+    Match,
+    Metric,
+    Near,
+    Precision,
+    Quantization,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+    kind_of,
+)
+from st_core.vectors import SparseVector
+
+__all__ = [
+    "DENSE_INDEXES",
+    "Form",
+    "adopted_schema",
+    "can",
+    "form_for",
+    "index_body",
+    "msearch_lines",
+    "scan_body",
+    "sparse_vector_query",
+    "stored",
+    "too_old",
+    "vector_properties",
+]
+
+SPARSE = ("sparse_vector", "rank_features")
+DENSE_INDEXES = ("hnsw", "flat", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat")
+_QUANTIZED = {Quantization.INT8: "int8", Quantization.BINARY: "bbq"}
+_SIMILARITY = {Metric.COSINE: "cosine", Metric.DOT: "max_inner_product", Metric.EUCLIDEAN: "l2_norm"}
+_METRICS = {"cosine": Metric.COSINE, "max_inner_product": Metric.DOT, "l2_norm": Metric.EUCLIDEAN}
+
+MOST = 10_000
+"""The most candidates that a knn query looks at, and the most that it finds."""
+_OVERSAMPLE = {"int8": 2.0, "int4": 3.0, "bbq": 3.0}
+"""How many times the wanted hits are compared again by their full vectors, where the index holds them shortened."""
+OLDEST = {8: 19, 9: 1}
+"""The first minor version of each major in which token pruning can be turned off in a mapping; before it there is none to turn off in 9.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the vectors of a collection are kept: the field type of sparse fields and the index type of dense ones, by field name."""
+
+    sparse: Mapping[str, str] = field(default_factory=dict)
+    dense: Mapping[str, str] = field(default_factory=dict)
+
+
+def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Form:
+    """The form of a new collection; a field that asks for a quantisation gets it, as a graph or flat as ``dense_index`` is."""
+    if sparse not in SPARSE:
+        raise ValueError(f"sparse is one of {', '.join(SPARSE)}, not {sparse!r}")
+    if dense_index not in DENSE_INDEXES:
+        raise ValueError(f"dense_index is one of {', '.join(DENSE_INDEXES)}, not {dense_index!r}")
+    kinds = {}
+    for name, spec in schema.fields.items():
+        if isinstance(spec, DenseField):
+            short = _QUANTIZED.get(spec.quantization)
+            kinds[name] = f"{short}_{dense_index.rpartition('_')[2]}" if short else dense_index
+    return Form({name: sparse for name, spec in schema.fields.items() if isinstance(spec, SparseField)}, kinds)
+
+
+def too_old(version: str) -> str | None:
+    """Why a server of this version is not supported, in a sentence; None where it is."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if major > max(OLDEST) or minor >= OLDEST.get(major, math.inf):
+        return None
+    return f"the server is Elasticsearch {version}; 8.19 and 9.1 are the oldest whose sparse vectors can be searched unpruned"
+
+
+def index_body(schema: Schema, form: Form, version: str, settings: Mapping[str, int]) -> Body:
+    """The body that makes a collection's index; ``version`` is the server's."""
+    index: Body = dict(settings)
+    if tuple(int(part) for part in version.split(".")[:2]) >= (9, 2):
+        # From 9.2 vectors would be left out of the source and sparse ones be rebuilt from nine bits a weight.
+        index["mapping"] = {"exclude_source_vectors": False}
+    kept = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
+    return {
+        "settings": {"index": index},
+        "mappings": {
+            "dynamic": "strict",
+            # A string, because objects in _meta come back with their keys in another order.
+            "_meta": {METADATA: json.dumps(kept, ensure_ascii=False)},
+            "properties": properties(schema, vector_properties(schema.fields, form)),
+        },
+    }
+
+
+def vector_properties(fields: Mapping[str, Field], form: Form) -> dict[str, Body]:
+    """The properties of dense and sparse fields by field name; every choice is written out, since defaults move from version to version."""
+    made: dict[str, Body] = {}
+    for name, spec in fields.items():
+        match spec:
+            case DenseField(dimension, metric):
+                kind = form.dense[name]
+                graph = {"m": 16, "ef_construction": 100} if kind.endswith("hnsw") else {}
+                made[name] = {
+                    "type": "dense_vector",
+                    "dims": dimension,
+                    "index": True,
+                    "similarity": _SIMILARITY[metric],
+                    "index_options": {"type": kind, **graph},
+                }
+            case SparseField():
+                if form.sparse[name] == "rank_features":
+                    made[name] = {"type": "rank_features"}
+                else:
+                    made[name] = {"type": "sparse_vector", "index_options": {"prune": False}}
+            case TextField():
+                pass
+    return made
+
+
+def stored(mappings: Mapping[str, Any]) -> tuple[Schema, Form] | None:
+    """What a mapping says of a collection; None where the index is not one of ours."""
+    kept = (mappings.get("_meta") or {}).get(METADATA)
+    if not isinstance(kept, str):
+        return None
+    value = json.loads(kept)
+    return Schema.from_json(value["schema"]), Form(value["sparse"], value["dense"])
+
+
+def can(most: Capabilities, schema: Schema, form: Form) -> Capabilities:
+    """What a collection of this form can do."""
+    return replace(most, fields={name: _precision(most, name, spec, form) for name, spec in schema.fields.items()})
+
+
+def _precision(most: Capabilities, name: str, spec: Field, form: Form) -> Precision:
+    known = most.fields[kind_of(spec).value]
+    if not isinstance(spec, DenseField):
+        return known
+    # A graph is left for a comparison with all only where a segment holds no more records than a query has candidates.
+    return Precision(
+        exact=form.dense.get(name) == "flat",
+        # 1 / (1 + d ** 2) in float32 leaves half the digits of a small distance.
+        score_rtol=5e-4 if spec.metric is Metric.EUCLIDEAN else known.score_rtol,
+    )
+
+
+def sparse_vector_query(path: str, weights: Mapping[str, float]) -> Body:
+    """The inner product of ``weights`` with a field of type ``sparse_vector``, by token, without leaving out frequent tokens."""
+    return {"sparse_vector": {"field": path, "query_vector": dict(weights), "prune": False}}
+
+
+def msearch_lines(form: Form, layout: Layout, requests: Sequence[SearchRequest]) -> list[Body]:
+    """A header and a body for each search; an answer from some of the shards only is an error."""
+    lines: list[Body] = []
+    for request in requests:
+        lines.append({"allow_partial_search_results": False})
+        lines.append(search_body(layout, request, _query(form, layout, request)))
+    return lines
+
+
+def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
+    """A leg with its filter; an empty sparse vector matches nothing."""
+    where = request.where
+    match request.rank:
+        case Fuse():
+            raise TypeError("legs are searched one by one: open the store with open_store, which fuses them")
+        case Match(name, text):
+            return filtered(match_query(layout.text(name), text), where, layout)
+        case Near(name, SparseVector() as vector):
+            if len(vector) == 0:
+                return dict(NOTHING)
+            query = rank_features_query if form.sparse[name] == "rank_features" else sparse_vector_query
+            return filtered(query(layout.vector(name), sparse_keys(vector)), where, layout)
+        case Near(name, vector):
+            return _knn(layout.vector(name), form.dense[name], vector, request, layout)
+
+
+def _knn(path: str, kind: str, vector: Any, request: SearchRequest, layout: Layout) -> Body:
+    reach = request.offset + request.limit
+    exact = isinstance(request.effort, Exact)
+    knn: Body = {
+        "field": path,
+        "query_vector": np.asarray(vector, np.float32).tolist(),
+        "k": MOST if exact else reach,
+        "num_candidates": _candidates(request.effort, reach),
+    }
+    if request.where is not None:
+        knn["filter"] = filter_query(request.where, layout)
+    elif exact:
+        # Lucene compares all that a filter leaves where they are no more than the candidates, and without a filter asks its graph.
+        knn["filter"] = {"exists": {"field": path}}
+    short = kind.partition("_")[0]
+    if short in _OVERSAMPLE:
+        knn["rescore_vector"] = {"oversample": 1.0 if exact else _OVERSAMPLE[short]}
+    return {"knn": knn}
+
+
+def _candidates(effort: Effort, reach: int) -> int:
+    match effort:
+        case Exact():
+            return MOST
+        case Candidates(count):
+            return min(MOST, max(reach, count))
+        case Default():
+            # The server's own choice, one and a half times the hits, misses one in ten of the nearest ten.
+            return min(MOST, max(100, reach + reach // 2))
+
+
+def scan_body(query: Body, source: object, batch: int) -> Body:
+    """One page of a walk through a point in time, without its place."""
+    return {
+        "query": query,
+        "size": batch,
+        "sort": [{"_shard_doc": "asc"}],
+        "track_total_hits": False,
+        "_source": source,
+    }
+
+
+def adopted_schema(
+    collection: str, mappings: Mapping[str, Any], asked: Mapping[str, FilterKind]
+) -> tuple[Schema, Form]:
+    """The schema of an index that somebody else made, from its mapping: vectors and texts by their paths, and what can be filtered on."""
+    fields: dict[str, Field] = {}
+    kinds: dict[str, FilterKind] = {}
+    sparse: dict[str, str] = {}
+    dense: dict[str, str] = {}
+    for path, body in _leaves(mappings.get("properties") or {}):
+        kind = body.get("type")
+        if kind == "dense_vector" and (found := _dense_field(body)):
+            fields[path], dense[path] = found, (body.get("index_options") or {}).get("type", "hnsw")
+        elif kind in SPARSE:
+            fields[path], sparse[path] = SparseField(), str(kind)
+        elif kind == "text":
+            fields[path] = TextField(path)
+        elif kind in _KINDS:
+            kinds[path] = _KINDS[kind]
+    return Schema(collection, fields, {**kinds, **asked}), Form(sparse, dense)
+
+
+_KINDS = {
+    **dict.fromkeys(("long", "integer", "short", "byte"), FilterKind.INT),
+    "keyword": FilterKind.KEYWORD,
+    "double": FilterKind.FLOAT,
+    "boolean": FilterKind.BOOL,
+    "date": FilterKind.DATE,
+}
+
+
+def _leaves(inner: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for name, body in inner.items():
+        if "properties" in body:
+            found += [] if body.get("type") == "nested" else _leaves(body["properties"], f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", body))
+    return found
+
+
+def _dense_field(body: Mapping[str, Any]) -> DenseField | None:
+    """The field, where its vectors are float32 and can be searched; vectors of length 1 have their cosine as inner product."""
+    similarity = body.get("similarity", "cosine")
+    metric = _METRICS.get("cosine" if similarity == "dot_product" else similarity)
+    if metric is None or not body.get("index", True) or body.get("element_type", "float") != "float":
+        return None
+    return DenseField(body["dims"], metric) if "dims" in body else None
