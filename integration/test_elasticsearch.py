@@ -1,5 +1,6 @@
-"""The conformance suite and more on Elasticsearch 9 and 8: where ST_ELASTICSEARCH_URL names a server, or ST_REQUIRE names ``elasticsearch-9`` or ``elasticsearch-8``.
+"""The conformance suite and more on Elasticsearch 9 and 8, where ST_ELASTICSEARCH_URL names a server or ST_REQUIRE the engine.
 
+The engines are ``elasticsearch-9`` and ``elasticsearch-8``; rank features are tried on ``opensearch``, whose wire for them is the same.
 elasticsearch-py 9 cannot talk to a server 8: run the latter in an environment with ``elasticsearch<9``, which talks to both.
 """
 

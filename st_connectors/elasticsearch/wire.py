@@ -60,8 +60,8 @@ _METRICS = {"cosine": Metric.COSINE, "max_inner_product": Metric.DOT, "l2_norm":
 
 MOST = 10_000
 """The most candidates that a knn query looks at, and the most that it finds."""
-_OVERSAMPLE = {"int8": 2.0, "int4": 3.0, "bbq": 3.0}
-"""How many times the wanted hits are compared again by their full vectors, where the index holds them shortened."""
+_WIDER = {"int8": 1, "int4": 2, "bbq": 3}
+"""How many times more candidates an index of shortened vectors is asked for, all of which are then compared by their full vectors."""
 OLDEST = {8: 19, 9: 1}
 """The first minor version of each major in which token pruning can be turned off in a mapping; before it there is none to turn off in 9.0."""
 
@@ -197,34 +197,35 @@ def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
 
 
 def _knn(path: str, kind: str, vector: Any, request: SearchRequest, layout: Layout) -> Body:
-    reach = request.offset + request.limit
     exact = isinstance(request.effort, Exact)
+    wider = _WIDER.get(kind.partition("_")[0])
+    reach = request.offset + request.limit
+    candidates = _candidates(request.effort, reach, wider or 1)
     knn: Body = {
         "field": path,
         "query_vector": np.asarray(vector, np.float32).tolist(),
-        "k": MOST if exact else reach,
-        "num_candidates": _candidates(request.effort, reach),
+        "k": candidates if exact or wider else reach,
+        "num_candidates": candidates,
     }
+    if wider:
+        knn["rescore_vector"] = {"oversample": 1.0}
     if request.where is not None:
         knn["filter"] = filter_query(request.where, layout)
     elif exact:
         # Lucene compares all that a filter leaves where they are no more than the candidates, and without a filter asks its graph.
         knn["filter"] = {"exists": {"field": path}}
-    short = kind.partition("_")[0]
-    if short in _OVERSAMPLE:
-        knn["rescore_vector"] = {"oversample": 1.0 if exact else _OVERSAMPLE[short]}
     return {"knn": knn}
 
 
-def _candidates(effort: Effort, reach: int) -> int:
+def _candidates(effort: Effort, reach: int, wider: int) -> int:
     match effort:
         case Exact():
             return MOST
         case Candidates(count):
             return min(MOST, max(reach, count))
         case Default():
-            # The server's own choice, one and a half times the hits, misses one in ten of the nearest ten.
-            return min(MOST, max(100, reach + reach // 2))
+            # The server's own choice, one and a half times the hits, misses many of the nearest ten.
+            return min(MOST, max(100, reach + reach // 2) * wider)
 
 
 def scan_body(query: Body, source: object, batch: int) -> Body:
