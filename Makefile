@@ -21,7 +21,7 @@ endif
 
 # $(call install,what): an editable install of the project with extras or a dependency group
 ifdef UV
-install = uv pip install --quiet --python $(BIN)/python $(1)
+install = uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1)
 else
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 endif

@@ -56,7 +56,9 @@ def test_wheel_is_typed_and_light(wheel):
 
     assert {"st_core/py.typed", "st_connectors/py.typed"} <= {file.filename for file in files}
     assert 0 < sum(file.file_size for file in files if "/builtin/" in file.filename) <= 10_000_000
-    assert not [file.filename for file in files if file.filename.split("/")[0] in {"tests", "bench", "core", "integration"}]
+    assert not [
+        file.filename for file in files if file.filename.split("/")[0] in {"tests", "bench", "core", "integration"}
+    ]
 
 
 def test_import_without_torch(environment, tmp_path):
@@ -75,6 +77,14 @@ def test_demo_from_the_wheel(environment, tmp_path):
     output = run(tmp_path, environment / "st-connectors", "demo")
     assert "st-connectors search" in output
 
-    arguments = ["search", "copy a directory tree", "--in", "qdrant+edge:demo-index", "--collection", "python-docs", "--json"]
+    arguments = [
+        "search",
+        "copy a directory tree",
+        "--in",
+        "qdrant+edge:demo-index",
+        "--collection",
+        "python-docs",
+        "--json",
+    ]
     answer = json.loads(run(tmp_path, environment / "st-connectors", *arguments))
     assert "shutil.copytree" in [hit["id"] for hit in answer["hits"][:3]]
