@@ -1,0 +1,102 @@
+"""OpenSearch 2.19 or newer: ``opensearch://host:9200``, with TLS ``opensearch+https://``.
+
+Options of the address: ``sparse`` (``rank_features``, or ``seismic`` from 3.3), ``engine`` of dense vectors (``lucene``, or ``faiss``), ``shards``,
+``replicas``, and ``timeout`` in seconds; for ``sparse=seismic`` also the parameters of its index (``n_postings``, ``cluster_ratio``,
+``summary_prune_ratio``, ``approximate_threshold``, ``quantization_ceiling_ingest``, ``quantization_ceiling_search``). All but ``timeout`` are for making a
+collection, which remembers them. What ``seismic`` and ``faiss`` send follows OpenSearch's documentation and was not run on an engine.
+
+``ST_OPENSEARCH_USERNAME`` (``admin`` where it is not set) and ``ST_OPENSEARCH_PASSWORD`` sign in.
+
+For people with their own index and client: :func:`rank_features_query`, :func:`neural_sparse_query`, :func:`knn_query`, :func:`filter_to_opensearch`
+and :func:`mapping`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from st_connectors.store import Address, Capabilities, FilterKind, Metric, Plugin, Precision, Schema, Store
+
+if TYPE_CHECKING:
+    from st_connectors.opensearch.conversions import (
+        filter_to_opensearch,
+        knn_query,
+        mapping,
+        neural_sparse_query,
+        rank_features_query,
+    )
+
+__all__ = ["PLUGIN", "filter_to_opensearch", "knn_query", "mapping", "neural_sparse_query", "rank_features_query"]
+
+CAPABILITIES = Capabilities(
+    metrics=frozenset(Metric),
+    sparse=True,
+    text=True,
+    optional_vectors=True,
+    # None: `hybrid` ranks each shard for itself and equal scores by document number, its min_max has a floor of 0.001, and its
+    # reciprocal rank fusion takes no weights, all seen on 2.19.1.
+    fusion=frozenset(),
+    filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
+    efforts=frozenset({"exact", "default", "candidates"}),
+    persistent=True,
+    partial_failure=True,
+    max_batch=1000,
+    # A server takes 100 MB (http.max_content_length); texts and filterable fields go twice, and payloads as escaped strings.
+    max_bytes=15_000_000,
+    max_dimension=16_000,
+    max_limit=10_000,  # index.max_result_window, and the most neighbours of a knn query
+    max_query_terms=None,  # indices.query.bool.max_clause_count, which each cluster sets for itself
+    fields={
+        "dense": Precision(exact=True, score_rtol=1e-5),
+        # Lucene keeps nine significant bits of a weight, cut off: 2 ** -8 at most.
+        "sparse": Precision(score_rtol=0.004),
+        "text": Precision(score_rtol=1e-5),
+    },
+)
+
+
+def _module(name: str) -> Any:
+    """A module of this package that needs the client."""
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "opensearchpy":
+            raise
+        raise ImportError("opensearchpy is missing: pip install 'st-connectors[opensearch]'") from error
+
+
+def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
+    connected: Store = _module("store").connected(address, collection, schema, client, CAPABILITIES)
+    return connected
+
+
+def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
+    adopted: Store = _module("store").adopted(address, collection, filterable, client, CAPABILITIES)
+    return adopted
+
+
+def _collections(address: Address, client: object | None) -> list[str]:
+    return list(_module("store").collections(address, client))
+
+
+PLUGIN = Plugin(
+    name="opensearch",
+    extra="opensearch",
+    variants={
+        "": "a server over HTTP (opensearch://host:9200)",
+        "https": "a server over TLS (opensearch+https://host:9200)",
+    },
+    capabilities=CAPABILITIES,
+    connect=_connect,
+    collections=_collections,
+    adopt=_adopt,
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public conversion when it is first asked for."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.conversions"), name)

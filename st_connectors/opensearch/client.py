@@ -1,0 +1,186 @@
+"""The client: opened from an address or handed in, one request at a time, and its errors as ours.
+
+Requests go through the client's connections, not its methods: those repeat by themselves and keep the answer's headers, and with them
+``Retry-After``, to themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opensearchpy import (
+    ConnectionTimeout,
+    OpenSearch,
+    OpenSearchException,
+    SSLError,
+    TransportError,
+    Urllib3HttpConnection,
+)
+from opensearchpy.exceptions import HTTP_EXCEPTIONS
+
+from st_connectors._lucene.faults import seconds
+from st_connectors.errors import Permanent, StoreError, Unavailable
+from st_connectors.opensearch import wire
+from st_connectors.store import Address
+
+__all__ = ["Opened", "open_client"]
+
+USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names of variables
+TIMEOUT = 60.0
+"""Seconds; the client's own 10 are too few for a large batch."""
+_CONNECTIONS = 16
+"""Kept open for threads; the client's own 1 would make each further one open and close its own."""
+_OPTIONS = ("engine", "replicas", "shards", "sparse", "timeout", *wire.SEISMIC)
+_log = logging.getLogger(__name__)
+
+
+class _Quiet(Urllib3HttpConnection):
+    """The client's connection, which leaves it to our errors to tell what went wrong, without tracebacks on the user's screen."""
+
+    def log_request_fail(self, method: str, full_url: str, *_: Any, **__: Any) -> None:
+        """Only for those who look."""
+        _log.debug("%s %s failed", method, full_url)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A client, the address's scheme for messages, and what the address asks of new collections."""
+
+    client: OpenSearch
+    name: str
+    owned: bool
+    form: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, int] = field(default_factory=dict)
+    seismic: Mapping[str, float] = field(default_factory=dict)
+
+    def send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        lines: Sequence[object] = (),
+        params: Mapping[str, str] | None = None,
+        holds: str | None = None,
+    ) -> Any:
+        """The answer to one request, parsed; ``lines`` are sent as JSON lines. Raises our errors, also where the answer lacks the key ``holds``."""
+        status, headers, text = self._sent(operation, method, path, _encoded(body, lines), params or {})
+        if status >= 300:
+            wish = seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
+            found = _parsed(text)
+            cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, wire.told(found), found)
+            raise wire.error_of(status, found, store=self.name, operation=operation, retry_after=wish) from cause
+        if method == "HEAD":
+            return None
+        try:
+            answer = json.loads(text)
+            if holds is not None:
+                answer[holds]
+        except (ValueError, KeyError, TypeError) as error:
+            message = "the answer is not OpenSearch's: is this the right address?"
+            raise Permanent(message, store=self.name, operation=operation) from error
+        return answer
+
+    def _sent(
+        self, operation: str, method: str, path: str, body: bytes | None, params: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], str]:
+        """Status, headers and text of an answer, whatever the status."""
+        kind = {"content-type": "application/x-ndjson" if path.endswith(("_bulk", "_msearch")) else "application/json"}
+        transport = self.client.transport
+        try:
+            connection = transport.get_connection()
+            try:
+                status, headers, text = connection.perform_request(
+                    method, path, dict(params), body, headers=kind, ignore=range(300, 600)
+                )
+            except TransportError as error:
+                if not isinstance(error, ConnectionTimeout):
+                    transport.mark_dead(connection)
+                raise
+        except OpenSearchException as error:
+            raise _translated(error, store=self.name, operation=operation) from error
+        transport.connection_pool.mark_live(connection)
+        return status, headers, text
+
+    def close(self) -> None:
+        """Close a client that was opened here."""
+        if self.owned:
+            self.client.close()
+
+
+def _encoded(body: object, lines: Sequence[object]) -> bytes | None:
+    if lines:
+        return b"".join(_json(line) + b"\n" for line in lines)
+    return None if body is None else _json(body)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _translated(error: OpenSearchException, *, store: str, operation: str) -> StoreError:
+    """Our error for what breaks below HTTP."""
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, SSLError):
+        hint = "does the server speak TLS here, with a certificate that this machine trusts?"
+        return Permanent(f"TLS failed: {said}; {hint}", store=store, operation=operation)
+    return Unavailable(f"the server cannot be reached: {said}", store=store, operation=operation)
+
+
+def open_client(address: Address, client: object | None) -> Opened:
+    """The client for an address, or the one handed in; nothing is sent. Raises ValueError for options that are not understood."""
+    options = address.options
+    if unknown := options.keys() - set(_OPTIONS):
+        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(_OPTIONS)}")
+    form = {name: options[name] for name in ("sparse", "engine") if name in options}
+    settings = {
+        f"number_of_{name}": _whole(address, name, least)
+        for name, least in (("shards", 1), ("replicas", 0))
+        if name in options
+    }
+    seismic = wire.seismic_parameters({name: options[name] for name in wire.SEISMIC if name in options})
+    if seismic and form.get("sparse") != "seismic":
+        raise ValueError(f"{min(seismic)} is for sparse=seismic, which the address does not ask for")
+    timeout = seconds(options.get("timeout", str(TIMEOUT)))
+    if not timeout:
+        raise ValueError(f"timeout is a number of seconds above 0, not {options['timeout']!r}")
+    if client is None:
+        made = _made(address, timeout)
+    elif isinstance(client, OpenSearch):
+        made = client
+    else:
+        raise TypeError(f"{address.scheme} takes an opensearchpy.OpenSearch, not {type(client).__name__}")
+    return Opened(made, address.scheme, client is None, form, settings, seismic)
+
+
+def _made(address: Address, timeout: float) -> OpenSearch:
+    password = os.environ.get(PASSWORD)
+    return OpenSearch(
+        [{"host": address.host or "localhost", "port": address.port or 9200}],
+        url_prefix=address.path.strip("/"),
+        use_ssl="https" in address.variants,
+        http_auth=(os.environ.get(USERNAME) or "admin", password) if password else None,
+        timeout=timeout,
+        pool_maxsize=_CONNECTIONS,
+        connection_class=_Quiet,
+    )
+
+
+def _whole(address: Address, name: str, least: int) -> int:
+    given = address.options[name]
+    if not given.isdecimal() or int(given) < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, not {given!r}")
+    return int(given)

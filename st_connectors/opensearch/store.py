@@ -1,0 +1,373 @@
+"""The store: sends what ``wire`` makes and reads what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import quote
+
+from st_connectors._lucene import bulk, faults
+from st_connectors._lucene.layout import Hidden, Layout, Plain
+from st_connectors._lucene.names import METADATA, index_of, problem_with
+from st_connectors._lucene.queries import hits, where_query
+from st_connectors.errors import (
+    NotFound,
+    Permanent,
+    Refused,
+    SchemaMismatch,
+    StoreError,
+    Temporary,
+    Unavailable,
+    Unsupported,
+)
+from st_connectors.filters import Filter
+from st_connectors.opensearch import wire
+from st_connectors.opensearch.client import Opened, open_client
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    FilterKind,
+    Hit,
+    Near,
+    Parts,
+    Record,
+    Rejected,
+    Schema,
+    SearchRequest,
+    SparseField,
+    schema_difference,
+)
+
+__all__ = ["OpenSearchStore", "adopted", "collections", "connected"]
+
+KEEP_ALIVE = "5m"
+"""How long the server keeps a scan's place between two pages."""
+_ITEMS = "errors,items.*.status,items.*.error"
+_FOUND = (
+    "responses.status,responses.error,responses.hits.hits._id,responses.hits.hits._score,responses.hits.hits._source"
+)
+
+
+def connected(
+    address: Address, collection: str, schema: Schema | None, client: object | None, most: Capabilities
+) -> OpenSearchStore:
+    """A store on which ``create`` may be called, or without a schema one of our collections; ``NotFound`` where there is none."""
+    if problem := problem_with(collection):
+        raise ValueError(problem)
+    opened = open_client(address, client)
+    if schema is not None:
+        return OpenSearchStore(opened, schema, wire.form_for(schema, **opened.form), most)
+    with _closing_on_error(opened):
+        server = _ask(opened, "connect")
+        _, mappings = _mappings(opened, collection, "connect") or _absent(opened, collection, address, "connect")
+        kept, form = _ours(opened, collection, mappings, "connect")
+        return OpenSearchStore(opened, kept, form, most, server=server)
+
+
+def adopted(
+    address: Address,
+    collection: str,
+    filterable: Mapping[str, FilterKind],
+    client: object | None,
+    most: Capabilities,
+) -> OpenSearchStore:
+    """An index that somebody else made, as it is; ``NotFound`` where there is none."""
+    if problem := problem_with(collection):
+        raise ValueError(problem)
+    opened = open_client(address, client)
+    with _closing_on_error(opened):
+        server = _ask(opened, "adopt")
+        _, mappings = _mappings(opened, collection, "adopt") or _absent(opened, collection, address, "adopt")
+        schema, form = wire.adopted_schema(collection, mappings, filterable)
+        return OpenSearchStore(opened, schema, form, most, server=server, layout=Plain(schema))
+
+
+def collections(address: Address, client: object | None) -> list[str]:
+    """The names of our collections."""
+    opened = open_client(address, client)
+    try:
+        params = {"filter_path": f"*.mappings._meta.{METADATA}"}
+        answer = opened.send("collections", "GET", "/_mapping", params=params)
+    finally:
+        opened.close()
+    found = (wire.stored(each["mappings"]) for each in answer.values())
+    return sorted(kept[0].collection for kept in found if kept is not None)
+
+
+@contextmanager
+def _closing_on_error(opened: Opened) -> Iterator[None]:
+    """Close what was opened if there will be no store to close it."""
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _ask(opened: Opened, operation: str) -> wire.Server:
+    """What the server is; ``Unsupported`` where it is not one of ours."""
+    info = opened.send(operation, "GET", "/", holds="version")
+    plugins = _asked(opened, operation, "/_nodes/plugins", {"filter_path": "nodes.*.plugins.name"})
+    only = {"include_defaults": "true", "filter_path": "*.indices.query.bool.max_clause_count"}
+    found = wire.server_from(info, plugins, _asked(opened, operation, "/_cluster/settings", only))
+    if isinstance(found, str):
+        raise Unsupported(found, store=opened.name, operation=operation)
+    return found
+
+
+def _asked(opened: Opened, operation: str, path: str, params: Mapping[str, str]) -> object:
+    """An answer that a user may have no right to, and that managed services do not give."""
+    try:
+        return opened.send(operation, "GET", path, params=params)
+    except Temporary:
+        raise
+    except Permanent:
+        return None
+
+
+def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str], Mapping[str, Any]] | None:
+    """The indices behind a name and the mapping of the first; None where there are none."""
+    try:
+        answer = opened.send(operation, "GET", f"/{_step(collection)}/_mapping")
+    except NotFound:
+        return None
+    names = sorted(answer)
+    return (names, answer[names[0]]["mappings"]) if names else None
+
+
+def _ours(opened: Opened, collection: str, mappings: Mapping[str, Any], operation: str) -> tuple[Schema, wire.Form]:
+    kept = wire.stored(mappings)
+    if kept is None:
+        told = f"the index {collection!r} was not made by st-connectors; use Index.adopt to search or fill it as it is"
+        raise SchemaMismatch(told, store=opened.name, operation=operation)
+    return kept
+
+
+def _absent(opened: Opened, collection: str, address: Address, operation: str) -> tuple[list[str], Mapping[str, Any]]:
+    told = f"there is no collection {collection!r} at {address}: create it first, or look at its spelling"
+    raise NotFound(told, store=opened.name, operation=operation)
+
+
+def _step(name: str) -> str:
+    """A name as one step of a path."""
+    return quote(name, safe="")
+
+
+class OpenSearchStore:
+    """One collection; the adapter without its wrappers. Safe in threads."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        schema: Schema,
+        form: wire.Form,
+        most: Capabilities,
+        *,
+        server: wire.Server | None = None,
+        layout: Plain | None = None,
+    ) -> None:
+        """Nothing is sent. ``layout`` is given for indices that are not ours, ``server`` where it was asked already."""
+        self._opened = opened
+        self._schema = schema
+        self._name = schema.collection
+        self._path = f"/{_step(self._name)}"
+        self._form = form
+        self._most = most
+        self._server = server
+        self._layout: Layout = Hidden(schema) if layout is None else layout
+        self._is_ours = layout is None
+        self._closed = False
+
+    @property
+    def schema(self) -> Schema:
+        """The schema as asked for, which ``create`` makes sure is the stored one."""
+        return self._schema
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this collection can do; how many terms a query may have is known for certain from ``create`` on, or when opened by its name."""
+        return wire.can(self._most, self._schema, self._form, self._server or wire.UNKNOWN)
+
+    def create(self) -> None:
+        """Make the index and its alias, or find it with the same schema and in the form that the address asks for."""
+        if not self._is_ours:
+            return
+        server = self._known("create")
+        found = self._stored("create")
+        if found is None:
+            self._make(server)
+            found = self._stored("create")
+        if found is None:
+            told = f"the index {index_of(self._name)!r} is there without the alias {self._name!r}: add the alias, or remove the index"
+            raise SchemaMismatch(told, store=self._opened.name, operation="create")
+        kept, form = found
+        difference = schema_difference(kept, self._schema)
+        if difference is None and self._opened.form and form != self._form:
+            difference = f"the collection {self._name!r} keeps its vectors as {form}, not as {self._form}: leave the options out of the address"
+        if difference:
+            raise SchemaMismatch(difference, store=self._opened.name, operation="create")
+        self._form = form
+
+    def _stored(self, operation: str) -> tuple[Schema, wire.Form] | None:
+        self._check_open(operation)
+        found = _mappings(self._opened, self._name, operation)
+        return None if found is None else _ours(self._opened, self._name, found[1], operation)
+
+    def _make(self, server: wire.Server) -> None:
+        if problem := wire.unfit(self._schema, self._form, server):
+            raise Unsupported(problem, store=self._opened.name, operation="create")
+        body = wire.index_body(self._schema, self._form, self._opened.settings, self._opened.seismic)
+        try:
+            self._send("create", "PUT", f"/{_step(index_of(self._name))}", body, holds="acknowledged")
+        except Refused as error:
+            # Whoever was quicker has made it; what is there now counts.
+            if "resource_already_exists_exception" not in str(error):
+                raise
+
+    def drop(self) -> None:
+        """Remove the index with its alias, if it is ours."""
+        if not self._is_ours:
+            told = "the index was adopted, not made here: remove it with the tool that made it"
+            raise Unsupported(told, store=self._opened.name, operation="drop")
+        self._check_open("drop")
+        found = _mappings(self._opened, self._name, "drop")
+        if found is None:
+            return
+        _ours(self._opened, self._name, found[1], "drop")
+        names = ",".join(map(_step, found[0]))
+        self._send("drop", "DELETE", f"/{names}", params={"ignore_unavailable": "true"}, holds="acknowledged")
+
+    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        """Index whole documents, acknowledged item by item when they are in the translog."""
+        folded = {at: told for at, record in enumerate(records) if (told := wire.folded(self._form, record))}
+        kept = [at for at in range(len(records)) if at not in folded]
+        rejected = [
+            Rejected(at, records[at].id, Refused(told, store=self._opened.name, operation="upsert"))
+            for at, told in folded.items()
+        ]
+        if kept:
+            sent = [records[at] for at in kept]
+            answer = self._bulk("upsert", bulk.writes(self._layout, sent))
+            found = bulk.rejections(sent, answer, self._error_of("upsert"))
+            rejected += [Rejected(kept[item.position], item.id, item.error) for item in found]
+        return sorted(rejected, key=lambda item: item.position)
+
+    def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
+        """Send a bulk that makes no index: an alias is required, or for indices without one it is looked first whether it is there."""
+        params = {"filter_path": _ITEMS}
+        if self._is_ours:
+            params["require_alias"] = "true"
+        else:
+            self._send(operation, "HEAD", self._path)
+        return self._send(operation, "POST", f"{self._path}/_bulk", lines=lines, params=params, holds="items")
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents."""
+        if ids:
+            answer = self._bulk("delete", bulk.deletions(ids))
+            bulk.raise_for_deletions(answer, self._error_of("delete"))
+
+    def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
+        """Fetch documents; they are seen as soon as they are written."""
+        if not ids:
+            return []
+        selector = self._layout.selector(parts)
+        body = {"docs": [{"_id": each, "_source": selector} for each in ids]}
+        answer = self._send("get", "POST", f"{self._path}/_mget", body, holds="docs")
+        error_of = self._error_of("get")
+        found = []
+        for each in answer["docs"]:
+            if "error" in each:
+                raise error_of(404 if faults.is_missing(each["error"]) else 500, each["error"])
+            if each["found"]:
+                found.append(self._layout.from_source(each["_id"], each.get("_source"), parts))
+        return found
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+        """Send all requests as one multi-search."""
+        if not requests:
+            return []
+        sparse = any(isinstance(self._schema.fields.get(_field(each)), SparseField) for each in requests)
+        server = self._known("search") if sparse else wire.UNKNOWN
+        lines = wire.msearch_lines(wire.Collection(self._schema, self._form, self._layout, server), requests)
+        params = {"filter_path": _FOUND}
+        answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, params=params, holds="responses")
+        error_of = self._error_of("search")
+        found = []
+        for request, each in zip(requests, answer["responses"], strict=True):
+            if "error" in each:
+                raise error_of(each["status"], each["error"])
+            found.append(hits(self._schema, self._layout, request, each.get("hits", {}).get("hits", [])))
+        return found
+
+    def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
+        """Walk through a point in time, page after page."""
+        path, params = f"{self._path}/_search/point_in_time", {"keep_alive": KEEP_ALIVE}
+        place = self._send("scan", "POST", path, params=params, holds="pit_id")["pit_id"]
+        body = wire.scan_body(self._layout, where, self._layout.selector(parts), batch)
+        try:
+            while True:
+                page = body | {"pit": {"id": place, "keep_alive": KEEP_ALIVE}}
+                params = {"allow_partial_search_results": "false"}
+                found = self._send("scan", "POST", "/_search", page, params=params, holds="hits")["hits"]["hits"]
+                yield from (self._layout.from_source(each["_id"], each.get("_source"), parts) for each in found)
+                if len(found) < batch:
+                    return
+                body = body | {"search_after": found[-1]["sort"]}
+        finally:
+            # The server gives it up by itself in the end.
+            with suppress(StoreError):
+                self._opened.send("scan", "DELETE", "/_search/point_in_time", {"pit_id": [place]})
+
+    def count(self, where: Filter | None = None) -> int:
+        """Count exactly."""
+        body = {"query": where_query(where, self._layout)}
+        answer = self._send("count", "POST", f"{self._path}/_count", body, holds="count")
+        self._check_shards(answer, "count")
+        return int(answer["count"])
+
+    def refresh(self) -> None:
+        """Make what was written visible to searches."""
+        self._check_shards(self._send("refresh", "POST", f"{self._path}/_refresh", holds="_shards"), "refresh")
+
+    def close(self) -> None:
+        """Close what was opened for this store."""
+        if not self._closed:
+            self._closed = True
+            self._opened.close()
+
+    def _known(self, operation: str) -> wire.Server:
+        """What the server is, asked once; two threads that ask at the same time learn the same."""
+        self._check_open(operation)
+        if self._server is None:
+            self._server = _ask(self._opened, operation)
+        return self._server
+
+    def _send(self, operation: str, method: str, path: str, body: object = None, **options: Any) -> Any:
+        self._check_open(operation)
+        return self._opened.send(operation, method, path, body, **options)
+
+    def _check_open(self, operation: str) -> None:
+        if self._closed:
+            raise Permanent("the store is closed; open it again", store=self._opened.name, operation=operation)
+
+    def _check_shards(self, answer: Any, operation: str) -> None:
+        shards = answer["_shards"]
+        if shards["failed"]:
+            failures = shards.get("failures") or [{}]
+            told = f"not all shards answered: {wire.told(failures[0].get('reason'))}"
+            raise Unavailable(told, store=self._opened.name, operation=operation)
+
+    def _error_of(self, operation: str) -> bulk.ItemError:
+        """The error of one item of an answer."""
+
+        def error(status: int, body: Any) -> StoreError:
+            return wire.error_of(status, body, store=self._opened.name, operation=operation)
+
+        return error
+
+
+def _field(request: SearchRequest) -> str:
+    """The field of a sparse or dense leg, else nothing."""
+    return request.rank.field if isinstance(request.rank, Near) else ""

@@ -1,0 +1,497 @@
+"""Values to OpenSearch's bodies and back; pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from st_connectors._lucene import faults
+from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
+from st_connectors._lucene.layout import ID, Body, Hidden, Layout, properties, sparse_keys
+from st_connectors._lucene.names import METADATA
+from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
+from st_connectors.errors import Permanent, Refused, StoreError
+from st_connectors.filters import Filter
+from st_connectors.store import (
+    Candidates,
+    Capabilities,
+    Default,
+    DenseField,
+    Effort,
+    Exact,
+    Field,
+    FilterKind,
+    Fuse,
+    Match,
+    Metric,
+    Near,
+    Precision,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+    kind_of,
+)
+from st_core.vectors import SparseVector
+
+__all__ = [
+    "SEISMIC",
+    "SEISMIC_TERMS",
+    "UNKNOWN",
+    "Collection",
+    "Form",
+    "Server",
+    "adopted_schema",
+    "can",
+    "error_of",
+    "exact_query",
+    "folded",
+    "form_for",
+    "index_body",
+    "knn_query",
+    "msearch_lines",
+    "neural_sparse_query",
+    "scan_body",
+    "seismic_parameters",
+    "seismic_query",
+    "server_from",
+    "stored",
+    "told",
+    "unfit",
+    "vector_properties",
+]
+
+SPARSE = ("rank_features", "seismic")
+ENGINES = ("lucene", "faiss")
+_SPACES = {Metric.COSINE: "cosinesimil", Metric.DOT: "innerproduct", Metric.EUCLIDEAN: "l2"}
+_METRICS = {space: metric for metric, space in _SPACES.items()}
+
+SEISMIC: Mapping[str, tuple[type[int | float], float, float]] = {
+    "n_postings": (int, 1, math.inf),
+    "cluster_ratio": (float, 0, 1),
+    "summary_prune_ratio": (float, 0, 1),
+    "approximate_threshold": (int, 0, math.inf),
+    "quantization_ceiling_ingest": (float, 0, math.inf),
+    "quantization_ceiling_search": (float, 0, math.inf),
+}
+"""The parameters of a SEISMIC index, each with its type and what it lies between."""
+SEISMIC_TERMS = 2**15
+"""From here on SEISMIC folds indices onto others: it keeps them in 15 bits (before neural-search 3.9 in 16, of which one is a sign)."""
+SEISMIC_SINCE = (3, 3)
+
+MOST = 10_000
+"""The most neighbours that a knn query finds."""
+HEAVIEST = 64.0
+"""The most that a token of ``neural_sparse`` may weigh: Lucene's ``FeatureField.newLinearQuery`` takes no more."""
+OLDEST = (2, 19)
+"""What 2.19 brought: scores of ``knn_score`` scripts that are those of ``knn``, so that exact and other efforts mean the same."""
+CLAUSES = 1024
+"""``indices.query.bool.max_clause_count`` where nobody changed it."""
+_SPARE = 24
+"""Clauses that are kept for the filter, since those of a whole search are counted together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the vectors of a collection are kept: sparse fields as which type, dense ones by which engine, by field name."""
+
+    sparse: Mapping[str, str] = field(default_factory=dict)
+    dense: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What depends on the server: its version, the plugins that all its nodes have (None where it does not say), and how many clauses a search may have."""
+
+    version: tuple[int, int]
+    plugins: frozenset[str] | None = None
+    clauses: int = CLAUSES
+
+    @property
+    def neural(self) -> bool:
+        """Whether it knows ``neural_sparse``."""
+        return self.plugins is not None and "opensearch-neural-search" in self.plugins
+
+
+UNKNOWN = Server(OLDEST)
+"""A server that was not asked yet: what every one can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """All that decides how a search is written."""
+
+    schema: Schema
+    form: Form
+    layout: Layout
+    server: Server
+
+
+def server_from(info: Mapping[str, Any], plugins: object, settings: object) -> Server | str:
+    """What a server says of itself by ``/``, ``/_nodes/plugins`` and ``/_cluster/settings``, or why it is not supported, in a sentence.
+
+    The last two may be anything: managed services answer them with an error.
+    """
+    number = str(info["version"]["number"])
+    if info["version"].get("distribution") != "opensearch":
+        return f"the server is no OpenSearch but, by its version {number}, Elasticsearch: write elasticsearch:// for opensearch://"
+    major, minor = (int(part) for part in number.split(".")[:2])
+    if (major, minor) < OLDEST:
+        return f"the server is OpenSearch {number}; 2.19 is the oldest whose exact and approximate scores are the same"
+    return Server((major, minor), _plugins(plugins), _clauses(settings))
+
+
+def _plugins(answer: object) -> frozenset[str] | None:
+    nodes = answer.get("nodes") if isinstance(answer, Mapping) else None
+    if not nodes:
+        return None
+    return frozenset.intersection(
+        *(frozenset(each["name"] for each in node.get("plugins", ())) for node in nodes.values())
+    )
+
+
+def _clauses(answer: object) -> int:
+    """The setting's value: transient before persistent before default."""
+    for level in ("transient", "persistent", "defaults"):
+        found: Any = answer
+        for step in (level, "indices", "query", "bool", "max_clause_count"):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        if found is not None:
+            return int(found)
+    return CLAUSES
+
+
+def form_for(schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene") -> Form:
+    """The form of a new collection."""
+    if sparse not in SPARSE:
+        raise ValueError(f"sparse is one of {', '.join(SPARSE)}, not {sparse!r}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine is one of {', '.join(ENGINES)}, not {engine!r}")
+    return Form(dict.fromkeys(schema.of_kind(_SPARSE), sparse), dict.fromkeys(schema.of_kind(_DENSE), engine))
+
+
+_SPARSE, _DENSE = kind_of(SparseField()), kind_of(DenseField(1))
+
+
+def seismic_parameters(given: Mapping[str, str]) -> dict[str, float]:
+    """The parameters of SEISMIC from an address; raises ValueError for what they cannot be."""
+    made: dict[str, float] = {}
+    for name, text in given.items():
+        kind, least, most = SEISMIC[name]
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise ValueError(f"{name} is {'a whole number' if kind is int else 'a number'}, not {text!r}") from error
+        if not least <= value <= most or (kind is float and not 0 < value < math.inf):
+            raise ValueError(f"{name} lies between {least} and {most}, and {text} does not")
+        made[name] = value
+    return made
+
+
+def unfit(schema: Schema, form: Form, server: Server) -> str | None:
+    """Why this server cannot hold a collection of this form, in a sentence; None where it can."""
+    known = server.plugins
+    if form.dense and known is not None and "opensearch-knn" not in known:
+        return "dense vectors need the plugin opensearch-knn, which not every node of this server has"
+    for name, kind in form.sparse.items():
+        if kind != "seismic":
+            continue
+        if server.version < SEISMIC_SINCE:
+            version = ".".join(map(str, server.version))
+            return f"sparse=seismic came with OpenSearch 3.3, and the server is {version}: leave it out of the address"
+        if known is not None and not server.neural:
+            return "sparse=seismic needs the plugin opensearch-neural-search, which not every node of this server has"
+        model = schema.models.get(name)
+        if model is not None and (model.dimension or 0) > SEISMIC_TERMS:
+            return (
+                f"the model of field {name!r} has {model.dimension} terms, and sparse=seismic folds those from {SEISMIC_TERMS} on onto others: "
+                "use sparse=rank_features"
+            )
+    return None
+
+
+def index_body(schema: Schema, form: Form, settings: Mapping[str, int], seismic: Mapping[str, float]) -> Body:
+    """The body that makes a collection's index behind the alias of its name."""
+    index: Body = dict(settings)
+    if form.dense:
+        index["knn"] = True
+    if "seismic" in form.sparse.values():
+        index["sparse"] = True
+    kept = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
+    return {
+        "settings": {"index": index},
+        "aliases": {schema.collection: {"is_write_index": True}},
+        "mappings": {
+            "dynamic": "strict",
+            # A string, because objects in _meta come back with their keys in another order.
+            "_meta": {METADATA: json.dumps(kept, ensure_ascii=False)},
+            "properties": properties(schema, vector_properties(schema.fields, form, seismic)),
+        },
+    }
+
+
+def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[str, float]) -> dict[str, Body]:
+    """The properties of dense and sparse fields by field name; choices are written out, since defaults move from version to version."""
+    made: dict[str, Body] = {}
+    for name, spec in fields.items():
+        match spec:
+            case DenseField(dimension, metric):
+                made[name] = {
+                    "type": "knn_vector",
+                    "dimension": dimension,
+                    "method": {
+                        "name": "hnsw",
+                        "engine": form.dense[name],
+                        "space_type": _SPACES[metric],
+                        "parameters": {"m": 16, "ef_construction": 100},
+                    },
+                }
+            case SparseField() if form.sparse[name] == "seismic":
+                method = {"name": "seismic", **({"parameters": dict(seismic)} if seismic else {})}
+                made[name] = {"type": "sparse_vector", "method": method}
+            case SparseField():
+                made[name] = {"type": "rank_features"}
+            case TextField():
+                pass
+    return made
+
+
+def stored(mappings: Mapping[str, Any]) -> tuple[Schema, Form] | None:
+    """What a mapping says of a collection; None where the index is not one of ours."""
+    kept = (mappings.get("_meta") or {}).get(METADATA)
+    if not isinstance(kept, str):
+        return None
+    value = json.loads(kept)
+    return Schema.from_json(value["schema"]), Form(value["sparse"], value["dense"])
+
+
+def can(most: Capabilities, schema: Schema, form: Form, server: Server) -> Capabilities:
+    """What a collection of this form on this server can do."""
+    return replace(
+        most,
+        max_query_terms=max(1, server.clauses - _SPARE),
+        fields={name: _precision(most, name, spec, form) for name, spec in schema.fields.items()},
+    )
+
+
+def _precision(most: Capabilities, name: str, spec: Field, form: Form) -> Precision:
+    known = most.fields[kind_of(spec).value]
+    if isinstance(spec, DenseField) and spec.metric is Metric.EUCLIDEAN:
+        # 1 / (1 + d ** 2) in float32 leaves half the digits of a small distance.
+        return replace(known, score_rtol=5e-4)
+    if form.sparse.get(name) == "seismic":
+        # One byte a weight, and clusters that are looked at or not.
+        return Precision(exact=False, score_rtol=0.01)
+    return known
+
+
+def neural_sparse_query(path: str, weights: Mapping[str, float]) -> Body:
+    """The inner product of ``weights`` with a field of type ``rank_features``, by token, by the plugin neural-search.
+
+    Where a weight is over 64, which Lucene does not take, all are divided by a power of two that the boost brings back.
+    """
+    if not weights:
+        return dict(NOTHING)
+    scale = 2.0 ** max(0, math.ceil(math.log2(max(weights.values()) / HEAVIEST)))
+    scaled = {token: weight / scale for token, weight in weights.items()}
+    if np.float32(min(scaled.values())) <= 0:
+        return rank_features_query(path, weights)  # too far apart for one scale, and any boost will do there
+    inner: Body = {"query_tokens": scaled}
+    return {"neural_sparse": {path: inner if scale == 1 else {**inner, "boost": scale}}}
+
+
+def seismic_query(path: str, weights: Mapping[str, float], k: int, where: Body | None) -> Body:
+    """The inner product with a field of type ``sparse_vector``; no token is left out, of which the server keeps but ten if not told."""
+    if not weights:
+        return dict(NOTHING)
+    parameters: Body = {"k": k, "top_n": len(weights), "heap_factor": 1.0}
+    if where is not None:
+        parameters["filter"] = where
+    return {"neural_sparse": {path: {"query_tokens": dict(weights), "method_parameters": parameters}}}
+
+
+def knn_query(path: str, vector: Any, k: int, candidates: int | None, where: Body | None) -> Body:
+    """The nearest by the graph, among those that a filter lets through."""
+    knn: Body = {"vector": _floats(vector), "k": k}
+    if candidates is not None:
+        knn["method_parameters"] = {"ef_search": candidates}
+    if where is not None:
+        knn["filter"] = where
+    return {"knn": {path: knn}}
+
+
+def exact_query(path: str, vector: Any, metric: Metric, where: Body | None) -> Body:
+    """The nearest by comparison with all that a filter lets through; documents without the vector would score 0 if they were not left out."""
+    there: list[Body] = [{"exists": {"field": path}}]
+    params = {"field": path, "query_value": _floats(vector), "space_type": _SPACES[metric]}
+    return {
+        "script_score": {
+            "query": {"bool": {"filter": there if where is None else [*there, where]}},
+            "script": {"source": "knn_score", "lang": "knn", "params": params},
+        }
+    }
+
+
+def _floats(vector: Any) -> list[float]:
+    values: list[float] = np.asarray(vector, np.float32).tolist()
+    return values
+
+
+def msearch_lines(held: Collection, requests: Sequence[SearchRequest]) -> list[Body]:
+    """A header and a body for each search; an answer from some of the shards only is an error."""
+    lines: list[Body] = []
+    for request in requests:
+        header: Body = {"allow_partial_search_results": False}
+        if isinstance(request.rank, Match):
+            # Else each shard reckons by how often a word is in its own documents.
+            header["search_type"] = "dfs_query_then_fetch"
+        lines += [header, search_body(held.layout, request, _query(held, request))]
+    return lines
+
+
+def _query(held: Collection, request: SearchRequest) -> Body:
+    """A leg with its filter; an empty sparse vector matches nothing."""
+    layout, where, reach = held.layout, request.where, request.offset + request.limit
+    match request.rank:
+        case Fuse():
+            raise TypeError("legs are searched one by one: open the store with open_store, which fuses them")
+        case Match(name, text):
+            return filtered(match_query(layout.text(name), text), where, layout)
+        case Near(name, SparseVector() as vector):
+            path, weights = layout.vector(name), sparse_keys(vector)
+            if held.form.sparse[name] == "seismic":
+                return seismic_query(path, weights, reach, _condition(where, layout))
+            query = neural_sparse_query if held.server.neural else rank_features_query
+            return filtered(query(path, weights), where, layout) if weights else dict(NOTHING)
+        case Near(name, vector):
+            path, condition, spec = layout.vector(name), _condition(where, layout), held.schema.fields[name]
+            if isinstance(request.effort, Exact) and isinstance(spec, DenseField):
+                return exact_query(path, vector, spec.metric, condition)
+            graph = held.form.dense[name] in ENGINES
+            return knn_query(path, vector, reach, _candidates(request.effort, reach) if graph else None, condition)
+
+
+def _condition(where: Filter | None, layout: Layout) -> Body | None:
+    return None if where is None else filter_query(where, layout)
+
+
+def _candidates(effort: Effort, reach: int) -> int:
+    match effort:
+        case Candidates(count):
+            return min(MOST, max(reach, count))
+        case Default() | Exact():
+            # As many as are asked for, the server's own choice, miss one in ten of the nearest ten.
+            return min(MOST, max(100, reach + reach // 2))
+
+
+def scan_body(layout: Layout, where: Filter | None, source: object, batch: int) -> Body:
+    """One page of a walk through a point in time, without its place.
+
+    The order of a walk must be total: ``_seq_no`` counts in each shard for itself, and ``_doc`` loses documents where there are several.
+    """
+    return {
+        "query": dict(EVERYTHING) if where is None else {"bool": {"filter": [filter_query(where, layout)]}},
+        "size": batch,
+        "sort": [{"_seq_no": "asc"}, {ID if isinstance(layout, Hidden) else "_id": "asc"}],
+        "track_total_hits": False,
+        "_source": source,
+    }
+
+
+def folded(form: Form, record: Record) -> str | None:
+    """Why a record cannot be kept apart from others, in a sentence; None where it can."""
+    for name, kind in form.sparse.items():
+        vector = record.vectors.get(name)
+        if (
+            kind == "seismic"
+            and isinstance(vector, SparseVector)
+            and len(vector)
+            and vector.indices[-1] >= SEISMIC_TERMS
+        ):
+            return (
+                f"field {name!r} has index {vector.indices[-1]}, and sparse=seismic folds those from {SEISMIC_TERMS} on onto others: "
+                "make the collection with sparse=rank_features"
+            )
+    return None
+
+
+def told(body: object) -> str:
+    """What an error body says, in one line."""
+    return faults.reason(body)
+
+
+def error_of(status: int, body: object, *, store: str, operation: str, retry_after: float | None = None) -> StoreError:
+    """The error for an HTTP status, of a whole answer or of one item."""
+    message = f"the server answered {status}: {told(body)}"
+    if status in (401, 403):
+        hint = "set ST_OPENSEARCH_USERNAME and ST_OPENSEARCH_PASSWORD to those of a user who may do this"
+        return Permanent(f"{message}; {hint}", store=store, operation=operation)
+    if status == 500 and "too_many" in message:
+        # Clauses are counted as often as they are rewritten; over all of a search the server says 500.
+        hint = (
+            "the query's terms and the filter's parts are too many together: keep the heaviest terms with vector.top(n)"
+        )
+        return Refused(f"{message}; {hint}", store=store, operation=operation)
+    return faults.from_status(status, body, store=store, operation=operation, key="", retry_after=retry_after)
+
+
+def adopted_schema(
+    collection: str, mappings: Mapping[str, Any], asked: Mapping[str, FilterKind]
+) -> tuple[Schema, Form]:
+    """The schema of an index that somebody else made, from its mapping: vectors and texts by their paths, and what can be filtered on."""
+    fields: dict[str, Field] = {}
+    kinds: dict[str, FilterKind] = {}
+    sparse: dict[str, str] = {}
+    dense: dict[str, str] = {}
+    for path, body in _leaves(mappings.get("properties") or {}):
+        kind = body.get("type")
+        if kind == "knn_vector" and (found := _dense_field(body)):
+            fields[path], dense[path] = found, _engine(body)
+        elif kind in ("rank_features", "sparse_vector"):
+            fields[path], sparse[path] = SparseField(), "seismic" if kind == "sparse_vector" else "rank_features"
+        elif kind == "text":
+            fields[path] = TextField(path)
+        elif kind in _KINDS:
+            kinds[path] = _KINDS[kind]
+    return Schema(collection, fields, {**kinds, **asked}), Form(sparse, dense)
+
+
+_KINDS = {
+    **dict.fromkeys(("long", "integer", "short", "byte"), FilterKind.INT),
+    "keyword": FilterKind.KEYWORD,
+    "double": FilterKind.FLOAT,
+    "boolean": FilterKind.BOOL,
+    "date": FilterKind.DATE,
+}
+
+
+def _leaves(inner: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for name, body in inner.items():
+        if "properties" in body:
+            found += [] if body.get("type") == "nested" else _leaves(body["properties"], f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", body))
+    return found
+
+
+def _dense_field(body: Mapping[str, Any]) -> DenseField | None:
+    """The field, where its vectors are float32 and compared by a metric of ours."""
+    method = body.get("method") or {}
+    metric = _METRICS.get(method.get("space_type") or body.get("space_type") or "l2")
+    if metric is None or "dimension" not in body or body.get("data_type", "float") != "float":
+        return None
+    return DenseField(body["dimension"], metric)
+
+
+def _engine(body: Mapping[str, Any]) -> str:
+    """The engine, where it is one that takes ``ef_search``; else nothing."""
+    method = body.get("method") or {}
+    engine = str(method.get("engine", "faiss"))
+    return engine if engine in ENGINES and method.get("name", "hnsw") == "hnsw" else ""
