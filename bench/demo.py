@@ -5,7 +5,6 @@ Every figure is the median of several runs with the range beside it. Reads nothi
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.figures import plain_environment, report, spread
 from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, build
 from st_connectors.cli.docstrings import Docstring, collect
 
@@ -33,14 +33,9 @@ AIMS: dict[str, tuple[str, float]] = {
 """What each figure should be."""
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def _process(command: Sequence[str], folder: Path) -> float:
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=plain_environment(), check=True, capture_output=True)
     return time.perf_counter() - began
 
 
@@ -120,33 +115,9 @@ def run() -> dict[str, Any]:
         }
 
 
-def missed(figures: dict[str, Any]) -> list[str]:
-    """The figures that are not as they should be."""
-    bad = []
-    for name, (sign, aim) in AIMS.items():
-        value = figures[name]["median"] if isinstance(figures[name], dict) else figures[name]
-        if not (value < aim if sign == "<" else value >= aim):
-            bad.append(f"{name} is {value:.3f}, should be {sign} {aim}")
-    return bad
-
-
 def main() -> int:
     """Print the figures, as JSON with --json."""
-    figures = run()
-    if "--json" in sys.argv:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            aim = "  (should be {} {})".format(*AIMS[name]) if name in AIMS else ""
-            shown = (
-                f"{value['median']:,.3f} [{value['min']:,.3f}, {value['max']:,.3f}]"
-                if isinstance(value, dict)
-                else f"{value:,.3f}"
-            )
-            print(f"{name:24} {shown}{aim}")
-    for line in missed(figures):
-        print(f"missed: {line}", file=sys.stderr)
-    return 1 if missed(figures) else 0
+    return report(run(), AIMS)
 
 
 if __name__ == "__main__":
