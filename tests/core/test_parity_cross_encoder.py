@@ -89,11 +89,12 @@ def test_activation_and_labels_are_read_from_the_checkpoint(checkpoints, name):
 def test_an_activation_can_be_given(checkpoints, pairs, agree, name, activation):
     """For a call, and in the constructor."""
     theirs, ours = checkpoints.pair(CROSS, name)
-    wanted = theirs.predict(pairs, activation_fn=activation)
+    some = pairs[:8]
+    wanted = theirs.predict(some, activation_fn=activation)
 
-    agree(ours.predict(pairs, activation_fn=activation), wanted)
+    agree(ours.predict(some, activation_fn=activation), wanted)
     given = st_core.CrossEncoder(str(checkpoints.folder(name)), device="cpu", activation_fn=activation)
-    agree(given.predict(pairs), wanted)
+    agree(given.predict(some), wanted)
 
 
 def test_softmax_comes_after_the_activation(checkpoints, pairs, agree):
@@ -112,7 +113,7 @@ def test_softmax_comes_after_the_activation(checkpoints, pairs, agree):
 def test_rankings_agree(checkpoints, texts, name, top_k):
     """Documents by falling score, as plain floats, with their texts on request."""
     theirs, ours = checkpoints.pair(CROSS, name)
-    apart = list(dict.fromkeys(text for text in texts if text.strip()))
+    apart = list(dict.fromkeys(text for text in texts if text.strip() and len(text) < 1000))
     scores = theirs.predict([(QUERY, text) for text in apart])
     close = np.abs(scores[:, None] - scores[None]) < 1e-5
     distinct = [text for place, text in enumerate(apart) if not close[place, :place].any()]
