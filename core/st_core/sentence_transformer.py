@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import islice
 from os import PathLike, fspath
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from st_core._encoder import Encoder
 from st_core._engine import UNSET, Call
-from st_core._model import Model, given_inputs, load_options, one_or_many
+from st_core._model import given_inputs, load_options, one_or_many
 from st_core.batches import restore
 from st_core.errors import missing_extra
 
@@ -27,11 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformer"]
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""The first of these names that the prompts have is ``encode_document``'s."""
 
 
-class SentenceTransformer(Model):
+class SentenceTransformer(Encoder):
     """A model that turns texts into dense vectors.
 
     ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sentence-transformers/`` in front) or a built-in (``builtin:dense``).
@@ -43,7 +40,7 @@ class SentenceTransformer(Model):
 
     family = "SentenceTransformer"
     organisation = "sentence-transformers"
-    default_prompts = MappingProxyType({"query": None, "document": None})
+    default_similarity = "cosine"
 
     def __init__(
         self,
@@ -90,7 +87,7 @@ class SentenceTransformer(Model):
         )
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
         self._truncate_here: ContextVar[Any] = ContextVar("truncate_dim", default=UNSET)
-        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "cosine"
+        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name")
         self.quantization_ranges: NDArray[np.float32] | None = None
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
@@ -142,31 +139,6 @@ class SentenceTransformer(Model):
         if tensors:
             vectors = _as_tensors(vectors, stacked=convert_to_tensor)
         return vectors[0] if single else vectors
-
-    def encode_query(
-        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
-    ) -> Any:
-        """:meth:`encode` for queries: with the prompt named "query" where no other is given, and the task "query"."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, **{"task": "query"} | kwargs)
-
-    def encode_document(
-        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
-    ) -> Any:
-        """:meth:`encode` for documents: with the first prompt named "document", "passage" or "corpus", and the task "document"."""
-        if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, **{"task": "document"} | kwargs)
-
-    def encode_iter(self, inputs: Iterable[str], *, window: int = 4096, **kwargs: Any) -> Iterator[NDArray[Any]]:
-        """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time.
-
-        The other arguments are :meth:`encode`'s. Within a window texts are sorted by length, so a larger one runs a little faster.
-        """
-        waiting = iter(inputs)
-        while listed := list(islice(waiting, window)):
-            yield from self.encode(listed, **kwargs)
 
     def _vectors(self, listed: list[Any], call: Call, dimension: int | None, *, normalize: bool, tensors: bool) -> Any:
         if not listed:
@@ -244,37 +216,6 @@ class SentenceTransformer(Model):
         if self.truncate_dim is None:
             return width
         return self.truncate_dim if width is None else min(width, self.truncate_dim)
-
-    def get_sentence_embedding_dimension(self) -> int | None:
-        """The old name of :meth:`get_embedding_dimension`."""
-        return self.get_embedding_dimension()
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """What :meth:`similarity` computes: cosine, dot, euclidean or manhattan."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: Any) -> None:
-        from st_core.similarity import SimilarityFunction
-
-        self._similarity_fn_name = str(SimilarityFunction(value or "cosine").value)
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""
-        from st_core.similarity import SimilarityFunction
-
-        return self._shown(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The similarity of row i of both sets [n]."""
-        from st_core.similarity import SimilarityFunction
-
-        compute = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
-        return self._shown(compute(embeddings1, embeddings2))
-
-    def _shown(self, scores: Any) -> Any:
-        return _tensor(scores) if self._engine.uses_torch and isinstance(scores, np.ndarray) else scores
 
 
 def _embedding(features: Features) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from st_core._encoder import Encoder
 from st_core._engine import UNSET
-from st_core._model import Model, given_inputs, load_options, one_or_many
+from st_core._model import given_inputs, load_options, one_or_many
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseEncoder"]
 
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+class _OfModelOrClass:
+    """A method that is also a function of the class: called so, its ``self`` is None."""
+
+    def __init__(self, function: Callable[[Any, Any], dict[str, float]]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: object, owner: type) -> Callable[[Any], dict[str, float]]:
+        return partial(self._function, instance)
 
 
-class SparseEncoder(Model):
+class SparseEncoder(Encoder):
     """A model that turns texts into sparse vectors over its vocabulary.
 
     ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sparse-encoder/`` in front) or a built-in (``builtin:sparse``). What is
@@ -35,7 +44,7 @@ class SparseEncoder(Model):
 
     family = "SparseEncoder"
     organisation = "sparse-encoder"
-    default_prompts = MappingProxyType({"query": None, "document": None})
+    default_similarity = "dot"
 
     def __init__(
         self,
@@ -81,7 +90,7 @@ class SparseEncoder(Model):
             ),
         )
         self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
-        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name") or "dot"
+        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name")
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
@@ -122,28 +131,6 @@ class SparseEncoder(Model):
             tensor = tensor.to(self.device)
         return tensor[0] if single else tensor
 
-    def encode_query(
-        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
-    ) -> Any:
-        """:meth:`encode` for queries: with the prompt named "query" where no other is given, and the task "query"."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, **{"task": "query"} | kwargs)
-
-    def encode_document(
-        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
-    ) -> Any:
-        """:meth:`encode` for documents: with the first prompt named "document", "passage" or "corpus", and the task "document"."""
-        if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, **{"task": "document"} | kwargs)
-
-    def encode_iter(self, inputs: Iterable[str], *, window: int = 4096, **kwargs: Any) -> Iterator[SparseVector]:
-        """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time."""
-        waiting = iter(inputs)
-        while listed := list(islice(waiting, window)):
-            yield from self.encode(listed, **kwargs)
-
     def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
         if not listed:
             return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
@@ -158,44 +145,15 @@ class SparseEncoder(Model):
         """The size of the vocabulary."""
         return self._dimension()
 
-    def get_sentence_embedding_dimension(self) -> int | None:
-        """The old name of :meth:`get_embedding_dimension`."""
-        return self.get_embedding_dimension()
+    @_OfModelOrClass
+    def sparsity(self: SparseEncoder | None, embeddings: Any) -> dict[str, float]:
+        """How many weights there are on average, ``active_dims``, and what part of the dimensions is empty, ``sparsity_ratio``.
 
-    @property
-    def similarity_fn_name(self) -> str:
-        """What :meth:`similarity` computes: dot, cosine, euclidean or manhattan."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: Any) -> None:
-        from st_core.similarity import SimilarityFunction
-
-        self._similarity_fn_name = str(SimilarityFunction(value or "dot").value)
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""
-        from st_core.similarity import SimilarityFunction
-
-        return self._shown(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The similarity of row i of both sets [n]."""
-        from st_core.similarity import SimilarityFunction
-
-        compute = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
-        return self._shown(compute(embeddings1, embeddings2))
-
-    def _shown(self, scores: Any) -> Any:
-        if not (self._engine.uses_torch and isinstance(scores, np.ndarray)):
-            return scores
-        import torch
-
-        return torch.from_numpy(scores)
-
-    def sparsity(self, embeddings: Any) -> dict[str, float]:
-        """How many weights there are on average, ``active_dims``, and what part of the dimensions is empty, ``sparsity_ratio``."""
-        matrix = _as_matrix(embeddings, self.get_embedding_dimension())
+        Also a function of the class. That does not know how many dimensions a lone SparseVector has, and raises TypeError for it.
+        """
+        if self is None and isinstance(embeddings, SparseVector):
+            raise TypeError("a SparseVector does not say how many dimensions it has: ask the model, or give a matrix")
+        matrix = _as_matrix(embeddings, None if self is None else self.get_embedding_dimension())
         rows, width = matrix.shape
         if rows == 0 or width == 0:
             return {"active_dims": 0.0, "sparsity_ratio": 1.0}
@@ -203,22 +161,26 @@ class SparseEncoder(Model):
         return {"active_dims": float(active), "sparsity_ratio": float(1.0 - active / width)}
 
     @overload
-    def intersection(self, embeddings_1: Any, embeddings_2: SparseVector) -> SparseVector: ...
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: SparseVector) -> SparseVector: ...
     @overload
-    def intersection(self, embeddings_1: Any, embeddings_2: SparseMatrix) -> SparseMatrix: ...
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: SparseMatrix) -> SparseMatrix: ...
     @overload
-    def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any: ...
-    def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any:
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: Any) -> Any: ...
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: Any) -> Any:
         """The product of a vector with a vector or with each row of a matrix, dimension by dimension: what both share.
 
         Of the kind of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
         """
-        width = self.get_embedding_dimension()
-        first = _as_matrix(embeddings_1, width)
-        second = _as_matrix(embeddings_2, width)
+        first, second = _as_matrix(embeddings_1, None), _as_matrix(embeddings_2, None)
         if len(first) != 1 or getattr(embeddings_1, "ndim", 1) != 1:
             raise ValueError("the first side of an intersection is one vector")
-        if first.shape[1] != second.shape[1]:
+        sides = ((first, embeddings_1), (second, embeddings_2))
+        known = [matrix.shape[1] for matrix, given in sides if not isinstance(given, SparseVector)]
+        if known and max(first.shape[1], second.shape[1]) > min(known):
             raise ValueError(f"vectors of {first.shape[1]} and of {second.shape[1]} dimensions do not intersect")
         shared = SparseMatrix.from_rows([_product(first[0], row) for row in second.rows()], second.shape[1])
         if isinstance(embeddings_2, SparseMatrix):

@@ -166,6 +166,40 @@ def test_sparse_helpers_agree_with_the_dense_arithmetic(sparse):
     assert {token for token, _ in tokens} <= {"copy", "directory", "tree", "a"}
 
 
+def test_sparse_helpers_are_functions_of_the_class_too(sparse):
+    """The quickstart asks the class for the sparsity; what only the model knows is asked of the model."""
+    matrix = sparse.encode_document(TEXTS)
+    query = sparse.encode_query("copy the directory tree of a date")
+
+    assert SparseEncoder.sparsity(matrix) == sparse.sparsity(matrix)
+    assert SparseEncoder.intersection(query, matrix) == sparse.intersection(query, matrix)
+    assert sparse.sparsity(query)["sparsity_ratio"] == pytest.approx(1 - len(query) / matrix.shape[1])
+    with pytest.raises(TypeError, match="ask the model"):
+        SparseEncoder.sparsity(query)
+    with pytest.raises(ValueError, match="do not intersect"):
+        SparseEncoder.intersection(query, SparseMatrix.from_dense(np.ones((1, 3))))
+
+
+def test_arguments_of_queries_and_documents_stand_in_the_order_of_encode(dense, sparse):
+    """Whatever encode takes by position, encode_query and encode_document take at the same place."""
+    for method in (dense.encode_query, dense.encode_document):
+        tokens = method(TEXTS[:1], None, None, 4, False, "sentence_embedding", "float32", True, False, None, True, 8)
+        assert tokens.shape == (1, 8)
+        assert np.linalg.norm(tokens) == pytest.approx(1)
+    assert sparse.encode_document(TEXTS, None, None, 4, False, False, True, False, None, 2) == sparse.encode_document(
+        TEXTS, max_active_dims=2
+    )
+
+
+def test_a_stream_that_would_lose_texts_is_refused(dense, sparse):
+    """An empty window, and a text that would be read letter by letter, are mistakes that are told at once."""
+    for model in (dense, sparse):
+        with pytest.raises(ValueError, match="window"):
+            model.encode_iter(TEXTS, window=0)
+        with pytest.raises(TypeError, match="list"):
+            model.encode_iter("a text")
+
+
 def test_max_active_dims_keeps_the_heaviest(sparse):
     """Each text keeps at most so many weights, and those are its heaviest."""
     whole = sparse.encode_document(TEXTS)
