@@ -1,0 +1,212 @@
+"""What comes back: scores unfolded, hits in order, items of bulk requests, errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from st_connectors._lucene import bulk, faults
+from st_connectors._lucene.layout import Hidden
+from st_connectors._lucene.queries import filtered, hits, match_query, rank_features_query, search_body, where_query
+from st_connectors._lucene.scores import unfolded
+from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
+from st_connectors.filters import Eq
+from st_connectors.store import (
+    DenseField,
+    FilterKind,
+    Metric,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+)
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema("c", {"dense": DenseField(2, Metric.DOT), "sparse": SparseField()}, {"n": FilterKind.INT})
+HIDDEN = Hidden(SCHEMA)
+UP = np.array([0.0, 1.0], np.float32)
+
+FOLDS = {
+    Metric.COSINE: lambda value: (1 + value) / 2,
+    Metric.DOT: lambda value: 1 + value if value >= 0 else 1 / (1 - value),
+    Metric.EUCLIDEAN: lambda value: 1 / (1 + value * value),
+}
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("value", [-900.0, -1.0, -0.5, -1e-3, 0.0, 0.25, 1.0, 900.0])
+def test_scores_are_unfolded(metric, value):
+    """Whatever an engine folds comes out as it went in."""
+    if (metric is Metric.COSINE and abs(value) > 1) or (metric is Metric.EUCLIDEAN and value > 0):
+        pytest.skip("there is no such value of this metric")
+    assert unfolded(metric, FOLDS[metric](value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
+
+
+def test_scores_stay_within_their_meaning():
+    """Rounding takes no cosine over 1 and no distance below 0."""
+    assert unfolded(Metric.COSINE, 1.0000001) == 1.0
+    assert unfolded(Metric.COSINE, -1e-8) == -1.0
+    assert math.copysign(1, unfolded(Metric.EUCLIDEAN, 1.0000001)) == 1
+    assert unfolded(Metric.EUCLIDEAN, 0.0) == unfolded(Metric.DOT, 0.0) == -math.inf
+
+
+def test_hits_come_in_the_order_of_score_and_id():
+    """Scores are unfolded, and ties go by id."""
+    request = SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD)
+    found = [
+        {"_id": "b", "_score": 3.0, "_source": {"payload": '{"k":1}'}},
+        {"_id": "a", "_score": 3.0, "_source": {"payload": "{}"}},
+        {"_id": "c", "_score": 0.5, "_source": {"payload": "{}"}},
+    ]
+    assert [(hit.id, hit.score, hit.payload) for hit in hits(SCHEMA, HIDDEN, request, found)] == [
+        ("a", 2.0, {}),
+        ("b", 2.0, {"k": 1}),
+        ("c", -1.0, {}),
+    ]
+
+
+def test_sparse_scores_are_scaled_back():
+    """Where the query's weights were made smaller."""
+    request = SearchRequest(Near("sparse", SparseVector.from_mapping({1: 1.0})), parts=Parts.NONE)
+    (hit,) = hits(SCHEMA, HIDDEN, request, [{"_id": "a", "_score": 1.5}], scale=10.0)
+    assert (hit.id, hit.score, hit.payload) == ("a", 15.0, {})
+
+
+def test_a_search_asks_for_its_page_in_order():
+    """No total is counted, and scores are wanted."""
+    request = SearchRequest(Near("dense", UP), limit=5, offset=10, where=Eq("n", 1), parts=Parts.PAYLOAD)
+    assert search_body(HIDDEN, request, {"q": 1}) == {
+        "query": {"q": 1},
+        "from": 10,
+        "size": 5,
+        "sort": [{"_score": "desc"}, {"id": "asc"}],
+        "track_scores": True,
+        "track_total_hits": False,
+        "_source": ["payload"],
+    }
+
+
+def test_legs_and_their_filters():
+    """A filter does not score."""
+    leaf = {"term": {"filter.n": {"value": 1}}}
+    assert filtered({"q": 1}, None, HIDDEN) == {"q": 1}
+    assert filtered({"q": 1}, Eq("n", 1), HIDDEN) == {"bool": {"must": [{"q": 1}], "filter": [leaf]}}
+    assert where_query(Eq("n", 1), HIDDEN) == {"bool": {"filter": [leaf]}}
+    assert where_query(None, HIDDEN) == {"match_all": {}}
+    assert match_query("text.t", "a +b") == {"match": {"text.t": {"query": "a +b", "operator": "or"}}}
+
+
+def test_rank_features_are_linear():
+    """One clause for each token, its weight as boost; no token matches nothing, as an empty ``bool`` would match all."""
+    assert rank_features_query("vector.s", {"10.5": 1.5, "7": 100.0}) == {
+        "bool": {
+            "should": [
+                {"rank_feature": {"field": "vector.s.10%2E5", "boost": 1.5, "linear": {}}},
+                {"rank_feature": {"field": "vector.s.7", "boost": 100.0, "linear": {}}},
+            ]
+        }
+    }
+    assert rank_features_query("vector.s", {}) == {"match_none": {}}
+
+
+def _error_of(status, body):
+    return faults.from_status(status, body, store="s", operation="upsert", key="ST_S_API_KEY")
+
+
+RECORDS = [Record("a", {"dense": UP}), Record("b"), Record("c")]
+
+
+def test_a_bulk_request_has_two_lines_for_a_record_and_one_for_a_deletion():
+    """No line names an index, which would make one."""
+    assert bulk.writes(HIDDEN, RECORDS[:2]) == [
+        {"index": {"_id": "a"}},
+        {"id": "a", "payload": "{}", "vector": {"dense": [0.0, 1.0]}},
+        {"index": {"_id": "b"}},
+        {"id": "b", "payload": "{}"},
+    ]
+    assert bulk.deletions(["a", "b", "a"]) == [{"delete": {"_id": "a"}}, {"delete": {"_id": "b"}}]
+
+
+def test_each_item_has_its_own_error():
+    """Throttled may go again, refused may not, and the position is the batch's."""
+    refused = {
+        "type": "document_parsing_exception",
+        "reason": "[1:18] failed to parse",
+        "caused_by": {"type": "illegal_argument_exception", "reason": "featureValue must be a positive normal float"},
+    }
+    answer = {
+        "errors": True,
+        "items": [
+            {"index": {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}}},
+            {"index": {"status": 201}},
+            {"index": {"status": 400, "error": refused}},
+        ],
+    }
+    first, last = bulk.rejections(RECORDS, answer, _error_of)
+    assert (first.position, first.id, type(first.error)) == (0, "a", Throttled)
+    assert (last.position, last.id, type(last.error)) == (2, "c", Refused)
+    assert str(last.error) == (
+        "s upsert: the server answered 400: document_parsing_exception: [1:18] failed to parse; "
+        "because illegal_argument_exception: featureValue must be a positive normal float"
+    )
+
+
+MISSING = {"type": "index_not_found_exception", "reason": "no such index [c]"}
+
+
+def test_writes_to_a_missing_collection_are_not_found():
+    """It is the collection that is missing, not a record that is at fault."""
+    answer = {"errors": True, "items": [{"index": {"status": 404, "error": MISSING}}] * 3}
+    with pytest.raises(NotFound, match="create the collection first"):
+        bulk.rejections(RECORDS, answer, _error_of)
+    with pytest.raises(NotFound):
+        bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "error": MISSING}}]}, _error_of)
+
+
+def test_deleting_the_absent_is_silent():
+    """An item of status 404 without an error is an id that is not there."""
+    bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "result": "not_found"}}]}, _error_of)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "told"),
+    [
+        (400, {"error": {"type": "t", "reason": "r"}, "status": 400}, Refused, "400: t: r"),
+        (400, {"error": "no handler found for uri"}, Refused, "no handler found"),
+        (401, {"error": {"type": "security_exception", "reason": "no key"}}, Permanent, "set ST_S_API_KEY"),
+        (403, b"<html>forbidden</html>", Permanent, "forbidden"),
+        (404, {"error": MISSING}, NotFound, "no such index"),
+        (404, {"error": {"root_cause": [MISSING], "type": "x"}}, NotFound, "no such index"),
+        (404, "", Permanent, r"\(no message\)"),
+        (404, {"error": {"type": "search_context_missing_exception"}}, Permanent, "begin it again"),
+        (409, {"error": {"type": "version_conflict_engine_exception"}}, Refused, r"\(no reason\)"),
+        (413, None, Refused, "413"),
+        (418, "teapot", Permanent, "418: teapot"),
+        (429, {}, Throttled, "429"),
+        (500, "x\ny", Unavailable, "500: x y"),
+        (503, "", Unavailable, "503"),
+    ],
+)
+def test_every_status_has_its_class(status, body, kind, told):
+    """The class says whether to try again, the message is the server's own, in one line."""
+    error = _error_of(status, body)
+    assert type(error) is kind
+    with pytest.raises(kind, match=told):
+        raise error
+
+
+def test_messages_are_cut_short():
+    """A batch never stands in a message."""
+    assert len(str(_error_of(400, {"error": {"type": "t", "reason": "x" * 10_000}}))) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("-3", None), ("soon", None), ("", None), (None, None), ("nan", None), ("inf", None)]
+)  # fmt: skip
+def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
+    """``Retry-After`` as a date, a word or below zero is none."""
+    assert faults.seconds(header) == seconds

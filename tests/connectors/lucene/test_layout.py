@@ -1,0 +1,172 @@
+"""What documents look like and what is read from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from st_connectors._lucene.layout import Hidden, Plain, micros, properties
+from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema(
+    "books",
+    {"dense": DenseField(2), "sparse": SparseField(), "text": TextField("body")},
+    {
+        "word": FilterKind.KEYWORD,
+        "a.b": FilterKind.INT,
+        "real": FilterKind.FLOAT,
+        "flag": FilterKind.BOOL,
+        "day": FilterKind.DATE,
+    },
+)
+HIDDEN = Hidden(SCHEMA)
+UP = np.array([0.0, 1.0], np.float32)
+SPARSE = SparseVector.from_mapping({3: 0.5, 4294967294: 2.0})
+
+
+def test_a_record_becomes_one_document():
+    """Payload in one string, vectors and text copied, filterable fields copied into their types."""
+    payload = {"body": "ünï", "a.b": 1, "word": ["x", "y"], "real": 3, "flag": False, "day": "1970-01-02", "z": None}
+
+    assert HIDDEN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload)) == {
+        "id": "a",
+        "payload": '{"body":"ünï","a.b":1,"word":["x","y"],"real":3,"flag":false,"day":"1970-01-02","z":null}',
+        "filter": {"word": ["x", "y"], "a-2e-b": [1], "real": [3.0], "flag": [False], "day": [86_400_000_000]},
+        "vector": {"dense": [0.0, 1.0], "sparse": {"3": 0.5, "4294967294": 2.0}},
+        "text": {"text": "ünï"},
+    }
+
+
+def test_what_is_lacking_is_left_out():
+    """No vector, no text, null and empty lists leave no trace, since engines refuse null for some of them."""
+    payload = {"body": "", "word": None, "a.b": [], "other": 1}
+    assert HIDDEN.to_source(Record("a", {}, payload)) == {
+        "id": "a",
+        "payload": '{"body":"","word":null,"a.b":[],"other":1}',
+    }
+
+
+def test_a_document_is_read_back():
+    """Id, payload and vectors are those of the record, as far as they were asked for."""
+    payload = {"one": 1, "float": 1.0, "big": 2**63 - 1, "a": {"z": [None, True]}}
+    source = HIDDEN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload))
+
+    whole = HIDDEN.from_source("a", source, Parts.ALL)
+    assert (whole.id, repr(whole.payload)) == ("a", repr(payload))
+    assert np.array_equal(whole.vectors["dense"], UP)
+    assert whole.vectors["dense"].dtype == np.float32
+    assert whole.vectors["sparse"] == SPARSE
+    assert HIDDEN.from_source("a", source, Parts.PAYLOAD).vectors == {}
+    assert HIDDEN.from_source("a", None, Parts.NONE).payload == {}
+
+
+@pytest.mark.parametrize(
+    ("parts", "selector"),
+    [
+        (Parts.NONE, False),
+        (Parts.PAYLOAD, ["payload"]),
+        (Parts.VECTORS, ["vector"]),
+        (Parts.ALL, ["payload", "vector"]),
+        (Parts.LEGS, False),
+    ],
+)
+def test_only_what_is_asked_for_is_sent(parts, selector):
+    """The source is selected by what the caller wants."""
+    assert HIDDEN.selector(parts) == selector
+
+
+def test_long_keywords_are_known_by_their_digest():
+    """Lucene takes terms of 32,766 bytes; a digest is told from a text that looks like one."""
+    (digest,) = HIDDEN.typed(FilterKind.KEYWORD, "x" * 8_001)
+    assert digest.startswith("\x01sha256:")
+    assert len(digest) == 72
+    assert HIDDEN.typed(FilterKind.KEYWORD, "ü" * 8_000) == ["ü" * 8_000]
+    assert HIDDEN.typed(FilterKind.KEYWORD, digest) != [digest]
+    assert HIDDEN.typed(FilterKind.KEYWORD, "x" * 8_002) != [digest]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "kept"),
+    [
+        (FilterKind.INT, 2**53 + 1, [2**53 + 1]),
+        (FilterKind.INT, 2.0, [2]),
+        (FilterKind.INT, 2.5, []),
+        (FilterKind.INT, True, []),
+        (FilterKind.INT, 2**63, []),
+        (FilterKind.INT, "1", []),
+        (FilterKind.FLOAT, 1, [1.0]),
+        (FilterKind.FLOAT, True, []),
+        (FilterKind.BOOL, 1, []),
+        (FilterKind.BOOL, True, [True]),
+        (FilterKind.KEYWORD, 1, []),
+        (FilterKind.DATE, "no date", []),
+        (FilterKind.DATE, "1969-12-31T23:59:59.999999Z", [-1]),
+        (FilterKind.DATE, "2020-06-01T14:00:00+02:00", [1_591_012_800_000_000]),
+    ],
+)
+def test_only_values_of_their_kind_are_copied(kind, value, kept):
+    """An engine would turn 1 into "1" and "" into false, or refuse the record."""
+    assert HIDDEN.typed(kind, value) == kept
+
+
+def test_minus_zero_is_zero():
+    """Lucene holds them apart."""
+    assert [str(value) for value in HIDDEN.typed(FilterKind.FLOAT, -0.0)] == ["0.0"]
+
+
+def test_dates_are_microseconds_at_both_ends_of_time():
+    """From the first year to the last, to the microsecond, within 64 bits."""
+    assert micros("0001-01-01") == -62_135_596_800_000_000
+    assert micros("9999-12-31T23:59:59.999999Z") == 253_402_300_799_999_999
+
+
+def test_properties_hold_every_part():
+    """The mapping of our own documents, beside the engine's vectors."""
+    made = properties(SCHEMA, {"dense": {"type": "d"}, "sparse": {"type": "s"}})
+    assert made == {
+        "id": {"type": "keyword", "index": False},
+        "payload": {"type": "keyword", "index": False, "doc_values": False},
+        "filter": {
+            "properties": {
+                "word": {"type": "keyword"},
+                "a-2e-b": {"type": "long"},
+                "real": {"type": "double"},
+                "flag": {"type": "boolean"},
+                "day": {"type": "long"},
+            }
+        },
+        "vector": {"properties": {"dense": {"type": "d"}, "sparse": {"type": "s"}}},
+        "text": {"properties": {"text": {"type": "text", "analyzer": "standard"}}},
+    }
+
+
+PLAIN = Plain(Schema("theirs", {"vec": DenseField(2), "deep.splade": SparseField(), "t": TextField("t")}))
+
+
+def test_other_peoples_documents_are_the_payload_with_the_vectors_in_their_places():
+    """A path with dots is an object inside an object."""
+    record = Record(
+        "1", {"vec": UP, "deep.splade": SparseVector.from_mapping({3: 0.5})}, {"t": "tea", "deep": {"n": 1}}
+    )
+    assert PLAIN.to_source(record) == {"t": "tea", "deep": {"n": 1, "splade": {"3": 0.5}}, "vec": [0.0, 1.0]}
+    assert record.payload == {"t": "tea", "deep": {"n": 1}}
+
+
+def test_other_peoples_documents_are_read():
+    """Vectors are taken out of the payload, and an object that held nothing else goes with them."""
+    source = {"t": "tea", "deep": {"splade": {"3": 0.5}}, "vec": [0.0, 1.0]}
+    read = PLAIN.from_source("1", source, Parts.ALL)
+    assert read.payload == {"t": "tea"}
+    assert read.vectors["deep.splade"] == SparseVector.from_mapping({3: 0.5})
+    assert np.array_equal(read.vectors["vec"], UP)
+    assert PLAIN.from_source("1", {"deep.splade": {"a.b": 1.0}, "n": 1}, Parts.ALL).vectors == {}
+    assert source["deep"] == {"splade": {"3": 0.5}}
+
+
+def test_other_peoples_vectors_are_selected_by_path():
+    """With and without them."""
+    assert PLAIN.selector(Parts.PAYLOAD) == {"excludes": ["vec", "deep.splade"]}
+    assert PLAIN.selector(Parts.VECTORS) == ["vec", "deep.splade"]
+    assert PLAIN.selector(Parts.ALL) == ["*", "vec", "deep.splade"]
+    assert PLAIN.selector(Parts.NONE) is False
