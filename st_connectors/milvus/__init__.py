@@ -1,0 +1,90 @@
+"""Milvus: embedded (``milvus+lite:PATH``) and servers (``milvus://host:19530``, ``milvus+https://``).
+
+For people with their own collection and client: :func:`sparse_vector`, :func:`hybrid_requests` and :func:`filter_to_milvus`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from st_connectors.errors import NotFound
+from st_connectors.store import Address, Capabilities, Metric, Plugin, Precision, Quantization, Schema, Store
+
+if TYPE_CHECKING:
+    from st_connectors.milvus.conversions import filter_to_milvus, hybrid_requests, sparse_vector
+
+__all__ = ["PLUGIN", "filter_to_milvus", "hybrid_requests", "sparse_vector"]
+
+CAPABILITIES = Capabilities(
+    metrics=frozenset(Metric),
+    quantizations=frozenset({Quantization.NONE}),
+    sparse=True,
+    text=True,
+    optional_vectors=True,
+    filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
+    efforts=frozenset({"exact", "default", "candidates"}),
+    persistent=True,
+    max_batch=1000,
+    # A request may take 64 MiB; texts and filterable values are sent beside the payload that holds them.
+    max_bytes=20_000_000,
+    max_dimension=32_768,
+    max_limit=16_384,
+    fields={
+        "dense": Precision(score_rtol=1e-5),
+        "sparse": Precision(score_rtol=1e-5),
+        "text": Precision(score_rtol=1e-5),
+    },
+)
+
+
+def _module(name: str) -> Any:
+    """A module of this package that needs the driver."""
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in {"pymilvus", "milvus_lite"}:
+            raise
+        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[milvus]'") from error
+
+
+def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
+    ways, stores = _module("client"), _module("store")
+    if schema is None and client is None and "lite" in address.variants and not ways.exists(address):
+        told = f"there is no collection {collection!r} at {address}; create it, or check the path"
+        raise NotFound(told, store=address.scheme, operation="connect")
+    held = ways.open_client(address, client)
+    made: Store = (
+        stores.opened(held, collection, str(address), CAPABILITIES)
+        if schema is None
+        else stores.MilvusStore(held, schema, CAPABILITIES)
+    )
+    return made
+
+
+def _collections(address: Address, client: object | None) -> list[str]:
+    ways = _module("client")
+    if client is None and "lite" in address.variants and not ways.exists(address):
+        return []
+    return list(_module("store").collections(ways.open_client(address, client)))
+
+
+PLUGIN = Plugin(
+    name="milvus",
+    extra="milvus",
+    variants={
+        "lite": "a folder, Milvus Lite in this process (milvus+lite:PATH)",
+        "": "a server (milvus://host:19530/database)",
+        "https": "a server with TLS (milvus+https://host:443)",
+    },
+    capabilities=CAPABILITIES,
+    connect=_connect,
+    collections=_collections,
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public conversion when it is first asked for."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_module("conversions"), name)

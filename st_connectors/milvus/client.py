@@ -1,0 +1,240 @@
+"""Ways into Milvus: a folder of this machine by Milvus Lite, and servers over gRPC; with or without TLS, or by a client handed in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymilvus import MilvusClient
+
+from st_connectors.errors import StoreError, Unavailable, Unsupported
+from st_connectors.milvus import faults
+from st_connectors.store import Address
+
+__all__ = ["Opened", "border", "exists", "open_client"]
+
+TOKEN = "ST_MILVUS_TOKEN"  # noqa: S105  # the name of the variable
+TIMEOUT = 30
+"""Seconds."""
+OPTIONS = ("timeout", "index", "consistency")
+CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
+INDEXES = {"flat": "FLAT", "hnsw": "HNSW"}
+OLDEST = (2, 5)
+"""Templates, the BM25 function and what indexes are told here came with it."""
+LITE = "milvus_lite"
+DATABASE = "milvus.db"
+
+
+@dataclass(slots=True, eq=False)
+class Opened:
+    """A client and what there is to know of it."""
+
+    client: Any
+    name: str
+    """The address's scheme, for messages."""
+    lite: bool = False
+    folder: str | None = None
+    owned: bool = True
+    dense: str = "HNSW"
+    """The index of dense vectors in collections that are made."""
+    consistency: str = "Session"
+    closed: bool = False
+    unflushed: dict[str, int] = field(default_factory=dict)
+    """Rows written to each collection of Milvus Lite since they were last brought into a segment."""
+    holders: int = 1
+
+    def close(self) -> None:
+        """Give back what is held; the last store of this process closes a folder."""
+        if self.closed or not self.owned:
+            return
+        if self.folder is None:
+            self.closed = True
+            self.client.close()
+            return
+        with _LOCK:
+            self.holders -= 1
+            if self.holders == 0:
+                self.closed = True
+                del _FOLDERS[self.folder]
+                _shut(self.client, self.folder)
+
+
+_FOLDERS: dict[str, Opened] = {}
+_LOCK = threading.RLock()
+
+
+def open_client(address: Address, client: object | None) -> Opened:
+    """The client for an address, or what there is to know of one handed in. Raises ValueError for unknown options, ``Unavailable`` where nobody answers."""
+    options = _options(address)
+    if client is not None:
+        return _handed_in(address, client, options)
+    return _lite(address, options) if "lite" in address.variants else _remote(address, options)
+
+
+def _options(address: Address) -> dict[str, Any]:
+    if unknown := address.options.keys() - set(OPTIONS):
+        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(OPTIONS)}")
+    made: dict[str, Any] = {}
+    for option, known in (("index", INDEXES), ("consistency", CONSISTENCY)):
+        value = address.options.get(option)
+        if value is not None and value not in known:
+            raise ValueError(f"{option} is one of {', '.join(known)}, not {value!r}")
+        if value is not None:
+            made["dense" if option == "index" else option] = known[value]
+    return made
+
+
+def _timeout(address: Address) -> int:
+    given = address.options.get("timeout", str(TIMEOUT))
+    if not given.isdecimal() or int(given) == 0:
+        raise ValueError(f"timeout is a whole number of seconds above 0, not {given!r}")
+    return int(given)
+
+
+def _handed_in(address: Address, client: object, options: Mapping[str, Any]) -> Opened:
+    if not isinstance(client, MilvusClient):
+        raise TypeError(f"{address.scheme} takes a pymilvus.MilvusClient, not {type(client).__name__}")
+    lite = _is_lite(client, address.scheme)
+    return Opened(client, address.scheme, lite=lite, owned=False, **{"dense": "FLAT" if lite else "HNSW", **options})
+
+
+def _is_lite(client: Any, name: str) -> bool:
+    """Whether Milvus Lite answers; raises ``Unsupported`` for servers that are too old."""
+    with border(name, "connect"):
+        version = str(client.get_server_version(retry_times=0))
+    if version.startswith(LITE):
+        return True
+    parts = version.lstrip("v").split(".")
+    numbers = tuple(int(part) for part in parts[:2] if part.isdecimal())
+    if len(numbers) == 2 and numbers < OLDEST:
+        told = f"the server is Milvus {version}; 2.5 or newer is needed"
+        raise Unsupported(told, store=name, operation="connect")
+    return False
+
+
+def _remote(address: Address, options: Mapping[str, Any]) -> Opened:
+    timeout = _timeout(address)
+    scheme = "https" if "https" in address.variants else "http"
+    host = f"[{address.host}]" if ":" in (address.host or "") else address.host
+    with border(address.scheme, "connect"):
+        client = MilvusClient(
+            uri=f"{scheme}://{host}:{address.port or 19530}",
+            token=os.environ.get(TOKEN, ""),
+            db_name=address.path.strip("/"),
+            timeout=timeout,
+            # A connection of our own: pymilvus shares one by address, and with it the options of whoever came first.
+            dedicated=True,
+            grpc_options=grpc_options(timeout),
+        )
+    try:
+        _is_lite(client, address.scheme)
+    except StoreError:
+        client.close()
+        raise
+    return Opened(client, address.scheme, **options)
+
+
+def grpc_options(timeout: int) -> dict[str, Any]:
+    """Every call ends after ``timeout`` seconds and is not repeated below us.
+
+    pymilvus takes a timeout for how long it repeats a call, 75 times otherwise; the channel's own configuration bounds a call without repeating it.
+    """
+    every_call = {"name": [{}], "timeout": f"{timeout}s"}
+    return {"grpc.enable_retries": 0, "grpc.service_config": json.dumps({"methodConfig": [every_call]})}
+
+
+def folder_of(address: Address) -> str:
+    """Where Milvus Lite keeps its files: ``PATH/milvus.db``, or PATH itself where it ends so."""
+    path = Path(address.path or ".").resolve()
+    return str(path if path.suffix == ".db" else path / DATABASE)
+
+
+def exists(address: Address) -> bool:
+    """Whether there is anything at the address of Milvus Lite."""
+    return Path(folder_of(address)).exists()
+
+
+def _lite(address: Address, options: Mapping[str, Any]) -> Opened:
+    folder = folder_of(address)
+    with _LOCK:
+        held = _FOLDERS.get(folder)
+        if held is None:
+            held = _FOLDERS[folder] = Opened(
+                _started(folder), address.scheme, lite=True, folder=folder, **{"dense": "FLAT", **options}
+            )
+        else:
+            held.holders += 1
+        return held
+
+
+def _started(folder: str) -> Any:
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with _quiet() as heard, border("milvus+lite", "connect"):
+        try:
+            return MilvusClient(folder, dedicated=True, grpc_options=grpc_options(600))
+        except Exception as error:
+            if "Open local milvus failed" not in str(error):
+                raise
+            why = f"{type(heard[0]).__name__}: {heard[0]}" if heard else str(error)
+            told = f"the folder {folder} cannot be opened; one process at a time can ({why[: faults.LONGEST]})"
+            raise Unavailable(told, store="milvus+lite", operation="connect") from error
+
+
+def _shut(client: Any, folder: str) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    client.close()
+    server_manager_instance.release_server(folder)
+
+
+@contextmanager
+def border(store: str, operation: str) -> Iterator[None]:
+    """Turn the driver's errors into ours, once, and keep it from printing them too."""
+    try:
+        with _quiet():
+            yield
+    except StoreError:
+        raise
+    except Exception as error:
+        ours = faults.from_client(error, store=store, operation=operation)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+_HEARD: ContextVar[list[BaseException] | None] = ContextVar("heard", default=None)
+
+
+class _Ours(logging.Filter):
+    """Keeps back what is logged during a call of ours: pymilvus prints every error with its traceback before it raises it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        heard = _HEARD.get()
+        if heard is not None and record.exc_info and record.exc_info[1] is not None:
+            heard.append(record.exc_info[1])
+        return heard is None
+
+
+_FILTER = _Ours()
+for _name in ("pymilvus.decorators", "milvus_lite.server_manager"):
+    logging.getLogger(_name).addFilter(_FILTER)
+
+
+@contextmanager
+def _quiet() -> Iterator[list[BaseException]]:
+    """Errors that the driver logs in this context; an outer one hears what an inner one does."""
+    outer = _HEARD.get()
+    heard: list[BaseException] = [] if outer is None else outer
+    token = _HEARD.set(heard)
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(token)

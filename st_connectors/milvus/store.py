@@ -1,0 +1,296 @@
+"""The store: sends what ``wire`` makes and reads what comes back; Milvus Lite and servers differ in how values stand in expressions, and in flushing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pymilvus import DataType, Function, FunctionType, MilvusClient
+from pymilvus.milvus_client.index import IndexParams
+
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
+from st_connectors.filters import Filter
+from st_connectors.milvus import faults, wire
+from st_connectors.milvus.client import Opened, border
+from st_connectors.milvus.expressions import ALWAYS, Expression, after, expression, of_ids, rendered
+from st_connectors.milvus.layout import ID, collection_name
+from st_connectors.store import (
+    Capabilities,
+    Hit,
+    Parts,
+    Precision,
+    Record,
+    Rejected,
+    Schema,
+    SearchRequest,
+    kind_of,
+    schema_difference,
+)
+
+__all__ = ["MilvusStore", "collections", "opened"]
+
+ONCE = {"retry_times": 0}
+"""Repeating is the retrying wrapper's; pymilvus would do it 75 times."""
+FLUSH_FROM = 500
+"""Rows of Milvus Lite outside of any segment. It compares those one by one in Python: 50 ms for so many, 17 s for 20,000."""
+
+
+def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, str] | None:
+    """The schema of a collection and the index of its dense vectors, or None where there is none; ``SchemaMismatch`` where it is not one of ours."""
+    try:
+        with border(held.name, operation):
+            description = held.client.describe_collection(collection_name(collection), **ONCE)
+    except NotFound:
+        return None
+    found = wire.stored(description)
+    if found is None:
+        raise SchemaMismatch(
+            f"the collection {collection!r} was not made by st-connectors, and is left as it is; choose another name",
+            store=held.name,
+            operation=operation,
+        )
+    return found
+
+
+def opened(held: Opened, collection: str, where: str, capabilities: Capabilities) -> MilvusStore:
+    """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
+    try:
+        schema, dense = _found(held, collection, where)
+        store = MilvusStore(held, schema, capabilities, dense)
+        store.load("connect")
+    except BaseException:
+        held.close()
+        raise
+    return store
+
+
+def _found(held: Opened, collection: str, where: str) -> tuple[Schema, str]:
+    found = read_schema(held, collection, "connect")
+    if found is None:
+        told = f"there is no collection {collection!r} at {where}; create it, or check the name"
+        raise NotFound(told, store=held.name, operation="connect")
+    return found
+
+
+def collections(held: Opened) -> list[str]:
+    """The names of our collections."""
+    try:
+        with border(held.name, "collections"):
+            names = held.client.list_collections(**ONCE)
+            found = [wire.stored(held.client.describe_collection(name, **ONCE)) for name in names]
+    finally:
+        held.close()
+    return [each[0].collection for each in found if each is not None]
+
+
+class MilvusStore:
+    """One collection; the adapter without its wrappers. Safe in threads."""
+
+    def __init__(self, held: Opened, schema: Schema, capabilities: Capabilities, dense: str | None = None) -> None:
+        """Nothing is sent. ``dense`` is the index that the collection has, where it exists."""
+        self._held = held
+        self._client = held.client
+        self._schema = schema
+        self._collection = collection_name(schema.collection)
+        self._dense = dense or held.dense
+        self._most = capabilities
+        self._closed = False
+
+    @property
+    def schema(self) -> Schema:
+        """The schema as asked for, which ``create`` makes sure is the stored one."""
+        return self._schema
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this way in, with this index, can do."""
+        flat = self._dense == "FLAT"
+        efforts = frozenset({"exact", "default"} if flat else {"default", "candidates"})
+        precision = {
+            name: Precision(flat or kind_of(field).value != "dense", self._most.fields[kind_of(field).value].score_rtol)
+            for name, field in self._schema.fields.items()
+        }
+        return replace(self._most, efforts=efforts, fields=precision)
+
+    def create(self) -> None:
+        """Make the collection with its indexes and load it, or find it with the same schema."""
+        found = read_schema(self._held, self._schema.collection, "create")
+        if found is None:
+            try:
+                with border(self._held.name, "create"):
+                    self._create()
+            except StoreError as error:
+                if not faults.is_already_there(error):
+                    raise
+            found = read_schema(self._held, self._schema.collection, "create")
+        if found is not None:
+            difference = schema_difference(found[0], self._schema)
+            if difference:
+                raise SchemaMismatch(difference, store=self._held.name, operation="create")
+            self._dense = found[1]
+        self.load("create")
+
+    def _create(self) -> None:
+        shape = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        for column in wire.columns(self._schema):
+            shape.add_field(column.name, DataType[column.type], **_typed(column.params))
+            if column.words_of is not None:
+                shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
+        held = {wire.METADATA: wire.metadata(self._schema, self._dense)}
+        self._client.create_collection(self._collection, schema=shape, properties=held, **ONCE)
+
+    def load(self, operation: str) -> None:
+        """Make the collection searchable, with indexes where whoever made it did not come so far."""
+        with border(self._held.name, operation):
+            there = set(self._client.list_indexes(self._collection, **ONCE))
+            lacking = [index for index in self._indexes() if index.column not in there]
+            if lacking:
+                params = IndexParams()
+                for index in lacking:
+                    params.add_index(
+                        index.column, index.type, index.column, **_metric(index), params=dict(index.params)
+                    )
+                self._client.create_index(self._collection, params, sync=False, **ONCE)
+            self._client.load_collection(self._collection, **ONCE)
+
+    def _indexes(self) -> list[wire.Index]:
+        made = wire.indexes(self._schema, self._dense)
+        return made if self._held.lite else [*made, *wire.filter_indexes(self._schema)]
+
+    def drop(self) -> None:
+        """Remove the collection, if it is ours."""
+        if read_schema(self._held, self._schema.collection, "drop") is None:
+            return
+        with border(self._held.name, "drop"):
+            self._client.drop_collection(self._collection, **ONCE)
+        self._held.unflushed.pop(self._collection, None)
+
+    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        """Write whole rows, acknowledged when they are in the log."""
+        rows, rejected = [], []
+        for position, record in enumerate(records):
+            try:
+                rows.append(wire.row(self._schema, record))
+            except ValueError as error:
+                refused = Refused(str(error), store=self._held.name, operation="upsert")
+                refused.__cause__ = error
+                rejected.append(Rejected(position, record.id, refused))
+        if rows:
+            with border(self._held.name, "upsert"):
+                self._client.upsert(self._collection, rows, **ONCE)
+            self._wrote(len(rows))
+        return rejected
+
+    def _wrote(self, rows: int) -> None:
+        if self._held.lite:
+            self._held.unflushed[self._collection] = self._held.unflushed.get(self._collection, 0) + rows
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove rows by their ids."""
+        with border(self._held.name, "delete"):
+            self._client.delete(self._collection, **self._where(of_ids(ids)), **ONCE)
+
+    def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
+        """Fetch rows and put them in the order asked."""
+        answers = self._query("get", of_ids(ids), wire.outputs(self._schema, parts))
+        found = {each.id: each for each in (wire.record(self._schema, answer) for answer in answers)}
+        return [found[each] for each in ids if each in found]
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+        """Send requests that differ only in their vectors as one, each column's and filter's for itself."""
+        plans = [wire.plan(self._schema, request, self._dense) for request in requests]
+        groups: dict[str, list[int]] = {}
+        for position, plan in enumerate(plans):
+            if plan is not None:
+                groups.setdefault(plan.key, []).append(position)
+        if not groups:
+            self._check("search")
+        found: dict[int, list[Hit]] = {}
+        for positions in groups.values():
+            answers = self._search([plan for position in positions if (plan := plans[position]) is not None])
+            for position, answer in zip(positions, answers, strict=True):
+                found[position] = wire.hits(self._schema, requests[position], answer)
+        return [found.get(position, []) for position in range(len(requests))]
+
+    def _search(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        first = plans[0]
+        with border(self._held.name, "search"):
+            answers: Sequence[Sequence[Mapping[str, Any]]] = self._client.search(
+                self._collection,
+                data=[plan.data for plan in plans],
+                anns_field=first.column,
+                search_params=dict(first.params),
+                limit=first.limit,
+                output_fields=list(first.outputs),
+                consistency_level=self._held.consistency,
+                **self._where(first.where),
+                **ONCE,
+            )
+        return answers
+
+    def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
+        """Page by primary key: each page begins behind the last id of the one before."""
+        passing = Expression(ALWAYS) if where is None else expression(where, self._schema.filterable)
+        outputs, asked = wire.outputs(self._schema, parts), passing
+        while True:
+            # ``iterator`` asks for the order of the keys; pymilvus's own iterator writes ids into its expressions as they are.
+            answers = self._query("scan", asked, outputs, limit=batch, iterator="True", reduce_stop_for_best="True")
+            yield from (wire.record(self._schema, answer) for answer in answers)
+            if len(answers) < batch:
+                return
+            asked = after(answers[-1][ID], passing)
+
+    def count(self, where: Filter | None = None) -> int:
+        """Count exactly."""
+        return self._count("count", where)
+
+    def _count(self, operation: str, where: Filter | None = None, **options: Any) -> int:
+        passing = Expression("") if where is None else expression(where, self._schema.filterable)
+        answers = self._query(operation, passing, ["count(*)"], **options)
+        return int(answers[0]["count(*)"])
+
+    def refresh(self) -> None:
+        """A server is asked once at strong consistency; Milvus Lite shows writes at once, and brings many of them into a segment."""
+        self._count("refresh", consistency_level="Strong")
+        if self._held.unflushed.get(self._collection, 0) >= FLUSH_FROM:
+            self._flush("refresh")
+
+    def _flush(self, operation: str) -> None:
+        self._held.unflushed.pop(self._collection, None)
+        with border(self._held.name, operation):
+            self._client.flush(self._collection, **ONCE)
+
+    def close(self) -> None:
+        """Give back the client, unless it was handed in."""
+        if not self._closed:
+            self._closed = True
+            self._held.close()
+
+    def _query(
+        self, operation: str, where: Expression, outputs: Sequence[str], **options: Any
+    ) -> Sequence[Mapping[str, Any]]:
+        options = {"consistency_level": self._held.consistency, **options, **self._where(where), **ONCE}
+        with border(self._held.name, operation):
+            answers: Sequence[Mapping[str, Any]] = self._client.query(
+                self._collection, output_fields=list(outputs), **options
+            )
+        return answers
+
+    def _where(self, where: Expression) -> dict[str, Any]:
+        if self._held.lite:
+            return {"filter": rendered(where)}
+        return {"filter": where.text, "filter_params": dict(where.values)}
+
+    def _check(self, operation: str) -> None:
+        """Raise ``NotFound`` where there is no collection."""
+        with border(self._held.name, operation):
+            self._client.describe_collection(self._collection, **ONCE)
+
+
+def _typed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: DataType[value] if name == "element_type" else value for name, value in params.items()}
+
+
+def _metric(index: wire.Index) -> dict[str, str]:
+    return {"metric_type": index.metric} if index.metric else {}
