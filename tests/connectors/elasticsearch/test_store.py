@@ -1,0 +1,369 @@
+"""The store before a stub on the loopback interface: what is sent, how often, and what each answer becomes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from st_connectors import collections, open_store
+from st_connectors._lucene.layout import Hidden
+from st_connectors.elasticsearch import wire
+from st_connectors.errors import (
+    NotFound,
+    Permanent,
+    Refused,
+    SchemaMismatch,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+from st_connectors.filters import Eq
+from st_connectors.retry import NO_RETRY, RetryPolicy
+from st_connectors.store import DenseField, FilterKind, Match, Near, Parts, Record, Schema, SearchRequest, TextField
+
+elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
+
+SCHEMA = Schema("books", {"dense": DenseField(2), "text": TextField()}, {"year": FilterKind.INT})
+UP = np.array([0.0, 1.0], np.float32)
+MAPPINGS = wire.index_body(SCHEMA, wire.form_for(SCHEMA), "9.5.3", {})["mappings"]
+OURS = {"books@1": {"mappings": MAPPINGS}}
+MISSING = {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}, "status": 404}
+INFO = {"version": {"number": "9.5.3"}}
+AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
+
+
+class Stub:
+    """Answers by method and path, one after the other and the last for ever, and remembers what was asked."""
+
+    def __init__(self):
+        self.seen = []
+        self.answers = {}
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self):
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length).decode()
+                path, _, options = self.path.partition("?")
+                stub.seen.append((self.command, path, options, body, dict(self.headers)))
+                queue = stub.answers.get((self.command, path), [(404, MISSING, {})])
+                status, value, headers = queue.pop(0) if len(queue) > 1 else queue[0]
+                data = json.dumps(value).encode()
+                self.send_response(status)
+                for name, text in {"X-Elastic-Product": "Elasticsearch", **headers}.items():
+                    self.send_header(name, text)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815  # the names are the base class's
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+
+    @property
+    def address(self):
+        return f"elasticsearch://127.0.0.1:{self.server.server_address[1]}"
+
+    def on(self, method, path, *answers):
+        self.answers[method, path] = [one if isinstance(one, tuple) else (200, one, {}) for one in answers]
+
+    def asked(self):
+        return [(method, path) for method, path, *_ in self.seen]
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def stub():
+    stub = Stub()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def books(stub):
+    """The collection books, opened for its schema."""
+    store = open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)
+    yield store
+    store.close()
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_create_makes_the_index_behind_an_alias(stub, books):
+    """The index is made once, with its alias in the same request, after a look at the server's version."""
+    stub.on("GET", "/books/_mapping", (404, MISSING, {}), OURS)
+    stub.on("GET", "/", INFO)
+    stub.on("PUT", "/books%401", {"acknowledged": True})
+    books.create()
+
+    assert stub.asked() == [("GET", "/books/_mapping"), ("GET", "/"), ("PUT", "/books%401"), ("GET", "/books/_mapping")]
+    body = json.loads(stub.seen[2][3])
+    assert body["aliases"] == {"books": {"is_write_index": True}}
+    assert body["mappings"] == MAPPINGS
+
+
+def test_create_a_second_time_only_looks(stub, books):
+    """Nothing is written to a collection that is there."""
+    stub.on("GET", "/books/_mapping", OURS)
+    books.create()
+    assert stub.asked() == [("GET", "/books/_mapping")]
+
+
+def test_create_beaten_by_somebody_else_is_fine(stub, books):
+    """Two may make one collection at once."""
+    exists = {"error": {"type": "resource_already_exists_exception", "reason": "already exists"}, "status": 400}
+    stub.on("GET", "/books/_mapping", (404, MISSING, {}), OURS)
+    stub.on("GET", "/", INFO)
+    stub.on("PUT", "/books%401", (400, exists, {}))
+    books.create()
+    stub.on("GET", "/books/_mapping", (404, MISSING, {}))
+    with pytest.raises(SchemaMismatch, match="without the alias 'books'"):
+        books.create()
+
+
+def test_a_server_too_old_gets_no_index(stub, books):
+    """It is told with its version."""
+    stub.on("GET", "/", {"version": {"number": "8.11.0"}})
+    with pytest.raises(Unsupported, match=r"Elasticsearch 8\.11\.0"):
+        books.create()
+    assert ("PUT", "/books%401") not in stub.asked()
+
+
+def test_a_newer_client_is_told_what_to_install(stub, books):
+    """In one sentence, whatever was asked."""
+    reason = "Accept version must be either version 8 or 7, but found 9"
+    error = {"error": {"type": "media_type_header_exception", "reason": reason}, "status": 400}
+    stub.on("GET", "/books/_mapping", (400, error, {}))
+    with pytest.raises(Unsupported, match=r"is newer than the server .* pip install 'elasticsearch<\d+'"):
+        books.create()
+
+
+def test_somebody_elses_index_is_left_alone(stub, books):
+    """Neither opened, nor made, nor dropped."""
+    stub.on("GET", "/books/_mapping", {"books": {"mappings": {"properties": {"title": {"type": "text"}}}}})
+    for call in (books.create, books.drop, lambda: open_store(stub.address, "books", retry=NO_RETRY)):
+        with pytest.raises(SchemaMismatch, match=r"Index\.adopt"):
+            call()
+    assert {method for method, _ in stub.asked()} == {"GET"}
+
+
+def test_a_collection_is_opened_by_its_name(stub):
+    """Its schema and its form come from the mapping."""
+    stub.on("GET", "/books/_mapping", OURS)
+    store = open_store(stub.address, "books", retry=NO_RETRY)
+    assert store.schema == SCHEMA
+    with pytest.raises(NotFound, match="there is no collection 'films'"):
+        open_store(stub.address, "films", retry=NO_RETRY)
+
+
+def test_names_that_no_index_can_have_are_sent_nowhere(stub):
+    """``*`` would be every index."""
+    for name in ("*", "Books", "_all", "a,b"):
+        with pytest.raises(ValueError, match="cannot be an index"):
+            open_store(stub.address, name, Schema(name, {"dense": DenseField(2)}))
+    assert stub.seen == []
+
+
+def test_drop_removes_the_index_itself(stub, books):
+    """Not the alias, which cannot be removed so."""
+    stub.on("GET", "/books/_mapping", OURS, (404, MISSING, {}))
+    stub.on("DELETE", "/books%401", {"acknowledged": True})
+    books.drop()
+    books.drop()
+    assert stub.asked() == [("GET", "/books/_mapping"), ("DELETE", "/books%401"), ("GET", "/books/_mapping")]
+
+
+def test_writes_go_through_the_alias(stub, books):
+    """A bulk request that could make an index by mistake is never sent; each item has its own end."""
+    busy = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+    bad = {"type": "document_parsing_exception", "reason": "no"}
+    items = [
+        {"index": {"status": 201}},
+        {"index": {"status": 429, "error": busy}},
+        {"index": {"status": 400, "error": bad}},
+    ]
+    stub.on("PUT", "/books/_bulk", {"errors": True, "items": items})
+    rejected = books.upsert([Record(name, {"dense": UP}, {"year": 1}) for name in "abc"])
+
+    assert [(item.position, item.id, type(item.error)) for item in rejected] == [(1, "b", Throttled), (2, "c", Refused)]
+    (_, _, options, text, _) = stub.seen[0]
+    assert "require_alias=true" in options
+    assert lines_of(text)[:2] == [
+        {"index": {"_id": "a"}},
+        Hidden(SCHEMA).to_source(Record("a", {"dense": UP}, {"year": 1})),
+    ]
+
+
+def test_only_throttled_items_go_again(stub):
+    """The retrying wrapper sends the one record that was turned away."""
+    busy = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+    stub.on(
+        "PUT",
+        "/books/_bulk",
+        {"errors": True, "items": [{"index": {"status": 201}}, {"index": {"status": 429, "error": busy}}]},
+        {"errors": False, "items": [{"index": {"status": 201}}]},
+    )
+    store = open_store(stub.address, "books", SCHEMA, retry=AT_ONCE)
+    assert store.upsert([Record("a", {"dense": UP}), Record("b", {"dense": UP})]) == []
+    assert [lines_of(text)[0] for _, _, _, text, _ in stub.seen] == [{"index": {"_id": "a"}}, {"index": {"_id": "b"}}]
+    assert len(lines_of(stub.seen[1][3])) == 2
+
+
+def test_a_batch_of_searches_is_one_request(stub, books):
+    """Answers come in order; one that failed fails the batch with its own error."""
+    found = {"status": 200, "hits": {"hits": [{"_id": "a", "_score": 1.0, "_source": {"payload": '{"k":1}'}}]}}
+    stub.on("POST", "/books/_msearch", {"responses": [found, {"status": 200}]}, {"responses": [found, MISSING]})
+    requests = [SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD), SearchRequest(Match("text", "tea"))]
+    first, second = books.search(requests)
+    assert [(hit.id, hit.score, hit.payload) for hit in first] == [("a", 1.0, {"k": 1})]
+    assert second == []
+    assert len(stub.seen) == 1
+    assert [line for line in lines_of(stub.seen[0][3]) if "query" not in line] == [
+        {"allow_partial_search_results": False}
+    ] * 2
+    with pytest.raises(NotFound):
+        books.search(requests)
+
+
+def test_a_scan_follows_the_place_and_gives_it_back(stub, books):
+    """The place may move from page to page; it is closed at the end, and when the scan is left early."""
+    pages = [
+        {"pit_id": "p2", "hits": {"hits": [{"_id": "a", "_source": {"payload": "{}"}, "sort": [1]}, {"_id": "b", "_source": {"payload": "{}"}, "sort": [2]}]}},
+        {"pit_id": "p3", "hits": {"hits": [{"_id": "c", "_source": {"payload": "{}"}, "sort": [3]}]}},
+    ]  # fmt: skip
+    stub.on("POST", "/books/_pit", {"id": "p1"})
+    stub.on("POST", "/_search", *pages, pages[0])
+    stub.on("DELETE", "/_pit", {"succeeded": True})
+
+    assert [record.id for record in books.scan(where=Eq("year", 1), batch=2)] == ["a", "b", "c"]
+    bodies = [json.loads(text) for method, path, _, text, _ in stub.seen if path in {"/_search", "/_pit"}]
+    assert [body.get("pit", {}).get("id", body.get("id")) for body in bodies] == ["p1", "p2", "p3"]
+    assert [body.get("search_after") for body in bodies] == [None, [2], None]
+
+    stub.seen.clear()
+    scan = books.scan(batch=2)
+    assert next(scan).id == "a"
+    scan.close()
+    assert stub.asked()[-1] == ("DELETE", "/_pit")
+
+
+def test_a_place_that_the_server_gave_up_is_no_missing_collection(stub, books):
+    """The scan rested too long; trying the same again cannot help."""
+    cause = {"type": "search_context_missing_exception", "reason": "No search context found"}
+    late = {"error": {"type": "search_phase_execution_exception", "root_cause": [cause]}, "status": 404}
+    stub.on("POST", "/books/_pit", {"id": "p1"})
+    stub.on("POST", "/_search", (404, late, {}))
+    with pytest.raises(Permanent, match="begin it again") as caught:
+        list(books.scan())
+    assert not isinstance(caught.value, NotFound)
+
+
+def test_counts_and_refreshes_of_some_shards_are_none(stub, books):
+    """An answer from some of the shards is no answer."""
+    shards = {"failed": 1, "failures": [{"reason": {"type": "no_shard_available", "reason": "gone"}}]}
+    stub.on("POST", "/books/_count", {"count": 3, "_shards": shards})
+    stub.on("POST", "/books/_refresh", {"_shards": shards})
+    for call in (books.count, books.refresh):
+        with pytest.raises(Unavailable, match="gone"):
+            call()
+
+
+def test_get_keeps_the_order_asked(stub, books):
+    """Absent ids are left out; a missing collection is told, though the server answers 200."""
+    docs = [{"_id": "b", "found": True, "_source": {"payload": '{"k":2}'}}, {"_id": "x", "found": False}]
+    stub.on("POST", "/books/_mget", {"docs": docs}, {"docs": [{"_id": "b", "error": MISSING["error"]}]})
+    assert [(record.id, record.payload) for record in books.get(["b", "x"])] == [("b", {"k": 2})]
+    with pytest.raises(NotFound):
+        books.get(["b"])
+
+
+def test_the_key_comes_from_the_environment(stub, monkeypatch):
+    """And is never part of a message."""
+    monkeypatch.setenv("ST_ELASTICSEARCH_API_KEY", "s3cr3t")
+    stub.on("GET", "/books/_mapping", (401, {"error": {"type": "security_exception", "reason": "no"}}, {}))
+    with pytest.raises(Permanent, match="ST_ELASTICSEARCH_API_KEY") as caught:
+        open_store(stub.address, "books", retry=NO_RETRY)
+    assert stub.seen[0][4]["authorization"] == "ApiKey s3cr3t"
+    assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
+
+
+def test_a_client_that_was_handed_in_is_used_and_left_open(stub):
+    """Its retries are off for us only."""
+    stub.on("POST", "/books/_count", (503, {}, {}), {"count": 2, "_shards": {"failed": 0}})
+    with elasticsearch.Elasticsearch(f"http://127.0.0.1:{stub.server.server_address[1]}", max_retries=5) as client:
+        store = open_store(stub.address, "books", SCHEMA, client=client, retry=NO_RETRY)
+        with pytest.raises(Unavailable):
+            store.count()
+        store.close()
+        assert client.count(index="books")["count"] == 2
+    assert len(stub.seen) == 2
+    with pytest.raises(TypeError, match=r"elasticsearch\.Elasticsearch"):
+        open_store(stub.address, "books", SCHEMA, client=object())
+
+
+def test_a_closed_store_says_so(stub, books):
+    """It sends nothing any more."""
+    books.close()
+    with pytest.raises(Permanent, match="closed"):
+        books.count()
+    assert stub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("sparse=splade", "sparse is one of"),
+        ("dense_index=ivf", "dense_index is one of"),
+        ("shards=0", "shards is a whole number of at least 1"),
+        ("replicas=x", "replicas is a whole number of at least 0"),
+        ("timeout=0", "timeout is a number of seconds above 0"),
+        ("timeout=-1", "timeout is a number of seconds above 0"),
+        ("color=red", "no option 'color'"),
+    ],
+)
+def test_options_that_are_not_understood_are_refused(stub, options, told):
+    """Before anything is sent, with what would be."""
+    with pytest.raises(ValueError, match=told):
+        open_store(f"{stub.address}?{options}", "books", SCHEMA)
+    assert stub.seen == []
+
+
+def test_options_reach_the_index(stub):
+    """Shards, replicas and the forms of vectors."""
+    stub.on("GET", "/books/_mapping", (404, MISSING, {}))
+    stub.on("GET", "/", INFO)
+    stub.on("PUT", "/books%401", {"acknowledged": True})
+    store = open_store(f"{stub.address}?shards=3&replicas=0&dense_index=flat", "books", SCHEMA, retry=NO_RETRY)
+    with pytest.raises(SchemaMismatch):
+        store.create()
+    body = json.loads(next(text for method, _, _, text, _ in stub.seen if method == "PUT"))
+    assert body["settings"]["index"]["number_of_shards"] == 3
+    assert body["settings"]["index"]["number_of_replicas"] == 0
+    assert body["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"] == {"type": "flat"}
+
+
+def test_collections_are_those_of_ours(stub):
+    """Sorted, and by the names that they were made under."""
+    other = wire.index_body(Schema("a", {"dense": DenseField(2)}), wire.Form({}, {"dense": "hnsw"}), "9.5.3", {})
+    meta = {"_meta": other["mappings"]["_meta"]}
+    stub.on("GET", "/_mapping", {"books@1": {"mappings": MAPPINGS}, "a@1": {"mappings": meta}})
+    assert collections(stub.address) == ["a", "books"]
+    assert "filter_path=" in stub.seen[0][2]
