@@ -76,8 +76,6 @@ class Opened:
             found = _parsed(text)
             cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, wire.told(found), found)
             raise wire.error_of(status, found, store=self.name, operation=operation, retry_after=wish) from cause
-        if method == "HEAD":
-            return None
         try:
             answer = json.loads(text)
             if holds is not None:

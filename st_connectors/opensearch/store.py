@@ -254,12 +254,12 @@ class OpenSearchStore:
         return sorted(rejected, key=lambda item: item.position)
 
     def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
-        """Send a bulk that makes no index: an alias is required, or for indices without one it is looked first whether it is there."""
+        """Send a bulk that makes no index where there is none: ours has an alias, which is required; of others it is asked first whether they are there."""
         params = {"filter_path": _ITEMS}
         if self._is_ours:
             params["require_alias"] = "true"
         else:
-            self._send(operation, "HEAD", self._path)
+            self._send(operation, "GET", f"{self._path}/_alias")
         return self._send(operation, "POST", f"{self._path}/_bulk", lines=lines, params=params, holds="items")
 
     def delete(self, ids: Sequence[str]) -> None:

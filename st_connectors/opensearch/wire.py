@@ -82,7 +82,7 @@ SEISMIC: Mapping[str, tuple[type[int | float], float, float]] = {
 }
 """The parameters of a SEISMIC index, each with its type and what it lies between."""
 SEISMIC_TERMS = 2**15
-"""From here on SEISMIC folds indices onto others: it keeps them in 15 bits (before neural-search 3.9 in 16, of which one is a sign)."""
+"""From here on SEISMIC folds indices onto others: it keeps one in a signed number of 16 bits."""
 SEISMIC_SINCE = (3, 3)
 
 MOST = 10_000

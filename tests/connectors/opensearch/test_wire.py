@@ -1,0 +1,448 @@
+"""What is sent, word for word, and what answers become; no client is needed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from st_connectors._lucene.layout import Hidden, Plain
+from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
+from st_connectors.filters import Eq, Not
+from st_connectors.opensearch import CAPABILITIES, PLUGIN, wire
+from st_connectors.store import (
+    Candidates,
+    Default,
+    DenseField,
+    Exact,
+    FilterKind,
+    Fuse,
+    Match,
+    Metric,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+)
+from st_core.protocols import ModelKind, ModelRef
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema(
+    "books",
+    {"dense": DenseField(2), "sparse": SparseField(), "text": TextField("body")},
+    {"year": FilterKind.INT},
+)
+NEURAL = wire.Server((2, 19), frozenset({"opensearch-knn", "opensearch-neural-search"}))
+PLAIN = wire.Server((2, 19), frozenset({"opensearch-knn"}))
+HELD = wire.Collection(SCHEMA, wire.form_for(SCHEMA), Hidden(SCHEMA), NEURAL)
+UP = np.array([0.0, 1.0], np.float32)
+SPARSE = SparseVector.from_mapping({3: 0.5, 70_000: 2.0})
+RECENT = {"term": {"filter.year": {"value": 2001}}}
+
+
+def search(rank, held=HELD, **options):
+    """Header and body of one search."""
+    return wire.msearch_lines(held, [SearchRequest(rank, **options)])
+
+
+def query(rank, held=HELD, **options):
+    """The query of one search."""
+    return search(rank, held, **options)[1]["query"]
+
+
+def test_a_new_index():
+    """Alias, settings, schema as a string, and every choice written out."""
+    body = wire.index_body(SCHEMA, wire.form_for(SCHEMA), {"number_of_shards": 2}, {})
+
+    kept = json.loads(body["mappings"]["_meta"].pop("st_connectors"))
+    assert kept == {"schema": SCHEMA.to_json(), "sparse": {"sparse": "rank_features"}, "dense": {"dense": "lucene"}}
+    assert body == {
+        "settings": {"index": {"number_of_shards": 2, "knn": True}},
+        "aliases": {"books": {"is_write_index": True}},
+        "mappings": {
+            "dynamic": "strict",
+            "_meta": {},
+            "properties": {
+                "id": {"type": "keyword", "index": False},
+                "payload": {"type": "keyword", "index": False, "doc_values": False},
+                "filter": {"properties": {"year": {"type": "long"}}},
+                "vector": {
+                    "properties": {
+                        "dense": {
+                            "type": "knn_vector",
+                            "dimension": 2,
+                            "method": {
+                                "name": "hnsw",
+                                "engine": "lucene",
+                                "space_type": "cosinesimil",
+                                "parameters": {"m": 16, "ef_construction": 100},
+                            },
+                        },
+                        "sparse": {"type": "rank_features"},
+                    }
+                },
+                "text": {"properties": {"text": {"type": "text", "analyzer": "standard"}}},
+            },
+        },
+    }
+
+
+def test_a_seismic_index_with_faiss():
+    """As OpenSearch 3.3 documents it: the setting, the type and its parameters; the engine is named in the dense field."""
+    parameters = wire.seismic_parameters(
+        {"n_postings": "300", "cluster_ratio": "0.1", "quantization_ceiling_ingest": "3.5"}
+    )
+    body = wire.index_body(SCHEMA, wire.form_for(SCHEMA, sparse="seismic", engine="faiss"), {}, parameters)
+
+    assert body["settings"] == {"index": {"knn": True, "sparse": True}}
+    vectors = body["mappings"]["properties"]["vector"]["properties"]
+    assert vectors["sparse"] == {
+        "type": "sparse_vector",
+        "method": {
+            "name": "seismic",
+            "parameters": {"n_postings": 300, "cluster_ratio": 0.1, "quantization_ceiling_ingest": 3.5},
+        },
+    }
+    assert vectors["dense"]["method"]["engine"] == "faiss"
+
+
+def test_an_index_without_dense_vectors_needs_no_knn():
+    """A cluster without the k-NN plugin does not know the setting."""
+    schema = Schema("words", {"sparse": SparseField()})
+
+    assert wire.index_body(schema, wire.form_for(schema), {}, {})["settings"] == {"index": {}}
+
+
+def test_the_schema_comes_back_from_the_mapping():
+    """With the form; an index without it is not ours."""
+    form = wire.form_for(SCHEMA, engine="faiss")
+
+    assert wire.stored(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
+    assert wire.stored({"_meta": {"st_connectors": {"other": "shape"}}}) is None
+    assert wire.stored({"properties": {}}) is None
+
+
+def test_a_whole_search():
+    """Page, order, source, and no answer from half of the shards."""
+    header, body = search(Near("sparse", SPARSE), limit=5, offset=10, where=Eq("year", 2001), parts=Parts.ALL)
+
+    assert header == {"allow_partial_search_results": False}
+    assert body == {
+        "query": {
+            "bool": {
+                "must": [{"neural_sparse": {"vector.sparse": {"query_tokens": {"3": 0.5, "70000": 2.0}}}}],
+                "filter": [RECENT],
+            }
+        },
+        "from": 10,
+        "size": 5,
+        "sort": [{"_score": "desc"}, {"id": "asc"}],
+        "track_scores": True,
+        "track_total_hits": False,
+        "_source": ["payload", "vector"],
+    }
+
+
+def test_without_the_plugin_each_token_is_a_clause():
+    """The same score: weight times feature, summed."""
+    assert query(Near("sparse", SPARSE), replace(HELD, server=PLAIN)) == {
+        "bool": {
+            "should": [
+                {"rank_feature": {"field": "vector.sparse.3", "boost": 0.5, "linear": {}}},
+                {"rank_feature": {"field": "vector.sparse.70000", "boost": 2.0, "linear": {}}},
+            ]
+        }
+    }
+
+
+@pytest.mark.parametrize("heaviest", [64.0, 64.5, 900.0, 1e20])
+def test_heavy_weights_are_scaled_and_boosted_back(heaviest):
+    """No token weighs over 64, and token times boost is the weight to the last bit."""
+    weights = {"1": heaviest, "2": 0.001}
+    inner = wire.neural_sparse_query("f", weights)["neural_sparse"]["f"]
+    tokens, boost = inner["query_tokens"], inner.get("boost", 1.0)
+
+    assert 0 < max(tokens.values()) <= 64
+    assert {token: weight * boost for token, weight in tokens.items()} == weights
+    assert ("boost" in inner) is (heaviest > 64)
+
+
+def test_weights_too_far_apart_for_one_scale_become_clauses():
+    """Float32 would make the light one zero, which is refused, and a clause takes any boost."""
+    found = wire.neural_sparse_query("f", {"1": 1e30, "2": 1e-37})
+
+    assert [each["rank_feature"]["boost"] for each in found["bool"]["should"]] == [1e30, 1e-37]
+
+
+@pytest.mark.parametrize("server", [NEURAL, PLAIN], ids=["neural", "plain"])
+def test_an_empty_sparse_query_matches_nothing(server):
+    """An empty ``bool`` would match everything."""
+    assert query(Near("sparse", SparseVector.from_mapping({})), replace(HELD, server=server)) == {"match_none": {}}
+
+
+def test_a_seismic_query_keeps_every_token_and_filters_inside():
+    """``top_n`` would be ten."""
+    vector = SparseVector.from_mapping(dict.fromkeys(range(30), 1.0))
+    held = replace(HELD, form=wire.form_for(SCHEMA, sparse="seismic"))
+    inner = query(Near("sparse", vector), held, limit=4, offset=2, where=Eq("year", 2001))
+
+    assert inner["neural_sparse"]["vector.sparse"]["method_parameters"] == {
+        "k": 6,
+        "top_n": 30,
+        "heap_factor": 1.0,
+        "filter": RECENT,
+    }
+
+
+@pytest.mark.parametrize(
+    ("effort", "candidates"),
+    [(Default(), 100), (Candidates(7), 10), (Candidates(300), 300), (Candidates(10**6), 10_000)],
+    ids=str,
+)
+def test_dense_efforts(effort, candidates):
+    """At least what is asked for, at most what the server takes; the filter goes before the cut."""
+    assert query(Near("dense", UP), limit=8, offset=2, effort=effort, where=Eq("year", 2001)) == {
+        "knn": {
+            "vector.dense": {
+                "vector": [0.0, 1.0],
+                "k": 10,
+                "method_parameters": {"ef_search": candidates},
+                "filter": RECENT,
+            }
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("metric", "space"), [(Metric.COSINE, "cosinesimil"), (Metric.DOT, "innerproduct"), (Metric.EUCLIDEAN, "l2")]
+)
+def test_exact_effort_compares_with_all_that_have_the_vector(metric, space):
+    """A document without it would score 0."""
+    schema = replace(SCHEMA, fields={"dense": DenseField(2, metric)})
+    held = wire.Collection(schema, wire.form_for(schema), Hidden(schema), NEURAL)
+
+    assert query(Near("dense", UP), held, effort=Exact(), where=Eq("year", 2001)) == {
+        "script_score": {
+            "query": {"bool": {"filter": [{"exists": {"field": "vector.dense"}}, RECENT]}},
+            "script": {
+                "source": "knn_score",
+                "lang": "knn",
+                "params": {"field": "vector.dense", "query_value": [0.0, 1.0], "space_type": space},
+            },
+        }
+    }
+
+
+def test_text_counts_words_over_all_shards():
+    """Each shard for itself would give other scores."""
+    header, body = search(Match("text", "red apple"))
+
+    assert header["search_type"] == "dfs_query_then_fetch"
+    assert body["query"] == {"match": {"text.text": {"query": "red apple", "operator": "or"}}}
+
+
+def test_a_fuse_is_not_for_an_adapter():
+    """It is taken apart above; native fusion is declared nowhere."""
+    assert CAPABILITIES.fusion == frozenset()
+    with pytest.raises(TypeError, match="open_store"):
+        search(Fuse((Near("dense", UP), Near("sparse", SPARSE))))
+
+
+@pytest.mark.parametrize(("layout", "last"), [(Hidden(SCHEMA), "id"), (Plain(SCHEMA), "_id")], ids=["ours", "theirs"])
+def test_a_walk_is_in_a_total_order(layout, last):
+    """Sequence numbers are each shard's own."""
+    body = wire.scan_body(layout, Not(Eq("year", 2001)), False, 100)
+
+    assert body["sort"] == [{"_seq_no": "asc"}, {last: "asc"}]
+    assert body["size"] == 100
+    assert "must_not" in json.dumps(body["query"])
+
+
+NODES = {"nodes": {"a": {"plugins": [{"name": "x"}, {"name": "y"}]}, "b": {"plugins": [{"name": "y"}]}}}
+
+
+def info(number, distribution="opensearch"):
+    """What ``GET /`` says."""
+    named = {"distribution": distribution} if distribution else {}
+    return {"version": {"number": number, **named}}
+
+
+def test_a_server_has_the_plugins_that_all_its_nodes_have():
+    """A search may go to any."""
+    assert wire.server_from(info("3.3.0"), NODES, {}) == wire.Server((3, 3), frozenset({"y"}), 1024)
+
+
+def test_a_server_that_does_not_tell_is_taken_for_the_least():
+    """Managed services keep plugins and settings to themselves."""
+    assert wire.server_from(info("2.19.1"), None, None) == wire.UNKNOWN
+    assert not wire.UNKNOWN.neural
+
+
+def level(count):
+    """One level of the cluster's settings."""
+    return {"indices": {"query": {"bool": {"max_clause_count": count}}}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "terms"),
+    [
+        ({"defaults": level("1024")}, 1000),
+        ({"persistent": level("70000"), "defaults": level("1024")}, 69_976),
+        ({"transient": level("10"), "persistent": level("70000")}, 1),
+    ],
+)
+def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
+    """Transient before persistent before default."""
+    server = wire.server_from(info("2.19.1"), NODES, settings)
+
+    assert wire.can(CAPABILITIES, SCHEMA, HELD.form, server).max_query_terms == terms
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (info("9.5.3", None), "elasticsearch://"),
+        (info("2.18.0"), "2.19 is the oldest"),
+        (info("1.3.20"), "2.19 is the oldest"),
+    ],
+)
+def test_servers_that_are_not_supported(answer, words):
+    """Said in a sentence."""
+    found = wire.server_from(answer, None, None)
+
+    assert isinstance(found, str)
+    assert words in found
+
+
+def test_what_a_server_cannot_hold_is_said_before_it_is_sent():
+    """Versions, plugins, and vocabularies that would fold."""
+    seismic = wire.form_for(SCHEMA, sparse="seismic")
+    new = wire.Server((3, 3), NEURAL.plugins)
+    models = {"sparse": ModelRef("m", ModelKind.SPARSE, 250_002)}
+
+    assert wire.unfit(SCHEMA, HELD.form, NEURAL) is None
+    assert wire.unfit(SCHEMA, HELD.form, wire.UNKNOWN) is None
+    assert wire.unfit(SCHEMA, seismic, new) is None
+    assert "3.3" in wire.unfit(SCHEMA, seismic, NEURAL)
+    assert "neural-search" in wire.unfit(SCHEMA, seismic, wire.Server((3, 3), PLAIN.plugins))
+    assert "opensearch-knn" in wire.unfit(SCHEMA, HELD.form, wire.Server((2, 19), frozenset()))
+    assert "250002 terms" in wire.unfit(replace(SCHEMA, models=models), seismic, new)
+
+
+def test_indices_that_would_fold_are_told():
+    """From 2 ** 15 on, and only where SEISMIC is asked for."""
+    below = Record("a", {"sparse": SparseVector.from_mapping({2**15 - 1: 1.0})})
+    beyond = Record("b", {"sparse": SparseVector.from_mapping({1: 1.0, 2**15: 1.0})})
+    seismic = wire.form_for(SCHEMA, sparse="seismic")
+
+    assert wire.folded(seismic, below) is None
+    assert "32768" in wire.folded(seismic, beyond)
+    assert wire.folded(seismic, Record("c")) is None
+    assert wire.folded(HELD.form, beyond) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cluster_ratio", "1.5"),
+        ("cluster_ratio", "0"),
+        ("n_postings", "0"),
+        ("n_postings", "1.5"),
+        ("summary_prune_ratio", "nan"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(name, text):
+    """With the name of the parameter."""
+    with pytest.raises(ValueError, match=name):
+        wire.seismic_parameters({name: text})
+
+
+@pytest.mark.parametrize("options", [{"sparse": "splade"}, {"engine": "nmslib"}])
+def test_forms_that_are_not_known_are_refused(options):
+    """With those that are."""
+    with pytest.raises(ValueError, match="is one of"):
+        wire.form_for(SCHEMA, **options)
+
+
+def test_precision_is_said_by_field():
+    """Euclid's folding costs digits, and SEISMIC is no exact search."""
+    schema = replace(SCHEMA, fields={"far": DenseField(2, Metric.EUCLIDEAN), **SCHEMA.fields})
+    can = wire.can(CAPABILITIES, schema, wire.form_for(schema, sparse="seismic"), NEURAL).fields
+
+    assert set(can) == set(schema.fields)
+    assert can["far"].score_rtol > can["dense"].score_rtol
+    assert not can["sparse"].exact
+
+
+ROOT = {"type": "query_shard_exception", "reason": "failed to create query: weight must be in (0, 64.0], got: 64.5"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (400, {"error": {"type": "search_phase_execution_exception", "reason": "all shards failed", "root_cause": [ROOT]}}, Refused, "64.5"),
+        (404, {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}}, NotFound, "create"),
+        (404, "", Permanent, "404"),
+        (401, "Unauthorized", Permanent, "ST_OPENSEARCH_PASSWORD"),
+        (429, {"error": {"type": "es_rejected_execution_exception", "reason": "queue"}}, Throttled, "queue"),
+        (500, {"error": {"type": "too_many_nested_clauses", "reason": "maxClauseCount is set to 1024"}}, Refused, "1024"),
+        (500, {"error": {"type": "null_pointer_exception", "reason": "oops"}}, Unavailable, "oops"),
+        (503, "no server available", Unavailable, "503"),
+    ],
+)  # fmt: skip
+def test_errors_by_class(status, body, kind, words):
+    """The server's words, and whether trying again can help."""
+    error = wire.error_of(status, body, store="opensearch", operation="search", retry_after=3.0)
+
+    assert type(error) is kind
+    assert words in str(error)
+
+
+def test_another_persons_index_is_read_from_its_mapping():
+    """Vectors that we can name, texts, and typed fields; the rest is left alone."""
+    mappings = {
+        "properties": {
+            "title": {"type": "text", "fields": {"raw": {"type": "keyword"}}},
+            "year": {"type": "integer"},
+            "tags": {"type": "keyword"},
+            "place": {"type": "geo_point"},
+            "meta": {"properties": {"emb": {"type": "knn_vector", "dimension": 3}}},
+            "nest": {"type": "nested", "properties": {"x": {"type": "keyword"}}},
+            "cos": {
+                "type": "knn_vector",
+                "dimension": 4,
+                "method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"},
+            },
+            "ivf": {"type": "knn_vector", "dimension": 4, "method": {"name": "ivf", "space_type": "innerproduct"}},
+            "bits": {"type": "knn_vector", "dimension": 8, "data_type": "binary", "space_type": "hamming"},
+            "splade": {"type": "rank_features"},
+            "seismic": {"type": "sparse_vector"},
+        }
+    }
+    schema, form = wire.adopted_schema("theirs", mappings, {"place": FilterKind.KEYWORD})
+
+    assert schema.fields == {
+        "title": TextField("title"),
+        "meta.emb": DenseField(3, Metric.EUCLIDEAN),
+        "cos": DenseField(4, Metric.COSINE),
+        "ivf": DenseField(4, Metric.DOT),
+        "splade": SparseField(),
+        "seismic": SparseField(),
+    }
+    assert schema.filterable == {"year": FilterKind.INT, "tags": FilterKind.KEYWORD, "place": FilterKind.KEYWORD}
+    assert form == wire.Form(
+        {"splade": "rank_features", "seismic": "seismic"}, {"meta.emb": "faiss", "cos": "lucene", "ivf": ""}
+    )
+    held = wire.Collection(schema, form, Plain(schema), NEURAL)
+    assert "method_parameters" not in query(Near("ivf", np.ones(4, np.float32)), held)["knn"]["ivf"]
+
+
+def test_a_plugin_says_the_most_that_any_server_can():
+    """How many terms a query has is each cluster's own."""
+    assert PLUGIN.capabilities is CAPABILITIES
+    assert CAPABILITIES.max_query_terms is None
