@@ -35,7 +35,7 @@ from st_connectors.store import (
     SearchRequest,
     SparseField,
 )
-from st_connectors.testing import StoreConformance, corpus, opener
+from st_connectors.testing import HttpErrors, StoreConformance, corpus, opener
 from st_connectors.testing.base import Lab
 from st_core.vectors import SparseVector
 
@@ -107,6 +107,25 @@ class TestEight(_Elasticsearch):
         """Open stores on the server."""
         older_client(8)
         return opener(address_of(eight))
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestNineFailing(HttpErrors):
+    """A proxy that fails on order before the server."""
+
+    key_variable = "ST_ELASTICSEARCH_API_KEY"
+
+    @classmethod
+    def through(cls, host, port):
+        """The address of the proxy."""
+        return f"elasticsearch://{host}:{port}"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def upstream(cls, nine):
+        """The server."""
+        parts = urlsplit(nine)
+        return parts.hostname, parts.port
 
 
 class _More:

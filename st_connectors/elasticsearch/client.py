@@ -107,13 +107,15 @@ def translate(error: ApiError | TransportError, *, store: str, operation: str) -
         return faults.from_status(
             error.meta.status, error.body, store=store, operation=operation, key=API_KEY, retry_after=wish
         )
-    told = " ".join(str(error).split())[:300]
+    told = " ".join(str(error.message).split())[:300]
     if isinstance(error, elasticsearch.SSLError):
         hint = "does the server speak TLS here, with a certificate that this machine trusts?"
         return Permanent(f"TLS failed: {told}; {hint}", store=store, operation=operation)
     if isinstance(error, elasticsearch.SerializationError):
         hint = "is this the right address?"
         return Permanent(f"the answer is not Elasticsearch's: {told}; {hint}", store=store, operation=operation)
+    if "aborted" in told and not store.endswith("+https"):
+        told = f"{told} (if it speaks TLS, write {store}+https://)"
     return Unavailable(f"the server cannot be reached: {told}", store=store, operation=operation)
 
 

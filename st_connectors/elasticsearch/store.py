@@ -156,9 +156,7 @@ class ElasticsearchStore:
             told = f"the index {index_of(self._name)!r} is there without the alias {self._name!r}: add the alias, or remove the index"
             raise SchemaMismatch(told, store=self._opened.name, operation="create")
         kept, form = found
-        difference = schema_difference(kept, self._schema)
-        if difference is None and self._opened.form and form != self._form:
-            difference = f"the collection {self._name!r} keeps its vectors as {form}, not as {self._form}: leave the options out of the address"
+        difference = schema_difference(kept, self._schema) or wire.other_form(form, self._form, self._opened.form)
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form

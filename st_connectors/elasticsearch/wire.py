@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +45,7 @@ __all__ = [
     "form_for",
     "index_body",
     "msearch_lines",
+    "other_form",
     "scan_body",
     "sparse_vector_query",
     "stored",
@@ -86,6 +87,15 @@ def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str 
             short = _QUANTIZED.get(spec.quantization)
             kinds[name] = f"{short}_{dense_index.rpartition('_')[2]}" if short else dense_index
     return Form({name: sparse for name, spec in schema.fields.items() if isinstance(spec, SparseField)}, kinds)
+
+
+def other_form(kept: Form, asked: Form, named: Collection[str]) -> str | None:
+    """What differs, in the options that the address names, between how a collection keeps its vectors and what is asked for; None where nothing does."""
+    for option, mine, theirs in (("sparse", kept.sparse, asked.sparse), ("dense_index", kept.dense, asked.dense)):
+        for name in mine if option in named else ():
+            if mine[name] != theirs.get(name):
+                return f"the collection keeps its field {name!r} as {mine[name]}, not as {theirs.get(name)}: leave {option} out of the address"
+    return None
 
 
 def too_old(version: str) -> str | None:

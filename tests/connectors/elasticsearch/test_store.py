@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -303,6 +304,29 @@ def test_the_key_comes_from_the_environment(stub, monkeypatch):
         open_store(stub.address, "books", retry=NO_RETRY)
     assert stub.seen[0][4]["authorization"] == "ApiKey s3cr3t"
     assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
+
+
+def test_tls_to_a_server_without_it_is_told(stub):
+    """No trying again makes a plain server speak TLS."""
+    address = stub.address.replace("elasticsearch:", "elasticsearch+https:")
+    with pytest.raises(Permanent, match=r"TLS failed: .*does the server speak TLS"):
+        open_store(address, "books", retry=NO_RETRY)
+
+
+def test_a_server_that_hangs_up_may_speak_tls():
+    """A server with TLS closes on what it does not understand; the message says how to write that."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up():
+            connection, _ = server.accept()
+            connection.recv(65_536)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(Unavailable, match=r"if it speaks TLS, write elasticsearch\+https://"):
+            open_store(f"elasticsearch://127.0.0.1:{server.getsockname()[1]}", "books", retry=NO_RETRY)
+        thread.join()
 
 
 def test_a_client_that_was_handed_in_is_used_and_left_open(stub):

@@ -154,6 +154,15 @@ def test_unknown_forms_are_refused():
         wire.form_for(SCHEMA, dense_index="ivf")
 
 
+def test_only_options_that_were_named_must_fit():
+    """A collection keeps its form; an address that says nothing of it agrees with any."""
+    kept = wire.form_for(SCHEMA, sparse="rank_features", dense_index="flat")
+    assert wire.other_form(kept, FORM, {}) is None
+    assert wire.other_form(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}) is None
+    told = wire.other_form(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"})
+    assert told.startswith("the collection keeps its field 'sparse' as rank_features, not as sparse_vector")
+
+
 def test_a_dense_leg():
     """Candidates are written out; the filter goes inside, before the cut."""
     body = body_of(Near("dense", UP), limit=5, offset=2, where=Eq("year", 1999))
