@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -157,7 +156,10 @@ class Model:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        self._engine.limit = value
+        limit = None if value == float("inf") else value
+        if limit is not None and (not isinstance(limit, (int, np.integer)) or limit < 1):
+            raise ValueError(f"max_seq_length must be a positive integer, or None for no limit, got {value!r}")
+        self._engine.limit = limit
 
     def _length(self, task: str | None) -> int | float:
         length = self._engine.max_length(task)
@@ -249,11 +251,20 @@ def load_options(
     )
 
 
-def _texts(inputs: Any) -> list[Any]:
-    """Inputs as a list; raises ValueError for what is not text."""
+def as_list(inputs: Any) -> list[Any]:
+    """Several inputs as a list; raises ValueError for what holds none, or holds them in no order."""
     if isinstance(inputs, np.ndarray):
         inputs = inputs.tolist()
-    listed = list(inputs)
+    if isinstance(inputs, (str, bytes, Mapping, set, frozenset)) or not isinstance(inputs, Iterable):
+        raise ValueError(  # noqa: TRY004 - sentence-transformers' error
+            f"the input is {_named(inputs)}; expected a list of texts"
+        )
+    return list(inputs)
+
+
+def _texts(inputs: Any) -> list[Any]:
+    """Inputs as a list; raises ValueError for what is not text."""
+    listed = as_list(inputs)
     for position, each in enumerate(listed):
         if not isinstance(each, str) and not _is_pair(each):
             raise ValueError(f"input {position} is {_named(each)}; expected text, or a pair of texts")
@@ -270,10 +281,10 @@ def _named(value: Any) -> str:
 
 def one_or_many(inputs: Any) -> tuple[list[Any], bool]:
     """Inputs as a checked list, and whether it was a single text."""
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 0:
+        inputs = inputs.item()
     if isinstance(inputs, str):
         return [inputs], True
-    if inputs is None or isinstance(inputs, (int, float, bytes)):
-        raise ValueError(f"the input is {_named(inputs)}; expected a text or a list of texts")
     return _texts(inputs), False
 
 
@@ -286,8 +297,3 @@ def given_inputs(inputs: Any, kwargs: dict[str, Any]) -> Any:
     if inputs is not UNSET:
         raise TypeError("inputs and its old name sentences are both given; give one")
     return kwargs.pop("sentences")
-
-
-def as_path(name: str | Path | None) -> str | None:
-    """A name or a path as text."""
-    return None if name is None else str(name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core._encoder import WINDOW, windows
 from st_core._engine import UNSET
-from st_core._model import Model, load_options
+from st_core._model import Model, as_list, given_inputs, load_options
 from st_core.checkpoint import last_name
 from st_core.errors import ModelUnsupported
 from st_core.modules.dense import Dense
@@ -59,10 +61,11 @@ class CrossEncoder(Model):
         options = load_options(
             trust_remote_code=trust_remote_code,
             model_kwargs=model_kwargs,
-            processor_kwargs=_with(processor_kwargs or tokenizer_kwargs, "model_max_length", max_length),
-            tokenizer_kwargs=None,
+            processor_kwargs=processor_kwargs,
+            tokenizer_kwargs=tokenizer_kwargs,
             config_kwargs=_with(config_kwargs, "num_labels", num_labels),
         )
+        options = replace(options, processor_kwargs=_with(options.processor_kwargs, "model_max_length", max_length))
         self._load(
             None if model_name_or_path is None else fspath(model_name_or_path),
             modules=modules,
@@ -137,8 +140,6 @@ class CrossEncoder(Model):
         pairs the tokens are found once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
         ``sentences`` is the old name of ``inputs``.
         """
-        from st_core._model import given_inputs
-
         pairs, single = _pairs(given_inputs(inputs, kwargs))
         self._use_device(device, pool)
         call = self._call(
@@ -152,6 +153,16 @@ class CrossEncoder(Model):
         else:
             found = list(scores)
         return found[0] if single else found
+
+    def predict_iter(self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
+        """The score of each pair of a stream, in order, holding ``window`` pairs at a time; the other arguments are :meth:`predict`'s."""
+        return (score for listed in windows(inputs, window) for score in self._predict_several(listed, kwargs))
+
+    def _predict_several(self, listed: list[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Scores of a list of pairs, which is not taken for one pair even where it holds two texts."""
+        if any(isinstance(each, str) for each in listed):
+            raise ValueError("the stream holds a text that is no pair of texts; expected (query, document)")
+        return self.predict(listed, **kwargs)
 
     def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
         import torch
@@ -193,6 +204,7 @@ class CrossEncoder(Model):
         """
         if self.num_labels != 1:
             raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
+        documents = as_list(documents)
         scores = self.predict(
             [(query, document) for document in documents],
             prompt_name=prompt_name,
@@ -217,7 +229,7 @@ def _with(options: Mapping[str, Any] | None, key: str, value: Any) -> dict[str, 
 
 def _pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:
     """Pairs as a list, and whether there was a single one; raises ValueError for what is no pair of texts."""
-    listed = inputs.tolist() if isinstance(inputs, np.ndarray) else list(inputs)
+    listed = as_list(inputs)
     single = len(listed) == 2 and all(isinstance(each, str) for each in listed)
     listed = [listed] if single else listed
     for position, pair in enumerate(listed):

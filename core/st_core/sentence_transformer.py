@@ -129,6 +129,8 @@ class SentenceTransformer(Encoder):
             found = self._features(listed, call, output_value)
             return found[0] if single else found
         dimension = truncate_dim if truncate_dim is not None else self.truncate_dim
+        if dimension is not None and dimension < 1:
+            raise ValueError(f"truncate_dim must be a positive integer, got {dimension}")
         tensors = convert_to_tensor or not convert_to_numpy
         quantized = precision not in (None, "float32")
         vectors = self._vectors(

@@ -145,6 +145,11 @@ def cut_pair(first: int, second: int, limit: int) -> tuple[int, int]:
     return (short, long) if first <= second else (long, short)
 
 
+def _mended(text: str) -> str:
+    """Text with halves of surrogate pairs joined where both stand together, and replaced by U+FFFD where one stands alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
     """A tokenizer of the ``tokenizers`` library and the layouts it uses; safe in threads, for it is never changed.
@@ -170,7 +175,10 @@ class TextTokenizer:
         rows: list[NDArray[np.int32]] = []
         for start in range(0, len(texts), WINDOW):
             window = list(texts[start : start + WINDOW])
-            encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
+            try:
+                encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
+            except TypeError:  # half of a surrogate pair, which is no Unicode: such text comes of careless decoding
+                encodings = self.backend.encode_batch_fast([_mended(text) for text in window], add_special_tokens=False)
             rows.extend(np.array(encoding.ids, np.int32) for encoding in encodings)
         return rows
 

@@ -226,3 +226,49 @@ def test_a_transformer_names_the_missing_extra(tmp_path, monkeypatch):
 
     with pytest.raises(ImportError, match=r"pip install 'st-connectors\[torch\]'"):
         SentenceTransformer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"text": "a text"}, {"a text"}, b"a text", None, 3, [b"a text"], [{"text": "a"}], [["a"]], [3.5]],
+    ids=repr,
+)
+def test_what_is_no_list_of_texts_is_refused(dense, sparse, inputs):
+    """A mapping is not read as the list of its keys, nor a set in some order of its own."""
+    for model in (dense, sparse):
+        with pytest.raises(ValueError, match="expected"):
+            model.encode(inputs)
+
+
+def test_whatever_holds_texts_in_order_is_taken(dense):
+    """Tuples, generators, arrays of texts and a text in an array of no dimension."""
+    wanted = dense.encode(["a text", "another"])
+
+    for inputs in (
+        ("a text", "another"),
+        (text for text in ("a text", "another")),
+        np.array(["a text", "another"]),
+        np.array(["a text", "another"], object),
+    ):
+        assert np.array_equal(dense.encode(inputs), wanted)
+    assert np.array_equal(dense.encode(np.array("a text")), wanted[0])
+    assert np.array_equal(dense.encode(np.str_("a text")), wanted[0])
+
+
+def test_halves_of_surrogate_pairs_spoil_no_batch(dense, sparse):
+    """A lone half is read as the replacement character; two halves in a row are the character they make."""
+    inputs = ["a text", "half \ud800 here", "smile \ud83d\ude42"]
+    meant = ["a text", "half \ufffd here", "smile 🙂"]
+
+    assert np.array_equal(dense.encode(inputs), dense.encode(meant))
+    assert sparse.encode(inputs) == sparse.encode(meant)
+
+
+@pytest.mark.parametrize("value", [0, -1, "8", 3.5])
+def test_lengths_and_widths_are_positive_numbers(dense, value):
+    """A length that is none is refused when it is set, a width when it is used."""
+    with pytest.raises(ValueError, match="max_seq_length"):
+        dense.max_seq_length = value
+    if isinstance(value, int):
+        with pytest.raises(ValueError, match="truncate_dim"):
+            dense.encode(["a text"], truncate_dim=value)

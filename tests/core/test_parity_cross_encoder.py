@@ -179,10 +179,33 @@ def test_a_checkpoint_without_a_head_is_refused(checkpoints):
         st_core.CrossEncoder(str(checkpoints.folder("plain-bert")), device="cpu", num_labels=1)
 
 
-@pytest.mark.parametrize("inputs", ["one text", ["a", "b", "c"], [("a",)], [("a", None)], None], ids=repr)
+@pytest.mark.parametrize(
+    "inputs", ["one text", ["a", "b", "c"], [("a",)], [("a", None)], None, {"a": "b"}, "ab"], ids=repr
+)
 def test_what_is_no_pair_is_refused(checkpoints, inputs):
     """A pair is two texts."""
     _, ours = checkpoints.pair(CROSS, "rerank-bert")
 
     with pytest.raises((ValueError, TypeError)):
         ours.predict(inputs)
+
+
+def test_a_stream_gives_the_scores_of_the_list(checkpoints, pairs, agree):
+    """Window by window, in order; two texts in a stream of pairs are two mistakes, not one pair."""
+    _, ours = checkpoints.pair(CROSS, "rerank-bert")
+
+    agree(list(ours.predict_iter(iter(pairs), window=2)), ours.predict(pairs))
+    with pytest.raises(ValueError, match="no pair"):
+        list(ours.predict_iter(["one text", "another"]))
+
+
+def test_documents_may_come_from_a_generator(checkpoints):
+    """Whatever gives texts in order can be ranked; a lone text is not ranked letter by letter."""
+    _, ours = checkpoints.pair(CROSS, "rerank-bert")
+    documents = ["a tree", "a directory", "something else"]
+
+    assert ours.rank(QUERY, (text for text in documents), return_documents=True) == ours.rank(
+        QUERY, documents, return_documents=True
+    )
+    with pytest.raises(ValueError, match="list"):
+        ours.rank(QUERY, "a document")

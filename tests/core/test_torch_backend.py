@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
-from st_core import CrossEncoder, ModelBroken, ModelUnsupported, SentenceTransformer, SparseEncoder  # noqa: E402 - after the guard
+from st_core import CrossEncoder, InputTooLong, ModelBroken, ModelUnsupported, SentenceTransformer, SparseEncoder  # noqa: E402 - after the guard
 from st_core.backends.torch import TorchRunner, splade, splade_from_hidden  # noqa: E402 - after the guard
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
 
@@ -141,3 +141,14 @@ def test_one_text_of_many_pairs_is_read_once(checkpoints, monkeypatch):
     alone = [float(model.predict(("how to copy", document))) for document in documents]
     assert [hit["text"] for hit in ranked] == [documents[n] for n in np.argsort(-np.array(alone), kind="stable")]
     assert np.allclose([hit["score"] for hit in ranked], sorted(alone, reverse=True), atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "positions"), [("bert-mean", 64), ("roberta-six", 64), ("mpnet-max", 64)])
+def test_a_text_without_positions_is_named(checkpoints, texts, name, positions):
+    """As many tokens as the model has positions are read; one more is an error that says how many there are."""
+    model = SentenceTransformer(str(checkpoints.folder(name)), device="cpu")
+
+    model.encode(texts, processing_kwargs={"max_length": positions})
+    for options in ({"max_length": positions + 1}, {"truncation": False}):
+        with pytest.raises(InputTooLong, match=f"the {positions} positions"):
+            model.encode(texts, processing_kwargs=options)

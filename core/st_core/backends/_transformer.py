@@ -44,6 +44,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 class LoadedTransformer:
     """A transformer on its device, with its tokenizer.
 
+    ``positions`` is how many tokens it has position vectors for, None where positions are not looked up in a table.
     ``decoder`` is the vocabulary matrix [V, d] and its bias where ``model`` was made to stop before it, so that pooling can go through the
     vocabulary in blocks; otherwise None.
     """
@@ -53,6 +54,7 @@ class LoadedTransformer:
     max_length: int | None
     dtype: torch.dtype
     inputs: tuple[str, ...]
+    positions: int | None = None
     decoder: tuple[Tensor, Tensor | None] | None = None
 
     def hidden(self, features: Features) -> Tensor:
@@ -85,7 +87,7 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
     model.requires_grad_(requires_grad=False)
     decoder = _split_decoder(model) if module.task == "fill-mask" else None
     names = tuple(name for name in _INPUTS if name != "token_type_ids" or tokenizer.wants_types)
-    return LoadedTransformer(model, tokenizer, limit, model.dtype, names, decoder)
+    return LoadedTransformer(model, tokenizer, limit, model.dtype, names, _positions(model), decoder)
 
 
 def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
@@ -137,6 +139,14 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
     _refuse_invented(module, loading)
     _drop_pooler(module, model)
     return model.eval()
+
+
+def _positions(model: nn.Module) -> int | None:
+    """The rows of the table of positions; families that number positions from behind the padding's leave some unused."""
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._transformer import LoadedTransformer, load_transformer
-from st_core.errors import ModelUnsupported
+from st_core.errors import InputTooLong, ModelUnsupported
 from st_core.modules.dense import Dense
 from st_core.modules.dropout import Dropout
 from st_core.modules.layer_norm import LayerNorm
@@ -215,6 +215,7 @@ class TorchBackend:
             dtype,
             self.device,
             labels,
+            loaded.positions,
         )
 
     def _static_runner(self, modules: Sequence[Module]) -> TorchRunner:
@@ -337,10 +338,12 @@ class TorchRunner:
     dtype: torch.dtype
     _device: torch.device
     labels: int = 1
+    positions: int | None = None
 
     def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
         """The features of one batch, as tensors on the device."""
         tokenizer = self.tokenizer
+        self._check_lengths(tokens)
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
         features: Features = {
             "tokens": tokens,
@@ -355,6 +358,14 @@ class TorchRunner:
             for step in self.steps:
                 features = step(features)
         return features
+
+    def _check_lengths(self, tokens: Tokens) -> None:
+        longest = max((row.size for row in tokens.ids), default=0)
+        if self.positions is not None and longest > self.positions:
+            raise InputTooLong(
+                f"a text of {longest} tokens does not fit into the {self.positions} positions of the model; "
+                f"leave truncation on, with a max_seq_length of {self.positions} or less"
+            )
 
     def _types(self, tokens: Tokens, ids: Tensor) -> Tensor:
         if tokens.types is None and self.tokenizer.pad_type == 0:
