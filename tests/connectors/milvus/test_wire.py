@@ -1,0 +1,293 @@
+"""What Milvus is told, golden, and what is read from its answers; no client is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
+from st_connectors.milvus import layout, wire
+from st_connectors.milvus.expressions import Expression, after, expression, of_ids, rendered
+from st_connectors.store import (
+    Candidates,
+    DenseField,
+    Exact,
+    FilterKind,
+    Match,
+    Metric,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+)
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema(
+    "books",
+    {
+        "dense": DenseField(3, Metric.COSINE),
+        "far": DenseField(2, Metric.EUCLIDEAN, optional=False),
+        "sparse": SparseField(),
+        "body": TextField("text"),
+    },
+    {
+        "tag": FilterKind.KEYWORD,
+        "year": FilterKind.INT,
+        "read": FilterKind.BOOL,
+        "a.b": FilterKind.FLOAT,
+        "day": FilterKind.DATE,
+    },
+)
+
+
+def test_odd_names_become_safe_and_stay_apart():
+    """Letters, digits and underscores stay; anything else is hashed, and nobody can write the hash's name by hand."""
+    assert layout.safe("year_2") == "year_2"
+    odd = [layout.safe(name) for name in ("a.b", "a b", "2nd", "x_a", "ünï", "a" * 300, "")]
+    assert len(set(odd)) == 7
+    assert all(name.isascii() and name.isidentifier() and name.startswith("x_") and len(name) <= 64 for name in odd)
+
+
+def test_columns_of_a_collection():
+    """One column each for id and payload, vectors with a flag where they may lack, text with its words, and the filters' own."""
+    odd = layout.safe("a.b")
+    assert [(column.name, column.type, column.words_of) for column in wire.columns(SCHEMA)] == [
+        ("st_id", "VARCHAR", None),
+        ("st_payload", "ARRAY", None),
+        ("vec_dense", "FLOAT_VECTOR", None),
+        ("has_dense", "BOOL", None),
+        ("vec_far", "FLOAT_VECTOR", None),
+        ("vec_sparse", "SPARSE_FLOAT_VECTOR", None),
+        ("has_sparse", "BOOL", None),
+        ("text_body", "VARCHAR", None),
+        ("vec_body", "SPARSE_FLOAT_VECTOR", "text_body"),
+        ("kw_tag", "ARRAY", None),
+        ("lo_year", "INT64", None),
+        ("hi_year", "INT64", None),
+        ("in_year", "ARRAY", None),
+        ("yes_read", "BOOL", None),
+        ("no_read", "BOOL", None),
+        (f"lo_{odd}", "DOUBLE", None),
+        (f"hi_{odd}", "DOUBLE", None),
+        (f"in_{odd}", "ARRAY", None),
+        ("lo_day", "INT64", None),
+        ("hi_day", "INT64", None),
+        ("in_day", "ARRAY", None),
+    ]
+
+
+def test_a_collection_without_fields_has_a_vector_that_nobody_searches():
+    """Milvus makes none without."""
+    bare = Schema("bare", {})
+    assert wire.columns(bare)[-1] == wire.Column("vec_st_filler", "FLOAT_VECTOR", {"dim": 2})
+    assert wire.indexes(bare, "HNSW") == [wire.Index("vec_st_filler", "FLAT", "L2")]
+    assert wire.row(bare, Record("a"))["vec_st_filler"] == [0.0, 0.0]
+
+
+def test_indexes_say_what_2_5_and_3_0_both_take():
+    """Explicit types, metrics and parameters."""
+    maxscore = {"inverted_index_algo": "DAAT_MAXSCORE"}
+    assert wire.indexes(SCHEMA, "HNSW") == [
+        wire.Index("vec_dense", "HNSW", "COSINE", {"M": 16, "efConstruction": 200}),
+        wire.Index("vec_far", "HNSW", "L2", {"M": 16, "efConstruction": 200}),
+        wire.Index("vec_sparse", "SPARSE_INVERTED_INDEX", "IP", maxscore),
+        wire.Index("vec_body", "SPARSE_INVERTED_INDEX", "BM25", {**maxscore, "bm25_k1": 1.2, "bm25_b": 0.75}),
+    ]
+    assert [(index.type, index.params) for index in wire.indexes(SCHEMA, "FLAT")][:2] == [("FLAT", {}), ("FLAT", {})]
+    assert {index.type for index in wire.filter_indexes(SCHEMA)} == {"INVERTED"}
+
+
+def test_a_row_has_every_column():
+    """Lite keeps the old value of a column that is left out, so that none is."""
+    row = wire.row(
+        SCHEMA,
+        Record(
+            "é",
+            {"far": np.array([1, 2], np.float32), "sparse": SparseVector.from_mapping({7: 0.5, 2: 1.5})},
+            {"text": "Kettle", "tag": ["b", "a"], "year": [3, 1, 2, 2], "a.b": -0.0, "read": False, "day": None},
+        ),
+    )
+    odd = layout.safe("a.b")
+    assert row == {
+        "st_id": "é",
+        "st_payload": ['{"text":"Kettle","tag":["b","a"],"year":[3,1,2,2],"a.b":-0.0,"read":false,"day":null}'],
+        "vec_dense": [1.0, 1.0, 1.0],
+        "has_dense": False,
+        "vec_far": [1.0, 2.0],
+        "vec_sparse": {2: 1.5, 7: 0.5},
+        "has_sparse": True,
+        "text_body": "Kettle",
+        "kw_tag": ["b", "a"],
+        "lo_year": 1,
+        "hi_year": 3,
+        "in_year": ["8", *("8" + "0" * size for size in range(1, 15)), "8000000000000002"],
+        "yes_read": False,
+        "no_read": True,
+        f"lo_{odd}": 0.0,
+        f"hi_{odd}": 0.0,
+        f"in_{odd}": [],
+        "lo_day": 2**63 - 1,
+        "hi_day": -(2**63),
+        "in_day": [],
+    }
+    assert set(row) | {"vec_body"} == {column.name for column in wire.columns(SCHEMA)}
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (Record("a", {}, {}), "the vector of field 'far' is missing"),
+        (Record("a", {"far": np.ones(2, np.float32)}, {"text": "é" * 40_000}), "has 80000 bytes"),
+        (Record("a", {"far": np.ones(2, np.float32)}, {"tag": "é" * 40_000}), r"payload\['tag'\].* has 80000 bytes"),
+        (Record("a", {"far": np.ones(2, np.float32)}, {"tag": ["a"] * 5000}), "more values than the 4096"),
+    ],
+)
+def test_what_milvus_cannot_hold_is_refused_by_name(record, told):
+    """Nothing is cut silently."""
+    with pytest.raises(ValueError, match=told):
+        wire.row(SCHEMA, record)
+
+
+@given(st.text(max_size=40), st.integers(0, 60_000))
+@settings(max_examples=40, deadline=None)
+def test_payloads_are_cut_and_joined_again(text, size):
+    """Every piece fits a VARCHAR, counted in bytes, and nothing is lost."""
+    payload = {"z": text, "a": "é👩" * (size // 2), "n": [1, 1.0, None]}
+    pieces = layout.pieces(payload)
+    assert max(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces) <= 65_535
+    assert json.dumps(layout.join(pieces)) == json.dumps(payload)
+
+
+_GOLDEN = {
+    "word": (Eq("tag", 'a"\\\n'), 'array_contains(kw_tag, "a\\"\\\\\\n")'),
+    "words": (In("tag", ("a", "b")), 'array_contains_any(kw_tag, ["a", "b"])'),
+    "no-words": (In("tag", ()), 'st_id == ""'),
+    "has-words": (Exists("tag"), "array_length(kw_tag) > 0"),
+    "true": (Eq("read", True), "yes_read == true"),
+    "either": (In("read", (True, False)), "yes_read == true or no_read == true"),
+    "at-least": (Range("year", gte=2020), "hi_year >= 2020"),
+    "over": (Range("year", gt=2020), "hi_year >= 2021"),
+    "under": (Range("day", lt="1970-01-01"), "lo_day <= -1"),
+    "number": (
+        Eq("year", 5),
+        (
+            "(lo_year >= 5 and lo_year <= 5) or (hi_year >= 5 and hi_year <= 5)"
+            ' or (lo_year < 5 and hi_year > 5 and array_contains_any(in_year, ["8000000000000005"]))'
+        ),
+    ),
+    "numbers": (
+        In("year", (5, -1)),
+        'lo_year in [5, -1] or hi_year in [5, -1] or array_contains_any(in_year, ["8000000000000005", "7fffffffffffffff"])',
+    ),
+    "most": (Eq("year", 2**63 - 1), "hi_year >= 9223372036854775807"),
+    "has-number": (Exists("year"), "lo_year < 9223372036854775807 or hi_year > -9223372036854775808"),
+    "nowhere": (Range("year", gt=3, lt=4), 'st_id == ""'),
+    "beyond": (Range("year", gt=2**63 - 1), 'st_id == ""'),
+    "and": (And((Exists("tag"), Eq("read", False))), "(array_length(kw_tag) > 0) and (no_read == true)"),
+    "or": (Or((Exists("tag"), Eq("read", False))), "(array_length(kw_tag) > 0) or (no_read == true)"),
+    "all": (And(()), 'st_id != ""'),
+    "none": (Or(()), 'st_id == ""'),
+    "not": (Not(Exists("tag")), "not (array_length(kw_tag) > 0)"),
+}
+
+
+@pytest.mark.parametrize("case", list(_GOLDEN))
+def test_filters_become_expressions(case):
+    """With their values as literals, quoted by the one place that can, for Lite."""
+    where, wanted = _GOLDEN[case]
+    assert rendered(expression(where, SCHEMA.filterable)) == wanted
+
+
+def test_values_never_stand_in_the_text_that_servers_get():
+    """They go beside it, as templates."""
+    evil = '" or st_id != "'
+    made = expression(And((Eq("tag", evil), Range("a.b", gte=0.5))), SCHEMA.filterable)
+    assert made.text == f"(array_contains(kw_tag, {{p0}})) and (hi_{layout.safe('a.b')} >= {{p1}})"
+    assert made.values == {"p0": evil, "p1": 0.5}
+    assert of_ids([evil]) == Expression("st_id in {p0}", {"p0": [evil]})
+    assert after(evil, Expression("yes_read == true")) == Expression(
+        "st_id > {last} and (yes_read == true)", {"last": evil}
+    )
+
+
+_NUMBERS = {
+    FilterKind.INT: st.integers(-(2**63), 2**63 - 1) | st.integers(-5, 5),
+    FilterKind.FLOAT: st.floats(allow_nan=False, allow_infinity=False),
+}
+
+
+@pytest.mark.parametrize("kind", list(_NUMBERS))
+def test_prefixes_cover_just_the_numbers_of_a_range(kind):
+    """A number lies from low to high just when its token begins with one of the prefixes."""
+
+    @given(st.tuples(*[_NUMBERS[kind]] * 3), st.lists(_NUMBERS[kind], max_size=4))
+    @settings(max_examples=150, deadline=None)
+    def check(three, others):
+        low, middle, high = sorted(value + 0 for value in three)
+        prefixes = layout.cover(low, high)
+        assert len(prefixes) <= 2 * 15 * 16
+        for value in (low, middle, high, *(other + 0 for other in others)):
+            token = layout.token(value + 0.0 if kind is FilterKind.FLOAT else value)
+            assert any(token.startswith(prefix) for prefix in prefixes) == (low <= value <= high)
+
+    check()
+
+
+def _plan(leg, **options):
+    return wire.plan(SCHEMA, SearchRequest(leg, **{"limit": 5, "offset": 2, "parts": Parts.NONE, **options}), "HNSW")
+
+
+def test_searches_of_each_kind():
+    """The column, the metric, the candidates, and for optional fields only rows that have the vector."""
+    dense = _plan(Near("dense", np.array([1, 0, 0], np.float32)), where=Eq("read", True), effort=Candidates(200))
+    assert dense == wire.Plan(
+        "vec_dense",
+        [1.0, 0.0, 0.0],
+        {"metric_type": "COSINE", "params": {"ef": 200}},
+        7,
+        Expression("has_dense == true and (yes_read == true)"),
+        ("st_id",),
+    )
+    far = _plan(Near("far", np.array([1, 0], np.float32)), limit=98, effort=Exact())
+    assert (far.params, far.where) == ({"metric_type": "L2", "params": {"ef": 100}}, Expression(""))
+    sparse = _plan(Near("sparse", SparseVector.from_mapping({3: 0.5})), parts=Parts.PAYLOAD)
+    assert (sparse.data, sparse.params, sparse.outputs) == (
+        {3: 0.5},
+        {"metric_type": "IP", "params": {}},
+        ("st_id", "st_payload"),
+    )
+    assert _plan(Match("body", "a kettle")).data == "a kettle"
+    assert _plan(Match("body", " \n")) is None
+    assert _plan(Near("sparse", SparseVector.from_mapping({}))) is None
+
+
+def test_scores_are_unfolded():
+    """L2 comes squared, BM25 from Lite with its sign turned; the page is cut from the sorted whole."""
+
+    def ask(leg, *distances, offset=0):
+        answers = [
+            {"st_id": name, "distance": given, "entity": {}} for name, given in zip("cab", distances, strict=True)
+        ]
+        return [(hit.id, hit.score) for hit in wire.hits(SCHEMA, SearchRequest(leg, offset=offset, limit=2), answers)]
+
+    assert ask(Near("far", np.ones(2, np.float32)), 0.0, 2.0, 2.0) == [("c", 0.0), ("a", -math.sqrt(2.0))]
+    assert ask(Near("far", np.ones(2, np.float32)), 0.0, 2.0, 2.0, offset=1)[1] == ("b", -math.sqrt(2.0))
+    assert ask(Match("body", "x"), -1.5, -2.5, -0.5) == [("a", 2.5), ("c", 1.5)]
+    assert ask(Match("body", "x"), 1.5, 2.5, 0.5) == [("a", 2.5), ("c", 1.5)]
+    assert ask(Near("dense", np.ones(3, np.float32)), -0.5, 0.5, 0.25) == [("a", 0.5), ("b", 0.25)]
+
+
+def test_schema_comes_back_from_the_property():
+    """With the index; a collection without the property is somebody else's."""
+    description = {"properties": {"st_connectors": wire.metadata(SCHEMA, "HNSW"), "timezone": "UTC"}}
+    assert wire.stored(description) == (SCHEMA, "HNSW")
+    assert wire.stored({"properties": {"timezone": "UTC"}}) is None
+    assert wire.stored({}) is None
