@@ -52,6 +52,7 @@ def knn_query(
     """The ``k`` nearest to ``vector`` (float32 [dimension]) by the graph of a ``knn_vector`` field, among those that the query ``where`` lets through.
 
     ``candidates`` is ``ef_search``, for the engines lucene and faiss; as many as ``k``, the server's own choice with lucene, miss about one in ten.
+    More than ``k`` may be found with lucene: cut by the search's ``size``.
     """
     return wire.knn_query(field, vector, k, candidates, where)
 

@@ -94,7 +94,7 @@ OLDEST = (2, 19)
 CLAUSES = 1024
 """``indices.query.bool.max_clause_count`` where nobody changed it."""
 _SPARE = 24
-"""Clauses that are kept for the filter, since those of a whole search are counted together."""
+"""Clauses that are kept for the filter, since those of a whole search are counted together, and comparisons of numbers count twice."""
 
 
 @dataclass(frozen=True, slots=True)
