@@ -12,6 +12,7 @@ import numpy as np
 
 from st_core._engine import UNSET
 from st_core._model import Model
+from st_core.errors import ModelUnsupported
 
 __all__ = ["Encoder", "windows"]
 
@@ -91,6 +92,16 @@ class Encoder(Model):
         from st_core.similarity import SimilarityFunction
 
         self._similarity_fn_name = str(SimilarityFunction(value or self.default_similarity).value)
+
+    def _set_similarity(self, given: Any) -> None:
+        """What the caller says, else the checkpoint, else the family's."""
+        saved = self._settings.get("similarity_fn_name")
+        try:
+            self.similarity_fn_name = given or saved
+        except ValueError as error:
+            if given:
+                raise
+            raise ModelUnsupported(f"{self.checkpoint.name}: {error}") from error
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """The similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""

@@ -11,7 +11,7 @@ import numpy as np
 from st_core._engine import UNSET, Call, Engine, read_processing
 from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from st_core.errors import ModelUnsupported
+from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.pooling import Pooling
 from st_core.modules.router import stack_dimension
@@ -81,7 +81,13 @@ class Model:
             if merged.get(key) is None:
                 merged[key] = value
         self.prompts = {key: value or "" for key, value in merged.items()}
-        self.default_prompt_name = default_prompt_name or self._settings.get("default_prompt_name")
+        saved_name = self._settings.get("default_prompt_name")
+        if saved_name is not None and saved_name not in self.prompts:
+            raise ModelBroken(
+                f"{self.checkpoint.folder / 'config_sentence_transformers.json'}: there is no prompt {saved_name!r} to be "
+                f"the default; there are {sorted(self.prompts)}"
+            )
+        self.default_prompt_name = default_prompt_name or saved_name
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ValueError(
                 f"there is no prompt {self.default_prompt_name!r} to be the default; there are {sorted(self.prompts)}"

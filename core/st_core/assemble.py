@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from st_core.checkpoint import Checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
 from st_core.modules.router import Router
+from st_core.modules.transformer import TASKS, Transformer
 
 __all__ = ["assemble", "flatten", "keeps_settings"]
 
@@ -52,7 +55,24 @@ def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Mod
         first = type(stack[0]).__name__
         if first not in ("Transformer", "StaticEmbedding", "SparseStaticEmbedding", "BM25", "Router"):
             raise ModelBroken(f"{checkpoint.folder / 'modules.json'}: {first} comes first, but reads no text")
+        if first != "Router":
+            _check_features(stack, checkpoint.folder / "modules.json")
     return modules
+
+
+def _check_features(stack: Sequence[Module], listing: Path) -> None:
+    """Raise ModelBroken for a module that reads what none before it writes; a router's routes are not looked into."""
+    first, *rest = takewhile(lambda module: not isinstance(module, Router), stack)
+    written = {TASKS[first.task] if isinstance(first, Transformer) else "sentence_embedding"}
+    for module in rest:
+        kind = type(module).__name__
+        reads = module.reads if kind == "Dense" else _READS.get(kind)
+        if reads is not None and reads not in written:
+            raise ModelBroken(f"{listing}: {kind} reads {reads!r}, which no module before it writes")
+        written.add(getattr(module, "writes", "sentence_embedding"))
+
+
+_READS = {"LayerNorm": "sentence_embedding", "Pooling": "token_embeddings", "SpladePooling": "token_embeddings"}
 
 
 def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:

@@ -27,8 +27,10 @@ HUB_PATTERNS = (
     "*.spm",
     "*.tiktoken",
     "*.bpe",
+    "[1-9]_*/pytorch_model.bin",
 )
-"""What is fetched from the Hub; ``*.bin`` follows only where a folder has no safetensors. Code is read only where the caller trusts it."""
+"""What is fetched from the Hub; the transformer's ``*.bin`` follows only where it has no safetensors. The small modules behind it often
+have nothing else, even where the transformer was converted. Code is read only where the caller trusts it."""
 
 OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*")
 
@@ -94,7 +96,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelBroken(f"{path}: the file is missing") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise ModelBroken(f"{path}: the file cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ModelBroken(f"{path}: not JSON: {error}") from error
 
 
@@ -109,13 +113,23 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def inside(root: Path, path: object, where: Path) -> Path:
-    """The folder that ``path`` names under ``root``; raises ModelBroken where it would lie outside, or is no text."""
+    """The folder that ``path`` names under ``root``; raises ModelBroken where it lies outside, also by a link, or is no text."""
     if not isinstance(path, str):
         raise ModelBroken(f"{where}: the path {path!r} of a module must be text")
     parts = PurePosixPath(path.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in path:
+    if parts.is_absolute() or ".." in parts.parts or ":" in path or not _really_inside(root, root / parts):
         raise ModelBroken(f"{where}: the path {path!r} leaves the checkpoint's folder")
+    if not (root / parts).is_dir() and (root / parts).exists():
+        raise ModelBroken(f"{where}: the path {path!r} of a module is a file, expected a folder")
     return root / parts
+
+
+def _really_inside(root: Path, path: Path) -> bool:
+    """Whether a path lies in a folder when all links are followed. Files of a folder may be links to elsewhere: the Hub's cache has such."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a zero byte
+        return False
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
@@ -189,10 +203,14 @@ def find_checkpoint(
         return _find_builtin(name), name, None
     if not name:
         raise ModelNotFound("there is no folder ''; expected a folder with a checkpoint, a Hub name or a built-in")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise ModelNotFound(f"{name[:200]!r} cannot be looked for: {error}") from error
+    if is_folder:
         return path, name, revision
-    if path.is_file():
+    if is_file:
         raise ModelNotFound(f"{name!r} is a file; expected a folder with a checkpoint, a Hub name or a built-in")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
     if looks_local:
@@ -236,13 +254,19 @@ def _download(
 
     try:
         folder = fetch(list(HUB_PATTERNS))
-        if not any(folder.rglob("*.safetensors")):
+        if _lacks_weights(folder):
             folder = fetch([*HUB_PATTERNS, "*.bin"])
     except HFValidationError as error:
         raise ModelNotFound(f"{name!r} is neither a folder nor a possible Hub name: {error}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelNotFound(_why_not_downloaded(name, revision, error, local_files_only=local_files_only)) from error
     return folder
+
+
+def _lacks_weights(folder: Path) -> bool:
+    """Whether a transformer in the folder, or below it, has no safetensors."""
+    transformers = [path.parent for path in folder.rglob("config.json") if "model_type" in _read_object(path)]
+    return not all(any(each.glob("*.safetensors")) for each in transformers or [folder])
 
 
 def _why_not_downloaded(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:
@@ -269,6 +293,9 @@ def read_checkpoint(folder: Path, *, name: str, revision: str | None, trust_remo
         raise ModelUnsupported(
             f"{folder / 'config.json'}: the model brings its own code (auto_map), which runs only with trust_remote_code=True"
         )
+    _check_settings(settings, folder / "config_sentence_transformers.json")
+    if not isinstance(config.get("architectures") or [], list):
+        raise ModelBroken(f"{folder / 'config.json'}: architectures must be a list, found {config['architectures']!r}")
     _check_requirements(settings.get("requirements"), folder)
     return Checkpoint(name, revision, folder, entries, settings, config)
 
@@ -283,6 +310,20 @@ def _read_entries(folder: Path, listing: Path) -> tuple[ModuleEntry, ...]:
             raise ModelBroken(f"{listing}: a module has no type")
         entries.append(ModuleEntry(each["type"], inside(folder, each.get("path", ""), listing)))
     return tuple(entries)
+
+
+def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise ModelBroken for a setting of the wrong type."""
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
+        raise ModelBroken(f"{path}: prompts must be an object of texts, found {prompts!r}")
+    default = settings.get("default_prompt_name")
+    if default is not None and not isinstance(default, str):
+        raise ModelBroken(f"{path}: default_prompt_name must be a text, found {default!r}")
+    for name in ("truncate_dim", "max_active_dims"):
+        value = settings.get(name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ModelBroken(f"{path}: {name} must be a positive integer, found {value!r}")
 
 
 def _check_requirements(requirements: object, folder: Path) -> None:

@@ -87,7 +87,7 @@ class SentenceTransformer(Encoder):
         )
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
         self._truncate_here: ContextVar[Any] = ContextVar("truncate_dim", default=UNSET)
-        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name")
+        self._set_similarity(similarity_fn_name)
         self.quantization_ranges: NDArray[np.float32] | None = None
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers

@@ -90,7 +90,7 @@ class SparseEncoder(Encoder):
             ),
         )
         self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
-        self.similarity_fn_name = similarity_fn_name or self._settings.get("similarity_fn_name")
+        self._set_similarity(similarity_fn_name)
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,

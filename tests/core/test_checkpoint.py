@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import PurePath
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from st_core import CrossEncoder, ModelBroken, ModelNotFound, ModelUnsupported, SentenceTransformer, SparseEncoder
+from st_core import (
+    CrossEncoder,
+    ModelBroken,
+    ModelError,
+    ModelNotFound,
+    ModelUnsupported,
+    SentenceTransformer,
+    SparseEncoder,
+)
 from st_core.checkpoint import find_checkpoint
 
 STATIC = "sentence_transformers.models.StaticEmbedding"
@@ -90,6 +99,42 @@ def test_hub_names_are_looked_up_with_the_organisation(monkeypatch, tmp_path):
     assert all(each[1:] == ("v1", "t", True) for each in asked)
 
 
+@pytest.mark.parametrize(
+    ("files", "fetches"),
+    [
+        (["config.json", "model.safetensors", "2_Dense/pytorch_model.bin"], 1),
+        (["config.json", "2_Dense/model.safetensors"], 2),
+        (["query_0_SparseStaticEmbedding/model.safetensors", "document_0_MLMTransformer/config.json"], 2),
+    ],
+    ids=["converted", "half converted", "router"],
+)
+def test_pickled_weights_are_fetched_where_there_are_no_others(monkeypatch, tmp_path, files, fetches):
+    """Every transformer gets weights; safetensors of another module do not count for it, and spare no file where it has its own."""
+    asked = []
+
+    def download(_name, **options):
+        asked.append(options["allow_patterns"])
+        for name in files:
+            write(tmp_path / name, {"model_type": "bert"} if name.endswith(".json") else "")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    find_checkpoint("someone/model", organisation="our-org")
+
+    assert len(asked) == fetches
+    assert any(PurePath("2_Dense/pytorch_model.bin").match(pattern) for pattern in asked[0])
+    assert ("*.bin" in asked[-1]) == (fetches == 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-this-name/x", "a" * 5000, "x/" + "a" * 5000], ids=["user", "long", "longer"]
+)
+def test_names_that_cannot_be_looked_for_are_not_found(name):
+    """What the operating system refuses to look for is an error in one line."""
+    with pytest.raises(ModelNotFound, match="cannot be looked for"):
+        SentenceTransformer(name)
+
+
 def test_a_model_missing_from_the_cache_is_not_found(tmp_path):
     """Without the network, a Hub name that is not in the cache is an error that says what was tried."""
     with pytest.raises(ModelNotFound, match="local_files_only"):
@@ -103,6 +148,86 @@ def test_paths_that_leave_the_folder_are_refused(static, path):
 
     with pytest.raises(ModelBroken, match="leaves the checkpoint"):
         SentenceTransformer(static)
+
+
+def test_links_that_leave_the_folder_are_refused(static, tmp_path):
+    """A module's folder is not reached by a link either, and a link to itself is no folder."""
+    (static / "0_Static").rename(tmp_path / "outside")
+    for target in (tmp_path / "outside", static / "0_Static"):
+        (static / "0_Static").unlink(missing_ok=True)
+        (static / "0_Static").symlink_to(target)
+
+        with pytest.raises(ModelBroken, match="leaves the checkpoint"):
+            SentenceTransformer(static)
+
+
+def test_files_may_be_links(static, tmp_path):
+    """The Hub's cache keeps files elsewhere and links to them."""
+    (static / "0_Static" / "model.safetensors").rename(tmp_path / "blob")
+    (static / "0_Static" / "model.safetensors").symlink_to(tmp_path / "blob")
+
+    assert SentenceTransformer(static).encode("near").shape == (2,)
+
+
+@pytest.mark.parametrize("name", [".", "", "inner/.."])
+def test_a_router_does_not_hold_itself(static, name):
+    """A router that names its own folder would be read for ever."""
+    kind = "sentence_transformers.models.Router"
+    write(static / "modules.json", listing((kind, "0_Router")))
+    write(static / "0_Router" / "router_config.json", {"types": {name: kind}, "structure": {"query": [name]}})
+
+    with pytest.raises(ModelBroken, match=r"router_config\.json"):
+        SentenceTransformer(static)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompts", ["query: "]),
+        ("prompts", {"query": 5}),
+        ("default_prompt_name", "nothing"),
+        ("default_prompt_name", 5),
+        ("truncate_dim", "8"),
+        ("truncate_dim", -8),
+        ("similarity_fn_name", "nearness"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(static, name, value):
+    """What the checkpoint says wrongly is the model's mistake, not an argument's."""
+    write(static / "config_sentence_transformers.json", {name: value})
+
+    with pytest.raises(ModelError, match=r"config_sentence_transformers\.json|nearness"):
+        SentenceTransformer(static)
+
+
+@pytest.mark.parametrize("text", ["3", "null", "[]", '{"types": []}', "[" * 100_000])
+def test_files_that_hold_something_else_are_named(static, text):
+    """Any JSON where another was expected is an error that names the module's folder."""
+    write(static / "modules.json", listing(("sentence_transformers.models.Router", "0_Router")))
+    write(static / "0_Router" / "router_config.json", text)
+
+    with pytest.raises(ModelError, match="0_Router"):
+        SentenceTransformer(static)
+
+
+def dense(folder, reads, width):
+    """A Dense module from ``width`` to 3 dimensions that reads a feature."""
+    config = {"in_features": width, "out_features": 3, "bias": False, "module_input_name": reads}
+    write(folder / "config.json", config)
+    save_file({"linear.weight": np.ones((3, width), np.float32)}, folder / "model.safetensors")
+
+
+def test_modules_that_do_not_follow_one_another_are_refused(static):
+    """A module that reads what nobody writes is found when loading, one for other widths by the first text."""
+    kind = "sentence_transformers.models.Dense"
+    write(static / "modules.json", listing((STATIC, "0_Static"), (kind, "1_Dense")))
+    dense(static / "1_Dense", "token_embeddings", 2)
+    with pytest.raises(ModelBroken, match="'token_embeddings', which no module before it writes"):
+        SentenceTransformer(static)
+
+    dense(static / "1_Dense", "sentence_embedding", 5)
+    with pytest.raises(ModelBroken, match="of 5 dimensions is given vectors of 2"):
+        SentenceTransformer(static).encode("near")
 
 
 def test_router_paths_that_leave_the_folder_are_refused(static):

@@ -8,7 +8,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
-from st_core import CrossEncoder, InputTooLong, ModelBroken, ModelUnsupported, SentenceTransformer, SparseEncoder  # noqa: E402 - after the guard
+from st_core import (  # noqa: E402 - after the guard
+    CrossEncoder,
+    InputTooLong,
+    ModelBroken,
+    ModelError,
+    ModelUnsupported,
+    SentenceTransformer,
+    SparseEncoder,
+)
 from st_core.backends.torch import TorchRunner, splade, splade_from_hidden  # noqa: E402 - after the guard
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
 
@@ -100,6 +108,47 @@ def test_truncated_weights_are_named(checkpoints, tmp_path):
 
     with pytest.raises(ModelBroken, match="cut"):
         SentenceTransformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("tokenizer.json", None, "no vocabulary"),
+        ("tokenizer.json", "null", "tokenizer cannot be loaded"),
+        ("tokenizer_config.json", "[]", "tokenizer cannot be loaded"),
+        ("tokenizer_config.json", {"model_max_length": 0}, "model_max_length"),
+        ("config.json", {"num_attention_heads": 0}, "division|modulo"),
+        ("config.json", {"hidden_size": "x"}, "configuration cannot be used"),
+        ("config.json", {"hidden_size": 10**9}, "other shapes than"),
+        ("config.json", {"vocab_size": 10**12}, "other shapes than"),
+        ("config.json", {"architectures": 5}, "architectures must be a list"),
+        ("sentence_bert_config.json", {"modality_config": {"text": []}}, "unexpected"),
+        ("sentence_bert_config.json", {"model_kwargs": {"nonsense": 1}}, "nonsense"),
+        ("1_Pooling/config.json", {"pooling_mode": 5}, "unexpected"),
+    ],
+    ids=str,
+)
+def test_files_that_contradict_the_model_are_named(checkpoints, tmp_path, name, change, problem):
+    """Whatever type of error a library raises over a file, it is the model's, with the folder and the reason in one line."""
+    import json
+    import shutil
+
+    path = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "changed") / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+
+    with pytest.raises(ModelError, match=rf"changed.*({problem})") as caught:
+        SentenceTransformer(tmp_path / "changed", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("device", "problem"), [("nonsense", "names no device"), ("cuda:99", "there is no device")])
+def test_devices_that_are_not_there_are_refused(checkpoints, device, problem):
+    """A device is an argument: what is wrong with it is a ValueError, before any weight is read."""
+    with pytest.raises(ValueError, match=problem):
+        SentenceTransformer(checkpoints.folder("bert-mean"), device=device)
 
 
 def test_the_shown_tokenizer_is_not_the_one_that_works(checkpoints, texts):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.checkpoint import last_name
-from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
+from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
 from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
 
 if TYPE_CHECKING:
@@ -107,10 +110,8 @@ def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.d
 
 def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) -> Any:
     extra = {key: value for key, value in module.config_kwargs.items() if key not in ("dtype", "torch_dtype")}
-    try:
+    with _named(module.folder / "config.json", "the configuration cannot be used", ModelUnsupported):
         config = transformers.AutoConfig.from_pretrained(str(module.folder), **{**options, **extra})
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelUnsupported(f"{module.folder / 'config.json'}: {_first_line(error)}") from error
     architectures = config.architectures or []
     named = any(name.endswith("ForSequenceClassification") for name in architectures)
     if module.task == "sequence-classification" and not named and "num_labels" not in extra:
@@ -125,17 +126,10 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
     if module.task == "feature-extraction":
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
-    try:
+    with _named(module.folder, "the weights cannot be loaded"):
         model, loading = getattr(transformers, name).from_pretrained(
             str(module.folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        kind = ModelUnsupported if "Unrecognized configuration" in str(error) else ModelBroken
-        raise kind(f"{module.folder}: the weights cannot be loaded: {_first_line(error)}") from error
-    except Exception as error:
-        if type(error).__name__ not in ("SafetensorError", "UnpicklingError"):
-            raise
-        raise ModelBroken(f"{module.folder}: the weights cannot be read: {_first_line(error)}") from error
     _refuse_invented(module, loading)
     _drop_pooler(module, model)
     return model.eval()
@@ -149,8 +143,23 @@ def _positions(model: nn.Module) -> int | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+@contextmanager
+def _named(path: Path, what: str, kind: type[ModelError] = ModelBroken) -> Iterator[None]:
+    """Give whatever the library raises over a file a name: it lets errors of any type through, down to a division by zero.
+
+    A missing package and a full memory are not the file's fault and stay what they are.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "Unrecognized configuration" in reason:
+            kind = ModelUnsupported
+        if "ignore_mismatched_sizes" in reason:
+            reason = "tensors have other shapes than config.json says"
+        raise kind(f"{path}: {what}: {reason}") from error
 
 
 def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
@@ -226,11 +235,17 @@ def _tokenizer(
     It is made by transformers, which does not take every ``tokenizer.json`` as it stands: some classes rebuild it from its vocabulary. Taken
     from the file alone, token ids would differ from sentence-transformers'.
     """
-    try:
+    with _named(module.folder, "the tokenizer cannot be loaded"):
         shown = transformers.AutoTokenizer.from_pretrained(str(module.folder), **{**options, **module.processor_kwargs})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelBroken(f"{module.folder}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+    if len(shown) <= len(shown.all_special_ids):  # what the library makes up where there is no file
+        raise ModelBroken(
+            f"{module.folder}: the tokenizer has no vocabulary; tokenizer.json, or the files it was made of, is missing"
+        )
     length = shown.model_max_length
+    if not isinstance(length, (int, float)) or length < 1:
+        raise ModelBroken(
+            f"{module.folder / 'tokenizer_config.json'}: model_max_length must be a positive number, found {length!r}"
+        )
     positions = getattr(config, "max_position_embeddings", None)
     if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
         length = min(length, positions)

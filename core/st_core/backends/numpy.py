@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.checkpoint import last_name
+from st_core.errors import ModelBroken
 from st_core.vectors import MIN_WEIGHT, SparseMatrix
 
 if TYPE_CHECKING:
@@ -93,8 +94,16 @@ ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] 
 """By class name of ``torch.nn``. A dense layer with another activation goes to torch."""
 
 
+def check_width(module: Dense | LayerNorm, width: int) -> None:
+    """Raise ModelBroken where a module is given vectors of another width than its weights are made for."""
+    wanted = module.weight.shape[-1]
+    if width != wanted:
+        raise ModelBroken(f"a {type(module).__name__} for vectors of {wanted} dimensions is given vectors of {width}")
+
+
 def dense(module: Dense, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [..., in] through a linear layer, its activation and its residual connection: [..., out]."""
+    check_width(module, vectors.shape[-1])
     result = vectors @ module.weight.T
     if module.bias is not None:
         result += module.bias
@@ -106,6 +115,7 @@ def dense(module: Dense, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def layer_norm(module: LayerNorm, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [n, d] brought to mean 0 and variance 1, then scaled and shifted."""
+    check_width(module, vectors.shape[-1])
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
     spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + module.epsilon)
     return np.asarray(centred / spread * module.weight + module.bias, np.float32)

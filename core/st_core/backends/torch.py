@@ -44,9 +44,15 @@ Step = Callable[["Features"], "Features"]
 
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or CUDA where there is one, or the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{device!r} names no device; expected cpu, cuda, cuda:1 or another of torch's") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices")
+    return found
 
 
 def first_real(mask: Tensor) -> Tensor:
@@ -169,7 +175,12 @@ def activation_module(path: str, *, trusted: bool) -> nn.Module:
         raise ModelUnsupported(f"there is no activation {path!r}") from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)) and not trusted:
         raise ModelUnsupported(f"the activation {path!r} is not the class of a torch module")
-    made: nn.Module = found()
+    try:
+        made: nn.Module = found()
+    except TypeError as error:
+        raise ModelUnsupported(
+            f"the activation {path!r} needs settings, which checkpoints do not hold: {error}"
+        ) from error
     return made
 
 
@@ -265,6 +276,7 @@ class TorchBackend:
         def step(features: Features) -> Features:
             vectors = features[module.reads]
             assert weight is not None
+            numpy_backend.check_width(module, vectors.shape[-1])
             result = activation(functional.linear(vectors, weight, bias))
             if module.use_residual:
                 result = result + (vectors if residual is None else functional.linear(vectors, residual))
@@ -277,6 +289,7 @@ class TorchBackend:
 
         def step(features: Features) -> Features:
             vectors = features["sentence_embedding"]
+            numpy_backend.check_width(module, vectors.shape[-1])
             result = functional.layer_norm(vectors, module.weight.shape, weight, bias, module.epsilon)
             return features | {"sentence_embedding": result}
 

@@ -100,3 +100,7 @@ def load_module(type_name: str, files: ModuleFiles) -> Module:
         return import_module(f"{__name__}.{KINDS[kind]}").load(files)
     except KeyError as error:
         raise ModelBroken(f"{files.folder}: {kind} lacks {error}") from error
+    except OSError as error:
+        raise ModelBroken(f"{files.folder}: a file of {kind} cannot be read: {error}") from error
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ModelBroken(f"{files.folder}: a file of {kind} holds something unexpected: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from st_core.checkpoint import inside, read_json
@@ -54,19 +55,21 @@ def load(files: ModuleFiles) -> Router:
     config = read_json(path)
     if not isinstance(config, dict):
         raise ModelBroken(f"{path}: expected a JSON object")
-    modules = {
-        name: load_module(
-            str(kind), ModuleFiles(files.root, inside(files.folder, name, path), str(kind), files.options)
-        )
-        for name, kind in config["types"].items()
-    }
+    modules = {name: _module(files, name, str(kind), path) for name, kind in config["types"].items()}
     routes = {route: tuple(modules[name] for name in names) for route, names in config["structure"].items()}
     if not routes or not all(routes.values()):
         raise ModelBroken(f"{path}: a router needs at least one route, and each route a module")
     return _checked(routes, config.get("parameters") or {}, path)
 
 
-def _checked(routes: dict[str, tuple[Module, ...]], parameters: Mapping[str, Any], path: Any) -> Router:
+def _module(files: ModuleFiles, name: str, kind: str, path: Path) -> Module:
+    folder = inside(files.folder, name, path)
+    if folder.resolve() == files.folder.resolve():
+        raise ModelBroken(f"{path}: the module {name!r} lies in the router's own folder")
+    return load_module(kind, ModuleFiles(files.root, folder, kind, files.options))
+
+
+def _checked(routes: dict[str, tuple[Module, ...]], parameters: Mapping[str, Any], path: Path) -> Router:
     default = parameters.get("default_route")
     if default is None and parameters.get("allow_empty_key", True):
         default = next(iter(routes))
@@ -77,7 +80,7 @@ def _checked(routes: dict[str, tuple[Module, ...]], parameters: Mapping[str, Any
     return Router(routes, default, mappings)
 
 
-def _key(text: str, path: Any) -> tuple[str | None, str | None]:
+def _key(text: str, path: Path) -> tuple[str | None, str | None]:
     try:
         task, modality = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError) as error:

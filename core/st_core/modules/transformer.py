@@ -87,7 +87,7 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
         processor_kwargs=processor,
         config_kwargs={**_options(saved, "config_kwargs"), **options.config_kwargs},
-        text_kwargs=dict((saved.get("processing_kwargs") or {}).get("text") or {}),
+        text_kwargs=_text_options(saved),
         trust_remote_code=options.trust_remote_code,
     )
 
@@ -95,6 +95,14 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
 def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Saved options, without the one that only the caller may give."""
     return {name: value for name, value in (saved.get(key) or {}).items() if name != "trust_remote_code"}
+
+
+def _text_options(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """How texts are cut, as the checkpoint says."""
+    text = dict((saved.get("processing_kwargs") or {}).get("text") or {})
+    if text.get("max_length") is not None:
+        text["max_length"] = int(text["max_length"])
+    return text
 
 
 def _refuse(folder: Path, saved: Mapping[str, Any]) -> None:
