@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -31,6 +30,18 @@ OLDEST = (2, 5)
 """Templates, the BM25 function and what indexes are told here came with it."""
 LITE = "milvus_lite"
 DATABASE = "milvus.db"
+NO_RETRIES = {"grpc.enable_retries": 0}
+
+
+class Deadline(float):
+    """Seconds that a call may take, and that are over once it has failed.
+
+    pymilvus repeats failed calls for as long as their timeout, or 75 times where they have none; it asks ``elapsed >= timeout`` after each failure.
+    """
+
+    def __le__(self, elapsed: object) -> bool:
+        """Always: repeating is the retrying wrapper's."""
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +61,14 @@ class Opened:
     unflushed: dict[str, int] = field(default_factory=dict)
     """Rows written to each collection of Milvus Lite since they were last brought into a segment."""
     holders: int = 1
+    timeout: int = TIMEOUT
+    started: bool = False
+    """Whether Milvus Lite was started for us, and is ours to stop."""
+
+    @property
+    def once(self) -> dict[str, Any]:
+        """The options of every call: it ends in time and is not repeated."""
+        return {"timeout": Deadline(self.timeout)}
 
     def close(self) -> None:
         """Give back what is held; the last store of this process closes a folder."""
@@ -64,7 +83,7 @@ class Opened:
             if self.holders == 0:
                 self.closed = True
                 del _FOLDERS[self.folder]
-                _shut(self.client, self.folder)
+                _shut(self)
 
 
 _FOLDERS: dict[str, Opened] = {}
@@ -82,7 +101,7 @@ def open_client(address: Address, client: object | None) -> Opened:
 def _options(address: Address) -> dict[str, Any]:
     if unknown := address.options.keys() - set(OPTIONS):
         raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(OPTIONS)}")
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {"timeout": _timeout(address)}
     for option, known in (("index", INDEXES), ("consistency", CONSISTENCY)):
         value = address.options.get(option)
         if value is not None and value not in known:
@@ -109,7 +128,7 @@ def _handed_in(address: Address, client: object, options: Mapping[str, Any]) -> 
 def _is_lite(client: Any, name: str) -> bool:
     """Whether Milvus Lite answers; raises ``Unsupported`` for servers that are too old."""
     with border(name, "connect"):
-        version = str(client.get_server_version(retry_times=0))
+        version = str(client.get_server_version(timeout=Deadline(TIMEOUT)))
     if version.startswith(LITE):
         return True
     parts = version.lstrip("v").split(".")
@@ -121,7 +140,6 @@ def _is_lite(client: Any, name: str) -> bool:
 
 
 def _remote(address: Address, options: Mapping[str, Any]) -> Opened:
-    timeout = _timeout(address)
     scheme = "https" if "https" in address.variants else "http"
     host = f"[{address.host}]" if ":" in (address.host or "") else address.host
     with border(address.scheme, "connect"):
@@ -129,10 +147,10 @@ def _remote(address: Address, options: Mapping[str, Any]) -> Opened:
             uri=f"{scheme}://{host}:{address.port or 19530}",
             token=os.environ.get(TOKEN, ""),
             db_name=address.path.strip("/"),
-            timeout=timeout,
+            timeout=options["timeout"],
             # A connection of our own: pymilvus shares one by address, and with it the options of whoever came first.
             dedicated=True,
-            grpc_options=grpc_options(timeout),
+            grpc_options=NO_RETRIES,
         )
     try:
         _is_lite(client, address.scheme)
@@ -140,15 +158,6 @@ def _remote(address: Address, options: Mapping[str, Any]) -> Opened:
         client.close()
         raise
     return Opened(client, address.scheme, **options)
-
-
-def grpc_options(timeout: int) -> dict[str, Any]:
-    """Every call ends after ``timeout`` seconds and is not repeated below us.
-
-    pymilvus takes a timeout for how long it repeats a call, 75 times otherwise; the channel's own configuration bounds a call without repeating it.
-    """
-    every_call = {"name": [{}], "timeout": f"{timeout}s"}
-    return {"grpc.enable_retries": 0, "grpc.service_config": json.dumps({"methodConfig": [every_call]})}
 
 
 def folder_of(address: Address) -> str:
@@ -167,8 +176,10 @@ def _lite(address: Address, options: Mapping[str, Any]) -> Opened:
     with _LOCK:
         held = _FOLDERS.get(folder)
         if held is None:
+            mine = not _is_running(folder)
+            client = _started(folder)
             held = _FOLDERS[folder] = Opened(
-                _started(folder), address.scheme, lite=True, folder=folder, **{"dense": "FLAT", **options}
+                client, address.scheme, lite=True, folder=folder, started=mine, **{"dense": "FLAT", **options}
             )
         else:
             held.holders += 1
@@ -179,7 +190,7 @@ def _started(folder: str) -> Any:
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with _quiet() as heard, border("milvus+lite", "connect"):
         try:
-            return MilvusClient(folder, dedicated=True, grpc_options=grpc_options(600))
+            return MilvusClient(folder, dedicated=True, grpc_options=NO_RETRIES)
         except Exception as error:
             if "Open local milvus failed" not in str(error):
                 raise
@@ -188,11 +199,19 @@ def _started(folder: str) -> Any:
             raise Unavailable(told, store="milvus+lite", operation="connect") from error
 
 
-def _shut(client: Any, folder: str) -> None:
+def _is_running(folder: str) -> bool:
+    """Whether somebody else in this process has the folder open."""
     from milvus_lite.server_manager import server_manager_instance
 
-    client.close()
-    server_manager_instance.release_server(folder)
+    return folder in server_manager_instance._servers  # noqa: SLF001  # it does not say otherwise
+
+
+def _shut(held: Opened) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    held.client.close()
+    if held.started:
+        server_manager_instance.release_server(held.folder)
 
 
 @contextmanager

@@ -30,8 +30,6 @@ from st_connectors.store import (
 
 __all__ = ["MilvusStore", "collections", "opened"]
 
-ONCE = {"retry_times": 0}
-"""Repeating is the retrying wrapper's; pymilvus would do it 75 times."""
 FLUSH_FROM = 200
 """Rows of Milvus Lite outside of any segment. It compares those one by one in Python: 30 ms for so many, seconds for 20,000."""
 
@@ -40,7 +38,7 @@ def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, 
     """The schema of a collection and the index of its dense vectors, or None where there is none; ``SchemaMismatch`` where it is not one of ours."""
     try:
         with border(held.name, operation):
-            description = held.client.describe_collection(collection_name(collection), **ONCE)
+            description = held.client.describe_collection(collection_name(collection), **held.once)
     except NotFound:
         return None
     found = wire.stored(description)
@@ -77,8 +75,8 @@ def collections(held: Opened) -> list[str]:
     """The names of our collections."""
     try:
         with border(held.name, "collections"):
-            names = held.client.list_collections(**ONCE)
-            found = [wire.stored(held.client.describe_collection(name, **ONCE)) for name in names]
+            names = held.client.list_collections(**held.once)
+            found = [wire.stored(held.client.describe_collection(name, **held.once)) for name in names]
     finally:
         held.close()
     return [each[0].collection for each in found if each is not None]
@@ -138,12 +136,12 @@ class MilvusStore:
             if column.words_of is not None:
                 shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
         held = {wire.METADATA: wire.metadata(self._schema, self._dense)}
-        self._client.create_collection(self._collection, schema=shape, properties=held, **ONCE)
+        self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
 
     def load(self, operation: str) -> None:
         """Make the collection searchable, with indexes where whoever made it did not come so far."""
         with border(self._held.name, operation):
-            there = set(self._client.list_indexes(self._collection, **ONCE))
+            there = set(self._client.list_indexes(self._collection, **self._held.once))
             lacking = [index for index in self._indexes() if index.column not in there]
             if lacking:
                 params = IndexParams()
@@ -151,8 +149,8 @@ class MilvusStore:
                     params.add_index(
                         index.column, index.type, index.column, **_metric(index), params=dict(index.params)
                     )
-                self._client.create_index(self._collection, params, sync=False, **ONCE)
-            self._client.load_collection(self._collection, **ONCE)
+                self._client.create_index(self._collection, params, sync=False, **self._held.once)
+            self._client.load_collection(self._collection, **self._held.once)
 
     def _indexes(self) -> list[wire.Index]:
         made = wire.indexes(self._schema, self._dense)
@@ -163,7 +161,7 @@ class MilvusStore:
         if read_schema(self._held, self._schema.collection, "drop") is None:
             return
         with border(self._held.name, "drop"):
-            self._client.drop_collection(self._collection, **ONCE)
+            self._client.drop_collection(self._collection, **self._held.once)
         self._held.unflushed.pop(self._collection, None)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
@@ -178,7 +176,7 @@ class MilvusStore:
                 rejected.append(Rejected(position, record.id, refused))
         if rows:
             with border(self._held.name, "upsert"):
-                self._client.upsert(self._collection, rows, **ONCE)
+                self._client.upsert(self._collection, rows, **self._held.once)
             self._wrote(len(rows))
         return rejected
 
@@ -189,7 +187,7 @@ class MilvusStore:
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
         with border(self._held.name, "delete"):
-            self._client.delete(self._collection, **self._where(of_ids(ids)), **ONCE)
+            self._client.delete(self._collection, **self._where(of_ids(ids)), **self._held.once)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Fetch rows and put them in the order asked."""
@@ -225,7 +223,7 @@ class MilvusStore:
                 output_fields=list(first.outputs),
                 consistency_level=self._held.consistency,
                 **self._where(first.where),
-                **ONCE,
+                **self._held.once,
             )
         return answers
 
@@ -259,7 +257,7 @@ class MilvusStore:
     def _flush(self, operation: str) -> None:
         self._held.unflushed.pop(self._collection, None)
         with border(self._held.name, operation):
-            self._client.flush(self._collection, **ONCE)
+            self._client.flush(self._collection, **self._held.once)
 
     def close(self) -> None:
         """Give back the client, unless it was handed in."""
@@ -270,7 +268,7 @@ class MilvusStore:
     def _query(
         self, operation: str, where: Expression, outputs: Sequence[str], **options: Any
     ) -> Sequence[Mapping[str, Any]]:
-        options = {"consistency_level": self._held.consistency, **options, **self._where(where), **ONCE}
+        options = {"consistency_level": self._held.consistency, **options, **self._where(where), **self._held.once}
         with border(self._held.name, operation):
             answers: Sequence[Mapping[str, Any]] = self._client.query(
                 self._collection, output_fields=list(outputs), **options
@@ -285,7 +283,7 @@ class MilvusStore:
     def _check(self, operation: str) -> None:
         """Raise ``NotFound`` where there is no collection."""
         with border(self._held.name, operation):
-            self._client.describe_collection(self._collection, **ONCE)
+            self._client.describe_collection(self._collection, **self._held.once)
 
 
 def _typed(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,262 @@
+"""A server of Milvus on a bad day, by a stand-in that speaks its gRPC on this machine; what it is sent is looked at too."""
+
+from __future__ import annotations
+
+import socket
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pymilvus", reason="needs the milvus extra")
+
+import grpc
+from pymilvus import MilvusClient
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
+
+from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Throttled, Unavailable, Unsupported
+from st_connectors.filters import Eq, Range
+from st_connectors.milvus import wire
+from st_connectors.registry import collections, open_store
+from st_connectors.retry import NO_RETRY, RetryPolicy
+from st_connectors.store import DenseField, Exact, FilterKind, Near, Schema, SearchRequest
+
+SECRET = "s3cr3t:of-the-test"
+SCHEMA = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})
+AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
+
+
+class Server(milvus_pb2_grpc.MilvusServiceServicer):
+    """Answers as it is told to, and keeps what it was asked."""
+
+    def __init__(self):
+        self.version = "v2.6.4"
+        self.status = None
+        self.code = (0, "")
+        self.properties = {wire.METADATA: wire.metadata(SCHEMA, "HNSW")}
+        self.seen = []
+        self.tokens = []
+        self.hold = None
+
+    def _answer(self, request, context):
+        self.seen.append(request)
+        self.tokens.append(dict(context.invocation_metadata()).get("authorization"))
+        if self.hold is not None:
+            self.hold.result(timeout=10)
+        if self.status is not None:
+            context.abort(self.status, "the server's own words")
+        code, reason = self.code
+        return common_pb2.Status(code=code, reason=reason)
+
+    def Connect(self, request, context):  # noqa: N802  # gRPC's name
+        return milvus_pb2.ConnectResponse(status=common_pb2.Status())
+
+    def GetVersion(self, request, context):  # noqa: N802  # gRPC's name
+        return milvus_pb2.GetVersionResponse(status=common_pb2.Status(), version=self.version)
+
+    def DescribeCollection(self, request, context):  # noqa: N802  # gRPC's name
+        status = self._answer(request, context)
+        pairs = [common_pb2.KeyValuePair(key=key, value=value) for key, value in self.properties.items()]
+        return milvus_pb2.DescribeCollectionResponse(status=status, properties=pairs)
+
+    def Query(self, request, context):  # noqa: N802  # gRPC's name
+        return milvus_pb2.QueryResults(status=self._answer(request, context))
+
+    def Search(self, request, context):  # noqa: N802  # gRPC's name
+        return milvus_pb2.SearchResults(status=self._answer(request, context))
+
+    def Delete(self, request, context):  # noqa: N802  # gRPC's name
+        return milvus_pb2.MutationResult(status=self._answer(request, context))
+
+
+@pytest.fixture
+def server():
+    """The stand-in, with its address."""
+    servicer = Server()
+    running = grpc.server(ThreadPoolExecutor(4))
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    servicer.url = f"milvus://127.0.0.1:{port}"
+    yield servicer
+    running.stop(0).wait()
+
+
+def open_at(url, retry=NO_RETRY):
+    return closing(open_store(url, "books", SCHEMA, retry=retry))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
+        (grpc.StatusCode.ABORTED, Unavailable),
+        (grpc.StatusCode.INTERNAL, Unavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Throttled),
+        (grpc.StatusCode.INVALID_ARGUMENT, Refused),
+        (grpc.StatusCode.UNAUTHENTICATED, Permanent),
+        (grpc.StatusCode.PERMISSION_DENIED, Permanent),
+        (grpc.StatusCode.UNIMPLEMENTED, Permanent),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_statuses_become_errors_of_their_class(server, status, kind, capfd, monkeypatch):
+    """Once each, in the server's words, with the driver's error as the cause; nothing is printed and no secret is told."""
+    monkeypatch.setenv("ST_MILVUS_TOKEN", SECRET)
+    with open_at(server.url) as store:
+        server.status = status
+        with pytest.raises(kind) as caught:
+            store.count()
+    assert type(caught.value) is kind
+    assert "the server's own words" in str(caught.value)
+    assert SECRET not in f"{caught.value!r} {caught.value} {caught.value.__cause__}"
+    assert caught.value.__cause__ is not None
+    assert len(server.seen) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (100, "collection not found[collection=books]", NotFound),
+        (101, "collection not loaded", Unavailable),
+        (8, "request is rejected by limiter", Throttled),
+        (9, "quota exceeded, force deny", Throttled),
+        (65535, "rate limit exceeded", Throttled),
+        (1100, "invalid parameter", Refused),
+        (6, "illegal argument", Refused),
+        (1, "something broke", Permanent),
+        (503, "node offline", Unavailable),
+        (65535, "nobody knows", Permanent),
+    ],
+)
+def test_codes_become_errors_of_their_class(server, code, reason, kind):
+    """Milvus's own codes come in answers whose status is fine; what pymilvus writes before the words is left out."""
+    with open_at(server.url) as store:
+        server.code = (code, reason)
+        with pytest.raises(kind) as caught:
+            store.count()
+    assert type(caught.value) is kind
+    assert reason in str(caught.value)
+    assert "etry" not in str(caught.value)
+    assert len(server.seen) == 1
+
+
+def test_only_the_wrapper_repeats(server):
+    """The 75 repetitions of pymilvus and those of gRPC are off: three attempts are three calls."""
+    with open_at(server.url, AT_ONCE) as store:
+        server.status = grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(Unavailable):
+            store.count()
+        assert len(server.seen) == 3
+        server.status = grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(Refused):
+            store.count()
+    assert len(server.seen) == 4
+
+
+def test_a_server_that_stalls_is_given_up_in_time(server):
+    """``?timeout=1`` bounds every call."""
+    with open_at(f"{server.url}?timeout=1") as store:
+        server.hold = Future()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
+            store.count()
+        assert 0.9 < time.monotonic() - began < 15
+        server.hold.set_result(None)
+
+
+def test_nobody_there_is_unavailable(capfd):
+    """The message says where nobody was."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Unavailable, match=str(port)):
+        open_store(f"milvus://127.0.0.1:{port}?timeout=1", "books", SCHEMA, retry=NO_RETRY)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_old_servers_are_told_apart(server):
+    """In one sentence, before anything is asked of them."""
+    server.version = "v2.4.17"
+    with pytest.raises(Unsupported, match=r"Milvus v2\.4\.17; 2\.5 or newer"):
+        open_store(server.url, "books", SCHEMA)
+    assert server.seen == []
+
+
+def test_values_travel_as_templates(server):
+    """The expression holds only names of ours; reads are of the consistency asked for."""
+    evil = '" or st_id != "'
+    with open_at(f"{server.url}?consistency=strong") as store:
+        server.code = (1100, "enough")
+        with pytest.raises(Refused):
+            store.count(Eq("tag", evil))
+        with pytest.raises(Refused):
+            store.get([evil])
+        with pytest.raises(Refused):
+            store.search([SearchRequest(Near("dense", np.array([1, 0], np.float32)), where=Range("year", gte=2000))])
+        with pytest.raises(Refused):
+            store.delete([evil])
+    count, get, search, delete = server.seen
+    assert count.expr == "array_contains(kw_tag, {p0})"
+    assert count.expr_template_values["p0"].string_val == evil
+    assert count.consistency_level == common_pb2.ConsistencyLevel.Strong
+    assert get.expr == delete.expr == "st_id in {p0}"
+    assert search.dsl == "has_dense == true and (hi_year >= {p0})"
+    assert search.expr_template_values["p0"].int64_val == 2000
+
+
+def test_the_token_is_sent_and_not_told(server, monkeypatch):
+    """From the environment, in the header that Milvus reads."""
+    monkeypatch.setenv("ST_MILVUS_TOKEN", SECRET)
+    with open_at(server.url) as store:
+        server.code = (1, "no")
+        with pytest.raises(Permanent):
+            store.count()
+    (token,) = server.tokens
+    assert token
+    assert SECRET not in token  # in base64
+
+
+def test_other_peoples_collections_are_left_alone(server):
+    """Without our property a collection is not ours: neither opened, nor made again, nor dropped."""
+    server.properties = {"timezone": "UTC"}
+    with open_at(server.url) as store:
+        for call in (store.create, store.drop):
+            with pytest.raises(SchemaMismatch, match="not made by st-connectors"):
+                call()
+    with pytest.raises(SchemaMismatch):
+        open_store(server.url, "books")
+
+
+def test_efforts_follow_the_index(server):
+    """A graph cannot promise the true nearest; a flat index can, and has no candidates."""
+    with open_at(server.url) as graph, open_at(f"{server.url}?index=flat") as flat:
+        assert graph.capabilities.efforts == {"default", "candidates"}
+        assert not graph.capabilities.fields["dense"].exact
+        assert flat.capabilities.efforts == {"default", "exact"}
+        assert flat.capabilities.fields["dense"].exact
+        with pytest.raises(Unsupported):
+            graph.search([SearchRequest(Near("dense", np.array([1, 0], np.float32)), effort=Exact())])
+
+
+@pytest.mark.parametrize("options", ["timeout=0", "timeout=soon", "index=ivf", "consistency=maybe", "colour=red"])
+def test_options_are_checked(server, options):
+    """Before anything is sent."""
+    with pytest.raises(ValueError, match=options.partition("=")[0]):
+        open_store(f"{server.url}?{options}", "books", SCHEMA)
+
+
+def test_a_client_handed_in_stays_open(server):
+    """It is its owner's to close; anything else is refused."""
+    client = MilvusClient(server.url.replace("milvus:", "http:"), dedicated=True)
+    with closing(client):
+        open_store("milvus://elsewhere", "books", SCHEMA, client=client).close()
+        assert client.get_server_version() == "v2.6.4"
+        with pytest.raises(TypeError, match="MilvusClient"):
+            open_store("milvus://elsewhere", "books", SCHEMA, client=object())
+        with pytest.raises(TypeError, match="MilvusClient"):
+            collections("milvus://elsewhere", client=object())
