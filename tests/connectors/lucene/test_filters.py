@@ -34,6 +34,7 @@ NOTHING = {"match_none": {}}
         (In("w", ()), NOTHING),
         (In("n", (1, "one")), N),
         (Range("n", gt=1, lte=5), {"range": {"filter.n": {"gt": 1, "lte": 5}}}),
+        (Range("d", gte="no date", lt="1970-01-02"), NOTHING),
         (Range("x", gte=-0.0), {"range": {"filter.x": {"gte": 0.0}}}),
         (Range("d", lt="1970-01-01T00:00:00.000001Z"), {"range": {"filter.d": {"lt": 1}}}),
         (Exists("w"), {"exists": {"field": "filter.w"}}),
