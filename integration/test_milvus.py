@@ -1,0 +1,154 @@
+"""The conformance suite on Milvus: Lite always, a server where ST_MILVUS_URL names one (``milvus://host:19530``).
+
+``ST_REQUIRE`` knows the two as ``milvus-lite`` and ``milvus-server``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from st_connectors.errors import Unavailable
+from st_connectors.filters import Range
+from st_connectors.registry import open_store
+from st_connectors.retry import NO_RETRY
+from st_connectors.store import Match, Near, SearchRequest
+from st_connectors.testing import StoreConformance, opener
+from st_core.vectors import SparseVector
+
+pytest.importorskip("milvus_lite", reason="needs the milvus extra")
+
+CLIENTS = ("pymilvus", "milvus_lite")
+
+
+@pytest.mark.engine("milvus-lite")
+class TestLite(StoreConformance):
+    """Milvus Lite on a real disk, where every refresh brings what was written into a segment, as it does with many records."""
+
+    client_modules = CLIENTS
+    promises = frozenset({"optional_vectors", "persistent"})
+
+    @classmethod
+    def address(cls, folder: Path) -> str:
+        """Say where."""
+        return f"milvus+lite:{folder}"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls):
+        """Open stores under a folder of the system's temporary place."""
+        patch = pytest.MonkeyPatch()
+        patch.setattr("st_connectors.milvus.store.FLUSH_FROM", 1)
+        with tempfile.TemporaryDirectory() as folder:
+            yield opener(cls.address(Path(folder)))
+        patch.undo()
+
+
+@pytest.mark.engine("milvus-lite")
+class TestLiteGraph(StoreConformance):
+    """The same with an HNSW graph, as a server has it by default; on corpora of this size it finds what the flat index finds."""
+
+    client_modules = CLIENTS
+
+    @classmethod
+    def address(cls, folder: Path) -> str:
+        """Say where."""
+        return f"milvus+lite:{folder}?index=hnsw"
+
+
+@pytest.mark.engine("milvus-server")
+class TestServer(StoreConformance):
+    """A server with a flat index; its collections of other names are left alone."""
+
+    client_modules = CLIENTS
+
+    @classmethod
+    def address(cls, folder: Path) -> str:
+        """Say where."""
+        del folder
+        url = os.environ.get("ST_MILVUS_URL", "")
+        if not url:
+            pytest.skip("no server: ST_MILVUS_URL=milvus://host:19530 names one")
+        return f"{url}{'&' if '?' in url else '?'}index=flat"
+
+
+_WRITER = """
+import sys
+import numpy as np
+from st_connectors.registry import open_store
+from st_connectors.store import DenseField, FilterKind, Record, Schema, SparseField, TextField
+from st_core.vectors import SparseVector
+
+fields = {"dense": DenseField(4), "sparse": SparseField(), "text": TextField()}
+store = open_store(sys.argv[1], "books", Schema("books", fields, {"row": FilterKind.INT}))
+store.create()
+dense = np.eye(4, dtype=np.float32)
+for start in range(0, 900, 300):
+    assert store.upsert([
+        Record(f"r{row}", {"dense": dense[row % 4], "sparse": SparseVector.from_mapping({row: 1.0})}, {"text": f"word{row}", "row": row})
+        for row in range(start, start + 300)
+    ]) == []
+    if start == 300:
+        store.refresh()
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer():
+    """Another process that has written 900 records and holds the folder open; gives the process and the address."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"milvus+lite:{folder}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout.readline() == "written\n"
+            yield process, url
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.engine("milvus-lite")
+def test_what_was_acknowledged_survives_a_kill(writer):
+    """All of it is there and found by every leg when the folder is opened again, whether it was in a segment or in the log."""
+    process, url = writer
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    with closing(open_store(url, "books")) as store:
+        assert store.count() == 900
+        assert store.count(Range("row", gte=250, lt=850)) == 600
+        assert {record.id for record in store.scan()} == {f"r{row}" for row in range(900)}
+        for row in (0, 450, 899):
+            legs = [
+                Near("sparse", SparseVector.from_mapping({row: 2.0})),
+                Match("text", f"word{row}"),
+            ]
+            for hits in store.search([SearchRequest(leg) for leg in legs]):
+                assert [hit.id for hit in hits] == [f"r{row}"]
+            (nearest,) = store.search([SearchRequest(Near("dense", np.eye(4, dtype=np.float32)[row % 4]), limit=300)])
+            assert all(int(hit.id[1:]) % 4 == row % 4 for hit in nearest[:225])
+
+
+@pytest.mark.engine("milvus-lite")
+def test_a_folder_is_open_in_one_process_at_a_time(writer, capfd):
+    """The other one is told so in a sentence, may try again later, and sees no traceback."""
+    process, url = writer
+    with pytest.raises(Unavailable, match="one process at a time"):
+        open_store(url, "books", retry=NO_RETRY)
+    assert capfd.readouterr() == ("", "")
+
+    process.communicate("")
+    with closing(open_store(url, "books")) as store:
+        assert store.count() == 900
