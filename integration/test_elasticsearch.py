@@ -144,7 +144,7 @@ class _More:
 
     @pytest.mark.parametrize("metric", list(Metric))
     @pytest.mark.parametrize(
-        "kind", ["flat", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat"]
+        "kind", ["hnsw", "flat", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat"]
     )
     def test_every_dense_index_finds_the_nearest_at_exact_effort(self, place, kind, metric):
         """Shortened vectors are compared again by their full ones, so that scores are exact whatever the index."""

@@ -234,8 +234,8 @@ def _candidates(effort: Effort, reach: int, wider: int) -> int:
         case Candidates(count):
             return min(MOST, max(reach, count))
         case Default():
-            # The server's own choice, one and a half times the hits, misses many of the nearest ten.
-            return min(MOST, max(100, reach + reach // 2) * wider)
+            # The server's own choice, one and a half times the hits, misses many of the nearest.
+            return min(MOST, max(100, 2 * reach) * wider)
 
 
 def scan_body(query: Body, source: object, batch: int) -> Body:

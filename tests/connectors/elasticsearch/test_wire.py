@@ -188,7 +188,7 @@ def test_a_dense_leg():
 @pytest.mark.parametrize(
     ("kind", "effort", "limit", "knn"),
     [
-        ("hnsw", None, 200, {"k": 200, "num_candidates": 300}),
+        ("hnsw", None, 200, {"k": 200, "num_candidates": 400}),
         ("hnsw", None, 9_000, {"k": 9_000, "num_candidates": 10_000}),
         ("hnsw", Candidates(64), 10, {"k": 10, "num_candidates": 64}),
         ("hnsw", Candidates(5), 10, {"k": 10, "num_candidates": 10}),
