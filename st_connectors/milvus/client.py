@@ -10,22 +10,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 
 from st_connectors.errors import StoreError, Unavailable, Unsupported
 from st_connectors.milvus import faults
+from st_connectors.milvus.layout import Layout
 from st_connectors.store import Address
 
 __all__ = ["Opened", "border", "exists", "open_client"]
 
+T = TypeVar("T")
+
 TOKEN = "ST_MILVUS_TOKEN"  # noqa: S105  # the name of the variable
 TIMEOUT = 30
 """Seconds."""
-OPTIONS = ("timeout", "index", "consistency")
+OPTIONS = ("timeout", "index", "lists", "consistency")
 CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
 INDEXES = {"flat": "FLAT", "hnsw": "HNSW"}
+LISTS = {"arrays": False, "text": True}
 OLDEST = (2, 5)
 """Templates, the BM25 function and what indexes are told here came with it."""
 LITE = "milvus_lite"
@@ -54,16 +58,13 @@ class Opened:
     lite: bool = False
     folder: str | None = None
     owned: bool = True
-    dense: str = "HNSW"
-    """The index of dense vectors in collections that are made."""
+    layout: Layout = field(default_factory=Layout)
+    """That of collections that are made."""
     consistency: str = "Session"
     closed: bool = False
     unflushed: dict[str, int] = field(default_factory=dict)
     """Rows written to each collection of Milvus Lite since they were last brought into a segment."""
-    holders: int = 1
     timeout: int = TIMEOUT
-    started: bool = False
-    """Whether Milvus Lite was started for us, and is ours to stop."""
 
     @property
     def once(self) -> dict[str, Any]:
@@ -74,19 +75,30 @@ class Opened:
         """Give back what is held; the last store of this process closes a folder."""
         if self.closed or not self.owned:
             return
+        self.closed = True
         if self.folder is None:
-            self.closed = True
             self.client.close()
             return
         with _LOCK:
-            self.holders -= 1
-            if self.holders == 0:
-                self.closed = True
+            running = _FOLDERS[self.folder]
+            running.holders -= 1
+            if running.holders == 0:
                 del _FOLDERS[self.folder]
-                _shut(self)
+                _stop(running, self.folder)
 
 
-_FOLDERS: dict[str, Opened] = {}
+@dataclass(slots=True, eq=False)
+class _Running:
+    """Milvus Lite on a folder, for all stores of this process that are open there."""
+
+    client: Any
+    started: bool
+    """Whether it was started for us, and is ours to stop."""
+    holders: int = 0
+    unflushed: dict[str, int] = field(default_factory=dict)
+
+
+_FOLDERS: dict[str, _Running] = {}
 _LOCK = threading.RLock()
 
 
@@ -101,14 +113,22 @@ def open_client(address: Address, client: object | None) -> Opened:
 def _options(address: Address) -> dict[str, Any]:
     if unknown := address.options.keys() - set(OPTIONS):
         raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(OPTIONS)}")
-    made: dict[str, Any] = {"timeout": _timeout(address)}
-    for option, known in (("index", INDEXES), ("consistency", CONSISTENCY)):
-        value = address.options.get(option)
-        if value is not None and value not in known:
-            raise ValueError(f"{option} is one of {', '.join(known)}, not {value!r}")
-        if value is not None:
-            made["dense" if option == "index" else option] = known[value]
-    return made
+    lite = "lite" in address.variants
+    return {
+        "timeout": _timeout(address),
+        "consistency": _chosen(address, "consistency", CONSISTENCY, "session"),
+        "layout": Layout(
+            _chosen(address, "index", INDEXES, "flat" if lite else "hnsw"),
+            _chosen(address, "lists", LISTS, "text" if lite else "arrays"),
+        ),
+    }
+
+
+def _chosen(address: Address, option: str, known: Mapping[str, T], default: str) -> T:
+    value = address.options.get(option, default)
+    if value not in known:
+        raise ValueError(f"{option} is one of {', '.join(known)}, not {value!r}")
+    return known[value]
 
 
 def _timeout(address: Address) -> int:
@@ -122,7 +142,7 @@ def _handed_in(address: Address, client: object, options: Mapping[str, Any]) -> 
     if not isinstance(client, MilvusClient):
         raise TypeError(f"{address.scheme} takes a pymilvus.MilvusClient, not {type(client).__name__}")
     lite = _is_lite(client, address.scheme)
-    return Opened(client, address.scheme, lite=lite, owned=False, **{"dense": "FLAT" if lite else "HNSW", **options})
+    return Opened(client, address.scheme, lite=lite, owned=False, **options)
 
 
 def _is_lite(client: Any, name: str) -> bool:
@@ -174,16 +194,12 @@ def exists(address: Address) -> bool:
 def _lite(address: Address, options: Mapping[str, Any]) -> Opened:
     folder = folder_of(address)
     with _LOCK:
-        held = _FOLDERS.get(folder)
-        if held is None:
+        if folder not in _FOLDERS:
             mine = not _is_running(folder)
-            client = _started(folder)
-            held = _FOLDERS[folder] = Opened(
-                client, address.scheme, lite=True, folder=folder, started=mine, **{"dense": "FLAT", **options}
-            )
-        else:
-            held.holders += 1
-        return held
+            _FOLDERS[folder] = _Running(_started(folder), mine)
+        running = _FOLDERS[folder]
+        running.holders += 1
+    return Opened(running.client, address.scheme, lite=True, folder=folder, unflushed=running.unflushed, **options)
 
 
 def _started(folder: str) -> Any:
@@ -206,12 +222,12 @@ def _is_running(folder: str) -> bool:
     return folder in server_manager_instance._servers  # noqa: SLF001  # it does not say otherwise
 
 
-def _shut(held: Opened) -> None:
+def _stop(running: _Running, folder: str) -> None:
     from milvus_lite.server_manager import server_manager_instance
 
-    held.client.close()
-    if held.started:
-        server_manager_instance.release_server(held.folder)
+    running.client.close()
+    if running.started:
+        server_manager_instance.release_server(folder)
 
 
 @contextmanager

@@ -36,7 +36,12 @@ class Expression:
 class _Values:
     """Values as they are met; each gets a name."""
 
+    packed: bool
     values: dict[str, Any] = field(default_factory=dict)
+
+    def kept(self, name: str, filterable: Mapping[str, FilterKind]) -> Kept:
+        """The columns of a field."""
+        return Kept(filterable[name], name, self.packed)
 
     def bind(self, value: object) -> str:
         """The template that stands for a value."""
@@ -45,9 +50,9 @@ class _Values:
         return "{" + name + "}"
 
 
-def expression(where: Filter, filterable: Mapping[str, FilterKind]) -> Expression:
+def expression(where: Filter, filterable: Mapping[str, FilterKind], *, packed: bool = False) -> Expression:
     """A filter on the columns of :mod:`st_connectors.milvus.layout`; raises KeyError for an undeclared field."""
-    values = _Values()
+    values = _Values(packed)
     return Expression(_condition(where, filterable, values), values.values)
 
 
@@ -94,13 +99,13 @@ def _literal(value: object) -> str:
 def _condition(where: Filter, filterable: Mapping[str, FilterKind], values: _Values) -> str:  # noqa: PLR0911  # one return for each member of the family
     match where:
         case Eq(name, value):
-            return _one_of(Kept(filterable[name], name), (value,), values)
+            return _one_of(values.kept(name, filterable), (value,), values)
         case In(name, many):
-            return _one_of(Kept(filterable[name], name), many, values)
+            return _one_of(values.kept(name, filterable), many, values)
         case Range(name):
-            return _within(Kept(filterable[name], name), where, values)
+            return _within(values.kept(name, filterable), where, values)
         case Exists(name):
-            return _exists(Kept(filterable[name], name), values)
+            return _exists(values.kept(name, filterable), values)
         case And(parts):
             return _joined(" and ", [_condition(part, filterable, values) for part in parts], ALWAYS)
         case Or(parts):
@@ -118,7 +123,7 @@ def _joined(word: str, parts: Sequence[str], empty: str) -> str:
 def _exists(kept: Kept, values: _Values) -> str:
     match kept.kind:
         case FilterKind.KEYWORD:
-            return f"array_length({kept.words}) > 0"
+            return f'{kept.words} != ""' if kept.packed else f"array_length({kept.words}) > 0"
         case FilterKind.BOOL:
             return f"{kept.yes} == true or {kept.no} == true"
         case _:
@@ -130,9 +135,9 @@ def _one_of(kept: Kept, given: Sequence[object], values: _Values) -> str:
     match kept.kind:
         case FilterKind.KEYWORD:
             words = [value for value in given if isinstance(value, str)]
-            if len(words) == 1:
-                return f"array_contains({kept.words}, {values.bind(words[0])})"
-            return f"array_contains_any({kept.words}, {values.bind(words)})" if words else NEVER
+            if kept.packed:
+                return _like(kept.words, [f"{word.encode().hex()}|" for word in words], values)
+            return _contains(kept.words, words, values)
         case FilterKind.BOOL:
             columns = [kept.yes if value else kept.no for value in given if isinstance(value, bool)]
             return " or ".join(f"{column} == true" for column in columns) or NEVER
@@ -143,12 +148,31 @@ def _one_of(kept: Kept, given: Sequence[object], values: _Values) -> str:
             return _any_number(kept, numbers, values) if numbers else NEVER
 
 
+def _contains(column: str, words: Sequence[str], values: _Values) -> str:
+    """An array has one of these elements."""
+    if len(words) == 1:
+        return f"array_contains({column}, {values.bind(words[0])})"
+    return f"array_contains_any({column}, {values.bind(list(words))})" if words else NEVER
+
+
+def _like(column: str, starts: Sequence[str], values: _Values) -> str:
+    """A text of words between bars has one that begins so."""
+    return " or ".join(f"{column} like {values.bind(f'%|{start}%')}" for start in starts) or NEVER
+
+
+def _inner(kept: Kept, prefixes: Sequence[str], values: _Values) -> str:
+    """Some number between the least and the greatest has one of these prefixes."""
+    return (_like if kept.packed else _contains)(kept.inner, prefixes, values)
+
+
 def _any_number(kept: Kept, numbers: Sequence[float], values: _Values) -> str:
     span = kept.span
     if span.least in numbers or span.most in numbers:  # which also stand for "no value"
         return " or ".join(f"({_between(kept, one, one, values)})" for one in numbers)
-    listed, tokens = values.bind(list(numbers)), values.bind([token(one) for one in numbers])
-    return f"{kept.low} in {listed} or {kept.high} in {listed} or array_contains_any({kept.inner}, {tokens})"
+    listed = values.bind(list(numbers))
+    return (
+        f"{kept.low} in {listed} or {kept.high} in {listed} or {_inner(kept, [token(one) for one in numbers], values)}"
+    )
 
 
 def _within(kept: Kept, where: Range, values: _Values) -> str:
@@ -179,8 +203,8 @@ def _between(kept: Kept, low: float, high: float, values: _Values) -> str:
     if low == span.least:
         return f"{kept.low} <= {values.bind(high)}"
     least, most = values.bind(low), values.bind(high)
-    inside = values.bind(cover(low, high))
+    inside = _inner(kept, cover(low, high), values)
     return (
         f"({kept.low} >= {least} and {kept.low} <= {most}) or ({kept.high} >= {least} and {kept.high} <= {most})"
-        f" or ({kept.low} < {least} and {kept.high} > {most} and array_contains_any({kept.inner}, {inside}))"
+        f" or ({kept.low} < {least} and {kept.high} > {most} and ({inside}))"
     )

@@ -4,6 +4,9 @@ Milvus has no comparison of list elements, drops the order of JSON keys, and thi
 JSON text cut into pieces, no column is ever null, and numbers and dates are kept as the least and the greatest value of the field, which
 answers every filter on a single value or a pair. What lies between the two in longer lists is kept as hexadecimal prefixes: a range is then a
 set of at most a few hundred prefixes, one of which some element begins with just when it lies within (a trie, as in Lucene's first numeric fields).
+
+Lists are arrays, which servers index, or text: Milvus Lite evaluates functions on arrays row by row in Python, and LIKE on text by Arrow, 15 times as
+fast. The text is hexadecimal words between bars, so that no value can be taken for a part of another, nor for a wildcard.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ __all__ = [
     "LONGEST",
     "PAYLOAD",
     "Kept",
+    "Layout",
     "Span",
     "collection_name",
     "cover",
@@ -105,6 +109,14 @@ class Span:
     most: float
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a collection is laid out: the index of its dense vectors, FLAT or HNSW, and whether lists are kept as text."""
+
+    dense: str = "HNSW"
+    packed: bool = False
+
+
 _WHOLE = Span(-(2**63), 2**63 - 1)
 _REAL = Span(-sys.float_info.max, sys.float_info.max)
 
@@ -115,10 +127,11 @@ class Kept:
 
     kind: FilterKind
     name: str
+    packed: bool = False
 
     @property
     def words(self) -> str:
-        """An array of the keywords."""
+        """The keywords."""
         return f"kw_{safe(self.name)}"
 
     @property
@@ -143,7 +156,7 @@ class Kept:
 
     @property
     def inner(self) -> str:
-        """The prefixes of all numbers between the two."""
+        """All numbers between the two, by their prefixes."""
         return f"in_{safe(self.name)}"
 
     @property
@@ -156,7 +169,12 @@ class Kept:
         items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
         match self.kind:
             case FilterKind.KEYWORD:
-                return {self.words: self._checked([item for item in items if isinstance(item, str)])}
+                words = [item for item in items if isinstance(item, str)]
+                return {
+                    self.words: self._packed([each.encode().hex() for each in words])
+                    if self.packed
+                    else self._array(words)
+                }
             case FilterKind.BOOL:
                 return {
                     self.yes: any(item is True for item in items),
@@ -167,11 +185,21 @@ class Kept:
 
     def _numbers(self, values: Sequence[float]) -> dict[str, Any]:
         if not values:
-            return {self.low: self.span.most, self.high: self.span.least, self.inner: []}
-        prefixes = {whole[:size] for whole in map(token, values[1:-1]) for size in range(1, 17)}
-        return {self.low: values[0], self.high: values[-1], self.inner: self._checked(sorted(prefixes))}
+            return {self.low: self.span.most, self.high: self.span.least, self.inner: "" if self.packed else []}
+        inner = [token(value) for value in values[1:-1]]
+        prefixes = {whole[:size] for whole in inner for size in range(1, 17)}
+        kept = self._packed(inner) if self.packed else self._array(sorted(prefixes))
+        return {self.low: values[0], self.high: values[-1], self.inner: kept}
 
-    def _checked(self, values: list[str]) -> list[str]:
+    def _packed(self, words: Sequence[str]) -> str:
+        text = f"|{'|'.join(words)}|" if words else ""
+        if len(text) > LONGEST:
+            raise ValueError(
+                f"payload[{self.name!r}] is filterable and takes {len(text)} bytes, two for each of its own; Milvus Lite compares at most {LONGEST}"
+            )
+        return text
+
+    def _array(self, values: list[str]) -> list[str]:
         if len(values) > CAPACITY:
             raise ValueError(
                 f"payload[{self.name!r}] is filterable and has more values than the {CAPACITY} that a Milvus array holds"
@@ -184,11 +212,11 @@ class Kept:
         return values
 
 
-def filter_values(schema: Schema, payload: Mapping[str, Any]) -> dict[str, Any]:
+def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -> dict[str, Any]:
     """The filter columns of a record."""
     made: dict[str, Any] = {}
     for name, kind in schema.filterable.items():
-        made |= Kept(kind, name).columns(payload.get(name))
+        made |= Kept(kind, name, packed).columns(payload.get(name))
     return made
 
 

@@ -14,7 +14,7 @@ from st_connectors.filters import Filter
 from st_connectors.milvus import faults, wire
 from st_connectors.milvus.client import Opened, border
 from st_connectors.milvus.expressions import ALWAYS, Expression, after, expression, of_ids, rendered
-from st_connectors.milvus.layout import ID, collection_name
+from st_connectors.milvus.layout import ID, Layout, collection_name
 from st_connectors.store import (
     Capabilities,
     Hit,
@@ -34,8 +34,8 @@ FLUSH_FROM = 200
 """Rows of Milvus Lite outside of any segment. It compares those one by one in Python: 30 ms for so many, seconds for 20,000."""
 
 
-def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, str] | None:
-    """The schema of a collection and the index of its dense vectors, or None where there is none; ``SchemaMismatch`` where it is not one of ours."""
+def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, Layout] | None:
+    """The schema of a collection and its layout, or None where there is none; ``SchemaMismatch`` where it is not one of ours."""
     try:
         with border(held.name, operation):
             description = held.client.describe_collection(collection_name(collection), **held.once)
@@ -54,8 +54,8 @@ def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, 
 def opened(held: Opened, collection: str, where: str, capabilities: Capabilities) -> MilvusStore:
     """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
     try:
-        schema, dense = _found(held, collection, where)
-        store = MilvusStore(held, schema, capabilities, dense)
+        schema, laid = _found(held, collection, where)
+        store = MilvusStore(held, schema, capabilities, laid)
         store.load("connect")
     except BaseException:
         held.close()
@@ -63,7 +63,7 @@ def opened(held: Opened, collection: str, where: str, capabilities: Capabilities
     return store
 
 
-def _found(held: Opened, collection: str, where: str) -> tuple[Schema, str]:
+def _found(held: Opened, collection: str, where: str) -> tuple[Schema, Layout]:
     found = read_schema(held, collection, "connect")
     if found is None:
         told = f"there is no collection {collection!r} at {where}; create it, or check the name"
@@ -85,13 +85,13 @@ def collections(held: Opened) -> list[str]:
 class MilvusStore:
     """One collection; the adapter without its wrappers. Safe in threads."""
 
-    def __init__(self, held: Opened, schema: Schema, capabilities: Capabilities, dense: str | None = None) -> None:
-        """Nothing is sent. ``dense`` is the index that the collection has, where it exists."""
+    def __init__(self, held: Opened, schema: Schema, capabilities: Capabilities, laid: Layout | None = None) -> None:
+        """Nothing is sent. ``laid`` is the layout that the collection has, where it exists."""
         self._held = held
         self._client = held.client
         self._schema = schema
         self._collection = collection_name(schema.collection)
-        self._dense = dense or held.dense
+        self._layout = laid or held.layout
         self._most = capabilities
         self._closed = False
 
@@ -103,7 +103,7 @@ class MilvusStore:
     @property
     def capabilities(self) -> Capabilities:
         """What this way in, with this index, can do."""
-        flat = self._dense == "FLAT"
+        flat = self._layout.dense == "FLAT"
         efforts = frozenset({"exact", "default"} if flat else {"default", "candidates"})
         precision = {
             name: Precision(flat or kind_of(field).value != "dense", self._most.fields[kind_of(field).value].score_rtol)
@@ -126,16 +126,16 @@ class MilvusStore:
             difference = schema_difference(found[0], self._schema)
             if difference:
                 raise SchemaMismatch(difference, store=self._held.name, operation="create")
-            self._dense = found[1]
+            self._layout = found[1]
         self.load("create")
 
     def _create(self) -> None:
         shape = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        for column in wire.columns(self._schema):
+        for column in wire.columns(self._schema, packed=self._layout.packed):
             shape.add_field(column.name, DataType[column.type], **_typed(column.params))
             if column.words_of is not None:
                 shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
-        held = {wire.METADATA: wire.metadata(self._schema, self._dense)}
+        held = {wire.METADATA: wire.metadata(self._schema, self._layout)}
         self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
 
     def load(self, operation: str) -> None:
@@ -153,7 +153,7 @@ class MilvusStore:
             self._client.load_collection(self._collection, **self._held.once)
 
     def _indexes(self) -> list[wire.Index]:
-        made = wire.indexes(self._schema, self._dense)
+        made = wire.indexes(self._schema, self._layout.dense)
         return made if self._held.lite else [*made, *wire.filter_indexes(self._schema)]
 
     def drop(self) -> None:
@@ -169,7 +169,7 @@ class MilvusStore:
         rows, rejected = [], []
         for position, record in enumerate(records):
             try:
-                rows.append(wire.row(self._schema, record))
+                rows.append(wire.row(self._schema, record, packed=self._layout.packed))
             except ValueError as error:
                 refused = Refused(str(error), store=self._held.name, operation="upsert")
                 refused.__cause__ = error
@@ -197,7 +197,7 @@ class MilvusStore:
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send requests that differ only in their vectors as one, each column's and filter's for itself."""
-        plans = [wire.plan(self._schema, request, self._dense) for request in requests]
+        plans = [wire.plan(self._schema, request, self._layout) for request in requests]
         groups: dict[str, list[int]] = {}
         for position, plan in enumerate(plans):
             if plan is not None:
@@ -229,7 +229,7 @@ class MilvusStore:
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         """Page by primary key: each page begins behind the last id of the one before."""
-        passing = Expression(ALWAYS) if where is None else expression(where, self._schema.filterable)
+        passing = self._passing(where, ALWAYS)
         outputs, asked = wire.outputs(self._schema, parts), passing
         while True:
             # ``iterator`` asks for the order of the keys; pymilvus's own iterator writes ids into its expressions as they are.
@@ -244,7 +244,7 @@ class MilvusStore:
         return self._count("count", where)
 
     def _count(self, operation: str, where: Filter | None = None, **options: Any) -> int:
-        passing = Expression("") if where is None else expression(where, self._schema.filterable)
+        passing = self._passing(where, "")
         answers = self._query(operation, passing, ["count(*)"], **options)
         return int(answers[0]["count(*)"])
 
@@ -274,6 +274,11 @@ class MilvusStore:
                 self._collection, output_fields=list(outputs), **options
             )
         return answers
+
+    def _passing(self, where: Filter | None, everything: str) -> Expression:
+        if where is None:
+            return Expression(everything)
+        return expression(where, self._schema.filterable, packed=self._layout.packed)
 
     def _where(self, where: Expression) -> dict[str, Any]:
         if self._held.lite:

@@ -86,7 +86,7 @@ _WORD = {"max_length": layout.LONGEST}
 _WORDS = {"element_type": "VARCHAR", "max_capacity": layout.CAPACITY, **_WORD}
 
 
-def columns(schema: Schema) -> list[Column]:
+def columns(schema: Schema, *, packed: bool) -> list[Column]:
     """Every column of a collection, the primary key first."""
     made = [
         Column(layout.ID, "VARCHAR", {"is_primary": True, "max_length": 512}),
@@ -95,7 +95,7 @@ def columns(schema: Schema) -> list[Column]:
     for name, spec in schema.fields.items():
         made += _field_columns(name, spec)
     for name, kind in schema.filterable.items():
-        made += _filter_columns(layout.Kept(kind, name))
+        made += _filter_columns(layout.Kept(kind, name, packed))
     return made if schema.fields else [*made, Column(FILLER, "FLOAT_VECTOR", {"dim": 2})]
 
 
@@ -116,13 +116,14 @@ def _field_columns(name: str, spec: Field) -> list[Column]:
 def _filter_columns(kept: layout.Kept) -> list[Column]:
     match kept.kind:
         case FilterKind.KEYWORD:
-            return [Column(kept.words, "ARRAY", _WORDS)]
+            return [Column(kept.words, "VARCHAR", _WORD) if kept.packed else Column(kept.words, "ARRAY", _WORDS)]
         case FilterKind.BOOL:
             return [Column(kept.yes, "BOOL"), Column(kept.no, "BOOL")]
         case _:
             number = "DOUBLE" if kept.kind is FilterKind.FLOAT else "INT64"
             prefixes = {"element_type": "VARCHAR", "max_capacity": layout.CAPACITY, "max_length": 16}
-            return [Column(kept.low, number), Column(kept.high, number), Column(kept.inner, "ARRAY", prefixes)]
+            inner = Column(kept.inner, "VARCHAR", _WORD) if kept.packed else Column(kept.inner, "ARRAY", prefixes)
+            return [Column(kept.low, number), Column(kept.high, number), inner]
 
 
 def indexes(schema: Schema, dense: str) -> list[Index]:
@@ -151,18 +152,19 @@ def filter_indexes(schema: Schema) -> list[Index]:
     return [Index(column.name, "INVERTED", "") for column in filters]
 
 
-def metadata(schema: Schema, dense: str) -> str:
+def metadata(schema: Schema, laid: layout.Layout) -> str:
     """What the collection's property holds."""
-    return json.dumps({"schema": schema.to_json(), "dense": dense}, ensure_ascii=True, separators=(",", ":"))
+    held = {"schema": schema.to_json(), "dense": laid.dense, "packed": laid.packed}
+    return json.dumps(held, ensure_ascii=True, separators=(",", ":"))
 
 
-def stored(description: Mapping[str, Any]) -> tuple[Schema, str] | None:
-    """The schema and the dense index of a collection by its description; None where it is not one of ours."""
+def stored(description: Mapping[str, Any]) -> tuple[Schema, layout.Layout] | None:
+    """The schema and the layout of a collection by its description; None where it is not one of ours."""
     text = (description.get("properties") or {}).get(METADATA)
     if text is None:
         return None
     held = json.loads(text)
-    return Schema.from_json(held["schema"]), held["dense"]
+    return Schema.from_json(held["schema"]), layout.Layout(held["dense"], held["packed"])
 
 
 def sparse_row(vector: SparseVector) -> dict[int, float]:
@@ -170,7 +172,7 @@ def sparse_row(vector: SparseVector) -> dict[int, float]:
     return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
 
 
-def row(schema: Schema, given: Record) -> dict[str, Any]:
+def row(schema: Schema, given: Record, *, packed: bool) -> dict[str, Any]:
     """A record as a row with every column, since Milvus Lite keeps the old value of a column that is not there.
 
     A vector that a record lacks is filled in, and the column beside it says so; no search sees the row by that field then. Raises ValueError for what
@@ -192,7 +194,7 @@ def row(schema: Schema, given: Record) -> dict[str, Any]:
         made[layout.vector_column(name)] = _filler(spec) if vector is None or lacks else _vector(vector)
     if not schema.fields:
         made[FILLER] = [0.0, 0.0]
-    return made | layout.filter_values(schema, given.payload)
+    return made | layout.filter_values(schema, given.payload, packed=packed)
 
 
 def _vector(vector: Vector) -> Any:
@@ -265,7 +267,7 @@ class Plan:
         return json.dumps([self.column, self.params, self.limit, self.where.text, self.where.values, self.outputs])
 
 
-def plan(schema: Schema, request: SearchRequest, dense: str) -> Plan | None:
+def plan(schema: Schema, request: SearchRequest, laid: layout.Layout) -> Plan | None:
     """A search as Milvus's; None where nothing can match because the query is empty.
 
     The first ``offset`` hits are asked for too: Milvus breaks ties as it likes, and only a whole list can be put in order before it is cut.
@@ -274,7 +276,9 @@ def plan(schema: Schema, request: SearchRequest, dense: str) -> Plan | None:
         raise TypeError("legs are searched one by one and fused above the adapter")
     leg, limit = request.rank, request.offset + request.limit
     spec = schema.fields[leg.field]
-    where = Expression("") if request.where is None else expression(request.where, schema.filterable)
+    where = Expression("")
+    if request.where is not None:
+        where = expression(request.where, schema.filterable, packed=laid.packed)
     data: Any
     params: dict[str, Any]
     match leg:
@@ -285,7 +289,7 @@ def plan(schema: Schema, request: SearchRequest, dense: str) -> Plan | None:
         case Near(_, vector):
             metric = spec.metric if isinstance(spec, DenseField) else Metric.DOT
             data = np.asarray(vector, np.float32).tolist()
-            params = {"metric_type": METRICS[metric], "params": _effort(dense, request.effort, limit)}
+            params = {"metric_type": METRICS[metric], "params": _effort(laid.dense, request.effort, limit)}
     if not data:
         return None
     if not isinstance(spec, TextField) and spec.optional:

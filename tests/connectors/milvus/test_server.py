@@ -19,6 +19,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Throttled, Unavailable, Unsupported
 from st_connectors.filters import Eq, Range
 from st_connectors.milvus import wire
+from st_connectors.milvus.layout import Layout
 from st_connectors.registry import collections, open_store
 from st_connectors.retry import NO_RETRY, RetryPolicy
 from st_connectors.store import DenseField, Exact, FilterKind, Near, Schema, SearchRequest
@@ -35,7 +36,7 @@ class Server(milvus_pb2_grpc.MilvusServiceServicer):
         self.version = "v2.6.4"
         self.status = None
         self.code = (0, "")
-        self.properties = {wire.METADATA: wire.metadata(SCHEMA, "HNSW")}
+        self.properties = {wire.METADATA: wire.metadata(SCHEMA, Layout())}
         self.seen = []
         self.tokens = []
         self.hold = None
@@ -243,7 +244,9 @@ def test_efforts_follow_the_index(server):
             graph.search([SearchRequest(Near("dense", np.array([1, 0], np.float32)), effort=Exact())])
 
 
-@pytest.mark.parametrize("options", ["timeout=0", "timeout=soon", "index=ivf", "consistency=maybe", "colour=red"])
+@pytest.mark.parametrize(
+    "options", ["timeout=0", "timeout=soon", "index=ivf", "lists=both", "consistency=maybe", "colour=red"]
+)
 def test_options_are_checked(server, options):
     """Before anything is sent."""
     with pytest.raises(ValueError, match=options.partition("=")[0]):
