@@ -237,7 +237,7 @@ def _download(
     name: str, revision: str | None, cache_folder: str | None, token: bool | str | None, *, local_files_only: bool
 ) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     def fetch(patterns: list[str]) -> Path:
         return Path(
@@ -258,7 +258,9 @@ def _download(
             folder = fetch([*HUB_PATTERNS, "*.bin"])
     except HFValidationError as error:
         raise ModelNotFound(f"{name!r} is neither a folder nor a possible Hub name: {error}") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except ModelBroken:
+        raise
+    except Exception as error:  # the Hub's library lets all errors of its HTTP client through, and those of the disk
         raise ModelNotFound(_why_not_downloaded(name, revision, error, local_files_only=local_files_only)) from error
     return folder
 

@@ -135,6 +135,18 @@ def test_names_that_cannot_be_looked_for_are_not_found(name):
         SentenceTransformer(name)
 
 
+def test_a_connection_that_breaks_is_one_line(monkeypatch):
+    """Whatever the HTTP client raises in the middle of a file, the message names the model and what to look at."""
+    import httpx
+
+    def download(_name, **_options):
+        raise httpx.ReadTimeout("The read operation timed out\nand more lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ModelNotFound, match=r"^no folder 'someone/model'.*timed out.*check the name, the network"):
+        SentenceTransformer("someone/model")
+
+
 def test_a_model_missing_from_the_cache_is_not_found(tmp_path):
     """Without the network, a Hub name that is not in the cache is an error that says what was tried."""
     with pytest.raises(ModelNotFound, match="local_files_only"):
