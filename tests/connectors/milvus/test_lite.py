@@ -1,0 +1,130 @@
+"""What only Milvus Lite has: folders, several stores on one, options, and what it cannot hold."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("milvus_lite", reason="needs the milvus extra")
+
+from st_connectors.errors import NotFound, Refused
+from st_connectors.filters import Eq, In, Range
+from st_connectors.registry import collections, open_store
+from st_connectors.store import (
+    DenseField,
+    FilterKind,
+    Match,
+    Near,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    TextField,
+)
+from st_core.vectors import SparseVector
+
+VECTOR = np.array([1, 0], np.float32)
+
+
+@pytest.fixture
+def folder():
+    """An empty folder, in memory where the system has such a place."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
+        yield Path(path)
+
+
+def test_asking_makes_no_files(folder):
+    """Neither a misspelt path nor a list of collections makes a folder."""
+    url = f"milvus+lite:{folder}/nothing"
+    assert collections(url) == []
+    with pytest.raises(NotFound, match="nothing"):
+        open_store(url, "books")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_path_that_ends_in_db_is_the_database_itself(folder):
+    """Other paths are folders with one in them, so that both name the same."""
+    schema = Schema("books", {"dense": DenseField(2)})
+    with closing(open_store(f"milvus+lite:{folder}/x", "books", schema)) as store:
+        store.create()
+        assert collections(f"milvus+lite:{folder}/x/milvus.db") == ["books"]
+    assert collections(f"milvus+lite:{folder}/x/milvus.db") == ["books"]
+
+
+def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):
+    """Closing one leaves the others; after the last the folder can be opened anew, with all there is."""
+    url, schema = f"milvus+lite:{folder}", Schema("books", {"dense": DenseField(2)})
+    one, two = open_store(url, "books", schema), open_store(url, "books", schema)
+    one.create()
+    assert one.upsert([Record("a", {"dense": VECTOR})]) == []
+    one.close()
+    one.close()
+    assert two.count() == 1
+    two.close()
+    with closing(open_store(url, "books")) as again:
+        assert [record.id for record in again.scan()] == ["a"]
+
+
+def test_a_collection_keeps_the_layout_it_was_made_with(folder):
+    """Options say how collections are made; those that exist are used as they are."""
+    schema = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})
+    records = [
+        Record(f"r{row}", {"dense": VECTOR}, {"tag": [f"t{row}", "x"], "year": [row, 50, 100]}) for row in range(4)
+    ]
+    with closing(open_store(f"milvus+lite:{folder}?index=hnsw&lists=arrays", "books", schema)) as made:
+        made.create()
+        assert made.upsert(records) == []
+        assert made.capabilities.efforts == {"default", "candidates"}
+    with closing(open_store(f"milvus+lite:{folder}", "books", schema)) as store:
+        store.create()
+        assert store.capabilities.efforts == {"default", "candidates"}
+        assert store.upsert([Record("r9", {"dense": VECTOR}, {"tag": "t1", "year": 7})]) == []
+        assert {record.id for record in store.scan(where=Eq("tag", "t1"))} == {"r1", "r9"}
+        assert store.count(Range("year", gte=49, lte=51)) == 4
+        assert store.count(In("year", (50, 7))) == 5
+
+
+def test_what_it_cannot_hold_is_refused_record_by_record(folder):
+    """By name and reason, and the others of the batch go in."""
+    schema = Schema("books", {"dense": DenseField(2), "text": TextField()}, {"tag": FilterKind.KEYWORD})
+    with closing(open_store(f"milvus+lite:{folder}", "books", schema)) as store:
+        store.create()
+        rejected = store.upsert(
+            [
+                Record("good", {"dense": VECTOR}, {"text": "kettle", "tag": "a"}),
+                Record("long-text", {"dense": VECTOR}, {"text": "word " * 14_000}),
+                Record("long-tag", {"dense": VECTOR}, {"tag": "x" * 40_000}),
+                Record("fine", {"dense": VECTOR}, {"text": "x" * 65_535, "other": "y" * 200_000}),
+            ]
+        )
+        assert [(each.position, each.id, type(each.error)) for each in rejected] == [
+            (1, "long-text", Refused),
+            (2, "long-tag", Refused),
+        ]
+        assert "70000 bytes" in str(rejected[0].error)
+        assert "'tag'" in str(rejected[1].error)
+        assert {record.id for record in store.scan()} == {"good", "fine"}
+        assert len(store.get(["fine"])[0].payload["other"]) == 200_000
+
+
+def test_a_record_replaced_by_one_that_lacks_everything_is_found_no_more(folder):
+    """Lite merges rows on upsert; vectors, words and filter values of the old record are gone nevertheless."""
+    fields = {"dense": DenseField(2), "sparse": SparseField(), "text": TextField()}
+    schema = Schema("books", fields, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})
+    vectors = {"dense": VECTOR, "sparse": SparseVector.from_mapping({0: 1.0})}
+    legs = [Near("dense", VECTOR), Near("sparse", vectors["sparse"]), Match("text", "kettle")]
+    with closing(open_store(f"milvus+lite:{folder}", "books", schema)) as store:
+        store.create()
+        store.upsert([Record("a", vectors, {"text": "kettle", "tag": ["x", "y"], "year": [1, 2, 3]})])
+        asked = [SearchRequest(leg) for leg in legs]
+        assert [[hit.id for hit in hits] for hits in store.search(asked)] == [["a"], ["a"], ["a"]]
+        store.upsert([Record("a")])
+        assert store.search(asked) == [[], [], []]
+        assert [store.count(where) for where in (Eq("tag", "y"), Eq("year", 2), Range("year", gte=0))] == [0, 0, 0]
+        (record,) = store.get(["a"])
+        assert (record.vectors, record.payload) == ({}, {})
