@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -24,6 +25,31 @@ NO_LIMIT = int(1e30)
 """What transformers gives as the maximum length of a tokenizer that has none."""
 
 
+class LoadArguments(TypedDict, total=False):
+    """What the constructors of all models take, with the names of sentence-transformers.
+
+    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
+    ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders.
+    ``modules`` and ``backend`` are there to be refused: a model is made from a checkpoint, and finds its backend itself.
+    """
+
+    modules: Sequence[Any] | None
+    device: Any
+    dtype: Any
+    prompts: Mapping[str, str] | None
+    default_prompt_name: str | None
+    cache_folder: str | None
+    trust_remote_code: bool
+    revision: str | None
+    local_files_only: bool
+    token: bool | str | None
+    model_kwargs: Mapping[str, Any] | None
+    processor_kwargs: Mapping[str, Any] | None
+    tokenizer_kwargs: Mapping[str, Any] | None
+    config_kwargs: Mapping[str, Any] | None
+    backend: str
+
+
 class Model:
     """A loaded checkpoint. Safe in threads: a call changes nothing, and what it needs it reads once when it begins."""
 
@@ -37,20 +63,25 @@ class Model:
 
     def _load(
         self,
-        name: str | None,
+        name: str | PathLike[str] | None,
         *,
-        modules: Sequence[Module] | None,
-        device: Any,
-        dtype: Any,
-        prompts: Mapping[str, str] | None,
-        default_prompt_name: str | None,
-        cache_folder: str | None,
-        revision: str | None,
-        local_files_only: bool,
-        token: bool | str | None,
-        backend: str,
-        options: LoadOptions,
+        modules: Sequence[Any] | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
     ) -> None:
+        """Find the checkpoint, read it and make it ready to run; the arguments are those of LoadArguments."""
         if backend != "torch":
             raise ModelUnsupported(
                 f"backend {backend!r} is not supported; static models run on numpy by themselves, others on 'torch'"
@@ -59,8 +90,16 @@ class Model:
             raise ValueError(f"{self.family} needs the name or the folder of a model")
         if modules is not None:
             raise ModelUnsupported("a model is made from a checkpoint; modules= is not supported")
+        if processor_kwargs and tokenizer_kwargs:
+            raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
+        options = LoadOptions(
+            trust_remote_code=trust_remote_code,
+            model_kwargs=dict(model_kwargs or {}),
+            processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
+            config_kwargs=dict(config_kwargs or {}),
+        )
         folder, full_name, revision = find_checkpoint(
-            str(name),
+            str(fspath(name)),
             organisation=self.organisation,
             revision=revision,
             cache_folder=cache_folder,
@@ -236,25 +275,6 @@ def _saved_processing(modules: Sequence[Module]) -> dict[str, Any]:
         if key in ("max_length", "truncation")
     }
     return read_processing(saved)
-
-
-def load_options(
-    *,
-    trust_remote_code: bool,
-    model_kwargs: Mapping[str, Any] | None,
-    processor_kwargs: Mapping[str, Any] | None,
-    tokenizer_kwargs: Mapping[str, Any] | None,
-    config_kwargs: Mapping[str, Any] | None,
-) -> LoadOptions:
-    """The options of loading; ``tokenizer_kwargs`` is the old name of ``processor_kwargs``."""
-    if processor_kwargs and tokenizer_kwargs:
-        raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
-    return LoadOptions(
-        trust_remote_code=trust_remote_code,
-        model_kwargs=dict(model_kwargs or {}),
-        processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
-        config_kwargs=dict(config_kwargs or {}),
-    )
 
 
 def as_list(inputs: Any) -> list[Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from st_core._encoder import WINDOW, windows
 from st_core._engine import UNSET
-from st_core._model import Model, as_list, given_inputs, load_options
+from st_core._model import LoadArguments, Model, as_list, given_inputs
 from st_core.checkpoint import last_name
 from st_core.errors import ModelUnsupported
 from st_core.modules.dense import Dense
@@ -38,48 +37,18 @@ class CrossEncoder(Model):
         self,
         model_name_or_path: str | PathLike[str] | None = None,
         *,
-        modules: Sequence[Any] | None = None,
-        device: str | None = None,
-        prompts: Mapping[str, str] | None = None,
-        default_prompt_name: str | None = None,
-        cache_folder: str | None = None,
-        trust_remote_code: bool = False,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        token: bool | str | None = None,
-        model_kwargs: Mapping[str, Any] | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        backend: str = "torch",
         num_labels: int | None = None,
         max_length: int | None = None,
         activation_fn: Callable[[Any], Any] | None = None,
-        dtype: Any = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        **loading: Unpack[LoadArguments],
     ) -> None:
-        """Find the checkpoint, read it and make it ready to run."""
-        options = load_options(
-            trust_remote_code=trust_remote_code,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            tokenizer_kwargs=tokenizer_kwargs,
-            config_kwargs=_with(config_kwargs, "num_labels", num_labels),
-        )
-        options = replace(options, processor_kwargs=_with(options.processor_kwargs, "model_max_length", max_length))
-        self._load(
-            None if model_name_or_path is None else fspath(model_name_or_path),
-            modules=modules,
-            device=device,
-            dtype=dtype,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            backend=backend,
-            options=options,
-        )
+        """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        if num_labels is not None:
+            loading["config_kwargs"] = dict(loading.get("config_kwargs") or {}) | {"num_labels": num_labels}
+        if max_length is not None:
+            kept = loading.get("processor_kwargs") or loading.pop("tokenizer_kwargs", None) or {}
+            loading["processor_kwargs"] = dict(kept) | {"model_max_length": max_length}
+        self._load(model_name_or_path, **loading)
         self.activation_fn: Callable[[Any], Any] = activation_fn or self.get_default_activation_fn()
 
     @property
@@ -221,10 +190,6 @@ class CrossEncoder(Model):
             {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if return_documents else {})
             for index in order
         ]
-
-
-def _with(options: Mapping[str, Any] | None, key: str, value: Any) -> dict[str, Any]:
-    return dict(options or {}) | ({} if value is None else {key: value})
 
 
 def _pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:

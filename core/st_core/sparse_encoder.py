@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, overload
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
 from st_core._encoder import Encoder
 from st_core._engine import UNSET
-from st_core._model import given_inputs, load_options, one_or_many
+from st_core._model import LoadArguments, given_inputs, one_or_many
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -50,45 +50,12 @@ class SparseEncoder(Encoder):
         self,
         model_name_or_path: str | PathLike[str] | None = None,
         *,
-        modules: Sequence[Any] | None = None,
-        device: str | None = None,
-        prompts: Mapping[str, str] | None = None,
-        default_prompt_name: str | None = None,
         similarity_fn_name: str | SimilarityFunction | None = None,
-        cache_folder: str | None = None,
-        trust_remote_code: bool = False,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        token: bool | str | None = None,
         max_active_dims: int | None = None,
-        model_kwargs: Mapping[str, Any] | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        backend: str = "torch",
-        dtype: Any = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        **loading: Unpack[LoadArguments],
     ) -> None:
-        """Find the checkpoint, read it and make it ready to run."""
-        self._load(
-            None if model_name_or_path is None else fspath(model_name_or_path),
-            modules=modules,
-            device=device,
-            dtype=dtype,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            backend=backend,
-            options=load_options(
-                trust_remote_code=trust_remote_code,
-                model_kwargs=model_kwargs,
-                processor_kwargs=processor_kwargs,
-                tokenizer_kwargs=tokenizer_kwargs,
-                config_kwargs=config_kwargs,
-            ),
-        )
+        """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        self._load(model_name_or_path, **loading)
         self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
         self._set_similarity(similarity_fn_name)
 

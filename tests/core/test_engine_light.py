@@ -272,3 +272,11 @@ def test_lengths_and_widths_are_positive_numbers(dense, value):
     if isinstance(value, int):
         with pytest.raises(ValueError, match="truncate_dim"):
             dense.encode(["a text"], truncate_dim=value)
+
+
+def test_what_constructors_take_is_known():
+    """An argument nobody takes is refused by its name; both names of one argument are too many."""
+    with pytest.raises(TypeError, match="colour"):
+        SentenceTransformer("builtin:dense", colour="red")
+    with pytest.raises(ValueError, match="tokenizer_kwargs"):
+        SparseEncoder("builtin:sparse", processor_kwargs={"a": 1}, tokenizer_kwargs={"a": 1})
