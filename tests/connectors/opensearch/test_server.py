@@ -419,3 +419,10 @@ def test_what_is_sent_is_json_of_utf_8(stub):
         adapter.upsert([Record("a", {"dense": np.array([np.nan, 1.0], np.float32)})])
     assert CAPABILITIES.partial_failure
     assert json.loads(stub.seen[0][3].splitlines()[0]) == {"index": {"_id": "ünï/👩"}}
+
+
+def test_tls_against_a_server_without_it_is_told(stub):
+    """Trying again cannot help; nobody's traceback but one sentence."""
+    address = stub.address.replace("opensearch://", "opensearch+https://")
+    with pytest.raises(Permanent, match="does the server speak TLS here"):
+        open_store(address, "books", SCHEMA, retry=NO_RETRY).count()
