@@ -105,8 +105,9 @@ def test_hub_names_are_looked_up_with_the_organisation(monkeypatch, tmp_path):
         (["config.json", "model.safetensors", "2_Dense/pytorch_model.bin"], 1),
         (["config.json", "2_Dense/model.safetensors"], 2),
         (["query_0_SparseStaticEmbedding/model.safetensors", "document_0_MLMTransformer/config.json"], 2),
+        (["a/config.json", "a/model.safetensors", "b/config.json"], 2),
     ],
-    ids=["converted", "half converted", "router"],
+    ids=["converted", "half converted", "router", "one of two"],
 )
 def test_pickled_weights_are_fetched_where_there_are_no_others(monkeypatch, tmp_path, files, fetches):
     """Every transformer gets weights; safetensors of another module do not count for it, and spare no file where it has its own."""
