@@ -140,17 +140,24 @@ class MilvusStore:
 
     def load(self, operation: str) -> None:
         """Make the collection searchable, with indexes where whoever made it did not come so far."""
+        try:
+            with border(self._held.name, operation):
+                self._index()
+        except StoreError as error:
+            if not faults.is_already_there(error):
+                raise
         with border(self._held.name, operation):
-            there = set(self._client.list_indexes(self._collection, **self._held.once))
-            lacking = [index for index in self._indexes() if index.column not in there]
-            if lacking:
-                params = IndexParams()
-                for index in lacking:
-                    params.add_index(
-                        index.column, index.type, index.column, **_metric(index), params=dict(index.params)
-                    )
-                self._client.create_index(self._collection, params, sync=False, **self._held.once)
             self._client.load_collection(self._collection, **self._held.once)
+
+    def _index(self) -> None:
+        there = set(self._client.list_indexes(self._collection, **self._held.once))
+        lacking = [index for index in self._indexes() if index.column not in there]
+        if not lacking:
+            return
+        params = IndexParams()
+        for index in lacking:
+            params.add_index(index.column, index.type, index.column, **_metric(index), params=dict(index.params))
+        self._client.create_index(self._collection, params, sync=False, **self._held.once)
 
     def _indexes(self) -> list[wire.Index]:
         made = wire.indexes(self._schema, self._layout.dense)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("milvus_lite", reason="needs the milvus extra")
+
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import MilvusClient
 
 from st_connectors.errors import NotFound, Refused
 from st_connectors.filters import Eq, In, Range
@@ -68,6 +72,35 @@ def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):
     two.close()
     with closing(open_store(url, "books")) as again:
         assert [record.id for record in again.scan()] == ["a"]
+
+
+def test_a_collection_is_made_once_by_many_at_once(folder):
+    """Whoever comes second finds it made, or half made, and goes on."""
+    url = f"milvus+lite:{folder}"
+    schema = Schema("books", {"dense": DenseField(2), "sparse": SparseField(), "text": TextField()})
+
+    def make(row):
+        with closing(open_store(url, "books", schema)) as store:
+            store.create()
+            return store.upsert([Record(f"r{row}", {"dense": VECTOR}, {"text": "kettle"})])
+
+    with closing(open_store(url, "books", schema)) as store, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(make, range(16))) == [[]] * 16
+        (hits,) = store.search([SearchRequest(Match("text", "kettle"), limit=20)])
+        assert {hit.id for hit in hits} == {f"r{row}" for row in range(16)}
+
+
+def test_a_client_handed_in_is_used_and_stays_open(folder):
+    """It is asked what it is, whatever the address says."""
+    client = MilvusClient(f"{folder}/own.db", dedicated=True)
+    schema = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD})
+    with closing(client):
+        with closing(open_store("milvus://theirs", "books", schema, client=client)) as store:
+            store.create()
+            store.upsert([Record("a", {"dense": VECTOR}, {"tag": ['it\'s "so"', "b"]}), Record("c", {"dense": VECTOR})])
+            assert store.count(Eq("tag", 'it\'s "so"')) == 1
+        assert collections("milvus://theirs", client=client) == ["books"]
+    server_manager_instance.release_server(f"{folder}/own.db")
 
 
 def test_a_collection_keeps_the_layout_it_was_made_with(folder):
