@@ -23,9 +23,10 @@ from opensearchpy import (
 )
 from opensearchpy.exceptions import HTTP_EXCEPTIONS
 
-from st_connectors._lucene.faults import seconds
+from st_connectors._lucene.faults import reason, seconds
 from st_connectors.errors import Permanent, StoreError, Unavailable
 from st_connectors.opensearch import wire
+from st_connectors.opensearch.faults import error_of
 from st_connectors.store import Address
 
 __all__ = ["Opened", "open_client"]
@@ -74,16 +75,20 @@ class Opened:
         if status >= 300:
             wish = seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
             found = _parsed(text)
-            cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, wire.told(found), found)
-            raise wire.error_of(status, found, store=self.name, operation=operation, retry_after=wish) from cause
+            cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, reason(found), found)
+            raise error_of(status, found, store=self.name, operation=operation, retry_after=wish) from cause
         try:
             answer = json.loads(text)
             if holds is not None:
                 answer[holds]
-        except (ValueError, KeyError, TypeError) as error:
-            message = "the answer is not OpenSearch's: is this the right address?"
-            raise Permanent(message, store=self.name, operation=operation) from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise self.strange(operation) from error
         return answer
+
+    def strange(self, operation: str) -> Permanent:
+        """The error for an answer that is none of OpenSearch's."""
+        message = "the answer is not OpenSearch's: is this the right address?"
+        return Permanent(message, store=self.name, operation=operation)
 
     def _sent(
         self, operation: str, method: str, path: str, body: bytes | None, params: Mapping[str, str]

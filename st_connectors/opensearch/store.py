@@ -24,6 +24,8 @@ from st_connectors.errors import (
 from st_connectors.filters import Filter
 from st_connectors.opensearch import wire
 from st_connectors.opensearch.client import Opened, open_client
+from st_connectors.opensearch.faults import error_of
+from st_connectors.opensearch.server import UNKNOWN, Server, server_from
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -89,9 +91,11 @@ def collections(address: Address, client: object | None) -> list[str]:
     try:
         params = {"filter_path": f"*.mappings._meta.{METADATA}"}
         answer = opened.send("collections", "GET", "/_mapping", params=params)
+        found = [wire.stored(each["mappings"]) for each in answer.values()]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise opened.strange("collections") from error
     finally:
         opened.close()
-    found = (wire.stored(each["mappings"]) for each in answer.values())
     return sorted(kept[0].collection for kept in found if kept is not None)
 
 
@@ -105,12 +109,12 @@ def _closing_on_error(opened: Opened) -> Iterator[None]:
         raise
 
 
-def _ask(opened: Opened, operation: str) -> wire.Server:
+def _ask(opened: Opened, operation: str) -> Server:
     """What the server is; ``Unsupported`` where it is not one of ours."""
     info = opened.send(operation, "GET", "/", holds="version")
     plugins = _asked(opened, operation, "/_nodes/plugins", {"filter_path": "nodes.*.plugins.name"})
     only = {"include_defaults": "true", "filter_path": "*.indices.query.bool.max_clause_count"}
-    found = wire.server_from(info, plugins, _asked(opened, operation, "/_cluster/settings", only))
+    found = server_from(info, plugins, _asked(opened, operation, "/_cluster/settings", only))
     if isinstance(found, str):
         raise Unsupported(found, store=opened.name, operation=operation)
     return found
@@ -132,8 +136,11 @@ def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str
         answer = opened.send(operation, "GET", f"/{_step(collection)}/_mapping")
     except NotFound:
         return None
-    names = sorted(answer)
-    return (names, answer[names[0]]["mappings"]) if names else None
+    try:
+        names = sorted(answer)
+        return (names, answer[names[0]]["mappings"]) if names else None
+    except (LookupError, TypeError) as error:
+        raise opened.strange(operation) from error
 
 
 def _ours(opened: Opened, collection: str, mappings: Mapping[str, Any], operation: str) -> tuple[Schema, wire.Form]:
@@ -164,7 +171,7 @@ class OpenSearchStore:
         form: wire.Form,
         most: Capabilities,
         *,
-        server: wire.Server | None = None,
+        server: Server | None = None,
         layout: Plain | None = None,
     ) -> None:
         """Nothing is sent. ``layout`` is given for indices that are not ours, ``server`` where it was asked already."""
@@ -187,7 +194,7 @@ class OpenSearchStore:
     @property
     def capabilities(self) -> Capabilities:
         """What this collection can do; how many terms a query may have is known for certain from ``create`` on, or when opened by its name."""
-        return wire.can(self._most, self._schema, self._form, self._server or wire.UNKNOWN)
+        return wire.can(self._most, self._schema, self._form, self._server or UNKNOWN)
 
     def create(self) -> None:
         """Make the index and its alias, or find it with the same schema and in the form that the address asks for."""
@@ -214,7 +221,7 @@ class OpenSearchStore:
         found = _mappings(self._opened, self._name, operation)
         return None if found is None else _ours(self._opened, self._name, found[1], operation)
 
-    def _make(self, server: wire.Server) -> None:
+    def _make(self, server: Server) -> None:
         if problem := wire.unfit(self._schema, self._form, server):
             raise Unsupported(problem, store=self._opened.name, operation="create")
         body = wire.index_body(self._schema, self._form, self._opened.settings, self._opened.seismic)
@@ -275,11 +282,11 @@ class OpenSearchStore:
         selector = self._layout.selector(parts)
         body = {"docs": [{"_id": each, "_source": selector} for each in ids]}
         answer = self._send("get", "POST", f"{self._path}/_mget", body, holds="docs")
-        error_of = self._error_of("get")
+        item_error = self._error_of("get")
         found = []
         for each in answer["docs"]:
             if "error" in each:
-                raise error_of(404 if faults.is_missing(each["error"]) else 500, each["error"])
+                raise item_error(404 if faults.is_missing(each["error"]) else 500, each["error"])
             if each["found"]:
                 found.append(self._layout.from_source(each["_id"], each.get("_source"), parts))
         return found
@@ -289,15 +296,15 @@ class OpenSearchStore:
         if not requests:
             return []
         sparse = any(isinstance(self._schema.fields.get(_field(each)), SparseField) for each in requests)
-        server = self._known("search") if sparse else wire.UNKNOWN
+        server = self._known("search") if sparse else UNKNOWN
         lines = wire.msearch_lines(wire.Collection(self._schema, self._form, self._layout, server), requests)
         params = {"filter_path": _FOUND}
         answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, params=params, holds="responses")
-        error_of = self._error_of("search")
+        item_error = self._error_of("search")
         found = []
         for request, each in zip(requests, answer["responses"], strict=True):
             if "error" in each:
-                raise error_of(each["status"], each["error"])
+                raise item_error(each["status"], each["error"])
             found.append(hits(self._schema, self._layout, request, each.get("hits", {}).get("hits", [])))
         return found
 
@@ -337,7 +344,7 @@ class OpenSearchStore:
             self._closed = True
             self._opened.close()
 
-    def _known(self, operation: str) -> wire.Server:
+    def _known(self, operation: str) -> Server:
         """What the server is, asked once; two threads that ask at the same time learn the same."""
         self._check_open(operation)
         if self._server is None:
@@ -356,14 +363,14 @@ class OpenSearchStore:
         shards = answer["_shards"]
         if shards["failed"]:
             failures = shards.get("failures") or [{}]
-            told = f"not all shards answered: {wire.told(failures[0].get('reason'))}"
+            told = f"not all shards answered: {faults.reason(failures[0].get('reason'))}"
             raise Unavailable(told, store=self._opened.name, operation=operation)
 
     def _error_of(self, operation: str) -> bulk.ItemError:
         """The error of one item of an answer."""
 
         def error(status: int, body: Any) -> StoreError:
-            return wire.error_of(status, body, store=self._opened.name, operation=operation)
+            return error_of(status, body, store=self._opened.name, operation=operation)
 
         return error
 

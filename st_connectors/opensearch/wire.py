@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from st_connectors._lucene import faults
 from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
 from st_connectors._lucene.layout import ID, Body, Hidden, Layout, properties, sparse_keys
 from st_connectors._lucene.names import METADATA
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
-from st_connectors.errors import Permanent, Refused, StoreError
 from st_connectors.filters import Filter
+from st_connectors.opensearch.server import Server
 from st_connectors.store import (
     Candidates,
     Capabilities,
@@ -43,13 +42,10 @@ from st_core.vectors import SparseVector
 __all__ = [
     "SEISMIC",
     "SEISMIC_TERMS",
-    "UNKNOWN",
     "Collection",
     "Form",
-    "Server",
     "adopted_schema",
     "can",
-    "error_of",
     "exact_query",
     "folded",
     "form_for",
@@ -60,9 +56,7 @@ __all__ = [
     "scan_body",
     "seismic_parameters",
     "seismic_query",
-    "server_from",
     "stored",
-    "told",
     "unfit",
     "vector_properties",
 ]
@@ -89,10 +83,6 @@ MOST = 10_000
 """The most neighbours that a knn query finds."""
 HEAVIEST = 64.0
 """The most that a token of ``neural_sparse`` may weigh: Lucene's ``FeatureField.newLinearQuery`` takes no more."""
-OLDEST = (2, 19)
-"""What 2.19 brought: scores of ``knn_score`` scripts that are those of ``knn``, so that exact and other efforts mean the same."""
-CLAUSES = 1024
-"""``indices.query.bool.max_clause_count`` where nobody changed it."""
 _SPARE = 24
 """Clauses that are kept for the filter, since those of a whole search are counted together, and comparisons of numbers count twice."""
 
@@ -106,24 +96,6 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """What depends on the server: its version, the plugins that all its nodes have (None where it does not say), and how many clauses a search may have."""
-
-    version: tuple[int, int]
-    plugins: frozenset[str] | None = None
-    clauses: int = CLAUSES
-
-    @property
-    def neural(self) -> bool:
-        """Whether it knows ``neural_sparse``."""
-        return self.plugins is not None and "opensearch-neural-search" in self.plugins
-
-
-UNKNOWN = Server(OLDEST)
-"""A server that was not asked yet: what every one can do."""
-
-
-@dataclass(frozen=True, slots=True)
 class Collection:
     """All that decides how a search is written."""
 
@@ -131,40 +103,6 @@ class Collection:
     form: Form
     layout: Layout
     server: Server
-
-
-def server_from(info: Mapping[str, Any], plugins: object, settings: object) -> Server | str:
-    """What a server says of itself by ``/``, ``/_nodes/plugins`` and ``/_cluster/settings``, or why it is not supported, in a sentence.
-
-    The last two may be anything: managed services answer them with an error.
-    """
-    number = str(info["version"]["number"])
-    if info["version"].get("distribution") != "opensearch":
-        return f"the server is no OpenSearch but, by its version {number}, Elasticsearch: write elasticsearch:// for opensearch://"
-    major, minor = (int(part) for part in number.split(".")[:2])
-    if (major, minor) < OLDEST:
-        return f"the server is OpenSearch {number}; 2.19 is the oldest whose exact and approximate scores are the same"
-    return Server((major, minor), _plugins(plugins), _clauses(settings))
-
-
-def _plugins(answer: object) -> frozenset[str] | None:
-    nodes = answer.get("nodes") if isinstance(answer, Mapping) else None
-    if not nodes:
-        return None
-    return frozenset.intersection(
-        *(frozenset(each["name"] for each in node.get("plugins", ())) for node in nodes.values())
-    )
-
-
-def _clauses(answer: object) -> int:
-    """The setting's value: transient before persistent before default."""
-    for level in ("transient", "persistent", "defaults"):
-        found: Any = answer
-        for step in (level, "indices", "query", "bool", "max_clause_count"):
-            found = found.get(step) if isinstance(found, Mapping) else None
-        if found is not None:
-            return int(found)
-    return CLAUSES
 
 
 def form_for(schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene") -> Form:
@@ -419,26 +357,6 @@ def folded(form: Form, record: Record) -> str | None:
                 "make the collection with sparse=rank_features"
             )
     return None
-
-
-def told(body: object) -> str:
-    """What an error body says, in one line."""
-    return faults.reason(body)
-
-
-def error_of(status: int, body: object, *, store: str, operation: str, retry_after: float | None = None) -> StoreError:
-    """The error for an HTTP status, of a whole answer or of one item."""
-    message = f"the server answered {status}: {told(body)}"
-    if status in (401, 403):
-        hint = "set ST_OPENSEARCH_USERNAME and ST_OPENSEARCH_PASSWORD to those of a user who may do this"
-        return Permanent(f"{message}; {hint}", store=store, operation=operation)
-    if status == 500 and "too_many" in message:
-        # Clauses are counted as often as they are rewritten; over all of a search the server says 500.
-        hint = (
-            "the query's terms and the filter's parts are too many together: keep the heaviest terms with vector.top(n)"
-        )
-        return Refused(f"{message}; {hint}", store=store, operation=operation)
-    return faults.from_status(status, body, store=store, operation=operation, key="", retry_after=retry_after)
 
 
 def adopted_schema(

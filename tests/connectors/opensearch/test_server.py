@@ -426,3 +426,17 @@ def test_tls_against_a_server_without_it_is_told(stub):
     address = stub.address.replace("opensearch://", "opensearch+https://")
     with pytest.raises(Permanent, match="does the server speak TLS here"):
         open_store(address, "books", SCHEMA, retry=NO_RETRY).count()
+
+
+@pytest.mark.parametrize("answer", [{"hello": "world"}, {"books": {}}, [1], "hello"])
+def test_an_answer_that_is_not_opensearchs_is_told(stub, answer):
+    """Another service at the address, found out wherever it is asked first."""
+    stub.on("GET", "/books/_mapping", answer)
+    stub.on("GET", "/_mapping", answer)
+    with pytest.raises(Permanent, match="right address"):
+        opened(stub).drop()
+    with pytest.raises(Permanent, match="right address"):
+        collections(stub.address)
+    stub.on("GET", "/", {"title": "another engine", "version": "1.12.0"})
+    with pytest.raises(Unsupported, match="right address"):
+        open_store(stub.address, "books", retry=NO_RETRY)

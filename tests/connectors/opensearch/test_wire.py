@@ -12,6 +12,8 @@ from st_connectors._lucene.layout import Hidden, Plain
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq, Not
 from st_connectors.opensearch import CAPABILITIES, PLUGIN, wire
+from st_connectors.opensearch.faults import error_of
+from st_connectors.opensearch.server import UNKNOWN, Server, server_from
 from st_connectors.store import (
     Candidates,
     Default,
@@ -37,8 +39,8 @@ SCHEMA = Schema(
     {"dense": DenseField(2), "sparse": SparseField(), "text": TextField("body")},
     {"year": FilterKind.INT},
 )
-NEURAL = wire.Server((2, 19), frozenset({"opensearch-knn", "opensearch-neural-search"}))
-PLAIN = wire.Server((2, 19), frozenset({"opensearch-knn"}))
+NEURAL = Server((2, 19), frozenset({"opensearch-knn", "opensearch-neural-search"}))
+PLAIN = Server((2, 19), frozenset({"opensearch-knn"}))
 HELD = wire.Collection(SCHEMA, wire.form_for(SCHEMA), Hidden(SCHEMA), NEURAL)
 UP = np.array([0.0, 1.0], np.float32)
 SPARSE = SparseVector.from_mapping({3: 0.5, 70_000: 2.0})
@@ -274,13 +276,13 @@ def info(number, distribution="opensearch"):
 
 def test_a_server_has_the_plugins_that_all_its_nodes_have():
     """A search may go to any."""
-    assert wire.server_from(info("3.3.0"), NODES, {}) == wire.Server((3, 3), frozenset({"y"}), 1024)
+    assert server_from(info("3.3.0"), NODES, {}) == Server((3, 3), frozenset({"y"}), 1024)
 
 
 def test_a_server_that_does_not_tell_is_taken_for_the_least():
     """Managed services keep plugins and settings to themselves."""
-    assert wire.server_from(info("2.19.1"), None, None) == wire.UNKNOWN
-    assert not wire.UNKNOWN.neural
+    assert server_from(info("2.19.1"), None, None) == UNKNOWN
+    assert not UNKNOWN.neural
 
 
 def level(count):
@@ -298,7 +300,7 @@ def level(count):
 )
 def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
     """Transient before persistent before default."""
-    server = wire.server_from(info("2.19.1"), NODES, settings)
+    server = server_from(info("2.19.1"), NODES, settings)
 
     assert wire.can(CAPABILITIES, SCHEMA, HELD.form, server).max_query_terms == terms
 
@@ -309,11 +311,13 @@ def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
         (info("9.5.3", None), "elasticsearch://"),
         (info("2.18.0"), "2.19 is the oldest"),
         (info("1.3.20"), "2.19 is the oldest"),
+        (info("newest"), "right address"),
+        ({"title": "another engine", "version": "1.12.0"}, "right address"),
     ],
 )
 def test_servers_that_are_not_supported(answer, words):
     """Said in a sentence."""
-    found = wire.server_from(answer, None, None)
+    found = server_from(answer, None, None)
 
     assert isinstance(found, str)
     assert words in found
@@ -322,15 +326,15 @@ def test_servers_that_are_not_supported(answer, words):
 def test_what_a_server_cannot_hold_is_said_before_it_is_sent():
     """Versions, plugins, and vocabularies that would fold."""
     seismic = wire.form_for(SCHEMA, sparse="seismic")
-    new = wire.Server((3, 3), NEURAL.plugins)
+    new = Server((3, 3), NEURAL.plugins)
     models = {"sparse": ModelRef("m", ModelKind.SPARSE, 250_002)}
 
     assert wire.unfit(SCHEMA, HELD.form, NEURAL) is None
-    assert wire.unfit(SCHEMA, HELD.form, wire.UNKNOWN) is None
+    assert wire.unfit(SCHEMA, HELD.form, UNKNOWN) is None
     assert wire.unfit(SCHEMA, seismic, new) is None
     assert "3.3" in wire.unfit(SCHEMA, seismic, NEURAL)
-    assert "neural-search" in wire.unfit(SCHEMA, seismic, wire.Server((3, 3), PLAIN.plugins))
-    assert "opensearch-knn" in wire.unfit(SCHEMA, HELD.form, wire.Server((2, 19), frozenset()))
+    assert "neural-search" in wire.unfit(SCHEMA, seismic, Server((3, 3), PLAIN.plugins))
+    assert "opensearch-knn" in wire.unfit(SCHEMA, HELD.form, Server((2, 19), frozenset()))
     assert "250002 terms" in wire.unfit(replace(SCHEMA, models=models), seismic, new)
 
 
@@ -397,7 +401,7 @@ ROOT = {"type": "query_shard_exception", "reason": "failed to create query: weig
 )  # fmt: skip
 def test_errors_by_class(status, body, kind, words):
     """The server's words, and whether trying again can help."""
-    error = wire.error_of(status, body, store="opensearch", operation="search", retry_after=3.0)
+    error = error_of(status, body, store="opensearch", operation="search", retry_after=3.0)
 
     assert type(error) is kind
     assert words in str(error)
