@@ -37,6 +37,8 @@ from st_connectors.store import (
 )
 from st_connectors.testing import HttpErrors, StoreConformance, corpus, opener
 from st_connectors.testing.base import Lab
+from st_connectors.testing.scan import Scan
+from st_connectors.testing.text import Text
 from st_core.vectors import SparseVector
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
@@ -126,6 +128,17 @@ class TestNineFailing(HttpErrors):
         """The server."""
         parts = urlsplit(nine)
         return parts.hostname, parts.port
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestNineOnThreeShards(Text, Scan):
+    """What goes wrong on several shards: words that are rare in one of them only, and walks that pass some records by."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, nine):
+        """Open stores on the server."""
+        return opener(f"{address_of(nine)}?shards=3")
 
 
 class _More:

@@ -184,7 +184,11 @@ def msearch_lines(form: Form, layout: Layout, requests: Sequence[SearchRequest])
     """A header and a body for each search; an answer from some of the shards only is an error."""
     lines: list[Body] = []
     for request in requests:
-        lines.append({"allow_partial_search_results": False})
+        header: Body = {"allow_partial_search_results": False}
+        if isinstance(request.rank, Match):
+            # Words are as rare as they are in the whole collection, not in the shard that a record happens to be in.
+            header["search_type"] = "dfs_query_then_fetch"
+        lines.append(header)
         lines.append(search_body(layout, request, _query(form, layout, request)))
     return lines
 

@@ -238,8 +238,9 @@ def test_a_batch_of_searches_is_one_request(stub, books):
     assert second == []
     assert len(stub.seen) == 1
     assert [line for line in lines_of(stub.seen[0][3]) if "query" not in line] == [
-        {"allow_partial_search_results": False}
-    ] * 2
+        {"allow_partial_search_results": False},
+        {"allow_partial_search_results": False, "search_type": "dfs_query_then_fetch"},
+    ]
     with pytest.raises(NotFound):
         books.search(requests)
 

@@ -46,6 +46,7 @@ YEAR = {"term": {"filter.year": {"value": 1999}}}
 def body_of(rank, form=FORM, **options):
     request = SearchRequest(rank, **{"parts": Parts.NONE, **options})
     header, body = wire.msearch_lines(form, HIDDEN, [request])
+    assert header.pop("search_type", None) == ("dfs_query_then_fetch" if isinstance(rank, Match) else None)
     assert header == {"allow_partial_search_results": False}
     return body
 
