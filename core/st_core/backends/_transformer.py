@@ -138,7 +138,7 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
 def _positions(model: nn.Module) -> int | None:
     """The rows of the table of positions; families that number positions from behind the padding's leave some unused."""
     for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(table, nn.Embedding):
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     return None
 
