@@ -106,14 +106,19 @@ def _is_unicode(value: str) -> bool:
 
 
 def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, Any]:
-    """A row of a table with its id under ``id`` and its text under ``text``; raises DocumentError where that would overwrite a column.
+    """A row of a table with its id under ``id`` and its text under ``text``; raises DocumentError where they are missing or a column would be overwritten.
 
     One text field is renamed; several are joined by newlines, the empty ones left out, and stay in the payload under their own names.
     """
     identifier = row.get(id_field)
     shown = str(identifier) if isinstance(identifier, str | int) else ""
+    if id_field not in row:
+        raise DocumentError(f"{id_field!r} is missing")
     if id_field != "id" and "id" in row:
         raise DocumentError(f"the column 'id' would be overwritten by {id_field!r}: rename it", shown)
+    if not any(name in row for name in text_fields):
+        verb = "is" if len(text_fields) == 1 else "are"
+        raise DocumentError(f"{' and '.join(map(repr, text_fields))} {verb} missing", shown)
     if "text" not in text_fields and "text" in row:
         raise DocumentError(f"the column 'text' would be overwritten by {text_fields[0]!r}: rename it", shown)
     chosen = {key: value for key, value in row.items() if key != id_field}

@@ -24,6 +24,9 @@ Read = Iterator["Document | DocumentError"]
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 
+LONGEST_CELL = 64 * 1024 * 1024
+"""Characters of a CSV cell; the csv module's own 131,072 is less than a book."""
+
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
@@ -87,7 +90,11 @@ def read_stream(stream: IO[bytes], form: Format, reading: Reading, name: str) ->
 def _document(row: Mapping[str, Any], reading: Reading, place: str) -> Document | DocumentError:
     """A row as a document, or why not and where."""
     try:
-        return as_document(choose_fields(row, reading.id_field, reading.text_fields))
+        chosen = choose_fields(row, reading.id_field, reading.text_fields)
+    except DocumentError as error:
+        return DocumentError(f"{place}: {error}", error.id)
+    try:
+        return as_document(chosen)
     except DocumentError as error:
         return DocumentError(f"{place}: {_named(str(error), reading)}", error.id)
 
@@ -128,13 +135,9 @@ def _no_constant(name: str) -> object:
 def _csv(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
     # Bytes that are no UTF-8 become lone surrogates here, so that only their row is refused.
     lines = (raw.decode("utf-8-sig" if n == 0 else "utf-8", "surrogateescape") for n, raw in enumerate(stream))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     table = csv.DictReader(lines, strict=True)
-    missing = [column for column in (reading.id_field, *reading.text_fields) if column not in (table.fieldnames or ())]
-    if missing:
-        have = ", ".join(table.fieldnames or ()) or "none"
-        raise ValueError(
-            f"{name}: no column {', '.join(map(repr, missing))}; the columns are {have}: pass the right ones"
-        )
+    _check_header(table.fieldnames or (), reading, name)
     while True:
         try:
             row = next(table)
@@ -152,6 +155,19 @@ def _csv(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
             yield DocumentError(f"{place}: not UTF-8")
         else:
             yield _csv_document(row, reading, place)
+
+
+def _check_header(columns: Sequence[str], reading: Reading, name: str) -> None:
+    """Raise ValueError for a header without the id or the text, or with a column twice, of which one would be lost."""
+    have = ", ".join(columns) or "none"
+    missing = [column for column in (reading.id_field, *reading.text_fields) if column not in columns]
+    if missing:
+        raise ValueError(
+            f"{name}: no column {', '.join(map(repr, missing))}; the columns are {have}: pass the right ones"
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise ValueError(f"{name}: the column {', '.join(map(repr, twice))} stands twice; the columns are {have}")
 
 
 def _csv_document(row: Mapping[str, str], reading: Reading, place: str) -> Document | DocumentError:

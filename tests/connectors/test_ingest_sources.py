@@ -82,16 +82,30 @@ def test_several_text_fields_are_joined_and_kept():
 @pytest.mark.parametrize(
     ("row", "options", "reason"),
     [
-        ('{"id": "1", "key": "2", "text": "t"}', {"id_field": "key"}, "'id' would be overwritten"),
-        ('{"id": "1", "text": "t", "body": "b"}', {"text_fields": ("body",)}, "'text' would be overwritten"),
+        ('{"id": "1", "key": "2", "text": "t"}', {"id_field": "key"}, "the column 'id' would be overwritten by 'key'"),
+        (
+            '{"id": "1", "text": "t", "body": "b"}',
+            {"text_fields": ("body",)},
+            "the column 'text' would be overwritten by 'body'",
+        ),
     ],
 )
 def test_choosing_fields_never_overwrites_a_column(row, options, reason):
-    """A column that would be lost is refused."""
-    [refusal] = read(row, Format.JSONL, **options)
+    """A column that would be lost is refused, under its own name."""
+    assert read(row, Format.JSONL, **options) == [f"in line 1: {reason}: rename it"]
 
-    assert isinstance(refusal, str)
-    assert "would be overwritten" in refusal
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"id_field": "nope"}, "'nope' is missing"),
+        ({"text_fields": ("nope",)}, "'nope' is missing"),
+        ({"text_fields": ("title", "body")}, "'title' and 'body' are missing"),
+    ],
+)
+def test_a_chosen_field_that_is_not_there_is_missing(options, reason):
+    """A misspelt field name is told as such, whatever else the record has."""
+    assert read('{"id": "1", "text": "t"}', Format.JSONL, **options) == [f"in line 1: {reason}"]
 
 
 def test_csv_rows_are_documents_with_typed_filterable_cells():
@@ -132,6 +146,19 @@ def test_a_csv_without_the_columns_says_which_it_has():
     """A wrong header stops the reading at once."""
     with pytest.raises(ValueError, match="in: no column 'text'; the columns are id, body"):
         read("id,body\n1,x\n", Format.CSV)
+
+
+def test_a_csv_cell_may_be_a_book():
+    """The csv module's own limit of 131,072 characters is not ours."""
+    book = "word " * 100_000
+
+    assert read(f"id,text\n1,{book}\n2,red\n", Format.CSV) == [("1", {"text": book}), ("2", {"text": "red"})]
+
+
+def test_a_csv_with_a_column_twice_is_not_read():
+    """One of the two would be lost."""
+    with pytest.raises(ValueError, match="in: the column 'year' stands twice; the columns are id, text, year, year"):
+        read("id,text,year,year\n1,x,1,2\n", Format.CSV)
 
 
 def test_parquet_rows_are_documents(tmp_path: Path):
