@@ -35,13 +35,17 @@ OLDEST = (1, 16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A client and what is known of it; ``lock`` serialises local mode, whose arrays are not safe in threads."""
+    """A client and what is known of it.
+
+    ``place`` is the server's host and port, for messages; ``lock`` serialises local mode, whose arrays are not safe in threads.
+    """
 
     client: QdrantClient
     name: str
     local: bool = False
     grpc: bool = False
     owned: bool = False
+    place: str = ""
     lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
@@ -94,7 +98,8 @@ def _remote(address: Address) -> Opened:
         grpc_options={"grpc.enable_retries": 0},
         check_compatibility=False,
     )
-    return Opened(client, address.scheme, grpc=grpc, owned=True)
+    place = f"{address.host}:{address.port or (6334 if grpc else 6333)}"
+    return Opened(client, address.scheme, grpc=grpc, owned=True, place=place)
 
 
 def _timeout(address: Address) -> int:
@@ -117,7 +122,7 @@ class ClientEngine:
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:
         """Our error for qdrant-client's, None for one that is not."""
-        return faults.from_client(error, store=self.name, operation=operation)
+        return faults.from_client(error, store=self.name, operation=operation, place=self._opened.place)
 
     def metadata(self) -> Mapping[str, Any] | None:
         """The collection's metadata, or None where there is no collection."""
@@ -259,7 +264,7 @@ def collections(address: Address, client: object | None) -> list[str]:
             names = [each.name for each in opened.client.get_collections().collections]
             configs = {name: opened.client.get_collection(name).config for name in names}
     except Exception as error:
-        told = faults.from_client(error, store=opened.name, operation="collections")
+        told = faults.from_client(error, store=opened.name, operation="collections", place=opened.place)
         if told is None:
             raise
         raise told from error

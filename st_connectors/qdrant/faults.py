@@ -56,8 +56,11 @@ GRPC_STATUS = {
 """gRPC status names to the HTTP status that means the same to Qdrant."""
 
 
-def from_client(error: Exception, *, store: str, operation: str) -> StoreError | None:  # noqa: PLR0911  # one return for each kind
-    """The error for what ``qdrant_client`` raises over REST, over gRPC, and in local mode; None for what is not its."""
+def from_client(error: Exception, *, store: str, operation: str, place: str = "") -> StoreError | None:  # noqa: PLR0911  # one return for each kind
+    """The error for what ``qdrant_client`` raises over REST, over gRPC, and in local mode; None for what is not its.
+
+    ``place`` is the server's host and port, where they are known, for messages.
+    """
     found: Any = error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ResourceExhaustedResponse" in names:
@@ -75,12 +78,12 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
             retry_after=_seconds(found.headers.get("Retry-After")),
         )
     if "ResponseHandlingException" in names:
-        return _from_transport(found.source, store=store, operation=operation)
+        return _from_transport(found.source, store=store, operation=operation, place=place)
     if "RpcError" in names:
         status = GRPC_STATUS.get(found.code().name, 500)
         return from_status(status, found.details() or found.code().name, store=store, operation=operation)
     if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
-        return _from_transport(error, store=store, operation=operation)
+        return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):
         return None
     # Local mode raises ValueError for everything.
@@ -90,14 +93,15 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
     return Refused(message, store=store, operation=operation)
 
 
-def _from_transport(source: BaseException, *, store: str, operation: str) -> StoreError:
+def _from_transport(source: BaseException, *, store: str, operation: str, place: str) -> StoreError:
     """An error below HTTP: refused, reset, timed out, or an answer that is not Qdrant's."""
     name = type(source).__name__
     if any(mark in name for mark in ("Validation", "Decode", "Assertion", "UnsupportedProtocol", "InvalidURL")):
         return Permanent(
             f"the answer is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
         )
-    return Unavailable(f"the server cannot be reached: {name}: {source}", store=store, operation=operation)
+    server = f"the server at {place}" if place else "the server"
+    return Unavailable(f"{server} cannot be reached: {name}: {source}", store=store, operation=operation)
 
 
 def _reason(content: bytes) -> str:

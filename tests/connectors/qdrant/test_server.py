@@ -344,14 +344,14 @@ def test_an_answer_that_is_not_qdrants_is_permanent(stub, store):
 
 
 def test_a_refused_connection_is_unavailable():
-    """Nobody listens at that port."""
+    """Nobody listens at that port, which the message names."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
         with (
             closing(open_store(f"qdrant://127.0.0.1:{port}", "books", SCHEMA, retry=NO_RETRY)) as store,
-            pytest.raises(Unavailable, match="cannot be reached"),
+            pytest.raises(Unavailable, match=f"the server at 127.0.0.1:{port} cannot be reached"),
         ):
             store.count()
 
