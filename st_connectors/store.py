@@ -258,12 +258,16 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
     ):
         for key in {**mine, **theirs}:
             if mine.get(key) != theirs.get(key):
-                return f"{name} has {what} {key!r} as {mine.get(key)}, not as {theirs.get(key)}; use the stored schema, or drop it first"
+                return f"{name} has {_held(what, key, mine)}, and asked for is {_held(what, key, theirs)}; use the stored schema, or drop it first"
     for key in stored.models.keys() & asked.models.keys():
         difference = _model_difference(stored.models[key], asked.models[key])
         if difference:
             return f"{name} was filled in field {key!r} by another model: {difference}"
     return None
+
+
+def _held(what: str, key: str, held: Mapping[str, object]) -> str:
+    return f"the {what} {key!r} as {held[key]}" if key in held else f"no {what} {key!r}"
 
 
 def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:

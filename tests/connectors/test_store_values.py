@@ -84,9 +84,15 @@ SCHEMA = Schema("c", {"v": DenseField(3)}, {"year": FilterKind.INT}, {"v": MODEL
         ({"fields": {"v": DenseField(4)}}, "field 'v' as DenseField(dimension=3"),
         ({"fields": {"v": DenseField(3, Metric.DOT)}}, "field 'v'"),
         ({"fields": {}}, "field 'v' as DenseField(dimension=3"),
-        ({"fields": {"v": DenseField(3), "s": SparseField()}}, "field 's' as None, not as SparseField"),
-        ({"filterable": {"year": FilterKind.KEYWORD}}, "filterable field 'year' as int, not as keyword"),
-        ({"filterable": {}}, "filterable field 'year' as int, not as None"),
+        (
+            {"fields": {"v": DenseField(3), "s": SparseField()}},
+            "has no field 's', and asked for is the field 's' as SparseField",
+        ),
+        (
+            {"filterable": {"year": FilterKind.KEYWORD}},
+            "the filterable field 'year' as int, and asked for is the filterable field 'year' as keyword",
+        ),
+        ({"filterable": {}}, "the filterable field 'year' as int, and asked for is no filterable field 'year'"),
         (
             {"models": {"v": replace(MODEL, dimension=4)}},
             "by another model: org/model (dense, 3 dimensions), not org/model (dense, 4",
