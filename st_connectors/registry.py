@@ -125,6 +125,8 @@ def parse_address(url: str) -> Address:
 
     Raises ValueError for a scheme or variant that no installed store has, and for secrets, which do not belong in an address.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"an address is a string such as qdrant+edge:PATH, not {type(url).__name__}")
     scheme, colon, rest = url.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
         raise ValueError(f"an address is SCHEME:PATH or SCHEME://HOST:PORT{_known()}")

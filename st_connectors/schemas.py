@@ -59,6 +59,8 @@ def schema_for(
 
 def kinds_of(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterKind]:
     """Filterable fields with their kinds by name made kinds; raises ValueError for one that is none."""
+    if not isinstance(filterable, Mapping):
+        raise TypeError(f'filterable is a mapping such as {{"year": "int"}}, not {type(filterable).__name__}')
     known = {kind.value for kind in FilterKind}
     for name, kind in filterable.items():
         if kind not in known:

@@ -130,12 +130,12 @@ class SearchOptions:
     fields: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"limit is at least 1, not {self.limit}")
-        if self.offset < 0:
-            raise ValueError(f"offset is at least 0, not {self.offset}")
-        if self.depth < 1:
-            raise ValueError(f"depth is at least 1, not {self.depth}")
+        for name, least in (("limit", 1), ("offset", 0), ("depth", 1)):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"{name} is a whole number, not {number!r}")
+            if number < least:
+                raise ValueError(f"{name} is at least {least}, not {number}")
 
     @property
     def window(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from st_connectors.chunks import window_count, window_id
+from st_connectors.ingest.documents import Document
 from st_connectors.ingest.prepare import Batch, Spans, encoded, gathered
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal, Tally
 from st_connectors.store import Parts, Rejected, Store
@@ -54,6 +55,8 @@ def ingest(
     the rest goes in. Raises :class:`IngestFailed` where the source, an encoder or the store breaks, and :class:`IngestInterrupted` on Ctrl-C; both
     carry the report of what was confirmed until then.
     """
+    if isinstance(documents, str | bytes | Mapping | Document) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents are an iterable of mappings or Documents, not {type(documents).__name__}")
     chosen = options or IngestOptions()
     tally = Tally(chosen.max_refused)
     run = _Run(store, tally, chosen, progress)

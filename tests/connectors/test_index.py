@@ -20,6 +20,7 @@ from st_connectors import Index
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Eq
 from st_connectors.index import Split
+from st_connectors.ingest import Document
 from st_connectors.registry import collections, open_store
 from st_connectors.store import DenseField, FilterKind, Metric, Parts, Rrf, SparseField, TextField, Weighted
 from st_core import SentenceTransformer, SparseEncoder
@@ -250,6 +251,27 @@ def test_where_is_text_or_a_filter(here, where):
     expected = {"year >= 1890": {"sea", "time"}, Eq("year", 1895): {"time"}, None: {"sea", "submarine", "time"}}[where]
     assert {hit.id for hit in index.search("a voyage", where=where)} == expected
     assert index.count(where) == len(expected)
+
+
+@pytest.mark.parametrize("documents", ["books.jsonl", b"x", BOOKS[0], Document("a", "red"), None, 5])
+def test_what_is_no_list_of_documents_is_not_taken_apart(here, documents):
+    """A path or one document would be read letter by letter, each letter refused."""
+    with books(here) as index:
+        with pytest.raises(TypeError, match=f"documents are an iterable of .*, not {type(documents).__name__}"):
+            index.ingest(documents)
+        assert index.count() == 3
+
+
+def test_filterable_is_a_mapping(here):
+    """Names alone say nothing of their kinds."""
+    with pytest.raises(TypeError, match=r"filterable is a mapping such as .*, not list"):
+        Index.create(here, collection="x", filterable=["year"], **BUILTIN)
+
+
+def test_an_address_is_a_string(tmp_path):
+    """A path has no scheme."""
+    with pytest.raises(TypeError, match="an address is a string such as qdrant"):
+        Index.open(tmp_path, collection="x")
 
 
 def test_many_questions_are_one_by_one(here):

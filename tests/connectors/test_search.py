@@ -329,6 +329,14 @@ def test_numbers_out_of_range_are_refused(option, value):
         SearchOptions(**{option: value})
 
 
+@pytest.mark.parametrize("option", ["limit", "offset", "depth"])
+@pytest.mark.parametrize("value", ["5", 5.0, None, True])
+def test_numbers_that_are_none_are_refused(option, value):
+    """Text as it comes from a web form, say, is a TypeError that says what came."""
+    with pytest.raises(TypeError, match=f"{option} is a whole number, not {value!r}"):
+        SearchOptions(**{option: value})
+
+
 def test_a_query_is_a_string(fruit, encoders):
     """Anything else is a TypeError that says what came."""
     with pytest.raises(TypeError, match="a query is a string, not int"):
