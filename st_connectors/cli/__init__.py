@@ -1,6 +1,7 @@
 """The command line ``st-connectors``: one file per command, and one place where errors become a line and an exit status.
 
-Exit status: 0 done, 1 some records refused or not found, 2 wrong use, 3 the store or the model failed, 130 interrupted.
+Exit status: 0 done, 1 some records refused or not found, 2 wrong use, 3 the store or the model failed, 130 interrupted,
+141 nobody reads on (as in ``| head``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.get import get
 from st_connectors.cli.ingest import ingest
-from st_connectors.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
+from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 
@@ -62,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="st-connectors")
     except SystemExit as leave:
+        if isinstance(leave.__context__, BrokenPipeError):
+            return CUT_OFF
         return leave.code if isinstance(leave.code, int) else DONE
     except KeyboardInterrupt:
         return INTERRUPTED

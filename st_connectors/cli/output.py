@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from st_connectors.search import SearchHit, SearchResult
 
 __all__ = [
+    "CUT_OFF",
     "DONE",
     "FAILED",
     "INTERRUPTED",
@@ -31,7 +32,7 @@ __all__ = [
     "stop",
 ]
 
-DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED, CUT_OFF = 0, 1, 2, 3, 130, 141
 """The exit statuses."""
 
 SHOWN_REFUSALS = 5

@@ -54,7 +54,7 @@ class IngestFailed(Exception):
 
     def __init__(self, report: IngestReport, cause: BaseException) -> None:
         """Keep the report."""
-        super().__init__(f"{cause} (until then {report})")
+        super().__init__(f"{cause} (until then {report})" if report.read else str(cause))
         self.report = report
 
 

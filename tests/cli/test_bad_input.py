@@ -258,6 +258,38 @@ def test_ingests_that_cannot_be(cli, books, library, arguments, says):
     assert says in outcome.complaint()
 
 
+def test_a_misspelt_field_is_named(cli, books, library):
+    """Status 1, and the reason is the name that is not there."""
+    outcome = cli("ingest", books, *library, "--id-field", "isbn")
+
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[0] == f"refused: record 1: {books} line 1: 'isbn' is missing"
+
+
+def test_nothing_read_is_not_counted(cli, library, tmp_path):
+    """An error before the first record speaks of itself alone."""
+    table = tmp_path / "semicolons.csv"
+    table.write_text("id;text\n1;red\n")
+
+    outcome = cli("ingest", table, *library)
+
+    assert outcome.status == 2
+    assert outcome.complaint().endswith("the columns are id;text: pass the right ones")
+
+
+def test_a_reader_that_leaves_early(library):
+    """Status 141, as for any program that ``head`` cuts off, and not that of refused records; nothing is said."""
+    code = "from st_connectors.cli import main; main()"
+    command = [sys.executable, "-c", code, "search", "ocean", *library, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+
+        assert child.stderr.read() == ""
+    assert child.returncode == 141
+
+
 def test_dropping_with_nobody_to_ask(cli, library, monkeypatch):
     """Status 2 without --yes where standard input is no terminal, and the collection stays."""
     outcome = cli("drop", *library)
