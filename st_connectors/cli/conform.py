@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import AsJson
+from st_connectors.cli.options import AsJson, quietly
 from st_connectors.cli.output import DONE, FAILED, print_json, say
 
 __all__ = ["conform"]
 
 
 def conform(
-    address: Annotated[str, typer.Argument(metavar="URL", help="The store to put to the test.")],
+    address: Annotated[str, typer.Argument(metavar="URL", callback=quietly, help="The store to put to the test.")],
     as_json: AsJson = False,
 ) -> None:
     """Run the conformance suite on a store; it makes collections of its own and removes them. Needs the extra 'testing'.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_connectors.cli.options import AsJson
+from st_connectors.cli.options import AsJson, quietly
 from st_connectors.cli.output import finish, progress_of, stop
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ BATCH = 1000
 
 
 def copy(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The store to read.")],
+    source: Annotated[str, typer.Argument(metavar="FROM", callback=quietly, help="The store to read.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="The store to write.")],
     collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="The collection to copy.")],
     into: Annotated[

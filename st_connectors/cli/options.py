@@ -19,13 +19,29 @@ __all__ = [
     "Where",
     "parse_filterable",
     "parse_fusion",
+    "quietly",
 ]
 
 DEFAULT_DENSE = "builtin:dense"
 DEFAULT_SPARSE = "builtin:sparse"
 
+
+def quietly(address: str) -> str:
+    """The same address; from here on repeated calls are not logged, for the error after the last one is what people read."""
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks(())
+    return address
+
+
 Address = Annotated[
-    str, typer.Option("--in", metavar="URL", help="The store: qdrant+edge:PATH, qdrant://HOST:6333, memory:, …")
+    str,
+    typer.Option(
+        "--in",
+        metavar="URL",
+        callback=quietly,
+        help="The store: qdrant+edge:PATH, qdrant://HOST:6333, memory:, …",
+    ),
 ]
 Collection = Annotated[str, typer.Option("--collection", metavar="NAME", help="The collection in that store.")]
 Where = Annotated[

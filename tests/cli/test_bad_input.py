@@ -45,6 +45,21 @@ def test_a_server_that_is_not_there(cli):
     assert "cannot be reached" in outcome.complaint()
 
 
+def test_repeating_is_not_told(books, library):
+    """A call that is repeated before it fails costs one line as well, in a process that sets up no logging."""
+    code = "from st_connectors.cli import main; main()"
+    server = "qdrant://127.0.0.1:1"
+    for arguments in (
+        ["ingest", books, "--in", server, "--collection", "c", "--create"],
+        ["copy", library[1], server, "--collection", "books"],
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
+
+        [line] = done.stderr.splitlines()
+        assert "the server at 127.0.0.1:1 cannot be reached" in line
+        assert (done.returncode, done.stdout) == (3, "")
+
+
 def test_a_missing_extra(cli, monkeypatch):
     """Status 2, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
