@@ -47,6 +47,8 @@ def encode(
     Example: st-connectors encode "copy a directory" --model builtin:sparse
     """
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
+    if not lines:
+        raise ValueError("no text to encode: give texts, or lines on standard input")
     chosen = kind or (Kind.SPARSE if model == "builtin:sparse" else Kind.DENSE)
     suffix = ".npz" if chosen is Kind.SPARSE else ".npy"
     if out is not None and out.suffix != suffix:

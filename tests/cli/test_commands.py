@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_encode_prints_or_writes_vectors(cli, tmp_path):
     np.testing.assert_array_equal(saved["indices"], sparse.indices)
     np.testing.assert_array_equal(saved["data"], sparse.values)
     assert tuple(saved["shape"]) == sparse.shape
+
+
+def test_encode_needs_a_text(cli, monkeypatch):
+    """Nothing on standard input either is a mistake, not an empty result."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+    outcome = cli("encode")
+
+    assert outcome.status == 2
+    assert "no text to encode" in outcome.complaint()
 
 
 def test_encode_checks_the_files_ending(cli, tmp_path):
