@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,8 @@ class Opened:
     unflushed: dict[str, int] = field(default_factory=dict)
     """Rows written to each collection of Milvus Lite since they were last brought into a segment."""
     timeout: int = TIMEOUT
+    writing: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while something is written: two threads that begin a log of Milvus Lite 3.2 at once open its file twice, and one of them is cut off."""
 
     @property
     def once(self) -> dict[str, Any]:
@@ -96,6 +98,7 @@ class _Running:
     """Whether it was started for us, and is ours to stop."""
     holders: int = 0
     unflushed: dict[str, int] = field(default_factory=dict)
+    writing: AbstractContextManager[Any] = field(default_factory=threading.RLock)
 
 
 _FOLDERS: dict[str, _Running] = {}
@@ -142,7 +145,9 @@ def _handed_in(address: Address, client: object, options: Mapping[str, Any]) -> 
     if not isinstance(client, MilvusClient):
         raise TypeError(f"{address.scheme} takes a pymilvus.MilvusClient, not {type(client).__name__}")
     lite = _is_lite(client, address.scheme)
-    return Opened(client, address.scheme, lite=lite, owned=False, **options)
+    return Opened(
+        client, address.scheme, lite=lite, owned=False, writing=threading.RLock() if lite else nullcontext(), **options
+    )
 
 
 def _is_lite(client: Any, name: str) -> bool:
@@ -199,7 +204,15 @@ def _lite(address: Address, options: Mapping[str, Any]) -> Opened:
             _FOLDERS[folder] = _Running(_started(folder), mine)
         running = _FOLDERS[folder]
         running.holders += 1
-    return Opened(running.client, address.scheme, lite=True, folder=folder, unflushed=running.unflushed, **options)
+    return Opened(
+        running.client,
+        address.scheme,
+        lite=True,
+        folder=folder,
+        unflushed=running.unflushed,
+        writing=running.writing,
+        **options,
+    )
 
 
 def _started(folder: str) -> Any:

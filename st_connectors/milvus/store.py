@@ -167,7 +167,7 @@ class MilvusStore:
         """Remove the collection, if it is ours."""
         if read_schema(self._held, self._schema.collection, "drop") is None:
             return
-        with border(self._held.name, "drop"):
+        with self._held.writing, border(self._held.name, "drop"):
             self._client.drop_collection(self._collection, **self._held.once)
         self._held.unflushed.pop(self._collection, None)
 
@@ -182,7 +182,7 @@ class MilvusStore:
                 refused.__cause__ = error
                 rejected.append(Rejected(position, record.id, refused))
         if rows:
-            with border(self._held.name, "upsert"):
+            with self._held.writing, border(self._held.name, "upsert"):
                 self._client.upsert(self._collection, rows, **self._held.once)
             self._wrote(len(rows))
         return rejected
@@ -193,7 +193,7 @@ class MilvusStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
-        with border(self._held.name, "delete"):
+        with self._held.writing, border(self._held.name, "delete"):
             self._client.delete(self._collection, **self._where(of_ids(ids)), **self._held.once)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
@@ -263,7 +263,7 @@ class MilvusStore:
 
     def _flush(self, operation: str) -> None:
         self._held.unflushed.pop(self._collection, None)
-        with border(self._held.name, operation):
+        with self._held.writing, border(self._held.name, operation):
             self._client.flush(self._collection, **self._held.once)
 
     def close(self) -> None:
