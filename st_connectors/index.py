@@ -226,7 +226,7 @@ class Index:
 
     def search_many(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         *,
         limit: int = 10,
         offset: int = 0,
@@ -242,6 +242,7 @@ class Index:
         """The answers to several questions, in order: encoded together, and one round trip where the store can. Options as for ``search``."""
         if isinstance(queries, str):
             raise TypeError("search_many takes a list of queries; search takes one")
+        queries = list(queries)
         options = SearchOptions(
             mode=_mode(mode),
             limit=limit,
@@ -317,9 +318,11 @@ class Index:
         ]
 
     def _last_word(self, rerank: Reranker | bool) -> Reranker | None:
-        if rerank is False:
+        if rerank is False or rerank is None:
             return None
         if rerank is not True:
+            if not hasattr(rerank, "predict"):
+                raise TypeError(f"rerank is True, False or a model with predict, not {rerank!r}")
             return rerank
         if self._reranker is None:
             raise ValueError("this index has no reranker: give one to Index.open, or pass rerank=model")

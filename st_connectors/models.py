@@ -23,11 +23,21 @@ __all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "has_
 class Split:
     """How long texts become windows: up to ``tokens`` of the model's tokens each, ``overlap`` of them shared with the window before.
 
-    ``tokens`` None is 256, or the most that the model takes where that is less.
+    ``tokens`` None is 256, or the most that the model takes where that is less. An overlap of more than half a window is half a window.
     """
 
     tokens: int | None = None
     overlap: int = 32
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("overlap", 0)):
+            number = getattr(self, name)
+            if number is None and name == "tokens":
+                continue
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"{name} is a whole number, not {number!r}")
+            if number < least:
+                raise ValueError(f"{name} is at least {least}, not {number}")
 
 
 class LazyModel:
@@ -153,6 +163,8 @@ def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
 
 def spans_of(models: Sequence[LazyModel], how: Split) -> Spans:
     """Where the windows of texts lie, by the tokens of the first of the models that shows its tokenizer."""
+    if not isinstance(how, Split):
+        raise TypeError(f"split is a Split such as Split(tokens=256), not {how!r}")
     for model in models:
         loaded = model.load()
         offsets = _offsets(loaded)

@@ -42,6 +42,8 @@ def schema_for(
     fusion: Fusion | None,
 ) -> Schema:
     """The schema of a new collection; loads the models, to know their widths and what to remember of them."""
+    if fusion is not None and not isinstance(fusion, Fusion):
+        raise TypeError(f"fusion is an Rrf or a Weighted of st_connectors.store, not {fusion!r}")
     refs = {name: model.ref() for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():

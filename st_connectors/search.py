@@ -136,6 +136,8 @@ class SearchOptions:
                 raise TypeError(f"{name} is a whole number, not {number!r}")
             if number < least:
                 raise ValueError(f"{name} is at least {least}, not {number}")
+        if self.fusion is not None and not isinstance(self.fusion, Fusion):
+            raise TypeError(f"fusion is an Rrf or a Weighted of st_connectors.store, not {self.fusion!r}")
 
     @property
     def window(self) -> int:

@@ -37,8 +37,11 @@ class IngestOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "batch_bytes", "ahead"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"{name} is a whole number, not {number!r}")
+            if number < 1:
+                raise ValueError(f"{name} is at least 1, not {number}")
 
 
 def ingest(

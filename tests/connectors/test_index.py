@@ -268,6 +268,58 @@ def test_filterable_is_a_mapping(here):
         Index.create(here, collection="x", filterable=["year"], **BUILTIN)
 
 
+def test_a_fusion_is_no_name(here):
+    """What the command line writes as text is a value here, in a schema and in a search."""
+    says = "fusion is an Rrf or a Weighted of st_connectors.store, not 'rrf'"
+    with pytest.raises(TypeError, match=says):
+        Index.create(here, collection="x", fusion="rrf", **BUILTIN)
+    with books(here) as index, pytest.raises(TypeError, match=says):
+        index.search("sea", fusion="rrf")
+
+
+def test_a_reranker_is_no_name(here):
+    """A name is given when the index is opened."""
+    with books(here) as index, pytest.raises(TypeError, match="True, False or a model with predict, not 'org/model'"):
+        index.search("sea", rerank="org/model")
+
+
+@pytest.mark.parametrize("value", [True, 128])
+def test_split_is_a_split(here, value):
+    """A number or a yes does not say how."""
+    with books(here) as index, pytest.raises(TypeError, match=rf"split is a Split .*, not {value}"):
+        index.ingest(BOOKS, split=value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"tokens": 0}, ValueError, "tokens is at least 1, not 0"),
+        ({"overlap": -1}, ValueError, "overlap is at least 0, not -1"),
+        ({"tokens": "64"}, TypeError, "tokens is a whole number, not '64'"),
+        ({"overlap": None}, TypeError, "overlap is a whole number, not None"),
+    ],
+)
+def test_windows_that_cannot_be(options, error, says):
+    """They are refused where they are written, not at the first long text."""
+    with pytest.raises(error, match=says):
+        Split(**options)
+
+
+@pytest.mark.parametrize("batch", ["5", None, 2.0])
+def test_a_batch_is_a_number(here, batch):
+    """Anything else is a TypeError that says what came."""
+    with books(here) as index, pytest.raises(TypeError, match=f"batch is a whole number, not {batch!r}"):
+        index.ingest(BOOKS, batch=batch)
+
+
+def test_many_questions_may_be_any_iterable(here):
+    """A generator is read once, for all fields."""
+    questions = ["fishing", "travel in time"]
+    with books(here) as index:
+        listed = [result.to_json() for result in index.search_many(questions)]
+        assert [result.to_json() for result in index.search_many(question for question in questions)] == listed
+
+
 def test_an_address_is_a_string(tmp_path):
     """A path has no scheme."""
     with pytest.raises(TypeError, match="an address is a string such as qdrant"):
