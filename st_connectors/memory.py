@@ -314,19 +314,28 @@ def _copy(vector: Vector) -> Vector:
 def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
     if client is not None:
         raise TypeError("memory connect: there is no client object to hand in")
+    name = _name_of(address)
     if schema is None:
         with _LOCK:
-            found = _COLLECTIONS.get((address.path, collection))
+            found = _COLLECTIONS.get((name, collection))
         if found is None:
             raise NotFound(f"there is no collection {collection!r} in {address}", store="memory", operation="connect")
         schema = found.schema
-    return MemoryStore(address.path, schema)
+    return MemoryStore(name, schema)
 
 
 def _collections(address: Address, client: object | None) -> list[str]:
     del client
+    asked = _name_of(address)
     with _LOCK:
-        return sorted(collection for name, collection in _COLLECTIONS if name == address.path)
+        return sorted(collection for name, collection in _COLLECTIONS if name == asked)
+
+
+def _name_of(address: Address) -> str:
+    """The name in an address; raises ValueError for a server's, of which all would be one."""
+    if address.host is not None:
+        raise ValueError(f"memory is no server: write memory:NAME, without //, not {address}")
+    return address.path
 
 
 PLUGIN = Plugin(

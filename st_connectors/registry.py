@@ -154,7 +154,9 @@ def _server(scheme: str, body: str) -> tuple[str, int | None, str]:
             f"an address holds no user or password: give them in the environment ({variable}) or hand in a client object"
         )
     if not host:
-        raise ValueError(f"the address {scheme}:{body} has no host: write {scheme}://HOST:PORT")
+        raise ValueError(
+            f"the address {scheme}:{body} has no host: write {scheme}://HOST:PORT, or for a folder {scheme}:PATH"
+        )
     return host, port, parts.path
 
 

@@ -64,12 +64,23 @@ def _engine(address: Address, collection: str, client: object | None) -> Engine:
     if "edge" in address.variants:
         if client is not None:
             raise TypeError("qdrant+edge connect: there is no client object to hand in; name the folder")
-        embedded: Engine = _module("edge").EdgeEngine(address.path, collection, CAPABILITIES)
+        embedded: Engine = _module("edge").EdgeEngine(_edge_folder(address), collection, CAPABILITIES)
         return embedded
     opened = _module("client").open_client(address, client)
     limits = _MEMORY if opened.local else _GRPC if opened.grpc else _REST
     connected: Engine = _module("client").ClientEngine(opened, collection, limits)
     return connected
+
+
+def _edge_folder(address: Address) -> str:
+    """The folder of an embedded store; raises ValueError for what would otherwise be taken for the current one."""
+    if address.host is not None:
+        raise ValueError(f"qdrant+edge is a folder, not a server: write qdrant+edge:PATH, without //, not {address}")
+    if address.options:
+        raise ValueError(f"qdrant+edge has no options, and {min(address.options)!r} was given: write qdrant+edge:PATH")
+    if not address.path:
+        raise ValueError("qdrant+edge needs a folder: write qdrant+edge:PATH, with . for the current one")
+    return address.path
 
 
 def _module(name: str) -> Any:
@@ -97,7 +108,7 @@ def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKin
 
 def _collections(address: Address, client: object | None) -> list[str]:
     if "edge" in address.variants:
-        return list(_module("edge").collections(address.path))
+        return list(_module("edge").collections(_edge_folder(address)))
     return list(_module("client").collections(address, client))
 
 

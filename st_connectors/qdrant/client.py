@@ -60,6 +60,8 @@ def open_client(address: Address, client: object | None) -> Opened:
     if client is not None:
         return _handed_in(address, client)
     if "memory" in address.variants:
+        if address.host is not None:
+            raise ValueError(f"{address.scheme} is no server: write {address.scheme}:NAME, without //, not {address}")
         return _local(address.path)
     return _remote(address)
 

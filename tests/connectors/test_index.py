@@ -326,6 +326,12 @@ def test_an_address_is_a_string(tmp_path):
         Index.open(tmp_path, collection="x")
 
 
+def test_a_place_in_memory_is_no_server():
+    """``memory://a`` and ``memory://b`` would be one place, since neither has a name."""
+    with pytest.raises(ValueError, match="write memory:NAME, without //, not memory://a"):
+        Index.create("memory://a", collection="x", text=True)
+
+
 def test_many_questions_are_one_by_one(here):
     """search_many gives what search gives."""
     index = books(here)

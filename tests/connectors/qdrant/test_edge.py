@@ -215,6 +215,25 @@ def test_a_path_that_is_a_file_is_told_as_such(quick_path):
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("qdrant+edge://library", "write qdrant.edge:PATH, without //, not qdrant.edge://library"),
+        ("qdrant+edge:", "with . for the current one"),
+        ("qdrant+edge:library?timeout=5", "has no options, and 'timeout' was given"),
+    ],
+)
+def test_an_address_without_folder_is_not_the_current_one(quick_path, monkeypatch, address, says):
+    """A server's address, say, would otherwise put the collection where one happens to be."""
+    monkeypatch.chdir(quick_path)
+
+    with pytest.raises(ValueError, match=says):
+        open_store(address, "books", SCHEMA)
+    with pytest.raises(ValueError, match=says):
+        collections(address)
+    assert list(quick_path.iterdir()) == []
+
+
 def test_a_damaged_sidecar_is_told_as_such(folder, store):
     """The records may still be there, so nothing is made anew."""
     store.create()
