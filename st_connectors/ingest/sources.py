@@ -212,7 +212,7 @@ def _parquet(path: Path, reading: Reading) -> Read:
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise missing_extra("parquet", f"reading {path}") from error
-    with path.open("rb") as stream, parquet.ParquetFile(stream) as table:
+    with path.open("rb") as stream, _opened(parquet, stream, path) as table:
         columns = table.schema_arrow.names
         missing = [column for column in (reading.id_field, *reading.text_fields) if column not in columns]
         if missing:
@@ -223,6 +223,13 @@ def _parquet(path: Path, reading: Reading) -> Read:
                 number += 1
                 present = {key: _jsonable(value) for key, value in row.items() if value is not None}
                 yield _document(present, reading, f"{path} row {number}")
+
+
+def _opened(parquet: Any, stream: IO[bytes], path: Path) -> Any:
+    try:
+        return parquet.ParquetFile(stream)
+    except (ValueError, OSError) as error:  # ArrowInvalid is the one, and a cut-off file may be the other
+        raise ValueError(f"{path}: not Parquet: {error}") from error
 
 
 def _jsonable(value: Any) -> Any:

@@ -184,6 +184,16 @@ def test_parquet_rows_are_documents(tmp_path: Path):
     ]
 
 
+def test_what_is_no_parquet_is_told_by_its_name(tmp_path: Path):
+    """Of several sources the message says which."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"no columns in here")
+
+    with pytest.raises(ValueError, match=r"x\.parquet: not Parquet: "):
+        list(read_path(path, Format.PARQUET, Reading()))
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The missing extra is an ImportError with the command."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
