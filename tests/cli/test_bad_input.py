@@ -184,11 +184,15 @@ def test_an_edge_folder_that_another_process_holds(cli, library):
     assert cli("count", *library).out == "3\n"
 
 
+# A parent that runs in the background hands down Ctrl-C ignored; a terminal does not.
 INTERRUPTED = """
+import signal
 import sys
 from contextlib import contextmanager
 from st_connectors import cli
 from st_connectors.cli import ingest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @contextmanager
 def told(what):
