@@ -113,30 +113,33 @@ class MilvusStore:
 
     def create(self) -> None:
         """Make the collection with its indexes and load it, or find it with the same schema."""
-        found = read_schema(self._held, self._schema.collection, "create")
-        if found is None:
-            try:
-                with border(self._held.name, "create"):
-                    self._create()
-            except StoreError as error:
-                if not faults.is_already_there(error):
-                    raise
+        # Milvus Lite 3.2.2 makes a collection's folder without asking whether another thread is at it.
+        with self._held.writing:
             found = read_schema(self._held, self._schema.collection, "create")
-        if found is not None:
-            difference = schema_difference(found[0], self._schema)
-            if difference:
-                raise SchemaMismatch(difference, store=self._held.name, operation="create")
-            self._layout = found[1]
-        self.load("create")
+            if found is None:
+                self._create()
+                found = read_schema(self._held, self._schema.collection, "create")
+            if found is not None:
+                difference = schema_difference(found[0], self._schema)
+                if difference:
+                    raise SchemaMismatch(difference, store=self._held.name, operation="create")
+                self._layout = found[1]
+            self.load("create")
 
     def _create(self) -> None:
+        """Make the collection, unless another process was quicker."""
         shape = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         for column in wire.columns(self._schema, packed=self._layout.packed):
             shape.add_field(column.name, DataType[column.type], **_typed(column.params))
             if column.words_of is not None:
                 shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
         held = {wire.METADATA: wire.metadata(self._schema, self._layout)}
-        self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
+        try:
+            with border(self._held.name, "create"):
+                self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
+        except StoreError as error:
+            if not faults.is_already_there(error):
+                raise
 
     def load(self, operation: str) -> None:
         """Make the collection searchable, with indexes where whoever made it did not come so far."""
