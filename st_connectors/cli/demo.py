@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -97,14 +97,17 @@ def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
 
     What is searched is the name, the beginning of the docstring, which says what the thing is for (parameters and examples would dilute it),
     and everyday words for its technical ones. What a module offers directly is what most questions are about, so its first paragraph counts
-    more: both models weigh words by how often they occur.
+    more: both models weigh words by how often they occur. The first lines of its class and module tell what it belongs to.
     """
-    for item in found:
+    listed = list(found)
+    first_lines = {item.name: item.text.partition("\n")[0][:FIRST_LINE] for item in listed}
+    for item in listed:
         beginning = _beginning(item.text)
         parts = [item.name, beginning, plain_words(beginning)]
         if item.kind == "function" and item.name.count(".") <= 1:
             first = item.text.partition("\n\n")[0][:300]
             parts += [first, first, plain_words(first)]
+        parts += _around(item.name, first_lines)
         yield {
             "id": item.name,
             "text": "\n".join(part for part in parts if part),
@@ -113,6 +116,13 @@ def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
             "signature": item.signature,
             "docstring": item.text,
         }
+
+
+def _around(name: str, first_lines: Mapping[str, str]) -> list[str]:
+    """The first lines of what a name is part of, the nearest first."""
+    pieces = name.split(".")
+    outer = (".".join(pieces[:count]) for count in range(len(pieces) - 1, 0, -1))
+    return [first_lines[each] for each in outer if each in first_lines]
 
 
 def _beginning(text: str) -> str:
@@ -124,3 +134,5 @@ def _beginning(text: str) -> str:
 
 
 BEGINNING = 600
+FIRST_LINE = 120
+"""Characters."""

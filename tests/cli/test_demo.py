@@ -93,6 +93,20 @@ def test_what_is_searched_is_name_beginning_and_plain_words(found):
     assert (document["module"], document["kind"]) == ("shutil", "function")
 
 
+def test_what_a_name_belongs_to_is_searched_too():
+    """The first lines of class and module, the nearest first; nothing where they are not documented."""
+    shop = Docstring("shop", "module", "", "A shop for all.\n\nWith much more.")
+    cart = Docstring("shop.Cart", "class", "", "What a customer takes.\nSecond line.")
+    add = Docstring("shop.Cart.add", "function", "(thing)", "Put one thing in.")
+    alone = Docstring("lone.thing", "class", "", "Belongs to nobody known.")
+
+    texts = [document["text"].split("\n") for document in documents([shop, cart, add, alone])]
+
+    assert texts[2] == ["shop.Cart.add", "Put one thing in.", "What a customer takes.", "A shop for all."]
+    assert texts[1][-1] == "A shop for all."
+    assert texts[3] == ["lone.thing", "Belongs to nobody known."]
+
+
 def test_plain_words_are_given_once_in_order():
     """Each everyday word once, for whole words of the text only."""
     assert plain_words("Delete a directory, then delete the directory") == "remove erase folder"
