@@ -25,8 +25,8 @@ QUESTIONS = {
     "python": Path(__file__).parent / "python_questions.jsonl",
     "python, unseen": Path(__file__).parent / "python_questions_unseen.jsonl",
 }
-"""Plain questions and the names that answer them. The first were there while the demo's texts were chosen; the others were written after, by
-people who knew neither the texts nor the first."""
+"""Plain questions and the names that answer them. The first were there while the demo's texts were chosen. The others were written afterwards,
+knowing neither; 37 of the 70 found their function then, and one later choice, the first lines of class and module, was made looking at them."""
 Ranking = dict[str, float]
 
 
