@@ -191,16 +191,18 @@ class Lab:
 
     def pair(self, schema: Schema | None = None, records: Sequence[Record] = ()) -> Pair:
         """A new collection with the oracle beside it, both holding ``records``."""
-        schema = schema or self.schema()
-        oracle = open_store(
-            "memory:", f"oracle_{schema.collection}", replace(schema, collection=f"oracle_{schema.collection}")
-        )
-        oracle.create()
-        self._opened.append(oracle)
-        pair = Pair(self.new(schema), oracle)
+        pair = self.beside(self.new(schema))
         if records:
             pair.upsert(records)
         return pair
+
+    def beside(self, store: Store) -> Pair:
+        """An empty collection with an empty oracle beside it."""
+        schema = replace(store.schema, collection=f"oracle_{store.schema.collection}")
+        oracle = open_store("memory:", schema.collection, schema)
+        oracle.create()
+        self._opened.append(oracle)
+        return Pair(store, oracle)
 
     def keep(self, key: Hashable, build: Callable[[], T]) -> T:
         """What ``build`` makes, made once for all tests of the class; they must only read it."""
@@ -212,6 +214,10 @@ class Lab:
     def release(self, store: Store) -> None:
         """Close a store before the end, so that its collection can be opened anew; whatever is left under its name is dropped at the end."""
         self._released.add(store.schema.collection)
+        self.forget(store)
+
+    def forget(self, store: Store) -> None:
+        """Close a store whose collection could not be made, so that nothing is left to be dropped."""
         store.close()
         self._opened = [kept for kept in self._opened if kept is not store]
 

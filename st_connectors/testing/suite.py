@@ -18,6 +18,7 @@ importing the plugin must not load, ``promises`` abilities beyond the minimum th
 
 from __future__ import annotations
 
+from st_connectors.testing.border import Border
 from st_connectors.testing.dense import Dense
 from st_connectors.testing.fidelity import Fidelity
 from st_connectors.testing.filtering import Filtering
@@ -34,5 +35,7 @@ from st_connectors.testing.writes import Writes
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(Shape, Life, Writes, Fidelity, Dense, Sparse, Text, Filtering, Fusing, Scan, Threads, Machine):
+class StoreConformance(
+    Shape, Life, Writes, Border, Fidelity, Dense, Sparse, Text, Filtering, Fusing, Scan, Threads, Machine
+):
     """Every group."""

@@ -11,7 +11,8 @@ from st_connectors.testing.broken.answering import ANSWERING
 from st_connectors.testing.broken.choosing import CHOOSING
 from st_connectors.testing.broken.keeping import KEEPING
 from st_connectors.testing.broken.passing import Broken, Passing, around
+from st_connectors.testing.broken.taking import TAKING
 
 __all__ = ["BROKEN", "Broken", "Passing", "around"]
 
-BROKEN: Mapping[str, Broken] = {**KEEPING, **ANSWERING, **CHOOSING}
+BROKEN: Mapping[str, Broken] = {**KEEPING, **ANSWERING, **CHOOSING, **TAKING}

@@ -109,7 +109,7 @@ def test_run_reports_every_test_of_the_suite():
     assert told == list(found.results)
     assert all(result.rule for result in found.results)
     assert {group for group, *_ in found.rows()} == {
-        "shape", "life", "writes", "fidelity", "dense", "sparse", "text", "filtering", "fusing", "scan", "threads", "machine",
+        "shape", "life", "writes", "border", "fidelity", "dense", "sparse", "text", "filtering", "fusing", "scan", "threads", "machine",
     }  # fmt: skip
     assert sum(sum(counts) for _, *counts in found.rows()) == len(found.results)
     assert all(result.reason for result in found.results if result.outcome is Outcome.SKIPPED)
