@@ -2,10 +2,14 @@
 
 - ``names``: which collection names an index can have, field names without dots, keys of rank features.
 - ``layout``: what a document looks like (``Hidden`` for our own collections, ``Plain`` for other people's) and how it is mapped and read.
+- ``forms``: how a collection keeps its vectors, and its mapping, ours or other people's.
+- ``existing``: what is found, or not, where a collection should be.
+- ``options``: options of an address that both engines have.
 - ``filters``: filters as queries.
 - ``queries``: sparse and text legs, and the body around a leg that filters, orders and pages.
 - ``scores``: what an engine's folded score means.
 - ``bulk``: the lines of a bulk request, and its answer item by item.
+- ``answers``: answers to reads, as records and hits.
 - ``faults``: HTTP statuses and error bodies as our errors.
 
 A collection "books" is an index ``books@1`` behind the alias ``books``: bulk requests with ``require_alias=true`` then cannot make an index

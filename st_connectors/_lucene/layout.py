@@ -23,18 +23,20 @@ import numpy as np
 from st_connectors._lucene.names import escaped, feature_token
 from st_connectors.filters import parse_date
 from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField, Vector
-from st_core.vectors import SparseVector
+from st_core.vectors import MIN_WEIGHT, SparseVector
 
 __all__ = [
     "Body",
     "Hidden",
     "Layout",
     "Plain",
+    "Weights",
     "filter_properties",
     "micros",
     "properties",
     "sparse_keys",
     "text_properties",
+    "tokens",
 ]
 
 Body: TypeAlias = dict[str, Any]
@@ -238,6 +240,18 @@ def text_properties(schema: Schema) -> Body:
 def sparse_keys(vector: SparseVector) -> dict[str, float]:
     """A sparse vector with its indices as keys: digits have no dots and nothing to fold."""
     return {str(index): value for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True)}
+
+
+Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
+"""A sparse vector, or weights by index, or by token for an index whose keys are tokens."""
+
+
+def tokens(weights: Weights) -> dict[str, float]:
+    """Weights by key; those that are zero, negative or not finite are left out."""
+    if isinstance(weights, SparseVector):
+        return sparse_keys(weights)
+    kept = {str(token): float(weight) for token, weight in weights.items()}
+    return {token: weight for token, weight in kept.items() if MIN_WEIGHT <= weight < float("inf")}
 
 
 def vector_body(vector: Vector) -> Any:

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 import elasticsearch
 from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
 
-from st_connectors._lucene import faults
+from st_connectors._lucene import faults, options
 from st_connectors.errors import Permanent, StoreError, Unavailable, Unsupported
 from st_connectors.store import Address
 
 __all__ = ["Opened", "border", "open_client", "translate"]
 
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
-TIMEOUT = 60.0
-"""Seconds; the client's own 10 are too few for a large batch."""
 _OPTIONS = ("dense_index", "replicas", "shards", "sparse", "timeout")
 
 
@@ -40,15 +38,10 @@ class Opened:
 
 def open_client(address: Address, client: object | None) -> Opened:
     """The client for an address, or the one handed in; nothing is sent. Raises ValueError for options that are not understood."""
-    if unknown := address.options.keys() - set(_OPTIONS):
-        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(_OPTIONS)}")
+    options.check_names(address, _OPTIONS)
     form = {name: address.options[name] for name in ("sparse", "dense_index") if name in address.options}
-    settings = {
-        f"number_of_{name}": _whole(address, name, least)
-        for name, least in (("shards", 1), ("replicas", 0))
-        if name in address.options
-    }
-    timeout = _seconds(address)
+    settings = options.index_settings(address)
+    patience = options.timeout(address)
     if client is None:
         made = Elasticsearch(
             [
@@ -60,7 +53,7 @@ def open_client(address: Address, client: object | None) -> Opened:
                 }
             ],
             api_key=os.environ.get(API_KEY) or None,
-            request_timeout=timeout,
+            request_timeout=patience,
         )
     elif isinstance(client, Elasticsearch):
         made = client
@@ -69,21 +62,6 @@ def open_client(address: Address, client: object | None) -> Opened:
     # Repeating is the retrying wrapper's.
     quiet = made.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
     return Opened(quiet, address.scheme, client is None, form, settings)
-
-
-def _whole(address: Address, name: str, least: int) -> int:
-    given = address.options[name]
-    if not given.isdecimal() or int(given) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, not {given!r}")
-    return int(given)
-
-
-def _seconds(address: Address) -> float:
-    given = address.options.get("timeout", str(TIMEOUT))
-    seconds = faults.seconds(given)
-    if not seconds:
-        raise ValueError(f"timeout is a number of seconds above 0, not {given!r}")
-    return seconds
 
 
 @contextmanager

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
 
 from st_connectors._lucene import queries
 from st_connectors._lucene.filters import filter_query
-from st_connectors._lucene.layout import Body, Plain, sparse_keys
+from st_connectors._lucene.forms import mapping_body
+from st_connectors._lucene.layout import Body, Plain, Weights, tokens
 from st_connectors.elasticsearch import wire
 from st_connectors.filters import Filter
-from st_connectors.store import Field, FilterKind, Schema, TextField
-from st_core.vectors import MIN_WEIGHT, SparseVector
+from st_connectors.store import Field, FilterKind, Schema
 
 __all__ = ["filter_to_elasticsearch", "mapping", "rank_features_query", "sparse_vector_query"]
-
-Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
-"""A sparse vector, or weights by index, or by token for an index whose keys are tokens."""
 
 
 def sparse_vector_query(field: str, weights: Weights) -> Body:
@@ -25,7 +21,7 @@ def sparse_vector_query(field: str, weights: Weights) -> Body:
     Token pruning, which Elasticsearch does by default since 8.19 and 9.1, is off, so that the score is the whole inner product. Weights that
     are zero, negative or not finite are left out. Indices become keys as decimal digits.
     """
-    return wire.sparse_vector_query(field, _tokens(weights))
+    return wire.sparse_vector_query(field, tokens(weights))
 
 
 def rank_features_query(field: str, weights: Weights) -> Body:
@@ -35,14 +31,7 @@ def rank_features_query(field: str, weights: Weights) -> Body:
     where the inner product is 2, 4 and 8, and of the exact ten nearest among 5,000 random vectors it finds three. Dots in tokens are written
     ``%2E`` and ``%`` as ``%25``, as rank features take no dots; write the keys of documents in the same way.
     """
-    return queries.rank_features_query(field, _tokens(weights))
-
-
-def _tokens(weights: Weights) -> dict[str, float]:
-    if isinstance(weights, SparseVector):
-        return sparse_keys(weights)
-    kept = {str(token): float(weight) for token, weight in weights.items()}
-    return {token: weight for token, weight in kept.items() if MIN_WEIGHT <= weight < float("inf")}
+    return queries.rank_features_query(field, tokens(weights))
 
 
 def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:
@@ -52,8 +41,7 @@ def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense
     ``int4_flat`` and ``bbq_flat``. Raises ValueError for others.
     """
     form = wire.form_for(Schema("index", fields), sparse=sparse, dense_index=dense_index)
-    texts: dict[str, Any] = {name: {"type": "text"} for name, field in fields.items() if isinstance(field, TextField)}
-    return {"properties": {**wire.vector_properties(fields, form), **texts}}
+    return mapping_body(fields, wire.vector_properties(fields, form))
 
 
 def filter_to_elasticsearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:

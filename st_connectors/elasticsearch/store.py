@@ -9,12 +9,15 @@ from typing import Any
 from elasticsearch import ApiError, BadRequestError, NotFoundError, TransportError
 
 from st_connectors._lucene import bulk, faults
+from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
+from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
+from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden, Layout, Plain
 from st_connectors._lucene.names import METADATA, index_of, problem_with
-from st_connectors._lucene.queries import hits, where_query
+from st_connectors._lucene.queries import where_query
 from st_connectors.elasticsearch import wire
 from st_connectors.elasticsearch.client import API_KEY, Opened, border, open_client
-from st_connectors.errors import NotFound, Permanent, SchemaMismatch, StoreError, Unavailable, Unsupported
+from st_connectors.errors import Permanent, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.store import (
     Address,
@@ -31,13 +34,6 @@ from st_connectors.store import (
 
 __all__ = ["ElasticsearchStore", "adopted", "collections", "connected"]
 
-KEEP_ALIVE = "5m"
-"""How long the server keeps a scan's place between two pages."""
-_ITEMS = "errors,items.*.status,items.*.error"
-_FOUND = (
-    "responses.status,responses.error,responses.hits.hits._id,responses.hits.hits._score,responses.hits.hits._source"
-)
-
 
 def connected(
     address: Address, collection: str, schema: Schema | None, client: object | None, most: Capabilities
@@ -48,9 +44,11 @@ def connected(
     opened = open_client(address, client)
     if schema is not None:
         return ElasticsearchStore(opened, schema, wire.form_for(schema, **opened.form), most)
-    with _closing_on_error(opened):
-        _, mappings = _mappings(opened, collection, "connect") or _absent(opened, collection, address, "connect")
-        kept, form = _ours(opened, collection, mappings, "connect")
+    with closing_on_error(opened):
+        _, mappings = _mappings(opened, collection, "connect") or not_there(
+            collection, address, store=opened.name, operation="connect"
+        )
+        kept, form = ours(collection, mappings, store=opened.name, operation="connect")
         return ElasticsearchStore(opened, kept, form, most)
 
 
@@ -63,9 +61,11 @@ def adopted(
 ) -> ElasticsearchStore:
     """An index that somebody else made, as it is; ``NotFound`` where there is none."""
     opened = open_client(address, client)
-    with _closing_on_error(opened):
-        _, mappings = _mappings(opened, collection, "adopt") or _absent(opened, collection, address, "adopt")
-        schema, form = wire.adopted_schema(collection, mappings, filterable)
+    with closing_on_error(opened):
+        _, mappings = _mappings(opened, collection, "adopt") or not_there(
+            collection, address, store=opened.name, operation="adopt"
+        )
+        schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
         return ElasticsearchStore(opened, schema, form, most, Plain(schema))
 
 
@@ -77,18 +77,8 @@ def collections(address: Address, client: object | None) -> list[str]:
             answer = opened.client.indices.get_mapping(filter_path=f"*.mappings._meta.{METADATA}")
     finally:
         opened.close()
-    found = (wire.stored(each["mappings"]) for each in answer.body.values())
+    found = (stored(each["mappings"]) for each in answer.body.values())
     return sorted(kept[0].collection for kept in found if kept is not None)
-
-
-@contextmanager
-def _closing_on_error(opened: Opened) -> Iterator[None]:
-    """Close what was opened if there will be no store to close it."""
-    try:
-        yield
-    except BaseException:
-        opened.close()
-        raise
 
 
 def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str], Mapping[str, Any]] | None:
@@ -104,24 +94,11 @@ def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str
     return (names, answer.body[names[0]]["mappings"]) if names else None
 
 
-def _ours(opened: Opened, collection: str, mappings: Mapping[str, Any], operation: str) -> tuple[Schema, wire.Form]:
-    kept = wire.stored(mappings)
-    if kept is None:
-        told = f"the index {collection!r} was not made by st-connectors; use Index.adopt to search or fill it as it is"
-        raise SchemaMismatch(told, store=opened.name, operation=operation)
-    return kept
-
-
-def _absent(opened: Opened, collection: str, address: Address, operation: str) -> tuple[list[str], Mapping[str, Any]]:
-    told = f"there is no collection {collection!r} at {address}: create it first, or look at its spelling"
-    raise NotFound(told, store=opened.name, operation=operation)
-
-
 class ElasticsearchStore:
     """One collection; the adapter without its wrappers. Safe in threads."""
 
     def __init__(
-        self, opened: Opened, schema: Schema, form: wire.Form, most: Capabilities, layout: Plain | None = None
+        self, opened: Opened, schema: Schema, form: Form, most: Capabilities, layout: Plain | None = None
     ) -> None:
         """Nothing is sent. ``layout`` is given for indices that are not ours."""
         self._opened = opened
@@ -153,18 +130,19 @@ class ElasticsearchStore:
             self._make()
             found = self._stored("create")
         if found is None:
-            told = f"the index {index_of(self._name)!r} is there without the alias {self._name!r}: add the alias, or remove the index"
-            raise SchemaMismatch(told, store=self._opened.name, operation="create")
+            no_alias(self._name, store=self._opened.name)
         kept, form = found
-        difference = schema_difference(kept, self._schema) or wire.other_form(form, self._form, self._opened.form)
+        difference = schema_difference(kept, self._schema) or other_form(
+            form, self._form, self._opened.form, dense="dense_index"
+        )
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
 
-    def _stored(self, operation: str) -> tuple[Schema, wire.Form] | None:
+    def _stored(self, operation: str) -> tuple[Schema, Form] | None:
         self._check_open(operation)
         found = _mappings(self._opened, self._name, operation)
-        return None if found is None else _ours(self._opened, self._name, found[1], operation)
+        return None if found is None else ours(self._name, found[1], store=self._opened.name, operation=operation)
 
     def _make(self) -> None:
         with self._border("create"):
@@ -184,13 +162,12 @@ class ElasticsearchStore:
     def drop(self) -> None:
         """Remove the index with its alias, if it is ours."""
         if not self._is_ours:
-            told = "the index was adopted, not made here: remove it with the tool that made it"
-            raise Unsupported(told, store=self._opened.name, operation="drop")
+            refuse_drop(store=self._opened.name)
         self._check_open("drop")
         found = _mappings(self._opened, self._name, "drop")
         if found is None:
             return
-        _ours(self._opened, self._name, found[1], "drop")
+        ours(self._name, found[1], store=self._opened.name, operation="drop")
         with self._border("drop"):
             self._client.indices.delete(index=found[0], ignore_unavailable=True)
 
@@ -203,7 +180,7 @@ class ElasticsearchStore:
                 index=self._name,
                 operations=bulk.writes(self._layout, records),
                 require_alias=self._is_ours,
-                filter_path=_ITEMS,
+                filter_path=ITEMS,
             )
         return bulk.rejections(records, answer.body, self._error_of("upsert"))
 
@@ -212,7 +189,7 @@ class ElasticsearchStore:
         if not ids:
             return
         with self._border("delete"):
-            answer = self._client.bulk(index=self._name, operations=bulk.deletions(ids), filter_path=_ITEMS)
+            answer = self._client.bulk(index=self._name, operations=bulk.deletions(ids), filter_path=ITEMS)
         bulk.raise_for_deletions(answer.body, self._error_of("delete"))
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
@@ -220,17 +197,8 @@ class ElasticsearchStore:
         if not ids:
             return []
         with self._border("get"):
-            answer = self._client.mget(
-                index=self._name, docs=[{"_id": each, "_source": self._layout.selector(parts)} for each in ids]
-            )
-        error_of = self._error_of("get")
-        found = []
-        for each in answer["docs"]:
-            if "error" in each:
-                raise error_of(404 if faults.is_missing(each["error"]) else 500, each["error"])
-            if each["found"]:
-                found.append(self._layout.from_source(each["_id"], each.get("_source"), parts))
-        return found
+            answer = self._client.mget(index=self._name, docs=docs(self._layout, ids, parts))
+        return records(self._layout, answer.body, parts, self._error_of("get"))
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send all requests as one multi-search."""
@@ -238,14 +206,8 @@ class ElasticsearchStore:
             return []
         lines = wire.msearch_lines(self._form, self._layout, requests)
         with self._border("search"):
-            answer = self._client.msearch(index=self._name, searches=lines, filter_path=_FOUND)
-        error_of = self._error_of("search")
-        found = []
-        for request, each in zip(requests, answer["responses"], strict=True):
-            if "error" in each:
-                raise error_of(each["status"], each["error"])
-            found.append(hits(self._schema, self._layout, request, each.get("hits", {}).get("hits", [])))
-        return found
+            answer = self._client.msearch(index=self._name, searches=lines, filter_path=FOUND)
+        return pages(self._schema, self._layout, requests, answer.body, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         """Walk through a point in time, page after page."""
@@ -271,14 +233,14 @@ class ElasticsearchStore:
         """Count exactly."""
         with self._border("count"):
             answer = self._client.count(index=self._name, query=where_query(where, self._layout))
-        self._check_shards(answer, "count")
+        check_shards(answer.body, store=self._opened.name, operation="count")
         return int(answer["count"])
 
     def refresh(self) -> None:
         """Make what was written visible to searches."""
         with self._border("refresh"):
             answer = self._client.indices.refresh(index=self._name)
-        self._check_shards(answer, "refresh")
+        check_shards(answer.body, store=self._opened.name, operation="refresh")
 
     def close(self) -> None:
         """Close what was opened for this store."""
@@ -295,12 +257,6 @@ class ElasticsearchStore:
     def _check_open(self, operation: str) -> None:
         if self._closed:
             raise Permanent("the store is closed; open it again", store=self._opened.name, operation=operation)
-
-    def _check_shards(self, answer: Any, operation: str) -> None:
-        failed = answer["_shards"]["failures"][:1] if answer["_shards"]["failed"] else []
-        if failed:
-            told = f"not all shards answered: {faults.reason(failed[0].get('reason'))}"
-            raise Unavailable(told, store=self._opened.name, operation=operation)
 
     def _error_of(self, operation: str) -> bulk.ItemError:
         """The error of one item of an answer."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from st_connectors._lucene.filters import NOTHING, filter_query
-from st_connectors._lucene.layout import Body, Layout, properties, sparse_keys
-from st_connectors._lucene.names import METADATA
+from st_connectors._lucene.forms import Form, own_mapping
+from st_connectors._lucene.layout import Body, Layout, sparse_keys
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
 from st_connectors.store import (
     Candidates,
@@ -22,7 +21,6 @@ from st_connectors.store import (
     Effort,
     Exact,
     Field,
-    FilterKind,
     Fuse,
     Match,
     Metric,
@@ -39,17 +37,14 @@ from st_core.vectors import SparseVector
 
 __all__ = [
     "DENSE_INDEXES",
-    "Form",
-    "adopted_schema",
     "can",
     "form_for",
     "index_body",
     "msearch_lines",
-    "other_form",
     "scan_body",
     "sparse_vector_query",
-    "stored",
     "too_old",
+    "vector_field",
     "vector_properties",
 ]
 
@@ -67,14 +62,6 @@ OLDEST = {8: 19, 9: 1}
 """The first minor version of each major in which token pruning can be turned off in a mapping; before it there is none to turn off in 9.0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How the vectors of a collection are kept: the field type of sparse fields and the index type of dense ones, by field name."""
-
-    sparse: Mapping[str, str] = field(default_factory=dict)
-    dense: Mapping[str, str] = field(default_factory=dict)
-
-
 def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Form:
     """The form of a new collection; a field that asks for a quantisation gets it, as a graph or flat as ``dense_index`` is."""
     if sparse not in SPARSE:
@@ -87,15 +74,6 @@ def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str 
             short = _QUANTIZED.get(spec.quantization)
             kinds[name] = f"{short}_{dense_index.rpartition('_')[2]}" if short else dense_index
     return Form({name: sparse for name, spec in schema.fields.items() if isinstance(spec, SparseField)}, kinds)
-
-
-def other_form(kept: Form, asked: Form, named: Collection[str]) -> str | None:
-    """What differs, in the options that the address names, between how a collection keeps its vectors and what is asked for; None where nothing does."""
-    for option, mine, theirs in (("sparse", kept.sparse, asked.sparse), ("dense_index", kept.dense, asked.dense)):
-        for name in mine if option in named else ():
-            if mine[name] != theirs.get(name):
-                return f"the collection keeps its field {name!r} as {mine[name]}, not as {theirs.get(name)}: leave {option} out of the address"
-    return None
 
 
 def too_old(version: str) -> str | None:
@@ -112,15 +90,9 @@ def index_body(schema: Schema, form: Form, version: str, settings: Mapping[str, 
     if tuple(int(part) for part in version.split(".")[:2]) >= (9, 2):
         # From 9.2 vectors would be left out of the source and sparse ones be rebuilt from nine bits a weight.
         index["mapping"] = {"exclude_source_vectors": False}
-    kept = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
     return {
         "settings": {"index": index},
-        "mappings": {
-            "dynamic": "strict",
-            # A string, because objects in _meta come back with their keys in another order.
-            "_meta": {METADATA: json.dumps(kept, ensure_ascii=False)},
-            "properties": properties(schema, vector_properties(schema.fields, form)),
-        },
+        "mappings": own_mapping(schema, form, vector_properties(schema.fields, form)),
     }
 
 
@@ -147,15 +119,6 @@ def vector_properties(fields: Mapping[str, Field], form: Form) -> dict[str, Body
             case TextField():
                 pass
     return made
-
-
-def stored(mappings: Mapping[str, Any]) -> tuple[Schema, Form] | None:
-    """What a mapping says of a collection; None where the index is not one of ours."""
-    kept = (mappings.get("_meta") or {}).get(METADATA)
-    if not isinstance(kept, str):
-        return None
-    value = json.loads(kept)
-    return Schema.from_json(value["schema"]), Form(value["sparse"], value["dense"])
 
 
 def can(most: Capabilities, schema: Schema, form: Form) -> Capabilities:
@@ -253,44 +216,13 @@ def scan_body(query: Body, source: object, batch: int) -> Body:
     }
 
 
-def adopted_schema(
-    collection: str, mappings: Mapping[str, Any], asked: Mapping[str, FilterKind]
-) -> tuple[Schema, Form]:
-    """The schema of an index that somebody else made, from its mapping: vectors and texts by their paths, and what can be filtered on."""
-    fields: dict[str, Field] = {}
-    kinds: dict[str, FilterKind] = {}
-    sparse: dict[str, str] = {}
-    dense: dict[str, str] = {}
-    for path, body in _leaves(mappings.get("properties") or {}):
-        kind = body.get("type")
-        if kind == "dense_vector" and (found := _dense_field(body)):
-            fields[path], dense[path] = found, (body.get("index_options") or {}).get("type", "hnsw")
-        elif kind in SPARSE:
-            fields[path], sparse[path] = SparseField(), str(kind)
-        elif kind == "text":
-            fields[path] = TextField(path)
-        elif kind in _KINDS:
-            kinds[path] = _KINDS[kind]
-    return Schema(collection, fields, {**kinds, **asked}), Form(sparse, dense)
-
-
-_KINDS = {
-    **dict.fromkeys(("long", "integer", "short", "byte"), FilterKind.INT),
-    "keyword": FilterKind.KEYWORD,
-    "double": FilterKind.FLOAT,
-    "boolean": FilterKind.BOOL,
-    "date": FilterKind.DATE,
-}
-
-
-def _leaves(inner: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for name, body in inner.items():
-        if "properties" in body:
-            found += [] if body.get("type") == "nested" else _leaves(body["properties"], f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", body))
-    return found
+def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
+    """A property of somebody else's mapping as a field of ours and the form it is kept in; None where it is no vector that can be searched."""
+    kind = str(body.get("type"))
+    if kind in SPARSE:
+        return SparseField(), kind
+    found = _dense_field(body) if kind == "dense_vector" else None
+    return (found, (body.get("index_options") or {}).get("type", "hnsw")) if found else None
 
 
 def _dense_field(body: Mapping[str, Any]) -> DenseField | None:

@@ -23,6 +23,7 @@ from opensearchpy import (
 )
 from opensearchpy.exceptions import HTTP_EXCEPTIONS
 
+from st_connectors._lucene import options
 from st_connectors._lucene.faults import reason, seconds
 from st_connectors.errors import Permanent, StoreError, Unavailable
 from st_connectors.opensearch import wire
@@ -32,8 +33,6 @@ from st_connectors.store import Address
 __all__ = ["Opened", "open_client"]
 
 USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names of variables
-TIMEOUT = 60.0
-"""Seconds; the client's own 10 are too few for a large batch."""
 _CONNECTIONS = 16
 """Kept open for threads; the client's own 1 would make each further one open and close its own."""
 _OPTIONS = ("engine", "replicas", "shards", "sparse", "timeout", *wire.SEISMIC)
@@ -145,23 +144,16 @@ def _translated(error: OpenSearchException, *, store: str, operation: str) -> St
 
 def open_client(address: Address, client: object | None) -> Opened:
     """The client for an address, or the one handed in; nothing is sent. Raises ValueError for options that are not understood."""
-    options = address.options
-    if unknown := options.keys() - set(_OPTIONS):
-        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(_OPTIONS)}")
-    form = {name: options[name] for name in ("sparse", "engine") if name in options}
-    settings = {
-        f"number_of_{name}": _whole(address, name, least)
-        for name, least in (("shards", 1), ("replicas", 0))
-        if name in options
-    }
-    seismic = wire.seismic_parameters({name: options[name] for name in wire.SEISMIC if name in options})
+    options.check_names(address, _OPTIONS)
+    given = address.options
+    form = {name: given[name] for name in ("sparse", "engine") if name in given}
+    settings = options.index_settings(address)
+    seismic = wire.seismic_parameters({name: given[name] for name in wire.SEISMIC if name in given})
     if seismic and form.get("sparse") != "seismic":
         raise ValueError(f"{min(seismic)} is for sparse=seismic, which the address does not ask for")
-    timeout = seconds(options.get("timeout", str(TIMEOUT)))
-    if not timeout:
-        raise ValueError(f"timeout is a number of seconds above 0, not {options['timeout']!r}")
+    patience = options.timeout(address)
     if client is None:
-        made = _made(address, timeout)
+        made = _made(address, patience)
     elif isinstance(client, OpenSearch):
         made = client
     else:
@@ -180,10 +172,3 @@ def _made(address: Address, timeout: float) -> OpenSearch:
         pool_maxsize=_CONNECTIONS,
         connection_class=_Quiet,
     )
-
-
-def _whole(address: Address, name: str, least: int) -> int:
-    given = address.options[name]
-    if not given.isdecimal() or int(given) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, not {given!r}")
-    return int(given)

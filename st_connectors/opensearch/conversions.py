@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from st_connectors._lucene import queries
 from st_connectors._lucene.filters import filter_query
-from st_connectors._lucene.layout import Body, Plain, sparse_keys
+from st_connectors._lucene.forms import mapping_body
+from st_connectors._lucene.layout import Body, Plain, Weights, tokens
 from st_connectors.filters import Filter
 from st_connectors.opensearch import wire
-from st_connectors.store import Field, FilterKind, Schema, TextField
-from st_core.vectors import MIN_WEIGHT, SparseVector
+from st_connectors.store import Field, FilterKind, Schema
 
 __all__ = ["filter_to_opensearch", "knn_query", "mapping", "neural_sparse_query", "rank_features_query"]
-
-Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
-"""A sparse vector, or weights by index, or by token for an index whose keys are tokens."""
 
 
 def neural_sparse_query(field: str, weights: Weights) -> Body:
@@ -26,7 +23,7 @@ def neural_sparse_query(field: str, weights: Weights) -> Body:
     It takes no weight over 64; where there is one, all are divided by a power of two and the query is boosted by it, so that the score is still the
     inner product. Weights that are zero, negative or not finite are left out. Indices become keys as decimal digits.
     """
-    return wire.neural_sparse_query(field, _tokens(weights))
+    return wire.neural_sparse_query(field, tokens(weights))
 
 
 def rank_features_query(field: str, weights: Weights) -> Body:
@@ -36,14 +33,7 @@ def rank_features_query(field: str, weights: Weights) -> Body:
     1.33 where the inner product is 2, 4 and 8. A ``rank_feature`` query finds no key with a dot: in tokens they are written ``%2E``, and
     ``%`` as ``%25``; write the keys of documents in the same way.
     """
-    return queries.rank_features_query(field, _tokens(weights))
-
-
-def _tokens(weights: Weights) -> dict[str, float]:
-    if isinstance(weights, SparseVector):
-        return sparse_keys(weights)
-    kept = {str(token): float(weight) for token, weight in weights.items()}
-    return {token: weight for token, weight in kept.items() if MIN_WEIGHT <= weight < float("inf")}
+    return queries.rank_features_query(field, tokens(weights))
 
 
 def knn_query(
@@ -64,8 +54,7 @@ def mapping(fields: Mapping[str, Field], *, sparse: str = "rank_features", engin
     ``engine`` is ``lucene`` or ``faiss``. Dense fields need the setting ``index.knn``, seismic ones ``index.sparse``. Raises ValueError for others.
     """
     form = wire.form_for(Schema("index", fields), sparse=sparse, engine=engine)
-    texts: dict[str, Any] = {name: {"type": "text"} for name, field in fields.items() if isinstance(field, TextField)}
-    return {"properties": {**wire.vector_properties(fields, form, {}), **texts}}
+    return mapping_body(fields, wire.vector_properties(fields, form, {}))
 
 
 def filter_to_opensearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from st_connectors._lucene import bulk, faults
+from st_connectors._lucene import bulk
+from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
+from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
+from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden, Layout, Plain
 from st_connectors._lucene.names import METADATA, index_of, problem_with
-from st_connectors._lucene.queries import hits, where_query
+from st_connectors._lucene.queries import where_query
 from st_connectors.errors import (
     NotFound,
     Permanent,
@@ -18,7 +21,6 @@ from st_connectors.errors import (
     SchemaMismatch,
     StoreError,
     Temporary,
-    Unavailable,
     Unsupported,
 )
 from st_connectors.filters import Filter
@@ -43,13 +45,6 @@ from st_connectors.store import (
 
 __all__ = ["OpenSearchStore", "adopted", "collections", "connected"]
 
-KEEP_ALIVE = "5m"
-"""How long the server keeps a scan's place between two pages."""
-_ITEMS = "errors,items.*.status,items.*.error"
-_FOUND = (
-    "responses.status,responses.error,responses.hits.hits._id,responses.hits.hits._score,responses.hits.hits._source"
-)
-
 
 def connected(
     address: Address, collection: str, schema: Schema | None, client: object | None, most: Capabilities
@@ -60,10 +55,12 @@ def connected(
     opened = open_client(address, client)
     if schema is not None:
         return OpenSearchStore(opened, schema, wire.form_for(schema, **opened.form), most)
-    with _closing_on_error(opened):
+    with closing_on_error(opened):
         server = _ask(opened, "connect")
-        _, mappings = _mappings(opened, collection, "connect") or _absent(opened, collection, address, "connect")
-        kept, form = _ours(opened, collection, mappings, "connect")
+        _, mappings = _mappings(opened, collection, "connect") or not_there(
+            collection, address, store=opened.name, operation="connect"
+        )
+        kept, form = ours(collection, mappings, store=opened.name, operation="connect")
         return OpenSearchStore(opened, kept, form, most, server=server)
 
 
@@ -78,10 +75,12 @@ def adopted(
     if problem := problem_with(collection):
         raise ValueError(problem)
     opened = open_client(address, client)
-    with _closing_on_error(opened):
+    with closing_on_error(opened):
         server = _ask(opened, "adopt")
-        _, mappings = _mappings(opened, collection, "adopt") or _absent(opened, collection, address, "adopt")
-        schema, form = wire.adopted_schema(collection, mappings, filterable)
+        _, mappings = _mappings(opened, collection, "adopt") or not_there(
+            collection, address, store=opened.name, operation="adopt"
+        )
+        schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
         return OpenSearchStore(opened, schema, form, most, server=server, layout=Plain(schema))
 
 
@@ -91,22 +90,12 @@ def collections(address: Address, client: object | None) -> list[str]:
     try:
         params = {"filter_path": f"*.mappings._meta.{METADATA}"}
         answer = opened.send("collections", "GET", "/_mapping", params=params)
-        found = [wire.stored(each["mappings"]) for each in answer.values()]
+        found = [stored(each["mappings"]) for each in answer.values()]
     except (LookupError, TypeError, AttributeError) as error:
         raise opened.strange("collections") from error
     finally:
         opened.close()
     return sorted(kept[0].collection for kept in found if kept is not None)
-
-
-@contextmanager
-def _closing_on_error(opened: Opened) -> Iterator[None]:
-    """Close what was opened if there will be no store to close it."""
-    try:
-        yield
-    except BaseException:
-        opened.close()
-        raise
 
 
 def _ask(opened: Opened, operation: str) -> Server:
@@ -143,19 +132,6 @@ def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str
         raise opened.strange(operation) from error
 
 
-def _ours(opened: Opened, collection: str, mappings: Mapping[str, Any], operation: str) -> tuple[Schema, wire.Form]:
-    kept = wire.stored(mappings)
-    if kept is None:
-        told = f"the index {collection!r} was not made by st-connectors; use Index.adopt to search or fill it as it is"
-        raise SchemaMismatch(told, store=opened.name, operation=operation)
-    return kept
-
-
-def _absent(opened: Opened, collection: str, address: Address, operation: str) -> tuple[list[str], Mapping[str, Any]]:
-    told = f"there is no collection {collection!r} at {address}: create it first, or look at its spelling"
-    raise NotFound(told, store=opened.name, operation=operation)
-
-
 def _step(name: str) -> str:
     """A name as one step of a path."""
     return quote(name, safe="")
@@ -168,7 +144,7 @@ class OpenSearchStore:
         self,
         opened: Opened,
         schema: Schema,
-        form: wire.Form,
+        form: Form,
         most: Capabilities,
         *,
         server: Server | None = None,
@@ -206,20 +182,19 @@ class OpenSearchStore:
             self._make(server)
             found = self._stored("create")
         if found is None:
-            told = f"the index {index_of(self._name)!r} is there without the alias {self._name!r}: add the alias, or remove the index"
-            raise SchemaMismatch(told, store=self._opened.name, operation="create")
+            no_alias(self._name, store=self._opened.name)
         kept, form = found
-        difference = schema_difference(kept, self._schema)
-        if difference is None and self._opened.form and form != self._form:
-            difference = f"the collection {self._name!r} keeps its vectors as {form}, not as {self._form}: leave the options out of the address"
+        difference = schema_difference(kept, self._schema) or other_form(
+            form, self._form, self._opened.form, dense="engine"
+        )
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
 
-    def _stored(self, operation: str) -> tuple[Schema, wire.Form] | None:
+    def _stored(self, operation: str) -> tuple[Schema, Form] | None:
         self._check_open(operation)
         found = _mappings(self._opened, self._name, operation)
-        return None if found is None else _ours(self._opened, self._name, found[1], operation)
+        return None if found is None else ours(self._name, found[1], store=self._opened.name, operation=operation)
 
     def _make(self, server: Server) -> None:
         if problem := wire.unfit(self._schema, self._form, server):
@@ -235,13 +210,12 @@ class OpenSearchStore:
     def drop(self) -> None:
         """Remove the index with its alias, if it is ours."""
         if not self._is_ours:
-            told = "the index was adopted, not made here: remove it with the tool that made it"
-            raise Unsupported(told, store=self._opened.name, operation="drop")
+            refuse_drop(store=self._opened.name)
         self._check_open("drop")
         found = _mappings(self._opened, self._name, "drop")
         if found is None:
             return
-        _ours(self._opened, self._name, found[1], "drop")
+        ours(self._name, found[1], store=self._opened.name, operation="drop")
         names = ",".join(map(_step, found[0]))
         self._send("drop", "DELETE", f"/{names}", params={"ignore_unavailable": "true"}, holds="acknowledged")
 
@@ -262,7 +236,7 @@ class OpenSearchStore:
 
     def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
         """Send a bulk that makes no index where there is none: ours has an alias, which is required; of others it is asked first whether they are there."""
-        params = {"filter_path": _ITEMS}
+        params = {"filter_path": ITEMS}
         if self._is_ours:
             params["require_alias"] = "true"
         else:
@@ -279,17 +253,9 @@ class OpenSearchStore:
         """Fetch documents; they are seen as soon as they are written."""
         if not ids:
             return []
-        selector = self._layout.selector(parts)
-        body = {"docs": [{"_id": each, "_source": selector} for each in ids]}
+        body = {"docs": docs(self._layout, ids, parts)}
         answer = self._send("get", "POST", f"{self._path}/_mget", body, holds="docs")
-        item_error = self._error_of("get")
-        found = []
-        for each in answer["docs"]:
-            if "error" in each:
-                raise item_error(404 if faults.is_missing(each["error"]) else 500, each["error"])
-            if each["found"]:
-                found.append(self._layout.from_source(each["_id"], each.get("_source"), parts))
-        return found
+        return records(self._layout, answer, parts, self._error_of("get"))
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send all requests as one multi-search."""
@@ -298,15 +264,9 @@ class OpenSearchStore:
         sparse = any(isinstance(self._schema.fields.get(_field(each)), SparseField) for each in requests)
         server = self._known("search") if sparse else UNKNOWN
         lines = wire.msearch_lines(wire.Collection(self._schema, self._form, self._layout, server), requests)
-        params = {"filter_path": _FOUND}
+        params = {"filter_path": FOUND}
         answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, params=params, holds="responses")
-        item_error = self._error_of("search")
-        found = []
-        for request, each in zip(requests, answer["responses"], strict=True):
-            if "error" in each:
-                raise item_error(each["status"], each["error"])
-            found.append(hits(self._schema, self._layout, request, each.get("hits", {}).get("hits", [])))
-        return found
+        return pages(self._schema, self._layout, requests, answer, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         """Walk through a point in time, page after page."""
@@ -331,12 +291,13 @@ class OpenSearchStore:
         """Count exactly."""
         body = {"query": where_query(where, self._layout)}
         answer = self._send("count", "POST", f"{self._path}/_count", body, holds="count")
-        self._check_shards(answer, "count")
+        check_shards(answer, store=self._opened.name, operation="count")
         return int(answer["count"])
 
     def refresh(self) -> None:
         """Make what was written visible to searches."""
-        self._check_shards(self._send("refresh", "POST", f"{self._path}/_refresh", holds="_shards"), "refresh")
+        answer = self._send("refresh", "POST", f"{self._path}/_refresh", holds="_shards")
+        check_shards(answer, store=self._opened.name, operation="refresh")
 
     def close(self) -> None:
         """Close what was opened for this store."""
@@ -358,13 +319,6 @@ class OpenSearchStore:
     def _check_open(self, operation: str) -> None:
         if self._closed:
             raise Permanent("the store is closed; open it again", store=self._opened.name, operation=operation)
-
-    def _check_shards(self, answer: Any, operation: str) -> None:
-        shards = answer["_shards"]
-        if shards["failed"]:
-            failures = shards.get("failures") or [{}]
-            told = f"not all shards answered: {faults.reason(failures[0].get('reason'))}"
-            raise Unavailable(told, store=self._opened.name, operation=operation)
 
     def _error_of(self, operation: str) -> bulk.ItemError:
         """The error of one item of an answer."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
-from st_connectors._lucene.layout import ID, Body, Hidden, Layout, properties, sparse_keys
-from st_connectors._lucene.names import METADATA
-from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
+from st_connectors._lucene.filters import NOTHING, filter_query
+from st_connectors._lucene.forms import Form, own_mapping
+from st_connectors._lucene.layout import ID, Body, Hidden, Layout, sparse_keys
+from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body, where_query
 from st_connectors.filters import Filter
 from st_connectors.opensearch.server import Server
 from st_connectors.store import (
@@ -24,7 +23,6 @@ from st_connectors.store import (
     Effort,
     Exact,
     Field,
-    FilterKind,
     Fuse,
     Match,
     Metric,
@@ -43,8 +41,6 @@ __all__ = [
     "SEISMIC",
     "SEISMIC_TERMS",
     "Collection",
-    "Form",
-    "adopted_schema",
     "can",
     "exact_query",
     "folded",
@@ -56,8 +52,8 @@ __all__ = [
     "scan_body",
     "seismic_parameters",
     "seismic_query",
-    "stored",
     "unfit",
+    "vector_field",
     "vector_properties",
 ]
 
@@ -85,14 +81,6 @@ HEAVIEST = 64.0
 """The most that a token of ``neural_sparse`` may weigh: Lucene's ``FeatureField.newLinearQuery`` takes no more."""
 _SPARE = 24
 """Clauses that are kept for the filter, since those of a whole search are counted together, and comparisons of numbers count twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How the vectors of a collection are kept: sparse fields as which type, dense ones by which engine, by field name."""
-
-    sparse: Mapping[str, str] = field(default_factory=dict)
-    dense: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +149,10 @@ def index_body(schema: Schema, form: Form, settings: Mapping[str, int], seismic:
         index["knn"] = True
     if "seismic" in form.sparse.values():
         index["sparse"] = True
-    kept = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
     return {
         "settings": {"index": index},
         "aliases": {schema.collection: {"is_write_index": True}},
-        "mappings": {
-            "dynamic": "strict",
-            # A string, because objects in _meta come back with their keys in another order.
-            "_meta": {METADATA: json.dumps(kept, ensure_ascii=False)},
-            "properties": properties(schema, vector_properties(schema.fields, form, seismic)),
-        },
+        "mappings": own_mapping(schema, form, vector_properties(schema.fields, form, seismic)),
     }
 
 
@@ -198,15 +180,6 @@ def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[
             case TextField():
                 pass
     return made
-
-
-def stored(mappings: Mapping[str, Any]) -> tuple[Schema, Form] | None:
-    """What a mapping says of a collection; None where the index is not one of ours."""
-    kept = (mappings.get("_meta") or {}).get(METADATA)
-    if not isinstance(kept, str):
-        return None
-    value = json.loads(kept)
-    return Schema.from_json(value["schema"]), Form(value["sparse"], value["dense"])
 
 
 def can(most: Capabilities, schema: Schema, form: Form, server: Server) -> Capabilities:
@@ -334,7 +307,7 @@ def scan_body(layout: Layout, where: Filter | None, source: object, batch: int) 
     The order of a walk must be total: ``_seq_no`` counts in each shard for itself, and ``_doc`` loses documents where there are several.
     """
     return {
-        "query": dict(EVERYTHING) if where is None else {"bool": {"filter": [filter_query(where, layout)]}},
+        "query": where_query(where, layout),
         "size": batch,
         "sort": [{"_seq_no": "asc"}, {ID if isinstance(layout, Hidden) else "_id": "asc"}],
         "track_total_hits": False,
@@ -359,44 +332,17 @@ def folded(form: Form, record: Record) -> str | None:
     return None
 
 
-def adopted_schema(
-    collection: str, mappings: Mapping[str, Any], asked: Mapping[str, FilterKind]
-) -> tuple[Schema, Form]:
-    """The schema of an index that somebody else made, from its mapping: vectors and texts by their paths, and what can be filtered on."""
-    fields: dict[str, Field] = {}
-    kinds: dict[str, FilterKind] = {}
-    sparse: dict[str, str] = {}
-    dense: dict[str, str] = {}
-    for path, body in _leaves(mappings.get("properties") or {}):
-        kind = body.get("type")
-        if kind == "knn_vector" and (found := _dense_field(body)):
-            fields[path], dense[path] = found, _engine(body)
-        elif kind in ("rank_features", "sparse_vector"):
-            fields[path], sparse[path] = SparseField(), "seismic" if kind == "sparse_vector" else "rank_features"
-        elif kind == "text":
-            fields[path] = TextField(path)
-        elif kind in _KINDS:
-            kinds[path] = _KINDS[kind]
-    return Schema(collection, fields, {**kinds, **asked}), Form(sparse, dense)
-
-
-_KINDS = {
-    **dict.fromkeys(("long", "integer", "short", "byte"), FilterKind.INT),
-    "keyword": FilterKind.KEYWORD,
-    "double": FilterKind.FLOAT,
-    "boolean": FilterKind.BOOL,
-    "date": FilterKind.DATE,
-}
-
-
-def _leaves(inner: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for name, body in inner.items():
-        if "properties" in body:
-            found += [] if body.get("type") == "nested" else _leaves(body["properties"], f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", body))
-    return found
+def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
+    """A property of somebody else's mapping as a field of ours and the form it is kept in; None where it is no vector that can be searched."""
+    match body.get("type"):
+        case "rank_features":
+            return SparseField(), "rank_features"
+        case "sparse_vector":
+            return SparseField(), "seismic"
+        case "knn_vector" if found := _dense_field(body):
+            return found, _engine(body)
+        case _:
+            return None
 
 
 def _dense_field(body: Mapping[str, Any]) -> DenseField | None:

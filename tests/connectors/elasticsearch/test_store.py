@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from st_connectors import collections, open_store
+from st_connectors._lucene.forms import Form
 from st_connectors._lucene.layout import Hidden
 from st_connectors.elasticsearch import wire
 from st_connectors.errors import (
@@ -387,7 +388,7 @@ def test_options_reach_the_index(stub):
 
 def test_collections_are_those_of_ours(stub):
     """Sorted, and by the names that they were made under."""
-    other = wire.index_body(Schema("a", {"dense": DenseField(2)}), wire.Form({}, {"dense": "hnsw"}), "9.5.3", {})
+    other = wire.index_body(Schema("a", {"dense": DenseField(2)}), Form({}, {"dense": "hnsw"}), "9.5.3", {})
     meta = {"_meta": other["mappings"]["_meta"]}
     stub.on("GET", "/_mapping", {"books@1": {"mappings": MAPPINGS}, "a@1": {"mappings": meta}})
     assert collections(stub.address) == ["a", "books"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden
 from st_connectors.elasticsearch import PLUGIN, wire
 from st_connectors.filters import Eq
@@ -93,13 +94,13 @@ def test_the_source_keeps_its_vectors(version, excluded):
 def test_the_mapping_gives_the_schema_back():
     """Fields in their order, in whatever order the server keeps keys; what others wrote is none of ours."""
     mappings = wire.index_body(SCHEMA, FORM, "9.5.3", {})["mappings"]
-    schema, form = wire.stored(mappings)
+    schema, form = stored(mappings)
     assert schema == SCHEMA
     assert list(schema.fields) == list(SCHEMA.fields)
     assert form == FORM
-    assert wire.stored({}) is None
-    assert wire.stored({"_meta": {"other": 1}}) is None
-    assert wire.stored({"_meta": {"st_connectors": {"not": "ours"}}}) is None
+    assert stored({}) is None
+    assert stored({"_meta": {"other": 1}}) is None
+    assert stored({"_meta": {"st_connectors": {"not": "ours"}}}) is None
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,12 @@ def test_unknown_forms_are_refused():
 def test_only_options_that_were_named_must_fit():
     """A collection keeps its form; an address that says nothing of it agrees with any."""
     kept = wire.form_for(SCHEMA, sparse="rank_features", dense_index="flat")
-    assert wire.other_form(kept, FORM, {}) is None
-    assert wire.other_form(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}) is None
-    told = wire.other_form(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"})
+    assert other_form(kept, FORM, {}, dense="dense_index") is None
+    assert (
+        other_form(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}, dense="dense_index")
+        is None
+    )
+    told = other_form(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"}, dense="dense_index")
     assert told.startswith("the collection keeps its field 'sparse' as rank_features, not as sparse_vector")
 
 
@@ -290,7 +294,7 @@ def test_other_peoples_mappings_are_read():
         "when": {"type": "date"},
         "parts": {"type": "nested", "properties": {"vec": {"type": "dense_vector", "dims": 3}}},
     }
-    schema, form = wire.adopted_schema("theirs", {"properties": properties}, {"score": FilterKind.FLOAT})
+    schema, form = adopted_schema("theirs", {"properties": properties}, {"score": FilterKind.FLOAT}, wire.vector_field)
 
     assert schema.fields == {
         "vec": DenseField(3, Metric.COSINE),
@@ -300,6 +304,6 @@ def test_other_peoples_mappings_are_read():
         "title": TextField("title"),
     }
     assert schema.filterable == {"year": FilterKind.INT, "when": FilterKind.DATE, "score": FilterKind.FLOAT}
-    assert form == wire.Form(
+    assert form == Form(
         {"deep.splade": "sparse_vector", "deep.features": "rank_features"}, {"vec": "bbq_hnsw", "far": "hnsw"}
     )

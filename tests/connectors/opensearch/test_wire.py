@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from st_connectors._lucene.forms import Form, adopted_schema, stored
 from st_connectors._lucene.layout import Hidden, Plain
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq, Not
@@ -124,9 +125,9 @@ def test_the_schema_comes_back_from_the_mapping():
     """With the form; an index without it is not ours."""
     form = wire.form_for(SCHEMA, engine="faiss")
 
-    assert wire.stored(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
-    assert wire.stored({"_meta": {"st_connectors": {"other": "shape"}}}) is None
-    assert wire.stored({"properties": {}}) is None
+    assert stored(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
+    assert stored({"_meta": {"st_connectors": {"other": "shape"}}}) is None
+    assert stored({"properties": {}}) is None
 
 
 def test_a_whole_search():
@@ -428,7 +429,7 @@ def test_another_persons_index_is_read_from_its_mapping():
             "seismic": {"type": "sparse_vector"},
         }
     }
-    schema, form = wire.adopted_schema("theirs", mappings, {"place": FilterKind.KEYWORD})
+    schema, form = adopted_schema("theirs", mappings, {"place": FilterKind.KEYWORD}, wire.vector_field)
 
     assert schema.fields == {
         "title": TextField("title"),
@@ -439,7 +440,7 @@ def test_another_persons_index_is_read_from_its_mapping():
         "seismic": SparseField(),
     }
     assert schema.filterable == {"year": FilterKind.INT, "tags": FilterKind.KEYWORD, "place": FilterKind.KEYWORD}
-    assert form == wire.Form(
+    assert form == Form(
         {"splade": "rank_features", "seismic": "seismic"}, {"meta.emb": "faiss", "cos": "lucene", "ivf": ""}
     )
     held = wire.Collection(schema, form, Plain(schema), NEURAL)
