@@ -71,11 +71,11 @@ def finish(report: IngestReport, *, as_json: bool) -> NoReturn:
     raise typer.Exit(REFUSED if report.refused_total else DONE)
 
 
-def stop(report: IngestReport, *, as_json: bool) -> NoReturn:
-    """Say what was confirmed before Ctrl-C, and leave."""
+def stop(report: IngestReport, *, as_json: bool, again: str = "ingesting the same again is safe") -> NoReturn:
+    """Say what was confirmed before Ctrl-C and what ``again`` does, and leave."""
     if as_json:
         print_json(report.to_json())
-    complain(f"st-connectors: interrupted; what is confirmed stays: {report}; ingesting the same again is safe")
+    complain(f"st-connectors: interrupted; what is confirmed stays: {report}; {again}")
     raise typer.Exit(INTERRUPTED)
 
 

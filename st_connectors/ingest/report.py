@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 __all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tally"]
@@ -25,7 +25,8 @@ class IngestReport:
 
     ``confirmed`` counts the documents that the store acknowledged in whole, ``refused_total`` those that did not go in; together they are ``read``.
     ``refused`` holds the first of the refusals. ``records`` counts acknowledged records, which are more than documents where texts were
-    ``split``. ``cut`` counts documents whose text is longer than a model takes, so that its end was not encoded.
+    ``split``. ``cut`` counts documents whose text is longer than a model takes, so that its end was not encoded. ``skipped`` counts those of a copy
+    that were there already as they are; they too are part of ``read``.
     """
 
     read: int = 0
@@ -35,6 +36,7 @@ class IngestReport:
     refused_total: int = 0
     cut: int = 0
     split: int = 0
+    skipped: int = 0
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +45,8 @@ class IngestReport:
 
     def __str__(self) -> str:
         parts = [f"{self.confirmed:,} of {self.read:,} documents confirmed in {self.seconds:.1f} s"]
-        for count, what in ((self.refused_total, "refused"), (self.split, "split"), (self.cut, "cut")):
+        counts = {"refused": self.refused_total, "split": self.split, "cut": self.cut, "already there": self.skipped}
+        for what, count in counts.items():
             if count:
                 parts.append(f"{count:,} {what}")
         return ", ".join(parts)
@@ -88,18 +91,13 @@ class Tally:
             refused_total=total.refused_total + len(refused),
             cut=total.cut + done.cut,
             split=total.split + done.split,
+            skipped=total.skipped + done.skipped,
         )
 
     def report(self) -> IngestReport:
         """The count as it stands."""
-        total = self._totals
-        return IngestReport(
-            total.read,
-            total.confirmed,
-            total.records,
-            tuple(sorted(self._refused, key=lambda refusal: refusal.position)),
-            total.refused_total,
-            total.cut,
-            total.split,
-            time.perf_counter() - self._began,
+        return replace(
+            self._totals,
+            refused=tuple(sorted(self._refused, key=lambda refusal: refusal.position)),
+            seconds=time.perf_counter() - self._began,
         )

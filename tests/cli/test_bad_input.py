@@ -326,6 +326,83 @@ def test_copying_onto_itself(cli, library):
     assert "the same collection" in outcome.complaint()
 
 
+def test_copying_onto_itself_by_another_spelling(cli, library, monkeypatch, tmp_path):
+    """The same folder written as a relative path is the same."""
+    monkeypatch.chdir(tmp_path)
+
+    outcome = cli("copy", library[1], "qdrant+edge:./library/", "--collection", "books")
+
+    assert outcome.status == 2
+    assert "the same collection" in outcome.complaint()
+
+
+def test_copying_a_collection_that_is_not_there(cli, library, tmp_path):
+    """Status 3, and no target is made."""
+    target = f"qdrant+edge:{tmp_path / 'new'}"
+
+    outcome = cli("copy", library[1], target, "--collection", "boks")
+
+    assert outcome.status == 3
+    assert "there is no collection 'boks'" in outcome.complaint()
+    assert not (tmp_path / "new").exists()
+
+
+def test_copying_into_a_collection_of_another_schema(cli, library):
+    """Status 3: what differs is told, and the target is left as it is."""
+    other = open_store("memory:other-schema", "books", Schema("books", {"dense": DenseField(16)}))
+    other.create()
+
+    outcome = cli("copy", library[1], "memory:other-schema", "--collection", "books")
+
+    assert outcome.status == 3
+    assert "dimension=16" in outcome.complaint()
+    assert other.count() == 0
+    other.drop()
+
+
+def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
+    """Status 130: what is confirmed is told and there, and the same copy with --skip-existing writes only the rest."""
+    source, target = f"qdrant+edge:{tmp_path / 'one'}", f"qdrant+edge:{tmp_path / 'two'}"
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"id": "d{n}", "text": "red {n}"}}\n' for n in range(95)))
+    assert cli("ingest", tmp_path / "in.jsonl", "--in", source, "--collection", "c", "--create").status == 0
+    copy = ["copy", source, target, "--collection", "c", "--batch", "10"]
+    program = INTERRUPTED.replace("cli.ingest", "cli.copy").replace(
+        "print(report.confirmed, flush=True)", "held(report)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", HELD + program, *copy],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    # Once the third batch is confirmed, the child waits.
+    assert [child.stdout.readline() for _ in range(3)] == ["10\n", "20\n", "30\n"]
+
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate()
+
+    assert child.returncode == 130
+    [line] = err.splitlines()
+    assert "what is confirmed stays: 30 of 30 documents confirmed" in line
+    assert "--skip-existing" in line
+    assert cli("count", "--in", target, "--collection", "c").out == "30\n"
+    again = cli(*copy, "--skip-existing", "--json").json
+    assert (again["confirmed"], again["skipped"]) == (65, 30)
+    assert cli("count", "--in", target, "--collection", "c").out == "95\n"
+
+
+HELD = """
+import sys
+
+def held(report):
+    print(report.confirmed, flush=True)
+    if report.confirmed == 30:
+        sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["search"], ["search", "x"], ["nope"], ["search", "x", "--in", "memory:", "--collection", "c", "--limit", "0"]],
