@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from st_core.assemble import flatten
 from st_core.backends.numpy import NumpyRunner, can_run
 from st_core.batches import Budget, run_batches
+from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
 from st_core.modules.router import Router
 
@@ -41,14 +42,22 @@ class Call:
     progress: bool | None = None
     max_length: int | None = None
     truncation: bool = True
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_processing(value: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``max_length`` and ``truncation`` out of ``processing_kwargs``, flat or under "text" or "common"; raises ValueError for others."""
+    """What ``processing_kwargs`` ask for; raises ValueError for what is not known.
+
+    ``max_length`` and ``truncation`` stand flat or under "text" or "common", the arguments of the chat template under "chat_template".
+    """
     if not value:
         return {}
+    template = dict(value.get("chat_template") or {})
+    cut = {key: template.pop(key) for key in ("max_length", "truncation", "padding") if key in template}
     flat: dict[str, Any] = {}
-    for key, item in value.items():
+    for key, item in [*value.items(), *cut.items()]:
+        if key == "chat_template":
+            continue
         if key in ("text", "common") and isinstance(item, Mapping):
             flat.update(item)
         else:
@@ -61,7 +70,7 @@ def read_processing(value: Mapping[str, Any] | None) -> dict[str, Any]:
         asked["max_length"] = int(flat["max_length"])
     if "truncation" in flat:
         asked["truncation"] = flat["truncation"] not in (False, None, "do_not_truncate")
-    return asked
+    return asked | ({"template": template} if template else {})
 
 
 class Engine:
@@ -155,7 +164,10 @@ class Engine:
     def tokenize(self, inputs: Sequence[Any], call: Call) -> Tokens:
         """Tokens of texts or pairs with the prompt put in front, cut to the length that holds for this call."""
         runner = self.runner(call.task)
-        return runner.tokenizer.tokenize(with_prompt(inputs, call.prompt), self._limit(runner, call))
+        limit = self._limit(runner, call)
+        if isinstance(runner.tokenizer, ChatTokenizer):
+            return runner.tokenizer.tokenize(inputs, limit, prompt=call.prompt, task=call.task, options=call.template)
+        return runner.tokenizer.tokenize(with_prompt(inputs, call.prompt), limit)
 
     def _limit(self, runner: Runner, call: Call) -> int | None:
         if not call.truncation:
@@ -169,10 +181,13 @@ class Engine:
         return runner.max_length if self.limit is UNSET else self.limit
 
     def prompt_length(self, call: Call) -> int | None:
-        """How many tokens of the prompt stand before the text: without the special token that ends a text."""
-        if not call.prompt:
-            return None
+        """How many tokens of the prompt stand before the text: without the special token that ends a text.
+
+        None without a prompt, and for a chat template, which may put it anywhere.
+        """
         runner = self.runner(call.task)
+        if not call.prompt or isinstance(runner.tokenizer, ChatTokenizer):
+            return None
         ids = runner.tokenizer.tokenize([call.prompt], self._limit(runner, call)).ids[0]
         ends = ids.size > 0 and int(ids[-1]) in runner.tokenizer.special_ids
         return int(ids.size) - (1 if ends else 0)

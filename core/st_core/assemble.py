@@ -12,7 +12,7 @@ from st_core.checkpoint import Checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
 from st_core.modules.router import Router
-from st_core.modules.transformer import TASKS, Transformer
+from st_core.modules.transformer import Transformer, make
 
 __all__ = ["assemble", "flatten", "keeps_settings"]
 
@@ -63,10 +63,10 @@ def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Mod
 def _check_features(stack: Sequence[Module], listing: Path) -> None:
     """Raise ModelBroken for a module that reads what none before it writes; a router's routes are not looked into."""
     first, *rest = takewhile(lambda module: not isinstance(module, Router), stack)
-    written = {TASKS[first.task] if isinstance(first, Transformer) else "sentence_embedding"}
+    written = {first.writes if isinstance(first, Transformer) else "sentence_embedding"}
     for module in rest:
         kind = type(module).__name__
-        reads = module.reads if kind == "Dense" else _READS.get(kind)
+        reads = module.reads if kind in ("Dense", "LogitScore") else _READS.get(kind)
         if reads is not None and reads not in written:
             raise ModelBroken(f"{listing}: {kind} reads {reads!r}, which no module before it writes")
         written.add(getattr(module, "writes", "sentence_embedding"))
@@ -90,14 +90,7 @@ def _architectures(checkpoint: Checkpoint) -> list[str]:
     return [str(name) for name in checkpoint.config.get("architectures") or []]
 
 
-def _transformer(checkpoint: Checkpoint, task: str, options: LoadOptions) -> Any:
-    from st_core.modules.transformer import make
-
-    template = checkpoint.folder / "tokenizer_config.json"
-    if (checkpoint.folder / "chat_template.jinja").is_file() or (
-        template.is_file() and '"chat_template"' in template.read_text(encoding="utf-8")
-    ):
-        raise ModelUnsupported(f"{checkpoint.name} reads its texts through a chat template, which is not supported")
+def _transformer(checkpoint: Checkpoint, task: str, options: LoadOptions) -> Transformer:
     return make(checkpoint.folder, task, options)
 
 
@@ -129,9 +122,9 @@ def _sparse(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
 
 def _pairs(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
     if any(name.endswith("ForCausalLM") for name in _architectures(checkpoint)[:1]):
-        raise ModelUnsupported(
-            f"{checkpoint.name} is a causal language model; rerankers of that form are not supported"
-        )
+        from st_core.modules.logit_score import LogitScore
+
+        return (_transformer(checkpoint, "text-generation", options), LogitScore("yes", "no"))
     return (_transformer(checkpoint, "sequence-classification", options),)
 
 

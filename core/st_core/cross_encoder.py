@@ -14,6 +14,7 @@ from st_core._model import LoadArguments, Model, as_list, given_inputs
 from st_core.checkpoint import last_name
 from st_core.errors import ModelUnsupported
 from st_core.modules.dense import Dense
+from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class CrossEncoder(Model):
         for module in reversed(self._engine.modules):
             if isinstance(module, Dense) and module.writes == "scores":
                 return int(module.weight.shape[0])
+            if isinstance(module, LogitScore):
+                return 1
             if isinstance(module, Transformer):
                 return int(self._engine.runner(None).labels)  # type: ignore[attr-defined]
         return 1

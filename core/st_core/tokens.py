@@ -258,6 +258,12 @@ class SlowTokenizer:
         types = [np.array(row, np.int32) for row in out["token_type_ids"]] if self.wants_types else None
         return Tokens(ids, types)
 
+    def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each text, uncut and without special tokens."""
+        with self._lock:
+            out = self.shown(list(texts), add_special_tokens=False, return_attention_mask=False)
+        return [np.array(row, np.int32) for row in out["input_ids"]]
+
     def token(self, index: int) -> str:
         """The text of a token, as it stands in the vocabulary."""
         return str(self.shown.convert_ids_to_tokens(index))
@@ -302,10 +308,11 @@ def _parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozen
 
 
 def pad(
-    rows: Sequence[NDArray[np.int32]], value: int, *, left: bool = False
+    rows: Sequence[NDArray[np.int32]], value: int, *, left: bool = False, least: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of different lengths as one array [n, longest] filled up with ``value``, and the mask of what is real."""
+    """Rows of different lengths as one array [n, longest or ``least``] filled up with ``value``, and the mask of what is real."""
     width = max((row.size for row in rows), default=0)
+    width = max(width, least)
     ids = np.full((len(rows), width), value, np.int64)
     mask = np.zeros((len(rows), width), np.int64)
     for index, row in enumerate(rows):

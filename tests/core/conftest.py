@@ -36,6 +36,23 @@ TEXTS = [
 PROMPTS = {"query": "query: ", "document": "passage: ", "clustering": "Group these: "}
 Builder = Callable[["Checkpoints", Path], None]
 
+FLAT_TEMPLATE = """{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor -%}
+<|im_start|>assistant
+<think>
+
+</think>
+"""
+PARTS_TEMPLATE = """{%- set instruction = "Is it so?" -%}
+{%- if messages[0].role == "system" -%}{%- set instruction = messages[0].content[0].text -%}{%- endif -%}
+{{ instruction }}{% if task %} ({{ task }}){% endif %}
+{%- for message in messages if message.role != "system" %}
+<{{ message.role }}>: {{ message.content[0].text }}
+{%- endfor %}<|im_end|>
+<|im_start|>{{ instruction }}"""
+
 
 class Checkpoints:
     """Folders by name, each made when it is first asked for, and the models loaded from them, each loaded once."""
@@ -125,6 +142,29 @@ def plain(kind: str, head: str, keys: dict[str, Any] | None = None, **config: An
     def save(checkpoints: Checkpoints, folder: Path) -> None:
         shutil.copytree(checkpoints.transformer(kind, head, **config), folder)
         edit(folder / "config.json", lambda value: value | (keys or {}))
+
+    return save
+
+
+def templated(kind: str, head: str, template: str, **config: Any) -> Builder:
+    """A builder that copies a Hugging Face folder and gives it a chat template."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        shutil.copytree(checkpoints.transformer(kind, head, **config), folder)
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+    return save
+
+
+def saved_again(kind: str, build: Builder, **options: Any) -> Builder:
+    """A builder that loads what another made with sentence-transformers and saves it as a model of class ``kind``."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        import sentence_transformers
+
+        build(checkpoints, folder.with_name(f"{folder.name}-plain"))
+        model = getattr(sentence_transformers, kind)(f"{folder}-plain", device="cpu", **options)
+        model.save(str(folder), create_model_card=False)
 
     return save
 
@@ -311,10 +351,30 @@ BUILDERS: dict[str, Builder] = {
     "plain-bert": plain("bert", "Model"),
     "plain-masked": plain("roberta", "ForMaskedLM"),
     "plain-bert-masked": plain("bert", "ForMaskedLM"),
+    "qwen3-last": dense(pooled("qwen3", "lasttoken")),
+    "mistral-weighted": dense(pooled("mistral", "weightedmean")),
+    "modernbert-cls": dense(followed(pooled("modernbert", "cls"), lambda names: names.Normalize())),
+    "t5-mean": dense(
+        followed(
+            lambda made: [made.module("t5", "EncoderModel"), parts().Pooling(HIDDEN, "mean")],
+            lambda names: names.Dense(HIDDEN, 16, bias=False, activation_function=None),
+            lambda names: names.Normalize(),
+        )
+    ),
+    "gpt2-last": dense(pooled("gpt2", "lasttoken")),
+    "plain-qwen2": plain("qwen2", "ForCausalLM"),
+    "plain-llama": plain("llama", "ForCausalLM"),
+    "plain-t5": plain("t5", "ForConditionalGeneration"),
+    "plain-mt5": plain("mt5", "EncoderModel"),
+    "plain-umt5": plain("umt5", "ForConditionalGeneration"),
+    "plain-modernbert": plain("modernbert", "ForMaskedLM"),
+    "chat-flat": templated("qwen2", "ForCausalLM", FLAT_TEMPLATE),
+    "chat-parts": saved_again("SentenceTransformer", templated("qwen3", "Model", PARTS_TEMPLATE), prompts=PROMPTS),
     "splade-max": sparse(splade("bert", "max", "relu")),
     "splade-sum": sparse(splade("distilbert", "sum", "log1p_relu"), max_active_dims=20),
     "splade-roberta": sparse(splade("roberta", "max", "log1p_relu")),
     "splade-mpnet": sparse(splade("mpnet", "sum", "relu"), similarity_fn_name="cosine"),
+    "splade-modernbert": sparse(splade("modernbert", "max", "relu")),
     "sparse-static": sparse(lambda _: [sparse_static("bert")]),
     "sparse-router": sparse(inference_free),
     "idf": save_idf,
@@ -328,6 +388,13 @@ BUILDERS: dict[str, Builder] = {
         "ForSequenceClassification",
         {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
         num_labels=1,
+    ),
+    "rerank-modernbert": reranker("modernbert", 1),
+    "rerank-qwen2": reranker("qwen2", 1),
+    "rerank-causal": plain("qwen2", "ForCausalLM"),
+    "rerank-template": templated("qwen2", "ForCausalLM", FLAT_TEMPLATE),
+    "rerank-saved": saved_again(
+        "CrossEncoder", templated("qwen2", "ForCausalLM", PARTS_TEMPLATE), prompts={"query": "Find what helps: "}
     ),
     "rerank-nested": plain(
         "roberta",

@@ -12,11 +12,13 @@ import st_core  # noqa: E402 -- after the guard
 
 pytestmark = pytest.mark.torch
 
-SAVED = ["rerank-bert", "rerank-roberta", "rerank-short"]
+CAUSAL = ["rerank-causal", "rerank-template", "rerank-saved"]
+SAVED = ["rerank-bert", "rerank-roberta", "rerank-short", "rerank-modernbert", "rerank-qwen2", *CAUSAL]
 PLAIN = ["rerank-plain", "rerank-plain-three", "rerank-identity", "rerank-nested"]
 ONE_LABEL = ["rerank-bert", "rerank-short", "rerank-plain", "rerank-identity", "rerank-nested"]
 KINDS = [*SAVED, *PLAIN, *(f"{name}-old" for name in PLAIN)]
 CROSS = "CrossEncoder"
+UNRESTORED = {"processing_kwargs": {"chat_template": {"restore_suffix": False, "max_length": 30}}}
 QUERY = "how do I copy a whole directory tree?"
 
 
@@ -159,6 +161,35 @@ def test_a_prompt_goes_before_the_first_text(checkpoints, pairs, agree, options)
     theirs, ours = checkpoints.pair(CROSS, "rerank-bert")
 
     agree(ours.predict(pairs, **options), theirs.predict(pairs, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt": "find: "}, {"prompt": ""}, {"task": "query"}, UNRESTORED], ids=str)
+@pytest.mark.parametrize("name", ["rerank-template", "rerank-saved"])
+def test_pairs_go_through_the_chat_template(checkpoints, pairs, agree, name, options):
+    """Query and document are messages of these roles, a prompt is the system's, and the last tokens are put back where they were cut."""
+    theirs, ours = checkpoints.pair(CROSS, name)
+
+    agree(ours.predict(pairs, **options), theirs.predict(pairs, **options))
+
+
+def test_a_template_that_drops_a_side_is_refused(checkpoints):
+    """The scores would not depend on it; the message names the side."""
+    only = "{% for message in messages if message.role == 'query' %}{{ message.content }}{% endfor %}"
+    folder = str(checkpoints.folder("rerank-template"))
+    model = st_core.CrossEncoder(folder, device="cpu", processor_kwargs={"chat_template": only})
+
+    with pytest.raises(st_core.ModelUnsupported, match="drops the document"):
+        model.predict(("a", "b"))
+
+
+def test_a_template_that_breaks_is_named(checkpoints):
+    """Whatever it raises, the message is one line with the model's name."""
+    broken = "{{ raise_exception('no system role') }}"
+    folder = str(checkpoints.folder("rerank-template"))
+    model = st_core.CrossEncoder(folder, device="cpu", processor_kwargs={"chat_template": broken})
+
+    with pytest.raises(st_core.ModelBroken, match=r"rerank-template.*no system role"):
+        model.predict(("a", "b"))
 
 
 @pytest.mark.parametrize("length", [8, 9, 20])

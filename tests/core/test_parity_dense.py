@@ -26,11 +26,23 @@ TRANSFORMERS = [
     "plain-bert",
     "plain-masked",
     "late-routes",
+    "qwen3-last",
+    "mistral-weighted",
+    "modernbert-cls",
+    "t5-mean",
+    "plain-qwen2",
+    "plain-llama",
+    "plain-t5",
+    "plain-mt5",
+    "plain-umt5",
+    "plain-modernbert",
 ]
+CHAT = ["chat-flat", "chat-parts"]
 STATIC = ["static", "model2vec", "model2vec-int8"]
 ROUTED = ["router", "router-shared", "late-routes"]
 KINDS = [*TRANSFORMERS, *STATIC]
 DENSE = "SentenceTransformer"
+UNRESTORED = {"processing_kwargs": {"text": {"max_length": 20}, "chat_template": {"restore_suffix": False}}}
 
 
 def layouts(names):
@@ -63,6 +75,47 @@ def test_vectors_agree(checkpoints, texts, agree, name):
     agree(ours.encode_query(texts), theirs.encode_query(texts))
     agree(ours.encode_document(some), theirs.encode_document(some))
     agree(ours.encode(some), theirs.encode(some))
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_texts_go_through_the_chat_template(checkpoints, texts, agree, name):
+    """Ids and vectors are equal, with a prompt as the system's message, the task for a template that asks, and the last tokens put back."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+    some = [text for text in texts if len(text) < 1000]
+
+    for text in some:
+        for options in ({}, {"prompt": "Group"}, {"task": "query"}, {"processing_kwargs": {"chat_template": {"x": 1}}}):
+            assert ids(ours, text, **options) == ids(theirs, text, **options), (text[:40], options)
+    for inputs, options in ((texts, {}), (some, {"prompt": "Group: "}), (some, UNRESTORED)):
+        agree(ours.encode(inputs, **options), theirs.encode(inputs, **options))
+    agree(ours.encode_query(some), theirs.encode_query(some))
+    agree(np.stack([ours.encode(text) for text in texts]), ours.encode(texts))
+
+
+def test_an_old_checkpoint_with_a_chat_template_reads_texts_without_it(checkpoints, texts, agree):
+    """Before chat templates were used, checkpoints had them for other purposes."""
+    theirs, ours = checkpoints.pair(DENSE, "chat-parts-old")
+
+    assert ids(ours, texts[0]) == ids(theirs, texts[0]) != ids(checkpoints.pair(DENSE, "chat-parts")[1], texts[0])
+    agree(ours.encode(texts), theirs.encode(texts))
+
+
+def test_padding_on_the_left_does_not_move_a_text(checkpoints, texts, agree):
+    """A model with a table of positions numbers them from the first token: in a batch a text gets what sentence-transformers gives it alone."""
+    theirs, ours = checkpoints.pair(DENSE, "gpt2-last")
+    some = [text for text in texts if text]  # none has no tokens, of which the oracle alone makes an error
+
+    agree(ours.encode(some), theirs.encode(some, batch_size=1))
+
+
+@pytest.mark.parametrize("name", ["plain-qwen2", "plain-llama", "gpt2-last", "mistral-weighted"])
+def test_a_text_without_tokens_is_a_zero_vector(checkpoints, texts, name):
+    """Decoders add no special tokens, so an empty text has none: zeros, alone and in a batch, of an average and of a last token."""
+    _, ours = checkpoints.pair(DENSE, name)
+
+    assert not ours.encode("").any()
+    assert not ours.encode(texts)[2].any()
+    assert np.isfinite(ours.encode(["", "", *texts], normalize_embeddings=True)).all()
 
 
 @layouts(["router", "router-shared"])

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning"),
 ]
 
-SPLADE = ["splade-max", "splade-sum", "splade-roberta", "splade-mpnet", "plain-bert-masked"]
+SPLADE = ["splade-max", "splade-sum", "splade-roberta", "splade-mpnet", "splade-modernbert", "plain-bert-masked"]
 STATIC = ["sparse-static", "idf"]
 KINDS = [*SPLADE, *STATIC]
 SPARSE = "SparseEncoder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
 from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
@@ -29,6 +31,7 @@ _AUTO = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
     "sequence-classification": "AutoModelForSequenceClassification",
+    "text-generation": "AutoModelForCausalLM",
 }
 
 # Of these, sentence vectors come from the encoder alone.
@@ -48,6 +51,8 @@ class LoadedTransformer:
     """A transformer on its device, with its tokenizer.
 
     ``positions`` is how many tokens it has position vectors for, None where positions are not looked up in a table.
+    ``places`` says that it is padded on the left and takes the numbers of positions, so that padding does not move a text.
+    ``logits_to_keep`` goes to a causal language model that can leave out the logits of all but the last positions; otherwise None.
     ``decoder`` is the vocabulary matrix [V, d] and its bias where ``model`` was made to stop before it, so that pooling can go through the
     vocabulary in blocks; otherwise None.
     """
@@ -58,13 +63,31 @@ class LoadedTransformer:
     dtype: torch.dtype
     inputs: tuple[str, ...]
     positions: int | None = None
+    places: bool = False
+    logits_to_keep: int | None = None
     decoder: tuple[Tensor, Tensor | None] | None = None
 
     def hidden(self, features: Features) -> Tensor:
         """What the model puts out: states [n, t, d], or with a head its logits."""
-        out = self.model(**{name: features[name] for name in self.inputs if name in features})
-        result: Tensor = out[0]
+        result: Tensor = self.outputs(features)[0]
         return result
+
+    def outputs(self, features: Features) -> Any:
+        """All that the model puts out.
+
+        A text without any token, which a tokenizer without special ones makes of an empty one, is read as one token of padding: attention to
+        nothing would be no number.
+        """
+        inputs = {name: features[name] for name in self.inputs if name in features}
+        mask = inputs.get("attention_mask")
+        if mask is not None and not features["tokens"].lengths.all():
+            inputs["attention_mask"] = mask = mask.clone()
+            mask[:, -1 if self.tokenizer.pad_left else 0] = 1
+        if mask is not None and self.places:
+            inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        if self.logits_to_keep is not None:
+            inputs["logits_to_keep"] = self.logits_to_keep
+        return self.model(**inputs)
 
     def forward(self, features: Features) -> Tensor:
         """Token states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels]."""
@@ -90,7 +113,18 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
     model.requires_grad_(requires_grad=False)
     decoder = _split_decoder(model) if module.task == "fill-mask" else None
     names = tuple(name for name in _INPUTS if name != "token_type_ids" or tokenizer.wants_types)
-    return LoadedTransformer(model, tokenizer, limit, model.dtype, names, _positions(model), decoder)
+    takes = inspect.signature(model.forward).parameters
+    return LoadedTransformer(
+        model,
+        tokenizer,
+        limit,
+        model.dtype,
+        names,
+        _positions(model),
+        tokenizer.pad_left and "position_ids" in takes and not _numbers_from_padding(model),
+        module.logits_to_keep if module.task == "text-generation" and "logits_to_keep" in takes else None,
+        decoder,
+    )
 
 
 def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
@@ -141,6 +175,15 @@ def _positions(model: nn.Module) -> int | None:
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(table, nn.Embedding):
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     return None
+
+
+def _numbers_from_padding(model: nn.Module) -> bool:
+    """Whether positions are numbered from behind the padding's number, as RoBERTa does: such a model numbers them best by itself."""
+    return any(
+        isinstance(table, nn.Embedding) and table.padding_idx is not None
+        for name, table in model.named_modules()
+        if name.rpartition(".")[2] == "position_embeddings"
+    )
 
 
 @contextmanager
@@ -237,6 +280,8 @@ def _tokenizer(
     """
     with _named(module.folder, "the tokenizer cannot be loaded"):
         shown = transformers.AutoTokenizer.from_pretrained(str(module.folder), **{**options, **module.processor_kwargs})
+    if module.task == "text-generation":
+        shown.padding_side = "left"  # so that the last position is a token of every text
     if len(shown) <= len(shown.all_special_ids):  # what the library makes up where there is no file
         raise ModelBroken(
             f"{module.folder}: the tokenizer has no vocabulary; tokenizer.json, or the files it was made of, is missing"
@@ -259,17 +304,24 @@ def _tokenizer(
         "special_ids": frozenset(shown.all_special_ids),
         "shown": shown,
     }
+    made: Any = _made_tokenizer(module, shown, common)
+    if module.chat or (module.chat is None and shown.chat_template):
+        structured = is_structured(shown.chat_template, str(config.model_type), module.chat_format)
+        made = ChatTokenizer(made, structured, module.chat_options)
+    return made, finite(length)
+
+
+def _made_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> TextTokenizer | SlowTokenizer:
+    """The tokenizer of this engine that stands for transformers' ``shown``."""
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
-        return SlowTokenizer(**common), finite(length)
+        return SlowTokenizer(**common)
     backend = _own_copy(backend, lower_case=module.lower_case)
     single = read_layout(backend, pair=False)
     if single is None:
-        return SlowTokenizer(**common), finite(length)
+        return SlowTokenizer(**common)
     keep_left = getattr(shown, "truncation_side", "right") == "right"
-    return TextTokenizer(backend, single, read_layout(backend, pair=True), keep_left=keep_left, **common), finite(
-        length
-    )
+    return TextTokenizer(backend, single, read_layout(backend, pair=True), keep_left=keep_left, **common)
 
 
 def _own_copy(backend: Any, *, lower_case: bool) -> Any:

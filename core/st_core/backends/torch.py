@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends import numpy as numpy_backend
+from st_core.backends._layers import STEPS, Step
 from st_core.backends._transformer import LoadedTransformer, load_transformer
-from st_core.errors import InputTooLong, ModelUnsupported
+from st_core.errors import InputTooLong, ModelBroken, ModelUnsupported
 from st_core.modules.dense import Dense
-from st_core.modules.dropout import Dropout
 from st_core.modules.layer_norm import LayerNorm
+from st_core.modules.logit_score import LogitScore
 from st_core.modules.normalize import Normalize
 from st_core.modules.pooling import Pooling
 from st_core.modules.splade_pooling import SpladePooling
-from st_core.modules.transformer import TASKS, Transformer
+from st_core.modules.transformer import Transformer
 from st_core.tokens import pad
 from st_core.vectors import SparseMatrix
 
@@ -38,8 +39,6 @@ GPU_TOKENS = 65_536
 
 VOCABULARY_BLOCK = 4_096
 """Columns of vocabulary logits that exist at once."""
-
-Step = Callable[["Features"], "Features"]
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -82,7 +81,8 @@ def _cls(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
 
 
 def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
-    return vectors.masked_fill(counted[:, :, None] == 0, float("-inf")).amax(dim=1)
+    highest = vectors.masked_fill(counted[:, :, None] == 0, float("-inf")).amax(dim=1)
+    return torch.where(counted.any(dim=1, keepdim=True), highest, 0.0)
 
 
 def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
@@ -214,8 +214,8 @@ class TorchBackend:
         if rest and isinstance(rest[0], SpladePooling) and loaded.decoder is not None:
             steps.append(_fused_splade(loaded, rest.pop(0)))
         else:
-            steps.append(_transformer_step(loaded, TASKS[first.task]))
-        steps += [self._step(module, dtype) for module in rest]
+            steps.append(_transformer_step(loaded, first.writes))
+        steps += [self._step(_numbered(module, loaded), dtype) for module in rest]
         labels = int(getattr(loaded.model.config, "num_labels", 1))
         return TorchRunner(
             tuple(steps),
@@ -260,12 +260,11 @@ class TorchBackend:
                 return self._layer_norm_step(module, dtype)
             case Normalize():
                 return _normalize_step(module)
-            case Dropout():
-                return lambda features: features
-            case _:
-                raise ModelUnsupported(
-                    f"a {type(module).__name__} cannot follow another module; it can only come first in a stack"
-                )
+            case _ if type(module) in STEPS:
+                return STEPS[type(module)](module, self.device, dtype)
+        raise ModelUnsupported(
+            f"a {type(module).__name__} cannot follow another module; it can only come first in a stack"
+        )
 
     def _dense_step(self, module: Dense, dtype: torch.dtype) -> Step:
         weight, bias = self._tensor(module.weight, dtype), self._tensor(module.bias, dtype)
@@ -330,6 +329,24 @@ def _pooling_step(module: Pooling) -> Step:
     return step
 
 
+def _numbered(module: Module, loaded: LoadedTransformer) -> Module:
+    """A LogitScore with the numbers of its tokens; other modules as they are. Raises ModelUnsupported for a token that is none."""
+    if not isinstance(module, LogitScore):
+        return module
+    model: Any = loaded.model
+    shown, size = loaded.tokenizer.shown, int(model.config.get_text_config().vocab_size)
+    numbers: list[int | None] = []
+    for token in (module.true, module.false):
+        number = shown.convert_tokens_to_ids(token) if isinstance(token, str) else token
+        if number is None and token is not None:
+            raise ModelUnsupported(f"the tokenizer has no token {token!r}, which the score is made of")
+        if number is not None and number >= size:
+            raise ModelBroken(f"a LogitScore reads the token {number}, but the model knows only {size}")
+        numbers.append(number)
+    assert numbers[0] is not None
+    return replace(module, true=numbers[0], false=numbers[1])
+
+
 def _normalize_step(module: Normalize) -> Step:
     def step(features: Features) -> Features:
         if module.reads not in features:
@@ -357,7 +374,7 @@ class TorchRunner:
         """The features of one batch, as tensors on the device."""
         tokenizer = self.tokenizer
         self._check_lengths(tokens)
-        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
+        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
         features: Features = {
             "tokens": tokens,
             "input_ids": torch.from_numpy(ids).to(self._device),

@@ -35,6 +35,7 @@ KINDS: Mapping[str, str] = {
     "Dense": "dense",
     "Dropout": "dropout",
     "LayerNorm": "layer_norm",
+    "LogitScore": "logit_score",
     "MLMTransformer": "transformer",
     "Normalize": "normalize",
     "Pooling": "pooling",

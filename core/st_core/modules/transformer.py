@@ -18,6 +18,7 @@ TASKS = {
     "feature-extraction": "token_embeddings",
     "fill-mask": "token_embeddings",
     "sequence-classification": "scores",
+    "text-generation": "causal_logits",
 }
 """What a transformer is loaded for, and the feature it writes."""
 
@@ -32,18 +33,26 @@ _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs",
 class Transformer:
     """``model_kwargs``, ``processor_kwargs`` and ``config_kwargs`` go to transformers' loaders.
 
-    ``task_lengths`` are lower limits for single tasks, ``lower_case`` puts a lowercasing step before the tokenizer's own.
+    ``writes`` is the feature it puts out. ``task_lengths`` are lower limits for single tasks, ``lower_case`` puts a lowercasing step before the
+    tokenizer's own. ``chat`` says whether texts go through the chat template, None that they do where there is one; ``chat_format`` is
+    "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. ``logits_to_keep`` is how many last positions of a text
+    a causal language model gives logits for, 0 for all.
     """
 
     folder: Path
     task: str
     config: Mapping[str, Any]
+    writes: str
     lower_case: bool = False
     task_lengths: Mapping[str, int] = field(default_factory=dict)
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     config_kwargs: Mapping[str, Any] = field(default_factory=dict)
     text_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    chat: bool | None = False
+    chat_format: str = "auto"
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+    logits_to_keep: int = 1
     trust_remote_code: bool = False
 
     @property
@@ -67,7 +76,12 @@ def load(files: ModuleFiles) -> Transformer:
 
 
 def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any] | None = None) -> Transformer:
-    """A transformer for a task; raises ModelUnsupported for a task or an option that this engine does not do."""
+    """A transformer for a task; raises ModelUnsupported for a task or an option that this engine does not do.
+
+    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used where there is one; with an old one,
+    which does not say how texts are read, it is not.
+    """
+    modalities = {} if saved is None else saved.get("modality_config") or {"text": {}}
     saved = saved or {}
     if task not in TASKS:
         raise ModelUnsupported(
@@ -78,16 +92,22 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
     if saved.get("max_seq_length") is not None:
         processor.setdefault("model_max_length", saved["max_seq_length"])
     lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
+    text = _text_options(saved)
     return Transformer(
         folder,
         task,
         read_json(folder / "config.json"),
+        str(saved.get("module_output_name") or TASKS[task]),
         lower_case=bool(saved.get("do_lower_case", False)),
         task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
         model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
         processor_kwargs=processor,
         config_kwargs={**_options(saved, "config_kwargs"), **options.config_kwargs},
-        text_kwargs=_text_options(saved),
+        text_kwargs=text,
+        chat=("message" in modalities) if modalities else None,
+        chat_format=str((modalities.get("message") or {}).get("format", "auto")),
+        chat_options=dict((saved.get("processing_kwargs") or {}).get("chat_template") or {}),
+        logits_to_keep=int(text.get("logits_to_keep", 1)),
         trust_remote_code=options.trust_remote_code,
     )
 
@@ -113,10 +133,8 @@ def _refuse(folder: Path, saved: Mapping[str, Any]) -> None:
     modalities = saved.get("modality_config")
     if modalities is None:
         return
-    if "message" in modalities:
-        raise ModelUnsupported(f"{folder}: the model reads its texts through a chat template, which is not supported")
-    if "text" not in modalities:
+    if "text" not in modalities and "message" not in modalities:
         raise ModelUnsupported(f"{folder}: the model reads {', '.join(modalities)}, not text")
-    method = modalities["text"].get("method", "forward")
+    method = modalities.get("message", modalities.get("text")).get("method", "forward")
     if method != "forward":
         raise ModelUnsupported(f"{folder}: texts go through the model's {method!r}, which is not supported")
