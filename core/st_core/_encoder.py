@@ -93,6 +93,9 @@ class Encoder(Model):
 
         self._similarity_fn_name = str(SimilarityFunction(value or self.default_similarity).value)
 
+    def _now_saved(self) -> dict[str, Any]:
+        return super()._now_saved() | {"similarity_fn_name": self.similarity_fn_name}
+
     def _set_similarity(self, given: Any) -> None:
         """What the caller says, else the checkpoint, else the family's."""
         saved = self._settings.get("similarity_fn_name")

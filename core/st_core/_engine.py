@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from st_core.backends import Features, Runner
     from st_core.modules import Module
-    from st_core.tokens import Tokens
+    from st_core.tokens import AnyTokenizer, Tokens
 
 __all__ = ["Call", "Engine", "read_processing"]
 
@@ -136,6 +136,16 @@ class Engine:
             self._torch = TorchBackend(pick_device(self._asked_device), self._dtype)
         made: Runner = self._torch.runner(stack)
         return made
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether a maximum length was set since the model was loaded."""
+        return self.limit is not UNSET
+
+    def loaded_tokenizer(self, module: Module) -> AnyTokenizer:
+        """The tokenizer of a transformer, which is loaded if it is not yet."""
+        tokenizer: AnyTokenizer = self._torch.transformer(module).tokenizer
+        return tokenizer
 
     @property
     def uses_torch(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
@@ -250,6 +251,84 @@ class Model:
             types, _ = pad(tokens.types or [row * 0 for row in tokens.ids], tokenizer.pad_type, left=tokenizer.pad_left)
             features["token_type_ids"] = types
         return features
+
+    def save_pretrained(
+        self,
+        path: str | PathLike[str],
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: Sequence[str] | None = None,  # noqa: ARG002 - sentence-transformers' argument, which it ignores too
+        safe_serialization: bool = True,
+    ) -> None:
+        """Save the model as a folder that this engine and sentence-transformers load, with its prompts and what else was set.
+
+        ``model_name`` stands in the card, which is written where the model brought none of its own. Weights are saved as safetensors only:
+        ``safe_serialization=False`` is a ValueError.
+        """
+        if not safe_serialization:
+            raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
+        from st_core.saving import save_card, save_folder, settled
+
+        settings = {key: value for key, value in self._now_saved().items() if value is not None}
+        save_folder(Path(path), settled(self._engine), settings, self._saved_files())
+        if create_model_card:
+            own = self.checkpoint.folder / "README.md"
+            save_card(Path(path) / "README.md", model_name or self.checkpoint.name, self.family, own)
+
+    save = save_pretrained
+
+    def push_to_hub(  # noqa: PLR0917 - the order of sentence-transformers
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: Sequence[str] | None = None,  # noqa: ARG002 - sentence-transformers' argument
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save the model to a repository on the Hub, which is made where it is new, and give the address of the commit or pull request.
+
+        ``local_model_path`` uploads that folder instead. A card that is there stays unless ``replace_model_card``. The errors of
+        huggingface_hub come through.
+        """
+        from st_core.saving import push_folder
+
+        def save(folder: str) -> None:
+            card = replace_model_card or not exist_ok
+            self.save_pretrained(folder, repo_id, create_model_card=card, safe_serialization=safe_serialization)
+
+        return push_folder(
+            save,
+            repo_id,
+            local_path=local_model_path,
+            message=commit_message or f"Add new {self.family} model",
+            token=token,
+            private=private,
+            exist_ok=exist_ok,
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+    def _now_saved(self) -> dict[str, Any]:
+        """What ``config_sentence_transformers.json`` says of the model as it is now; None for what it shall not say."""
+        from importlib.metadata import version
+
+        return {
+            **self._settings,
+            "model_type": self.family,
+            "__version__": {"st_connectors": version("st-connectors")},
+            "prompts": self.prompts,
+            "default_prompt_name": self.default_prompt_name,
+        }
+
+    def _saved_files(self) -> dict[str, Any]:
+        """More JSON files that belong to the model, by name."""
+        return {}
 
     def __getitem__(self, index: int) -> Module:
         """A module: its configuration and weights."""

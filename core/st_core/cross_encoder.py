@@ -90,6 +90,15 @@ class CrossEncoder(Model):
             return activation_module(str(path), trusted=False)
         return nn.Sigmoid() if self.num_labels == 1 else nn.Identity()
 
+    def _now_saved(self) -> dict[str, Any]:
+        kind = type(self.activation_fn)
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        if not path.startswith("torch.nn."):
+            raise ValueError(
+                f"activation_fn is {self.activation_fn!r}, which has no name to save it by; set a module of torch.nn first"
+            )
+        return super()._now_saved() | {"activation_fn": path}
+
     def predict(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         inputs: Any = UNSET,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -14,7 +15,8 @@ from st_core._encoder import Encoder
 from st_core._engine import UNSET, Call
 from st_core._model import LoadArguments, given_inputs, one_or_many
 from st_core.batches import restore
-from st_core.errors import missing_extra
+from st_core.checkpoint import read_json
+from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["SentenceTransformer"]
+
+RANGES = "quantization_ranges.json"
+"""Where a model keeps its calibration."""
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -55,7 +60,7 @@ class SentenceTransformer(Encoder):
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
         self._truncate_here: ContextVar[Any] = ContextVar("truncate_dim", default=UNSET)
         self._set_similarity(similarity_fn_name)
-        self.quantization_ranges: NDArray[np.float32] | None = None
+        self.quantization_ranges = _read_ranges(self.checkpoint.folder / RANGES, self._dimension())
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
@@ -139,13 +144,20 @@ class SentenceTransformer(Encoder):
         """Fix the ranges that ``precision`` "int8" and "uint8" cut into steps: the least and greatest value of each dimension [2, d].
 
         ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are :meth:`encode`'s. The ranges are kept with the model as
-        ``quantization_ranges``, so that vectors of different calls agree.
+        ``quantization_ranges``, so that vectors of different calls agree, and saved with it.
         """
         from st_core.quantize import quantization_ranges
 
         vectors = inputs if isinstance(inputs, np.ndarray) and inputs.ndim == 2 else self.encode(inputs, **kwargs)
         self.quantization_ranges = np.asarray(quantization_ranges(vectors), np.float32)
         return self.quantization_ranges
+
+    def _now_saved(self) -> dict[str, Any]:
+        return super()._now_saved() | {"truncate_dim": self._truncate_dim}
+
+    def _saved_files(self) -> dict[str, Any]:
+        ranges = self.quantization_ranges
+        return {} if ranges is None else {RANGES: {"least": ranges[0].tolist(), "greatest": ranges[1].tolist()}}
 
     def _quantize(self, vectors: Any, precision: Any) -> Any:
         from st_core.quantize import quantize_embeddings
@@ -156,6 +168,10 @@ class SentenceTransformer(Encoder):
                 raise ValueError(
                     f"precision={precision!r} needs ranges that hold for every call: call model.calibrate(typical_texts) first, "
                     "or quantize_embeddings(vectors, precision) to take them from these vectors"
+                )
+            if ranges.shape[1] < vectors.shape[1]:
+                raise ValueError(
+                    f"the ranges were found for {ranges.shape[1]} dimensions and the vectors have {vectors.shape[1]}: calibrate again"
                 )
             ranges = ranges[:, : vectors.shape[1]]
         return quantize_embeddings(vectors, precision, ranges)
@@ -185,6 +201,22 @@ class SentenceTransformer(Encoder):
         if self.truncate_dim is None:
             return width
         return self.truncate_dim if width is None else min(width, self.truncate_dim)
+
+
+def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
+    """The calibration kept with a model [2, d], or None where there is none; raises ModelBroken where it is no such thing."""
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    try:
+        ranges = np.array([value["least"], value["greatest"]], np.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelBroken(f"{path}: expected two lists of numbers, least and greatest") from error
+    if ranges.ndim != 2 or not np.isfinite(ranges).all() or (ranges[0] > ranges[1]).any():
+        raise ModelBroken(f"{path}: least and greatest are not the ends of ranges")
+    if width is not None and ranges.shape[1] > width:
+        raise ModelBroken(f"{path}: ranges of {ranges.shape[1]} dimensions for vectors of {width}")
+    return ranges
 
 
 def _embedding(features: Features) -> Any:

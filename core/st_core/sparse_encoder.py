@@ -108,6 +108,9 @@ class SparseEncoder(Encoder):
         together = SparseMatrix.concatenate([part for _, part in parts], parts[0][1].shape[1])
         return _rearranged(together, np.argsort(np.concatenate([positions for positions, _ in parts])))
 
+    def _now_saved(self) -> dict[str, Any]:
+        return super()._now_saved() | {"max_active_dims": self.max_active_dims}
+
     def get_embedding_dimension(self) -> int | None:
         """The size of the vocabulary."""
         return self._dimension()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseStaticEmbedding:
-    """Each distinct token of a text gets its ``weight`` [V]."""
+    """Each distinct token of a text gets its ``weight`` [V]; ``settings`` is what ``tokenizer_config.json`` says."""
 
     tokenizer: TextTokenizer
     weight: NDArray[np.float32]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dimension(self) -> int | None:
@@ -38,9 +40,9 @@ class SparseStaticEmbedding:
 def load(files: ModuleFiles) -> SparseStaticEmbedding:
     """Read the tokenizer, and the weights from a tensor or from a JSON mapping of tokens."""
     path = files.tokenizer_path()
-    settings = path.parent / "tokenizer_config.json"
-    limit = read_json(settings).get("model_max_length") if settings.is_file() else None
-    limit = files.options.processor_kwargs.get("model_max_length", limit)
+    beside = path.parent / "tokenizer_config.json"
+    settings = dict(read_json(beside)) if beside.is_file() else {}
+    limit = files.options.processor_kwargs.get("model_max_length", settings.get("model_max_length"))
     tokenizer = load_tokenizer(path, max_length=finite(limit))
     config = files.config() if (files.folder / "config.json").is_file() else {}
     listed = config.get("path")
@@ -54,7 +56,7 @@ def load(files: ModuleFiles) -> SparseStaticEmbedding:
     vocabulary = tokenizer.backend.get_vocab_size(with_added_tokens=True)
     if vocabulary > weight.size:
         raise ModelBroken(f"{files.folder}: the tokenizer knows {vocabulary} tokens, the weights only {weight.size}")
-    return SparseStaticEmbedding(tokenizer, weight)
+    return SparseStaticEmbedding(tokenizer, weight, settings)
 
 
 def _from_mapping(files: ModuleFiles, listed: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:

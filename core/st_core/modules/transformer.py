@@ -22,11 +22,19 @@ TASKS = {
 }
 """What a transformer is loaded for, and the feature it writes."""
 
+_OUTPUTS = {task: "last_hidden_state" if task == "feature-extraction" else "logits" for task in TASKS}
+
 _NAMES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
+
+
+OWN_FILES = frozenset(
+    (*_NAMES, "modules.json", "config_sentence_transformers.json", "router_config.json", "quantization_ranges.json")
+)
+"""Files in a transformer's folder that are not transformers' own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +70,24 @@ class Transformer:
         if self.task == "sequence-classification":
             return None
         return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), None)
+
+    def saved(self) -> dict[str, Any]:
+        """The module's own configuration file; ``chat`` has to be known by now."""
+        entry = {"method": "forward", "method_output_name": _OUTPUTS[self.task]}
+        message = {"message": entry | {"format": self.chat_format}} if self.chat else {}
+        processing = {"text": dict(self.text_kwargs), "chat_template": dict(self.chat_options)}
+        length = self.processor_kwargs.get("model_max_length")
+        optional = {
+            "processing_kwargs": {key: value for key, value in processing.items() if value},
+            "max_seq_length": length,
+            "do_lower_case": self.lower_case or None,
+            **{f"{task}_length": limit for task, limit in self.task_lengths.items()},
+        }
+        return {
+            "transformer_task": self.task,
+            "modality_config": {"text": entry} | message,
+            "module_output_name": self.writes,
+        } | {key: value for key, value in optional.items() if value}
 
 
 def load(files: ModuleFiles) -> Transformer:
