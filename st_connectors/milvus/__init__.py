@@ -5,11 +5,22 @@ For people with their own collection and client: :func:`sparse_vector`, :func:`h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_connectors.errors import NotFound
-from st_connectors.store import Address, Capabilities, Metric, Plugin, Precision, Quantization, Schema, Store
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    FilterKind,
+    Metric,
+    Plugin,
+    Precision,
+    Quantization,
+    Schema,
+    Store,
+)
 
 if TYPE_CHECKING:
     from st_connectors.milvus.conversions import filter_to_milvus, hybrid_requests, sparse_vector
@@ -57,8 +68,18 @@ def _connect(address: Address, collection: str, schema: Schema | None, client: o
     made: Store = (
         stores.opened(held, collection, str(address), CAPABILITIES)
         if schema is None
-        else stores.MilvusStore(held, schema, CAPABILITIES)
+        else stores.MilvusStore(held, _module("rows").Ours(schema, held.layout), CAPABILITIES)
     )
+    return made
+
+
+def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
+    ways = _module("client")
+    if client is None and "lite" in address.variants and not ways.exists(address):
+        told = f"there is no collection {collection!r} at {address}; check the path"
+        raise NotFound(told, store=address.scheme, operation="adopt")
+    held = ways.open_client(address, client)
+    made: Store = _module("store").adopted(held, collection, str(address), filterable, CAPABILITIES)
     return made
 
 
@@ -80,6 +101,7 @@ PLUGIN = Plugin(
     capabilities=CAPABILITIES,
     connect=_connect,
     collections=_collections,
+    adopt=_adopt,
 )
 
 

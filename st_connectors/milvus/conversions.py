@@ -11,7 +11,7 @@ from pymilvus import AnnSearchRequest, RRFRanker
 
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus import wire
-from st_connectors.milvus.expressions import Expression, rendered
+from st_connectors.milvus.expressions import Expression, Values, rendered
 from st_connectors.store import Metric, Rrf
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -56,20 +56,20 @@ def filter_to_milvus(where: Filter, *, literals: bool = False) -> dict[str, Any]
 
         client.search("docs", data=[vector], **filter_to_milvus(Eq("lang", "de")))
     """
-    values: dict[str, Any] = {}
-    made = Expression(_plain(where, values), values)
-    return {"filter": rendered(made)} if literals else {"filter": made.text, "filter_params": values}
+    values = Values()
+    made = Expression(_plain(where, values), values.values)
+    return {"filter": rendered(made)} if literals else {"filter": made.text, "filter_params": values.values}
 
 
-def _plain(where: Filter, values: dict[str, Any]) -> str:
+def _plain(where: Filter, values: Values) -> str:
     match where:
         case Eq(name, value):
-            return f"{_column(name)} == {_bound(value, values)}"
+            return f"{_column(name)} == {values.bind(value)}"
         case In(name, many):
-            return f"{_column(name)} in {_bound(list(many), values)}"
+            return f"{_column(name)} in {values.bind(list(many))}"
         case Range(name, gt, gte, lt, lte):
             bounds = [(">", gt), (">=", gte), ("<", lt), ("<=", lte)]
-            given = [f"{_column(name)} {sign} {_bound(bound, values)}" for sign, bound in bounds if bound is not None]
+            given = [f"{_column(name)} {sign} {values.bind(bound)}" for sign, bound in bounds if bound is not None]
             return " and ".join(given) or f"{_column(name)} is not null"
         case Exists(name):
             return f"{_column(name)} is not null"
@@ -88,12 +88,6 @@ def _column(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} cannot be a column of Milvus: letters, digits and underscores only")
     return name
-
-
-def _bound(value: object, values: dict[str, Any]) -> str:
-    name = f"p{len(values)}"
-    values[name] = value
-    return "{" + name + "}"
 
 
 def hybrid_requests(

@@ -17,7 +17,7 @@ from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus.layout import ID, Kept, above, below, cover, number, token
 from st_connectors.store import FilterKind
 
-__all__ = ["ALWAYS", "NEVER", "Expression", "after", "both", "expression", "of_ids", "rendered"]
+__all__ = ["ALWAYS", "NEVER", "Expression", "Values", "after", "both", "expression", "of_ids", "rendered"]
 
 ALWAYS = f'{ID} != ""'
 NEVER = f'{ID} == ""'
@@ -33,10 +33,10 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class _Values:
+class Values:
     """Values as they are met; each gets a name."""
 
-    packed: bool
+    packed: bool = False
     values: dict[str, Any] = field(default_factory=dict)
 
     def kept(self, name: str, filterable: Mapping[str, FilterKind]) -> Kept:
@@ -52,7 +52,7 @@ class _Values:
 
 def expression(where: Filter, filterable: Mapping[str, FilterKind], *, packed: bool = False) -> Expression:
     """A filter on the columns of :mod:`st_connectors.milvus.layout`; raises KeyError for an undeclared field."""
-    values = _Values(packed)
+    values = Values(packed)
     return Expression(_condition(where, filterable, values), values.values)
 
 
@@ -61,9 +61,9 @@ def of_ids(ids: Sequence[str]) -> Expression:
     return Expression(f"{ID} in {{p0}}", {"p0": list(ids)})
 
 
-def after(last: str, where: Expression) -> Expression:
+def after(last: object, where: Expression, key: str = ID) -> Expression:
     """The rows behind an id that pass a filter."""
-    return both(f"{ID} > {{last}}", Expression(where.text, {**where.values, "last": last}))
+    return both(f"{key} > {{last}}", Expression(where.text, {**where.values, "last": last}))
 
 
 def both(condition: str, where: Expression) -> Expression:
@@ -96,7 +96,7 @@ def _literal(value: object) -> str:
             raise TypeError(f"{json.dumps(value, default=str)} cannot stand in an expression")
 
 
-def _condition(where: Filter, filterable: Mapping[str, FilterKind], values: _Values) -> str:  # noqa: PLR0911  # one return for each member of the family
+def _condition(where: Filter, filterable: Mapping[str, FilterKind], values: Values) -> str:  # noqa: PLR0911  # one return for each member of the family
     match where:
         case Eq(name, value):
             return _one_of(values.kept(name, filterable), (value,), values)
@@ -120,7 +120,7 @@ def _joined(word: str, parts: Sequence[str], empty: str) -> str:
     return word.join(f"({part})" for part in parts) if parts else empty
 
 
-def _exists(kept: Kept, values: _Values) -> str:
+def _exists(kept: Kept, values: Values) -> str:
     match kept.kind:
         case FilterKind.KEYWORD:
             return f'{kept.words} != ""' if kept.packed else f"array_length({kept.words}) > 0"
@@ -131,7 +131,7 @@ def _exists(kept: Kept, values: _Values) -> str:
             return f"{kept.low} < {values.bind(span.most)} or {kept.high} > {values.bind(span.least)}"
 
 
-def _one_of(kept: Kept, given: Sequence[object], values: _Values) -> str:
+def _one_of(kept: Kept, given: Sequence[object], values: Values) -> str:
     match kept.kind:
         case FilterKind.KEYWORD:
             words = [value for value in given if isinstance(value, str)]
@@ -148,24 +148,24 @@ def _one_of(kept: Kept, given: Sequence[object], values: _Values) -> str:
             return _any_number(kept, numbers, values) if numbers else NEVER
 
 
-def _contains(column: str, words: Sequence[str], values: _Values) -> str:
+def _contains(column: str, words: Sequence[str], values: Values) -> str:
     """An array has one of these elements."""
     if len(words) == 1:
         return f"array_contains({column}, {values.bind(words[0])})"
     return f"array_contains_any({column}, {values.bind(list(words))})" if words else NEVER
 
 
-def _like(column: str, starts: Sequence[str], values: _Values) -> str:
+def _like(column: str, starts: Sequence[str], values: Values) -> str:
     """A text of words between bars has one that begins so."""
     return " or ".join(f"{column} like {values.bind(f'%|{start}%')}" for start in starts) or NEVER
 
 
-def _inner(kept: Kept, prefixes: Sequence[str], values: _Values) -> str:
+def _inner(kept: Kept, prefixes: Sequence[str], values: Values) -> str:
     """Some number between the least and the greatest has one of these prefixes."""
     return (_like if kept.packed else _contains)(kept.inner, prefixes, values)
 
 
-def _any_number(kept: Kept, numbers: Sequence[float], values: _Values) -> str:
+def _any_number(kept: Kept, numbers: Sequence[float], values: Values) -> str:
     span = kept.span
     if span.least in numbers or span.most in numbers:  # which also stand for "no value"
         return " or ".join(f"({_between(kept, one, one, values)})" for one in numbers)
@@ -175,7 +175,7 @@ def _any_number(kept: Kept, numbers: Sequence[float], values: _Values) -> str:
     )
 
 
-def _within(kept: Kept, where: Range, values: _Values) -> str:
+def _within(kept: Kept, where: Range, values: Values) -> str:
     low, high = kept.span.least, kept.span.most
     bounds: list[tuple[float | str | None, Callable[[float], float], bool]] = [
         (where.gte, lambda bound: bound, True),
@@ -193,7 +193,7 @@ def _within(kept: Kept, where: Range, values: _Values) -> str:
     return _between(kept, low, high, values) if low <= high else NEVER
 
 
-def _between(kept: Kept, low: float, high: float, values: _Values) -> str:
+def _between(kept: Kept, low: float, high: float, values: Values) -> str:
     """Some number of the field lies from ``low`` to ``high``, both included."""
     span = kept.span
     if low == span.least and high == span.most:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 from pymilvus.milvus_client.index import IndexParams
 
-from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.milvus import faults, wire
+from st_connectors.milvus.adopted import theirs
 from st_connectors.milvus.client import Opened, border
-from st_connectors.milvus.expressions import ALWAYS, Expression, after, expression, of_ids, rendered
-from st_connectors.milvus.layout import ID, Layout, collection_name
+from st_connectors.milvus.expressions import Expression, after, rendered
+from st_connectors.milvus.layout import Layout, collection_name
+from st_connectors.milvus.rows import Ours, Rows, hits
 from st_connectors.store import (
     Capabilities,
+    FilterKind,
     Hit,
     Parts,
-    Precision,
     Record,
     Rejected,
     Schema,
     SearchRequest,
-    kind_of,
     schema_difference,
 )
 
-__all__ = ["MilvusStore", "collections", "opened"]
+__all__ = ["MilvusStore", "adopted", "collections", "opened"]
 
 FLUSH_FROM = 200
 """Rows of Milvus Lite outside of any segment. It compares those one by one in Python: 30 ms for so many, seconds for 20,000."""
@@ -44,7 +44,7 @@ def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, 
     found = wire.stored(description)
     if found is None:
         raise SchemaMismatch(
-            f"the collection {collection!r} was not made by st-connectors, and is left as it is; choose another name",
+            f"the collection {collection!r} was not made by st-connectors: use it as it is with Index.adopt, or choose another name",
             store=held.name,
             operation=operation,
         )
@@ -55,7 +55,7 @@ def opened(held: Opened, collection: str, where: str, capabilities: Capabilities
     """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
     try:
         schema, laid = _found(held, collection, where)
-        store = MilvusStore(held, schema, capabilities, laid)
+        store = MilvusStore(held, Ours(schema, laid), capabilities)
         store.load("connect")
     except BaseException:
         held.close()
@@ -66,9 +66,36 @@ def opened(held: Opened, collection: str, where: str, capabilities: Capabilities
 def _found(held: Opened, collection: str, where: str) -> tuple[Schema, Layout]:
     found = read_schema(held, collection, "connect")
     if found is None:
-        told = f"there is no collection {collection!r} at {where}; create it, or check the name"
-        raise NotFound(told, store=held.name, operation="connect")
+        raise _absent(held, collection, where, "connect")
     return found
+
+
+def _absent(held: Opened, collection: str, where: str, operation: str) -> NotFound:
+    told = f"there is no collection {collection!r} at {where}; create it, or check the name"
+    return NotFound(told, store=held.name, operation=operation)
+
+
+def adopted(
+    held: Opened, collection: str, where: str, asked: Mapping[str, FilterKind], capabilities: Capabilities
+) -> MilvusStore:
+    """A collection that somebody else made, as it is, brought into memory where it was not; ``NotFound`` where there is none."""
+    try:
+        try:
+            with border(held.name, "adopt"):
+                description = held.client.describe_collection(collection, **held.once)
+                names = held.client.list_indexes(collection, **held.once)
+                indexes = [held.client.describe_index(collection, name, **held.once) for name in names]
+        except NotFound as error:
+            raise _absent(held, collection, where, "adopt") from error
+        store = MilvusStore(
+            held, theirs(collection, description, [each for each in indexes if each], asked), capabilities
+        )
+        with border(held.name, "adopt"):
+            held.client.load_collection(collection, **held.once)
+    except BaseException:
+        held.close()
+        raise
+    return store
 
 
 def collections(held: Opened) -> list[str]:
@@ -85,55 +112,50 @@ def collections(held: Opened) -> list[str]:
 class MilvusStore:
     """One collection; the adapter without its wrappers. Safe in threads."""
 
-    def __init__(self, held: Opened, schema: Schema, capabilities: Capabilities, laid: Layout | None = None) -> None:
-        """Nothing is sent. ``laid`` is the layout that the collection has, where it exists."""
+    def __init__(self, held: Opened, rows: Rows, capabilities: Capabilities) -> None:
+        """Nothing is sent. ``rows`` say how a collection is laid out that exists, or is to be made."""
         self._held = held
         self._client = held.client
-        self._schema = schema
-        self._collection = collection_name(schema.collection)
-        self._layout = laid or held.layout
+        self._rows = rows
+        self._collection = rows.collection
         self._most = capabilities
         self._closed = False
 
     @property
     def schema(self) -> Schema:
         """The schema as asked for, which ``create`` makes sure is the stored one."""
-        return self._schema
+        return self._rows.schema
 
     @property
     def capabilities(self) -> Capabilities:
         """What this way in, with this index, can do."""
-        flat = self._layout.dense == "FLAT"
-        efforts = frozenset({"exact", "default"} if flat else {"default", "candidates"})
-        precision = {
-            name: Precision(flat or kind_of(field).value != "dense", self._most.fields[kind_of(field).value].score_rtol)
-            for name, field in self._schema.fields.items()
-        }
-        return replace(self._most, efforts=efforts, fields=precision)
+        return self._rows.capabilities(self._most)
 
     def create(self) -> None:
-        """Make the collection with its indexes and load it, or find it with the same schema."""
+        """Make the collection with its indexes and load it, or find it with the same schema; one that was adopted is there."""
+        if not isinstance(self._rows, Ours):
+            return
         # Milvus Lite 3.2.2 makes a collection's folder without asking whether another thread is at it.
         with self._held.writing:
-            found = read_schema(self._held, self._schema.collection, "create")
+            found = read_schema(self._held, self.schema.collection, "create")
             if found is None:
-                self._create()
-                found = read_schema(self._held, self._schema.collection, "create")
+                self._create(self._rows)
+                found = read_schema(self._held, self.schema.collection, "create")
             if found is not None:
-                difference = schema_difference(found[0], self._schema)
+                difference = schema_difference(found[0], self.schema)
                 if difference:
                     raise SchemaMismatch(difference, store=self._held.name, operation="create")
-                self._layout = found[1]
-            self.load("create")
+                self._rows = Ours(self.schema, found[1])
+            self._load(self._rows, "create")
 
-    def _create(self) -> None:
+    def _create(self, rows: Ours) -> None:
         """Make the collection, unless another process was quicker."""
         shape = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        for column in wire.columns(self._schema, packed=self._layout.packed):
+        for column in wire.columns(rows.schema, packed=rows.laid.packed):
             shape.add_field(column.name, DataType[column.type], **_typed(column.params))
             if column.words_of is not None:
                 shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
-        held = {wire.METADATA: wire.metadata(self._schema, self._layout)}
+        held = {wire.METADATA: wire.metadata(rows.schema, rows.laid)}
         try:
             with border(self._held.name, "create"):
                 self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
@@ -142,19 +164,24 @@ class MilvusStore:
                 raise
 
     def load(self, operation: str) -> None:
+        """Make one of our collections searchable."""
+        if isinstance(self._rows, Ours):
+            self._load(self._rows, operation)
+
+    def _load(self, rows: Ours, operation: str) -> None:
         """Make the collection searchable, with indexes where whoever made it did not come so far."""
         try:
             with border(self._held.name, operation):
-                self._index()
+                self._index(rows)
         except StoreError as error:
             if not faults.is_already_there(error):
                 raise
         with border(self._held.name, operation):
             self._client.load_collection(self._collection, **self._held.once)
 
-    def _index(self) -> None:
+    def _index(self, rows: Ours) -> None:
         there = set(self._client.list_indexes(self._collection, **self._held.once))
-        lacking = [index for index in self._indexes() if index.column not in there]
+        lacking = [index for index in self._indexes(rows) if index.column not in there]
         if not lacking:
             return
         params = IndexParams()
@@ -162,13 +189,16 @@ class MilvusStore:
             params.add_index(index.column, index.type, index.column, **_metric(index), params=dict(index.params))
         self._client.create_index(self._collection, params, sync=False, **self._held.once)
 
-    def _indexes(self) -> list[wire.Index]:
-        made = wire.indexes(self._schema, self._layout.dense)
-        return made if self._held.lite else [*made, *wire.filter_indexes(self._schema)]
+    def _indexes(self, rows: Ours) -> list[wire.Index]:
+        made = wire.indexes(rows.schema, rows.laid.dense)
+        return made if self._held.lite else [*made, *wire.filter_indexes(rows.schema)]
 
     def drop(self) -> None:
         """Remove the collection, if it is ours."""
-        if read_schema(self._held, self._schema.collection, "drop") is None:
+        if not isinstance(self._rows, Ours):
+            told = "the collection was adopted, not made here: remove it with the tool that made it"
+            raise Unsupported(told, store=self._held.name, operation="drop")
+        if read_schema(self._held, self.schema.collection, "drop") is None:
             return
         with self._held.writing, border(self._held.name, "drop"):
             self._client.drop_collection(self._collection, **self._held.once)
@@ -176,10 +206,11 @@ class MilvusStore:
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write whole rows, acknowledged when they are in the log."""
-        rows, rejected = [], []
+        rows: list[dict[str, Any]] = []
+        rejected: list[Rejected] = []
         for position, record in enumerate(records):
             try:
-                rows.append(wire.row(self._schema, record, packed=self._layout.packed))
+                rows.append(self._rows.row(record))
             except ValueError as error:
                 refused = Refused(str(error), store=self._held.name, operation="upsert")
                 refused.__cause__ = error
@@ -197,17 +228,17 @@ class MilvusStore:
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
         with self._held.writing, border(self._held.name, "delete"):
-            self._client.delete(self._collection, **self._where(of_ids(ids)), **self._held.once)
+            self._client.delete(self._collection, **self._where(self._rows.ids(ids)), **self._held.once)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Fetch rows and put them in the order asked."""
-        answers = self._query("get", of_ids(ids), wire.outputs(self._schema, parts))
-        found = {each.id: each for each in (wire.record(self._schema, answer) for answer in answers)}
+        answers = self._query("get", self._rows.ids(ids), self._rows.outputs(parts))
+        found = {each.id: each for each in (self._rows.record(answer) for answer in answers)}
         return [found[each] for each in ids if each in found]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send requests that differ only in their vectors as one, each column's and filter's for itself."""
-        plans = [wire.plan(self._schema, request, self._layout) for request in requests]
+        plans = [self._rows.plan(request) for request in requests]
         groups: dict[str, list[int]] = {}
         for position, plan in enumerate(plans):
             if plan is not None:
@@ -218,7 +249,7 @@ class MilvusStore:
         for positions in groups.values():
             answers = self._search([plan for position in positions if (plan := plans[position]) is not None])
             for position, answer in zip(positions, answers, strict=True):
-                found[position] = wire.hits(self._schema, requests[position], answer)
+                found[position] = hits(self._rows, requests[position], answer)
         return [found.get(position, []) for position in range(len(requests))]
 
     def _search(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
@@ -239,22 +270,22 @@ class MilvusStore:
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         """Page by primary key: each page begins behind the last id of the one before."""
-        passing = self._passing(where, ALWAYS)
-        outputs, asked = wire.outputs(self._schema, parts), passing
+        passing = self._passing(where, self._rows.everything())
+        outputs, asked = self._rows.outputs(parts), passing
         while True:
             # ``iterator`` asks for the order of the keys; pymilvus's own iterator writes ids into its expressions as they are.
             answers = self._query("scan", asked, outputs, limit=batch, iterator="True", reduce_stop_for_best="True")
-            yield from (wire.record(self._schema, answer) for answer in answers)
+            yield from (self._rows.record(answer) for answer in answers)
             if len(answers) < batch:
                 return
-            asked = after(answers[-1][ID], passing)
+            asked = after(answers[-1][self._rows.key], passing, self._rows.key)
 
     def count(self, where: Filter | None = None) -> int:
         """Count exactly."""
         return self._count("count", where)
 
     def _count(self, operation: str, where: Filter | None = None, **options: Any) -> int:
-        passing = self._passing(where, "")
+        passing = self._passing(where, Expression(""))
         answers = self._query(operation, passing, ["count(*)"], **options)
         return int(answers[0]["count(*)"])
 
@@ -285,10 +316,8 @@ class MilvusStore:
             )
         return answers
 
-    def _passing(self, where: Filter | None, everything: str) -> Expression:
-        if where is None:
-            return Expression(everything)
-        return expression(where, self._schema.filterable, packed=self._layout.packed)
+    def _passing(self, where: Filter | None, everything: Expression) -> Expression:
+        return everything if where is None else self._rows.where(where)
 
     def _where(self, where: Expression) -> dict[str, Any]:
         if self._held.lite:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from st_connectors.store import (
     Field,
     FilterKind,
     Fuse,
-    Hit,
+    Leg,
     Match,
     Metric,
     Near,
@@ -38,15 +37,17 @@ __all__ = [
     "Index",
     "Plan",
     "columns",
-    "hits",
     "indexes",
+    "leg_of",
     "metadata",
     "outputs",
     "plan",
+    "planned",
     "record",
     "row",
     "sparse_row",
     "stored",
+    "vector_value",
 ]
 
 METADATA = "st_connectors"
@@ -191,13 +192,14 @@ def row(schema: Schema, given: Record, *, packed: bool) -> dict[str, Any]:
             made[layout.has_column(name)] = not lacks
         elif lacks:
             raise ValueError(f"the vector of field {name!r} is missing, and the field is not optional")
-        made[layout.vector_column(name)] = _filler(spec) if vector is None or lacks else _vector(vector)
+        made[layout.vector_column(name)] = _filler(spec) if vector is None or lacks else vector_value(vector)
     if not schema.fields:
         made[FILLER] = [0.0, 0.0]
     return made | layout.filter_values(schema, given.payload, packed=packed)
 
 
-def _vector(vector: Vector) -> Any:
+def vector_value(vector: Vector) -> Any:
+    """A vector as Milvus takes it."""
     return sparse_row(vector) if isinstance(vector, SparseVector) else vector.tolist()
 
 
@@ -267,21 +269,37 @@ class Plan:
         return json.dumps([self.column, self.params, self.limit, self.where.text, self.where.values, self.outputs])
 
 
-def plan(schema: Schema, request: SearchRequest, laid: layout.Layout) -> Plan | None:
-    """A search as Milvus's; None where nothing can match because the query is empty.
-
-    The first ``offset`` hits are asked for too: Milvus breaks ties as it likes, and only a whole list can be put in order before it is cut.
-    """
+def leg_of(request: SearchRequest) -> Leg:
+    """What a request ranks by."""
     if isinstance(request.rank, Fuse):
         raise TypeError("legs are searched one by one and fused above the adapter")
-    leg, limit = request.rank, request.offset + request.limit
-    spec = schema.fields[leg.field]
+    return request.rank
+
+
+def plan(schema: Schema, request: SearchRequest, laid: layout.Layout) -> Plan | None:
+    """A search as Milvus's; None where nothing can match because the query is empty."""
+    name = leg_of(request).field
+    spec = schema.fields[name]
     where = Expression("")
     if request.where is not None:
         where = expression(request.where, schema.filterable, packed=laid.packed)
+    if not isinstance(spec, TextField) and spec.optional:
+        where = both(f"{layout.has_column(name)} == true", where)
+    column, asked = layout.vector_column(name), outputs(schema, request.parts)
+    return planned(request, spec, where, column=column, index=laid.dense, asked=asked)
+
+
+def planned(
+    request: SearchRequest, spec: Field, where: Expression, *, column: str, index: str, asked: Sequence[str]
+) -> Plan | None:
+    """A search of one column, whose dense index is of a type; None where nothing can match because the query is empty.
+
+    The first ``offset`` hits are asked for too: Milvus breaks ties as it likes, and only a whole list can be put in order before it is cut.
+    """
+    limit = request.offset + request.limit
     data: Any
     params: dict[str, Any]
-    match leg:
+    match leg_of(request):
         case Match(_, text):
             data, params = text if text.strip() else None, {"metric_type": "BM25"}
         case Near(_, SparseVector() as vector):
@@ -289,39 +307,12 @@ def plan(schema: Schema, request: SearchRequest, laid: layout.Layout) -> Plan | 
         case Near(_, vector):
             metric = spec.metric if isinstance(spec, DenseField) else Metric.DOT
             data = np.asarray(vector, np.float32).tolist()
-            params = {"metric_type": METRICS[metric], "params": _effort(laid.dense, request.effort, limit)}
-    if not data:
-        return None
-    if not isinstance(spec, TextField) and spec.optional:
-        where = both(f"{layout.has_column(leg.field)} == true", where)
-    return Plan(layout.vector_column(leg.field), data, params, limit, where, tuple(outputs(schema, request.parts)))
+            params = {"metric_type": METRICS[metric], "params": _effort(index, request.effort, limit)}
+    return Plan(column, data, params, limit, where, tuple(asked)) if data else None
 
 
 def _effort(dense: str, effort: Effort, limit: int) -> dict[str, int]:
-    if dense != "HNSW":
+    if not dense.startswith("HNSW"):
         return {}
     asked = effort.count if isinstance(effort, Candidates) else EF
     return {"ef": max(asked, limit)}  # Milvus refuses fewer candidates than hits
-
-
-def hits(schema: Schema, request: SearchRequest, answers: Sequence[Mapping[str, Any]]) -> list[Hit]:
-    """Scored rows as hits, in order, the first ``offset`` cut off."""
-    rank = request.rank
-    spec = None if isinstance(rank, Fuse) else schema.fields[rank.field]
-    found = []
-    for answer in answers:
-        entity = answer.get("entity") or {}
-        score = _score(spec, float(answer["distance"])) + 0.0
-        found.append(Hit(answer[layout.ID], score, _payload(entity), _vectors(schema, entity)))
-    found.sort(key=lambda hit: (-hit.score, hit.id))
-    return found[request.offset : request.offset + request.limit]
-
-
-def _score(spec: Field | None, distance: float) -> float:
-    match spec:
-        case DenseField(metric=Metric.EUCLIDEAN):
-            return -math.sqrt(max(distance, 0.0))  # Milvus gives the square
-        case TextField():
-            return abs(distance)  # Milvus Lite 3.2 gives it as a distance, with the sign turned
-        case _:
-            return distance

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
-from st_connectors.milvus import layout, wire
+from st_connectors.milvus import layout, rows, wire
 from st_connectors.milvus.expressions import Expression, after, expression, of_ids, rendered
 from st_connectors.store import (
     Candidates,
@@ -318,7 +318,12 @@ def test_scores_are_unfolded():
         answers = [
             {"st_id": name, "distance": given, "entity": {}} for name, given in zip("cab", distances, strict=True)
         ]
-        return [(hit.id, hit.score) for hit in wire.hits(SCHEMA, SearchRequest(leg, offset=offset, limit=2), answers)]
+        return [
+            (hit.id, hit.score)
+            for hit in rows.hits(
+                rows.Ours(SCHEMA, layout.Layout()), SearchRequest(leg, offset=offset, limit=2), answers
+            )
+        ]
 
     assert ask(Near("far", np.ones(2, np.float32)), 0.0, 2.0, 2.0) == [("c", 0.0), ("a", -math.sqrt(2.0))]
     assert ask(Near("far", np.ones(2, np.float32)), 0.0, 2.0, 2.0, offset=1)[1] == ("b", -math.sqrt(2.0))
