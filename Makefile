@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-wheel check format integration bench wheel builtin readme clean
+.PHONY: help demo test test-light test-wheel check format integration integration-client-8 bench wheel builtin readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group dev --group bench)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/dev
 
+$(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group light 'elasticsearch<9')
+	@mkdir -p $(STAMPS) && touch $@
+
 demo: $(STAMPS)/demo  ## index the standard library's docstrings and ask a few questions (no torch)
 	$(BIN)/st-connectors demo
 
@@ -65,8 +69,13 @@ format: $(STAMPS)/check  ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand
+integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand, Elasticsearch with both majors of its client
 	$(BIN)/python -m pytest integration --ignore integration/test_wheel.py $(ARGS)
+	$(if $(ARGS),,$(MAKE) --no-print-directory VENV=.venv-client-8 integration-client-8)
+
+# elasticsearch-py 9 cannot talk to a server 8; 8 talks to both majors, and gets an environment of its own.
+integration-client-8: $(STAMPS)/client-8
+	$(BIN)/python -m pytest integration/test_elasticsearch.py $(ARGS)
 
 bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
 	$(BIN)/python -m bench $(ARGS)
@@ -85,4 +94,4 @@ readme: $(STAMPS)/demo  ## write the generated parts of the README again
 	$(BIN)/python docs/readme.py
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,14 +1,19 @@
 """What the integration tests share: ``ST_REQUIRE`` names engines, with commas between, whose tests may not be skipped.
 
 A test belongs to the engine that its module is named for (``test_qdrant.py``), or that a mark names: ``@pytest.mark.engine("qdrant")``.
+A test marked ``client_at_most(8)`` or ``client_at_least(9)`` is left out where the major version of elasticsearch-py is another:
+``make integration`` has an environment for each.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from importlib.metadata import version
 
 import pytest
+
+from integration.engines import Engines, running
 
 REQUIRED = frozenset(name.strip() for name in os.environ.get("ST_REQUIRE", "").split(",") if name.strip())
 
@@ -18,6 +23,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "engine(name): the engine that a test needs, where its module is not named for it"
     )
+    config.addinivalue_line("markers", "client_at_most(major): the newest elasticsearch-py that the test is for")
+    config.addinivalue_line("markers", "client_at_least(major): the oldest elasticsearch-py that the test is for")
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """The servers that tests ask for."""
+    with running() as engines:
+        yield engines
 
 
 def engine_of(item: pytest.Item) -> str:
@@ -27,11 +41,23 @@ def engine_of(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Fail where a required engine has no tests at all: a misspelt name must not pass for a green run."""
+    """Leave out what is for another client, and fail where a required engine has no tests at all: a misspelt name must not pass for a green run."""
+    others = [item for item in items if not _client_fits(item)]
+    items[:] = [item for item in items if item not in others]
+    session.config.hook.pytest_deselected(items=others)
     chosen = session.config.getoption("keyword") or session.config.getoption("markexpr") or _narrowed(session)
     missing = REQUIRED - {engine_of(item) for item in items}
     if missing and not chosen:
         raise pytest.UsageError(f"ST_REQUIRE names engines that have no tests: {', '.join(sorted(missing))}")
+
+
+def _client_fits(item: pytest.Item) -> bool:
+    """Whether elasticsearch-py is of a major version that a test is for."""
+    least, most = item.get_closest_marker("client_at_least"), item.get_closest_marker("client_at_most")
+    if least is None and most is None:
+        return True
+    major = int(version("elasticsearch").partition(".")[0])
+    return (least is None or major >= least.args[0]) and (most is None or major <= most.args[0])
 
 
 def _narrowed(session: pytest.Session) -> bool:

@@ -1,24 +1,19 @@
 """The conformance suite and more on Elasticsearch 9 and 8, where ST_ELASTICSEARCH_URL names a server or ST_REQUIRE the engine.
 
-The engines are ``elasticsearch-9`` and ``elasticsearch-8``; rank features are tried on ``opensearch``, whose wire for them is the same.
-elasticsearch-py 9 cannot talk to a server 8: run the latter in an environment with ``elasticsearch<9``, which talks to both.
+The engines are ``elasticsearch-9`` and ``elasticsearch-8``. elasticsearch-py 9 cannot talk to a server 8: ``make integration`` runs this module once
+more in an environment with ``elasticsearch<9``, which talks to both.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from integration.nodes import Missing, find, required
+from integration.engines import address_of
 from st_connectors import collections
-from st_connectors.elasticsearch import mapping, rank_features_query
+from st_connectors.elasticsearch import mapping
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq
 from st_connectors.registry import adopt_store, open_store, parse_address
@@ -44,43 +39,16 @@ from st_core.vectors import SparseVector
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 
 
-def url_of(engine: str) -> Iterator[str]:
-    """The URL of a server for as long as it is needed; skips with the reason."""
-    if not required(engine) and not os.environ.get("ST_ELASTICSEARCH_URL"):
-        pytest.skip(f"ST_REQUIRE={engine} or ST_ELASTICSEARCH_URL asks for this engine")
-    match find(engine):
-        case Missing(_, reason):
-            pytest.skip(f"{engine}: {reason}")
-        case found:
-            with found.open() as url:
-                yield url
-
-
-def address_of(url: str) -> str:
-    """The same place as a store's address."""
-    parts = urlsplit(url)
-    return f"elasticsearch{'+https' if parts.scheme == 'https' else ''}://{parts.netloc}{parts.path}"
-
-
-def older_client(major: int) -> None:
-    """Skip where the client is newer than the server."""
-    if elasticsearch.__version__[0] > major:
-        pytest.skip(
-            f"the client {elasticsearch.__version__[0]} cannot talk to a server {major}: use elasticsearch<{major + 1}"
-        )
-
-
 @pytest.fixture(scope="module")
-def nine() -> Iterator[str]:
+def nine(engines) -> str:
     """Elasticsearch 9."""
-    older_client(9)
-    yield from url_of("elasticsearch-9")
+    return address_of("elasticsearch-9", engines.url("elasticsearch-9"))
 
 
 @pytest.fixture(scope="module")
-def eight() -> Iterator[str]:
+def eight(engines) -> str:
     """Elasticsearch 8."""
-    yield from url_of("elasticsearch-8")
+    return address_of("elasticsearch-8", engines.url("elasticsearch-8"))
 
 
 class _Elasticsearch(StoreConformance):
@@ -96,9 +64,10 @@ class TestNine(_Elasticsearch):
     @classmethod
     def make(cls, nine):
         """Open stores on the server."""
-        return opener(address_of(nine))
+        return opener(nine)
 
 
+@pytest.mark.client_at_most(8)
 @pytest.mark.engine("elasticsearch-8")
 class TestEight(_Elasticsearch):
     """The oldest supported major."""
@@ -107,8 +76,7 @@ class TestEight(_Elasticsearch):
     @classmethod
     def make(cls, eight):
         """Open stores on the server."""
-        older_client(8)
-        return opener(address_of(eight))
+        return opener(eight)
 
 
 @pytest.mark.engine("elasticsearch-9")
@@ -126,8 +94,8 @@ class TestNineFailing(HttpErrors):
     @classmethod
     def upstream(cls, nine):
         """The server."""
-        parts = urlsplit(nine)
-        return parts.hostname, parts.port
+        address = parse_address(nine)
+        return address.host, address.port
 
 
 @pytest.mark.engine("elasticsearch-9")
@@ -138,7 +106,7 @@ class TestNineOnThreeShards(Text, Scan):
     @classmethod
     def make(cls, nine):
         """Open stores on the server."""
-        return opener(f"{address_of(nine)}?shards=3")
+        return opener(f"{nine}?shards=3")
 
 
 class _More:
@@ -335,9 +303,10 @@ class TestMoreOfNine(_More):
     @classmethod
     def place(cls, nine):
         """The address."""
-        return address_of(nine)
+        return nine
 
 
+@pytest.mark.client_at_most(8)
 @pytest.mark.engine("elasticsearch-8")
 class TestMoreOfEight(_More):
     """On Elasticsearch 8."""
@@ -346,17 +315,15 @@ class TestMoreOfEight(_More):
     @classmethod
     def place(cls, eight):
         """The address."""
-        older_client(8)
-        return address_of(eight)
+        return eight
 
 
+@pytest.mark.client_at_least(9)
 @pytest.mark.engine("elasticsearch-8")
 def test_a_client_newer_than_the_server_is_told_in_one_sentence(eight):
     """The message says what does not fit, and what to install."""
-    if elasticsearch.__version__[0] <= 8:
-        pytest.skip("the client is not newer than the server")
     with pytest.raises(Unsupported, match=r"newer than the server .* pip install 'elasticsearch<9'"):
-        open_store(address_of(eight), "anything")
+        open_store(eight, "anything")
 
 
 def _adapter(place, schema):
@@ -369,45 +336,3 @@ def _adapter(place, schema):
 def _client(place):
     address = parse_address(place)
     return elasticsearch.Elasticsearch(f"http://{address.host}:{address.port}")
-
-
-@pytest.fixture(scope="module")
-def opensearch() -> Iterator[str]:
-    """OpenSearch, which has the ``rank_features`` that no module of Elasticsearch in Maven Central has; the wire is the same."""
-    if not required("opensearch") and not os.environ.get("ST_OPENSEARCH_URL"):
-        pytest.skip("ST_REQUIRE=opensearch or ST_OPENSEARCH_URL asks for this engine")
-    match find("opensearch"):
-        case Missing(_, reason):
-            pytest.skip(f"opensearch: {reason}")
-        case found:
-            with found.open() as url:
-                yield url
-
-
-@pytest.mark.engine("opensearch")
-def test_rank_features_score_the_inner_product(opensearch):
-    """Linear rank features are the inner product for every token, dots and all; saturation ranks by something else."""
-
-    def ask(method: str, path: str, body: object) -> dict:
-        lines = "".join(f"{json.dumps(line)}\n" for line in body) if isinstance(body, list) else json.dumps(body)
-        kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
-        request = urllib.request.Request(opensearch + path, lines.encode(), {"Content-Type": kind}, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    index = "/rank-features"
-    ask("PUT", index, {"mappings": mapping({"splade": SparseField()}, sparse="rank_features")})
-    documents = {"a": {"10%2E5": 2.0, "7": 1.0}, "b": {"10": 8.0, "7": 4.0}, "c": {"50%25": 1.5}}
-    lines = [part for key, value in documents.items() for part in ({"index": {"_id": key}}, {"splade": value})]
-    ask("POST", f"{index}/_bulk?refresh=true", lines)
-
-    def scores(query: dict) -> dict:
-        hits = ask("POST", f"{index}/_search", {"query": query})["hits"]["hits"]
-        return {hit["_id"]: hit["_score"] for hit in hits}
-
-    assert scores(rank_features_query("splade", {"10.5": 1.5, "7": 2.0})) == {"b": 8.0, "a": 5.0}
-    assert scores(rank_features_query("splade", {"50%": 100.0})) == {"c": 150.0}
-    assert scores(rank_features_query("splade", SparseVector.from_mapping({7: 0.5}))) == {"b": 2.0, "a": 0.5}
-    assert scores(rank_features_query("splade", {})) == {}
-    saturated = {"rank_feature": {"field": "splade.7", "boost": 2.0, "saturation": {"pivot": 2.0}}}
-    assert scores(saturated) == pytest.approx({"b": 4 / 3, "a": 2 / 3}, rel=1e-6)

@@ -6,7 +6,6 @@ Starting one takes half a minute and the suite two more; it is done where ``ST_R
 from __future__ import annotations
 
 import json
-import os
 import threading
 import urllib.parse
 import urllib.request
@@ -17,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from integration.nodes import Found, Missing, find, required
+from integration.engines import Engines, address_of
 from st_connectors import collections
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq, Or, Range
@@ -57,23 +56,10 @@ from st_core.vectors import SparseVector
 opensearchpy = pytest.importorskip("opensearchpy", reason="needs the opensearch extra")
 
 
-@pytest.fixture(scope="session")
-def url() -> Iterator[str]:
+@pytest.fixture(scope="module")
+def url(engines: Engines) -> str:
     """The server's HTTP address."""
-    if not (os.environ.get("ST_OPENSEARCH_URL") or required("opensearch")):
-        pytest.skip("not asked for: ST_REQUIRE=opensearch starts one, ST_OPENSEARCH_URL=http://host:9200 names one")
-    match find("opensearch"):
-        case Missing(engine, reason):
-            pytest.skip(f"{engine}: {reason}")
-        case Found() as found:
-            with found.open() as running:
-                yield running
-
-
-def address_of(url: str) -> str:
-    """Ours for the server's."""
-    parts = urllib.parse.urlsplit(url)
-    return f"opensearch{'+https' if parts.scheme == 'https' else ''}://{parts.netloc}{parts.path.rstrip('/')}"
+    return engines.url("opensearch")
 
 
 class TestOpenSearch(StoreConformance):
@@ -86,7 +72,7 @@ class TestOpenSearch(StoreConformance):
     @classmethod
     def make(cls, url: str) -> Make:
         """Open stores on the server."""
-        return opener(address_of(url))
+        return opener(address_of("opensearch", url))
 
 
 class TestOpenSearchFailing(HttpErrors):
@@ -116,7 +102,7 @@ class TestWithoutNeuralSearch(Sparse):
         """Open stores that learn of no plugins."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("st_connectors.opensearch.store._asked", lambda *_: None)
-            yield opener(address_of(url))
+            yield opener(address_of("opensearch", url))
 
 
 class TestShards(Dense, Sparse, Text, Fusing, Scan):
@@ -126,13 +112,13 @@ class TestShards(Dense, Sparse, Text, Fusing, Scan):
     @classmethod
     def make(cls, url: str) -> Make:
         """Open stores whose collections have three shards."""
-        return opener(f"{address_of(url)}?shards=3&replicas=0")
+        return opener(f"{address_of('opensearch', url)}?shards=3&replicas=0")
 
 
 @pytest.fixture(scope="module")
 def lab(url: str) -> Iterator[Lab]:
     """Where the tests below get their stores."""
-    lab = Lab(opener(address_of(url)))
+    lab = Lab(opener(address_of("opensearch", url)))
     yield lab
     lab.close()
 
@@ -223,7 +209,7 @@ def test_text_scores_are_the_same_on_any_number_of_shards(url: str) -> None:
     """The rarity of words is counted over all."""
     scores = []
     for shards in (1, 3):
-        lab = Lab(opener(f"{address_of(url)}?shards={shards}"))
+        lab = Lab(opener(f"{address_of('opensearch', url)}?shards={shards}"))
         store = lab.new(lab.schema({"text": TextField()}))
         store.upsert([Record(name, {}, {"text": text}) for name, text in corpus.SENTENCES.items()])
         store.refresh()
@@ -270,7 +256,7 @@ def test_as_many_terms_as_the_cluster_allows(url: str, lab: Lab) -> None:
         store.search([SearchRequest(Near("sparse", vector))])
     put_setting(url, 4096)
     try:
-        with closing(open_store(address_of(url), schema.collection)) as again:
+        with closing(open_store(address_of("opensearch", url), schema.collection)) as again:
             assert again.capabilities.max_query_terms == 4072
             assert again.search([SearchRequest(Near("sparse", vector))])[0][0].score == pytest.approx(2000, rel=0.004)
     finally:
@@ -333,17 +319,17 @@ def test_our_collections_are_listed_and_others_are_not_opened(url: str, lab: Lab
     schema = lab.schema()
     lab.new(schema)
 
-    assert schema.collection in collections(address_of(url))
-    assert theirs not in collections(address_of(url))
+    assert schema.collection in collections(address_of("opensearch", url))
+    assert theirs not in collections(address_of("opensearch", url))
     with pytest.raises(SchemaMismatch, match="adopt"):
-        open_store(address_of(url), theirs)
+        open_store(address_of("opensearch", url), theirs)
     with pytest.raises(SchemaMismatch, match="adopt"):
         lab.open(replace(schema, collection=theirs)).create()
 
 
 def test_another_persons_index_can_be_searched_and_filled(url: str, client, theirs: str) -> None:
     """Ids, payloads and vectors are as they stand there; a write does not bring back an index that has gone."""
-    with closing(adopt_store(address_of(url), theirs)) as store:
+    with closing(adopt_store(address_of("opensearch", url), theirs)) as store:
         query = SparseVector.from_mapping({7: 2.0})
         first, second, third = store.search(
             [

@@ -1,0 +1,72 @@
+"""The servers of one session: started when they are first asked for, and no more than two at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+
+from integration.nodes import Missing, find, required
+
+__all__ = ["Engines", "address_of", "running"]
+
+MOST = 2
+"""Servers at a time: each takes about 1.5 GB."""
+
+
+@dataclass
+class Engines:
+    """Servers by the name of their engine."""
+
+    _running: dict[str, tuple[str, contextlib.ExitStack]] = field(default_factory=dict)
+
+    def url(self, engine: str) -> str:
+        """The HTTP address of an engine that somebody asked for; skips with the reason where there is none.
+
+        The server that was asked for longest ago ends where one more would be too many, so use what you asked for before you ask for more.
+        """
+        if engine in self._running:
+            self._running[engine] = self._running.pop(engine)
+            return self._running[engine][0]
+        variable = f"ST_{engine.partition('-')[0].upper()}_URL"
+        if not required(engine) and not os.environ.get(variable):
+            pytest.skip(f"not asked for: ST_REQUIRE={engine} starts one, {variable}=http://host:9200 names one")
+        found = find(engine)
+        if isinstance(found, Missing):
+            pytest.skip(f"{engine}: {found.reason}")
+        while len(self._running) >= MOST:
+            self._end(next(iter(self._running)))
+        with contextlib.ExitStack() as stack:
+            url = stack.enter_context(found.open())
+            self._running[engine] = url, stack.pop_all()
+        return url
+
+    def close(self) -> None:
+        """End all servers that were started here."""
+        for engine in list(self._running):
+            self._end(engine)
+
+    def _end(self, engine: str) -> None:
+        _, stack = self._running.pop(engine)
+        stack.close()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Engines]:
+    """The engines of a session."""
+    engines = Engines()
+    try:
+        yield engines
+    finally:
+        engines.close()
+
+
+def address_of(engine: str, url: str) -> str:
+    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``."""
+    parts = urlsplit(url)
+    variant = "+https" if parts.scheme == "https" else ""
+    return f"{engine.partition('-')[0]}{variant}://{parts.netloc}{parts.path.rstrip('/')}"
