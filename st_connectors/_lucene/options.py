@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from st_connectors._lucene.faults import seconds
 from st_connectors.store import Address
 
-__all__ = ["check_names", "index_settings", "timeout"]
+__all__ = ["authorities", "check_names", "index_settings", "timeout"]
 
 TIMEOUT = 60.0
 """Seconds; the clients' own 10 are too few for a large batch."""
@@ -32,6 +33,18 @@ def timeout(address: Address) -> float:
     if not found:
         raise ValueError(f"timeout is a number of seconds above 0, not {given!r}")
     return found
+
+
+def authorities(address: Address) -> str | None:
+    """The file of certificates that ``ca`` names, by which the server's own is judged instead of by those that the client trusts."""
+    path = address.options.get("ca")
+    if path is None:
+        return None
+    if "https" not in address.variants:
+        raise ValueError(f"ca is for TLS: write {address.name}+https://, or leave it out")
+    if not Path(path).is_file():
+        raise ValueError(f"ca names a file of PEM certificates, and there is no file {path!r}")
+    return path
 
 
 def _whole(address: Address, name: str, least: int) -> int:

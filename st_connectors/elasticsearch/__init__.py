@@ -1,8 +1,10 @@
 """Elasticsearch 8.19 and 9.1 or newer: ``elasticsearch://host:9200``, with TLS ``elasticsearch+https://``.
 
-Options of the address: ``sparse`` (``sparse_vector``, or ``rank_features``), ``dense_index`` (``hnsw``, ``flat``, and the quantised
-``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``, ``int4_flat``, ``bbq_flat``), ``shards``, ``replicas`` and ``timeout`` in seconds. All but the
-last are for making a collection, which remembers them.
+Options of the address: ``sparse`` (``sparse_vector``, or ``rank_features``), ``dense_index`` (``hnsw``, ``flat``, and the quantised ``int8_hnsw``,
+``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``, ``int4_flat``, ``bbq_flat``), ``shards``, ``replicas``, ``timeout`` in seconds, and with TLS ``ca``, a file of
+PEM certificates to judge the server's by. All but the last two are for making a collection, which remembers them.
+
+``ST_ELASTICSEARCH_API_KEY`` signs in.
 
 For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`filter_to_elasticsearch` and :func:`mapping`.
 """

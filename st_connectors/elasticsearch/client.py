@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import elasticsearch
+from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
 
 from st_connectors._lucene import faults, options
@@ -17,7 +18,7 @@ from st_connectors.store import Address
 __all__ = ["Opened", "border", "open_client", "translate"]
 
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
-_OPTIONS = ("dense_index", "replicas", "shards", "sparse", "timeout")
+_OPTIONS = ("ca", "dense_index", "replicas", "shards", "sparse", "timeout")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,18 +44,7 @@ def open_client(address: Address, client: object | None) -> Opened:
     settings = options.index_settings(address)
     patience = options.timeout(address)
     if client is None:
-        made = Elasticsearch(
-            [
-                {
-                    "host": address.host or "localhost",
-                    "port": address.port or 9200,
-                    "scheme": "https" if "https" in address.variants else "http",
-                    "path_prefix": address.path.rstrip("/"),
-                }
-            ],
-            api_key=os.environ.get(API_KEY) or None,
-            request_timeout=patience,
-        )
+        made = _made(address, patience)
     elif isinstance(client, Elasticsearch):
         made = client
     else:
@@ -62,6 +52,17 @@ def open_client(address: Address, client: object | None) -> Opened:
     # Repeating is the retrying wrapper's.
     quiet = made.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
     return Opened(quiet, address.scheme, client is None, form, settings)
+
+
+def _made(address: Address, patience: float) -> Elasticsearch:
+    scheme = "https" if "https" in address.variants else "http"
+    place: dict[str, str | int] = {"host": address.host or "localhost", "port": address.port or 9200, "scheme": scheme}
+    return Elasticsearch(
+        [{**place, "path_prefix": address.path.rstrip("/")}],
+        api_key=os.environ.get(API_KEY) or None,
+        request_timeout=patience,
+        ca_certs=options.authorities(address) or DEFAULT,
+    )
 
 
 @contextmanager

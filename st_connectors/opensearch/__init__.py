@@ -1,9 +1,10 @@
 """OpenSearch 2.19 or newer: ``opensearch://host:9200``, with TLS ``opensearch+https://``.
 
 Options of the address: ``sparse`` (``rank_features``, or ``seismic`` from 3.3), ``engine`` of dense vectors (``lucene``, or ``faiss``), ``shards``,
-``replicas``, and ``timeout`` in seconds; for ``sparse=seismic`` also the parameters of its index (``n_postings``, ``cluster_ratio``,
-``summary_prune_ratio``, ``approximate_threshold``, ``quantization_ceiling_ingest``, ``quantization_ceiling_search``). All but ``timeout`` are for making a
-collection, which remembers them. What ``seismic`` and ``faiss`` send follows OpenSearch's documentation and was not run on an engine.
+``replicas``, ``timeout`` in seconds, and with TLS ``ca``, a file of PEM certificates to judge the server's by; for ``sparse=seismic`` also the parameters
+of its index (``n_postings``, ``cluster_ratio``, ``summary_prune_ratio``, ``approximate_threshold``, ``quantization_ceiling_ingest``,
+``quantization_ceiling_search``). All but ``timeout`` and ``ca`` are for making a collection, which remembers them. What ``seismic`` and ``faiss``
+send follows OpenSearch's documentation and was not run on an engine.
 
 ``ST_OPENSEARCH_USERNAME`` (``admin`` where it is not set) and ``ST_OPENSEARCH_PASSWORD`` sign in.
 

@@ -35,7 +35,7 @@ __all__ = ["Opened", "open_client"]
 USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names of variables
 _CONNECTIONS = 16
 """Kept open for threads; the client's own 1 would make each further one open and close its own."""
-_OPTIONS = ("engine", "replicas", "shards", "sparse", "timeout", *wire.SEISMIC)
+_OPTIONS = ("ca", "engine", "replicas", "shards", "sparse", "timeout", *wire.SEISMIC)
 _log = logging.getLogger(__name__)
 
 
@@ -139,6 +139,8 @@ def _translated(error: OpenSearchException, *, store: str, operation: str) -> St
     if isinstance(error, SSLError):
         hint = "does the server speak TLS here, with a certificate that this machine trusts?"
         return Permanent(f"TLS failed: {said}; {hint}", store=store, operation=operation)
+    if "aborted" in said and not store.endswith("+https"):
+        said = f"{said} (if it speaks TLS, write {store}+https://)"
     return Unavailable(f"the server cannot be reached: {said}", store=store, operation=operation)
 
 
@@ -167,6 +169,7 @@ def _made(address: Address, timeout: float) -> OpenSearch:
         [{"host": address.host or "localhost", "port": address.port or 9200}],
         url_prefix=address.path.strip("/"),
         use_ssl="https" in address.variants,
+        ca_certs=options.authorities(address),
         http_auth=(os.environ.get(USERNAME) or "admin", password) if password else None,
         timeout=timeout,
         pool_maxsize=_CONNECTIONS,

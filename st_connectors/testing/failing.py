@@ -14,6 +14,7 @@ behind run too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
@@ -174,6 +175,46 @@ class HttpErrors(Group):
         finally:
             proxy.order()
             lab.close()
+
+    @pytest.mark.parametrize("fault", list(_TEMPORARY))
+    def test_after_a_passing_fault_answers_are_whole(self, proxy: FaultProxy, upstream: object, fault: str) -> None:
+        """With retries, what met a fault once is what it is on a good day: a write, a search, a count and the next scan."""
+        if upstream is None:
+            pytest.skip("there is no server behind the proxy")
+        ordered, kind = _TEMPORARY[fault]
+        lab = Lab(opener(self.through(proxy.host, proxy.port), retry=AT_ONCE))
+        pair = lab.pair()
+        try:
+            proxy.order(ordered)
+            pair.upsert(dense_records(20))
+            proxy.order(ordered)
+            pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[0])))
+            proxy.order(ordered)
+            assert pair.store.count() == 20
+            proxy.order(ordered, ordered, ordered)
+            with pytest.raises(kind):
+                list(pair.store.scan(batch=3))
+            proxy.order()
+            pair.assert_records_agree()
+        finally:
+            proxy.order()
+            lab.close()
+
+    def test_a_slow_answer_is_waited_for(self, proxy: FaultProxy, upstream: object) -> None:
+        """An answer that comes late, but within the time the address allows, is the answer."""
+        if upstream is None:
+            pytest.skip("there is no server behind the proxy")
+        lab = Lab(opener(self.through(proxy.host, proxy.port), retry=NO_RETRY))
+        pair = lab.pair(records=dense_records(4))
+        proxy.order(Hold())
+        begun = len(proxy.seen)
+        with ThreadPoolExecutor(1) as pool:
+            count = pool.submit(pair.store.count)
+            proxy.wait(lambda: len(proxy.seen) > begun)
+            assert not count.done()
+            proxy.release()
+            assert count.result() == 4
+        lab.close()
 
     def _failure_of_upsert(self, store: Store, kind: type[Temporary]) -> bool:
         """Whether an upsert fails as temporary, raised or told record by record."""

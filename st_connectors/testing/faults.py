@@ -5,13 +5,15 @@
         ...                                                    # talk to proxy.host, proxy.port
         assert len(proxy.seen) == 3
 
-Nothing here sleeps; a held answer waits for ``release``, and for ``HOLD_LIMIT`` seconds at most. TLS is not understood.
+Nothing here sleeps; a held answer waits for ``release``, and for ``HOLD_LIMIT`` seconds at most. With ``tls`` it ends TLS, and with ``admits``
+it lets in only who says the right word, before a server that does neither.
 """
 
 from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -40,6 +42,7 @@ class Answer:
     body: bytes = b'{"status": {"error": "made to fail"}}'
     retry_after: float | str | None = None
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +91,31 @@ def refused_port() -> int:
 class FaultProxy:
     """Stands before a server, or, without one, answers 404 to what it is not ordered to answer."""
 
-    def __init__(self, upstream: tuple[str, int] | None = None) -> None:
-        """Listen on a free port of the loopback; serving begins when it is entered."""
+    def __init__(
+        self,
+        upstream: tuple[str, int] | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        admits: str | None = None,
+    ) -> None:
+        """Listen on a free port of the loopback; serving begins when it is entered.
+
+        ``admits`` is the header ``Authorization`` without which a request is answered 401 and goes no further.
+        """
         self.seen: list[Seen] = []
         self._upstream = upstream
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
         self._orders: deque[Fault] = deque()
         self._always: Fault = Pass()
         self._only: Callable[[Seen], bool] = lambda _: True
         self._released = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
+        self._admits = admits
+        if tls is not None:
+            # Hands are shaken in the thread of the connection: a silent client stops nobody else.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -122,6 +139,12 @@ class FaultProxy:
         with self._lock:
             self._always = fault
 
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait until something is so of what was seen; raises TimeoutError after ``HOLD_LIMIT`` seconds."""
+        with self._arrived:
+            if not self._arrived.wait_for(until, HOLD_LIMIT):
+                raise TimeoutError(f"nothing of the kind was seen in {HOLD_LIMIT} s")
+
     def release(self) -> None:
         """Let held answers go, now and from now on."""
         self._released.set()
@@ -138,9 +161,12 @@ class FaultProxy:
         self._server.server_close()
         self._thread.join(HOLD_LIMIT)
 
-    def _next(self, seen: Seen) -> Fault:
+    def _next(self, seen: Seen, authorization: str | None) -> Fault:
         with self._lock:
             self.seen.append(seen)
+            self._arrived.notify_all()
+            if self._admits not in (None, authorization):
+                return Answer(401, b'{"error": {"type": "security_exception", "reason": "unable to authenticate"}}')
             if self._orders and self._only(seen):
                 return self._orders.popleft()
             return self._always
@@ -182,11 +208,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         proxy = self.server.proxy
         seen = Seen(self.command, self.path, self._body())
-        match proxy._next(seen):  # noqa: SLF001  # the two are one thing
+        match proxy._next(seen, self.headers.get("Authorization")):  # noqa: SLF001  # the two are one thing
             case Pass():
                 self._reply(self._asked(seen))
-            case Answer(status, body, retry_after, content_type):
-                headers = [("Content-Type", content_type)]
+            case Answer(status, body, retry_after, content_type, more):
+                headers = [("Content-Type", content_type), *more]
                 if retry_after is not None:
                     headers.append(("Retry-After", str(retry_after)))
                 self._reply(_Reply(status, headers, body))

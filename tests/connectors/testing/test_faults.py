@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import trustme
 
 from st_connectors.testing.faults import Answer, FaultProxy, Hold, Pass, Reset, Truncate, refused_port
 
@@ -129,3 +131,33 @@ def test_without_a_server_everything_is_not_found():
     """A proxy before nothing answers 404 to what it has no orders for."""
     with FaultProxy() as proxy:
         assert post(proxy)[0] == 404
+
+
+def test_who_has_not_the_word_is_kept_out(echo):
+    """Only the right header gets through; everything that came is counted, and a test can wait for it."""
+    with FaultProxy(echo, admits="ApiKey right") as proxy:
+        for word, status in (("ApiKey right", 201), ("ApiKey wrong", 401), (None, 401)):
+            connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=5)
+            connection.request("POST", "/a", b"x", {"Authorization": word} if word else {})
+            assert connection.getresponse().status == status
+            connection.close()
+        proxy.wait(lambda: len(proxy.seen) == 3)
+
+
+def test_tls_ends_at_the_proxy(echo):
+    """A client that trusts its certificate is handed on, and one that speaks plain HTTP is not."""
+    authority = trustme.CA()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(serving)
+    authority.configure_trust(trusting)
+    with FaultProxy(echo, tls=serving) as proxy:
+        connection = http.client.HTTPSConnection("localhost", proxy.port, timeout=5, context=trusting)
+        connection.request("POST", "/a", b"x")
+        assert json.load(connection.getresponse())["path"] == "/a"
+        connection.close()
+        plain = http.client.HTTPConnection(proxy.host, proxy.port, timeout=5)
+        plain.request("POST", "/a", b"x")
+        with pytest.raises((http.client.HTTPException, OSError)):
+            plain.getresponse()
+        plain.close()
+        assert len(proxy.seen) == 1
