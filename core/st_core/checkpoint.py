@@ -15,7 +15,16 @@ from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported, missing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Checkpoint", "ModuleEntry", "find_checkpoint", "last_name", "read_checkpoint", "read_json", "read_weights"]
+__all__ = [
+    "Checkpoint",
+    "ModuleEntry",
+    "find_checkpoint",
+    "last_name",
+    "read_checkpoint",
+    "read_json",
+    "read_tensors",
+    "read_weights",
+]
 
 HUB_PATTERNS = (
     "*.jinja",
@@ -28,6 +37,7 @@ HUB_PATTERNS = (
     "*.tiktoken",
     "*.bpe",
     "[1-9]_*/pytorch_model.bin",
+    "*_linear.pt",
 )
 """What is fetched from the Hub; the transformer's ``*.bin`` follows only where it has no safetensors. The small modules behind it often
 have nothing else, even where the transformer was converted. Code is read only where the caller trusts it."""
@@ -146,6 +156,11 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     raise ModelBroken(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
 
 
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of one file, by its ending a safetensors file or a pickle, of which no code is run; raises ModelBroken naming it."""
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
 def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -171,19 +186,22 @@ def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
         import torch
     except ImportError as error:
         raise missing_extra("torch", f"{path} (a pickled file; safetensors need nothing)") from error
-    from pickle import UnpicklingError
-
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelBroken(
-            f"{path}: not a plain file of tensors (code in it is never run): {str(error).splitlines()[0]}"
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle makes its reader raise anything: struct.error, IndexError, KeyError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelBroken(f"{path}: not a plain file of tensors (code in it is never run): {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise ModelBroken(f"{path}: expected a mapping from names to tensors")
-    return {
-        name: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for name, value in tensors.items()
-    }
+    try:
+        return {
+            str(name): (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+            for name, value in tensors.items()
+        }
+    except (RuntimeError, TypeError) as error:  # sparse tensors, tensors without content
+        raise ModelBroken(f"{path}: holds a tensor that is no plain array: {error}") from error
 
 
 def find_checkpoint(

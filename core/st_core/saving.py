@@ -30,6 +30,7 @@ from st_core.modules.sparse_static_embedding import SparseStaticEmbedding
 from st_core.modules.splade_pooling import SpladePooling
 from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import OWN_FILES, Transformer
+from st_core.multi import FILES
 
 if TYPE_CHECKING:
     from st_core._engine import Engine
@@ -295,7 +296,7 @@ def _own_files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix in _COPIED and path.name not in OWN_FILES
+        if path.is_file() and (path.suffix in _COPIED or path.name in FILES.values()) and path.name not in OWN_FILES
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
@@ -17,6 +17,7 @@ from st_core._model import LoadArguments, given_inputs, one_or_many
 from st_core.batches import restore
 from st_core.checkpoint import read_json
 from st_core.errors import ModelBroken, missing_extra
+from st_core.multi import OUTPUTS, Heads, MultiOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,6 +140,38 @@ class SentenceTransformer(Encoder):
             for positions, features in self._engine.run(listed, call)
         ]
         return restore(parts, len(listed))
+
+    def encode_multi(
+        self,
+        inputs: Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        outputs: Collection[str] = ("dense", "sparse"),
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        **kwargs: Any,
+    ) -> MultiOutput:
+        """Dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
+
+        ``outputs`` names what is wanted: "dense" as :meth:`encode` gives it, "sparse" the weight of each token, "multi_vector" a unit vector
+        for each token but the first. The other arguments are :meth:`encode`'s. Raises ModelUnsupported where the checkpoint has no such output.
+        """
+        unknown = set(outputs) - set(OUTPUTS)
+        if unknown or not outputs or isinstance(outputs, str):
+            raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, got {outputs!r}")
+        listed, single = one_or_many(inputs)
+        if single:
+            raise ValueError("encode_multi takes a list of texts, and one text came: put it into a list")
+        call = self._call(
+            kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
+        heads = Heads.of(self._engine, call.task, self.checkpoint.folder, outputs)
+        parts = [
+            (positions, heads.read(features, self._engine.runner(call.task), self.truncate_dim))
+            for positions, features in self._engine.run(listed, call)
+        ]
+        return heads.together(parts)
 
     def calibrate(self, inputs: Any, **kwargs: Any) -> NDArray[np.float32]:
         """Fix the ranges that ``precision`` "int8" and "uint8" cut into steps: the least and greatest value of each dimension [2, d].

@@ -112,6 +112,19 @@ def dense(build: Callable[[Checkpoints], list[Any]], **options: Any) -> Builder:
     return save
 
 
+def with_heads(build: Callable[[Checkpoints], list[Any]]) -> Builder:
+    """A dense model with the two heads of BGE-M3 beside it, in its files."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        import torch
+
+        dense(build)(checkpoints, folder)
+        for name, width in (("sparse", 1), ("colbert", 20)):
+            torch.save(shake(torch.nn.Linear(HIDDEN, width)).state_dict(), folder / f"{name}_linear.pt")
+
+    return save
+
+
 def sparse(build: Callable[[Checkpoints], list[Any]], **options: Any) -> Builder:
     """A builder that saves modules as a SparseEncoder."""
 
@@ -361,6 +374,7 @@ BUILDERS: dict[str, Builder] = {
             lambda names: names.Normalize(),
         )
     ),
+    "bge-m3": with_heads(followed(pooled("xlm-roberta", "cls"), lambda names: names.Normalize())),
     "gpt2-last": dense(pooled("gpt2", "lasttoken")),
     "plain-qwen2": plain("qwen2", "ForCausalLM"),
     "plain-llama": plain("llama", "ForCausalLM"),

@@ -1,0 +1,162 @@
+"""Dense, sparse and multi-vector results of one forward pass, for models with the heads of BGE-M3.
+
+Such a checkpoint has, beside an ordinary dense model, ``sparse_linear.pt``, which weighs each token, and ``colbert_linear.pt``, which gives each
+a vector of its own: a linear layer each, saved as tensors ``weight`` and ``bias``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.assemble import flatten
+from st_core.batches import restore
+from st_core.checkpoint import read_tensors
+from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.modules.transformer import Transformer
+from st_core.vectors import MIN_WEIGHT, SparseMatrix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from st_core._engine import Engine
+    from st_core.backends import Features, Runner
+
+__all__ = ["OUTPUTS", "Head", "Heads", "MultiOutput"]
+
+OUTPUTS = ("dense", "sparse", "multi_vector")
+FILES = {"sparse": "sparse_linear.pt", "multi_vector": "colbert_linear.pt"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MultiOutput:
+    """What was asked for of each text, None for the rest.
+
+    ``dense`` is [n, d]; ``sparse`` [n, V], the vocabulary wide; ``multi_vector`` has a matrix [tokens, d'] of unit vectors for each text.
+    """
+
+    dense: NDArray[np.float32] | None = None
+    sparse: SparseMatrix | None = None
+    multi_vector: list[NDArray[np.float32]] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A linear layer over token states: ``weight`` [out, d] and ``bias`` [out]."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def read_head(folder: Path, output: str, width: int | None) -> Head:
+    """The head for an output, of a model whose states are ``width`` wide.
+
+    Raises ModelUnsupported where the checkpoint has none, ModelBroken where the file holds something else. Code in it is never run.
+    """
+    path = folder / FILES[output]
+    if not path.is_file():
+        raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is not there")
+    tensors = read_tensors(path)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    if set(tensors) != {"weight", "bias"} or weight is None or weight.ndim != 2 or bias is None:
+        raise ModelBroken(f"{path}: expected the tensors weight and bias of a linear layer, found {shapes}")
+    if bias.shape != weight.shape[:1] or (output == "sparse" and bias.size != 1):
+        raise ModelBroken(f"{path}: weight and bias do not fit each other, or a {output} output: {shapes}")
+    if width is not None and weight.shape[1] != width:
+        raise ModelBroken(f"{path}: the layer reads states of {weight.shape[1]} dimensions, the model has {width}")
+    return Head(weight.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What makes the outputs that one call asks for; None for those it does not."""
+
+    dense: bool
+    sparse: Head | None
+    multi_vector: Head | None
+    width: int
+    ignored: frozenset[int]
+
+    @classmethod
+    def of(cls, engine: Engine, task: str | None, folder: Path, outputs: Collection[str]) -> Heads:
+        """The heads of a model for some outputs; raises as :func:`read_head` does."""
+        first = flatten(engine.modules, task)[0]
+        if not isinstance(first, Transformer):
+            raise ModelUnsupported(
+                f"{folder}: only a transformer has several outputs; this is a {type(first).__name__}"
+            )
+        shown: Any = engine.runner(task).tokenizer.shown
+        special = (shown.cls_token_id, shown.eos_token_id, shown.pad_token_id, shown.unk_token_id)
+        heads = {name: read_head(folder, name, first.dimension) for name in FILES if name in outputs}
+        return cls(
+            "dense" in outputs,
+            heads.get("sparse"),
+            heads.get("multi_vector"),
+            int(first.config["vocab_size"]),
+            frozenset(token for token in special if token is not None),
+        )
+
+    def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:
+        """The outputs of one batch."""
+        states = features["token_embeddings"]
+        dense = runner.finish(features["sentence_embedding"], dimension, normalize=False) if self.dense else None
+        return MultiOutput(
+            None if dense is None else dense.float().cpu().numpy(),
+            None if self.sparse is None else lexical_weights(states, features, self.sparse, self.ignored, self.width),
+            None if self.multi_vector is None else token_vectors(states, features, self.multi_vector),
+        )
+
+    def together(self, parts: Sequence[tuple[NDArray[np.int64], MultiOutput]]) -> MultiOutput:
+        """The outputs of all batches in the order of the inputs, which the positions of each batch tell."""
+        count = sum(positions.size for positions, _ in parts)
+        order = np.argsort(np.concatenate([np.empty(0, np.int64), *(positions for positions, _ in parts)]))
+        dense = [part.dense for _, part in parts if part.dense is not None]
+        sparse = [row for _, part in parts if part.sparse is not None for row in part.sparse.rows()]
+        vectors = [(positions, part.multi_vector) for positions, part in parts if part.multi_vector is not None]
+        return MultiOutput(
+            (np.concatenate(dense)[order] if dense else np.zeros((0, 0), np.float32)) if self.dense else None,
+            None if self.sparse is None else SparseMatrix.from_rows([sparse[index] for index in order], self.width),
+            None if self.multi_vector is None else restore(vectors, count),
+        )
+
+
+def lexical_weights(states: Any, features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:
+    """The weight of each distinct token [n, width]: the greatest positive one of its places. Tokens in ``ignored`` have none.
+
+    ``states`` are [n, t, d], a tensor.
+    """
+    weights = _linear(states, head)[:, :, 0]
+    ids = features["input_ids"].cpu().numpy()
+    real = (features["attention_mask"].cpu().numpy() > 0) & ~np.isin(ids, list(ignored)) & (weights >= MIN_WEIGHT)
+    rows, places = np.nonzero(real)
+    cells = rows * width + ids[rows, places]
+    found, inverse = np.unique(cells, return_inverse=True)
+    greatest = np.zeros(found.size, np.float32)
+    np.maximum.at(greatest, inverse, weights[rows, places])
+    indptr = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(np.bincount(found // width, minlength=len(ids)), out=indptr[1:])
+    return SparseMatrix(indptr, (found % width).astype(np.uint32), greatest, (len(ids), width))
+
+
+def token_vectors(states: Any, features: Features, head: Head) -> list[NDArray[np.float32]]:
+    """A unit vector for each token of a text but the first, which stands for the whole: [tokens - 1, d'] a text."""
+    vectors = _linear(states, head)
+    real = features["attention_mask"].cpu().numpy() > 0
+    lengths = np.sqrt(np.einsum("ntd,ntd->nt", vectors, vectors))[..., None]
+    vectors = vectors / np.maximum(lengths, 1e-12)
+    return [np.ascontiguousarray(rows[kept][1:], np.float32) for rows, kept in zip(vectors, real, strict=True)]
+
+
+def _linear(states: Any, head: Head) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        weight = torch.from_numpy(head.weight).to(states.device)
+        bias = torch.from_numpy(head.bias).to(states.device)
+        result: NDArray[np.float32] = torch.nn.functional.linear(states.float(), weight, bias).cpu().numpy()
+    return result
