@@ -15,10 +15,10 @@ LONGEST = 300
 
 
 def from_status(
-    status: int, message: str, *, store: str, operation: str, retry_after: float | None = None
+    status: int, message: str, *, store: str, operation: str, retry_after: float | None = None, name: str = ""
 ) -> StoreError:
-    """The error for an HTTP status that is not a success."""
-    told = f"the server answered {status}: {message[:LONGEST]}"
+    """The error for an HTTP status that is not a success; ``name`` is what the server called it, over gRPC."""
+    told = f"the server answered {name or status}: {message[:LONGEST]}"
     match status:
         case 404:
             return NotFound(told, store=store, operation=operation)
@@ -80,8 +80,9 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
     if "ResponseHandlingException" in names:
         return _from_transport(found.source, store=store, operation=operation, place=place)
     if "RpcError" in names:
-        status = GRPC_STATUS.get(found.code().name, 500)
-        return from_status(status, found.details() or found.code().name, store=store, operation=operation)
+        name = found.code().name
+        status = GRPC_STATUS.get(name, 501)
+        return from_status(status, found.details() or "(no message)", store=store, operation=operation, name=name)
     if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
         return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):

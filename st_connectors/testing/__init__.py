@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from st_connectors.testing.base import Gap, Group, Lab, Make, Pair, opener
     from st_connectors.testing.failing import HttpErrors
+    from st_connectors.testing.failing_grpc import GrpcErrors
     from st_connectors.testing.faults import FaultProxy
     from st_connectors.testing.report import Report, run
     from st_connectors.testing.suite import StoreConformance
@@ -30,6 +31,7 @@ _WHERE = {
     "FaultProxy": "faults",
     "Gap": "base",
     "Group": "base",
+    "GrpcErrors": "failing_grpc",
     "HttpErrors": "failing",
     "Lab": "base",
     "Make": "base",
@@ -44,6 +46,7 @@ __all__ = [
     "FaultProxy",
     "Gap",
     "Group",
+    "GrpcErrors",
     "HttpErrors",
     "Lab",
     "Make",

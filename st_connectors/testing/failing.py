@@ -27,7 +27,7 @@ from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records, opener
 from st_connectors.testing.faults import Answer, Fault, FaultProxy, Hold, Reset, Seen, Truncate, refused_port
 
-__all__ = ["HttpErrors"]
+__all__ = ["AT_ONCE", "SECRET", "HttpErrors", "assert_told_well"]
 
 AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
 SECRET = "s3cr3t-of-the-suite"  # noqa: S105  # not a secret: it must not be found in messages
@@ -93,7 +93,7 @@ class HttpErrors(Group):
         lab = Lab(opener(self.through("127.0.0.1", port), retry=NO_RETRY))
         with pytest.raises(Unavailable) as caught:
             lab.open(lab.schema()).count()
-        self._assert_told_well(caught.value)
+        assert_told_well(caught.value)
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_passing_faults_are_temporary(self, proxy: FaultProxy, fault: str) -> None:
@@ -103,7 +103,7 @@ class HttpErrors(Group):
         store = self._open(proxy)
         with pytest.raises(kind) as caught:
             store.count()
-        self._assert_told_well(caught.value)
+        assert_told_well(caught.value)
         assert self._failure_of_upsert(store, kind)
 
     @pytest.mark.parametrize("fault", list(_PERMANENT))
@@ -113,7 +113,7 @@ class HttpErrors(Group):
         with pytest.raises(Permanent) as caught:
             self._open(proxy, AT_ONCE).count()
         assert not isinstance(caught.value, NotFound)
-        self._assert_told_well(caught.value)
+        assert_told_well(caught.value)
         assert len(proxy.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 503])
@@ -137,7 +137,7 @@ class HttpErrors(Group):
         proxy.always(Hold())
         with pytest.raises(Unavailable) as caught:
             self._open(proxy, options=f"?{self.patience}").count()
-        self._assert_told_well(caught.value)
+        assert_told_well(caught.value)
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_nothing_is_tried_behind_our_back(self, proxy: FaultProxy, fault: str) -> None:
@@ -224,15 +224,16 @@ class HttpErrors(Group):
             return True
         return len(rejected) == 2 and all(isinstance(item.error, kind) for item in rejected)
 
-    def _assert_told_well(self, error: StoreError) -> None:
-        """Assert that an error names store and operation, keeps its cause, and shows no secret."""
-        assert error.store
-        assert error.operation == "count"
-        assert error.__cause__ is not None
-        assert SECRET not in str(error)
-        assert SECRET not in repr(error.__cause__)
-        assert "\n" not in str(error)
-        assert len(str(error)) < 1000
+
+def assert_told_well(error: StoreError, operation: str = "count") -> None:
+    """Assert that an error names store and operation, keeps its cause, and shows no secret."""
+    assert error.store
+    assert error.operation == operation
+    assert error.__cause__ is not None
+    assert SECRET not in str(error)
+    assert SECRET not in repr(error.__cause__)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1000
 
 
 def _writes(seen: Seen) -> bool:

@@ -24,9 +24,9 @@ from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records
 from st_core.protocols import ModelKind, ModelRef
 
-__all__ = ["Life"]
+__all__ = ["CALLS", "Life"]
 
-_CALLS: Mapping[str, Callable[[Store], object]] = {
+CALLS: Mapping[str, Callable[[Store], object]] = {
     "upsert": lambda store: store.upsert(dense_records(1)),
     "delete": lambda store: store.delete(["a"]),
     "get": lambda store: store.get(["a"]),
@@ -108,17 +108,17 @@ class Life(Group):
         assert store.get(["r001"]) == []
         assert store.search([SearchRequest(Near("dense", corpus.QUERIES[0]))]) == [[]]
 
-    @pytest.mark.parametrize("call", list(_CALLS))
+    @pytest.mark.parametrize("call", list(CALLS))
     def test_any_call_before_create_raises_not_found(self, lab: Lab, call: str) -> None:
         """Nothing makes a collection but ``create``."""
         store = lab.open(lab.schema())
 
         with pytest.raises(NotFound) as caught:
-            _CALLS[call](store)
+            CALLS[call](store)
         assert caught.value.store
         assert caught.value.operation
 
-    @pytest.mark.parametrize("call", list(_CALLS))
+    @pytest.mark.parametrize("call", list(CALLS))
     def test_any_call_after_drop_raises_not_found(self, lab: Lab, call: str) -> None:
         """A dropped collection is as if it had never been made."""
         store = lab.new()
@@ -126,7 +126,7 @@ class Life(Group):
         store.drop()
 
         with pytest.raises(NotFound):
-            _CALLS[call](store)
+            CALLS[call](store)
 
     def test_opening_an_unknown_name_raises_not_found(self, lab: Lab) -> None:
         """A misspelt name never makes a new collection."""

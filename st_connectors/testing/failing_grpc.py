@@ -1,0 +1,179 @@
+"""Failures over gRPC: each status comes out as one of our errors, of the class that says whether to try again.
+
+For stores that speak gRPC, beside ``StoreConformance``; no server is needed:
+
+    class TestMyServerFailing(GrpcErrors):
+        greetings = {"/my.Service/Connect": b""}      # calls that open a connection, with what they are answered
+
+        @classmethod
+        def through(cls, host, port):
+            return f"mystore://{host}:{port}"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+
+import grpc
+import pytest
+
+from st_connectors.errors import (
+    NotFound,
+    Permanent,
+    Refused,
+    StoreError,
+    Temporary,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+from st_connectors.filters import Eq
+from st_connectors.retry import NO_RETRY, RetryPolicy
+from st_connectors.store import Near, SearchRequest, Store
+from st_connectors.testing import corpus
+from st_connectors.testing.base import Group, Lab, dense_records, opener
+from st_connectors.testing.failing import AT_ONCE, SECRET, assert_told_well
+from st_connectors.testing.faults import refused_port
+from st_connectors.testing.life import CALLS
+from st_connectors.testing.statuses import WORDS, StatusServer
+
+__all__ = ["GrpcErrors"]
+
+_STATUSES: Mapping[str, type[StoreError]] = {
+    "UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": Unavailable,
+    "ABORTED": Unavailable,
+    "INTERNAL": Unavailable,
+    "UNKNOWN": Unavailable,
+    "RESOURCE_EXHAUSTED": Throttled,
+    "NOT_FOUND": NotFound,
+    "INVALID_ARGUMENT": Refused,
+    "FAILED_PRECONDITION": Refused,
+    "OUT_OF_RANGE": Refused,
+    "UNAUTHENTICATED": Permanent,
+    "PERMISSION_DENIED": Permanent,
+    "UNIMPLEMENTED": Permanent,
+    "DATA_LOSS": Permanent,
+}
+"""By the names of ``grpc.StatusCode``, the class that each must become, neither more nor less."""
+
+_OPERATIONS: Mapping[str, Callable[[Store], object]] = {
+    **CALLS,
+    "create": lambda store: store.create(),
+    "drop": lambda store: store.drop(),
+}
+
+
+class GrpcErrors(Group):
+    """Servers that refuse, throttle and stall over gRPC."""
+
+    key_variable: ClassVar[str | None] = None
+    """The environment variable of the store's key, which no message may show."""
+    patience: ClassVar[str] = "timeout=1"
+    """The option of the address that makes the client give up after a second."""
+    greetings: ClassVar[Mapping[str, bytes]] = {}
+    """Answers, by method, to the calls that open a connection."""
+
+    @classmethod
+    def through(cls, host: str, port: int) -> str:
+        """The address of a server at host and port."""
+        raise NotImplementedError(f"{cls.__name__} needs a classmethod through(cls, host, port)")
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatusServer]:
+        """A server that answers with one status."""
+        if self.key_variable is not None:
+            monkeypatch.setenv(self.key_variable, SECRET)
+        with StatusServer(self.greetings) as server:
+            yield server
+
+    @pytest.fixture
+    def open(self, server: StatusServer) -> Iterator[Callable[..., Store]]:
+        """Opens stores on the server; they are closed at the end."""
+        opened: list[Store] = []
+
+        def make(retry: RetryPolicy = NO_RETRY, options: str = "") -> Store:
+            lab = Lab(opener(self.through(server.host, server.port) + options, retry=retry))
+            opened.append(lab.open(lab.schema(filterable=corpus.FILTERABLE)))
+            return opened[-1]
+
+        yield make
+        for store in opened:
+            store.close()
+
+    @pytest.mark.parametrize("status", list(_STATUSES))
+    def test_statuses_become_errors_of_their_class(
+        self,
+        server: StatusServer,
+        open: Callable[..., Store],  # noqa: A002  # the fixture's name
+        status: str,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """Each status is one class of error, in the server's words, with store and operation; nothing is printed and no secret told."""
+        store = open()
+        server.always(grpc.StatusCode[status])
+        with pytest.raises(StoreError) as caught:
+            store.count()
+        assert type(caught.value) is _STATUSES[status]
+        assert WORDS in str(caught.value)
+        assert_told_well(caught.value)
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("status", list(_STATUSES))
+    def test_only_temporary_statuses_are_tried_again(
+        self,
+        server: StatusServer,
+        open: Callable[..., Store],  # noqa: A002
+        status: str,
+    ) -> None:
+        """With three attempts a temporary status is three calls and any other one; without retries all are: no client adds attempts of its own."""
+        store, patient = open(), open(AT_ONCE)
+        server.always(grpc.StatusCode[status])
+        with pytest.raises(StoreError):
+            store.count()
+        assert len(server.seen) == 1
+        with pytest.raises(StoreError):
+            patient.count()
+        assert len(server.seen) == (4 if issubclass(_STATUSES[status], Temporary) else 2)
+
+    @pytest.mark.parametrize("operation", list(_OPERATIONS))
+    def test_every_operation_tells_its_name(
+        self,
+        server: StatusServer,
+        open: Callable[..., Store],  # noqa: A002
+        operation: str,
+    ) -> None:
+        """Whichever call fails, its error names it, after one request."""
+        store = open()
+        server.always(grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(Unavailable) as caught:
+            _OPERATIONS[operation](store)
+        assert_told_well(caught.value, operation)
+        assert len(server.seen) == 1
+
+    def test_nobody_there_is_unavailable(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A refused connection is ``Unavailable``, and its message says where nobody was."""
+        port = refused_port()
+        lab = Lab(opener(f"{self.through('127.0.0.1', port)}?{self.patience}", retry=NO_RETRY))
+        with pytest.raises(Unavailable, match=str(port)):
+            lab.open(lab.schema()).count()
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_silent_server_is_unavailable(self, server: StatusServer, open: Callable[..., Store]) -> None:  # noqa: A002
+        """A server that does not answer in the time the address allows is ``Unavailable``."""
+        store = open(options=f"?{self.patience}")
+        server.hold()
+        with pytest.raises(Unavailable) as caught:
+            store.count()
+        assert_told_well(caught.value)
+
+    def test_what_is_refused_sends_nothing(self, server: StatusServer, open: Callable[..., Store]) -> None:  # noqa: A002
+        """Wrong and undeclared requests are refused before any byte is sent."""
+        store = open()
+        with pytest.raises(ValueError, match="limit"):
+            store.search([SearchRequest(Near("dense", corpus.QUERIES[0]), limit=0)])
+        with pytest.raises((ValueError, Unsupported)):
+            store.count(Eq("undeclared", 1))
+        assert len(store.upsert([*dense_records(0)])) == 0
+        assert server.seen == []
