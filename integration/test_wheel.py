@@ -1,7 +1,8 @@
-"""The built wheel, installed into a fresh environment, as a newcomer gets it: two packages, no torch, and a demo that answers."""
+"""The built wheel, installed into a fresh environment, as a newcomer gets it: two packages, no torch, a demo that answers, and room for adapters of others."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,22 +25,33 @@ def wheel() -> Path:
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment that holds the wheel with the extra of the embedded store; its folder of programs."""
-    root = tmp_path_factory.mktemp("fresh")
-    target = f"{wheel}[qdrant]"
-    if uv := shutil.which("uv"):
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, root / "venv"], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", root / "venv/bin/python", target], check=True)
+    return fresh(tmp_path_factory.mktemp("fresh"), f"{wheel}[qdrant]")
+
+
+def fresh(root: Path, *targets: str | Path) -> Path:
+    """A new environment that holds what is named, and its folder of programs."""
+    if shutil.which("uv"):
+        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, root / "venv"], check=True)
     else:
         venv.create(root / "venv", with_pip=True)
-        subprocess.run([root / "venv/bin/python", "-m", "pip", "install", "--quiet", target], check=True)
+    install(root / "venv" / "bin", *targets)
     return root / "venv" / "bin"
 
 
-def run(folder: Path, program: Path, *arguments: str) -> str:
-    """Run a program of the environment in an empty folder, with nothing of this checkout in reach, and give its output."""
+def install(programs: Path, *targets: str | Path) -> None:
+    """Install what is named."""
+    python = programs / "python"
+    if uv := shutil.which("uv"):
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *targets], check=True)
+    else:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *targets], check=True)
+
+
+def run(folder: Path, program: Path, *arguments: str, status: int = 0) -> str:
+    """Run a program of an environment in a folder, with nothing of this checkout in reach, and give its output."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "ST_"))}
     done = subprocess.run([program, *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, f"{done.stdout[-3000:]}{done.stderr}"
     return done.stdout
 
 
@@ -88,3 +100,59 @@ def test_demo_from_the_wheel(environment, tmp_path):
     ]
     answer = json.loads(run(tmp_path, environment / "st-connectors", *arguments))
     assert "shutil.copytree" in [hit["id"] for hit in answer["hits"][:3]]
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "writing-an-adapter.md"
+SIGN = "-float(np.linalg.norm(vector - wide))"
+
+
+def adapter(folder: Path, wheel: Path, planted: str | None = None) -> Path:
+    """Build the page's adapter, each file named above its block, and install it beside the wheel; gives the programs of that environment.
+
+    ``planted`` takes the place of the line with the sign.
+    """
+    package = folder / "package"
+    package.mkdir()
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        assert (SIGN in text) is (name == "shelf.py")
+        (package / name).write_text(text if planted is None else text.replace(SIGN, planted), encoding="utf-8")
+    return fresh(folder, f"{wheel}[testing]", package)
+
+
+@pytest.fixture(scope="module")
+def shelf(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel and a distribution that somebody else made."""
+    return adapter(tmp_path_factory.mktemp("shelf"), wheel)
+
+
+def test_an_adapter_of_somebody_else_conforms(shelf, tmp_path):
+    """The installed wheel finds it by its entry point, and the suite passes by address, with every group and next to nothing skipped."""
+    assert "shelf" in json.loads(run(tmp_path, shelf / "st-connectors", "stores", "--json"))
+
+    report = json.loads(run(tmp_path, shelf / "st-connectors", "conform", "shelf:here.db", "--json"))
+    outcomes = [result["outcome"] for result in report["results"]]
+    assert report["passed"]
+    assert outcomes.count("passed") > 300
+    assert outcomes.count("skipped") < 20
+
+
+def test_the_six_line_subclass_conforms(shelf, tmp_path):
+    """The same by pytest, in the adapter's own tests."""
+    shutil.copy(shelf.parents[1] / "package" / "test_shelf.py", tmp_path)
+
+    assert re.search(r"3\d\d passed", run(tmp_path, shelf / "python", "-m", "pytest", "-q", "test_shelf.py"))
+
+
+def test_a_planted_fault_is_found_and_named(wheel, tmp_path):
+    """The distance without its minus: the run fails, and says which rules were broken and what was found."""
+    programs = adapter(tmp_path, wheel, planted=SIGN.removeprefix("-"))
+
+    report = json.loads(run(tmp_path, programs / "st-connectors", "conform", "shelf:here.db", "--json", status=3))
+    failures = {result["test"]: result["reason"] for result in report["results"] if result["outcome"] == "failed"}
+    assert not report["passed"]
+    assert set(failures) == {
+        "test_dense_scores_equal_the_oracle[euclidean]",
+        "test_scores_have_their_plain_meaning[euclidean]",
+    }
+    assert "assert" in failures["test_scores_have_their_plain_meaning[euclidean]"]

@@ -17,15 +17,17 @@ except ModuleNotFoundError as error:
     raise missing_extra("testing", "the conformance suite") from error
 
 if TYPE_CHECKING:
-    from st_connectors.testing.base import Gap, Group, Lab, Make, Pair, opener
+    from st_connectors.testing.base import Gap, Group, Lab, Pair
     from st_connectors.testing.failing import HttpErrors
     from st_connectors.testing.failing_grpc import GrpcErrors
     from st_connectors.testing.faults import FaultProxy
+    from st_connectors.testing.opening import Make, opener
     from st_connectors.testing.report import Report, run
     from st_connectors.testing.suite import StoreConformance
 
-# Without it a failing assertion of an installed suite says no more than "AssertionError".
-pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+CHECKS = tuple(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__))
+"""The modules whose assertions pytest rewrites; without that a failing one of an installed suite says no more than "AssertionError"."""
+pytest.register_assert_rewrite(*CHECKS)
 
 _WHERE = {
     "FaultProxy": "faults",
@@ -34,11 +36,11 @@ _WHERE = {
     "GrpcErrors": "failing_grpc",
     "HttpErrors": "failing",
     "Lab": "base",
-    "Make": "base",
+    "Make": "opening",
     "Pair": "base",
     "Report": "report",
     "StoreConformance": "suite",
-    "opener": "base",
+    "opener": "opening",
     "run": "report",
 }
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from st_connectors.errors import NotFound
 from st_connectors.filters import Filter
 from st_connectors.registry import open_store, parse_address, plugins
-from st_connectors.retry import RetryPolicy
 from st_connectors.store import (
     Capabilities,
     Default,
@@ -40,6 +39,7 @@ from st_connectors.store import (
 )
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import assert_hits_agree, assert_records_agree
+from st_connectors.testing.opening import Make, Opener, opener
 from st_connectors.testing.reference import fused
 
 __all__ = ["Gap", "Group", "Lab", "Make", "Pair", "opener"]
@@ -48,34 +48,9 @@ EVERYTHING = 10_000
 """More than any corpus here holds."""
 
 
-class Make(Protocol):
-    """Opens a store, wrapped as users get it: for a schema, one on which ``create`` may be called; for a name, the collection that exists."""
-
-    def __call__(self, what: Schema | str, /) -> Store:
-        """Open it, or raise NotFound for a name that is not there."""
-        ...
-
-
-def opener(address: str, *, client: object | None = None, retry: RetryPolicy | None = None) -> Make:
-    """Opens collections at one address."""
-    return _Opener(address, client, retry)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opener:
-    address: str
-    client: object | None
-    retry: RetryPolicy | None
-
-    def __call__(self, what: Schema | str, /) -> Store:
-        if isinstance(what, str):
-            return open_store(self.address, what, client=self.client, retry=self.retry)
-        return open_store(self.address, what.collection, what, client=self.client, retry=self.retry)
-
-
 def plugin_of(make: Make) -> Plugin:
     """The plugin whose stores are opened; skips the test where they are not opened by an address."""
-    if not isinstance(make, _Opener):
+    if not isinstance(make, Opener):
         pytest.skip("the stores are not opened by an address")
     return plugins()[parse_address(make.address).name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from typing import Any
 import pytest
 
 from st_connectors.store import DenseField, Schema
-from st_connectors.testing import subject
-from st_connectors.testing.base import Make, opener
+from st_connectors.testing import CHECKS
+from st_connectors.testing.opening import Make, opener
 
 __all__ = ["Outcome", "Report", "Result", "run"]
 
@@ -108,7 +109,7 @@ def run(address: str, *, client: object | None = None, progress: Callable[[Resul
     with TemporaryDirectory(prefix="st-connectors-conform-") as folder, contextlib.redirect_stdout(output):
         status = pytest.main(
             [
-                subject.__file__,
+                str(Path(__file__).with_name("subject.py")),
                 "--quiet",
                 "--import-mode=importlib",
                 f"--rootdir={folder}",
@@ -142,6 +143,10 @@ class _Listener:
         self.results: list[Result] = []
         self._make = make
         self._progress = progress
+
+    def pytest_sessionstart(self) -> None:
+        """Let the assertions of the suite tell what they compared; only now is there somebody to rewrite them."""
+        pytest.register_assert_rewrite(*(name for name in CHECKS if name not in sys.modules))
 
     @pytest.fixture(scope="session")
     def told_make(self) -> Make:
@@ -178,13 +183,17 @@ class _Listener:
 def _group_of(item: pytest.Item) -> str:
     """The class that defines a test, in lower case."""
     name = item.name.partition("[")[0]
-    owners = [cls for cls in subject.TestStore.__mro__ if name in vars(cls)]
+    owners = [cls for cls in _class_of(item).__mro__ if name in vars(cls)]
     return owners[0].__name__.lower() if owners else ""
 
 
 def _rule_of(item: pytest.Item) -> str:
-    function = getattr(subject.TestStore, item.name.partition("[")[0], None)
+    function = getattr(_class_of(item), item.name.partition("[")[0], None)
     return (getattr(function, "__doc__", None) or "").strip()
+
+
+def _class_of(item: pytest.Item) -> type:
+    return getattr(item, "cls", None) or type(None)
 
 
 def _reason(error: BaseException) -> str:
