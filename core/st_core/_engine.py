@@ -15,6 +15,7 @@ from st_core.batches import Budget, run_batches
 from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
 from st_core.modules.router import Router
+from st_core.words import WordTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,7 @@ class Call:
     progress: bool | None = None
     max_length: int | None = None
     truncation: bool = True
+    keep: int | None = None
     template: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -193,10 +195,10 @@ class Engine:
     def prompt_length(self, call: Call) -> int | None:
         """How many tokens of the prompt stand before the text: without the special token that ends a text.
 
-        None without a prompt, and for a chat template, which may put it anywhere.
+        None without a prompt, for a chat template, which may put it anywhere, and for a model of words.
         """
         runner = self.runner(call.task)
-        if not call.prompt or isinstance(runner.tokenizer, ChatTokenizer):
+        if not call.prompt or isinstance(runner.tokenizer, (ChatTokenizer, WordTokenizer)):
             return None
         ids = runner.tokenizer.tokenize([call.prompt], self._limit(runner, call)).ids[0]
         ends = ids.size > 0 and int(ids[-1]) in runner.tokenizer.special_ids
@@ -208,9 +210,10 @@ class Engine:
         tokens = self.tokenize(inputs, call)
         prompt_length = self.prompt_length(call)
         budget = Budget(runner.token_budget, call.batch_size)
+        wishes = {} if call.keep is None else {"keep": call.keep}
 
         def run(positions: NDArray[np.int64]) -> Features:
-            return runner.run(tokens.take(positions.tolist()), prompt_length)
+            return runner.run(tokens.take(positions.tolist()), prompt_length, **wishes)
 
         batches = run_batches(tokens.lengths, budget, run, runner.out_of_memory)
         with progress(len(inputs), call.progress) as advance:

@@ -15,6 +15,7 @@ from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
+from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
 from st_core.modules.router import stack_dimension
 from st_core.modules.static_embedding import StaticEmbedding
@@ -197,8 +198,9 @@ class Model:
 
     @property
     def max_seq_length(self) -> Any:
-        """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit."""
-        return max(self._length(task) for task in self._engine.tasks())
+        """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit, None for a bag of words."""
+        lengths = [self._length(task) for task in self._engine.tasks()]
+        return None if None in lengths else max(length for length in lengths if length is not None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
@@ -207,11 +209,13 @@ class Model:
             raise ValueError(f"max_seq_length must be a positive integer, or None for no limit, got {value!r}")
         self._engine.limit = limit
 
-    def _length(self, task: str | None) -> int | float:
+    def _length(self, task: str | None) -> int | float | None:
         length = self._engine.max_length(task)
         if length is not None:
             return length
         first = flatten(self._engine.modules, task)[0]
+        if isinstance(first, BoW):
+            return None
         return float("inf") if isinstance(first, StaticEmbedding) else NO_LIMIT
 
     def get_max_seq_length(self) -> Any:

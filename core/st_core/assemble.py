@@ -53,7 +53,7 @@ def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Mod
         stacks = [route + modules[1:] for route in modules[0].routes.values()]
     for stack in stacks:
         first = type(stack[0]).__name__
-        if first not in ("Transformer", "StaticEmbedding", "SparseStaticEmbedding", "BM25", "Router"):
+        if first not in _STARTS:
             raise ModelBroken(f"{checkpoint.folder / 'modules.json'}: {first} comes first, but reads no text")
         if first != "Router":
             _check_features(stack, checkpoint.folder / "modules.json")
@@ -63,7 +63,7 @@ def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Mod
 def _check_features(stack: Sequence[Module], listing: Path) -> None:
     """Raise ModelBroken for a module that reads what none before it writes; a router's routes are not looked into."""
     first, *rest = takewhile(lambda module: not isinstance(module, Router), stack)
-    written = {first.writes if isinstance(first, Transformer) else "sentence_embedding"}
+    written = {getattr(first, "writes", "sentence_embedding")}
     for module in rest:
         kind = type(module).__name__
         reads = module.reads if kind in ("Dense", "LogitScore") else _READS.get(kind)
@@ -72,7 +72,13 @@ def _check_features(stack: Sequence[Module], listing: Path) -> None:
         written.add(getattr(module, "writes", "sentence_embedding"))
 
 
-_READS = {"LayerNorm": "sentence_embedding", "Pooling": "token_embeddings", "SpladePooling": "token_embeddings"}
+_STARTS = frozenset(
+    ("BM25", "BoW", "Router", "SparseStaticEmbedding", "StaticEmbedding", "Transformer", "WordEmbeddings")
+)
+_TOKENWISE = ("CNN", "LSTM", "Pooling", "SpladePooling", "WeightedLayerPooling", "WordWeights")
+_READS = dict.fromkeys(_TOKENWISE, "token_embeddings") | dict.fromkeys(
+    ("LayerNorm", "SparseAutoEncoder"), "sentence_embedding"
+)
 
 
 def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,57 +17,20 @@ import numpy as np
 
 from st_core.chat import ChatTokenizer
 from st_core.checkpoint import read_weights
-from st_core.errors import ModelUnsupported
-from st_core.modules.bm25 import BM25
-from st_core.modules.dense import Dense
-from st_core.modules.dropout import Dropout
-from st_core.modules.layer_norm import LayerNorm
+from st_core.module_files import Parts, kind_of, parts_of, type_of
 from st_core.modules.logit_score import LogitScore
-from st_core.modules.normalize import Normalize
-from st_core.modules.pooling import Pooling
 from st_core.modules.router import Router
-from st_core.modules.sparse_static_embedding import SparseStaticEmbedding
-from st_core.modules.splade_pooling import SpladePooling
-from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import OWN_FILES, Transformer
 from st_core.multi import FILES
 
 if TYPE_CHECKING:
     from st_core._engine import Engine
     from st_core.modules import Module
-    from st_core.tokens import TextTokenizer
 
 __all__ = ["push_folder", "save_card", "save_folder", "settled"]
 
-_TYPES: Mapping[str, str] = {
-    "BM25": "st_core.modules.bm25",
-    "Dense": "sentence_transformers.base.modules.dense",
-    "Dropout": "sentence_transformers.sentence_transformer.modules.dropout",
-    "LayerNorm": "sentence_transformers.sentence_transformer.modules.layer_norm",
-    "LogitScore": "sentence_transformers.cross_encoder.modules.logit_score",
-    "Normalize": "sentence_transformers.base.modules.normalize",
-    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling",
-    "Router": "sentence_transformers.base.modules.router",
-    "SparseStaticEmbedding": "sentence_transformers.sparse_encoder.modules.sparse_static_embedding",
-    "SpladePooling": "sentence_transformers.sparse_encoder.modules.splade_pooling",
-    "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding",
-    "Transformer": "sentence_transformers.base.modules.transformer",
-}
-"""Where sentence-transformers 6.2 keeps the class of that name; BM25 is this engine's own."""
-
 _COPIED = (".json", ".jinja", ".txt", ".model", ".safetensors", ".spm", ".tiktoken", ".bpe", ".py")
 _METADATA = {"format": "pt"}  # transformers refuses a file without it
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a module's folder holds."""
-
-    config: Mapping[str, Any] | None = None
-    config_name: str = "config.json"
-    tensors: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: TextTokenizer | None = None
-    tokenizer_config: Mapping[str, Any] | None = None
 
 
 def settled(engine: Engine) -> list[Module]:
@@ -116,24 +79,13 @@ def save_folder(folder: Path, modules: Sequence[Module], settings: Mapping[str, 
     _write_json(folder / "config_sentence_transformers.json", settings)
     listing = []
     for index, module in enumerate(modules):
-        kind = _kind(module)
+        kind = kind_of(module)
         path = "" if index == 0 and kind in ("Transformer", "Router") else f"{index}_{kind}"
         _save_module(module, folder / path)
-        listing.append({"idx": index, "name": str(index), "path": path, "type": _type(kind)})
+        listing.append({"idx": index, "name": str(index), "path": path, "type": type_of(kind)})
     _write_json(folder / "modules.json", listing)
     for name, value in files.items():
         _write_json(folder / name, value)
-
-
-def _kind(module: Module) -> str:
-    kind = type(module).__name__
-    if kind not in _TYPES:
-        raise ModelUnsupported(f"a {kind} cannot be saved")
-    return kind
-
-
-def _type(kind: str) -> str:
-    return f"{_TYPES[kind]}.{kind}"
 
 
 def _save_module(module: Module, folder: Path) -> None:
@@ -144,119 +96,19 @@ def _save_module(module: Module, folder: Path) -> None:
         case Transformer():
             _save_transformer(module, folder)
         case _:
-            _save_parts(_parts(module), folder)
+            _save_parts(parts_of(module), folder)
 
 
-def _save_parts(parts: _Parts, folder: Path) -> None:
+def _save_parts(parts: Parts, folder: Path) -> None:
     from safetensors.numpy import save_file
 
-    if parts.config is not None:
-        _write_json(folder / parts.config_name, parts.config)
     if parts.tensors:
         tensors = {name: np.ascontiguousarray(array) for name, array in parts.tensors.items() if array is not None}
         save_file(tensors, folder / "model.safetensors", metadata=_METADATA)
     if parts.tokenizer is not None:
         (folder / "tokenizer.json").write_text(parts.tokenizer.backend.to_str(), encoding="utf-8")
-    if parts.tokenizer_config is not None:
-        _write_json(folder / "tokenizer_config.json", parts.tokenizer_config)
-
-
-def _parts(module: Module) -> _Parts:  # noqa: PLR0911 - one entry a kind of module
-    match module:
-        case Pooling():
-            modes = module.modes[0] if len(module.modes) == 1 else list(module.modes)
-            return _Parts(
-                {
-                    "embedding_dimension": module.width,
-                    "pooling_mode": modes,
-                    "include_prompt": module.include_prompt,
-                }
-            )
-        case Dense():
-            return _dense(module)
-        case Normalize():
-            return _Parts({"module_input_name": module.reads, "module_output_name": module.writes})
-        case Dropout():
-            return _Parts({"dropout": 0.0})
-        case LayerNorm():
-            tensors = {"norm.weight": module.weight, "norm.bias": module.bias}
-            return _Parts({"dimension": module.dimension}, tensors=tensors)
-        case SpladePooling():
-            return _Parts(
-                {
-                    "pooling_strategy": "sum" if module.summed else "max",
-                    "activation_function": "log1p_relu" if module.doubled else "relu",
-                    "embedding_dimension": module.width,
-                }
-            )
-        case LogitScore():
-            return _Parts(
-                {
-                    "true_token_id": module.true,
-                    "false_token_id": module.false,
-                    "module_input_name": module.reads,
-                }
-            )
-        case _:
-            return _first_parts(module)
-
-
-def _first_parts(module: Module) -> _Parts:
-    """The parts of a module that reads texts by itself."""
-    match module:
-        case StaticEmbedding():
-            plain = module.mapping is None and module.scale is None
-            tensors = (
-                {"embedding.weight": module.table}
-                if plain and module.table.dtype == np.float32
-                else {"embeddings": module.table, "mapping": module.mapping, "weights": module.scale}
-            )
-            return _Parts(tensors=tensors, tokenizer=_limited(module.tokenizer))
-        case SparseStaticEmbedding():
-            limit = module.tokenizer.model_max_length
-            settings = {**module.settings} | ({} if limit is None else {"model_max_length": limit})
-            return _Parts(
-                {"frozen": False},
-                tensors={"weight": module.weight},
-                tokenizer=module.tokenizer,
-                tokenizer_config=settings,
-            )
-        case BM25():
-            how = module.saturation
-            config: dict[str, Any] = {"half": "query"}
-            if how is not None:
-                config = {"half": "document", "k1": how.k1, "b": how.b, "average_length": how.average_length}
-            return _Parts(config, tensors={"term": module.term, "idf": module.idf}, tokenizer=module.tokenizer)
-    raise ModelUnsupported(f"a {type(module).__name__} cannot be saved")
-
-
-def _dense(module: Dense) -> _Parts:
-    config = {
-        "in_features": int(module.weight.shape[1]),
-        "out_features": int(module.weight.shape[0]),
-        "bias": module.bias is not None,
-        "activation_function": module.activation,
-        "module_input_name": module.reads,
-        "module_output_name": module.writes,
-        "use_residual": module.use_residual,
-    }
-    tensors = {
-        "linear.weight": module.weight,
-        "linear.bias": module.bias,
-        "residual.weight": module.residual,
-    }
-    return _Parts(config, tensors=tensors)
-
-
-def _limited(tokenizer: TextTokenizer) -> TextTokenizer:
-    """The same tokenizer with its limit written into it, where sentence-transformers looks for that of a static model."""
-    if tokenizer.model_max_length is None:
-        return tokenizer
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(tokenizer.backend.to_str())
-    backend.enable_truncation(tokenizer.model_max_length)
-    return replace(tokenizer, backend=backend)
+    for name, value in parts.files.items():
+        _write_json(folder / name, value)
 
 
 def _save_router(module: Router, folder: Path) -> None:
@@ -265,7 +117,7 @@ def _save_router(module: Router, folder: Path) -> None:
     structure: dict[str, list[str]] = {}
     for route, stack in module.routes.items():
         for index, each in enumerate(stack):
-            name = names.setdefault(id(each), f"{route}_{index}_{_kind(each)}")
+            name = names.setdefault(id(each), f"{route}_{index}_{kind_of(each)}")
             kept[name] = each
             structure.setdefault(route, []).append(name)
     for name, each in kept.items():
@@ -275,7 +127,7 @@ def _save_router(module: Router, folder: Path) -> None:
         "allow_empty_key": module.default is not None,
         "route_mappings": {str(key): route for key, route in module.mappings.items()},
     }
-    types = {name: _type(_kind(each)) for name, each in kept.items()}
+    types = {name: type_of(kind_of(each)) for name, each in kept.items()}
     _write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
 
 

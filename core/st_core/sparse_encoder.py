@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -12,6 +13,7 @@ import numpy as np
 from st_core._encoder import Encoder
 from st_core._engine import UNSET
 from st_core._model import LoadArguments, given_inputs, one_or_many
+from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -56,7 +58,12 @@ class SparseEncoder(Encoder):
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
         self._load(model_name_or_path, **loading)
-        self.max_active_dims = max_active_dims if max_active_dims is not None else self._settings.get("max_active_dims")
+        saved = self._settings.get("max_active_dims")
+        coders = [module for module in self._engine.modules if isinstance(module, SparseAutoEncoder)]
+        self._coded = bool(coders)
+        if saved is None and coders:
+            saved = coders[-1].keep
+        self.max_active_dims = max_active_dims if max_active_dims is not None else saved
         self._set_similarity(similarity_fn_name)
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
@@ -89,7 +96,7 @@ class SparseEncoder(Encoder):
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         if keep is not None and keep < 1:
             raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
-        matrix = self._matrix(listed, call, keep)
+        matrix = self._matrix(listed, replace(call, keep=keep) if self._coded else call, keep)
         if not convert_to_tensor:
             return matrix[0] if single else matrix
         tensor = matrix.to_torch()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import HIDDEN, make_tokenizer, make_transformer, shake
+from families import HIDDEN, documentation, make_tokenizer, make_transformer, shake
 
 TEXTS = [
     "How do I copy a directory tree?",
@@ -217,6 +217,50 @@ def term_weights(size: int) -> Any:
     return torch.from_numpy(np.random.default_rng(5).gamma(2.0, size=size).astype(np.float32))
 
 
+def words() -> list[str]:
+    """Ordinary words, some with a capital, as a vocabulary of word vectors has them; the first stands for nothing."""
+    found = dict.fromkeys(word for text in documentation() for word in text.split() if word.isalpha())
+    return ["PADDING_TOKEN", *list(found)[:400]]
+
+
+def word_vectors(_: Checkpoints | None = None) -> Any:
+    """WordEmbeddings with stop words, 20 words of a text at most."""
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    known = words()
+    table = np.random.default_rng(8).normal(size=(len(known), HIDDEN)).astype(np.float32)
+    tokenizer = WhitespaceTokenizer(known, stop_words=["the", "of"])
+    return parts().WordEmbeddings(tokenizer, table, max_seq_length=20)
+
+
+def weighed_words(made: Checkpoints) -> list[Any]:
+    """Word vectors under weights, those of a few words given, pooled in the ways that weights matter to."""
+    known = words()
+    given = {word.lower(): 0.5 + len(word) / 7 for word in known[1:200]}
+    modes = ("mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    return [word_vectors(made), parts().WordWeights(known, given, 0.25), parts().Pooling(HIDDEN, modes)]
+
+
+def bag(cumulative: bool) -> Any:
+    """A BoW with weights for some words."""
+    known = words()
+    given = {word.lower(): len(word) / 3 for word in known[:200]}
+    return parts().BoW(known, given, unknown_word_weight=0.5, cumulative_term_frequency=cumulative)
+
+
+def coded(hidden: int, **options: Any) -> Callable[[Checkpoints], list[Any]]:
+    """A dense stack with a SparseAutoEncoder behind it."""
+    return lambda made: [*pooled("bert", "mean")(made), shake(parts().SparseAutoEncoder(HIDDEN, hidden, **options))]
+
+
+def layered(made: Checkpoints) -> list[Any]:
+    """A transformer that gives all its layers, and their weighted mean."""
+    names = parts()
+    give_all = {"config_kwargs": {"output_hidden_states": True}}
+    layers = names.WeightedLayerPooling(HIDDEN, num_hidden_layers=2, layer_start=1)
+    return [made.module("roberta", **give_all), layers, names.Pooling(HIDDEN, "mean")]
+
+
 def sparse_static(kind: str) -> Any:
     """A SparseStaticEmbedding with its own tokenizer."""
     tokenizer = make_tokenizer(kind)
@@ -374,6 +418,19 @@ BUILDERS: dict[str, Builder] = {
             lambda names: names.Normalize(),
         )
     ),
+    "layers": dense(layered),
+    "words": dense(weighed_words),
+    "words-lstm": dense(
+        lambda _: [word_vectors(), parts().LSTM(HIDDEN, 12, num_layers=2), parts().Pooling(24, ("mean", "lasttoken"))]
+    ),
+    "words-lstm-forward": dense(
+        lambda _: [word_vectors(), parts().LSTM(HIDDEN, 12, bidirectional=False), parts().Pooling(12, "mean")]
+    ),
+    "words-cnn": dense(lambda _: [word_vectors(), parts().CNN(HIDDEN, 7, [1, 3, 5]), parts().Pooling(21, "mean")]),
+    "bow": dense(lambda _: [bag(cumulative=True)]),
+    "bow-once": dense(lambda _: [bag(cumulative=False), parts().Dense(401, 16), parts().Normalize()]),
+    "csr": sparse(coded(80, k=8, k_aux=16)),
+    "csr-normalized": sparse(coded(96, k=12, k_aux=16, normalize=True), max_active_dims=5),
     "bge-m3": with_heads(followed(pooled("xlm-roberta", "cls"), lambda names: names.Normalize())),
     "gpt2-last": dense(pooled("gpt2", "lasttoken")),
     "plain-qwen2": plain("qwen2", "ForCausalLM"),
@@ -438,6 +495,7 @@ OLD_TYPES = {
     "MLMTransformer": "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer",
     "SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
     "SparseStaticEmbedding": "sentence_transformers.sparse_encoder.models.SparseStaticEmbedding.SparseStaticEmbedding",
+    "SparseAutoEncoder": "sentence_transformers.sparse_encoder.models.SparseAutoEncoder",
     "Router": "sentence_transformers.models.Asym",
     "Pooling": "sentence_transformers.models.Pooling.Pooling",
 }
@@ -451,6 +509,12 @@ def make_old(new: Path, folder: Path) -> None:
         edit(listing, lambda entries: [old_entry(folder, entry) for entry in entries])
     for config in list(folder.rglob("config.json")):
         edit(config, old_config)
+    for name, key in (("cnn", "in_"), ("lstm", "")):
+        for config in list(folder.rglob(f"{name}_config.json")):
+            edit(
+                config,
+                lambda value, key=key: renamed(value, f"{key}embedding_dimension", f"{key}word_embedding_dimension"),
+            )
     for config in list(folder.rglob("router_config.json")):
         old_router(config)
     settings = folder / "config_sentence_transformers.json"
@@ -461,6 +525,11 @@ def make_old(new: Path, folder: Path) -> None:
         old_limits(settings)
     for weights in list(folder.rglob("model.safetensors")):
         pickle_weights(weights)
+
+
+def renamed(value: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """An object with one key renamed."""
+    return {new if key == old else key: kept for key, kept in value.items()}
 
 
 def old_type(kind: str, folder: Path) -> str:
@@ -530,7 +599,10 @@ def pickle_weights(weights: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    tensors = load_file(weights)
+    if "decoder.linear.weight" in tensors:  # an auto-encoder's, of whose two names for one tensor safetensors keep one
+        tensors["encoder.weight"] = tensors["decoder.linear.weight"]
+    torch.save(tensors, weights.with_name("pytorch_model.bin"))
     weights.unlink()
 
 
@@ -563,6 +635,7 @@ def assert_agree(ours: Any, theirs: Any, scale: float = 1e-5) -> None:
     """Compare arrays, tensors and sparse matrices; where they differ, name the first row."""
     mine, wanted = as_array(ours), as_array(theirs)
     assert mine.shape == wanted.shape
+    assert np.isfinite(wanted).all(), "what is no number agrees with everything"
     allowed = scale * max(1.0, float(np.abs(wanted).max(initial=0)))
     apart = np.argwhere(~(np.abs(mine - wanted) <= allowed))
     assert not apart.size, (

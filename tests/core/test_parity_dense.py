@@ -36,11 +36,13 @@ TRANSFORMERS = [
     "plain-mt5",
     "plain-umt5",
     "plain-modernbert",
+    "layers",
 ]
+WORDS = ["words", "words-lstm", "words-lstm-forward", "bow", "bow-once"]
 CHAT = ["chat-flat", "chat-parts"]
 STATIC = ["static", "model2vec", "model2vec-int8"]
 ROUTED = ["router", "router-shared", "late-routes"]
-KINDS = [*TRANSFORMERS, *STATIC]
+KINDS = [*TRANSFORMERS, *STATIC, *WORDS]
 DENSE = "SentenceTransformer"
 UNRESTORED = {"processing_kwargs": {"text": {"max_length": 20}, "chat_template": {"restore_suffix": False}}}
 
@@ -55,7 +57,7 @@ def ids(model, text, **options):
     return np.asarray(model.preprocess([text], **options)["input_ids"]).ravel().tolist()
 
 
-@layouts(KINDS)
+@layouts([*TRANSFORMERS, *STATIC])
 def test_token_ids_are_equal(checkpoints, texts, name):
     """Every text becomes the same tokens, cut at the same place, alone and with a prompt."""
     theirs, ours = checkpoints.pair(DENSE, name)
@@ -108,7 +110,16 @@ def test_padding_on_the_left_does_not_move_a_text(checkpoints, texts, agree):
     agree(ours.encode(some), theirs.encode(some, batch_size=1))
 
 
-@pytest.mark.parametrize("name", ["plain-qwen2", "plain-llama", "gpt2-last", "mistral-weighted"])
+def test_neighbours_in_a_batch_do_not_change_a_convolution(checkpoints, texts, agree):
+    """What fills up a shorter text is nothing to a CNN: in a batch a text gets what sentence-transformers gives it alone."""
+    theirs, ours = checkpoints.pair(DENSE, "words-cnn")
+
+    agree(ours.encode(texts), theirs.encode(texts, batch_size=1))
+    agree(ours.encode_query(texts), theirs.encode_query(texts, batch_size=1))
+    agree(checkpoints.load(st_core, DENSE, "words-cnn-old").encode(texts), ours.encode(texts))
+
+
+@pytest.mark.parametrize("name", ["plain-qwen2", "plain-llama", "gpt2-last", "mistral-weighted", "words", "bow"])
 def test_a_text_without_tokens_is_a_zero_vector(checkpoints, texts, name):
     """Decoders add no special tokens, so an empty text has none: zeros, alone and in a batch, of an average and of a last token."""
     _, ours = checkpoints.pair(DENSE, name)
@@ -141,7 +152,7 @@ def test_a_router_falls_back_on_its_default_route(checkpoints, texts, agree):
         strict.encode(texts[:4], task="summary")
 
 
-@pytest.mark.parametrize("name", [*TRANSFORMERS, *STATIC])
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *STATIC, *WORDS, "words-cnn"])
 def test_a_text_alone_equals_the_text_in_a_batch(checkpoints, texts, agree, name):
     """The composition of a batch, its size and the order of its texts change nothing beyond float noise."""
     _, ours = checkpoints.pair(DENSE, name)

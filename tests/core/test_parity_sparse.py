@@ -19,7 +19,8 @@ pytestmark = [
 
 SPLADE = ["splade-max", "splade-sum", "splade-roberta", "splade-mpnet", "splade-modernbert", "plain-bert-masked"]
 STATIC = ["sparse-static", "idf"]
-KINDS = [*SPLADE, *STATIC]
+CODED = ["csr", "csr-normalized"]
+KINDS = [*SPLADE, *STATIC, *CODED]
 SPARSE = "SparseEncoder"
 SCALE = 2e-5
 
@@ -105,6 +106,16 @@ def test_the_heaviest_weights_stay(pair, texts, agree, name, most):
     agree(
         np.sort(matrix.to_dense(), axis=1), np.sort(as_dense(theirs.encode(some, max_active_dims=most)), axis=1), SCALE
     )
+
+
+@pytest.mark.parametrize("most", [1, 20, 80])
+def test_a_code_can_be_shorter_or_longer_than_the_checkpoint_says(pair, texts, agree, most):
+    """max_active_dims stands above an auto-encoder's own number of concepts; more than there are is all of them."""
+    theirs, ours = pair("csr")
+
+    assert ours.max_active_dims == theirs.max_active_dims == 8
+    agree(ours.encode(texts, max_active_dims=most), theirs.encode(texts, max_active_dims=most), SCALE)
+    agree(ours.encode(texts, max_active_dims=10_000), theirs.encode(texts, max_active_dims=80), SCALE)
 
 
 def test_a_limit_of_the_checkpoint_and_of_the_constructor_hold(pair, texts, agree):

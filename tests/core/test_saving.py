@@ -45,8 +45,24 @@ DENSE = [
     "static-old",
     "model2vec",
     "model2vec-int8",
+    "layers-old",
+    "words",
+    "words-lstm-old",
+    "words-cnn",
+    "bow",
+    "bow-once",
 ]
-SPARSE = ["splade-max", "splade-sum-old", "splade-mpnet", "sparse-static", "idf", "sparse-router", "plain-bert-masked"]
+SPARSE = [
+    "splade-max",
+    "splade-sum-old",
+    "splade-mpnet",
+    "sparse-static",
+    "idf",
+    "sparse-router",
+    "plain-bert-masked",
+    "csr",
+    "csr-normalized-old",
+]
 CROSS = ["rerank-bert", "rerank-roberta", "rerank-short", "rerank-plain-three", "rerank-identity-old", "rerank-nested"]
 CAUSAL = ["rerank-causal", "rerank-template", "rerank-saved"]
 PAIRS = [("how do I copy a tree?", "Copy a directory tree."), ("a", ""), ("word " * 90, "tree " * 90)]
@@ -77,11 +93,12 @@ def test_dense_models_load_again(again, texts, agree, name):
     made = again("SentenceTransformer", name)
     some = [text for text in texts if text]
     task = {"task": "query"} if "shared" in name else {}
+    alone = {"batch_size": 1} if "cnn" in name else {}  # in a batch the oracle's convolutions see the padding
 
     for model in (made.theirs, made.ours):
-        agree(model.encode(some, **task), made.model.encode(some, **task))
-        agree(model.encode_query(some), made.model.encode_query(some))
-        agree(model.encode_document(some), made.model.encode_document(some))
+        agree(model.encode(some, **task, **alone), made.model.encode(some, **task))
+        agree(model.encode_query(some, **alone), made.model.encode_query(some))
+        agree(model.encode_document(some, **alone), made.model.encode_document(some))
         assert model.prompts == made.model.prompts
         assert model.similarity_fn_name == made.model.similarity_fn_name
         assert model.max_seq_length == made.model.max_seq_length

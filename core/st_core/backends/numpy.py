@@ -157,8 +157,15 @@ def _run_dropout(_module: Module, features: Features) -> Features:
     return features
 
 
+def _run_bow(module: Any, features: Features) -> Features:
+    from st_core.modules.bow import count
+
+    return features | {"sentence_embedding": count(module, features["tokens"].ids)}
+
+
 RUNNERS: Mapping[str, Callable[[Any, Features], Features]] = {
     "BM25": _run_bm25,
+    "BoW": _run_bow,
     "Dense": _run_dense,
     "Dropout": _run_dropout,
     "LayerNorm": _run_layer_norm,

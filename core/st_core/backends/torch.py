@@ -65,22 +65,24 @@ def without_prompt(mask: Tensor, prompt_length: int) -> Tensor:
     return mask * (positions >= (first_real(mask) + prompt_length)[:, None])
 
 
-def pool(module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: int | None) -> Tensor:
+def pool(
+    module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: int | None, total: Tensor | None = None
+) -> Tensor:
     """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]; sums of half-precision vectors are float32."""
     counted = mask if module.include_prompt or not prompt_length else without_prompt(mask, prompt_length)
     wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
-    return torch.cat([_POOLS[mode](wide, counted, mask) for mode in module.modes], dim=-1).to(vectors.dtype)
+    return torch.cat([_POOLS[mode](wide, counted, mask, total) for mode in module.modes], dim=-1).to(vectors.dtype)
 
 
 def _row(vectors: Tensor, position: Tensor) -> Tensor:
     return vectors[torch.arange(vectors.shape[0], device=vectors.device), position]
 
 
-def _cls(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+def _cls(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | None) -> Tensor:
     return _row(vectors, first_real(counted))
 
 
-def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | None) -> Tensor:
     highest = vectors.masked_fill(counted[:, :, None] == 0, float("-inf")).amax(dim=1)
     return torch.where(counted.any(dim=1, keepdim=True), highest, 0.0)
 
@@ -90,32 +92,34 @@ def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("nt,ntd->nd", weights.to(vectors.dtype), vectors)
 
 
-def _divisor(weights: Tensor, vectors: Tensor) -> Tensor:
-    return weights.to(vectors.dtype).sum(dim=1, keepdim=True).clamp(min=1e-9)
+def _divisor(weights: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
+    """What a sum of weighted vectors is divided by: ``total`` [n], where the vectors bring weights of their own, else the sum of weights."""
+    found = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
+    return found[:, None].clamp(min=1e-9)
 
 
-def _mean(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
-    return _weighted(vectors, counted) / _divisor(counted, vectors)
+def _mean(vectors: Tensor, counted: Tensor, _mask: Tensor, total: Tensor | None) -> Tensor:
+    return _weighted(vectors, counted) / _divisor(counted, vectors, total)
 
 
-def _mean_sqrt(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
-    return _weighted(vectors, counted) / _divisor(counted, vectors).sqrt()
+def _mean_sqrt(vectors: Tensor, counted: Tensor, _mask: Tensor, total: Tensor | None) -> Tensor:
+    return _weighted(vectors, counted) / _divisor(counted, vectors, total).sqrt()
 
 
-def _weighted_mean(vectors: Tensor, counted: Tensor, mask: Tensor) -> Tensor:
+def _weighted_mean(vectors: Tensor, counted: Tensor, mask: Tensor, total: Tensor | None) -> Tensor:
     positions = torch.arange(1, vectors.shape[1] + 1, device=vectors.device)[None, :] - first_real(mask)[:, None]
     weights = counted * positions
-    return _weighted(vectors, weights) / _divisor(weights, vectors)
+    return _weighted(vectors, weights) / _divisor(weights, vectors, total)
 
 
-def _last(vectors: Tensor, counted: Tensor, _mask: Tensor) -> Tensor:
+def _last(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | None) -> Tensor:
     tokens = vectors.shape[1]
     values, behind = counted.flip(1).max(dim=1)
     position = tokens - 1 - torch.where(values == 0, tokens - 1, behind)
     return _row(vectors, position) * _row(counted[:, :, None], position).to(vectors.dtype)
 
 
-_POOLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+_POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "cls": _cls,
     "lasttoken": _last,
     "max": _maximum,
@@ -237,7 +241,8 @@ class TorchBackend:
             dense = found.to_dense() if isinstance(found, SparseMatrix) else found
             return features | {"sentence_embedding": torch.from_numpy(dense).to(self.device)}
 
-        steps = (start, *(self._step(module, torch.float32) for module in modules[1:]))
+        begin = STEPS[type(first)](first, self.device, torch.float32) if type(first) in STEPS else start
+        steps = (begin, *(self._step(module, torch.float32) for module in modules[1:]))
         return TorchRunner(
             steps, first.tokenizer, first.max_length, self._budget(), str(self.device), torch.float32, self.device
         )
@@ -296,7 +301,14 @@ class TorchBackend:
 
 
 def _transformer_step(loaded: LoadedTransformer, writes: str) -> Step:
-    return lambda features: features | {writes: loaded.forward(features)}
+    if not getattr(loaded.model.config, "output_hidden_states", False):
+        return lambda features: features | {writes: loaded.forward(features)}
+
+    def step(features: Features) -> Features:
+        found = loaded.outputs(features)
+        return features | {writes: found[0], "all_layer_embeddings": found.hidden_states}
+
+    return step
 
 
 def _fused_splade(loaded: LoadedTransformer, module: SpladePooling) -> Step:
@@ -304,7 +316,9 @@ def _fused_splade(loaded: LoadedTransformer, module: SpladePooling) -> Step:
         assert loaded.decoder is not None
         weight, bias = loaded.decoder
         hidden = loaded.hidden(features)
-        pooled = splade_from_hidden(module, hidden, features["attention_mask"], weight, bias)
+        mask = features["attention_mask"]
+        pooled = splade_from_hidden(module, hidden, mask, weight, bias)
+        pooled = pooled * mask.any(dim=1, keepdim=True)  # a text without tokens has no terms
         return features | {"sentence_embedding": pooled}
 
     return step
@@ -324,7 +338,8 @@ def _pooling_step(module: Pooling) -> Step:
         mask = features["attention_mask"]
         if mask.shape[-1] != vectors.shape[1]:
             mask = mask.new_ones(vectors.shape[:2])
-        return features | {"sentence_embedding": pool(module, vectors, mask, features.get("prompt_length"))}
+        pooled = pool(module, vectors, mask, features.get("prompt_length"), features.get("token_weights_sum"))
+        return features | {"sentence_embedding": pooled}
 
     return step
 
@@ -370,8 +385,8 @@ class TorchRunner:
     labels: int = 1
     positions: int | None = None
 
-    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
-        """The features of one batch, as tensors on the device."""
+    def run(self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None) -> Features:
+        """The features of one batch, as tensors on the device; ``keep`` is how many dimensions of a sparse code stay."""
         tokenizer = self.tokenizer
         self._check_lengths(tokens)
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
@@ -384,6 +399,8 @@ class TorchRunner:
             features["token_type_ids"] = self._types(tokens, features["input_ids"])
         if prompt_length is not None:
             features["prompt_length"] = prompt_length
+        if keep is not None:
+            features["max_active_dims"] = keep
         with torch.inference_mode():
             for step in self.steps:
                 features = step(features)

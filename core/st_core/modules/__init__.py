@@ -32,18 +32,25 @@ Module = Any
 KINDS: Mapping[str, str] = {
     "Asym": "router",
     "BM25": "bm25",
+    "BoW": "bow",
+    "CNN": "cnn",
     "Dense": "dense",
     "Dropout": "dropout",
+    "LSTM": "lstm",
     "LayerNorm": "layer_norm",
     "LogitScore": "logit_score",
     "MLMTransformer": "transformer",
     "Normalize": "normalize",
     "Pooling": "pooling",
     "Router": "router",
+    "SparseAutoEncoder": "sparse_auto_encoder",
     "SparseStaticEmbedding": "sparse_static_embedding",
     "SpladePooling": "splade_pooling",
     "StaticEmbedding": "static_embedding",
     "Transformer": "transformer",
+    "WeightedLayerPooling": "weighted_layer_pooling",
+    "WordEmbeddings": "word_embeddings",
+    "WordWeights": "word_weights",
 }
 """Class name in ``modules.json`` to the file of this package that loads it."""
 
