@@ -99,6 +99,7 @@ class Model:
             model_kwargs=dict(model_kwargs or {}),
             processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
             config_kwargs=dict(config_kwargs or {}),
+            hub={"cache_folder": cache_folder, "token": token, "local_files_only": local_files_only},
         )
         folder, full_name, revision = find_checkpoint(
             str(fspath(name)),
@@ -109,7 +110,11 @@ class Model:
             local_files_only=local_files_only,
         )
         self.checkpoint = read_checkpoint(
-            folder, name=full_name, revision=revision, trust_remote_code=options.trust_remote_code
+            folder,
+            name=full_name,
+            revision=revision,
+            trust_remote_code=options.trust_remote_code,
+            hub=options.hub,
         )
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
         self._set_prompts(prompts, default_prompt_name)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "ADAPTER",
     "Checkpoint",
     "ModuleEntry",
+    "adapter_base",
     "find_checkpoint",
     "last_name",
     "read_checkpoint",
@@ -38,6 +40,7 @@ HUB_PATTERNS = (
     "*.bpe",
     "[1-9]_*/pytorch_model.bin",
     "*_linear.pt",
+    "adapter_model.bin",
 )
 """What is fetched from the Hub; the transformer's ``*.bin`` follows only where it has no safetensors. The small modules behind it often
 have nothing else, even where the transformer was converted. Code is read only where the caller trusts it."""
@@ -297,15 +300,44 @@ def _why_not_downloaded(name: str, revision: str | None, error: Exception, *, lo
     return f"no folder {name!r}, and the Hub model {what} cannot be fetched ({reason}); check the name, the network and the token"
 
 
-def read_checkpoint(folder: Path, *, name: str, revision: str | None, trust_remote_code: bool = False) -> Checkpoint:
-    """Read and check the top-level files of a folder.
+ADAPTER = "adapter_config.json"
+"""Marks a folder of a PEFT adapter, whose model is another checkpoint."""
+
+
+def adapter_base(folder: Path, hub: Mapping[str, Any]) -> Path | None:
+    """The local folder of the model that the adapter in a folder belongs to, None where there is no adapter.
+
+    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter that names no model, ModelNotFound for one that is
+    not there.
+    """
+    if not (folder / ADAPTER).is_file():
+        return None
+    named = _read_object(folder / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise ModelBroken(f"{folder / ADAPTER}: base_model_name_or_path must name the adapter's model, found {named!r}")
+    try:
+        return find_checkpoint(named, organisation="sentence-transformers", **hub)[0]
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{folder / ADAPTER}: the adapter's model: {error}") from error
+
+
+def read_checkpoint(
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None,
+    trust_remote_code: bool = False,
+    hub: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Read and check the top-level files of a folder; of an adapter, ``config`` is that of its model, found with the options ``hub``.
 
     Raises ModelBroken for files that contradict themselves or paths that leave the folder, ModelNotFound for a folder that holds no
     checkpoint, and ModelUnsupported for one that asks for code of its own while ``trust_remote_code`` is off.
     """
     listing = folder / "modules.json"
     settings = _read_object(folder / "config_sentence_transformers.json")
-    config = _read_object(folder / "config.json")
+    base = adapter_base(folder, hub or {})
+    config = _read_object((base or folder) / "config.json")
     if not listing.is_file() and not config:
         raise ModelNotFound(f"{folder} holds no checkpoint: neither modules.json nor config.json is there")
     entries = _read_entries(folder, listing) if listing.is_file() else ()

@@ -170,19 +170,29 @@ def _weights(stack: Iterable[Module]) -> str:
     digests: list[str] = []
     for module in stack:
         if isinstance(module, Transformer):
-            digests += _file_digests(module.folder)
+            digests += _file_digests(module.base or module.folder)
+            digests += _file_digests(module.folder) if module.base is not None else []
         elif is_dataclass(module):
-            arrays = (getattr(module, each.name) for each in fields(module))
-            digests += [_digest(array) for array in arrays if isinstance(array, np.ndarray)]
+            values = (getattr(module, each.name) for each in fields(module))
+            digests += [_digest(array) for value in values for array in _arrays(value)]
     return _hash("".join(sorted(set(digests))).encode())
+
+
+def _arrays(value: Any) -> list[np.ndarray[Any, Any]]:
+    """The arrays that a value is, or holds."""
+    held = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+    return [each for each in held if isinstance(each, np.ndarray)]
 
 
 def _digest(array: np.ndarray[Any, Any]) -> str:
     return _hash(f"{array.dtype.name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
 
 
+_WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin", "adapter_model*.safetensors", "adapter_model*.bin")
+
+
 def _file_digests(folder: Path) -> list[str]:
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = next(filter(None, (sorted(folder.glob(pattern)) for pattern in _WEIGHT_FILES)), [])
     digests: set[str] = set()
     for path in files:
         stamp = path.stat()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.chat import ChatTokenizer
-from st_core.checkpoint import read_weights
+from st_core.checkpoint import read_tensors, read_weights
 from st_core.module_files import Parts, kind_of, parts_of, type_of
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.router import Router
@@ -132,10 +132,13 @@ def _save_router(module: Router, folder: Path) -> None:
 
 
 def _save_transformer(module: Transformer, folder: Path) -> None:
-    _copy(_own_files(module.folder), folder)
-    if not any(module.folder.glob("*.safetensors")):
-        from safetensors.numpy import save_file
+    from safetensors.numpy import save_file
 
+    _copy(_own_files(module.folder), folder)
+    if module.base is not None and not (module.folder / "adapter_model.safetensors").is_file():
+        tensors = read_tensors(module.folder / "adapter_model.bin")
+        save_file(tensors, folder / "adapter_model.safetensors", metadata=_METADATA)
+    elif not any(module.folder.glob("*.safetensors")):
         save_file(read_weights(module.folder), folder / "model.safetensors", metadata=_METADATA)
     template = module.processor_kwargs.get("chat_template")
     if isinstance(template, str):

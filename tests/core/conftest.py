@@ -125,6 +125,38 @@ def with_heads(build: Callable[[Checkpoints], list[Any]]) -> Builder:
     return save
 
 
+def adapted(kind: str, head: str, **options: Any) -> Builder:
+    """A dense model with a PEFT adapter of random numbers, saved as sentence-transformers does: the adapter alone, and its model's name."""
+
+    def save(checkpoints: Checkpoints, folder: Path) -> None:
+        import torch
+        from peft import LoraConfig
+        from sentence_transformers import SentenceTransformer
+
+        task = {"transformer_task": "fill-mask"} if head == "ForMaskedLM" else {}
+        module = checkpoints.module(kind, head, **task)
+        module.model.add_adapter(LoraConfig(r=4, lora_alpha=6, init_lora_weights=False, **options))
+        generator = torch.Generator().manual_seed(9)
+        for name, parameter in module.model.named_parameters():
+            if "lora" in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+        modules = [module, parts().Pooling(HIDDEN, "mean")]
+        SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS).save(str(folder), create_model_card=False)
+
+    return save
+
+
+def adapter_alone(made: Checkpoints, folder: Path) -> None:
+    """What a PEFT repository holds: the adapter and the tokenizer, and nothing of sentence-transformers."""
+    shutil.copytree(made.folder("lora"), folder)
+    for path in (
+        folder / "modules.json",
+        folder / "config_sentence_transformers.json",
+        folder / "sentence_bert_config.json",
+    ):
+        path.unlink()
+
+
 def sparse(build: Callable[[Checkpoints], list[Any]], **options: Any) -> Builder:
     """A builder that saves modules as a SparseEncoder."""
 
@@ -431,6 +463,10 @@ BUILDERS: dict[str, Builder] = {
     "bow-once": dense(lambda _: [bag(cumulative=False), parts().Dense(401, 16), parts().Normalize()]),
     "csr": sparse(coded(80, k=8, k_aux=16)),
     "csr-normalized": sparse(coded(96, k=12, k_aux=16, normalize=True), max_active_dims=5),
+    "lora": adapted("bert", "Model", target_modules=["query", "value", "dense"]),
+    "dora": adapted("qwen3", "Model", target_modules=["q_proj", "down_proj"], use_dora=True),
+    "lora-ranked": adapted("qwen3", "Model", target_modules=["q_proj", "down_proj"], use_rslora=True),
+    "lora-alone": adapter_alone,
     "bge-m3": with_heads(followed(pooled("xlm-roberta", "cls"), lambda names: names.Normalize())),
     "gpt2-last": dense(pooled("gpt2", "lasttoken")),
     "plain-qwen2": plain("qwen2", "ForCausalLM"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -38,6 +41,7 @@ TRANSFORMERS = [
     "plain-modernbert",
     "layers",
 ]
+ADAPTED = ["lora", "lora-ranked", "lora-alone"]
 WORDS = ["words", "words-lstm", "words-lstm-forward", "bow", "bow-once"]
 CHAT = ["chat-flat", "chat-parts"]
 STATIC = ["static", "model2vec", "model2vec-int8"]
@@ -77,6 +81,48 @@ def test_vectors_agree(checkpoints, texts, agree, name):
     agree(ours.encode_query(texts), theirs.encode_query(texts))
     agree(ours.encode_document(some), theirs.encode_document(some))
     agree(ours.encode(some), theirs.encode(some))
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
+    """The numbers are those of the adapter beside its model, which sentence-transformers computes; nothing of the adapter is left to run."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+    some = [text for text in texts if text]
+
+    for text in some:
+        assert ids(ours, text) == ids(theirs, text), repr(text[:40])
+    agree(ours.encode_query(some), theirs.encode_query(some))
+    agree(np.stack([ours.encode(text) for text in some]), ours.encode(some))
+    bare = st_core.SentenceTransformer(str(ours[0].base), device="cpu")
+    assert np.abs(ours.encode(some) - bare.encode(some)).max() > 0.1
+    assert not any("lora" in key for key in ours._engine._torch.transformer(ours[0]).model.state_dict())
+
+
+def test_an_adapter_that_would_be_loaded_in_part_is_refused(checkpoints):
+    """Transformers 5.23 renames DoRA's magnitudes and leaves them at their first values; sentence-transformers computes with these."""
+    with pytest.raises(st_core.ModelBroken, match=r"dora: the adapter does not fit its model: .*magnitude"):
+        st_core.SentenceTransformer(str(checkpoints.folder("dora")), device="cpu")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "no model", "unnamed"])
+def test_broken_adapters_are_named(checkpoints, tmp_path, damage):
+    """The message names the folder or its file."""
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoints.folder("lora"), folder)
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    value = json.loads(config.read_text())
+    match damage:
+        case "missing":
+            weights.unlink()
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:-50])
+        case "no model":
+            config.write_text(json.dumps(value | {"base_model_name_or_path": str(tmp_path / "a" / "b")}))
+        case "unnamed":
+            config.write_text(json.dumps(value | {"base_model_name_or_path": None}))
+
+    with pytest.raises(st_core.ModelError, match="broken"):
+        st_core.SentenceTransformer(folder, device="cpu")
 
 
 @pytest.mark.parametrize("name", CHAT)

@@ -46,6 +46,7 @@ DENSE = [
     "model2vec",
     "model2vec-int8",
     "layers-old",
+    "lora",
     "words",
     "words-lstm-old",
     "words-cnn",

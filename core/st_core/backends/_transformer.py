@@ -144,8 +144,9 @@ def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.d
 
 def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) -> Any:
     extra = {key: value for key, value in module.config_kwargs.items() if key not in ("dtype", "torch_dtype")}
-    with _named(module.folder / "config.json", "the configuration cannot be used", ModelUnsupported):
-        config = transformers.AutoConfig.from_pretrained(str(module.folder), **{**options, **extra})
+    folder = module.base or module.folder
+    with _named(folder / "config.json", "the configuration cannot be used", ModelUnsupported):
+        config = transformers.AutoConfig.from_pretrained(str(folder), **{**options, **extra})
     architectures = config.architectures or []
     named = any(name.endswith("ForSequenceClassification") for name in architectures)
     if module.task == "sequence-classification" and not named and "num_labels" not in extra:
@@ -160,13 +161,35 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
     if module.task == "feature-extraction":
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
-    with _named(module.folder, "the weights cannot be loaded"):
+    folder = module.base or module.folder
+    with _named(folder, "the weights cannot be loaded"):
         model, loading = getattr(transformers, name).from_pretrained(
-            str(module.folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
+            str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
     _refuse_invented(module, loading)
+    if module.base is not None:
+        _merge_adapter(module, model)
     _drop_pooler(module, model)
     return model.eval()
+
+
+def _merge_adapter(module: Transformer, model: Any) -> None:
+    """Add an adapter to its model's weights, so that nothing of it is left to compute; raises ModelBroken where it does not fit."""
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError as error:
+        raise missing_extra("peft", f"the adapter in {module.folder}") from error
+    with _named(module.folder, "the adapter cannot be loaded"):
+        loading = model.load_adapter(str(module.folder))
+        wrong = [*loading.missing_keys, *loading.unexpected_keys, *(key[0] for key in loading.mismatched_keys)]
+        if wrong:
+            raise ModelBroken(
+                f"{module.folder}: the adapter does not fit its model: {', '.join(sorted(map(str, wrong))[:3])}"
+            )
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                model.set_submodule(name, layer.get_base_layer())
 
 
 def _positions(model: nn.Module) -> int | None:
@@ -195,6 +218,8 @@ def _named(path: Path, what: str, kind: type[ModelError] = ModelBroken) -> Itera
     try:
         yield
     except (ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except ModelError:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -278,8 +303,10 @@ def _tokenizer(
     It is made by transformers, which does not take every ``tokenizer.json`` as it stands: some classes rebuild it from its vocabulary. Taken
     from the file alone, token ids would differ from sentence-transformers'.
     """
-    with _named(module.folder, "the tokenizer cannot be loaded"):
-        shown = transformers.AutoTokenizer.from_pretrained(str(module.folder), **{**options, **module.processor_kwargs})
+    own = any((module.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    folder = module.folder if own or module.base is None else module.base
+    with _named(folder, "the tokenizer cannot be loaded"):
+        shown = transformers.AutoTokenizer.from_pretrained(str(folder), **{**options, **module.processor_kwargs})
     if module.task == "text-generation":
         shown.padding_side = "left"  # so that the last position is a token of every text
     if len(shown) <= len(shown.all_special_ids):  # what the library makes up where there is no file

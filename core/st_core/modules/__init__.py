@@ -59,12 +59,13 @@ _OURS = ("sentence_transformers.", "st_core.")
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What the caller asked of the loading, beyond the checkpoint's own files."""
+    """What the caller asked of the loading, beyond the checkpoint's own files; ``hub`` is how the model of an adapter is fetched."""
 
     trust_remote_code: bool = False
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    hub: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from st_core.checkpoint import read_json
+from st_core.checkpoint import adapter_base, read_json
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, ModuleFiles
 
@@ -44,7 +44,7 @@ class Transformer:
     ``writes`` is the feature it puts out. ``task_lengths`` are lower limits for single tasks, ``lower_case`` puts a lowercasing step before the
     tokenizer's own. ``chat`` says whether texts go through the chat template, None that they do where there is one; ``chat_format`` is
     "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. ``logits_to_keep`` is how many last positions of a text
-    a causal language model gives logits for, 0 for all.
+    a causal language model gives logits for, 0 for all. ``base`` is the folder of the model where ``folder`` holds an adapter for it.
     """
 
     folder: Path
@@ -62,6 +62,7 @@ class Transformer:
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     logits_to_keep: int = 1
     trust_remote_code: bool = False
+    base: Path | None = None
 
     @property
     def dimension(self) -> int | None:
@@ -119,10 +120,11 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         processor.setdefault("model_max_length", saved["max_seq_length"])
     lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
     text = _text_options(saved)
+    base = adapter_base(folder, options.hub)
     return Transformer(
         folder,
         task,
-        read_json(folder / "config.json"),
+        read_json((base or folder) / "config.json"),
         str(saved.get("module_output_name") or TASKS[task]),
         lower_case=bool(saved.get("do_lower_case", False)),
         task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
@@ -135,6 +137,7 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         chat_options=dict((saved.get("processing_kwargs") or {}).get("chat_template") or {}),
         logits_to_keep=int(text.get("logits_to_keep", 1)),
         trust_remote_code=options.trust_remote_code,
+        base=base,
     )
 
 
