@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_core.backends import Features, Runner
+    from st_core.backends.graph import GraphBackend
     from st_core.modules import Module
     from st_core.tokens import AnyTokenizer, Tokens
 
@@ -78,12 +79,16 @@ def read_processing(value: Mapping[str, Any] | None) -> dict[str, Any]:
 class Engine:
     """Modules, made ready per stack; safe in threads.
 
-    ``device`` and ``dtype`` are what the caller asked for, None for the default. Stacks that numpy can run are run by it, whatever the device.
+    ``device`` and ``dtype`` are what the caller asked for, None for the default. Stacks that numpy can run are run by it, whatever the device;
+    others by ``graphs`` where it is given, else by torch.
     """
 
-    def __init__(self, modules: Sequence[Module], device: Any = None, dtype: Any = None) -> None:
-        """Makes every stack ready; torch is imported only where a stack needs it."""
+    def __init__(
+        self, modules: Sequence[Module], device: Any = None, dtype: Any = None, graphs: GraphBackend | None = None
+    ) -> None:
+        """Makes every stack ready; torch is imported only where a stack needs it, and not at all to run ``graphs``."""
         self.modules = tuple(modules)
+        self.graphs = graphs
         self.limit: int | None = UNSET
         self._asked_device = device
         self._dtype = dtype
@@ -130,6 +135,8 @@ class Engine:
     def _make(self, stack: tuple[Module, ...]) -> Runner:
         if can_run(stack):
             return NumpyRunner(stack)
+        if self.graphs is not None:
+            return self.graphs.runner(stack)
         if self._torch is None:
             try:
                 from st_core.backends.torch import TorchBackend, pick_device
@@ -163,6 +170,7 @@ class Engine:
         """The same model with other modules; transformers that stay are not loaded again."""
         other = Engine.__new__(Engine)
         other.modules = tuple(modules)
+        other.graphs = self.graphs
         other.limit = self.limit
         other._asked_device, other._dtype, other._torch = self._asked_device, self._dtype, self._torch  # noqa: SLF001
         other._runners, other._lock = {}, threading.Lock()  # noqa: SLF001

@@ -12,6 +12,7 @@ import numpy as np
 
 from st_core._engine import UNSET, Call, Engine, read_processing
 from st_core.assemble import assemble, flatten, keeps_settings
+from st_core.backends.choose import make_engine
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
@@ -32,7 +33,8 @@ class LoadArguments(TypedDict, total=False):
 
     ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
     ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders.
-    ``modules`` and ``backend`` are there to be refused: a model is made from a checkpoint, and finds its backend itself.
+    ``backend`` is torch, onnx, openvino or auto, which takes the fastest of them in float32; ``dtype`` is float32, float16, bfloat16 or, not on
+    torch, int8. Models of static modules run on numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
     """
 
     modules: Sequence[Any] | None
@@ -84,10 +86,6 @@ class Model:
         backend: str = "torch",
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the arguments are those of LoadArguments."""
-        if backend != "torch":
-            raise ModelUnsupported(
-                f"backend {backend!r} is not supported; static models run on numpy by themselves, others on 'torch'"
-            )
         if name is None:
             raise ValueError(f"{self.family} needs the name or the folder of a model")
         if modules is not None:
@@ -118,7 +116,13 @@ class Model:
         )
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
         self._set_prompts(prompts, default_prompt_name)
-        self._engine = Engine(assemble(self.checkpoint, self.family, options), device, dtype)
+        self._engine = make_engine(
+            self.checkpoint,
+            assemble(self.checkpoint, self.family, options),
+            backend=backend,
+            device=device,
+            dtype=dtype,
+        )
 
     def _set_prompts(self, given: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
         """The prompts of the caller, then the checkpoint's, then the family's; an empty prompt counts as given, None does not."""
@@ -197,8 +201,14 @@ class Model:
         return self._engine.device
 
     @property
+    def backend(self) -> str:
+        """What runs its transformers: torch, onnx or openvino; with ``backend="auto"``, which of them was taken."""
+        graphs = self._engine.graphs
+        return "torch" if graphs is None else graphs.name
+
+    @property
     def tokenizer(self) -> Any:
-        """The tokenizer's own object: transformers' for a transformer, the tokenizers library's for a static model."""
+        """The tokenizer's own object: transformers' for a transformer on torch, the tokenizers library's for the others."""
         return self._engine.runner(self._engine.tasks()[0]).tokenizer.shown
 
     @property
@@ -276,6 +286,11 @@ class Model:
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
+        if self._engine.graphs is not None:
+            raise ModelUnsupported(
+                f"backend={self.backend!r} holds a graph and no weights: save the model as loaded with backend='torch', "
+                "or write graph and weights with `st-connectors export`"
+            )
         from st_core.saving import save_card, save_folder, settled
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}

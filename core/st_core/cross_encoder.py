@@ -11,14 +11,19 @@ import numpy as np
 from st_core._encoder import WINDOW, windows
 from st_core._engine import UNSET
 from st_core._model import LoadArguments, Model, as_list, given_inputs
+from st_core.backends.numpy import ACTIVATIONS
+from st_core.batches import restore
 from st_core.checkpoint import last_name
-from st_core.errors import ModelUnsupported
+from st_core.errors import ModelUnsupported, missing_extra
 from st_core.modules.dense import Dense
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from st_core._engine import Call
+    from st_core.backends import Features
 
 __all__ = ["CrossEncoder"]
 
@@ -27,7 +32,7 @@ class CrossEncoder(Model):
     """A model that reads two texts together and scores them.
 
     ``model_name_or_path`` is a folder or a Hub name (a bare name gets ``cross-encoder/`` in front). ``activation_fn`` is any function of a
-    tensor; None takes the checkpoint's, else a sigmoid for one label and nothing for several. What is said of devices, types and threads at
+    tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and nothing for several. What is said of devices, types and threads at
     :class:`st_core.SentenceTransformer` holds here too.
     """
 
@@ -75,8 +80,6 @@ class CrossEncoder(Model):
 
     def get_default_activation_fn(self) -> Callable[[Any], Any]:
         """The activation that the checkpoint names, if it is torch's; else a sigmoid for one label, nothing for several."""
-        from torch import nn
-
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
         path = (
@@ -84,11 +87,15 @@ class CrossEncoder(Model):
             or nested.get("activation_fn")
             or config.get("sbert_ce_default_activation_function")
         )
-        if path is not None and str(path).startswith("torch."):
+        if path is None or not str(path).startswith("torch."):
+            path = "torch.nn.Sigmoid" if self.num_labels == 1 else "torch.nn.Identity"
+        if self._engine.graphs is not None and last_name(str(path)) in ACTIVATIONS:
+            return ACTIVATIONS[last_name(str(path))]
+        try:
             from st_core.backends.torch import activation_module
-
-            return activation_module(str(path), trusted=False)
-        return nn.Sigmoid() if self.num_labels == 1 else nn.Identity()
+        except ImportError as error:
+            raise missing_extra("torch", f"the activation {path}") from error
+        return activation_module(str(path), trusted=False)
 
     def _now_saved(self) -> dict[str, Any]:
         kind = type(self.activation_fn)
@@ -126,13 +133,15 @@ class CrossEncoder(Model):
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        scores = self._scores(pairs, call, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
-        if convert_to_tensor:
-            found: Any = scores
-        elif convert_to_numpy:
-            found = scores.float().cpu().numpy() if len(pairs) else np.array([])
+        activation = activation_fn or self.activation_fn
+        if self._engine.graphs is not None and activation in ACTIVATIONS.values():
+            scores = self._array_scores(pairs, call, activation, softmax=bool(apply_softmax))
         else:
-            found = list(scores)
+            scores = self._scores(pairs, call, activation, softmax=bool(apply_softmax))
+        if convert_to_numpy and not convert_to_tensor:
+            found: Any = _as_array(scores) if len(pairs) else np.array([])
+        else:
+            found = _as_tensor(scores) if convert_to_tensor else list(_as_tensor(scores))
         return found[0] if single else found
 
     def predict_iter(self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
@@ -145,6 +154,20 @@ class CrossEncoder(Model):
             raise ValueError("the stream holds a text that is no pair of texts; expected (query, document)")
         return self.predict(listed, **kwargs)
 
+    def _array_scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
+        """Scores as an array, without torch."""
+        parts: list[tuple[Any, Any]] = []
+        for positions, features in self._engine.run(pairs, call) if pairs else ():
+            part = activation(self._given_scores(features))
+            part = part.squeeze(-1) if self.num_labels == 1 and part.ndim > 1 else part
+            parts.append((positions, softmax_of(part) if softmax and part.ndim > 1 else part))
+        return np.array(restore(parts, len(pairs)), np.float32)
+
+    def _given_scores(self, features: Features) -> Any:
+        if "scores" not in features:
+            raise ModelUnsupported(f"{self.checkpoint.name}: its modules give no scores")
+        return features["scores"]
+
     def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
         import torch
 
@@ -152,9 +175,7 @@ class CrossEncoder(Model):
         result: Any = None
         with torch.inference_mode():
             for positions, features in self._engine.run(pairs, call) if pairs else ():
-                if "scores" not in features:
-                    raise ModelUnsupported(f"{self.checkpoint.name}: its modules give no scores")
-                part = activation(features["scores"].float())
+                part = activation(torch.as_tensor(self._given_scores(features)).float())
                 if labels == 1 and part.ndim > 1:
                     part = part.squeeze(-1)
                 if softmax and part.ndim > 1:
@@ -202,6 +223,27 @@ class CrossEncoder(Model):
             {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if return_documents else {})
             for index in order
         ]
+
+
+def softmax_of(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores [n, labels] as shares that sum to one in each row."""
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+
+
+def _as_tensor(scores: Any) -> Any:
+    if not isinstance(scores, np.ndarray):
+        return scores
+    try:
+        from torch import from_numpy
+    except ImportError as error:
+        raise missing_extra("torch", "a tensor") from error
+    return from_numpy(scores)
+
+
+def _as_array(scores: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = scores if isinstance(scores, np.ndarray) else scores.float().cpu().numpy()
+    return array
 
 
 def _pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:

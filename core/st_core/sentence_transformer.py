@@ -297,7 +297,7 @@ def _item(features: Features, row: int, output_value: str | None) -> Any:
     """One input's features, without padding."""
     tokens = features["tokens"]
     mask = features.get("attention_mask")
-    real = slice(None) if mask is None else mask[row].bool()
+    real = slice(None) if mask is None else mask[row] > 0
     width = None if mask is None else mask.shape[1]
     if output_value is not None:
         if output_value not in features:

@@ -71,7 +71,7 @@ def pool(
     """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]; sums of half-precision vectors are float32."""
     counted = mask if module.include_prompt or not prompt_length else without_prompt(mask, prompt_length)
     wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
-    return torch.cat([_POOLS[mode](wide, counted, mask, total) for mode in module.modes], dim=-1).to(vectors.dtype)
+    return torch.cat([POOLS[mode](wide, counted, mask, total) for mode in module.modes], dim=-1).to(vectors.dtype)
 
 
 def _row(vectors: Tensor, position: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def _last(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | None
     return _row(vectors, position) * _row(counted[:, :, None], position).to(vectors.dtype)
 
 
-_POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
+POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "cls": _cls,
     "lasttoken": _last,
     "max": _maximum,
@@ -219,7 +219,7 @@ class TorchBackend:
             steps.append(_fused_splade(loaded, rest.pop(0)))
         else:
             steps.append(_transformer_step(loaded, first.writes))
-        steps += [self._step(_numbered(module, loaded), dtype) for module in rest]
+        steps += [self.step(_numbered(module, loaded), dtype) for module in rest]
         labels = int(getattr(loaded.model.config, "num_labels", 1))
         return TorchRunner(
             tuple(steps),
@@ -242,7 +242,7 @@ class TorchBackend:
             return features | {"sentence_embedding": torch.from_numpy(dense).to(self.device)}
 
         begin = STEPS[type(first)](first, self.device, torch.float32) if type(first) in STEPS else start
-        steps = (begin, *(self._step(module, torch.float32) for module in modules[1:]))
+        steps = (begin, *(self.step(module, torch.float32) for module in modules[1:]))
         return TorchRunner(
             steps, first.tokenizer, first.max_length, self._budget(), str(self.device), torch.float32, self.device
         )
@@ -253,7 +253,8 @@ class TorchBackend:
     def _tensor(self, array: Any, dtype: torch.dtype) -> Tensor | None:
         return None if array is None else torch.tensor(array, dtype=dtype, device=self.device)
 
-    def _step(self, module: Module, dtype: torch.dtype) -> Step:
+    def step(self, module: Module, dtype: torch.dtype) -> Step:
+        """What runs a module behind the first of a stack; raises ModelUnsupported for one that can only come first."""
         match module:
             case Pooling():
                 return _pooling_step(module)

@@ -1,0 +1,28 @@
+"""Runs a module of this package as a program of its own, for libraries that change the process that imports them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from st_core.errors import ModelError, missing_extra
+
+__all__ = ["run_module"]
+
+
+def run_module(module: str, *arguments: str, needs: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
+    """Run ``python -m module`` to its end; raises ImportError where a package of ``needs`` is missing, ModelError where it fails."""
+    if any(find_spec(package) is None for package in needs):
+        raise missing_extra("export", f"this step ({', '.join(needs)})")
+    done = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ModelError(f"making the eight-bit graph failed: {lines[-1]}")

@@ -1,0 +1,150 @@
+"""Runs stacks of modules as graphs on ONNX Runtime or OpenVINO: finds a stack's graph, or makes it where torch is installed, and feeds it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.backends import numpy as numpy_backend
+from st_core.backends.graphs import FOLDER, cache_root, graph_key, keep, read_spec, read_tokenizer
+from st_core.backends.sessions import runtime
+from st_core.errors import InputTooLong, ModelBroken, missing_extra
+from st_core.tokens import pad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from st_core.backends import Features
+    from st_core.modules import Module
+    from st_core.tokens import TextTokenizer, Tokens
+
+__all__ = ["GraphBackend", "GraphRunner"]
+
+logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = 1_024
+"""Measured on two cores: 512 to 1,024 tokens a batch are fastest on both runtimes."""
+
+Session = Callable[[Mapping[str, Any]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRunner:
+    """A graph ready to run, and the modules that are left for numpy; ``dtype`` is what the graph computes in."""
+
+    session: Session
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tokenizer: TextTokenizer
+    max_length: int | None
+    positions: int | None
+    labels: int
+    dtype: str
+    rest: tuple[Module, ...] = ()
+    token_budget: int = TOKEN_BUDGET
+    device: str = "cpu"
+
+    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
+        """The features of one batch, as arrays."""
+        longest = max((row.size for row in tokens.ids), default=0)
+        if self.positions is not None and longest > self.positions:
+            raise InputTooLong(
+                f"a text of {longest} tokens does not fit into the {self.positions} positions of the model; "
+                f"leave truncation on, with a max_seq_length of {self.positions} or less"
+            )
+        feed = feed_of(tokens, self.tokenizer, self.inputs, prompt_length)
+        found = self.session({name: feed[name] for name in self.inputs})
+        features: Features = {"tokens": tokens, **feed, **dict(zip(self.outputs, found, strict=True))}
+        for module in self.rest:
+            features = numpy_backend.RUNNERS[type(module).__name__](module, features)
+        return features
+
+    def finish(self, vectors: Any, dimension: int | None, *, normalize: bool) -> Any:
+        """Vectors [n, d] cut and brought to length one."""
+        cut = vectors[:, :dimension]
+        return numpy_backend.normalize(cut) if normalize else cut
+
+    def out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
+        """The memory is the machine's: a smaller batch would not help."""
+        return False
+
+
+def feed_of(
+    tokens: Tokens, tokenizer: TextTokenizer, inputs: Sequence[str], prompt_length: int | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """What a graph is fed for a batch: ids and mask [n, longest], and of the types and the prompt's length what ``inputs`` names."""
+    ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
+    feed = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in inputs:
+        rows = tokens.types if tokens.types is not None else [row * 0 for row in tokens.ids]
+        feed["token_type_ids"], _ = pad(rows, tokenizer.pad_type, left=tokenizer.pad_left, least=1)
+    if "prompt_length" in inputs:
+        feed["prompt_length"] = np.array([prompt_length or 0], np.int64)
+    return feed
+
+
+class GraphBackend:
+    """Makes stacks ready as graphs of one runtime and one type.
+
+    A stack's graph is looked for in the ``graphs`` folder of the model's own folder, then in the cache; it is made and kept in the cache where
+    neither has it, which needs torch.
+    """
+
+    def __init__(self, name: str, dtype: str | None, folder: Path) -> None:
+        """Raises ImportError where the runtime is missing, ValueError for a type that it does not do."""
+        self.name = name
+        self.dtype = dtype or "float32"
+        self.folder = folder
+        runtime(name).check(self.dtype)
+
+    def runner(self, stack: Sequence[Module]) -> GraphRunner:
+        """A stack ready to run."""
+        place = self.place(stack)
+        spec = read_spec(place)
+        if spec is None:
+            raise ModelBroken(f"{place}: the graph is gone")
+        compiled = cache_root() / "compiled" / place.name
+        return GraphRunner(
+            runtime(self.name).open_session(place / spec.file, self.dtype, compiled),
+            spec.inputs,
+            spec.outputs,
+            read_tokenizer(place, spec.tokenizer),
+            spec.max_length,
+            spec.positions,
+            spec.labels,
+            spec.precision,
+        )
+
+    def place(self, stack: Sequence[Module]) -> Path:
+        """The folder of a stack's graph, made where there is none yet."""
+        key = graph_key(stack, self.name, self.dtype)
+        own, cached = self.folder / FOLDER / key, cache_root() / FOLDER / key
+        if own.is_dir():
+            return own
+        if not _is_whole(cached):
+            self.make(stack, cached)
+        return cached
+
+    def make(self, stack: Sequence[Module], place: Path, calibration: Sequence[str] = ()) -> None:
+        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; raises ImportError where torch is missing."""
+        if find_spec("torch") is None or find_spec("transformers") is None:
+            raise missing_extra("export", f"making a graph of {self.folder} for backend={self.name!r}")
+        from st_core.backends.export import export_graph
+
+        keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration))
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a graph in the cache can be used; what is damaged is made again."""
+    try:
+        return read_spec(place) is not None
+    except ModelBroken as error:
+        logger.warning("%s; it is made again", error)
+        return False

@@ -1,0 +1,166 @@
+"""Graphs on OpenVINO: written from a traced program, weights in eight bits, sessions."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.backends._child import run_module
+from st_core.errors import ModelBroken, missing_extra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["check", "open_session", "reduce", "write"]
+
+FILE = "openvino_model.xml"
+
+PRECISIONS = {"float32": "f32", "int8": "f32", "float16": "f16", "bfloat16": "bf16"}
+"""Always said: left alone, OpenVINO 2026.4 computes in bfloat16 where the processor has it, and is slower for it."""
+
+GROUP = 128
+"""Activations that share a scale when they are quantised on the fly. Measured: 32, the default, is slow; more than 128 loses accuracy."""
+
+SMALLEST = 16
+"""Weights with a side shorter than this stay as they are."""
+
+
+def _package() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_extra("openvino", "backend='openvino'") from error
+    return openvino
+
+
+def check(dtype: str, *, calibrated: bool = False) -> None:
+    """Raise ValueError for a type there is none of, ImportError where a package is missing."""
+    _package()
+    if calibrated and dtype != "int8":
+        raise ValueError(f"texts to calibrate on are for dtype='int8', not for {dtype!r}")
+    if dtype not in PRECISIONS:
+        raise ValueError(f"backend 'openvino' has no type {dtype!r}; there are {', '.join(PRECISIONS)}")
+
+
+def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
+    """Write a traced program as ``openvino_model.xml`` with its weights beside it.
+
+    The frontend is called directly: ``openvino.convert_model`` does the same, and reports to its makers over the network.
+    """
+    ov = _package()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+    from torch.export.decomp_utils import CustomDecompTable
+
+    table: Any = CustomDecompTable()  # type: ignore[no-untyped-call]
+    for operation in ops_to_not_decompose():
+        if operation in table:
+            table.pop(operation)
+    decoder = TorchFXPythonDecoder(program.run_decompositions(table).module(), dynamic_shapes=True)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
+    ov.save_model(model, folder / FILE, compress_to_fp16=False)
+    return FILE
+
+
+def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:
+    """Change a written float32 graph: half the bytes for float16; for int8 eight-bit weights, and activations where there are ``feeds``."""
+    ov = _package()
+    made = file.with_name("reduced.xml")
+    if feeds:
+        given = file.with_name("feeds.npz")
+        arrays: dict[str, Any] = {
+            f"{number}/{name}": array for number, feed in enumerate(feeds) for name, array in feed.items()
+        }
+        np.savez(given, **arrays)
+        run_module(
+            "st_core.backends._openvino_int8",
+            *(str(path) for path in (file, given, made)),
+            needs=("nncf",),
+            environment={"NNCF_CI": "1"},  # it asks the network for nothing then
+        )
+        given.unlink()
+    else:
+        model = ov.Core().read_model(file)
+        if dtype == "int8":
+            compress_weights(model)
+        ov.save_model(model, made, compress_to_fp16=dtype == "float16")
+        del model
+    made.with_suffix(".bin").replace(file.with_suffix(".bin"))
+    made.replace(file)
+
+
+def compress_weights(model: Any) -> None:
+    """Replace the matrices of a model by eight-bit ones, in place: one scale and one zero for each row, as ``x = (q - zero) * scale``.
+
+    This is the form OpenVINO multiplies without unpacking, and NNCF's ``INT8_ASYM``, whose import alone changes functions of torch.
+    """
+    for node in model.get_ordered_ops():
+        port = {"MatMul": 1, "Gather": 0}.get(node.get_type_name())
+        if port is None:
+            continue
+        source = node.input_value(port).get_node()
+        if source.get_type_name() != "Constant" or len(source.get_output_shape(0)) != 2:
+            continue
+        weights = source.get_data()
+        if weights.dtype != np.float32 or min(weights.shape) < SMALLEST:
+            continue
+        rows = node.get_type_name() == "Gather" or bool(node.get_attributes()["transpose_b"])
+        node.input(port).replace_source_output(_in_eight_bits(weights, axis=1 if rows else 0).output(0))
+
+
+def _in_eight_bits(weights: NDArray[np.float32], axis: int) -> Any:
+    from openvino import Type
+    from openvino import opset13 as ops
+
+    low = np.minimum(weights.min(axis=axis, keepdims=True), 0)
+    high = np.maximum(weights.max(axis=axis, keepdims=True), 0)
+    scale = np.maximum((high - low) / 255, np.finfo(np.float32).tiny).astype(np.float32)
+    zero = np.clip(np.round(-low / scale), 0, 255).astype(np.uint8)
+    steps = np.clip(np.round(weights / scale) + zero, 0, 255).astype(np.uint8)
+    centred = ops.subtract(ops.convert(ops.constant(steps), Type.f32), ops.convert(ops.constant(zero), Type.f32))
+    return ops.multiply(centred, ops.constant(scale))
+
+
+class Session:
+    """A compiled graph; safe in threads, each call has a request of its own."""
+
+    def __init__(self, compiled: Any) -> None:
+        """``compiled`` is OpenVINO's compiled model."""
+        self._compiled = compiled
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.outputs = tuple(next(iter(each.get_names()), "") for each in compiled.outputs)
+        self.inputs = tuple(each.get_any_name() for each in compiled.inputs)
+
+    def __call__(self, feed: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Outputs in the graph's order, the caller's own."""
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            found = request.infer(dict(feed), share_inputs=True, share_outputs=True)
+            return [np.array(found[index], np.float32) for index in range(len(self.outputs))]
+        finally:
+            self._idle.put(request)
+
+
+def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
+    """A written graph, compiled for this processor; what was compiled stays in ``kept`` for the next start."""
+    ov = _package()
+    options = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    if dtype == "int8":
+        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
+    if kept is not None:
+        options["CACHE_DIR"] = str(kept)
+    try:
+        return Session(ov.Core().compile_model(file, "CPU", options))
+    except RuntimeError as error:
+        raise ModelBroken(f"{file}: OpenVINO cannot use it: {str(error).strip().splitlines()[-1]}") from error
