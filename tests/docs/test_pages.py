@@ -1,0 +1,50 @@
+"""Every Python block of the stores' pages runs, one after the other, and finds what the page is about."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+FOUND = {
+    "qdrant": ("qdrant_client", ["Renaming a file", "[('3', 'Deleting a folder')]"]),
+    "milvus": ("milvus_lite", ["Renaming a file", "[('3', 'Deleting a folder')]"]),
+}
+
+
+@pytest.mark.parametrize("page", list(FOUND))
+def test_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
+    """In an empty folder; the last two searches find the note that was asked for, first."""
+    module, (hybrid, adopted) = FOUND[page]
+    pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    names: dict[str, object] = {"__name__": page}
+    for block in blocks:
+        exec(compile(block[1], f"{page}.md:{text.count(chr(10), 0, block.start()) + 1}", "exec"), names)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert len(blocks) == 4
+    assert printed[-2].startswith(f"['{hybrid}'")
+    assert printed[-1] == adopted
+
+
+@pytest.mark.parametrize("page", list(FOUND))
+def test_every_public_conversion_has_an_example(page):
+    """Whatever a store's package publishes beside its plugin is used on its page."""
+    package = pytest.importorskip(f"st_connectors.{page}")
+    code = "\n".join(
+        re.findall(
+            r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+    )
+
+    assert [name for name in package.__all__ if name != "PLUGIN" and f"{name}(" not in code] == []
+
+
+def test_the_readme_leads_to_every_page():
+    """No page is left alone."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+    assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
