@@ -66,7 +66,9 @@ def running() -> Iterator[Engines]:
 
 
 def address_of(engine: str, url: str) -> str:
-    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``."""
+    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``; a store's is left as it is."""
     parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        return url
     variant = "+https" if parts.scheme == "https" else ""
     return f"{engine.partition('-')[0]}{variant}://{parts.netloc}{parts.path.rstrip('/')}"

@@ -1,21 +1,22 @@
-"""The conformance suite on Milvus: Lite always, a server where ST_MILVUS_URL names one (``milvus://host:19530``).
+"""The conformance suite on Milvus: Lite always, a server where ST_MILVUS_URL names one (``milvus://host:19530``) or ST_REQUIRE asks for it.
 
-``ST_REQUIRE`` knows the two as ``milvus-lite`` and ``milvus-server``.
+``ST_REQUIRE`` knows them as ``milvus-lite``, ``milvus`` (2.6) and ``milvus-3``.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from integration.engines import address_of
 from st_connectors.errors import Unavailable
 from st_connectors.filters import Range
 from st_connectors.registry import open_store
@@ -64,20 +65,32 @@ class TestLiteGraph(StoreConformance):
         return f"milvus+lite:{folder}?index=hnsw&lists=arrays"
 
 
-@pytest.mark.engine("milvus-server")
-class TestServer(StoreConformance):
+class _Server(StoreConformance):
     """A server with a flat index; its collections of other names are left alone."""
 
     client_modules = CLIENTS
+    engine: ClassVar[str]
 
+    @pytest.fixture(scope="class")
     @classmethod
-    def address(cls, folder: Path) -> str:
-        """Say where."""
-        del folder
-        url = os.environ.get("ST_MILVUS_URL", "")
-        if not url:
-            pytest.skip("no server: ST_MILVUS_URL=milvus://host:19530 names one")
-        return f"{url}{'&' if '?' in url else '?'}index=flat"
+    def make(cls, engines):
+        """Open stores on the server."""
+        url = address_of(cls.engine, engines.url(cls.engine))
+        return opener(f"{url}{'&' if '?' in url else '?'}index=flat")
+
+
+@pytest.mark.engine("milvus")
+class TestServer(_Server):
+    """2.6."""
+
+    engine = "milvus"
+
+
+@pytest.mark.engine("milvus-3")
+class TestServer3(_Server):
+    """3.0."""
+
+    engine = "milvus-3"
 
 
 _WRITER = """

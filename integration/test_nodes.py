@@ -365,8 +365,29 @@ class TestFind:
         """No image floats: each has a tag that names a version."""
         assert [image.name for image in IMAGES.values() if not re.search(r":v?\d+\.\d+\.\d+$", image.name)] == []
 
-    def test_compose_has_the_same_tags(self):
-        """The file for hand use and the recipes for tests name the same images."""
-        text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    @pytest.mark.parametrize("engine", list(IMAGES))
+    def test_compose_says_what_the_recipe_says(self, engine):
+        """The file for hand use and the recipe for tests have one image, environment, command, ports and place of health."""
+        yaml = pytest.importorskip("yaml")
+        services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+        image = IMAGES[engine]
+        service = services[engine.removesuffix("-9")]
 
-        assert sorted(re.findall(r"image: (\S+)", text)) == sorted(image.name for image in IMAGES.values())
+        assert service["image"] == image.name
+        assert service.get("environment", {}) == dict(image.environment)
+        assert service.get("command") == image.command
+        inside = {int(port.rsplit(":", 1)[1]) for port in service["ports"]}
+        assert inside == {image.port, *image.more_ports, *([image.health_port] if image.health_port else [])}
+        if engine != "qdrant":  # its image has no program that could ask
+            asked = f"http://127.0.0.1:{image.health_port or image.port}{image.health}"
+            assert service["healthcheck"]["test"] == ["CMD", "curl", "--fail", "--silent", asked]
+
+    def test_compose_has_every_engine_on_ports_of_its_own(self):
+        """All of them can run at once, and only this machine reaches them."""
+        yaml = pytest.importorskip("yaml")
+        services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+        outside = [port.rsplit(":", 1)[0] for service in services.values() for port in service["ports"]]
+
+        assert set(services) == {engine.removesuffix("-9") for engine in IMAGES}
+        assert len(set(outside)) == len(outside)
+        assert all(port.startswith("127.0.0.1:") for port in outside)

@@ -1,16 +1,16 @@
-"""The conformance suite on Qdrant: edge and local mode always, a server where ST_QDRANT_URL names one (``qdrant://host:6333``).
+"""The conformance suite on Qdrant: edge and local mode always, a server where ST_QDRANT_URL names one (``qdrant://host:6333``) or ST_REQUIRE asks for it.
 
-``ST_REQUIRE`` knows the three as ``qdrant-edge``, ``qdrant-memory`` and ``qdrant-server``.
+``ST_REQUIRE`` knows the three as ``qdrant-edge``, ``qdrant-memory`` and ``qdrant``.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from integration.engines import address_of
 from st_connectors.testing import StoreConformance, opener
 
 pytest.importorskip("qdrant_edge", reason="needs the qdrant extra")
@@ -49,17 +49,14 @@ class TestLocal(StoreConformance):
         return f"qdrant+memory:{folder}"
 
 
-@pytest.mark.engine("qdrant-server")
+@pytest.mark.engine("qdrant")
 class TestServer(StoreConformance):
     """A server, over REST or gRPC as the address says; its collections of other names are left alone."""
 
     client_modules = CLIENTS
 
+    @pytest.fixture(scope="class")
     @classmethod
-    def address(cls, folder: Path) -> str:
-        """Say where."""
-        del folder
-        url = os.environ.get("ST_QDRANT_URL", "")
-        if not url:
-            pytest.skip("no server: ST_QDRANT_URL=qdrant://host:6333 names one")
-        return url
+    def make(cls, engines):
+        """Open stores on the server."""
+        return opener(address_of("qdrant", engines.url("qdrant")))
