@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-wheel check format integration integration-client-8 bench wheel builtin readme clean
+.PHONY: help demo test test-light test-wheel check format integration integration-client-8 conformance conformance-client-8 bench wheel builtin readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,13 @@ integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand, Ela
 # elasticsearch-py 9 cannot talk to a server 8; 8 talks to both majors, and gets an environment of its own.
 integration-client-8: $(STAMPS)/client-8
 	$(BIN)/python -m pytest integration/test_elasticsearch.py $(ARGS)
+
+conformance: $(STAMPS)/dev  ## the suite on every engine at hand, and its table in the README
+	$(BIN)/python -m integration.conformance $(ARGS)
+	$(if $(ARGS),,$(MAKE) --no-print-directory VENV=.venv-client-8 conformance-client-8)
+
+conformance-client-8: $(STAMPS)/client-8
+	$(BIN)/python -m integration.conformance elasticsearch-8 elasticsearch-9
 
 bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
 	$(BIN)/python -m bench $(ARGS)

@@ -263,9 +263,7 @@ class Group:
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse, while tests are collected, a gap that names no test."""
         super().__init_subclass__(**options)
-        unknown = sorted(set(cls.gaps) - names_of_tests(cls))
-        if unknown:
-            raise TypeError(f"{cls.__name__}.gaps names tests that the suite does not have: {', '.join(unknown)}")
+        check_gaps(cls.gaps, cls, f"{cls.__name__}.gaps")
 
     @classmethod
     def address(cls, folder: Path) -> str:
@@ -289,10 +287,22 @@ class Group:
     @pytest.fixture(autouse=True)
     def _known_gap(self, request: pytest.FixtureRequest) -> None:
         """Expect a known gap to fail, strictly: one that was mended turns the run red until it is struck off."""
-        name = request.node.name
-        gap = self.gaps.get(name) or self.gaps.get(name.partition("[")[0])
-        if gap is not None:
-            request.applymarker(pytest.mark.xfail(reason=gap.reason, raises=gap.raises, strict=True))
+        expect_gap(request, self.gaps)
+
+
+def expect_gap(request: pytest.FixtureRequest, gaps: Mapping[str, Gap]) -> None:
+    """Mark a test that is among known gaps as one that must fail."""
+    name = request.node.name
+    gap = gaps.get(name) or gaps.get(name.partition("[")[0])
+    if gap is not None:
+        request.applymarker(pytest.mark.xfail(reason=gap.reason, raises=gap.raises, strict=True))
+
+
+def check_gaps(gaps: Mapping[str, Gap], cls: type, what: str) -> None:
+    """Raise TypeError for a gap that names no test of a class."""
+    unknown = sorted(set(gaps) - names_of_tests(cls)) if gaps else []
+    if unknown:
+        raise TypeError(f"{what} names tests that the suite does not have: {', '.join(unknown)}")
 
 
 def names_of_tests(cls: type) -> set[str]:

@@ -7,18 +7,21 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from st_connectors.store import DenseField, Schema
 from st_connectors.testing import CHECKS
 from st_connectors.testing.opening import Make, opener
+
+if TYPE_CHECKING:
+    from st_connectors.testing.base import Gap
 
 __all__ = ["Outcome", "Report", "Result", "run"]
 
@@ -30,6 +33,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     """The store does not declare what the test is about."""
+    GAP = "known gap"
+    """It failed as a known gap must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +65,26 @@ class Report:
         """The tests that failed."""
         return [result for result in self.results if result.outcome is Outcome.FAILED]
 
-    def rows(self) -> list[tuple[str, int, int, int]]:
-        """For each group its name and how many tests passed, failed and were skipped, in the suite's order."""
-        counts: dict[str, Counter[Outcome]] = {}
+    def rows(self) -> list[tuple[str, int, int, int, int]]:
+        """For each group its name and how many tests passed, failed, were skipped and are known gaps, in the suite's order."""
+        from st_connectors.testing.suite import StoreConformance  # not before pytest has rewritten its assertions
+
+        counts: dict[str, Counter[Outcome]] = {cls.__name__.lower(): Counter() for cls in StoreConformance.__bases__}
         for result in self.results:
             counts.setdefault(result.group, Counter())[result.outcome] += 1
         return [
-            (group, count[Outcome.PASSED], count[Outcome.FAILED], count[Outcome.SKIPPED])
+            (group, count[Outcome.PASSED], count[Outcome.FAILED], count[Outcome.SKIPPED], count[Outcome.GAP])
             for group, count in counts.items()
+            if count
         ]
 
     def table(self) -> str:
         """The rows as text, and the failures with their rules and reasons."""
-        lines = [f"{'group':<12}{'passed':>8}{'failed':>8}{'skipped':>9}"]
-        lines += [f"{group:<12}{passed:>8}{failed:>8}{skipped:>9}" for group, passed, failed, skipped in self.rows()]
+        lines = [f"{'group':<12}{'passed':>8}{'failed':>8}{'skipped':>9}{'gaps':>6}"]
+        lines += [
+            f"{group:<12}{passed:>8}{failed:>8}{skipped:>9}{gaps:>6}"
+            for group, passed, failed, skipped, gaps in self.rows()
+        ]
         for failure in self.failures:
             lines += ["", failure.test, f"  rule:  {failure.rule}", f"  found: {failure.reason}"]
         return "\n".join(lines)
@@ -96,15 +107,21 @@ class Report:
         }
 
 
-def run(address: str, *, client: object | None = None, progress: Callable[[Result], None] | None = None) -> Report:
+def run(
+    address: str,
+    *,
+    client: object | None = None,
+    gaps: Mapping[str, Gap] | None = None,
+    progress: Callable[[Result], None] | None = None,
+) -> Report:
     """Run the whole suite on the store at an address, on collections of its own names that are dropped afterwards.
 
-    ``progress`` is told each result as it comes. Raises what opening the store raises where it cannot be opened or reached at all, and RuntimeError
-    where the suite itself cannot run.
+    ``gaps`` are known gaps by the names of their tests, as on a subclass; ``progress`` is told each result as it comes. Raises what opening the store
+    raises where it cannot be opened or reached at all, and RuntimeError where the suite itself cannot run.
     """
     make = opener(address, client=client)
     _reach(make)
-    listener = _Listener(make, progress)
+    listener = _Listener(make, gaps or {}, progress)
     output = io.StringIO()
     with TemporaryDirectory(prefix="st-connectors-conform-") as folder, contextlib.redirect_stdout(output):
         status = pytest.main(
@@ -139,9 +156,10 @@ def _reach(make: Make) -> None:
 class _Listener:
     """A pytest plugin that says what to test and notes how it went."""
 
-    def __init__(self, make: Make, progress: Callable[[Result], None] | None) -> None:
+    def __init__(self, make: Make, gaps: Mapping[str, Gap], progress: Callable[[Result], None] | None) -> None:
         self.results: list[Result] = []
         self._make = make
+        self._gaps = gaps
         self._progress = progress
 
     def pytest_sessionstart(self) -> None:
@@ -152,6 +170,11 @@ class _Listener:
     def told_make(self) -> Make:
         """How stores are opened in this run."""
         return self._make
+
+    @pytest.fixture(scope="session")
+    def told_gaps(self) -> Mapping[str, Gap]:
+        """The known gaps of this run."""
+        return self._gaps
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -172,7 +195,7 @@ class _Listener:
             _group_of(item),
             item.name,
             _rule_of(item),
-            Outcome(report.outcome),
+            Outcome.GAP if report.skipped and hasattr(report, "wasxfail") else Outcome(report.outcome),
             "" if call.excinfo is None else _reason(call.excinfo.value),
         )
         self.results.append(result)

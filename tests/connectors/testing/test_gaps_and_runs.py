@@ -136,3 +136,34 @@ def test_run_with_a_wrong_address_says_so():
     """An address that nobody understands is the caller's mistake, told before any test."""
     with pytest.raises(ValueError, match="scheme"):
         run("nowhere://host")
+
+
+def test_run_is_told_of_gaps():
+    """They are strict there too, counted for themselves, and a misspelt one is an error of every test."""
+    wrong = {
+        "test_counts_are_exact": Gap("mended long ago"),
+        "test_scan_of_nothing_is_empty": Gap("of another kind", KeyError),
+    }
+    found = run("memory:run-gaps", gaps=wrong)
+    assert {result.test for result in found.failures} == set(wrong)
+
+    found = run("memory:run-gaps", gaps={"test_truth_tabel": Gap("misspelt")})
+    assert {result.outcome for result in found.results} == {Outcome.FAILED}
+    assert "test_truth_tabel" in found.failures[0].reason
+
+
+def test_known_gaps_of_a_run_are_counted_and_do_not_fail_it(monkeypatch):
+    """What fails just as it was told to is a gap."""
+    monkeypatch.setattr("st_connectors.memory.MemoryStore.refresh", lambda self: None)
+    broken = run("memory:run-gapped")
+    failed = {result.test for result in broken.failures}
+    assert failed == {
+        "test_any_call_before_create_raises_not_found[refresh]",
+        "test_any_call_after_drop_raises_not_found[refresh]",
+    }
+
+    found = run("memory:run-gapped", gaps={name: Gap("it asks nobody", pytest.fail.Exception) for name in failed})
+    assert found.passed
+    assert {result.test for result in found.results if result.outcome is Outcome.GAP} == failed
+    assert next(row for row in found.rows() if row[0] == "life")[-1] == 2
+    assert found.table().splitlines()[2].split()[-1] == "2"
