@@ -9,6 +9,7 @@ import json
 import threading
 import urllib.parse
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -27,6 +28,7 @@ from st_connectors.opensearch import (
     mapping,
     neural_sparse_query,
     rank_features_query,
+    wire,
 )
 from st_connectors.registry import adopt_store, open_store, parse_address
 from st_connectors.store import (
@@ -36,11 +38,15 @@ from st_connectors.store import (
     Exact,
     Field,
     FilterKind,
+    Fuse,
+    FusionMethod,
+    Hit,
     Match,
     Metric,
     Near,
     Parts,
     Record,
+    Rrf,
     SearchRequest,
     SparseField,
     TextField,
@@ -273,24 +279,98 @@ def put_setting(url: str, count: int | None) -> None:
         assert answer.status == 200
 
 
-def test_native_rank_fusion_is_another_thing(lab: Lab, client) -> None:
-    """Why no fusion is declared: equal scores get unequal ranks in a leg, by document number and not by id."""
-    store = lab.new(lab.schema({"dense": DenseField(2, Metric.DOT)}))
-    store.upsert([Record(name, {"dense": np.array([1.0, 0.0], np.float32)}) for name in ("z", "a")])
-    store.refresh()
-    fused = {"technique": "rrf", "parameters": {"rank_constant": 60}}
-    body = {
-        "query": {"hybrid": {"queries": [knn_query("vector.dense", [1.0, 0.0])]}},
-        "search_pipeline": {"phase_results_processors": [{"score-ranker-processor": {"combination": fused}}]},
-    }
-    found = client.search(index=store.schema.collection, body=body)["hits"]["hits"]
+def test_native_fusion_is_the_reference_on_one_shard(url: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``hybrid`` fuses without weights on one shard is the reference's up to ties in a leg, whatever the segments, the filter and the page."""
+    sent = _sent_bodies(monkeypatch)
+    rng = np.random.default_rng(7)
+    fields: dict[str, Field] = {"dense": DenseField(16), "sparse": SparseField(), "text": TextField()}
+    store = lab.new(lab.schema(fields, filterable={"row": FilterKind.INT}))
+    assert store.capabilities.fusion == {FusionMethod.RRF}
+    for part in range(4):  # a segment each
+        store.upsert([_any_record(rng, row) for row in range(part * 100, part * 100 + 100)])
+        store.refresh()
+    ties = 0
+    for query in range(30):
+        vector = rng.standard_normal(16).astype(np.float32)
+        legs = (
+            Near("dense", vector),
+            Near("sparse", _any_sparse(rng, 8)),
+            Match("text", f"w{query % 7} w{query % 11}"),
+        )
+        where = Range("row", lt=300) if query % 2 else None
+        rank = Fuse(legs[: 2 + query % 2], 50, Rrf(k=(60, 1, 20)[query % 3]))
+        request = SearchRequest(rank, limit=20, offset=query % 5, where=where, parts=Parts.PAYLOAD)
+        sent.clear()
+        native, alone = (
+            store.search([request])[0],
+            store.search([replace(request, rank=leg, limit=400, offset=0) for leg in rank.legs]),
+        )
 
-    assert [hit["_id"] for hit in found] == ["z", "a"]
-    assert [hit.id for hit in store.search([SearchRequest(Near("dense", np.array([1.0, 0.0], np.float32)))])[0]] == [
-        "a",
-        "z",
-    ]
-    assert PLUGIN.capabilities.fusion == frozenset()
+        assert "hybrid" in sent[0]
+        ties += any(len({hit.score for hit in leg}) < len(leg) for leg in alone)
+        _assert_fused(native, alone, rank.method.k, request.offset)
+    assert ties > 0, "some legs must have had ties"
+
+
+def _assert_fused(native: list[Hit], whole: list[list[Hit]], k: int, offset: int) -> None:
+    """Assert that each score is one that the reference gives for some order of equal hits in each leg, cut at 50, and that the page is the best of them."""
+    least: dict[str, float] = defaultdict(float)
+    most: dict[str, float] = defaultdict(float)
+    for leg in whole:
+        scores = [hit.score for hit in leg]
+        for hit in leg:
+            first, last = scores.index(hit.score) + 1, scores.index(hit.score) + scores.count(hit.score)
+            most[hit.id] += 1 / (k + first) if first <= 50 else 0.0
+            least[hit.id] += 1 / (k + last) if last <= 50 else 0.0
+    best, worst = (sorted(bound.values(), reverse=True) for bound in (most, least))
+    assert len(native) == 20
+    assert [hit.score for hit in native] == sorted((hit.score for hit in native), reverse=True)
+    for at, hit in enumerate(native, offset):
+        assert least[hit.id] - 1e-6 <= hit.score <= most[hit.id] + 1e-6
+        assert worst[at] - 1e-6 <= hit.score <= best[at] + 1e-6
+        assert hit.payload["row"] == int(hit.id)
+
+
+def _any_record(rng: np.random.Generator, row: int) -> Record:
+    vectors = {"dense": rng.standard_normal(16).astype(np.float32), "sparse": _any_sparse(rng, 6)}
+    return Record(str(row), vectors, {"row": row, "text": f"w{row % 7} w{row % 11}"})
+
+
+def _any_sparse(rng: np.random.Generator, terms: int) -> SparseVector:
+    return SparseVector.from_arrays(rng.choice(60, terms, replace=False), rng.uniform(0.1, 4.0, terms))
+
+
+def _sent_bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is sent from now on."""
+    sent: list[str] = []
+    perform = opensearchpy.Urllib3HttpConnection.perform_request
+
+    def spy(self, method, url, params=None, body=None, **options):
+        sent.append((body or b"").decode())
+        return perform(self, method, url, params, body, **options)
+
+    monkeypatch.setattr(opensearchpy.Urllib3HttpConnection, "perform_request", spy)
+    return sent
+
+
+def test_nothing_is_fused_natively_where_it_would_be_another_thing(url: str, lab: Lab, client) -> None:
+    """On three shards each ranks for itself, so that three hits are first: none is declared there, nor with weights, nor for six legs."""
+    schema = lab.schema({"dense": DenseField(2, Metric.DOT)})
+    with closing(open_store(f"{address_of('opensearch', url)}?shards=3", schema.collection, schema)) as store:
+        store.create()
+        assert store.capabilities.fusion == frozenset()
+        store.upsert([Record(str(row), {"dense": np.array([row, 0.0], np.float32)}) for row in range(40)])
+        store.refresh()
+        leg = knn_query("vector.dense", [1.0, 0.0], 40)
+        body = {"query": {"hybrid": {"queries": [leg, leg]}}, "size": 40, "search_pipeline": wire.rrf_pipeline(60)}
+        scores = [hit["_score"] for hit in client.search(index=schema.collection, body=body)["hits"]["hits"]]
+        assert scores.count(scores[0]) == 3
+        store.drop()
+
+    (one, six) = (Near("dense", corpus.QUERIES[0]),) * 2, (Near("dense", corpus.QUERIES[0]),) * 6
+    pair = lab.library()
+    pair.assert_search_agrees(*(pair.near(Fuse(legs, 20)) for legs in (one, six)))
+    pair.assert_search_agrees(pair.near(Fuse(one, 20, Rrf(weights=(1.0, 2.0)))))
 
 
 def test_eight_threads_that_create_make_one_collection(lab: Lab) -> None:

@@ -84,9 +84,9 @@ class _Fusing:
         return self._store.get(ids, parts=parts)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        schema, native = self._store.schema, self._store.capabilities.fusion
+        schema, can = self._store.schema, self._store.capabilities
         sent: list[SearchRequest] = []
-        plans = [_plan(request, schema, native, sent) for request in requests]
+        plans = [_plan(request, schema, can, sent) for request in requests]
         answers = self._store.search(sent)
         pages = [_page(plan, answers) for plan in plans]
         self._fill(plans, pages)
@@ -122,7 +122,7 @@ class _Fusing:
                 ]
 
 
-def _plan(request: SearchRequest, schema: Schema, native: frozenset[FusionMethod], sent: list[SearchRequest]) -> _Plan:
+def _plan(request: SearchRequest, schema: Schema, can: Capabilities, sent: list[SearchRequest]) -> _Plan:
     """Append to ``sent`` what the store is to be asked for a request."""
     rank = request.rank
     if not isinstance(rank, Fuse):
@@ -131,7 +131,7 @@ def _plan(request: SearchRequest, schema: Schema, native: frozenset[FusionMethod
         sent.append(replace(request, parts=request.parts & _CONTENT))
         return _Plan(request, (len(sent) - 1,))
     empty = [_matches_nothing(leg, schema) for leg in rank.legs]
-    if _method(rank.method) in native and Parts.LEGS not in request.parts and not any(empty):
+    if Parts.LEGS not in request.parts and not any(empty) and _fuses(can, rank):
         sent.append(replace(request, parts=request.parts & _CONTENT))
         return _Plan(request, (len(sent) - 1,), native=True)
     late = bool(request.parts & _CONTENT) and len(rank.legs) * rank.depth > 2 * request.limit
@@ -142,6 +142,22 @@ def _plan(request: SearchRequest, schema: Schema, native: frozenset[FusionMethod
         if not nothing:
             sent.append(replace(request, rank=leg, limit=rank.depth, offset=0, parts=parts))
     return _Plan(request, tuple(at), late)
+
+
+def _fuses(can: Capabilities, rank: Fuse) -> bool:
+    """Whether the store itself does what a fusion asks for."""
+    most_legs, most_terms = can.max_fused_legs, can.max_query_terms
+    return (
+        _method(rank.method) in can.fusion
+        and len(rank.legs) > 1
+        and (most_legs is None or len(rank.legs) <= most_legs)
+        and (most_terms is None or sum(map(_terms, rank.legs)) <= most_terms)
+    )
+
+
+def _terms(leg: Leg) -> int:
+    """How many sparse terms a leg has."""
+    return len(leg.vector) if isinstance(leg, Near) and isinstance(leg.vector, SparseVector) else 0
 
 
 def _matches_nothing(leg: Leg, schema: Schema) -> bool:

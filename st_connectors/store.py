@@ -428,6 +428,7 @@ class Capabilities:
     """What a store can do, as data: a plugin's says the most that any version can, a store's what this one can.
 
     ``fields`` gives the precision by field name in a store's, by kind ("dense", "sparse", "text") in a plugin's. Limits of None are none.
+    ``fusion`` is what the store fuses by itself as the reference would, of 2 to ``max_fused_legs`` legs with ``max_query_terms`` terms in all.
     ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names.
     """
 
@@ -446,6 +447,7 @@ class Capabilities:
     max_dimension: int | None = None
     max_limit: int | None = None
     max_query_terms: int | None = None
+    max_fused_legs: int | None = None
     fields: Mapping[str, Precision] = field(default_factory=dict)
 
 

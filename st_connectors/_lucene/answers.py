@@ -12,7 +12,7 @@ from st_connectors._lucene.queries import hits
 from st_connectors.errors import Unavailable
 from st_connectors.store import Hit, Parts, Record, Schema, SearchRequest
 
-__all__ = ["FOUND", "ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records"]
+__all__ = ["FOUND", "ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records", "shards_in"]
 
 KEEP_ALIVE = "5m"
 """How long the server keeps a scan's place between two pages."""
@@ -64,3 +64,14 @@ def check_shards(answer: Mapping[str, Any], *, store: str, operation: str) -> No
         failures = shards.get("failures") or [{}]
         told = f"not all shards answered: {faults.reason(failures[0].get('reason'))}"
         raise Unavailable(told, store=store, operation=operation)
+
+
+def shards_in(settings: object) -> int | None:
+    """How many shards an answer of ``_settings`` tells of, over all indices; None where it tells of none."""
+    counts: list[int] = []
+    for each in settings.values() if isinstance(settings, Mapping) else ():
+        found: Any = each
+        for step in ("settings", "index", "number_of_shards"):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        counts += [] if found is None else [int(found)]
+    return sum(counts) or None

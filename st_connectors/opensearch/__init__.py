@@ -18,7 +18,17 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from st_connectors.store import Address, Capabilities, FilterKind, Metric, Plugin, Precision, Schema, Store
+from st_connectors.store import (
+    Address,
+    Capabilities,
+    FilterKind,
+    FusionMethod,
+    Metric,
+    Plugin,
+    Precision,
+    Schema,
+    Store,
+)
 
 if TYPE_CHECKING:
     from st_connectors.opensearch.conversions import (
@@ -36,9 +46,9 @@ CAPABILITIES = Capabilities(
     sparse=True,
     text=True,
     optional_vectors=True,
-    # None: `hybrid` ranks each shard for itself and equal scores by document number, its min_max has a floor of 0.001, and its
-    # reciprocal rank fusion takes no weights, all seen on 2.19.1.
-    fusion=frozenset(),
+    # On one shard, without weights; see docs/decisions/0009-opensearch-fuses-on-one-shard.md.
+    fusion=frozenset({FusionMethod.RRF}),
+    max_fused_legs=5,  # a hybrid query takes no more
     filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
     efforts=frozenset({"exact", "default", "candidates"}),
     persistent=True,

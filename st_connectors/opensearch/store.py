@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from st_connectors._lucene import bulk
-from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
+from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records, shards_in
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
 from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden, Layout, Plain
@@ -32,6 +32,7 @@ from st_connectors.store import (
     Address,
     Capabilities,
     FilterKind,
+    Fuse,
     Hit,
     Near,
     Parts,
@@ -61,7 +62,7 @@ def connected(
             collection, address, store=opened.name, operation="connect"
         )
         kept, form = ours(collection, mappings, store=opened.name, operation="connect")
-        return OpenSearchStore(opened, kept, form, most, server=server)
+        return OpenSearchStore(opened, kept, form, most, server=server, shards=_shards(opened, collection, "connect"))
 
 
 def adopted(
@@ -81,7 +82,8 @@ def adopted(
             collection, address, store=opened.name, operation="adopt"
         )
         schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
-        return OpenSearchStore(opened, schema, form, most, server=server, layout=Plain(schema))
+        shards = _shards(opened, collection, "adopt")
+        return OpenSearchStore(opened, schema, form, most, server=server, shards=shards, layout=Plain(schema))
 
 
 def collections(address: Address, client: object | None) -> list[str]:
@@ -119,6 +121,12 @@ def _asked(opened: Opened, operation: str, path: str, params: Mapping[str, str])
         return None
 
 
+def _shards(opened: Opened, collection: str, operation: str) -> int | None:
+    """How many shards are behind a name."""
+    only = {"filter_path": "*.settings.index.number_of_shards"}
+    return shards_in(_asked(opened, operation, f"/{_step(collection)}/_settings", only))
+
+
 def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str], Mapping[str, Any]] | None:
     """The indices behind a name and the mapping of the first; None where there are none."""
     try:
@@ -148,9 +156,10 @@ class OpenSearchStore:
         most: Capabilities,
         *,
         server: Server | None = None,
+        shards: int | None = None,
         layout: Plain | None = None,
     ) -> None:
-        """Nothing is sent. ``layout`` is given for indices that are not ours, ``server`` where it was asked already."""
+        """Nothing is sent. ``layout`` is given for indices that are not ours, ``server`` and ``shards`` where they were asked for already."""
         self._opened = opened
         self._schema = schema
         self._name = schema.collection
@@ -158,6 +167,7 @@ class OpenSearchStore:
         self._form = form
         self._most = most
         self._server = server
+        self._shards = shards
         self._layout: Layout = Hidden(schema) if layout is None else layout
         self._is_ours = layout is None
         self._closed = False
@@ -169,8 +179,8 @@ class OpenSearchStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this collection can do; how many terms a query may have is known for certain from ``create`` on, or when opened by its name."""
-        return wire.can(self._most, self._schema, self._form, self._server or UNKNOWN)
+        """What this collection can do; how many terms a query may have and what the server fuses is known from ``create`` on, or when opened by name."""
+        return wire.can(self._most, self._schema, self._form, self._server or UNKNOWN, self._shards)
 
     def create(self) -> None:
         """Make the index and its alias, or find it with the same schema and in the form that the address asks for."""
@@ -190,6 +200,7 @@ class OpenSearchStore:
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
+        self._shards = _shards(self._opened, self._name, "create")
 
     def _stored(self, operation: str) -> tuple[Schema, Form] | None:
         self._check_open(operation)
@@ -261,7 +272,9 @@ class OpenSearchStore:
         """Send all requests as one multi-search."""
         if not requests:
             return []
-        sparse = any(isinstance(self._schema.fields.get(_field(each)), SparseField) for each in requests)
+        sparse = any(
+            isinstance(self._schema.fields.get(name), SparseField) for each in requests for name in _near(each)
+        )
         server = self._known("search") if sparse else UNKNOWN
         lines = wire.msearch_lines(wire.Collection(self._schema, self._form, self._layout, server), requests)
         params = {"filter_path": FOUND}
@@ -329,6 +342,7 @@ class OpenSearchStore:
         return error
 
 
-def _field(request: SearchRequest) -> str:
-    """The field of a sparse or dense leg, else nothing."""
-    return request.rank.field if isinstance(request.rank, Near) else ""
+def _near(request: SearchRequest) -> list[str]:
+    """The fields of the sparse and dense legs of a request."""
+    legs = request.rank.legs if isinstance(request.rank, Fuse) else (request.rank,)
+    return [leg.field for leg in legs if isinstance(leg, Near)]

@@ -29,6 +29,7 @@ from st_connectors.store import (
     Near,
     Precision,
     Record,
+    Rrf,
     Schema,
     SearchRequest,
     SparseField,
@@ -45,10 +46,12 @@ __all__ = [
     "exact_query",
     "folded",
     "form_for",
+    "hybrid_query",
     "index_body",
     "knn_query",
     "msearch_lines",
     "neural_sparse_query",
+    "rrf_pipeline",
     "scan_body",
     "seismic_parameters",
     "seismic_query",
@@ -182,10 +185,15 @@ def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[
     return made
 
 
-def can(most: Capabilities, schema: Schema, form: Form, server: Server) -> Capabilities:
-    """What a collection of this form on this server can do."""
+def can(most: Capabilities, schema: Schema, form: Form, server: Server, shards: int | None = None) -> Capabilities:
+    """What a collection of this form on this server can do.
+
+    ``hybrid`` ranks each shard for itself, so that it is the reference's fusion on one shard only; with other than Lucene's own engine it was never run.
+    """
+    plain = {*form.dense.values(), *form.sparse.values()} <= {"lucene", "rank_features"}
     return replace(
         most,
+        fusion=most.fusion if shards == 1 and server.neural and plain else frozenset(),
         max_query_terms=max(1, server.clauses - _SPARE),
         fields={name: _precision(most, name, spec, form) for name, spec in schema.fields.items()},
     )
@@ -262,8 +270,34 @@ def msearch_lines(held: Collection, requests: Sequence[SearchRequest]) -> list[B
         if isinstance(request.rank, Match):
             # Else each shard reckons by how often a word is in its own documents.
             header["search_type"] = "dfs_query_then_fetch"
-        lines += [header, search_body(held.layout, request, _query(held, request))]
+        lines += [header, _body(held, request)]
     return lines
+
+
+def _body(held: Collection, request: SearchRequest) -> Body:
+    """A search for one leg, or for several that the server fuses."""
+    if not isinstance(request.rank, Fuse):
+        return search_body(held.layout, request, _query(held, request))
+    if not isinstance(request.rank.method, Rrf) or request.rank.method.weights is not None:
+        raise TypeError(
+            "only unweighted reciprocal rank fusion means the same here as everywhere: open the store with open_store"
+        )
+    body = search_body(held.layout, request, hybrid_query(held, request, request.rank))
+    # Fused hits come in the order of their scores and cannot be sorted; equal ones are put in order when they are read.
+    del body["sort"], body["track_scores"]
+    return {**body, "search_pipeline": rrf_pipeline(request.rank.method.k)}
+
+
+def hybrid_query(held: Collection, request: SearchRequest, rank: Fuse) -> Body:
+    """The legs as one query, each with the filter and cut at ``depth``."""
+    legs = [_query(held, replace(request, rank=leg, limit=rank.depth, offset=0)) for leg in rank.legs]
+    return {"hybrid": {"queries": legs, "pagination_depth": rank.depth}}
+
+
+def rrf_pipeline(k: int) -> Body:
+    """The search pipeline that fuses by reciprocal ranks; a ``rank_constant`` outside of ``parameters`` is silently 60 on 2.19."""
+    combination = {"technique": "rrf", "parameters": {"rank_constant": k}}
+    return {"phase_results_processors": [{"score-ranker-processor": {"combination": combination}}]}
 
 
 def _query(held: Collection, request: SearchRequest) -> Body:
@@ -271,7 +305,7 @@ def _query(held: Collection, request: SearchRequest) -> Body:
     layout, where, reach = held.layout, request.where, request.offset + request.limit
     match request.rank:
         case Fuse():
-            raise TypeError("legs are searched one by one: open the store with open_store, which fuses them")
+            raise TypeError("a leg of a fusion is no fusion")
         case Match(name, text):
             return filtered(match_query(layout.text(name), text), where, layout)
         case Near(name, SparseVector() as vector):

@@ -263,6 +263,22 @@ def test_the_stores_own_fusion_is_used_where_declared_and_legs_are_not_asked(met
         assert isinstance(store.searched[0][0].rank, Fuse) is whole
 
 
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_fused_legs": 2}, {"max_query_terms": 2}, {"max_fused_legs": 3, "max_query_terms": 4}]
+)
+def test_what_is_too_much_for_the_stores_own_fusion_is_fused_here(limits):
+    """More legs or terms than it takes, and a single leg, which is no fusion, go leg by leg."""
+    few, many = SparseVector.from_mapping({1: 1.0}), SparseVector.from_mapping({1: 1.0, 2: 1.0})
+    dense = Near("dense", np.ones(4, np.float32))
+    for legs in ((dense,), (dense, Near("sparse", few)), (Near("sparse", many), Near("sparse", few), dense)):
+        store = filled({FusionMethod.RRF})
+        store._capabilities = replace(store._capabilities, **limits)
+        fusing(store).search([SearchRequest(Fuse(legs), parts=Parts.PAYLOAD)])
+        terms = sum(len(leg.vector) for leg in legs if leg.field == "sparse")
+        fits = 2 <= len(legs) <= limits.get("max_fused_legs", 9) and terms <= limits.get("max_query_terms", 9)
+        assert isinstance(store.searched[0][0].rank, Fuse) is fits
+
+
 def test_everything_else_passes_through():
     """The wrapper only concerns searches."""
     store = filled(count=3)

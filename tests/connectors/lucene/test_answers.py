@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from st_connectors._lucene import bulk, faults
+from st_connectors._lucene.answers import shards_in
 from st_connectors._lucene.layout import Hidden
 from st_connectors._lucene.queries import filtered, hits, match_query, rank_features_query, search_body, where_query
 from st_connectors._lucene.scores import unfolded
@@ -210,3 +211,19 @@ def test_messages_are_cut_short():
 def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
     """``Retry-After`` as a date, a word or below zero is none."""
     assert faults.seconds(header) == seconds
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [
+        ({"a@1": {"settings": {"index": {"number_of_shards": "1"}}}}, 1),
+        ({name: {"settings": {"index": {"number_of_shards": "2"}}} for name in "ab"}, 4),
+        ({"a@1": {}}, None),
+        ({}, None),
+        (None, None),
+        ("an error", None),
+    ],
+)
+def test_shards_are_counted_over_all_indices(answer, count):
+    """None where the server does not tell."""
+    assert shards_in(answer) == count

@@ -22,15 +22,18 @@ from st_connectors.store import (
     Exact,
     FilterKind,
     Fuse,
+    FusionMethod,
     Match,
     Metric,
     Near,
     Parts,
     Record,
+    Rrf,
     Schema,
     SearchRequest,
     SparseField,
     TextField,
+    Weighted,
 )
 from st_core.protocols import ModelKind, ModelRef
 from st_core.vectors import SparseVector
@@ -249,11 +252,54 @@ def test_text_counts_words_over_all_shards():
     assert body["query"] == {"match": {"text.text": {"query": "red apple", "operator": "or"}}}
 
 
-def test_a_fuse_is_not_for_an_adapter():
-    """It is taken apart above; native fusion is declared nowhere."""
-    assert CAPABILITIES.fusion == frozenset()
+def test_a_fusion_is_one_hybrid_query():
+    """Every leg has the filter and is cut at ``depth``; the pipeline travels with the request, and nothing is sorted."""
+    rank = Fuse((Near("dense", UP), Near("sparse", SPARSE), Match("text", "tea")), 40, Rrf(k=7))
+    header, body = search(rank, where=Eq("year", 2001), limit=5, offset=3, parts=Parts.NONE)
+
+    assert header == {"allow_partial_search_results": False}
+    assert body == {
+        "query": {
+            "hybrid": {
+                "queries": [query(leg, where=Eq("year", 2001), limit=40) for leg in rank.legs],
+                "pagination_depth": 40,
+            }
+        },
+        "from": 3,
+        "size": 5,
+        "track_total_hits": False,
+        "_source": False,
+        "search_pipeline": {
+            "phase_results_processors": [
+                {"score-ranker-processor": {"combination": {"technique": "rrf", "parameters": {"rank_constant": 7}}}}
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize("method", [Rrf(weights=(1.0, 2.0)), Weighted((0.5, 0.5))], ids=["weights", "weighted"])
+def test_other_fusions_are_not_for_the_server(method):
+    """They mean something else there, and are declared nowhere."""
     with pytest.raises(TypeError, match="open_store"):
-        search(Fuse((Near("dense", UP), Near("sparse", SPARSE))))
+        search(Fuse((Near("dense", UP), Near("sparse", SPARSE)), 10, method))
+
+
+@pytest.mark.parametrize(
+    ("options", "server", "shards", "fuses"),
+    [
+        ({}, NEURAL, 1, True),
+        ({}, NEURAL, 3, False),
+        ({}, NEURAL, None, False),
+        ({}, PLAIN, 1, False),
+        ({"engine": "faiss"}, NEURAL, 1, False),
+        ({"sparse": "seismic"}, NEURAL, 1, False),
+    ],
+)
+def test_fusion_is_declared_where_it_was_seen_to_be_the_references(options, server, shards, fuses):
+    """One shard, the plugin, and the engines that were run."""
+    can = wire.can(CAPABILITIES, SCHEMA, wire.form_for(SCHEMA, **options), server, shards)
+    assert can.fusion == ({FusionMethod.RRF} if fuses else frozenset())
+    assert can.max_fused_legs == 5
 
 
 @pytest.mark.parametrize(("layout", "last"), [(Hidden(SCHEMA), "id"), (Plain(SCHEMA), "_id")], ids=["ours", "theirs"])
