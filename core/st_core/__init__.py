@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from st_core.fingerprint import describe
     from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
     from st_core.quantize import quantize_embeddings
+    from st_core.rescore import semantic_search_quantized
     from st_core.retrieval import community_detection, paraphrase_mining, semantic_search
     from st_core.sentence_transformer import SentenceTransformer
     from st_core.similarity import SimilarityFunction
@@ -43,6 +44,7 @@ _WHERE = {
     "paraphrase_mining": "retrieval",
     "quantize_embeddings": "quantize",
     "semantic_search": "retrieval",
+    "semantic_search_quantized": "rescore",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "paraphrase_mining",
     "quantize_embeddings",
     "semantic_search",
+    "semantic_search_quantized",
 ]
 
 
