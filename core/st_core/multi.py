@@ -103,6 +103,10 @@ class Heads:
 
     def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:
         """The outputs of one batch."""
+        if "token_embeddings" not in features:
+            raise ModelUnsupported(
+                "several outputs need the states of tokens, which graphs do not give; use backend='torch'"
+            )
         states = features["token_embeddings"]
         dense = runner.finish(features["sentence_embedding"], dimension, normalize=False) if self.dense else None
         return MultiOutput(

@@ -31,6 +31,16 @@ _NAMES = tuple(
 _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
+_MOST = {
+    **dict.fromkeys(
+        ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"), 1_000
+    ),
+    **dict.fromkeys(("hidden_size", "head_dim", "dim", "d_model", "d_kv", "n_embd", "num_attention_heads"), 1 << 20),
+    "max_position_embeddings": 1 << 26,
+    "n_positions": 1 << 15,
+}
+"""More than any model has. transformers builds layers and tables of these sizes before it looks at the weights, which tell them wrong."""
+
 OWN_FILES = frozenset(
     (*_NAMES, "modules.json", "config_sentence_transformers.json", "router_config.json", "quantization_ranges.json")
 )
@@ -124,7 +134,7 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
     return Transformer(
         folder,
         task,
-        read_json((base or folder) / "config.json"),
+        _checked(read_json((base or folder) / "config.json"), (base or folder) / "config.json"),
         str(saved.get("module_output_name") or TASKS[task]),
         lower_case=bool(saved.get("do_lower_case", False)),
         task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
@@ -139,6 +149,17 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         trust_remote_code=options.trust_remote_code,
         base=base,
     )
+
+
+def _checked(config: Any, path: Path) -> Mapping[str, Any]:
+    """A transformer's configuration; raises ModelBroken for sizes that no model has, and for what is no configuration."""
+    if not isinstance(config, dict):
+        raise ModelBroken(f"{path}: expected a JSON object, found {type(config).__name__}")
+    for key, most in _MOST.items():
+        value = config.get(key)
+        if isinstance(value, (int, float)) and value > most:
+            raise ModelBroken(f"{path}: {key} is {value}, more than any model has")
+    return config
 
 
 def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:

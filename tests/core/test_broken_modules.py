@@ -1,0 +1,183 @@
+"""Each kind of module with its files missing, cut, mis-shaped or absurd: a ModelError that names them, soon and in little memory."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
+
+from safetensors.numpy import load_file, save_file  # noqa: E402 -- after the guard
+
+import st_core  # noqa: E402 -- after the guard
+
+pytestmark = pytest.mark.torch
+
+CONFIGS = {
+    "words": ("WordEmbeddings", "wordembedding_config.json"),
+    "words-lstm": ("LSTM", "lstm_config.json"),
+    "words-cnn": ("CNN", "cnn_config.json"),
+    "layers": ("WeightedLayerPooling", "config.json"),
+    "csr": ("SparseAutoEncoder", "config.json"),
+    "bow": ("BoW", "config.json"),
+    "rerank-saved": ("LogitScore", "config.json"),
+}
+WEIGHED = ["words", "words-lstm", "words-cnn", "layers", "csr"]
+HUGE = 10**12
+
+
+@pytest.fixture
+def broken(checkpoints, tmp_path):
+    """A copy of a checkpoint, the folder of its telling module, and a function that loads and uses it, in little memory."""
+
+    def copy(name):
+        folder = tmp_path / "broken"
+        shutil.copytree(checkpoints.folder(name), folder)
+        entries = json.loads((folder / "modules.json").read_text())
+        path = next(entry["path"] for entry in entries if entry["type"].endswith(CONFIGS[name][0]))
+        return folder, folder / path
+
+    return copy
+
+
+def use(folder, name):
+    """Load a checkpoint and use it once; raises whatever that raises, and AssertionError where it took more than 200 MB."""
+    tracemalloc.start()
+    try:
+        if name.startswith("rerank"):
+            st_core.CrossEncoder(folder, device="cpu").predict([("a", "b")])
+        else:
+            kind = st_core.SparseEncoder if name == "csr" else st_core.SentenceTransformer
+            kind(folder, device="cpu").encode(["copy a tree"])
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 200e6
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "code"])
+@pytest.mark.parametrize("name", WEIGHED)
+def test_damaged_weights_are_named(broken, tmp_path, name, damage):
+    """Weights that are not there or not readable; code in a pickle is not run."""
+    folder, module = broken(name)
+    path = module / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    match damage:
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(content[:-7])
+        case "text":
+            path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        case "code":
+            (module / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=2))
+
+    with pytest.raises(st_core.ModelBroken, match="broken"):
+        use(folder, name)
+    assert not (tmp_path / "ran").exists()
+
+
+class Payload:
+    """Unpickled with care left out, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("change", ["short", "renamed", "more", "flat"])
+@pytest.mark.parametrize("name", WEIGHED)
+def test_tensors_that_do_not_fit_are_named(broken, name, change):
+    """A tensor with a row too few, of another name, one too many, one of another number of dimensions."""
+    folder, module = broken(name)
+    tensors = load_file(module / "model.safetensors")
+    key = max(tensors, key=lambda each: tensors[each].ndim)
+    match change:
+        case "short":
+            tensors[key] = np.ascontiguousarray(tensors[key][:-1])
+        case "renamed":
+            tensors["other"] = tensors.pop(key)
+        case "more":
+            tensors["other"] = np.zeros(3, np.float32)
+        case "flat":
+            tensors[key] = tensors[key].reshape(-1) if tensors[key].ndim > 1 else tensors[key][None]
+    save_file(tensors, module / "model.safetensors")
+
+    with pytest.raises(st_core.ModelBroken):
+        use(folder, name)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"vocab": 5}', "{}", None])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_broken_configurations_are_named(broken, name, text):
+    """Missing, no JSON, JSON of another kind, or without what is needed."""
+    folder, module = broken(name)
+    path = module / CONFIGS[name][1]
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+
+    with pytest.raises(st_core.ModelError, match="broken"):
+        use(folder, name)
+
+
+ABSURD = [
+    ("words-lstm", {"num_layers": HUGE}),
+    ("words-lstm", {"hidden_dim": HUGE}),
+    ("words-lstm", {"num_layers": -1}),
+    ("words-cnn", {"out_channels": HUGE}),
+    ("words-cnn", {"kernel_sizes": [HUGE + 1]}),
+    ("words-cnn", {"stride_sizes": [2, 2, 2]}),
+    ("words-cnn", {"kernel_sizes": [2]}),
+    ("words-cnn", {"kernel_sizes": []}),
+    ("layers", {"num_hidden_layers": HUGE}),
+    ("layers", {"layer_start": -5}),
+    ("csr", {"hidden_dim": HUGE}),
+    ("csr", {"k": HUGE}),
+    ("csr", {"k": 0}),
+    ("words", {"max_seq_length": 0}),
+    ("words", {"tokenizer_class": "sentence_transformers.models.tokenizer.PhraseTokenizer"}),
+    ("words", {"tokenizer_class": "os.system"}),
+    ("bow", {"vocab": {"a": 1}}),
+    ("bow", {"word_weights": {"a": "heavy"}}),
+    ("rerank-saved", {"true_token_id": HUGE}),
+    ("rerank-saved", {"true_token_id": -1}),
+    ("rerank-saved", {"false_token_id": "no"}),
+    ("rerank-saved", {"module_input_name": "nothing"}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), ABSURD, ids=str)
+def test_absurd_settings_are_refused(broken, name, change):
+    """Sizes that no file could fill, numbers out of range, classes outside the library."""
+    folder, module = broken(name)
+    path = module / CONFIGS[name][1]
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    with pytest.raises(st_core.ModelError):
+        use(folder, name)
+
+
+@pytest.mark.parametrize("value", [HUGE, 10**7])
+@pytest.mark.parametrize(
+    "key", ["num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "intermediate_size"]
+)
+def test_absurd_sizes_of_a_transformer_are_refused(checkpoints, tmp_path, key, value):
+    """A configuration that promises more than the weights hold is told from them, before anything of that size is made."""
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoints.folder("bert-mean"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+
+    with pytest.raises(st_core.ModelBroken, match="broken"):
+        use(folder, "bert-mean")
