@@ -17,7 +17,7 @@ from st_core import (  # noqa: E402 - after the guard
     SentenceTransformer,
     SparseEncoder,
 )
-from st_core.backends.torch import TorchRunner, splade, splade_from_hidden  # noqa: E402 - after the guard
+from st_core.backends.torch import TorchRunner, splade, splade_from_hidden, vocabulary_blocks  # noqa: E402 - after the guard
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
@@ -43,8 +43,8 @@ def test_out_of_memory_is_answered_with_smaller_batches(checkpoints, texts, monk
 
 @pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("doubled", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
-def test_vocabulary_in_blocks_is_the_whole_vocabulary(summed, doubled, biased):
+@pytest.mark.parametrize("packed", [False, True])
+def test_vocabulary_in_blocks_is_the_whole_vocabulary(summed, doubled, packed):
     """Pooling from states, block by block, is pooling of all logits, wherever the padding is."""
     random = torch.Generator().manual_seed(3)
     hidden = torch.randn(3, 5, 8, generator=random)
@@ -52,8 +52,8 @@ def test_vocabulary_in_blocks_is_the_whole_vocabulary(summed, doubled, biased):
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1]])
     module = SpladePooling(summed, doubled)
 
-    whole = splade(module, torch.nn.functional.linear(hidden, weight, bias if biased else None), mask)
-    blocks = splade_from_hidden(module, hidden, mask, weight, bias if biased else None)
+    whole = splade(module, torch.nn.functional.linear(hidden, weight, bias), mask)
+    blocks = splade_from_hidden(module, hidden, mask, vocabulary_blocks(weight, pack=packed), bias)
 
     assert torch.allclose(whole, blocks, atol=1e-5)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends import numpy as numpy_backend
+from st_core.backends._encoder import Linear, accelerated
 from st_core.backends._layers import STEPS, Step
 from st_core.backends._transformer import LoadedTransformer, load_transformer
 from st_core.errors import InputTooLong, ModelBroken, ModelUnsupported
@@ -145,26 +146,30 @@ def splade(module: SpladePooling, logits: Tensor, mask: Tensor) -> Tensor:
     return saturate(module, logits.masked_fill(mask[:, :, None] == 0, float("-inf")).amax(dim=1))
 
 
+def vocabulary_blocks(weight: Tensor, *, pack: bool) -> list[Linear]:
+    """A vocabulary matrix [V, d] in blocks of rows, each ready for products."""
+    starts = range(0, weight.shape[0], VOCABULARY_BLOCK)
+    return [Linear(weight[start : start + VOCABULARY_BLOCK], None, pack=pack) for start in starts]
+
+
 def splade_from_hidden(
-    module: SpladePooling, hidden: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None
+    module: SpladePooling, hidden: Tensor, mask: Tensor, blocks: Sequence[Linear], bias: Tensor
 ) -> Tensor:
-    """The same from the states before the vocabulary matrix, [n, t, d] with weight [V, d], without ever holding all logits.
+    """The same from the states before the vocabulary matrix, [n, t, d], without ever holding all logits; ``bias`` is [V].
 
     For the maximum, padded states are replaced by their row's first real one, which changes no maximum, and the bias, the same for all
     tokens, is added after it.
     """
-    width = weight.shape[0]
-    result = hidden.new_empty((hidden.shape[0], width))
+    result = hidden.new_empty((hidden.shape[0], bias.shape[0]))
     if not module.summed:
         hidden = torch.where(mask[:, :, None] == 0, _row(hidden, first_real(mask))[:, None, :], hidden)
-    for start in range(0, width, VOCABULARY_BLOCK):
-        block = slice(start, start + VOCABULARY_BLOCK)
-        part = None if bias is None else bias[block]
+    for start, block in zip(range(0, bias.shape[0], VOCABULARY_BLOCK), blocks, strict=True):
+        columns = slice(start, start + VOCABULARY_BLOCK)
+        logits = block(hidden)
         if module.summed:
-            result[:, block] = splade(module, functional.linear(hidden, weight[block], part), mask)
-            continue
-        highest = functional.linear(hidden, weight[block]).amax(dim=1)
-        result[:, block] = saturate(module, highest if part is None else highest + part)
+            result[:, columns] = splade(module, logits.add_(bias[columns]), mask)
+        else:
+            result[:, columns] = saturate(module, logits.amax(dim=1) + bias[columns])
     return result
 
 
@@ -191,10 +196,11 @@ def activation_module(path: str, *, trusted: bool) -> nn.Module:
 class TorchBackend:
     """Prepares modules for one device and one type, each module once; what it prepares is never changed after."""
 
-    def __init__(self, device: torch.device, dtype: str | torch.dtype | None) -> None:
-        """``dtype`` None means float32 on the CPU, and the checkpoint's own type elsewhere."""
+    def __init__(self, device: torch.device, dtype: str | torch.dtype | None, *, pack: bool = True) -> None:
+        """``dtype`` None means float32 on the CPU, and the checkpoint's own type elsewhere; ``pack`` lets oneDNN lay out weights anew."""
         self.device = device
         self.dtype = dtype
+        self.pack = pack
         self._loaded: dict[int, LoadedTransformer] = {}
         self._kept: list[Module] = []
 
@@ -202,9 +208,17 @@ class TorchBackend:
         """The loaded weights of a transformer, loaded when first asked for."""
         key = id(module)
         if key not in self._loaded:
-            self._loaded[key] = load_transformer(module, self.device, self.dtype)
+            self._loaded[key] = self._accelerated(module, load_transformer(module, self.device, self.dtype))
             self._kept.append(module)
         return self._loaded[key]
+
+    def _accelerated(self, module: Transformer, loaded: LoadedTransformer) -> LoadedTransformer:
+        if "device_map" in module.model_kwargs:  # the library moves tensors between devices itself
+            return loaded
+        first_only = module.task == "sequence-classification" and not loaded.tokenizer.pad_left
+        pad_id = loaded.tokenizer.pad_id
+        model = accelerated(loaded.model, loaded.inputs, pad_id, first_only=first_only, pack=self.pack)
+        return replace(loaded, model=model)
 
     def runner(self, modules: Sequence[Module]) -> TorchRunner:
         """A stack ready to run."""
@@ -216,7 +230,7 @@ class TorchBackend:
         steps: list[Step] = []
         rest = list(modules[1:])
         if rest and isinstance(rest[0], SpladePooling) and loaded.decoder is not None:
-            steps.append(_fused_splade(loaded, rest.pop(0)))
+            steps.append(_fused_splade(loaded, rest.pop(0), pack=self.pack))
         else:
             steps.append(_transformer_step(loaded, first.writes))
         steps += [self.step(_numbered(module, loaded), dtype) for module in rest]
@@ -312,14 +326,16 @@ def _transformer_step(loaded: LoadedTransformer, writes: str) -> Step:
     return step
 
 
-def _fused_splade(loaded: LoadedTransformer, module: SpladePooling) -> Step:
+def _fused_splade(loaded: LoadedTransformer, module: SpladePooling, *, pack: bool) -> Step:
+    assert loaded.decoder is not None
+    weight, found = loaded.decoder
+    bias = weight.new_zeros(weight.shape[0]) if found is None else found
+    blocks = vocabulary_blocks(weight, pack=pack)
+
     def step(features: Features) -> Features:
-        assert loaded.decoder is not None
-        weight, bias = loaded.decoder
-        hidden = loaded.hidden(features)
         mask = features["attention_mask"]
-        pooled = splade_from_hidden(module, hidden, mask, weight, bias)
-        pooled = pooled * mask.any(dim=1, keepdim=True)  # a text without tokens has no terms
+        pooled = splade_from_hidden(module, loaded.hidden(features), mask, blocks, bias)
+        pooled *= mask.any(dim=1, keepdim=True)  # a text without tokens has no terms
         return features | {"sentence_embedding": pooled}
 
     return step

@@ -1,0 +1,330 @@
+"""The forward pass of the common encoders, written for inference: queries, keys and values in one product, no work on padding.
+
+It takes the place of the library's pass for models whose layers have one of the ``FORMS``: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA,
+MPNet, DistilBERT and what is built like them. Names alone prove nothing, so a model is tried on a few tokens when it is loaded, and keeps the
+library's pass where the numbers differ. Embeddings and heads stay the library's.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["FastEncoder", "Linear", "accelerated"]
+
+logger = logging.getLogger(__name__)
+
+WASTE = 1.1
+"""From so many positions per token on, padding is taken out for the products; below, moving the rows costs more than it saves."""
+
+_BERT = {
+    "up": "intermediate.dense",
+    "act": "intermediate.intermediate_act_fn",
+    "down": "output.dense",
+    "norm_after": "output.LayerNorm",
+}
+FORMS: Sequence[Mapping[str, str]] = (
+    {
+        "layers": "encoder.layer",
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "out": "attention.output.dense",
+        "norm": "attention.output.LayerNorm",
+    }
+    | _BERT,
+    {
+        "layers": "encoder.layer",
+        "query": "attention.attn.q",
+        "key": "attention.attn.k",
+        "value": "attention.attn.v",
+        "out": "attention.attn.o",
+        "norm": "attention.LayerNorm",
+    }
+    | _BERT,
+    {
+        "layers": "transformer.layer",
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "out": "attention.out_lin",
+        "norm": "sa_layer_norm",
+        "up": "ffn.lin1",
+        "act": "ffn.activation",
+        "down": "ffn.lin2",
+        "norm_after": "output_layer_norm",
+    },
+)
+"""Where the parts of a layer are, by the families of transformers 5."""
+
+
+def _fused(act: Any) -> tuple[str, str] | None:
+    """The name that oneDNN has for an activation it can apply while it writes a product; None for the others."""
+    if act is None:
+        return "none", ""
+    if type(act).__name__ == "GELUActivation" or (isinstance(act, nn.GELU) and act.approximate == "none"):
+        return "gelu", "none"
+    return ("relu", "") if isinstance(act, nn.ReLU) else None
+
+
+class Linear:
+    """``x @ weight.T + bias`` and an activation, with the weight laid out for oneDNN where that is the faster way: float32 on the CPU.
+
+    Measured with torch 2.15 on two Zen 4 cores: a tenth faster for a thousand rows, three times for ten.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, act: Any = None, *, pack: bool = True) -> None:
+        """``weight`` [out, in], ``bias`` [out] or None; ``act`` a function of a tensor, or None; ``pack`` False leaves the weight as it is."""
+        self.bias, self.act = bias, act
+        self.fused = _fused(act)
+        self.packed = _packed(weight) if pack else None
+        self.weight = weight if self.packed is None else None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States [..., in] to [..., out]."""
+        if self.packed is None:
+            assert self.weight is not None
+            plain = functional.linear(states, self.weight, self.bias)
+            return plain if self.act is None else self.act(plain)
+        attribute, algorithm = self.fused or ("none", "")
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, attribute, [], algorithm)  # noqa: SLF001
+        return result if self.fused else self.act(result)
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """The weight in oneDNN's own layout; None where it has none for it."""
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 0)  # type: ignore[no-any-return]  # noqa: SLF001
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not a public function: it may go
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """A layer normalisation."""
+
+    shape: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States [..., d] normalised."""
+        return functional.layer_norm(states, self.shape, self.weight, self.bias, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One layer's products; a layer that is computed for one position has ``query`` and ``keys`` (with values), the others ``together``."""
+
+    together: Linear | None
+    query: Linear | None
+    keys: Linear | None
+    out: Linear
+    norm: Norm
+    up: Linear
+    down: Linear
+    norm_after: Norm
+
+    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
+        """What comes after the attention: [tokens, d] and [tokens, d] to [tokens, d]."""
+        states = self.norm(self.out(attended) + states)
+        return self.norm_after(self.down(self.up(states)) + states)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Where the real tokens of a batch [n, t] are; ``index`` [tokens], or None where it is not worth while to take the others out."""
+
+    rows: int
+    width: int
+    index: Tensor | None
+    mask: Tensor | None
+
+    def pack(self, states: Tensor) -> Tensor:
+        """[n, t, d] to [tokens, d]."""
+        flat = states.reshape(self.rows * self.width, -1)
+        return flat if self.index is None else flat[self.index]
+
+    def spread(self, states: Tensor) -> Tensor:
+        """[tokens, d] to [n, t, d], zeros for padding."""
+        if self.index is not None:
+            wide = states.new_zeros((self.rows * self.width, states.shape[-1]))
+            states = wide.index_copy_(0, self.index, states)
+        return states.view(self.rows, self.width, -1)
+
+
+def _rows_of(mask: Tensor, dtype: torch.dtype) -> _Rows:
+    rows, width = mask.shape
+    real = int(mask.sum())
+    if real == rows * width:
+        return _Rows(rows, width, None, None)
+    index = mask.reshape(-1).nonzero()[:, 0] if real * WASTE < rows * width else None
+    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    hidden.masked_fill_(mask == 0, torch.finfo(dtype).min)
+    return _Rows(rows, width, index, hidden[:, None, None, :])
+
+
+class FastEncoder(nn.Module):
+    """A drop-in for the library's encoder of one form; nothing in it changes when it runs.
+
+    ``first_only`` computes the last layer for the first position alone, and gives states [n, 1, d]: for heads that look at nothing else.
+    """
+
+    def __init__(self, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> None:
+        """Raises AttributeError where the model is of another form."""
+        super().__init__()
+        self.embeddings = base.embeddings
+        self.pooler = getattr(base, "pooler", None)
+        self.config = base.config
+        self.first_only = first_only
+        stack = base.get_submodule(form["layers"])
+        self.heads = int(getattr(base.config, "num_attention_heads", 0) or base.config.n_heads)
+        self.typed = "token_type_ids" in inspect.signature(base.embeddings.forward).parameters
+        encoder = base.get_submodule(form["layers"].partition(".")[0])
+        self.position_bias = getattr(encoder, "compute_position_bias", None)
+        last = len(stack) - 1
+        self.layers = [
+            _layer(layer, form, split=first_only and at == last, pack=pack) for at, layer in enumerate(stack)
+        ]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **_rest: Any,
+    ) -> Any:
+        """Ids and mask [n, t] to the library's form of output, with states [n, t, d]; those of padding are of no meaning."""
+        from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+
+        typed = {"token_type_ids": token_type_ids} if self.typed else {}
+        states = self.embeddings(input_ids=input_ids, position_ids=position_ids, **typed)
+        rows = _rows_of(attention_mask, states.dtype)
+        mask = self._bias(states, rows.mask)
+        flat = rows.pack(states)
+        for layer in self.layers[: len(self.layers) - self.first_only]:
+            assert layer.together is not None
+            query, key, value = self._split(rows.spread(layer.together(flat)), 3)
+            flat = layer.finish(flat, rows.pack(_attend(query, key, value, mask)))
+        states = self._first(self.layers[-1], rows, flat, mask) if self.first_only else rows.spread(flat)
+        if self.pooler is None:
+            return BaseModelOutput(states)
+        return BaseModelOutputWithPooling(states, self.pooler(states))
+
+    def _first(self, layer: Layer, rows: _Rows, flat: Tensor, mask: Tensor | None) -> Tensor:
+        assert layer.query is not None
+        assert layer.keys is not None
+        first = rows.spread(flat)[:, 0]
+        key, value = self._split(rows.spread(layer.keys(flat)), 2)
+        (query,) = self._split(layer.query(first)[:, None], 1)
+        mask = mask if mask is None else mask[:, :, :1]
+        return layer.finish(first, _attend(query, key, value, mask)[:, 0])[:, None]
+
+    def _split(self, states: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """[n, t, parts * d] to that many of [n, heads, t, d / heads]."""
+        rows, width, _ = states.shape
+        return states.view(rows, width, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _bias(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
+        """What is added to the scores: minus infinity, nearly, for padding, and what the model has to say about distances."""
+        if self.position_bias is None:
+            return mask
+        bias: Tensor = self.position_bias(states[:1]).to(states.dtype)
+        return bias if mask is None else bias + mask
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of [n, heads, t, e] as states [n, t, heads * e]."""
+    found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return found.transpose(1, 2).flatten(2)
+
+
+def _layer(layer: Any, form: Mapping[str, str], *, split: bool, pack: bool) -> Layer:
+    part = {name: layer.get_submodule(path) for name, path in form.items() if name != "layers"}
+    inward = [part["query"], part["key"], part["value"]]
+    weight = torch.cat([each.weight for each in inward])
+    bias = torch.cat([each.bias for each in inward])
+    width = part["query"].weight.shape[0]
+    return Layer(
+        None if split else Linear(weight, bias, pack=pack),
+        Linear(weight[:width], bias[:width], pack=pack) if split else None,
+        Linear(weight[width:], bias[width:], pack=pack) if split else None,
+        Linear(part["out"].weight, part["out"].bias, pack=pack),
+        _norm(part["norm"]),
+        Linear(part["up"].weight, part["up"].bias, part["act"], pack=pack),
+        Linear(part["down"].weight, part["down"].bias, pack=pack),
+        _norm(part["norm_after"]),
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(tuple(module.normalized_shape), module.weight, module.bias, module.eps)
+
+
+def accelerated(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bool, pack: bool) -> Any:
+    """A loaded model with its encoder in the form above, or the model itself where that would give other numbers.
+
+    ``first_only`` says that the head may look at the first position alone; whether it does, is tried.
+    """
+    for only in (True, False) if first_only else (False,):
+        encoder = _fast_encoder(model.base_model, first_only=only, pack=pack)
+        if encoder is None:
+            break
+        candidate = _with_encoder(model, encoder)
+        if _same_on_probe(model, candidate, inputs, pad_id):
+            return candidate
+    logger.info("%s: runs with the forward pass of the transformers library", type(model).__name__)
+    return model
+
+
+def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | None:
+    """The encoder of a base model in the form it has; None where it has none of the forms."""
+    if getattr(base.config, "is_decoder", False) or getattr(base.config, "output_hidden_states", False):
+        return None
+    for form in FORMS:
+        try:
+            return FastEncoder(base, form, first_only=first_only, pack=pack)
+        except (AttributeError, TypeError):
+            continue
+    return None
+
+
+def _with_encoder(model: Any, encoder: FastEncoder) -> Any:
+    """The model with another encoder below its head, sharing all else with it; the encoder itself for a model without a head."""
+    if model.base_model is model:
+        return encoder
+    swapped = copy.copy(model)
+    swapped._modules = dict(model._modules) | {model.base_model_prefix: encoder}  # noqa: SLF001
+    return swapped
+
+
+def _same_on_probe(model: Any, other: Any, inputs: Sequence[str], pad_id: int) -> bool:
+    """Whether two models give one output for two rows of different lengths, up to float noise; padded positions are not looked at."""
+    vocabulary = int(model.config.vocab_size)
+    length, short = 7, 4
+    ids = (torch.arange(2 * length, device=model.device).view(2, length) * 37 + 5) % vocabulary
+    mask = torch.ones_like(ids)
+    mask[1, short:] = 0
+    ids = torch.where(ids == pad_id, ids + 1, ids).masked_fill(mask == 0, pad_id)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    given = {name: given[name] for name in inputs}
+    with torch.inference_mode():
+        wanted, found = model(**given)[0].float(), other(**given)[0].float()
+    if wanted.shape != found.shape:
+        return False
+    if wanted.ndim == 3:
+        wanted, found = wanted * mask[:, :, None], found * mask[:, :, None]
+    noise = 1e-5 if model.dtype == torch.float32 else 2e-2
+    return bool((wanted - found).abs().max() <= noise * max(1.0, float(wanted.abs().max())))
