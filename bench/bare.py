@@ -1,0 +1,410 @@
+"""What people write who use a store's own client: a plain collection with the same vectors, words and filter, its best bulk path, its own queries.
+
+Each class makes, fills, asks and measures one collection. Everything that a Record holds is kept so that it can be read back, and a fill ends where
+ours ends: on disk, and visible to searches.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from st_connectors import bm25
+from st_connectors.store import Record
+from st_core.vectors import SparseVector
+
+__all__ = ["LEGS", "Bare", "Question", "bare_of"]
+
+LEGS = ("dense", "sparse", "text", "hybrid")
+LIMIT, DEPTH = 10, 100
+BATCH = 1000
+NAME = "bare"
+
+
+class Question(Protocol):
+    """A question in words and as vectors."""
+
+    text: str
+    dense: Any
+    sparse: SparseVector
+
+
+class Bare(Protocol):
+    """One collection under a client's own hands."""
+
+    def create(self, dimension: int) -> None:
+        """Make it anew, empty."""
+
+    def fill(self, records: Sequence[Record]) -> None:
+        """Put records by the client's best bulk path."""
+
+    def ask(self, leg: str, question: Question) -> Sequence[Any]:
+        """The best ten with their payloads."""
+
+    def close(self) -> None:
+        """Remove it."""
+
+
+def bare_of(store: str, address: str, folder: Path) -> Bare:
+    """The client of a store at an address of ours."""
+    match store:
+        case "qdrant-edge":
+            return Edge(folder / "bare")
+        case "qdrant-memory":
+            return Local()
+        case "milvus-lite":
+            return Milvus(folder / "bare.db")
+        case "elasticsearch-9":
+            return Elastic(_url(address))
+        case "opensearch":
+            return Open(_url(address))
+    raise ValueError(f"there is no client to compare {store} with")
+
+
+def _url(address: str) -> str:
+    return f"http://{urlsplit(address).netloc}"
+
+
+def _parts(records: Sequence[Record], size: int = BATCH) -> Iterator[Sequence[Record]]:
+    for at in range(0, len(records), size):
+        yield records[at : at + size]
+
+
+def _tokens(vector: SparseVector) -> dict[str, float]:
+    return {str(index): weight for index, weight in vector.to_mapping().items()}
+
+
+class Edge:
+    """A shard of qdrant-edge, with its own BM25 for words."""
+
+    def __init__(self, folder: Path) -> None:
+        import qdrant_edge
+
+        self._edge = qdrant_edge
+        self._folder = folder
+        self._shard: Any = None
+        self._words = qdrant_edge.Bm25(qdrant_edge.Bm25Config())
+
+    def create(self, dimension: int) -> None:
+        edge = self._edge
+        self.close()
+        self._folder.mkdir(parents=True)
+        sparse = {
+            "sparse": edge.EdgeSparseVectorParams(),
+            "text": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf),
+        }
+        dense = {"dense": edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)}
+        optimizers = edge.EdgeOptimizersConfig(indexing_threshold=200_000)  # as ours: no graph for so few
+        config = edge.EdgeConfig(vectors=dense, sparse_vectors=sparse, optimizers=optimizers)
+        self._shard = edge.EdgeShard.create(str(self._folder), config)
+        self._shard.update(edge.UpdateOperation.create_field_index("kind", edge.PayloadSchemaType.Keyword))
+
+    def fill(self, records: Sequence[Record]) -> None:
+        edge = self._edge
+        number = 0
+        for part in _parts(records):
+            points = []
+            for record in part:
+                sparse = record.vectors["sparse"]
+                vectors = {
+                    "dense": record.vectors["dense"].tolist(),
+                    "sparse": edge.SparseVector(sparse.indices.tolist(), sparse.values.tolist()),
+                    "text": self._words.embed_document(record.payload["text"]),
+                }
+                points.append(edge.Point(number, vectors, {"id": record.id, **record.payload}))
+                number += 1
+            self._shard.update(edge.UpdateOperation.upsert_points(points))
+        self._shard.optimize()
+        self._shard.flush()
+
+    def ask(self, leg: str, question: Question) -> Sequence[Any]:
+        edge = self._edge
+        if leg == "hybrid":
+            prefetches = [edge.Prefetch(limit=DEPTH, query=self._query(each, question)) for each in ("dense", "sparse")]
+            request = edge.QueryRequest(
+                limit=LIMIT, prefetches=prefetches, query=edge.Fusion.Rrf(k=61), with_payload=True
+            )
+        else:
+            request = edge.QueryRequest(limit=LIMIT, query=self._query(leg, question), with_payload=True)
+        return list(self._shard.query(request))
+
+    def _query(self, leg: str, question: Question) -> Any:
+        edge = self._edge
+        match leg:
+            case "dense":
+                vector = question.dense.tolist()
+            case "sparse":
+                vector = edge.SparseVector(question.sparse.indices.tolist(), question.sparse.values.tolist())
+            case _:
+                vector = self._words.embed_query(question.text)
+        return edge.Query.Nearest(vector, using=leg)
+
+    def close(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Local:
+    """qdrant-client's local mode; words are weighted by our BM25, since the client's own needs fastembed."""
+
+    def __init__(self) -> None:
+        from qdrant_client import QdrantClient, models
+
+        self._client, self._models = QdrantClient(":memory:"), models
+
+    def create(self, dimension: int) -> None:
+        models = self._models
+        self._client.delete_collection(NAME)
+        self._client.create_collection(
+            NAME,
+            vectors_config={"dense": models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
+            sparse_vectors_config={
+                "sparse": models.SparseVectorParams(),
+                "text": models.SparseVectorParams(modifier=models.Modifier.IDF),
+            },
+        )
+
+    def _sparse(self, vector: SparseVector) -> Any:
+        return self._models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
+
+    def fill(self, records: Sequence[Record]) -> None:
+        points = (
+            self._models.PointStruct(
+                id=number,
+                vector={
+                    "dense": record.vectors["dense"].tolist(),
+                    "sparse": self._sparse(record.vectors["sparse"]),
+                    "text": self._sparse(bm25.document_vector(record.payload["text"])),
+                },
+                payload={"id": record.id, **record.payload},
+            )
+            for number, record in enumerate(records)
+        )
+        self._client.upload_points(NAME, points, batch_size=500, wait=True)
+
+    def ask(self, leg: str, question: Question) -> Sequence[Any]:
+        models = self._models
+        if leg == "hybrid":
+            prefetch = [
+                models.Prefetch(query=self._query(each, question), using=each, limit=DEPTH)
+                for each in ("dense", "sparse")
+            ]
+            query: Any = models.RrfQuery(rrf=models.Rrf(k=61))
+            return self._client.query_points(NAME, prefetch=prefetch, query=query, limit=LIMIT).points
+        return self._client.query_points(NAME, query=self._query(leg, question), using=leg, limit=LIMIT).points
+
+    def _query(self, leg: str, question: Question) -> Any:
+        if leg == "dense":
+            return question.dense.tolist()
+        return self._sparse(question.sparse if leg == "sparse" else bm25.query_vector(question.text))
+
+    def close(self) -> None:
+        self._client.delete_collection(NAME)
+
+
+class _Lucene:
+    """What the two clients of one family share: the documents and the legs' bodies differ only in their vectors."""
+
+    _client: Any
+    _helpers: Any
+    parallel = False
+
+    def _actions(self, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+        for record in records:
+            vectors = {"dense": record.vectors["dense"].tolist(), "sparse": _tokens(record.vectors["sparse"])}
+            yield {"_index": NAME, "_id": record.id, "_source": {**record.payload, **vectors}}
+
+    def fill(self, records: Sequence[Record]) -> None:
+        actions = self._actions(records)
+        if self.parallel:
+            done = self._helpers.parallel_bulk(self._client, actions, thread_count=4, chunk_size=500)
+        else:
+            done = self._helpers.streaming_bulk(self._client, actions, chunk_size=BATCH)
+        for good, item in done:
+            if not good:
+                raise RuntimeError(f"not written: {item}")
+        self._client.indices.refresh(index=NAME)
+
+    def _properties(self, dense: dict[str, Any], sparse: dict[str, Any]) -> dict[str, Any]:
+        fields = {"dense": dense, "sparse": sparse, "text": {"type": "text"}, "kind": {"type": "keyword"}}
+        return {"dynamic": False, "properties": fields}
+
+    def ask(self, leg: str, question: Question) -> Sequence[Any]:
+        if leg != "hybrid":
+            answer = self._client.search(index=NAME, **self._given(self._body(leg, question, LIMIT)))
+            return list(answer["hits"]["hits"])
+        lines = [line for each in ("dense", "sparse") for line in ({}, self._body(each, question, DEPTH))]
+        # Fusing the two is left out: it is no call of the client.
+        answers = self._msearch(lines)["responses"]
+        return [hit for answer in answers for hit in answer["hits"]["hits"]]
+
+    def _body(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
+        query = {"match": {"text": question.text}} if leg == "text" else self._vector_query(leg, question, limit)
+        return {"query": query, "size": limit, "_source": {"excludes": ["dense", "sparse"]}, "track_total_hits": False}
+
+    def _vector_query(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _given(self, body: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _msearch(self, lines: list[dict[str, Any]]) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._client.indices.delete(index=NAME, ignore_unavailable=True)
+
+
+class Elastic(_Lucene):
+    """elasticsearch-py; vectors are kept in the source, as ours are, so that they can be read back whole."""
+
+    def __init__(self, url: str) -> None:
+        from elasticsearch import Elasticsearch, helpers
+
+        self._client, self._helpers = Elasticsearch(url), helpers
+
+    def create(self, dimension: int) -> None:
+        self.close()
+        graph = {"type": "hnsw", "m": 16, "ef_construction": 100}
+        dense = {"type": "dense_vector", "dims": dimension, "similarity": "cosine", "index_options": graph}
+        sparse = {"type": "sparse_vector", "index_options": {"prune": False}}
+        settings = {"index": {"mapping": {"exclude_source_vectors": False}}}
+        self._client.indices.create(index=NAME, settings=settings, mappings=self._properties(dense, sparse))
+
+    def _vector_query(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
+        if leg == "sparse":
+            return {"sparse_vector": {"field": "sparse", "query_vector": _tokens(question.sparse)}}
+        vector = question.dense.tolist()
+        candidates = max(100, 2 * limit)
+        return {"knn": {"field": "dense", "query_vector": vector, "k": limit, "num_candidates": candidates}}
+
+    def _given(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"source" if key == "_source" else key: value for key, value in body.items()}
+
+    def _msearch(self, lines: list[dict[str, Any]]) -> Any:
+        return self._client.msearch(index=NAME, searches=lines)
+
+
+class Open(_Lucene):
+    """opensearch-py."""
+
+    def __init__(self, url: str) -> None:
+        from opensearchpy import OpenSearch, helpers
+
+        parts = urlsplit(url)
+        self._client, self._helpers = OpenSearch([{"host": parts.hostname, "port": parts.port}], timeout=60), helpers
+
+    def create(self, dimension: int) -> None:
+        self.close()
+        graph = {"m": 16, "ef_construction": 100}
+        method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil", "parameters": graph}
+        dense = {"type": "knn_vector", "dimension": dimension, "method": method}
+        mappings = self._properties(dense, {"type": "rank_features"})
+        self._client.indices.create(index=NAME, body={"settings": {"index": {"knn": True}}, "mappings": mappings})
+
+    def _vector_query(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
+        if leg == "sparse":
+            return {"neural_sparse": {"sparse": {"query_tokens": _tokens(question.sparse)}}}
+        return {"knn": {"dense": {"vector": question.dense.tolist(), "k": max(100, 2 * limit)}}}
+
+    def _given(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"body": body}
+
+    def _msearch(self, lines: list[dict[str, Any]]) -> Any:
+        return self._client.msearch(index=NAME, body=lines)
+
+
+class Milvus:
+    """pymilvus on Milvus Lite, with the BM25 function for words."""
+
+    def __init__(self, path: Path) -> None:
+        from pymilvus import MilvusClient
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._client = MilvusClient(str(path))
+
+    def create(self, dimension: int) -> None:
+        from pymilvus import DataType, Function, FunctionType
+
+        client = self._client
+        self.drop()
+        shape = client.create_schema(auto_id=False, enable_dynamic_field=False)
+        shape.add_field("id", DataType.VARCHAR, is_primary=True, max_length=512)
+        shape.add_field("dense", DataType.FLOAT_VECTOR, dim=dimension)
+        shape.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+        shape.add_field("text", DataType.VARCHAR, max_length=65_535, enable_analyzer=True)
+        shape.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+        shape.add_field("kind", DataType.VARCHAR, max_length=512)
+        shape.add_field("payload", DataType.JSON)
+        shape.add_function(Function("bm25", FunctionType.BM25, ["text"], ["words"]))
+        params = client.prepare_index_params()
+        params.add_index("dense", index_type="FLAT", metric_type="COSINE")
+        inverted = {"inverted_index_algo": "DAAT_MAXSCORE"}
+        params.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="IP", params=inverted)
+        params.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=inverted)
+        client.create_collection(NAME, schema=shape, index_params=params)
+        client.load_collection(NAME)
+
+    def fill(self, records: Sequence[Record]) -> None:
+        for part in _parts(records):
+            rows = [
+                {
+                    "id": record.id,
+                    "dense": record.vectors["dense"].tolist(),
+                    "sparse": record.vectors["sparse"].to_mapping(),
+                    "text": record.payload["text"],
+                    "kind": record.payload["kind"],
+                    "payload": dict(record.payload),
+                }
+                for record in part
+            ]
+            self._client.upsert(NAME, rows)
+        self._client.flush(NAME)
+
+    def ask(self, leg: str, question: Question) -> Sequence[Any]:
+        if leg == "hybrid":
+            from pymilvus import AnnSearchRequest, RRFRanker
+
+            requests = [
+                AnnSearchRequest([data], each, {"metric_type": metric, "params": {}}, limit=DEPTH)
+                for each in ("dense", "sparse")
+                for data, _, metric in [self._leg(each, question)]
+            ]
+            fused = self._client.hybrid_search(NAME, requests, RRFRanker(60), limit=LIMIT, output_fields=["payload"])
+            return list(fused[0])
+        data, column, metric = self._leg(leg, question)
+        params = {"metric_type": metric, "params": {}}
+        found = self._client.search(
+            NAME, [data], anns_field=column, search_params=params, limit=LIMIT, output_fields=["payload"]
+        )
+        return list(found[0])
+
+    def _leg(self, leg: str, question: Question) -> tuple[Any, str, str]:
+        match leg:
+            case "dense":
+                return question.dense.tolist(), "dense", "COSINE"
+            case "sparse":
+                return question.sparse.to_mapping(), "sparse", "IP"
+            case _:
+                return question.text, "words", "BM25"
+
+    def drop(self) -> None:
+        if self._client.has_collection(NAME):
+            self._client.drop_collection(NAME)
+
+    def close(self) -> None:
+        self.drop()
+        self._client.close()
+
+
+def timed(call: Any, *arguments: Any) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began

@@ -1,0 +1,322 @@
+"""How fast each store is through us and through its own client, side by side: ``python -m bench.speed [--json] [--markdown] [STORE ...]``.
+
+The records are the docstrings of the standard library with the vectors of the built-in models, the questions their beginnings; both are encoded
+beforehand. Ingest goes in turns into fresh collections, ours and a plain one of the client's (``bench.bare``); every question is asked of both, one
+after the other. One store at a time; servers are started as the integration tests start them, and what is not at hand is said.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from bench.bare import DEPTH, LEGS, LIMIT, NAME, Bare, bare_of, timed
+from bench.figures import spread
+from integration.stores import STORES, Absent, opened
+from st_connectors.store import (
+    DenseField,
+    FilterKind,
+    Fuse,
+    Leg,
+    Match,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    Store,
+    TextField,
+)
+from st_core.vectors import SparseVector
+
+COLLECTION = "speed"
+ROUNDS = 5
+QUESTIONS = 200
+SMALL = {"qdrant-memory": (2_000, 40)}
+"""Records and questions of stores that are made for few."""
+DRIVERS = {
+    "qdrant-edge": "qdrant-edge-py",
+    "qdrant-memory": "qdrant-client",
+    "milvus-lite": "pymilvus",
+    "elasticsearch-9": "elasticsearch",
+    "opensearch": "opensearch-py",
+}
+RATIO, SHARE, MILLISECONDS = 1.0, 0.10, 0.5
+"""The aims: of ingest over the client's own, and of a query's overhead, which meets either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in words and as vectors."""
+
+    text: str
+    dense: Any
+    sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is stored and asked."""
+
+    records: Sequence[Record]
+    questions: Sequence[Asked]
+    dimension: int
+
+
+def material() -> Material:
+    """The docstrings and questions, encoded."""
+    from st_connectors.cli.demo import documents
+    from st_connectors.cli.docstrings import collect
+    from st_core import SentenceTransformer, SparseEncoder
+
+    found = collect()
+    dense, sparse = SentenceTransformer("builtin:dense"), SparseEncoder("builtin:sparse")
+    held = list(documents(found))
+    texts = [document["text"] for document in held]
+    rows = zip(held, dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
+    records = [
+        Record(document["id"], {"dense": one / np.linalg.norm(one), "sparse": other}, document)
+        for document, one, other in rows
+        if len(other) and one.any()
+    ]
+    words = [" ".join(item.text.split()[:8]) for item in found[:: max(1, len(found) // QUESTIONS)]][:QUESTIONS]
+    asked = zip(words, dense.encode_query(words), sparse.encode_query(words).rows(), strict=True)
+    return Material(records, [Asked(*one) for one in asked], int(dense.get_embedding_dimension()))
+
+
+def schema(dimension: int) -> Schema:
+    """The collection's."""
+    fields = {"dense": DenseField(dimension), "sparse": SparseField(), "text": TextField()}
+    return Schema(COLLECTION, fields, {"kind": FilterKind.KEYWORD})
+
+
+def rank(leg: str, question: Asked) -> Leg | Fuse:
+    """What is searched by."""
+    near = {"dense": Near("dense", question.dense), "sparse": Near("sparse", question.sparse)}
+    if leg == "hybrid":
+        return Fuse((near["dense"], near["sparse"]), DEPTH)
+    return Match("text", question.text) if leg == "text" else near[leg]
+
+
+def ask(store: Store, leg: str, question: Asked) -> Any:
+    """The best ten with their payloads."""
+    return store.search([SearchRequest(rank(leg, question), limit=LIMIT, parts=Parts.PAYLOAD)])
+
+
+def fill(store: Store, records: Sequence[Record]) -> None:
+    """Put all, to where it lasts and is found."""
+    rejected = store.upsert(records)
+    if rejected:
+        raise RuntimeError(f"{rejected[0].id}: {rejected[0].error}")
+    store.refresh()
+
+
+def ingest(store: Store, bare: Bare, held: Material) -> dict[str, Any]:
+    """Records per second of both, in turns, and the ratio of each turn; the first turn warms up and does not count."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(ROUNDS + 1):
+        store.drop()
+        store.create()
+        bare.create(held.dimension)
+        runs = [(ours, partial(fill, store, held.records)), (theirs, partial(bare.fill, held.records))]
+        for times, run in runs if turn % 2 else reversed(runs):
+            times.append(timed(run))
+    count = len(held.records)
+    return {
+        "ours_per_s": spread([count / each for each in ours[1:]]),
+        "client_per_s": spread([count / each for each in theirs[1:]]),
+        "ratio": spread([b / a for a, b in zip(ours[1:], theirs[1:], strict=True)]),
+    }
+
+
+def parallel_ingest(bare: Any, held: Material) -> dict[str, float] | None:
+    """Records per second by ``parallel_bulk`` with four threads, where the client has it; for information."""
+    if not hasattr(bare, "parallel"):
+        return None
+    bare.parallel = True
+    times = []
+    for _ in range(3):
+        bare.create(held.dimension)
+        times.append(timed(bare.fill, held.records))
+    bare.parallel = False
+    return spread([len(held.records) / each for each in times])
+
+
+def latency(store: Store, bare: Bare, leg: str, questions: Sequence[Asked]) -> dict[str, Any]:
+    """Milliseconds of both and of the difference, question by question."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for question in questions[:20]:
+        ask(store, leg, question)
+        bare.ask(leg, question)
+    for turn, question in enumerate(questions):
+        runs = [(ours, partial(ask, store, leg, question)), (theirs, partial(bare.ask, leg, question))]
+        for times, run in runs if turn % 2 else reversed(runs):
+            times.append(timed(run) * 1e3)
+    over = sorted(a - b for a, b in zip(ours, theirs, strict=True))
+    quarters = statistics.quantiles(over, n=4)
+    return {
+        "ours": _percentiles(ours),
+        "client": _percentiles(theirs),
+        "overhead": {"median": statistics.median(over), "min": quarters[0], "max": quarters[2]},
+        "share": statistics.median(ours) / statistics.median(theirs) - 1,
+    }
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    return {"p50": statistics.median(ordered), "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]}
+
+
+def measure(name: str, address: str, held: Material, folder: Path) -> dict[str, Any]:
+    """All figures of one store."""
+    from st_connectors.registry import open_store
+
+    count, asked = SMALL.get(name, (len(held.records), len(held.questions)))
+    held = Material(held.records[:count], held.questions[:asked], held.dimension)
+    bare = bare_of(name, address, folder)
+    with closing(open_store(address, COLLECTION, schema(held.dimension))) as store, closing(bare):
+        found: dict[str, Any] = {
+            "versions": _versions(name, address),
+            "documents": count,
+            "ingest": ingest(store, bare, held),
+        }
+        found["queries"] = {leg: latency(store, bare, leg, held.questions) for leg in LEGS}
+        found["bytes"] = _bytes(name, address, folder, count)
+        found["parallel_bulk_per_s"] = parallel_ingest(bare, held)
+        store.drop()
+    return found
+
+
+def _versions(name: str, address: str) -> str:
+    client = f"{DRIVERS[name]} {version(DRIVERS[name])}"
+    if name == "milvus-lite":
+        return f"{client}, milvus-lite {version('milvus-lite')}"
+    host = urlsplit(address).netloc
+    if not host:
+        return client
+    nodes = _answer(f"http://{host}/_nodes?filter_path=nodes.*.version")["nodes"]
+    return f"{client}, server {next(iter(nodes.values()))['version']}"
+
+
+def _bytes(name: str, address: str, folder: Path, count: int) -> dict[str, float] | None:
+    """Bytes on disk for each record, ours and the client's; of servers after a merge into one segment. None for what is in memory only."""
+    host = urlsplit(address).netloc
+    if host:
+        sizes = {}
+        for what, index in (("ours", COLLECTION), ("client", NAME)):
+            _answer(f"http://{host}/{index}/_forcemerge?max_num_segments=1", b"")
+            _answer(f"http://{host}/{index}/_flush", b"")
+            stats = _answer(f"http://{host}/{index}/_stats/store")
+            sizes[what] = stats["_all"]["total"]["store"]["size_in_bytes"] / count
+        return sizes
+    paths = {"ours": folder / name, "client": next(iter(folder.glob("bare*")), None)}
+    if name == "qdrant-memory" or paths["client"] is None:
+        return None
+    return {what: _size(path) / count for what, path in paths.items() if path is not None}
+
+
+def _size(path: Path) -> int:
+    """Bytes that the disk holds for a folder: blocks, since logs are set aside in advance."""
+    return sum(each.stat().st_blocks * 512 for each in path.rglob("*") if each.is_file())
+
+
+def _answer(url: str, data: bytes | None = None) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=120) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def _at(name: str, folder: Path) -> Iterator[str]:
+    if name == "qdrant-memory":
+        yield "qdrant+memory:speed"
+    else:
+        with opened(name, folder) as address:
+            yield address
+
+
+def missed(name: str, figures: Mapping[str, Any]) -> list[str]:
+    """The figures of a store that are not as they should be."""
+    bad = []
+    ratio = figures["ingest"]["ratio"]["median"]
+    if ratio < RATIO:
+        bad.append(f"{name}: ingest is {ratio:.2f} of the client's, should be >= {RATIO}")
+    for leg, each in figures["queries"].items():
+        over = each["overhead"]["median"]
+        if each["share"] >= SHARE and over >= MILLISECONDS:
+            bad.append(f"{name}: {leg} costs {over:.2f} ms more, {each['share']:.0%}; should be < 0.5 ms or < 10 %")
+    return bad
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The tables of the page in docs/."""
+    lines = [
+        "| store | leg | p50 ms | p99 ms | its client p50 | p99 | overhead ms, median [quartiles] | of p50 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        for leg, each in found["queries"].items():
+            ours, client = each["ours"], each["client"]
+            lines.append(
+                f"| {name} | {leg} | {ours['p50']:.2f} | {ours['p99']:.2f} | {client['p50']:.2f} | {client['p99']:.2f} "
+                f"| {_ranged(each['overhead'])} | {each['share']:+.0%} |"
+            )
+    lines += [
+        "",
+        "| store | versions | records | ingest/s | its client | ratio [least, most] | parallel_bulk/s | bytes a record | its client |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        put, size, many = found["ingest"], found["bytes"], found["parallel_bulk_per_s"]
+        shown = [f"{size[what]:,.0f}" for what in ("ours", "client")] if size else ["-", "-"]
+        lines.append(
+            f"| {name} | {found['versions']} | {found['documents']:,} | {put['ours_per_s']['median']:,.0f} "
+            f"| {put['client_per_s']['median']:,.0f} | {_ranged(put['ratio'])} "
+            f"| {format(many['median'], ',.0f') if many else '-'} | {' | '.join(shown)} |"
+        )
+    return "\n".join(lines)
+
+
+def _ranged(value: Mapping[str, float]) -> str:
+    return f"{value['median']:.2f} [{value['min']:.2f}, {value['max']:.2f}]"
+
+
+def main() -> int:
+    """Measure the stores named, or all that are at hand; the exit status is 1 where a figure is missed or none could be measured."""
+    asked = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    names = asked or [name for name in (*STORES, "qdrant-memory") if name != "memory"]
+    held = material()
+    results: dict[str, Any] = {}
+    bad: list[str] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with _at(name, Path(folder)) as address:
+                    results[name] = measure(name, address, held, Path(folder))
+            except Absent as reason:
+                print(f"not at hand: {reason}", file=sys.stderr)
+                continue
+        bad += missed(name, results[name])
+    print(json.dumps(results) if "--json" in sys.argv else markdown(results))
+    for line in bad:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if bad or not results else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
