@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors.errors import NotFound, StoreError
 from st_connectors.store import Record, Rejected
@@ -15,9 +17,10 @@ ItemError = Callable[[int, Any], StoreError]
 """Makes the error of one item from its status and its error body."""
 
 
-def writes(layout: Layout, records: Sequence[Record]) -> list[Body]:
+def writes(layout: Layout, records: Sequence[Record]) -> list[bytes]:
     """Two lines for each record, which put it whole."""
-    return [line for record in records for line in ({"index": {"_id": record.id}}, layout.to_source(record))]
+    lines = ((encoded({"index": {"_id": record.id}}), encoded(layout.to_source(record))) for record in records)
+    return list(chain.from_iterable(lines))
 
 
 def deletions(ids: Sequence[str]) -> list[Body]:

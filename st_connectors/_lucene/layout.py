@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from st_connectors._lucene.encoding import decoded, encoded
 from st_connectors._lucene.names import escaped, feature_token
 from st_connectors.filters import parse_date
 from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField, Vector
@@ -87,7 +88,7 @@ class Hidden:
 
     def to_source(self, record: Record) -> Body:
         """The document of a record."""
-        source: Body = {ID: record.id, PAYLOAD: json.dumps(record.payload, separators=(",", ":"), ensure_ascii=False)}
+        source: Body = {ID: record.id, PAYLOAD: encoded(record.payload).decode()}
         if copies := self._copies(record.payload):
             source[FILTER] = copies
         if record.vectors:
@@ -122,7 +123,7 @@ class Hidden:
         """The record that a document holds, with what was asked for of it."""
         held = source or {}
         vectors = held.get(VECTOR) or {} if Parts.VECTORS in parts else {}
-        payload = json.loads(held[PAYLOAD]) if PAYLOAD in held else {}
+        payload = decoded(held[PAYLOAD]) if PAYLOAD in held else {}
         return Record(
             record_id, _vectors(self.schema, {name: vectors.get(escaped(name)) for name in self.schema.fields}), payload
         )
@@ -256,7 +257,7 @@ def tokens(weights: Weights) -> dict[str, float]:
 
 def vector_body(vector: Vector) -> Any:
     """A vector as a document holds it."""
-    return sparse_keys(vector) if isinstance(vector, SparseVector) else vector.tolist()
+    return sparse_keys(vector) if isinstance(vector, SparseVector) else vector
 
 
 def _vectors(schema: Schema, values: Mapping[str, Any]) -> dict[str, Vector]:

@@ -10,6 +10,7 @@ from elasticsearch import ApiError, BadRequestError, NotFoundError, TransportErr
 
 from st_connectors._lucene import bulk, faults
 from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
+from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
 from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden, Layout, Plain
@@ -206,7 +207,9 @@ class ElasticsearchStore:
             return []
         lines = wire.msearch_lines(self._form, self._layout, requests)
         with self._border("search"):
-            answer = self._client.msearch(index=self._name, searches=lines, filter_path=FOUND)
+            answer = self._client.msearch(
+                index=self._name, searches=[encoded(line) for line in lines], filter_path=FOUND
+            )
         return pages(self._schema, self._layout, requests, answer.body, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:

@@ -24,6 +24,7 @@ from opensearchpy import (
 from opensearchpy.exceptions import HTTP_EXCEPTIONS
 
 from st_connectors._lucene import options
+from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.faults import reason, seconds
 from st_connectors.errors import Permanent, StoreError, Unavailable
 from st_connectors.opensearch import wire
@@ -69,7 +70,10 @@ class Opened:
         params: Mapping[str, str] | None = None,
         holds: str | None = None,
     ) -> Any:
-        """The answer to one request, parsed; ``lines`` are sent as JSON lines. Raises our errors, also where the answer lacks the key ``holds``."""
+        """The answer to one request, parsed; ``lines`` are sent as JSON lines, those that are bytes as they are.
+
+        Raises our errors, also where the answer lacks the key ``holds``.
+        """
         status, headers, text = self._sent(operation, method, path, _encoded(body, lines), params or {})
         if status >= 300:
             wish = seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
@@ -118,12 +122,8 @@ class Opened:
 
 def _encoded(body: object, lines: Sequence[object]) -> bytes | None:
     if lines:
-        return b"".join(_json(line) + b"\n" for line in lines)
-    return None if body is None else _json(body)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return b"".join((line if isinstance(line, bytes) else encoded(line)) + b"\n" for line in lines)
+    return None if body is None else encoded(body)
 
 
 def _parsed(text: str) -> object:

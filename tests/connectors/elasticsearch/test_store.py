@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from st_connectors import collections, open_store
+from st_connectors._lucene.encoding import decoded, encoded
 from st_connectors._lucene.forms import Form
 from st_connectors._lucene.layout import Hidden
 from st_connectors.elasticsearch import wire
@@ -210,7 +211,7 @@ def test_writes_go_through_the_alias(stub, books):
     assert "require_alias=true" in options
     assert lines_of(text)[:2] == [
         {"index": {"_id": "a"}},
-        Hidden(SCHEMA).to_source(Record("a", {"dense": UP}, {"year": 1})),
+        decoded(encoded(Hidden(SCHEMA).to_source(Record("a", {"dense": UP}, {"year": 1})))),
     ]
 
 

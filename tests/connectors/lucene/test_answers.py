@@ -9,6 +9,7 @@ import pytest
 
 from st_connectors._lucene import bulk, faults
 from st_connectors._lucene.answers import shards_in
+from st_connectors._lucene.encoding import decoded
 from st_connectors._lucene.layout import Hidden
 from st_connectors._lucene.queries import filtered, hits, match_query, rank_features_query, search_body, where_query
 from st_connectors._lucene.scores import unfolded
@@ -123,7 +124,7 @@ RECORDS = [Record("a", {"dense": UP}), Record("b"), Record("c")]
 
 def test_a_bulk_request_has_two_lines_for_a_record_and_one_for_a_deletion():
     """No line names an index, which would make one."""
-    assert bulk.writes(HIDDEN, RECORDS[:2]) == [
+    assert [decoded(line) for line in bulk.writes(HIDDEN, RECORDS[:2])] == [
         {"index": {"_id": "a"}},
         {"id": "a", "payload": "{}", "vector": {"dense": [0.0, 1.0]}},
         {"index": {"_id": "b"}},
