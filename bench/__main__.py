@@ -14,6 +14,8 @@ BENCHMARKS = {
     "demo": "imports, the command line, indexing and asking the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
     "quality": "what the built-in models find",
+    "speed": "every store at hand beside its own client",
+    "stores": "Cranfield on every store at hand, against the oracle",
 }
 
 

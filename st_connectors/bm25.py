@@ -15,14 +15,24 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 
 import xxhash
 
 from st_core.vectors import SparseVector
 
-__all__ = ["AVERAGE_LENGTH", "K1", "B", "document_vector", "idf", "query_vector", "word_index", "words"]
+__all__ = [
+    "AVERAGE_LENGTH",
+    "K1",
+    "B",
+    "document_vector",
+    "document_weights",
+    "idf",
+    "query_vector",
+    "word_index",
+    "words",
+]
 
 K1 = 1.2
 """How soon a repeated word stops adding weight."""
@@ -69,25 +79,30 @@ def _split_ideographs(run: str) -> Iterator[str]:
         yield run[position:]
 
 
+@lru_cache(maxsize=2**16)
 def word_index(word: str) -> int:
-    """The index of a word, below 2**31."""
+    """The index of a word, below 2**31; those of frequent words are remembered."""
     return xxhash.xxh32_intdigest(word.encode("utf-8", "surrogatepass")) & 0x7FFF_FFFF
 
 
 def _count(text: str) -> dict[int, int]:
     """How often each word's index is in a text."""
     counts: dict[int, int] = {}
-    for word, tf in Counter(words(text)).items():
-        index = word_index(word)
-        counts[index] = counts.get(index, 0) + tf
+    for index in map(word_index, words(text)):
+        counts[index] = counts.get(index, 0) + 1
     return counts
 
 
 def document_vector(text: str) -> SparseVector:
     """The weights of a text's words, ``tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / AVERAGE_LENGTH))``; empty where there are no words."""
+    return SparseVector.from_mapping(document_weights(text))
+
+
+def document_weights(text: str) -> dict[int, float]:
+    """The weights of ``document_vector`` by index, the least index first, for those who need no arrays."""
     counts = _count(text)
     norm = K1 * (1.0 - B + B * sum(counts.values()) / AVERAGE_LENGTH)
-    return SparseVector.from_mapping({index: tf * (K1 + 1.0) / (tf + norm) for index, tf in counts.items()})
+    return {index: counts[index] * (K1 + 1.0) / (counts[index] + norm) for index in sorted(counts)}
 
 
 def query_vector(text: str) -> SparseVector:

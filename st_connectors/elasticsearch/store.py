@@ -176,10 +176,13 @@ class ElasticsearchStore:
         """Index whole documents, acknowledged item by item when they are in the translog."""
         if not records:
             return []
+        lines: list[Any] = bulk.writes(
+            self._layout, records
+        )  # the client passes on what is encoded, which its types do not say
         with self._border("upsert"):
             answer = self._client.bulk(
                 index=self._name,
-                operations=bulk.writes(self._layout, records),
+                operations=lines,
                 require_alias=self._is_ours,
                 filter_path=ITEMS,
             )
@@ -205,11 +208,9 @@ class ElasticsearchStore:
         """Send all requests as one multi-search."""
         if not requests:
             return []
-        lines = wire.msearch_lines(self._form, self._layout, requests)
+        lines: list[Any] = [encoded(line) for line in wire.msearch_lines(self._form, self._layout, requests)]
         with self._border("search"):
-            answer = self._client.msearch(
-                index=self._name, searches=[encoded(line) for line in lines], filter_path=FOUND
-            )
+            answer = self._client.msearch(index=self._name, searches=lines, filter_path=FOUND)
         return pages(self._schema, self._layout, requests, answer.body, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:

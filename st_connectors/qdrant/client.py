@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,7 +181,7 @@ class ClientEngine:
         with self._opened.lock:
             self._client.delete_collection(self._collection)
 
-    def upsert(self, points: Sequence[Body]) -> None:
+    def upsert(self, points: Iterable[Body]) -> None:
         """Write points and wait until they are applied."""
         made = [models.PointStruct(**point) for point in points]
         with self._opened.lock:

