@@ -21,12 +21,14 @@ from st_connectors.cli.docstrings import Docstring, collect
 ROUNDS = 7
 BUILDS = 3
 QUERIES = 200
+WORDS = 5
+"""The least of a docstring that counts."""
 
 AIMS: dict[str, tuple[str, float]] = {
     "import_over_numpy_s": ("<", 0.15),
     "help_s": ("<", 0.4),
     "search_process_s": ("<", 1.0),
-    "documents": (">=", 6000),
+    "distinct_docstrings": (">=", 6000),
     "documents_per_s": (">=", 2000),
     "query_p50_ms": ("<", 15),
 }
@@ -107,7 +109,7 @@ def run() -> dict[str, Any]:
         index.close()
         return {
             "documents": count,
-            "distinct_docstrings": len({item.text for item in found}),
+            "distinct_docstrings": len({item.text for item in found if len(item.text.split()) >= WORDS}),
             "collect_s": collected,
             "documents_per_s": rates,
             "query_p50_ms": latency,

@@ -12,6 +12,7 @@ import typer
 from st_connectors.cli.options import DEFAULT_DENSE, DEFAULT_SPARSE, AsJson
 from st_connectors.cli.output import DONE, REFUSED, complain, print_json, print_result, progress_of, say
 from st_connectors.cli.plain_words import plain_words
+from st_connectors.cli.wordings import wordings
 
 if TYPE_CHECKING:
     from st_connectors.cli.docstrings import Docstring
@@ -70,6 +71,7 @@ def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
     """A new collection of docstrings: the open index, the report, and whether there was one before, which is dropped."""
     from st_connectors.index import Index
     from st_connectors.registry import collections, open_store
+    from st_connectors.store import Weighted
 
     replaced = COLLECTION in collections(address)
     if replaced:
@@ -84,6 +86,7 @@ def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
         dense=DEFAULT_DENSE,
         sparse=DEFAULT_SPARSE,
         filterable={"module": "keyword", "kind": "keyword"},
+        fusion=Weighted(WEIGHTS),
     )
     with progress_of("indexing") as progress:
         report = index.ingest(documents(found), progress=progress)
@@ -96,18 +99,17 @@ def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
     """Docstrings as documents, the qualified names their ids.
 
     What is searched is the name, the beginning of the docstring, which says what the thing is for (parameters and examples would dilute it),
-    and everyday words for its technical ones. What a module offers directly is what most questions are about, so its first paragraph counts
-    more: both models weigh words by how often they occur. The first lines of its class and module tell what it belongs to.
+    the hand-written wordings of what is used most, twice, for both models weigh words by how often they occur, everyday words for the technical
+    ones of both, and the first lines of its class and module, which tell what it belongs to. Where there are wordings, less of the docstring will do.
     """
     listed = list(found)
     first_lines = {item.name: item.text.partition("\n")[0][:FIRST_LINE] for item in listed}
+    asked = wordings()
     for item in listed:
-        beginning = _beginning(item.text)
-        parts = [item.name, beginning, plain_words(beginning)]
-        if item.kind == "function" and item.name.count(".") <= 1:
-            first = item.text.partition("\n\n")[0][:300]
-            parts += [first, first, plain_words(first)]
-        parts += _around(item.name, first_lines)
+        phrases = asked.get(item.name, "")
+        beginning = item.text.partition("\n\n")[0][:PARAGRAPH] if phrases else _beginning(item.text)
+        everyday = plain_words(f"{beginning} {phrases}")
+        parts = [item.name, beginning, phrases, phrases, everyday, *_around(item.name, first_lines)]
         yield {
             "id": item.name,
             "text": "\n".join(part for part in parts if part),
@@ -115,6 +117,7 @@ def documents(found: Iterable[Docstring]) -> Iterator[dict[str, str]]:
             "kind": item.kind,
             "signature": item.signature,
             "docstring": item.text,
+            "wordings": phrases,
         }
 
 
@@ -134,5 +137,9 @@ def _beginning(text: str) -> str:
 
 
 BEGINNING = 600
+PARAGRAPH = 300
 FIRST_LINE = 120
 """Characters."""
+
+WEIGHTS = (0.4, 0.6)
+"""Of the dense and the sparse leg: texts as short as these lie nearer to what the dense model can hold than those for which ``HYBRID_WEIGHTS`` were chosen."""

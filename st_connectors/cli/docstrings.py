@@ -10,20 +10,23 @@ import inspect
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 __all__ = ["Docstring", "collect"]
 
-LEAST_WORDS = 5
+LEAST_WORDS = 3
 
 LEFT_OUT = frozenset(
-    {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "turtledemo"}
+    """
+    antigravity ensurepip idlelib ntpath pydoc_data test this turtledemo
+    aifc asynchat asyncore cgi cgitb chunk distutils imghdr imp lib2to3 mailcap nntplib pipes smtpd sndhdr sunau telnetlib uu xdrlib
+    """.split()  # noqa: SIM905
 )
-"""Applications, tests, data, jokes, and what newer versions have removed."""
+"""Applications, tests, data, jokes, paths of another system, and what Python 3.12 and 3.13 have removed."""
 
 KNOWN_AS = {
     "posixpath": "os.path",
@@ -37,8 +40,14 @@ KNOWN_AS = {
 }
 """Modules whose names people know from another module."""
 
+PACKAGES = """
+asyncio concurrent.futures ctypes email.policy importlib.abc importlib.machinery importlib.metadata importlib.resources json
+getpass logging multiprocessing sqlite3 tkinter tomllib unittest unittest.mock urllib.request xml.etree.ElementTree zoneinfo
+""".split()  # noqa: SIM905
+"""Packages that offer names of their submodules, private ones too, as their own; their import has no effect of its own."""
+
 NATIVE = """
-builtins os sys math cmath time datetime itertools functools operator collections array struct zlib bz2
+builtins os os.path sys math cmath time datetime itertools functools operator collections array struct zlib bz2
 lzma binascii hashlib hmac re json csv random bisect heapq decimal io string unicodedata codecs select
 socket ssl errno atexit gc weakref types inspect marshal mmap threading contextvars queue sqlite3 pickle
 copyreg zoneinfo statistics signal resource fcntl pwd grp termios tty syslog faulthandler tracemalloc ast
@@ -90,16 +99,47 @@ def _all() -> Iterator[Docstring]:
             continue  # not on this platform, or left out of this build
         yield from _of_module(module, name)
     root = Path(sysconfig.get_path("stdlib"))
+    known = _known_names()
     for path in sorted(root.rglob("*.py")):
         module_name = _module_name(path.relative_to(root))
         if module_name is not None:
-            yield from _of_source(path, module_name)
+            for found in _of_source(path, module_name):
+                name = _known(found.name, known)
+                if not any(_is_private(part) for part in name.split(".")):
+                    yield replace(found, name=name)
 
 
-def _rank(name: str) -> tuple[int, int, str]:
-    """The most public name first: no private part, then the shortest path."""
+def _known_names() -> dict[str, str]:
+    """The names by which packages offer what their submodules define, by the names under which it is defined."""
+    known: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue
+        for key in sorted({*getattr(module, "__all__", ()), *vars(module)}):
+            value = getattr(module, key, None)
+            if not (inspect.isclass(value) or inspect.isfunction(value)) or key.startswith("_"):
+                continue
+            if value.__module__ == name or value.__module__.startswith((f"{name}.", "_")) or "._" in value.__module__:
+                known.setdefault(f"{value.__module__}.{value.__qualname__}", f"{name}.{key}")
+    return known
+
+
+def _known(name: str, known: Mapping[str, str]) -> str:
+    """A name, or the beginning of it, as its package offers it."""
     parts = name.split(".")
-    return sum(_is_private(part) for part in parts), len(parts), name
+    for count in range(len(parts), 1, -1):
+        offered = known.get(".".join(parts[:count]))
+        if offered is not None:
+            return ".".join([offered, *parts[count:]])
+    return name
+
+
+def _rank(name: str) -> tuple[int, int, int, str]:
+    """The most public name first: no private part, then the shortest path, then the shortest first part (set, not frozenset)."""
+    parts = name.split(".")
+    return sum(_is_private(part) for part in parts), len(parts), len(parts[0]), name
 
 
 def _is_private(part: str) -> bool:
@@ -107,14 +147,14 @@ def _is_private(part: str) -> bool:
 
 
 def _module_name(path: Path) -> str | None:
-    """The dotted name of a source file of the library, private parts left out, or None where it is not for reading."""
+    """The dotted name of a source file of the library, or None where it is not for reading."""
     parts = [*path.parts[:-1], path.stem]
     if parts[0] not in sys.stdlib_module_names or parts[0] in LEFT_OUT or "test" in parts or "tests" in parts:
         return None
     top = KNOWN_AS.get(parts[0], parts[0])
     if top.startswith("_"):
         return None
-    return ".".join([top, *(part for part in parts[1:] if not part.startswith("_"))])
+    return ".".join([top, *(part for part in parts[1:] if part != "__init__")])
 
 
 def _of_source(path: Path, module: str) -> Iterator[Docstring]:
@@ -132,10 +172,7 @@ def _of_body(body: list[ast.stmt], prefix: str) -> Iterator[Docstring]:
     for node in body:
         match node:
             case ast.ClassDef(name=name) if not _is_private(name):
-                text = ast.get_docstring(node)
-                if text:
-                    yield Docstring(f"{prefix}.{name}", "class", "", text)
-                yield from _of_body(node.body, f"{prefix}.{name}")
+                yield from _of_class(node, f"{prefix}.{name}")
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if not _is_private(name):
                 text = ast.get_docstring(node)
                 if text:
@@ -144,6 +181,18 @@ def _of_body(body: list[ast.stmt], prefix: str) -> Iterator[Docstring]:
                 yield from _of_body(_branches(node), prefix)
             case _:
                 pass
+
+
+def _of_class(node: ast.ClassDef, name: str) -> Iterator[Docstring]:
+    """A class and its methods; where it has no docstring of its own, its constructor's speaks for it."""
+    own = ast.get_docstring(node)
+    for found in _of_body(node.body, name):
+        if found.name == f"{name}.__init__" and not own:
+            yield Docstring(name, "class", found.signature, found.text)
+        else:
+            yield found
+    if own:
+        yield Docstring(name, "class", "", own)
 
 
 def _branches(node: ast.If | ast.Try) -> list[ast.stmt]:
@@ -160,18 +209,25 @@ def _of_module(module: ModuleType, name: str) -> Iterator[Docstring]:
         if key.startswith("_"):
             continue
         full = key if name == "builtins" else f"{name}.{key}"
-        if inspect.isbuiltin(value) or inspect.ismethod(value):
+        if not _belongs(value, key, name):
+            continue
+        if inspect.isroutine(value):
             yield from _native(value, full, "function")
-        elif inspect.isclass(value) and _belongs(value, module):
+        elif inspect.isclass(value):
             yield from _native(value, full, "class")
             for member, method in sorted(vars(value).items()):
                 if not member.startswith("_"):
                     yield from _native(method, f"{full}.{member}", "function")
 
 
-def _belongs(value: type, module: ModuleType) -> bool:
-    """Whether a class is the module's own, and not one it merely uses."""
-    return value.__module__.lstrip("_") == module.__name__.lstrip("_")
+def _belongs(value: object, key: str, module: str) -> bool:
+    """Whether a function or class is the module's own, or one written in C that no other of these modules offers as its own."""
+    origin = getattr(value, "__module__", None) or module
+    home = KNOWN_AS.get(origin, origin.lstrip("_"))
+    if module in (home, "builtins"):
+        return True
+    native = inspect.isbuiltin(value) or inspect.ismethod(value)
+    return native and not (home in NATIVE and hasattr(import_module(home), key))
 
 
 def _native(value: object, name: str, kind: str) -> Iterator[Docstring]:
