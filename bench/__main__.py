@@ -13,6 +13,7 @@ from typing import Any
 BENCHMARKS = {
     "demo": "imports, the command line, indexing and asking the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
+    "memory": "how much a process grows over a million texts",
     "quality": "what the built-in models find",
     "speed": "every store at hand beside its own client",
     "stores": "Cranfield on every store at hand, against the oracle",
