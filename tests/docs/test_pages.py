@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from st_core.modules import KINDS
+
 DOCS = Path(__file__).parents[2] / "docs"
 FOUND = {
     "qdrant": ("qdrant_client", ["Renaming a file", "[('3', 'Deleting a folder')]"]),
@@ -48,3 +50,23 @@ def test_the_readme_leads_to_every_page():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
     assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
+
+
+def test_blocks_of_the_page_of_checkpoints_run(tmp_path, monkeypatch, capsys):
+    """A saved model keeps what was set, and the search among bits finds the text about names."""
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {"__name__": "checkpoints"}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "checkpoints.md", "exec"), names)
+
+    saved, found = capsys.readouterr().out.splitlines()
+    assert saved == "64 (1, 64)"
+    assert "'corpus_id': 2" in found
+
+
+def test_every_module_is_in_the_table_of_checkpoints():
+    """Whatever ``modules.json`` may name has its line."""
+    text = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
+
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
