@@ -149,6 +149,7 @@ def _fuses(can: Capabilities, rank: Fuse) -> bool:
     most_legs, most_terms = can.max_fused_legs, can.max_query_terms
     return (
         _method(rank.method) in can.fusion
+        and all(rank.method.weights or ())  # a leg of weight 0 takes no part, and what only it holds must not be found
         and len(rank.legs) > 1
         and (most_legs is None or len(rank.legs) <= most_legs)
         and (most_terms is None or sum(map(_terms, rank.legs)) <= most_terms)

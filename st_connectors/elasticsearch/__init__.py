@@ -4,9 +4,12 @@ Options of the address: ``sparse`` (``sparse_vector``, or ``rank_features``), ``
 ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``, ``int4_flat``, ``bbq_flat``), ``shards``, ``replicas``, ``timeout`` in seconds, and with TLS ``ca``, a file of
 PEM certificates to judge the server's by. All but the last two are for making a collection, which remembers them.
 
+``fusion=native`` lets the server fuse by its ``rrf`` retriever, where its licence (Enterprise or trial) has it and nobody asks for the legs; else, and
+by default, legs go in one ``_msearch`` and are fused here. What it sends follows Elasticsearch's documentation and was not run on an engine.
+
 ``ST_ELASTICSEARCH_API_KEY`` signs in.
 
-For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`filter_to_elasticsearch` and :func:`mapping`.
+For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`rrf_retriever`, :func:`filter_to_elasticsearch` and :func:`mapping`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from st_connectors.store import (
     Address,
     Capabilities,
     FilterKind,
+    FusionMethod,
     Metric,
     Plugin,
     Precision,
@@ -32,10 +36,18 @@ if TYPE_CHECKING:
         filter_to_elasticsearch,
         mapping,
         rank_features_query,
+        rrf_retriever,
         sparse_vector_query,
     )
 
-__all__ = ["PLUGIN", "filter_to_elasticsearch", "mapping", "rank_features_query", "sparse_vector_query"]
+__all__ = [
+    "PLUGIN",
+    "filter_to_elasticsearch",
+    "mapping",
+    "rank_features_query",
+    "rrf_retriever",
+    "sparse_vector_query",
+]
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(Metric),
@@ -43,6 +55,8 @@ CAPABILITIES = Capabilities(
     sparse=True,
     text=True,
     optional_vectors=True,
+    # With fusion=native and a licence for it. Not `linear`: it brings folded scores to [0, 1], which is another thing for products and distances.
+    fusion=frozenset({FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}),
     filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
     efforts=frozenset({"exact", "default", "candidates"}),
     persistent=True,

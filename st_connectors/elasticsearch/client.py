@@ -18,7 +18,7 @@ from st_connectors.store import Address
 __all__ = ["Opened", "border", "open_client", "translate"]
 
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
-_OPTIONS = ("ca", "dense_index", "replicas", "shards", "sparse", "timeout")
+_OPTIONS = ("ca", "dense_index", "fusion", "replicas", "shards", "sparse", "timeout")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,7 @@ class Opened:
     owned: bool
     form: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, int] = field(default_factory=dict)
+    native: bool = False
 
     def close(self) -> None:
         """Close a client that was opened here."""
@@ -42,6 +43,9 @@ def open_client(address: Address, client: object | None) -> Opened:
     options.check_names(address, _OPTIONS)
     form = {name: address.options[name] for name in ("sparse", "dense_index") if name in address.options}
     settings = options.index_settings(address)
+    fusion = address.options.get("fusion", "client")
+    if fusion not in ("client", "native"):
+        raise ValueError(f"fusion is client or native, not {fusion!r}")
     patience = options.timeout(address)
     if client is None:
         made = _made(address, patience)
@@ -51,7 +55,7 @@ def open_client(address: Address, client: object | None) -> Opened:
         raise TypeError(f"{address.scheme} takes an elasticsearch.Elasticsearch, not {type(client).__name__}")
     # Repeating is the retrying wrapper's.
     quiet = made.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
-    return Opened(quiet, address.scheme, client is None, form, settings)
+    return Opened(quiet, address.scheme, client is None, form, settings, fusion == "native")
 
 
 def _made(address: Address, patience: float) -> Elasticsearch:

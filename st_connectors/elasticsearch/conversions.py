@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from st_connectors._lucene import queries
 from st_connectors._lucene.filters import filter_query
@@ -12,7 +12,7 @@ from st_connectors.elasticsearch import wire
 from st_connectors.filters import Filter
 from st_connectors.store import Field, FilterKind, Schema
 
-__all__ = ["filter_to_elasticsearch", "mapping", "rank_features_query", "sparse_vector_query"]
+__all__ = ["filter_to_elasticsearch", "mapping", "rank_features_query", "rrf_retriever", "sparse_vector_query"]
 
 
 def sparse_vector_query(field: str, weights: Weights) -> Body:
@@ -32,6 +32,17 @@ def rank_features_query(field: str, weights: Weights) -> Body:
     ``%2E`` and ``%`` as ``%25``, as rank features take no dots; write the keys of documents in the same way.
     """
     return queries.rank_features_query(field, tokens(weights))
+
+
+def rrf_retriever(
+    queries: Sequence[Body], *, k: int = 60, weights: Sequence[float] | None = None, depth: int = 100
+) -> Body:
+    """Queries fused by reciprocal ranks: ``client.search(retriever=rrf_retriever([sparse_vector_query("splade", vector), {"match": {"title": "tea"}}]))``.
+
+    Needs an Enterprise or trial licence, with ``weights``, one a query, Elasticsearch 9.2; each query gives its best ``depth``, and there must be two or
+    more. Not verified on an engine. Without the licence fuse with ``st_connectors.fusion``. Raises ValueError for weights of another number.
+    """
+    return wire.rrf_retriever(queries, k=k, weights=weights, depth=depth)
 
 
 def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:

@@ -18,6 +18,7 @@ from st_connectors._lucene.names import METADATA, index_of, problem_with
 from st_connectors._lucene.queries import where_query
 from st_connectors.elasticsearch import wire
 from st_connectors.elasticsearch.client import API_KEY, Opened, border, open_client
+from st_connectors.elasticsearch.server import UNKNOWN, Server, server_from
 from st_connectors.errors import Permanent, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.store import (
@@ -50,7 +51,7 @@ def connected(
             collection, address, store=opened.name, operation="connect"
         )
         kept, form = ours(collection, mappings, store=opened.name, operation="connect")
-        return ElasticsearchStore(opened, kept, form, most)
+        return ElasticsearchStore(opened, kept, form, most, server=_server(opened, collection, "connect"))
 
 
 def adopted(
@@ -67,7 +68,8 @@ def adopted(
             collection, address, store=opened.name, operation="adopt"
         )
         schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
-        return ElasticsearchStore(opened, schema, form, most, Plain(schema))
+        server = _server(opened, collection, "adopt")
+        return ElasticsearchStore(opened, schema, form, most, server=server, layout=Plain(schema))
 
 
 def collections(address: Address, client: object | None) -> list[str]:
@@ -80,6 +82,26 @@ def collections(address: Address, client: object | None) -> list[str]:
         opened.close()
     found = (stored(each["mappings"]) for each in answer.body.values())
     return sorted(kept[0].collection for kept in found if kept is not None)
+
+
+def _server(opened: Opened, collection: str, operation: str) -> Server:
+    """What the server and its licence allow, asked only where the address wants the server's own fusion."""
+    if not opened.native:
+        return UNKNOWN
+    with border(opened.name, operation):
+        try:
+            licence = opened.client.license.get().body
+        except ApiError as error:
+            if error.meta.status not in _UNTOLD:
+                raise
+            return UNKNOWN
+        only = "*.settings.index.number_of_shards"
+        settings = opened.client.indices.get_settings(index=collection, filter_path=only).body
+        return server_from(licence, opened.client.info().body, settings)
+
+
+_UNTOLD = (400, 401, 403, 404, 405, 410)
+"""Statuses of servers that do not tell their licence, or not to this user."""
 
 
 def _mappings(opened: Opened, collection: str, operation: str) -> tuple[list[str], Mapping[str, Any]] | None:
@@ -99,9 +121,17 @@ class ElasticsearchStore:
     """One collection; the adapter without its wrappers. Safe in threads."""
 
     def __init__(
-        self, opened: Opened, schema: Schema, form: Form, most: Capabilities, layout: Plain | None = None
+        self,
+        opened: Opened,
+        schema: Schema,
+        form: Form,
+        most: Capabilities,
+        *,
+        server: Server = UNKNOWN,
+        layout: Plain | None = None,
     ) -> None:
-        """Nothing is sent. ``layout`` is given for indices that are not ours."""
+        """Nothing is sent. ``layout`` is given for indices that are not ours, ``server`` where it was asked already."""
+        self._server = server
         self._opened = opened
         self._client = opened.client
         self._schema = schema
@@ -119,8 +149,8 @@ class ElasticsearchStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this collection can do."""
-        return wire.can(self._most, self._schema, self._form)
+        """What this collection can do; whether the server fuses is known from ``create`` on, or when opened by name."""
+        return wire.can(self._most, self._schema, self._form, self._server)
 
     def create(self) -> None:
         """Make the index and its alias, or find it with the same schema and in the form that the address asks for."""
@@ -139,6 +169,7 @@ class ElasticsearchStore:
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
+        self._server = _server(self._opened, self._name, "create")
 
     def _stored(self, operation: str) -> tuple[Schema, Form] | None:
         self._check_open(operation)

@@ -13,6 +13,7 @@ from st_connectors._lucene.filters import NOTHING, filter_query
 from st_connectors._lucene.forms import Form, own_mapping
 from st_connectors._lucene.layout import Body, Layout, sparse_keys
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
+from st_connectors.elasticsearch.server import UNKNOWN, Server
 from st_connectors.store import (
     Candidates,
     Capabilities,
@@ -27,6 +28,7 @@ from st_connectors.store import (
     Near,
     Precision,
     Quantization,
+    Rrf,
     Schema,
     SearchRequest,
     SparseField,
@@ -41,6 +43,7 @@ __all__ = [
     "form_for",
     "index_body",
     "msearch_lines",
+    "rrf_retriever",
     "scan_body",
     "sparse_vector_query",
     "too_old",
@@ -121,9 +124,13 @@ def vector_properties(fields: Mapping[str, Field], form: Form) -> dict[str, Body
     return made
 
 
-def can(most: Capabilities, schema: Schema, form: Form) -> Capabilities:
-    """What a collection of this form can do."""
-    return replace(most, fields={name: _precision(most, name, spec, form) for name, spec in schema.fields.items()})
+def can(most: Capabilities, schema: Schema, form: Form, server: Server = UNKNOWN) -> Capabilities:
+    """What a collection of this form on this server can do."""
+    text = any(isinstance(spec, TextField) for spec in schema.fields.values())
+    fusion = most.fusion & server.fusion(text=text)
+    return replace(
+        most, fusion=fusion, fields={name: _precision(most, name, spec, form) for name, spec in schema.fields.items()}
+    )
 
 
 def _precision(most: Capabilities, name: str, spec: Field, form: Form) -> Precision:
@@ -152,8 +159,32 @@ def msearch_lines(form: Form, layout: Layout, requests: Sequence[SearchRequest])
             # Words are as rare as they are in the whole collection, not in the shard that a record happens to be in.
             header["search_type"] = "dfs_query_then_fetch"
         lines.append(header)
-        lines.append(search_body(layout, request, _query(form, layout, request)))
+        lines.append(_body(form, layout, request))
     return lines
+
+
+def _body(form: Form, layout: Layout, request: SearchRequest) -> Body:
+    """A search for one leg, or for several that the server fuses."""
+    rank = request.rank
+    if not isinstance(rank, Fuse):
+        return search_body(layout, request, _query(form, layout, request))
+    if not isinstance(rank.method, Rrf):
+        raise TypeError("only reciprocal rank fusion means the same here as everywhere: open the store with open_store")
+    legs = [_query(form, layout, replace(request, rank=leg, limit=rank.depth, offset=0)) for leg in rank.legs]
+    body = search_body(layout, request, {})
+    # Beside a retriever there is no query and no order; equal hits are put in order when they are read.
+    del body["query"], body["sort"], body["track_scores"]
+    return {"retriever": rrf_retriever(legs, k=rank.method.k, weights=rank.method.weights, depth=rank.depth), **body}
+
+
+def rrf_retriever(
+    queries: Sequence[Body], *, k: int = 60, weights: Sequence[float] | None = None, depth: int = 100
+) -> Body:
+    """Queries fused by reciprocal ranks, each cut at ``depth``, which is 10 where it is not said."""
+    legs: list[Body] = [{"standard": {"query": query}} for query in queries]
+    if weights is not None:
+        legs = [{"retriever": leg, "weight": weight} for leg, weight in zip(legs, weights, strict=True)]
+    return {"rrf": {"retrievers": legs, "rank_constant": k, "rank_window_size": depth}}
 
 
 def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
@@ -161,7 +192,7 @@ def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
     where = request.where
     match request.rank:
         case Fuse():
-            raise TypeError("legs are searched one by one: open the store with open_store, which fuses them")
+            raise TypeError("a leg of a fusion is no fusion")
         case Match(name, text):
             return filtered(match_query(layout.text(name), text), where, layout)
         case Near(name, SparseVector() as vector):

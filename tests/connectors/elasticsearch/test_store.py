@@ -26,7 +26,19 @@ from st_connectors.errors import (
 )
 from st_connectors.filters import Eq
 from st_connectors.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import DenseField, FilterKind, Match, Near, Parts, Record, Schema, SearchRequest, TextField
+from st_connectors.store import (
+    DenseField,
+    FilterKind,
+    Fuse,
+    Match,
+    Near,
+    Parts,
+    Record,
+    Rrf,
+    Schema,
+    SearchRequest,
+    TextField,
+)
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 
@@ -394,3 +406,72 @@ def test_collections_are_those_of_ours(stub):
     stub.on("GET", "/_mapping", {"books@1": {"mappings": MAPPINGS}, "a@1": {"mappings": meta}})
     assert collections(stub.address) == ["a", "books"]
     assert "filter_path=" in stub.seen[0][2]
+
+
+TRIAL = {"license": {"type": "trial", "status": "active"}}
+BASIC = {"license": {"type": "basic", "status": "active"}}
+ONE_SHARD = {"books@1": {"settings": {"index": {"number_of_shards": "1"}}}}
+REFUSED = (403, {"error": {"type": "security_exception", "reason": "current license is non-compliant"}}, {})
+HYBRID = SearchRequest(Fuse((Near("dense", UP), Match("text", "tea")), 20, Rrf(5)), limit=3, parts=Parts.PAYLOAD)
+
+
+def hit(record_id, score):
+    return {"_id": record_id, "_score": score, "_source": {"payload": "{}"}}
+
+
+def answers(*pages):
+    return {"responses": [{"status": 200, "hits": {"hits": page}} for page in pages]}
+
+
+@pytest.fixture
+def native(stub):
+    """Opens the collection by its name with the server's own fusion asked for."""
+
+    def opened(licence):
+        stub.on("GET", "/books/_mapping", OURS)
+        stub.on("GET", "/_license", licence)
+        stub.on("GET", "/books/_settings", ONE_SHARD)
+        stub.on("GET", "/", INFO)
+        return open_store(f"{stub.address}?fusion=native", "books", retry=NO_RETRY)
+
+    return opened
+
+
+def test_a_licensed_server_fuses_in_one_search(stub, native):
+    """Asked once when opened; hits keep the server's scores, equal ones in the order of their ids. Not verified on an engine."""
+    store = native(TRIAL)
+    stub.on("POST", "/books/_msearch", answers([hit("c", 0.3), hit("b", 0.2), hit("a", 0.2)]))
+    (hits,) = store.search([HYBRID])
+
+    assert [(each.id, each.score) for each in hits] == [("c", 0.3), ("a", 0.2), ("b", 0.2)]
+    assert stub.asked().count(("GET", "/_license")) == 1
+    _, body = lines_of(stub.seen[-1][3])
+    assert body["retriever"]["rrf"]["rank_constant"] == 5
+    assert "query" not in body
+    store.close()
+
+
+@pytest.mark.parametrize("licence", [BASIC, REFUSED, (404, {"error": "no handler"}, {})], ids=["basic", "403", "none"])
+def test_without_a_licence_one_multi_search_brings_the_legs(stub, native, licence):
+    """They are fused here, and nothing that the licence lacks is sent."""
+    store = native(licence)
+    assert store.capabilities.fusion == frozenset()
+    stub.on("POST", "/books/_msearch", answers([hit("a", 1.0), hit("b", 0.9)], [hit("b", 2.0)]))
+    stub.on(
+        "POST", "/books/_mget", {"docs": [{"_id": each, "found": True, "_source": {"payload": "{}"}} for each in "ba"]}
+    )
+    (hits,) = store.search([HYBRID])
+
+    assert [(each.id, each.score) for each in hits] == [("b", 1 / 7 + 1 / 6), ("a", 1 / 6)]
+    (search,) = [one for one in stub.seen if one[1] == "/books/_msearch"]
+    assert ["retriever" in line for line in lines_of(search[3])] == [False] * 4
+    store.close()
+
+
+def test_the_licence_is_asked_only_where_it_matters(stub, books):
+    """Nobody who does not want the server's fusion pays for the question; a wrong option is told."""
+    stub.on("GET", "/books/_mapping", OURS)
+    books.create()
+    assert ("GET", "/_license") not in stub.asked()
+    with pytest.raises(ValueError, match="client or native"):
+        open_store(f"{stub.address}?fusion=server", "books")

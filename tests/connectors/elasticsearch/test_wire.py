@@ -11,6 +11,7 @@ import pytest
 from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
 from st_connectors._lucene.layout import Hidden
 from st_connectors.elasticsearch import PLUGIN, wire
+from st_connectors.elasticsearch.server import server_from
 from st_connectors.filters import Eq
 from st_connectors.store import (
     Candidates,
@@ -18,6 +19,7 @@ from st_connectors.store import (
     Exact,
     FilterKind,
     Fuse,
+    FusionMethod,
     Match,
     Metric,
     Near,
@@ -28,6 +30,7 @@ from st_connectors.store import (
     SearchRequest,
     SparseField,
     TextField,
+    Weighted,
 )
 from st_core.vectors import SparseVector
 
@@ -250,11 +253,62 @@ def test_a_text_leg():
     }
 
 
-def test_fusion_is_not_the_adapters():
-    """The client fuses, since the server's own needs a licence."""
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0)], ids=["plain", "weights"])
+def test_a_fusion_is_one_retriever(weights):
+    """Every leg is the query that it is alone, filter and all, cut at ``depth``; nothing is sorted. Not verified on an engine."""
+    legs = (Near("dense", UP), Match("text", "tea"))
+    request = {"where": Eq("year", 2001), "limit": 5, "offset": 3, "parts": Parts.NONE}
+    body = body_of(Fuse(legs, 40, Rrf(7, weights)), **request)
+
+    alone = [body_of(leg, **{**request, "limit": 40, "offset": 0})["query"] for leg in legs]
+    standard = [{"standard": {"query": query}} for query in alone]
+    weighted = [{"retriever": each, "weight": weight} for each, weight in zip(standard, weights or (), strict=False)]
+    assert body == {
+        "retriever": {"rrf": {"retrievers": weighted or standard, "rank_constant": 7, "rank_window_size": 40}},
+        "from": 3,
+        "size": 5,
+        "track_total_hits": False,
+        "_source": False,
+    }
+
+
+def test_other_fusions_are_not_for_the_server():
+    """``linear`` normalises folded scores, which is another thing."""
     with pytest.raises(TypeError, match="open_store"):
-        body_of(Fuse((Match("text", "a"),)))
-    assert PLUGIN.capabilities.fusion == frozenset()
+        body_of(Fuse((Match("text", "a"), Match("text", "b")), method=Weighted((0.5, 0.5))))
+
+
+def licence(kind, status="active"):
+    return {"license": {"type": kind, "status": status}}
+
+
+SPREAD = {"books@1": {"settings": {"index": {"number_of_shards": "3"}}}}
+ALONE = {"books@1": {"settings": {"index": {"number_of_shards": "1"}}}}
+BOTH = {FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}
+
+
+@pytest.mark.parametrize(
+    ("told", "version", "settings", "text", "fusion"),
+    [
+        (licence("enterprise"), "9.5.3", ALONE, True, BOTH),
+        (licence("trial"), "9.2.0", SPREAD, False, BOTH),
+        (licence("trial"), "9.1.9", ALONE, True, {FusionMethod.RRF}),
+        (licence("trial"), "8.19.21", ALONE, True, {FusionMethod.RRF}),
+        (licence("trial"), "9.5.3", SPREAD, True, set()),
+        (licence("trial"), "9.5.3", {}, True, set()),
+        (licence("basic"), "9.5.3", ALONE, True, set()),
+        (licence("platinum"), "9.5.3", ALONE, True, set()),
+        (licence("enterprise", "expired"), "9.5.3", ALONE, True, set()),
+        ({}, "9.5.3", ALONE, True, set()),
+    ],
+)
+def test_fusion_is_declared_by_licence_version_and_shards(told, version, settings, text, fusion):
+    """The licence has the retriever, 9.2 its weights, and words are counted over all shards by no retriever."""
+    server = server_from(told, {"version": {"number": version}}, settings)
+    fields = {"dense": DenseField(2), **({"text": TextField()} if text else {})}
+    schema = Schema("books", fields)
+    assert wire.can(PLUGIN.capabilities, schema, wire.form_for(schema), server).fusion == fusion
+    assert wire.can(PLUGIN.capabilities, schema, wire.form_for(schema)).fusion == set()
 
 
 def test_a_scan_walks_by_shard_and_document():
