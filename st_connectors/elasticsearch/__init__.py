@@ -9,7 +9,8 @@ by default, legs go in one ``_msearch`` and are fused here. What it sends follow
 
 ``ST_ELASTICSEARCH_API_KEY`` signs in.
 
-For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`rrf_retriever`, :func:`filter_to_elasticsearch` and :func:`mapping`.
+For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`rrf_retriever`,
+:func:`filter_to_elasticsearch` and :func:`mapping`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def rank_features_query(field: str, weights: Weights) -> Body:
 def rrf_retriever(
     queries: Sequence[Body], *, k: int = 60, weights: Sequence[float] | None = None, depth: int = 100
 ) -> Body:
-    """Queries fused by reciprocal ranks: ``client.search(retriever=rrf_retriever([sparse_vector_query("splade", vector), {"match": {"title": "tea"}}]))``.
+    """Queries fused by reciprocal ranks: ``client.search(retriever=rrf_retriever([sparse_vector_query("splade", vector), other]))``.
 
     Needs an Enterprise or trial licence, with ``weights``, one a query, Elasticsearch 9.2; each query gives its best ``depth``, and there must be two or
     more. Not verified on an engine. Without the licence fuse with ``st_connectors.fusion``. Raises ValueError for weights of another number.
