@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from st_core.assemble import flatten
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Engine", "read_processing"]
 
 UNSET: Any = object()
+
+WINDOW = 4096
+"""Inputs sorted by length together; a later window's tokens are found while an earlier one is computed."""
 
 MANY = 1000
 """From so many inputs on, a person at a terminal sees a progress bar without asking."""
@@ -94,6 +99,7 @@ class Engine:
         self._dtype = dtype
         self._torch: Any = None
         self._runners: dict[tuple[int, ...], Runner] = {}
+        self._stacks: dict[str | None, tuple[Module, ...]] = {}
         self._lock = threading.Lock()
         self._prepare()
 
@@ -121,9 +127,16 @@ class Engine:
             found.append(task)
         return found
 
+    def _stack(self, task: str | None) -> tuple[Module, ...]:
+        """The modules of a task; raises ValueError for a task without a route."""
+        stack = self._stacks.get(task)
+        if stack is None:
+            stack = self._stacks[task] = flatten(self.modules, task)
+        return stack
+
     def runner(self, task: str | None) -> Runner:
         """The stack for a task, made ready when first asked for; raises ValueError for a task without a route."""
-        stack = flatten(self.modules, task)
+        stack = self._stack(task)
         key = tuple(id(module) for module in stack)
         found = self._runners.get(key)
         if found is None:
@@ -173,7 +186,7 @@ class Engine:
         other.graphs = self.graphs
         other.limit = self.limit
         other._asked_device, other._dtype, other._torch = self._asked_device, self._dtype, self._torch  # noqa: SLF001
-        other._runners, other._lock = {}, threading.Lock()  # noqa: SLF001
+        other._runners, other._stacks, other._lock = {}, {}, threading.Lock()  # noqa: SLF001
         other._prepare()  # noqa: SLF001
         return other
 
@@ -194,7 +207,7 @@ class Engine:
             return None
         if call.max_length is not None:
             return call.max_length
-        module = flatten(self.modules, call.task)[0]
+        module = self._stack(call.task)[0]
         lengths = getattr(module, "task_lengths", {})
         if call.task in lengths:
             return int(lengths[call.task])
@@ -213,21 +226,36 @@ class Engine:
         return int(ids.size) - (1 if ends else 0)
 
     def run(self, inputs: Sequence[Any], call: Call) -> Iterator[tuple[NDArray[np.int64], Features]]:
-        """Positions and features, batch by batch, longest inputs first."""
+        """Positions and features, batch by batch, within each window of inputs the longest first."""
         runner = self.runner(call.task)
-        tokens = self.tokenize(inputs, call)
         prompt_length = self.prompt_length(call)
         budget = Budget(runner.token_budget, call.batch_size)
         wishes = {} if call.keep is None else {"keep": call.keep}
 
-        def run(positions: NDArray[np.int64]) -> Features:
+        def run(tokens: Tokens, positions: NDArray[np.int64]) -> Features:
             return runner.run(tokens.take(positions.tolist()), prompt_length, **wishes)
 
-        batches = run_batches(tokens.lengths, budget, run, runner.out_of_memory)
         with progress(len(inputs), call.progress) as advance:
-            for positions, features in batches:
-                yield positions, features
-                advance(int(positions.size))
+            for start, tokens in self._tokens(inputs, call):
+                for positions, features in run_batches(
+                    tokens.lengths, budget, partial(run, tokens), runner.out_of_memory
+                ):
+                    yield positions + start, features
+                    advance(int(positions.size))
+
+    def _tokens(self, inputs: Sequence[Any], call: Call) -> Iterator[tuple[int, Tokens]]:
+        """Where each window of inputs begins, and its tokens: those of the next one are found while the caller works on this one."""
+        if len(inputs) <= WINDOW:
+            yield 0, self.tokenize(inputs, call)
+            return
+        with ThreadPoolExecutor(1, "st_core-tokens") as thread:
+            waiting = thread.submit(self.tokenize, inputs[:WINDOW], call)
+            for start in range(0, len(inputs), WINDOW):
+                tokens = waiting.result()
+                following = inputs[start + WINDOW : start + 2 * WINDOW]
+                if following:
+                    waiting = thread.submit(self.tokenize, following, call)
+                yield start, tokens
 
 
 def with_prompt(inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:

@@ -112,6 +112,8 @@ class SparseEncoder(Encoder):
             (positions, _sparse(features["sentence_embedding"], keep))
             for positions, features in self._engine.run(listed, call)
         ]
+        if len(listed) == 1:
+            return parts[0][1]
         together = SparseMatrix.concatenate([part for _, part in parts], parts[0][1].shape[1])
         return _rearranged(together, np.argsort(np.concatenate([positions for positions, _ in parts])))
 

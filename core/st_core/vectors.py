@@ -149,12 +149,12 @@ class SparseMatrix:
             raise ValueError(
                 f"indptr {indptr.shape}, indices {indices.shape} and values {values.shape} do not make {rows} rows"
             )
-        if int(indptr[0]) != 0 or int(indptr[-1]) != indices.size or bool((np.diff(indptr) < 0).any()):
+        if int(indptr[0]) != 0 or int(indptr[-1]) != indices.size or bool((indptr[1:] < indptr[:-1]).any()):
             raise ValueError("indptr must rise from 0 to the number of weights")
         if indices.size:
             if int(indices.max()) >= width:
                 raise ValueError(f"index {int(indices.max())} is outside {width} columns")
-            rising = np.diff(indices.astype(np.int64)) > 0
+            rising = indices[1:] > indices[:-1]
             starts = indptr[1:-1]
             rising[starts[(starts > 0) & (starts < indices.size)] - 1] = True
             if not bool(rising.all()):

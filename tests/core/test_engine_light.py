@@ -280,3 +280,19 @@ def test_what_constructors_take_is_known():
         SentenceTransformer("builtin:dense", colour="red")
     with pytest.raises(ValueError, match="tokenizer_kwargs"):
         SparseEncoder("builtin:sparse", processor_kwargs={"a": 1}, tokenizer_kwargs={"a": 1})
+
+
+def test_windows_of_inputs_give_what_one_gives(dense, sparse, monkeypatch):
+    """Inputs looked at in several windows give the vectors of one, in the order of the inputs, and an error in a later window comes out."""
+    many = [f"{text} {number}" for number in range(5) for text in TEXTS]
+    wanted, wanted_sparse = dense.encode(many), sparse.encode_document(many)
+    monkeypatch.setattr("st_core._engine.WINDOW", 7)
+
+    assert np.array_equal(dense.encode(many), wanted)
+    assert sparse.encode_document(many) == wanted_sparse
+    assert np.array_equal(sparse.encode_query([many[3]]).to_dense(), sparse.encode_query(many).to_dense()[3:4])
+    monkeypatch.setattr(
+        dense._engine, "tokenize", lambda inputs, _call: (_ for _ in ()).throw(ZeroDivisionError(inputs[0]))
+    )
+    with pytest.raises(ZeroDivisionError):
+        dense.encode(many)
