@@ -155,10 +155,11 @@ class MilvusStore:
             shape.add_field(column.name, DataType[column.type], **_typed(column.params))
             if column.words_of is not None:
                 shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
-        held = {wire.METADATA: wire.metadata(rows.schema, rows.laid)}
+        # pymilvus 3.0 leaves the consistency of a scan to the collection's own, whatever is asked; every other read says its own.
+        held = {"properties": {wire.METADATA: wire.metadata(rows.schema, rows.laid)}, "consistency_level": "Strong"}
         try:
             with border(self._held.name, "create"):
-                self._client.create_collection(self._collection, schema=shape, properties=held, **self._held.once)
+                self._client.create_collection(self._collection, schema=shape, **held, **self._held.once)
         except StoreError as error:
             if not faults.is_already_there(error):
                 raise

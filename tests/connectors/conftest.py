@@ -1,14 +1,35 @@
-"""Small encoders with vectors that can be worked out by hand, for tests of ingest, search and the index."""
+"""Small encoders with vectors that can be worked out by hand, and a server that keeps what it is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from st_connectors.filters import And, Eq, Range
 from st_connectors.registry import open_store
-from st_connectors.store import DenseField, Field, FieldKind, FilterKind, Fusion, Schema, SparseField, Store, TextField
+from st_connectors.store import (
+    DenseField,
+    Field,
+    FieldKind,
+    FilterKind,
+    Fusion,
+    Match,
+    Near,
+    Parts,
+    Record,
+    Schema,
+    SearchRequest,
+    SparseField,
+    Store,
+    TextField,
+)
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -89,3 +110,129 @@ def memory(request: pytest.FixtureRequest) -> OpenMemory:
         return store
 
     return make
+
+
+class Recorder:
+    """A gRPC server that keeps what it is asked and answers as it is told: by method, with or without its service.
+
+    An answer is a message, a status, or a function of the recorder. Of several answers the first is given first, and the last for ever.
+    """
+
+    def __init__(self, services, answers):
+        self.seen = []
+        self._taken = 0
+        self._methods = {
+            f"/{service.full_name}/{method.name}": method for service in services for method in service.methods
+        }
+        self._answers = {name: list(given) if isinstance(given, list) else [given] for name, given in answers.items()}
+
+    def last(self, name):
+        """The last request of a method."""
+        return next(request for method, request in reversed(self.seen) if method == name)
+
+    def take(self):
+        """What was asked since the last time, as plain values."""
+        from google.protobuf.json_format import MessageToDict
+
+        taken, self._taken = self.seen[self._taken :], len(self.seen)
+        return [[name, MessageToDict(request)] for name, request in taken]
+
+    def handler(self, path):
+        """How grpc answers one method."""
+        import grpc
+        from google.protobuf import message_factory
+
+        method = self._methods[path]
+        asked, told = (message_factory.GetMessageClass(each) for each in (method.input_type, method.output_type))
+
+        def answer(request, context):
+            self.seen.append((method.name, request))
+            given = self._answers.get(method.full_name) or self._answers.get(method.name) or [told()]
+            first = given.pop(0) if len(given) > 1 else given[0]
+            if isinstance(first, grpc.StatusCode):
+                context.abort(first, "told to")
+            return first(self) if callable(first) else first
+
+        return grpc.unary_unary_rpc_method_handler(answer, asked.FromString, told.SerializeToString)
+
+
+@pytest.fixture
+def recording() -> Iterator[Callable[..., tuple[Recorder, int]]]:
+    """Starts a recorder for services and answers; gives it and its port."""
+    import grpc
+
+    running = []
+
+    class Handler(grpc.GenericRpcHandler):
+        def __init__(self, recorder):
+            self.recorder = recorder
+
+        def service(self, details):
+            return self.recorder.handler(details.method)
+
+    def start(services, answers):
+        recorder = Recorder(services, answers)
+        server = grpc.server(ThreadPoolExecutor(4), handlers=[Handler(recorder)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        running.append(server)
+        return recorder, port
+
+    yield start
+    for server in running:
+        server.stop(0).wait()
+
+
+VECTOR = np.array([0.0, 1.0], np.float32)
+WHERE = And((Eq("tag", "x"), Range("price", gte=0.5)))
+SPARSE = SparseVector.from_mapping({3: 0.5})
+CALLS: Mapping[str, Callable[[Store], object]] = {
+    "create": lambda store: store.create(),
+    "upsert": lambda store: store.upsert(
+        [Record("a", {"dense": VECTOR, "sparse": SPARSE}, {"text": "kettle", "tag": "x", "price": 1.5}), Record("b")]
+    ),
+    "delete": lambda store: store.delete(["a", "b"]),
+    "get": lambda store: store.get(["a"]),
+    "search-dense": lambda store: store.search([SearchRequest(Near("dense", VECTOR), limit=3, where=WHERE)]),
+    "search-sparse": lambda store: store.search([SearchRequest(Near("sparse", SPARSE), limit=3, parts=Parts.NONE)]),
+    "search-text": lambda store: store.search([SearchRequest(Match("text", "kettle"), offset=1)]),
+    "scan": lambda store: list(store.scan(where=WHERE, batch=2)),
+    "count": lambda store: store.count(WHERE),
+    "refresh": lambda store: store.refresh(),
+    "drop": lambda store: store.drop(),
+}
+
+
+@pytest.fixture
+def wire_schema() -> Schema:
+    """The schema of the golden requests."""
+    fields: dict[str, Field] = {"dense": DenseField(2), "sparse": SparseField(), "text": TextField()}
+    return Schema("books", fields, {"tag": FilterKind.KEYWORD, "price": FilterKind.FLOAT})
+
+
+@pytest.fixture
+def assert_golden() -> Callable[[Store, Recorder, Path, str], None]:
+    """Asserts that every operation sends just what a file says; with ``ST_WRITE_GOLDEN`` set it writes the file, for a human to read.
+
+    Clients add things of their own, so that a file is for the minor version of the client that it was written with.
+    """
+
+    def check(store: Store, recorder: Recorder, file: Path, client: str) -> None:
+        kept_for = version(client).rpartition(".")[0]
+        recorder.take()
+        sent = {}
+        for name, call in CALLS.items():
+            call(store)
+            sent[name] = recorder.take()
+        if os.environ.get("ST_WRITE_GOLDEN"):
+            kept = {"client": f"{client} {kept_for}", "sent": sent}
+            file.write_text(f"{json.dumps(kept, indent=1, sort_keys=True)}\n", encoding="utf-8")
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["client"] != f"{client} {kept_for}":
+            pytest.skip(f"the requests were kept for {kept['client']}: read them anew with ST_WRITE_GOLDEN=1")
+        golden = kept["sent"]
+        assert list(golden) == sorted(CALLS)
+        for name, requests in sent.items():
+            assert requests == golden[name], name
+
+    return check
