@@ -8,8 +8,8 @@ send follows OpenSearch's documentation and was not run on an engine.
 
 ``ST_OPENSEARCH_USERNAME`` (``admin`` where it is not set) and ``ST_OPENSEARCH_PASSWORD`` sign in.
 
-For people with their own index and client: :func:`rank_features_query`, :func:`neural_sparse_query`, :func:`knn_query`, :func:`filter_to_opensearch`
-and :func:`mapping`.
+For people with their own index and client: :func:`rank_features_query`, :func:`neural_sparse_query`, :func:`seismic_query`, :func:`knn_query`,
+:func:`filter_to_opensearch` and :func:`mapping`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,18 @@ if TYPE_CHECKING:
         mapping,
         neural_sparse_query,
         rank_features_query,
+        seismic_query,
     )
 
-__all__ = ["PLUGIN", "filter_to_opensearch", "knn_query", "mapping", "neural_sparse_query", "rank_features_query"]
+__all__ = [
+    "PLUGIN",
+    "filter_to_opensearch",
+    "knn_query",
+    "mapping",
+    "neural_sparse_query",
+    "rank_features_query",
+    "seismic_query",
+]
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(Metric),

@@ -13,7 +13,14 @@ from st_connectors.filters import Filter
 from st_connectors.opensearch import wire
 from st_connectors.store import Field, FilterKind, Schema
 
-__all__ = ["filter_to_opensearch", "knn_query", "mapping", "neural_sparse_query", "rank_features_query"]
+__all__ = [
+    "filter_to_opensearch",
+    "knn_query",
+    "mapping",
+    "neural_sparse_query",
+    "rank_features_query",
+    "seismic_query",
+]
 
 
 def neural_sparse_query(field: str, weights: Weights) -> Body:
@@ -47,14 +54,45 @@ def knn_query(
     return wire.knn_query(field, vector, k, candidates, where)
 
 
-def mapping(fields: Mapping[str, Field], *, sparse: str = "rank_features", engine: str = "lucene") -> Body:
+def seismic_query(
+    field: str,
+    weights: Weights,
+    k: int = 10,
+    *,
+    top_n: int | None = None,
+    heap_factor: float = 1.0,
+    where: Body | None = None,
+) -> Body:
+    """The ``k`` best by a SEISMIC field (``sparse_vector``, OpenSearch 3.3 or newer), among those that the query ``where`` lets through; not run on an engine.
+
+    All tokens count unless ``top_n`` says how many of the heaviest; a larger ``heap_factor`` looks at more clusters. Raises ValueError for an index
+    from 32,768 on or a key that is none, since SEISMIC folds the first onto others and refuses the second.
+    """
+    kept = tokens(weights)
+    for key in kept:
+        if not key.isdecimal() or int(key) >= wire.SEISMIC_TERMS:
+            raise ValueError(f"SEISMIC takes indices below {wire.SEISMIC_TERMS} as keys, and {key!r} is none")
+    return wire.seismic_query(field, kept, k, where, top_n=top_n, heap_factor=heap_factor)
+
+
+def mapping(
+    fields: Mapping[str, Field],
+    *,
+    sparse: str = "rank_features",
+    engine: str = "lucene",
+    seismic: Mapping[str, float] | None = None,
+) -> Body:
     """A mapping for fields of these names.
 
     ``client.indices.create("books", body={"mappings": mapping({"splade": SparseField()})})``. ``sparse`` is ``rank_features`` or ``seismic``,
-    ``engine`` is ``lucene`` or ``faiss``. Dense fields need the setting ``index.knn``, seismic ones ``index.sparse``. Raises ValueError for others.
+    ``engine`` is ``lucene`` or ``faiss``, ``seismic`` the parameters of SEISMIC's index, such as ``{"n_postings": 300}``. Dense fields need the setting
+    ``index.knn``, seismic ones ``index.sparse``. Raises ValueError for others.
     """
     form = wire.form_for(Schema("index", fields), sparse=sparse, engine=engine)
-    return mapping_body(fields, wire.vector_properties(fields, form, {}))
+    return mapping_body(
+        fields,
+        wire.vector_properties(fields, form, wire.seismic_parameters({k: str(v) for k, v in (seismic or {}).items()})),
+    )
 
 
 def filter_to_opensearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:

@@ -117,7 +117,8 @@ def seismic_parameters(given: Mapping[str, str]) -> dict[str, float]:
             value = kind(text)
         except ValueError as error:
             raise ValueError(f"{name} is {'a whole number' if kind is int else 'a number'}, not {text!r}") from error
-        if not least <= value <= most or (kind is float and not 0 < value < math.inf):
+        open_end = name == "cluster_ratio" and value >= most
+        if not least <= value <= most or open_end or (kind is float and not 0 < value < math.inf):
             raise ValueError(f"{name} lies between {least} and {most}, and {text} does not")
         made[name] = value
     return made
@@ -225,11 +226,19 @@ def neural_sparse_query(path: str, weights: Mapping[str, float]) -> Body:
     return {"neural_sparse": {path: inner if scale == 1 else {**inner, "boost": scale}}}
 
 
-def seismic_query(path: str, weights: Mapping[str, float], k: int, where: Body | None) -> Body:
-    """The inner product with a field of type ``sparse_vector``; no token is left out, of which the server keeps but ten if not told."""
+def seismic_query(
+    path: str,
+    weights: Mapping[str, float],
+    k: int,
+    where: Body | None,
+    *,
+    top_n: int | None = None,
+    heap_factor: float = 1.0,
+) -> Body:
+    """The inner product with a field of type ``sparse_vector``; where ``top_n`` is None no token is left out, of which the server keeps but ten if not told."""
     if not weights:
         return dict(NOTHING)
-    parameters: Body = {"k": k, "top_n": len(weights), "heap_factor": 1.0}
+    parameters: Body = {"k": k, "top_n": len(weights) if top_n is None else top_n, "heap_factor": heap_factor}
     if where is not None:
         parameters["filter"] = where
     return {"neural_sparse": {path: {"query_tokens": dict(weights), "method_parameters": parameters}}}

@@ -12,7 +12,7 @@ from st_connectors._lucene.forms import Form, adopted_schema, stored
 from st_connectors._lucene.layout import Hidden, Plain
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq, Not
-from st_connectors.opensearch import CAPABILITIES, PLUGIN, wire
+from st_connectors.opensearch import CAPABILITIES, PLUGIN, mapping, seismic_query, wire
 from st_connectors.opensearch.faults import error_of
 from st_connectors.opensearch.server import UNKNOWN, Server, server_from
 from st_connectors.store import (
@@ -401,6 +401,7 @@ def test_indices_that_would_fold_are_told():
     ("name", "text"),
     [
         ("cluster_ratio", "1.5"),
+        ("cluster_ratio", "1"),
         ("cluster_ratio", "0"),
         ("n_postings", "0"),
         ("n_postings", "1.5"),
@@ -497,3 +498,42 @@ def test_a_plugin_says_the_most_that_any_server_can():
     """How many terms a query has is each cluster's own."""
     assert PLUGIN.capabilities is CAPABILITIES
     assert CAPABILITIES.max_query_terms is None
+
+
+def test_seismic_s_conversions_take_all_its_parameters():
+    """For other people's indices: the index's in the mapping, the query's in the query; not verified on an engine."""
+    given = {
+        "n_postings": 300,
+        "cluster_ratio": 0.2,
+        "summary_prune_ratio": 0.5,
+        "approximate_threshold": 1000,
+        "quantization_ceiling_ingest": 3.5,
+        "quantization_ceiling_search": 8.0,
+    }
+    assert set(given) == set(wire.SEISMIC)
+    made = mapping({"splade": SparseField()}, sparse="seismic", seismic=given)
+    assert made == {
+        "properties": {"splade": {"type": "sparse_vector", "method": {"name": "seismic", "parameters": given}}}
+    }
+
+    where = {"term": {"year": 2001}}
+    asked = seismic_query("splade", {7: 2.0, 9: 0.5, 3: 0.0}, 5, top_n=1, heap_factor=1.5, where=where)
+    parameters = {"k": 5, "top_n": 1, "heap_factor": 1.5, "filter": where}
+    assert asked == {
+        "neural_sparse": {"splade": {"query_tokens": {"7": 2.0, "9": 0.5}, "method_parameters": parameters}}
+    }
+    whole = seismic_query("splade", {7: 2.0, 9: 0.5})["neural_sparse"]["splade"]["method_parameters"]
+    assert whole == {"k": 10, "top_n": 2, "heap_factor": 1.0}
+
+
+@pytest.mark.parametrize("key", [32_768, "tea", "1.5"])
+def test_seismic_s_query_refuses_what_would_be_folded(key):
+    """Before anything is sent."""
+    with pytest.raises(ValueError, match="below 32768"):
+        seismic_query("splade", {key: 1.0})
+
+
+def test_seismic_s_parameters_are_checked_in_a_mapping_too():
+    """``cluster_ratio`` lies below 1."""
+    with pytest.raises(ValueError, match="cluster_ratio"):
+        mapping({"splade": SparseField()}, sparse="seismic", seismic={"cluster_ratio": 1.0})
