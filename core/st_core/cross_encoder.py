@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -204,11 +205,11 @@ class CrossEncoder(Model):
 
         Documents of one score stay in the order they came in. Raises ValueError for a model with several labels.
         """
-        if self.num_labels != 1:
-            raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
-        documents = as_list(documents)
-        scores = self.predict(
-            [(query, document) for document in documents],
+        (ranking,) = self.rank_many(
+            [query],
+            [documents],
+            top_k=top_k,
+            return_documents=return_documents,
             prompt_name=prompt_name,
             prompt=prompt,
             batch_size=batch_size,
@@ -217,12 +218,40 @@ class CrossEncoder(Model):
             device=device,
             pool=pool,
             chunk_size=chunk_size,
-        ).tolist()
-        order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
-        return [
-            {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if return_documents else {})
-            for index in order
-        ]
+        )
+        return ranking
+
+    def rank_many(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[Sequence[str]],
+        *,
+        top_k: int | None = None,
+        return_documents: bool = False,
+        **kwargs: Any,
+    ) -> list[list[dict[str, Any]]]:
+        """:meth:`rank` for each query and its own documents, faster than one after another: batches are cut from the pairs of all queries.
+
+        The other arguments are :meth:`predict`'s. Raises ValueError where there are not as many lists of documents as queries.
+        """
+        if self.num_labels != 1:
+            raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
+        queries, lists = as_list(queries), [as_list(each) for each in documents]
+        if len(queries) != len(lists):
+            raise ValueError(
+                f"there are {len(queries)} queries and {len(lists)} lists of documents; each query needs one"
+            )
+        pairs = [(query, text) for query, listed in zip(queries, lists, strict=True) for text in listed]
+        scores = iter(self.predict(pairs, **kwargs).tolist())
+        return [_ranking(listed, list(islice(scores, len(listed))), top_k, whole=return_documents) for listed in lists]
+
+
+def _ranking(documents: list[str], scores: list[float], top_k: int | None, *, whole: bool) -> list[dict[str, Any]]:
+    """The places of documents by falling score, equal scores in their order, with the documents themselves where ``whole``."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
+    return [
+        {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if whole else {}) for index in order
+    ]
 
 
 def softmax_of(scores: NDArray[np.float32]) -> NDArray[np.float32]:

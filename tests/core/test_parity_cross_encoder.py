@@ -139,6 +139,20 @@ def test_ranking_refuses_several_labels_and_takes_no_documents(checkpoints):
     assert one.rank(QUERY, []) == []
 
 
+def test_ranking_for_many_queries_is_ranking_for_each(checkpoints, texts):
+    """Each query gets the ranking of its own documents, none where it has none; a missing list is refused."""
+    _, ours = checkpoints.pair(CROSS, "rerank-bert")
+    queries, lists = [QUERY, "another one", "a third"], [texts[:6], [], texts[4:9]]
+    rankings = ours.rank_many(queries, lists, top_k=4, return_documents=True)
+
+    for query, listed, ranking in zip(queries, lists, rankings, strict=True):
+        wanted = ours.rank(query, listed, top_k=4, return_documents=True)
+        assert [hit["corpus_id"] for hit in ranking] == [hit["corpus_id"] for hit in wanted]
+        np.testing.assert_allclose([hit["score"] for hit in ranking], [hit["score"] for hit in wanted], atol=1e-6)
+    with pytest.raises(ValueError, match="3 queries and 2 lists"):
+        ours.rank_many(queries, lists[:2])
+
+
 def test_the_form_of_the_result_follows_the_form_of_the_input(checkpoints, pairs, agree):
     """One pair gives one score; lists of lists are pairs too; tensors on request; nothing gives an empty array."""
     theirs, ours = checkpoints.pair(CROSS, "rerank-bert")
