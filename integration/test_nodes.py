@@ -23,6 +23,7 @@ from typing import ClassVar
 
 import pytest
 
+from integration.engines import Engines
 from integration.nodes import Found, Missing, StartError, find, required
 from integration.nodes.containers import IMAGES
 from integration.nodes.jdk import choose, installed
@@ -79,6 +80,12 @@ def assembled(engine: str) -> Found:
     if isinstance(outcome, Found):
         return outcome
     pytest.fail(f"ST_REQUIRE names {engine}: {outcome.reason}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_other_nodes(engines: Engines) -> None:
+    """End the servers of the modules before, so that there are never more than two."""
+    engines.close()
 
 
 @pytest.fixture(scope="class")
