@@ -20,7 +20,7 @@ from st_connectors.isolate import isolating
 from st_connectors.retry import RetryPolicy, retrying
 from st_connectors.store import CONTRACT, Address, FilterKind, Plugin, Schema, Store
 
-__all__ = ["adopt_store", "collections", "open_store", "parse_address", "plugins", "wrapped"]
+__all__ = ["adopt_store", "bulk_loading", "collections", "open_store", "parse_address", "plugins", "wrapped"]
 
 GROUP = "st_connectors.stores"
 _SCHEME = re.compile(r"[a-z][a-z0-9_-]*(?:\+[a-z0-9_-]+)*")
@@ -71,6 +71,25 @@ def adopt_store(
     with _extra(plugin):
         adapter = plugin.adopt(address, collection, filterable or {}, client)
     return wrapped(adapter, name=plugin.name, retry=retry)
+
+
+@contextmanager
+def bulk_loading(url: str, collection: str, *, client: object | None = None) -> Iterator[None]:
+    """Keep a collection in its store's settings for loading much at once while the block of a ``with`` runs.
+
+    Elasticsearch and OpenSearch make no new segment a second and no copies meanwhile (``Capabilities.bulk_loading`` names the settings), so that
+    searches see what is written after the block only. After it, also when it raises, every setting is as it was found; blocks may lie inside one
+    another, ended in the opposite order. Killing the process leaves the settings. Stores that need no such thing do nothing. Raises NotFound.
+    """
+    address = parse_address(url)
+    plugin = _plugin_of(address)
+    if plugin.loading is None:
+        yield
+        return
+    with _extra(plugin):
+        block = plugin.loading(address, collection, client)
+    with block:
+        yield
 
 
 def wrapped(adapter: Store, *, name: str, retry: RetryPolicy | None = None) -> Store:

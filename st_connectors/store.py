@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -39,6 +40,7 @@ __all__ = [
     "Hit",
     "Leg",
     "LegHit",
+    "Loading",
     "Match",
     "Metric",
     "Near",
@@ -429,7 +431,7 @@ class Capabilities:
 
     ``fields`` gives the precision by field name in a store's, by kind ("dense", "sparse", "text") in a plugin's. Limits of None are none.
     ``fusion`` is what the store fuses by itself as the reference would, of 2 to ``max_fused_legs`` legs with ``max_query_terms`` terms in all.
-    ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names.
+    ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names, ``bulk_loading`` the settings that loading much at once changes.
     """
 
     metrics: frozenset[Metric] = frozenset()
@@ -447,6 +449,7 @@ class Capabilities:
     max_dimension: int | None = None
     max_limit: int | None = None
     max_query_terms: int | None = None
+    bulk_loading: frozenset[str] = frozenset()
     max_fused_legs: int | None = None
     fields: Mapping[str, Precision] = field(default_factory=dict)
 
@@ -560,6 +563,14 @@ class Adopt(Protocol):
         ...
 
 
+class Loading(Protocol):
+    """Sets a collection for loading much at once."""
+
+    def __call__(self, address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
+        """A block in which the collection has the store's settings for loading; after it, it has those that were found, whatever happened."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """How a store is found and opened; importing one must not import its client.
@@ -575,3 +586,4 @@ class Plugin:
     collections: Callable[[Address, object | None], list[str]]
     contract: int = CONTRACT
     adopt: Adopt | None = None
+    loading: Loading | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -67,6 +68,13 @@ def ingest(
         int | None, typer.Option(min=8, metavar="N", help="Tokens of a window; 256, or what the model takes.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written together.")] = 512,
+    bulk: Annotated[
+        bool,
+        typer.Option(
+            "--bulk",
+            help="Loading settings meanwhile, where the store has such; searches see nothing new until the end.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode documents and put them into a collection; records of the same id are replaced.
@@ -78,6 +86,7 @@ def ingest(
     """
     from st_connectors.index import Split
     from st_connectors.ingest import IngestFailed, IngestInterrupted
+    from st_connectors.registry import bulk_loading
 
     chosen = [(source, _format(source, form)) for source in sources]
     making = _Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
@@ -86,9 +95,10 @@ def ingest(
         splits = split if split is not None else any(form == "text" for _, form in chosen)
         documents = _documents(chosen, id_field, text_field or ["text"], index)
         try:
-            report = index.ingest(
-                documents, split=Split(tokens=split_tokens) if splits else None, batch=batch, progress=progress
-            )
+            with bulk_loading(address, collection) if bulk else nullcontext():
+                report = index.ingest(
+                    documents, split=Split(tokens=split_tokens) if splits else None, batch=batch, progress=progress
+                )
         except IngestInterrupted as error:
             stop(error.report, as_json=as_json)
         except IngestFailed as error:

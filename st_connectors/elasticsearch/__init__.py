@@ -16,6 +16,7 @@ For people with their own index and client: :func:`sparse_vector_query`, :func:`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ CAPABILITIES = Capabilities(
     max_dimension=4096,
     max_limit=10_000,  # index.max_result_window, and the most candidates of a knn query
     max_query_terms=1024,  # the least that max_clause_count can be since 8.1
+    bulk_loading=frozenset({"index.refresh_interval", "index.number_of_replicas"}),
     fields={
         "dense": Precision(exact=True, score_rtol=1e-5),
         # Lucene keeps nine significant bits of a weight, cut off: 2 ** -8 at most.
@@ -97,6 +99,11 @@ def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKin
     return adopted
 
 
+def _loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
+    block: AbstractContextManager[None] = _module("loading").loading(address, collection, client)
+    return block
+
+
 def _collections(address: Address, client: object | None) -> list[str]:
     return list(_module("store").collections(address, client))
 
@@ -112,6 +119,7 @@ PLUGIN = Plugin(
     connect=_connect,
     collections=_collections,
     adopt=_adopt,
+    loading=_loading,
 )
 
 

@@ -1,0 +1,50 @@
+"""An index's loading settings by opensearch-py's connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from st_connectors._lucene import loading as lucene
+from st_connectors.opensearch.client import Opened, open_client
+from st_connectors.store import Address
+
+__all__ = ["loading"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Settings:
+    """The settings of the indices behind a name."""
+
+    opened: Opened
+    name: str
+
+    def read(self) -> Mapping[str, Mapping[str, Any]]:
+        """By index."""
+        path = f"/{quote(self.name, safe='')}/_settings"
+        answer = self.opened.send("bulk_loading", "GET", path, params={"flat_settings": "true"})
+        return {index: held["settings"] for index, held in answer.items()}
+
+    def write(self, index: str, settings: Mapping[str, Any]) -> None:
+        """Set."""
+        path = f"/{quote(index, safe='')}/_settings"
+        self.opened.send("bulk_loading", "PUT", path, dict(settings), holds="acknowledged")
+
+    def refresh(self) -> None:
+        """Make what was written visible."""
+        self.opened.send("bulk_loading", "POST", f"/{quote(self.name, safe='')}/_refresh")
+
+
+@contextmanager
+def loading(address: Address, collection: str, client: object | None) -> Iterator[None]:
+    """Loading settings for the block."""
+    opened = open_client(address, client)
+    try:
+        settings = _Settings(opened, collection)
+        with lucene.loading(settings, settings.refresh):
+            yield
+    finally:
+        opened.close()
