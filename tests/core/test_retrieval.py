@@ -213,6 +213,10 @@ def test_too_few_vectors_have_no_community(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Sparse invariant checks:UserWarning"
+)  # the oracle's tensors; torch says it once a process
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["cos_sim", "dot_score", "euclidean_sim"])
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
