@@ -56,6 +56,20 @@ CONTENDERS = (
     Contender(THEIRS, "sentence_transformers", CPU, works=TRANSFORMER | STATIC),
     Contender(f"{THEIRS}, best size", "sentence_transformers", CPU, sizes=(8, 16, 32, 64), works=THROUGHPUT),
     Contender("st_core torch", "st_core", CPU, needs=("torch",), works=TRANSFORMER),
+    *(
+        Contender(
+            f"st_core {backend} {dtype}",
+            "st_core",
+            {"backend": backend, "dtype": dtype},
+            {},
+            (package,),
+            bits,
+            (),
+            works,
+        )
+        for backend, package in (("openvino", "openvino"), ("onnx", "onnxruntime"))
+        for dtype, bits, works in (("float32", 32, TRANSFORMER), ("int8", 8, THROUGHPUT | {"splade-memory"}))
+    ),
     Contender("st_core numpy", "st_core", CPU, works=STATIC),
     Contender(BARE, "transformers", needs=("torch",), works=frozenset({"query"})),
 )

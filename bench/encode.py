@@ -50,13 +50,34 @@ class Work:
 
 
 TORCH, NUMPY = "st_core torch", "st_core numpy"
+OPENVINO, EIGHT_BITS = "st_core openvino float32", "st_core openvino int8"
 WORKS = {
     "dense": Work(
-        "dense documents, MiniLM", "minilm", "SentenceTransformer", "encode", "mixed", 400, floors={TORCH: 1.12}
+        "dense documents, MiniLM",
+        "minilm",
+        "SentenceTransformer",
+        "encode",
+        "mixed",
+        400,
+        floors={TORCH: 1.12, OPENVINO: 1.2, EIGHT_BITS: 2.3},
     ),
-    "splade": Work("SPLADE documents", "splade", "SparseEncoder", "encode", "mixed", 64, floors={TORCH: 1.8}),
+    "splade": Work(
+        "SPLADE documents",
+        "splade",
+        "SparseEncoder",
+        "encode",
+        "mixed",
+        64,
+        floors={TORCH: 1.8, OPENVINO: 2.0, EIGHT_BITS: 5},
+    ),
     "pairs": Work(
-        "cross-encoder, 100 pairs", "cross-encoder", "CrossEncoder", "predict", "pairs", 100, floors={TORCH: 1.3}
+        "cross-encoder, 100 pairs",
+        "cross-encoder",
+        "CrossEncoder",
+        "predict",
+        "pairs",
+        100,
+        floors={TORCH: 1.3, OPENVINO: 1.45, EIGHT_BITS: 2.8},
     ),
     "query": Work(
         "one short dense query", "minilm", "SentenceTransformer", "encode", "query", 40, "singly", {TORCH: 1.3}

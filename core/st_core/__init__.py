@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from st_core.cross_encoder import CrossEncoder
     from st_core.errors import InputTooLong, ModelBroken, ModelError, ModelNotFound, ModelUnsupported
+    from st_core.exporting import export_model
     from st_core.fingerprint import describe
     from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
     from st_core.quantize import quantize_embeddings
@@ -41,6 +42,7 @@ _WHERE = {
     "TextEncoder": "protocols",
     "community_detection": "retrieval",
     "describe": "fingerprint",
+    "export_model": "exporting",
     "paraphrase_mining": "retrieval",
     "quantize_embeddings": "quantize",
     "semantic_search": "retrieval",
@@ -65,6 +67,7 @@ __all__ = [
     "TextEncoder",
     "community_detection",
     "describe",
+    "export_model",
     "paraphrase_mining",
     "quantize_embeddings",
     "semantic_search",

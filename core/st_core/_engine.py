@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from st_core.assemble import flatten
+from st_core.assemble import flatten, tasks_of
 from st_core.backends.numpy import NumpyRunner, can_run
 from st_core.batches import Budget, run_batches
 from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
-from st_core.modules.router import Router
 from st_core.words import WordTokenizer
 
 if TYPE_CHECKING:
@@ -115,17 +114,7 @@ class Engine:
 
     def tasks(self) -> list[str | None]:
         """One task for each stack the model has."""
-        routers = [module for module in self.modules if isinstance(module, Router)]
-        if not routers:
-            return [None]
-        found: list[str | None] = []
-        for task in (*routers[0].routes, *(key[0] for key in routers[0].mappings), None):
-            try:
-                flatten(self.modules, task)
-            except ValueError:
-                continue
-            found.append(task)
-        return found
+        return tasks_of(self.modules)
 
     def _stack(self, task: str | None) -> tuple[Module, ...]:
         """The modules of a task; raises ValueError for a task without a route."""

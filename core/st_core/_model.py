@@ -33,7 +33,7 @@ class LoadArguments(TypedDict, total=False):
 
     ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
     ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders.
-    ``backend`` is torch, onnx, openvino or auto, which takes the fastest of them in float32; ``dtype`` is float32, float16, bfloat16 or, not on
+    ``backend`` is torch, onnx or openvino; ``dtype`` is float32, float16, bfloat16 or, not on
     torch, int8. Models of static modules run on numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
     """
 
@@ -202,7 +202,7 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """What runs its transformers: torch, onnx or openvino; with ``backend="auto"``, which of them was taken."""
+        """What runs its transformers: torch, onnx or openvino."""
         graphs = self._engine.graphs
         return "torch" if graphs is None else graphs.name
 

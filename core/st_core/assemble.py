@@ -14,7 +14,7 @@ from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, make
 
-__all__ = ["assemble", "flatten", "keeps_settings"]
+__all__ = ["assemble", "flatten", "keeps_settings", "tasks_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,21 @@ def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
         else:
             flat.append(module)
     return tuple(flat)
+
+
+def tasks_of(modules: Sequence[Module]) -> list[str | None]:
+    """One task for each stack that the modules hold."""
+    routers = [module for module in modules if isinstance(module, Router)]
+    if not routers:
+        return [None]
+    found: list[str | None] = []
+    for task in (*routers[0].routes, *(key[0] for key in routers[0].mappings), None):
+        try:
+            flatten(modules, task)
+        except ValueError:
+            continue
+        found.append(task)
+    return found
 
 
 def _architectures(checkpoint: Checkpoint) -> list[str]:

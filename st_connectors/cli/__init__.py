@@ -18,6 +18,7 @@ from st_connectors.cli.count import count
 from st_connectors.cli.demo import demo
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
+from st_connectors.cli.export import export
 from st_connectors.cli.get import get
 from st_connectors.cli.ingest import ingest
 from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, ingest, search, get, count, copy, drop, stores, encode, conform):
+for command in (demo, ingest, search, get, count, copy, drop, stores, encode, export, conform):
     app.command()(command)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "make_engine"]
 
-BACKENDS = ("torch", *RUNTIMES, "auto")
+BACKENDS = ("torch", *RUNTIMES)
 
 
 def make_engine(

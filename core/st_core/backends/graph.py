@@ -134,11 +134,19 @@ class GraphBackend:
 
     def make(self, stack: Sequence[Module], place: Path, calibration: Sequence[str] = ()) -> None:
         """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; raises ImportError where torch is missing."""
-        if find_spec("torch") is None or find_spec("transformers") is None:
+        if not can_export():
             raise missing_extra("export", f"making a graph of {self.folder} for backend={self.name!r}")
         from st_core.backends.export import export_graph
 
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration))
+
+
+def can_export() -> bool:
+    """Whether what makes graphs is installed."""
+    try:
+        return find_spec("torch") is not None and find_spec("transformers") is not None
+    except ValueError:  # a module without a specification stands in for one of them
+        return False
 
 
 def _is_whole(place: Path) -> bool:

@@ -39,7 +39,7 @@ FORMAT = 1
 
 SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+WEIGHTS = ("*.safetensors", "*.bin")
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.spm", "*.tiktoken")
 _FACTS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
 
@@ -99,7 +99,7 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
             elif not isinstance(value, Path) and each.name != "tokenizer":
                 state.update(f"{each.name} {_canonical(value)}".encode())
         if isinstance(module, Transformer):
-            for path in _files(module.folder):
+            for path in [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]:
                 state.update(f"{path.name} {_hash(path)}".encode())
     return f"{backend}-{dtype}-{state.hexdigest()[:24]}"
 

@@ -1,0 +1,127 @@
+"""Writes a model's folder with graphs in it, which runs without torch and loads in sentence-transformers as before."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from st_core.assemble import assemble, flatten, tasks_of
+from st_core.backends.graph import GraphBackend
+from st_core.backends.graphs import FOLDER, graph_key
+from st_core.backends.numpy import can_run
+from st_core.backends.sessions import RUNTIMES
+from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from st_core.errors import ModelUnsupported
+from st_core.modules import LoadOptions, Module
+
+__all__ = ["Exported", "export_model"]
+
+ORGANISATIONS = {
+    "CrossEncoder": "cross-encoder",
+    "SentenceTransformer": "sentence-transformers",
+    "SparseEncoder": "sparse-encoder",
+}
+OTHERS = (FOLDER, "onnx", "openvino", ".git", ".cache")
+"""Folders of a checkpoint that are not copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The folder that was written, the class that loads it, its graphs, and their size in bytes."""
+
+    folder: Path
+    family: str
+    graphs: tuple[Path, ...]
+    size: int
+
+
+def export_model(
+    name: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    backend: str,
+    dtype: str = "float32",
+    family: str | None = None,
+    calibration: Sequence[Any] = (),
+) -> Exported:
+    """Copy a model to the folder ``out`` and put its graphs for a backend, "onnx" or "openvino", beside its files.
+
+    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. ``out`` may be the model's own folder,
+    which then only gains the graphs. ``family`` is the class it is for, where its files leave that open. ``calibration`` are some hundred
+    typical texts (pairs for a CrossEncoder), on which int8 fixes the ranges of activations: faster, and less exact than finding them anew for
+    every text, as is done without.
+
+    Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelUnsupported for modules that cannot
+    be part of a graph; ImportError, with what to install, where a package is missing.
+    """
+    if backend not in RUNTIMES:
+        raise ValueError(f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}")
+    if calibration and (dtype != "int8" or backend != "openvino"):
+        raise ValueError("texts to calibrate on are for dtype='int8' with backend='openvino'")
+    source, full_name, _ = find_checkpoint(
+        fspath(name), organisation=ORGANISATIONS.get(family or "", "sentence-transformers")
+    )
+    kind = family or _family(read_checkpoint(source, name=full_name, revision=None))
+    target = Path(out)
+    if target.exists() and target.resolve() == source.resolve():
+        return _add_graphs(target, full_name, kind, backend=backend, dtype=dtype, calibration=calibration)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there already; name a new folder, or the model's own")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS), dirs_exist_ok=True)
+        _add_graphs(making, full_name, kind, backend=backend, dtype=dtype, calibration=calibration)
+        making.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        making.rename(target)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return _found(target, kind)
+
+
+def _family(checkpoint: Checkpoint) -> str:
+    """The class of a checkpoint; a plain folder is what its head is for."""
+    if checkpoint.entries:
+        return checkpoint.family
+    heads = [str(each) for each in checkpoint.config.get("architectures") or []]
+    return (
+        "CrossEncoder" if any(each.endswith("ForSequenceClassification") for each in heads) else "SentenceTransformer"
+    )
+
+
+def _add_graphs(
+    folder: Path, name: str, family: str, *, backend: str, dtype: str, calibration: Sequence[Any]
+) -> Exported:
+    modules = assemble(read_checkpoint(folder, name=name, revision=None), family, LoadOptions())
+    graphs = GraphBackend(backend, dtype, folder)
+    stacks = _stacks(modules)
+    if not stacks:
+        raise ModelUnsupported(f"{name} is made of static modules, which run on numpy; there is nothing to export")
+    for stack in stacks:
+        place = folder / FOLDER / graph_key(stack, backend, dtype)
+        shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
+        graphs.make(stack, place, calibration)
+    return _found(folder, family)
+
+
+def _stacks(modules: tuple[Module, ...]) -> list[tuple[Module, ...]]:
+    """The stacks that need a graph, each once."""
+    found: dict[tuple[int, ...], tuple[Module, ...]] = {}
+    for task in tasks_of(modules):
+        stack = flatten(modules, task)
+        if not can_run(stack):
+            found[tuple(id(module) for module in stack)] = stack
+    return list(found.values())
+
+
+def _found(folder: Path, family: str) -> Exported:
+    places = tuple(sorted(path.parent for path in (folder / FOLDER).glob("*/graph.json")))
+    size = sum(file.stat().st_size for place in places for file in place.iterdir())
+    return Exported(folder, family, places, size)

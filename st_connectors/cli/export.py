@@ -1,0 +1,107 @@
+"""``st-connectors export``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_connectors.cli.options import AsJson
+from st_connectors.cli.output import complain, print_json, say
+
+__all__ = ["export"]
+
+
+class Backend(StrEnum):
+    """What runs the graph."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+class Type(StrEnum):
+    """What it computes in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+
+class Kind(StrEnum):
+    """What the model gives."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    RERANKER = "reranker"
+
+
+FAMILIES = {Kind.DENSE: "SentenceTransformer", Kind.SPARSE: "SparseEncoder", Kind.RERANKER: "CrossEncoder"}
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hub name.")],
+    *,
+    backend: Annotated[Backend, typer.Option(help="What will run it.")] = Backend.OPENVINO,
+    dtype: Annotated[Type, typer.Option(help="What it computes in; int8 is fastest and smallest.")] = Type.FLOAT32,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A new folder, or the model's own; by default ./NAME-BACKEND-DTYPE."),
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What the model gives, where its files leave that open.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Fix the ranges of int8 on these texts, one a line (pairs: two, with a tab)."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's folder with a graph in it that runs without torch.
+
+    Example: st-connectors export sentence-transformers/all-MiniLM-L6-v2 --backend openvino --dtype int8
+    """
+    from st_core import export_model
+
+    name = Path(model).name or "model"
+    target = out or Path(f"{name}-{backend}-{dtype}")
+    if sys.stderr.isatty():
+        complain(f"exporting {model} for {backend} in {dtype} …")
+    done = export_model(
+        model,
+        target,
+        backend=backend.value,
+        dtype=dtype.value,
+        family=None if kind is None else FAMILIES[kind],
+        calibration=[] if calibrate is None else _lines(calibrate),
+    )
+    if as_json:
+        print_json(
+            {
+                "folder": str(done.folder),
+                "class": done.family,
+                "backend": backend.value,
+                "dtype": dtype.value,
+                "graphs": [str(place) for place in done.graphs],
+                "bytes": done.size,
+            }
+        )
+        return
+    say(
+        f"{done.folder}: {len(done.graphs)} graph{'s' * (len(done.graphs) != 1)}, {done.size / 1e6:.1f} MB; load it with"
+    )
+    say(f'{done.family}("{done.folder}", backend="{backend}", dtype="{dtype}")')
+
+
+def _lines(path: Path) -> list[str | tuple[str, ...]]:
+    """Texts, or pairs where a line has a tab; raises ValueError for a file that holds none or cannot be read."""
+    try:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: the texts to calibrate on cannot be read: {error}") from error
+    if not lines:
+        raise ValueError(f"{path} holds no text to calibrate on")
+    return [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
