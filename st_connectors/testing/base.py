@@ -14,7 +14,7 @@ import pytest
 
 from st_connectors.errors import NotFound
 from st_connectors.filters import Filter
-from st_connectors.registry import open_store, parse_address, plugins
+from st_connectors.registry import collections, open_store, parse_address, plugins
 from st_connectors.store import (
     Capabilities,
     Default,
@@ -29,6 +29,7 @@ from st_connectors.store import (
     Parts,
     Plugin,
     Precision,
+    Quantization,
     Record,
     Schema,
     SearchRequest,
@@ -53,6 +54,13 @@ def plugin_of(make: Make) -> Plugin:
     if not isinstance(make, Opener):
         pytest.skip("the stores are not opened by an address")
     return plugins()[parse_address(make.address).name]
+
+
+def listed(make: Make) -> list[str]:
+    """The names of the collections where stores are opened; skips the test where they are not opened by an address."""
+    if not isinstance(make, Opener):
+        pytest.skip("the stores are not opened by an address")
+    return collections(make.address, client=make.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +180,12 @@ class Lab:
         return pair
 
     def beside(self, store: Store) -> Pair:
-        """An empty collection with an empty oracle beside it."""
-        schema = replace(store.schema, collection=f"oracle_{store.schema.collection}")
+        """An empty collection with an empty oracle beside it, which never shortens a vector."""
+        whole = {
+            name: replace(spec, quantization=Quantization.NONE) if isinstance(spec, DenseField) else spec
+            for name, spec in store.schema.fields.items()
+        }
+        schema = replace(store.schema, collection=f"oracle_{store.schema.collection}", fields=whole)
         oracle = open_store("memory:", schema.collection, schema)
         oracle.create()
         self._opened.append(oracle)

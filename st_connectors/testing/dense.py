@@ -68,6 +68,19 @@ class Dense(Group):
         with pytest.raises(Unsupported):
             lab.open(schema).create()
 
+    @pytest.mark.parametrize("quantization", [each for each in Quantization if each is not Quantization.NONE])
+    def test_quantized_fields_are_exact_at_exact_effort(self, lab: Lab, quantization: str) -> None:
+        """However a store shortens vectors for its index, exact effort scores the whole ones, and they come back whole."""
+        lab.need(quantization in lab.capabilities.quantizations, f"the quantisation {quantization}")
+        lab.need("exact" in lab.capabilities.efforts, "exact effort")
+        rng = np.random.default_rng(29)
+        rows = rng.standard_normal((120, 96)).astype(np.float32)
+        pair = lab.pair(lab.schema({"dense": DenseField(96, quantization=Quantization(quantization))}))
+        pair.upsert([Record(f"r{row:03d}", {"dense": vector}) for row, vector in enumerate(rows)])
+
+        pair.assert_records_agree()
+        pair.assert_search_agrees(*(pair.near(Near("dense", row + np.float32(0.3)), limit=20) for row in rows[:5]))
+
     def test_dimensions_over_the_limit_are_refused(self, lab: Lab) -> None:
         """A schema with more dimensions than the store declares is refused before a collection is made."""
         limit = lab.capabilities.max_dimension

@@ -21,7 +21,7 @@ from st_connectors.store import (
     Store,
 )
 from st_connectors.testing import corpus
-from st_connectors.testing.base import Group, Lab, dense_records
+from st_connectors.testing.base import Group, Lab, Make, dense_records, listed
 from st_core.protocols import ModelKind, ModelRef
 
 __all__ = ["CALLS", "Life"]
@@ -168,6 +168,15 @@ class Life(Group):
         again.upsert([replace(record, payload={"whole": 5}) for record in records[30:]])
         again.assert_records_agree(where=Eq("whole", 5))
         again.assert_records_agree()
+
+    def test_collections_are_listed(self, lab: Lab, make: Make) -> None:
+        """Where stores are opened, those that were made are listed by the names they were asked for, and those that were dropped are not."""
+        names = {lab.new().schema.collection, lab.new(self._schema(lab)).schema.collection}
+        gone = lab.new()
+        gone.drop()
+
+        assert names <= set(listed(make))
+        assert gone.schema.collection not in listed(make)
 
     def test_two_collections_do_not_see_each_other(self, lab: Lab) -> None:
         """The same id in two collections is two records; dropping one collection leaves the other."""

@@ -168,6 +168,37 @@ class Writes(Group):
         )
         assert "dense" not in pair.store.get(["zero"])[0].vectors
 
+    def test_records_that_lack_vectors_are_refused_where_undeclared(self, lab: Lab) -> None:
+        """A store that needs every vector refuses a record that lacks one by name, whatever the field says; it is never filled in."""
+        lab.need(not lab.capabilities.optional_vectors, "that it needs every vector")
+        pair = lab.pair(lab.schema({"dense": DenseField(corpus.DIMENSION), "second": DenseField(3)}))
+        (good,) = dense_records(1)
+        whole = replace(good, vectors={**good.vectors, "second": np.ones(3, np.float32)})
+
+        rejected = pair.store.upsert([good, replace(whole, id="whole")])
+
+        assert [(item.position, item.id) for item in rejected] == [(0, good.id)]
+        assert "'second'" in str(rejected[0].error)
+        pair.oracle.upsert([replace(whole, id="whole")])
+        pair.store.refresh()
+        pair.assert_records_agree()
+
+    def test_a_record_over_the_size_of_a_request_is_refused(self, lab: Lab) -> None:
+        """Where a store takes only so many bytes at once, a record that is larger comes back by name, and its neighbours go in."""
+        limit = lab.capabilities.max_bytes
+        if limit is None:
+            pytest.skip("the store declares no limit")
+        pair = lab.pair()
+        first, huge, last = dense_records(3)
+
+        rejected = pair.store.upsert([first, replace(huge, payload={"text": "x" * limit}), last])
+
+        assert [(item.position, item.id) for item in rejected] == [(1, huge.id)]
+        assert isinstance(rejected[0].error, Permanent)
+        pair.oracle.upsert([first, last])
+        pair.store.refresh()
+        pair.assert_records_agree()
+
     def test_delete_removes_only_what_is_named(self, lab: Lab) -> None:
         """Deleted records are gone from get, scan, count and search."""
         pair = lab.pair(records=dense_records(10))

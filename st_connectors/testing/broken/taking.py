@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from st_connectors.filters import Filter
 from st_connectors.store import (
     Capabilities,
+    DenseField,
     Field,
     Fuse,
     Hit,
     Leg,
     Near,
     Parts,
+    Quantization,
     Record,
     Rejected,
     Schema,
@@ -23,8 +27,8 @@ from st_connectors.store import (
     Store,
     Vector,
 )
-from st_connectors.testing.base import Make
 from st_connectors.testing.broken.passing import Broken, Passing, around, with_schema
+from st_connectors.testing.opening import Make, Opener
 from st_core.vectors import SparseVector
 
 __all__ = ["TAKING"]
@@ -128,6 +132,59 @@ def _folding_fields(make: Make) -> Make:
     return opened
 
 
+class _FillsWhatItNeeds(Passing):
+    """Declares that it needs every vector, and takes records without."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.store.capabilities, optional_vectors=False)
+
+
+class _ForgetsItsSize(Passing):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.store.capabilities, max_bytes=2_000)
+
+
+class _KeepsShortened(Passing):
+    """Declares a quantisation, and scores by the shortened vectors whatever the effort."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.store.capabilities, quantizations=frozenset(Quantization))
+
+    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        return self.store.upsert(
+            [
+                replace(record, vectors={name: _shortened(vector) for name, vector in record.vectors.items()})
+                for record in records
+            ]
+        )
+
+
+def _shortened(vector: Vector) -> Vector:
+    return vector if isinstance(vector, SparseVector) else np.round(vector * 30).astype(np.float32) / np.float32(30)
+
+
+def _unquantized(schema: Schema) -> Schema:
+    fields = {
+        name: replace(spec, quantization=Quantization.NONE) if isinstance(spec, DenseField) else spec
+        for name, spec in schema.fields.items()
+    }
+    return replace(schema, fields=fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere(Opener):
+    """Keeps its collections where nobody lists them."""
+
+    make: Make
+
+    def __call__(self, what: Schema | str, /) -> Store:
+        """Open it where the good store does."""
+        return self.make(what)
+
+
 def _lower(schema: Schema) -> Schema:
     return replace(schema, collection=schema.collection.lower())
 
@@ -165,6 +222,26 @@ TAKING: Mapping[str, Broken] = {
         "the declared window is not kept",
         "test_candidates_over_the_stores_window_are_refused",
         around(_ForgetsItsWindow),
+    ),
+    "needed-vectors-filled": Broken(
+        "a vector that is needed may be missing",
+        "test_records_that_lack_vectors_are_refused_where_undeclared",
+        around(_FillsWhatItNeeds),
+    ),
+    "size-forgotten": Broken(
+        "the declared size of a request is not kept",
+        "test_a_record_over_the_size_of_a_request_is_refused",
+        around(_ForgetsItsSize),
+    ),
+    "shortened-for-good": Broken(
+        "exact effort compares shortened vectors",
+        "test_quantized_fields_are_exact_at_exact_effort[int8]",
+        lambda make: around(_KeepsShortened)(with_schema(_unquantized)(make)),
+    ),
+    "listed-nowhere": Broken(
+        "collections are not listed",
+        "test_collections_are_listed",
+        lambda make: _Elsewhere("memory:empty", None, None, make),
     ),
     "nameless-field": Broken(
         "a field without a name is given one", "test_wrong_schemas_are_refused[no-name]", with_schema(_named)
