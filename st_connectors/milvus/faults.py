@@ -10,6 +10,8 @@ from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throt
 
 __all__ = ["from_client", "is_already_there"]
 
+CONNECT = 2
+"""pymilvus 3.0's own code for a server that it cannot talk to, for whatever reason."""
 LONGEST = 300
 """Characters of a message that are kept."""
 
@@ -90,6 +92,10 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
         kind = Refused
     if kind is NotFound:
         told = f"{message[:LONGEST]}: create the collection first"
+    if int(found.code) == CONNECT and "+https" in store:
+        told = f"{told}; or it speaks no TLS here: then write milvus://"
+    elif int(found.code) == CONNECT:
+        told = f"{told}; or it speaks TLS: then write milvus+https://"
     return kind(told, store=store, operation=operation)
 
 

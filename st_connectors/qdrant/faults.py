@@ -81,6 +81,8 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
         return _from_transport(found.source, store=store, operation=operation, place=place)
     if "RpcError" in names:
         name = found.code().name
+        if "handshake failed" in (found.details() or ""):
+            return _from_tls(found.details(), store=store, operation=operation)
         status = GRPC_STATUS.get(name, 501)
         return from_status(status, found.details() or "(no message)", store=store, operation=operation, name=name)
     if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
@@ -101,8 +103,17 @@ def _from_transport(source: BaseException, *, store: str, operation: str, place:
         return Permanent(
             f"the answer is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
         )
+    if "SSL" in str(source):
+        return _from_tls(str(source), store=store, operation=operation)
     server = f"the server at {place}" if place else "the server"
     return Unavailable(f"{server} cannot be reached: {name}: {source}", store=store, operation=operation)
+
+
+def _from_tls(message: str, *, store: str, operation: str) -> StoreError:
+    told = (
+        f"TLS failed: {message[:LONGEST]}; does the server speak TLS here, with a certificate that this machine trusts?"
+    )
+    return Permanent(told, store=store, operation=operation)
 
 
 def _reason(content: bytes) -> str:

@@ -10,7 +10,12 @@ pytest.importorskip("pymilvus", reason="needs the milvus extra")
 
 from pymilvus.grpc_gen import milvus_pb2
 
+from st_connectors.errors import Unavailable
+from st_connectors.registry import open_store
+from st_connectors.retry import NO_RETRY
+from st_connectors.store import Schema
 from st_connectors.testing import GrpcErrors
+from st_connectors.testing.statuses import StatusServer
 
 SERVICE = "/milvus.proto.milvus.MilvusService"
 
@@ -27,3 +32,13 @@ class TestFailing(GrpcErrors):
     @classmethod
     def through(cls, host, port):
         return f"milvus://{host}:{port}"
+
+
+def test_a_server_without_tls_and_one_with_it_are_hinted_at():
+    """Its client does not say why it cannot connect."""
+    with StatusServer() as server:
+        address = f"milvus+https://{server.host}:{server.port}?timeout=1"
+        with pytest.raises(Unavailable, match="or it speaks no TLS here: then write milvus://"):
+            open_store(address, "books", Schema("books", {}), retry=NO_RETRY)
+    with pytest.raises(Unavailable, match=r"or it speaks TLS: then write milvus\+https://"):
+        open_store(f"milvus://127.0.0.1:{server.port}?timeout=1", "books", Schema("books", {}), retry=NO_RETRY)

@@ -11,7 +11,7 @@ pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
 import grpc
 
 from st_connectors import open_store
-from st_connectors.errors import Throttled
+from st_connectors.errors import Permanent, Throttled
 from st_connectors.retry import NO_RETRY
 from st_connectors.store import DenseField, Schema
 from st_connectors.testing import GrpcErrors
@@ -62,3 +62,14 @@ def test_the_key_is_sent_with_every_call(server, monkeypatch):
     ):
         store.count()
     assert server.metadata[0]["api-key"] == "s3cret"
+
+
+def test_tls_to_a_server_without_it_is_told(server):
+    """Trying again would not help, over gRPC as over REST."""
+    for scheme in ("qdrant+grpc+https", "qdrant+https"):
+        address = f"{scheme}://{server.host}:{server.port}?timeout=3"
+        with (
+            closing(open_store(address, "books", SCHEMA, retry=NO_RETRY)) as store,
+            pytest.raises(Permanent, match=r"TLS failed: .*does the server speak TLS here"),
+        ):
+            store.count()
