@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from st_core._engine import UNSET, Call, Engine, read_processing
+from st_core._engine import Call, Engine, read_processing
+from st_core._inputs import as_texts
 from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.backends.choose import make_engine
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
@@ -23,6 +24,7 @@ from st_core.modules.static_embedding import StaticEmbedding
 
 if TYPE_CHECKING:
     from st_core.modules import Module
+    from st_core.workers import WorkerPool
 
 NO_LIMIT = int(1e30)
 """What transformers gives as the maximum length of a tokenizer that has none."""
@@ -92,6 +94,17 @@ class Model:
             raise ModelUnsupported("a model is made from a checkpoint; modules= is not supported")
         if processor_kwargs and tokenizer_kwargs:
             raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
+        self._loading = {
+            "dtype": dtype,
+            "backend": backend,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+            "cache_folder": cache_folder,
+            "token": token,
+            "model_kwargs": model_kwargs,
+            "processor_kwargs": processor_kwargs or tokenizer_kwargs,
+            "config_kwargs": config_kwargs,
+        }
         options = LoadOptions(
             trust_remote_code=trust_remote_code,
             model_kwargs=dict(model_kwargs or {}),
@@ -180,12 +193,43 @@ class Model:
         )
         return replace(base, **read_processing(kwargs.get("processing_kwargs")))
 
-    def _use_device(self, device: Any, pool: Any) -> None:
-        """Move to the device a call names; raises ValueError for the workers of several processes."""
-        if pool is not None or isinstance(device, (list, tuple)):
-            raise ValueError("encoding in several processes is not supported; give one device")
-        if device is not None and str(device) != str(self.device):
+    def _everywhere(
+        self, placed: tuple[Any, Any, int | None], method: str, listed: list[Any], call: Call, *arguments: Any
+    ) -> list[Any]:
+        """The results of a method for all inputs, in a list of parts that follow each other; ``placed`` are device, pool and chunk size.
+
+        Several devices or a pool do it in processes of their own, one device here, after the model has moved to it.
+        """
+        device, pool, chunk_size = placed
+        if chunk_size is not None and chunk_size <= 0:
+            raise ValueError(f"chunk_size must be a positive integer, got {chunk_size}")
+        several = pool is not None or isinstance(device, (list, tuple))
+        if not several and device is not None and str(device) != str(self.device):
             self.to(device)
+        if not several or not listed:
+            return [getattr(self, method)(listed, call, *arguments)]
+        from st_core.workers import pool_for
+
+        with pool_for(self, device, pool) as workers:
+            silent = replace(call, progress=False)
+            return workers.run(method, listed, (silent, *arguments), chunk_size, call.progress)
+
+    def start_multi_process_pool(self, target_devices: Sequence[Any] | None = None) -> WorkerPool:
+        """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be given to calls as ``pool``.
+
+        None takes every CUDA device, or else up to four processes on the CPU, which share out its cores. The model stays where it is. Raises
+        what loading the model in a process raises, and RuntimeError where one dies.
+        """
+        from st_core.workers import WorkerPool, default_devices
+
+        if "device_map" in (self._loading["model_kwargs"] or {}):
+            raise ValueError("workers place the model themselves: load it without a device_map to start them")
+        return WorkerPool(self, default_devices() if target_devices is None else target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: WorkerPool) -> None:
+        """End the processes of a pool; does nothing where they are ended already."""
+        pool.stop()
 
     def to(self, device: Any) -> Any:
         """Move the model to another device; not while another thread is using it."""
@@ -262,7 +306,7 @@ class Model:
 
         call = self._call(kwargs, prompt=prompt, prompt_name=None, batch_size=None, show_progress_bar=False)
         call = replace(call, prompt=prompt)
-        tokens = self._engine.tokenize(_texts(inputs), call)
+        tokens = self._engine.tokenize(as_texts(inputs), call)
         tokenizer = self._engine.runner(call.task).tokenizer
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
         features = {"input_ids": ids, "attention_mask": mask}
@@ -378,51 +422,3 @@ def _saved_processing(modules: Sequence[Module]) -> dict[str, Any]:
         if key in ("max_length", "truncation")
     }
     return read_processing(saved)
-
-
-def as_list(inputs: Any) -> list[Any]:
-    """Several inputs as a list; raises ValueError for what holds none, or holds them in no order."""
-    if isinstance(inputs, np.ndarray):
-        inputs = inputs.tolist()
-    if isinstance(inputs, (str, bytes, Mapping, set, frozenset)) or not isinstance(inputs, Iterable):
-        raise ValueError(  # noqa: TRY004 - sentence-transformers' error
-            f"the input is {_named(inputs)}; expected a list of texts"
-        )
-    return list(inputs)
-
-
-def _texts(inputs: Any) -> list[Any]:
-    """Inputs as a list; raises ValueError for what is not text."""
-    listed = as_list(inputs)
-    for position, each in enumerate(listed):
-        if not isinstance(each, str) and not _is_pair(each):
-            raise ValueError(f"input {position} is {_named(each)}; expected text, or a pair of texts")
-    return listed
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(each, str) for each in value)
-
-
-def _named(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def one_or_many(inputs: Any) -> tuple[list[Any], bool]:
-    """Inputs as a checked list, and whether it was a single text."""
-    if isinstance(inputs, np.ndarray) and inputs.ndim == 0:
-        inputs = inputs.item()
-    if isinstance(inputs, str):
-        return [inputs], True
-    return _texts(inputs), False
-
-
-def given_inputs(inputs: Any, kwargs: dict[str, Any]) -> Any:
-    """``inputs``, or what came by its old name ``sentences``, which is taken out of ``kwargs``."""
-    if "sentences" not in kwargs:
-        if inputs is UNSET:
-            raise TypeError("inputs are missing: give a text or a list of texts")
-        return inputs
-    if inputs is not UNSET:
-        raise TypeError("inputs and its old name sentences are both given; give one")
-    return kwargs.pop("sentences")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "cut", "restore", "run_batches"]
+__all__ = ["Budget", "cut", "joined", "restore", "run_batches"]
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -91,3 +91,14 @@ def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: in
     for positions, batch in items:
         placed.update(zip(positions.tolist(), batch, strict=True))
     return [placed[index] for index in range(count)]
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Arrays or tensors that follow each other as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    from torch import cat
+
+    return cat(list(parts))

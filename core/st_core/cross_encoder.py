@@ -11,9 +11,10 @@ import numpy as np
 
 from st_core._encoder import WINDOW, windows
 from st_core._engine import UNSET
-from st_core._model import LoadArguments, Model, as_list, given_inputs
+from st_core._inputs import as_list, given_inputs
+from st_core._model import LoadArguments, Model
 from st_core.backends.numpy import ACTIVATIONS
-from st_core.batches import restore
+from st_core.batches import joined, restore
 from st_core.checkpoint import last_name
 from st_core.errors import ModelUnsupported, missing_extra
 from st_core.modules.dense import Dense
@@ -120,7 +121,7 @@ class CrossEncoder(Model):
         convert_to_tensor: bool = False,
         device: Any = None,
         pool: Any = None,
-        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """The scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
@@ -130,15 +131,14 @@ class CrossEncoder(Model):
         ``sentences`` is the old name of ``inputs``.
         """
         pairs, single = _pairs(given_inputs(inputs, kwargs))
-        self._use_device(device, pool)
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         activation = activation_fn or self.activation_fn
-        if self._engine.graphs is not None and activation in ACTIVATIONS.values():
-            scores = self._array_scores(pairs, call, activation, softmax=bool(apply_softmax))
-        else:
-            scores = self._scores(pairs, call, activation, softmax=bool(apply_softmax))
+        arrays = self._engine.graphs is not None and activation in ACTIVATIONS.values()
+        method = "_array_scores" if arrays else "_scores"
+        placed = (device, pool, chunk_size)
+        scores = joined(self._everywhere(placed, method, pairs, call, activation, bool(apply_softmax)))
         if convert_to_numpy and not convert_to_tensor:
             found: Any = _as_array(scores) if len(pairs) else np.array([])
         else:
@@ -155,7 +155,7 @@ class CrossEncoder(Model):
             raise ValueError("the stream holds a text that is no pair of texts; expected (query, document)")
         return self.predict(listed, **kwargs)
 
-    def _array_scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
+    def _array_scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], softmax: bool) -> Any:
         """Scores as an array, without torch."""
         parts: list[tuple[Any, Any]] = []
         for positions, features in self._engine.run(pairs, call) if pairs else ():
@@ -169,7 +169,7 @@ class CrossEncoder(Model):
             raise ModelUnsupported(f"{self.checkpoint.name}: its modules give no scores")
         return features["scores"]
 
-    def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], *, softmax: bool) -> Any:
+    def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], softmax: bool) -> Any:
         import torch
 
         labels = self.num_labels

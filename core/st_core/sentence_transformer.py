@@ -13,8 +13,9 @@ import numpy as np
 
 from st_core._encoder import Encoder
 from st_core._engine import UNSET, Call
-from st_core._model import LoadArguments, given_inputs, one_or_many
-from st_core.batches import restore
+from st_core._inputs import given_inputs, one_or_many
+from st_core._model import LoadArguments
+from st_core.batches import joined, restore
 from st_core.checkpoint import read_json
 from st_core.errors import ModelBroken, missing_extra
 from st_core.multi import OUTPUTS, Heads, MultiOutput
@@ -78,7 +79,7 @@ class SentenceTransformer(Encoder):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         pool: Any = None,
-        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """The vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
@@ -89,33 +90,38 @@ class SentenceTransformer(Encoder):
         length one. ``precision`` "int8" and "uint8" need :meth:`calibrate` first. Extra arguments: ``task``, which picks a router's route,
         and ``processing_kwargs`` with ``max_length`` and ``truncation`` for this call alone. ``sentences`` is the old name of ``inputs``.
 
+        ``device`` moves the model there; a list of devices computes in a process on each, for this call alone, and ``pool`` in those of
+        :meth:`start_multi_process_pool`, ``chunk_size`` inputs at a time: a text's numbers may differ from those of one process in the last
+        digits, and tensors come back on the CPU.
+
         Raises ValueError for arguments nobody takes and for inputs that are not text.
         """
         listed, single = one_or_many(given_inputs(inputs, kwargs))
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(f"{precision!r} is no precision; there are {', '.join(PRECISIONS)}")
-        self._use_device(device, pool)
+        placed = (device, pool, chunk_size)
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         if output_value != "sentence_embedding":
-            found = self._features(listed, call, output_value)
+            found = [
+                each for part in self._everywhere(placed, "_features", listed, call, output_value) for each in part
+            ]
             return found[0] if single else found
         dimension = truncate_dim if truncate_dim is not None else self.truncate_dim
         if dimension is not None and dimension < 1:
             raise ValueError(f"truncate_dim must be a positive integer, got {dimension}")
         tensors = convert_to_tensor or not convert_to_numpy
         quantized = precision not in (None, "float32")
-        vectors = self._vectors(
-            listed, call, dimension, normalize=normalize_embeddings, tensors=tensors and not quantized
-        )
+        plain = tensors and not quantized
+        vectors = joined(self._everywhere(placed, "_vectors", listed, call, dimension, normalize_embeddings, plain))
         if quantized and len(listed):
             vectors = self._quantize(vectors, precision)
         if tensors:
             vectors = _as_tensors(vectors, stacked=convert_to_tensor)
         return vectors[0] if single else vectors
 
-    def _vectors(self, listed: list[Any], call: Call, dimension: int | None, *, normalize: bool, tensors: bool) -> Any:
+    def _vectors(self, listed: list[Any], call: Call, dimension: int | None, normalize: bool, tensors: bool) -> Any:
         if not listed:
             return _no_tensor(self.device) if tensors else np.array([])
         runner = self._engine.runner(call.task)

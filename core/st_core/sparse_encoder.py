@@ -12,7 +12,8 @@ import numpy as np
 
 from st_core._encoder import Encoder
 from st_core._engine import UNSET
-from st_core._model import LoadArguments, given_inputs, one_or_many
+from st_core._inputs import given_inputs, one_or_many
+from st_core._model import LoadArguments
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -79,24 +80,25 @@ class SparseEncoder(Encoder):
         device: Any = None,
         max_active_dims: int | None = None,
         pool: Any = None,
-        chunk_size: int | None = None,  # noqa: ARG002 - only pools of processes have chunks
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """The vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
 
         ``convert_to_tensor`` gives a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the CPU with ``save_to_cpu``.
         ``max_active_dims`` keeps the heaviest weights of each text; of equal ones the lower index stays. Batches, prompts and the extra
-        arguments are those of :meth:`st_core.SentenceTransformer.encode`.
+        arguments are those of :meth:`st_core.SentenceTransformer.encode`, and so is what ``device``, ``pool`` and ``chunk_size`` do.
         """
         listed, single = one_or_many(given_inputs(inputs, kwargs))
-        self._use_device(device, pool)
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         if keep is not None and keep < 1:
             raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
-        matrix = self._matrix(listed, replace(call, keep=keep) if self._coded else call, keep)
+        call = replace(call, keep=keep) if self._coded else call
+        parts = self._everywhere((device, pool, chunk_size), "_matrix", listed, call, keep)
+        matrix = parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
         if not convert_to_tensor:
             return matrix[0] if single else matrix
         tensor = matrix.to_torch()

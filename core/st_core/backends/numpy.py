@@ -84,14 +84,26 @@ def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
 
 
+def _identity(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values
+
+
+def _relu(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.maximum(values, 0)
+
+
+def _silu(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values * sigmoid(values)
+
+
 ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
-    "Identity": lambda values: values,
-    "ReLU": lambda values: np.maximum(values, 0),
-    "SiLU": lambda values: values * sigmoid(values),
+    "Identity": _identity,
+    "ReLU": _relu,
+    "SiLU": _silu,
     "Sigmoid": sigmoid,
     "Tanh": np.tanh,
 }
-"""By class name of ``torch.nn``. A dense layer with another activation goes to torch."""
+"""By class name of ``torch.nn``; functions with names, which other processes can be sent. A dense layer with another activation goes to torch."""
 
 
 def check_width(module: Dense | LayerNorm, width: int) -> None:

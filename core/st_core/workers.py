@@ -1,0 +1,362 @@
+"""Runs a model in several processes, one for each device named: what ``device=[...]`` and a pool of workers do.
+
+Each worker is a process of its own that loads the model from its folder, whose files the system maps once for all of them. Inputs go out in
+chunks, at most two to a worker, and answers come back in whatever order; a worker that dies is replaced and its chunks are computed again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from math import ceil
+from multiprocessing import connection, get_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
+
+from st_core._engine import progress
+from st_core.modules.pooling import Pooling
+
+if TYPE_CHECKING:
+    from st_core._model import Model
+
+__all__ = ["WorkerPool"]
+
+AHEAD = 2
+"""Chunks a worker holds: one that it computes, and the next."""
+
+REPLACEMENTS = 3
+"""How many workers that died during one call are replaced before it gives up."""
+
+LARGEST = 5_000
+"""Inputs of a chunk at most, where the caller says nothing; sentence-transformers 6.2 has the same."""
+
+PATIENCE = 5.0
+"""Seconds a worker has to end by itself before it is killed."""
+
+Message = tuple[str, tuple[int, int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a worker makes the model again: its class, its folder, the arguments it was loaded with, and what was set since then.
+
+    ``limit`` holds the maximum length where one was set; ``include_prompt`` is what each pooling module says, None for other modules.
+    """
+
+    kind: type[Model]
+    folder: str
+    loading: Mapping[str, Any]
+    limit: tuple[int | None, ...]
+    include_prompt: tuple[bool | None, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> Recipe:
+        """How to make a model again as it is now."""
+        engine = model._engine  # noqa: SLF001
+        return cls(
+            type(model),
+            str(model.checkpoint.folder),
+            model._loading,  # noqa: SLF001
+            (engine.limit,) if engine.has_limit else (),
+            tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
+        )
+
+    def make(self, device: str) -> Model:
+        """The model on a device; raises what loading raises."""
+        kind: Any = self.kind  # each family adds arguments of its own to those that all have
+        model: Model = kind(self.folder, device=device, **self.loading)
+        modules = [
+            module if own is None or own == module.include_prompt else replace(module, include_prompt=own)
+            for module, own in zip(model._engine.modules, self.include_prompt, strict=True)  # noqa: SLF001
+        ]
+        if any(new is not old for new, old in zip(modules, model._engine.modules, strict=True)):  # noqa: SLF001
+            model._engine = model._engine.with_modules(modules)  # noqa: SLF001
+        for limit in self.limit:
+            model._engine.limit = limit  # noqa: SLF001
+        return model
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process at work: ``waiting`` are the chunks it was given and has not answered."""
+
+    device: str
+    place: int
+    process: Any
+    pipe: Any
+    ready: bool = False
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def stop(self) -> None:
+        """Ask the process to end, and kill it where it does not."""
+        self.pipe.close()  # an idle worker ends when its pipe does
+        self.process.terminate()
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+
+class WorkerPool:
+    """Processes that run one model, started with ``model.start_multi_process_pool`` and good for any number of calls.
+
+    For one thread at a time: a second one that comes meanwhile gets a RuntimeError. The model's maximum length and what its pooling does with
+    prompts are those of when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool needs its main module
+    guarded by ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
+    """
+
+    def __init__(self, model: Model, devices: Sequence[Any]) -> None:
+        """Start a worker for each device and wait until all are ready; raises what loading in a worker raises, RuntimeError where one dies."""
+        if not devices:
+            raise ValueError("a pool needs at least one device, for instance ['cpu', 'cpu']")
+        self.checkpoint = model.checkpoint
+        self._recipe = Recipe.of(model)
+        self._devices = [str(device) for device in devices]
+        self._lock = threading.Lock()
+        self._call = 0
+        self._workers: list[Worker] = []
+        try:
+            for place in range(len(self._devices)):
+                self._workers.append(self._start(place))
+            while not all(worker.ready for worker in self._workers):
+                for worker, (kind, _, value) in self._answers():
+                    self._note(worker, kind, value)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all workers; does nothing where they are ended already."""
+        while self._workers:
+            self._workers.pop().stop()
+
+    def _start(self, place: int) -> Worker:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        cores = cores_of(place, self._devices)
+        arguments = (theirs, self._recipe, self._devices[place], cores)
+        process = context.Process(target=serve, args=arguments, name=f"st_core-worker-{place}", daemon=True)
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Worker(self._devices[place], place, process, ours)
+
+    def _answers(self) -> Iterator[tuple[Worker, Message]]:
+        """What has come from the workers, after waiting for something; of a dead one, a message "died" with its exit code."""
+        waited = {worker.pipe: worker for worker in self._workers}
+        waited |= {worker.process.sentinel: worker for worker in self._workers}
+        for worker in dict.fromkeys(waited[each] for each in connection.wait(list(waited))):
+            try:
+                if worker.pipe.poll():
+                    yield worker, pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - from our own process
+                    continue
+            except (EOFError, OSError):
+                pass
+            worker.process.join(PATIENCE)
+            if worker.process.exitcode is None:  # closed its pipe and lives on
+                worker.process.kill()
+                worker.process.join()
+            yield worker, ("died", (0, 0), worker.process.exitcode)
+
+    def _note(self, worker: Worker, kind: str, value: Any) -> None:
+        """Take a message that is no answer to a chunk; raises what it reports of a worker that cannot start."""
+        if kind == "ready":
+            worker.ready = True
+        elif kind == "unready":
+            raise value
+        elif kind == "died":
+            if not worker.ready:
+                raise RuntimeError(
+                    f"a worker on {worker.device} ended with exit code {value} before it was ready; a script that starts workers needs its "
+                    "calls under `if __name__ == '__main__':`, else see what it wrote to standard error"
+                )
+            self._workers.remove(worker)
+            worker.stop()
+            self._workers.append(self._start(worker.place))
+
+    def run(
+        self, method: str, inputs: Sequence[Any], arguments: tuple[Any, ...], chunk_size: int | None, shown: bool | None
+    ) -> list[Any]:
+        """The results of a model's method for each chunk of the inputs, in order; ``arguments`` follow the inputs.
+
+        Raises what the method raises in a worker; RuntimeError where workers die again and again, and for a second thread.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("another thread is using this pool of workers; start one for each thread")
+        try:
+            if not self._workers:
+                raise RuntimeError("this pool of workers is stopped; start another with start_multi_process_pool")
+            size = chunk_size or max(1, min(ceil(len(inputs) / len(self._workers) / 10), LARGEST))
+            chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+            job = sendable(method, arguments)
+            with progress(len(inputs), shown) as advance:
+                return self._collect(job, chunks, advance)
+        except WorkersDie as error:
+            self.stop()
+            raise RuntimeError(str(error)) from None
+        finally:
+            self._lock.release()
+
+    def _collect(self, job: bytes, chunks: Sequence[Sequence[Any]], advance: Any) -> list[Any]:
+        self._call += 1  # answers to chunks of an earlier call, which an error ended, are told by it
+        results: dict[int, Any] = {}
+        left = deque(range(len(chunks)))
+        deaths = 0
+        while len(results) < len(chunks):
+            for worker in self._workers:
+                while left and len(worker.waiting) < AHEAD:
+                    self._send(worker, left.popleft(), job, chunks)
+            for worker, (kind, chunk, value) in self._answers():
+                if kind == "died":
+                    deaths += 1
+                    left.extendleft(number for call, number in reversed(worker.waiting) if call == self._call)
+                    if deaths > REPLACEMENTS:
+                        raise WorkersDie(
+                            f"workers died {deaths} times, the last on {worker.device} with exit code {value}; the pool is stopped. "
+                            "A negative code is the signal that ended it; 9 often means that memory ran out"
+                        )
+                if kind in ("done", "failed"):
+                    worker.waiting.remove(chunk)
+                    if chunk[0] != self._call:
+                        continue
+                    if kind == "failed":
+                        raise value
+                    results[chunk[1]] = value
+                    advance(len(chunks[chunk[1]]))
+                else:
+                    self._note(worker, kind, value)
+        return [results[number] for number in range(len(chunks))]
+
+    def _send(self, worker: Worker, number: int, job: bytes, chunks: Sequence[Sequence[Any]]) -> None:
+        worker.waiting.append((self._call, number))
+        with suppress(OSError):  # a dead worker is noticed where answers are waited for
+            worker.pipe.send_bytes(pickle.dumps(((self._call, number), job, chunks[number])))
+
+
+class WorkersDie(Exception):
+    """Workers died too often in one call."""
+
+
+def sendable(method: str, arguments: tuple[Any, ...]) -> bytes:
+    """A method's name and arguments as bytes; raises ValueError for an argument that cannot go to another process."""
+    try:
+        return pickle.dumps((method, arguments))
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ValueError(
+            f"an argument cannot be sent to workers ({error}); an activation_fn has to be a class or a function of a module"
+        ) from error
+
+
+def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
+    """The cores of the worker at a place among those on the CPU, each having its own part where there are enough; none for other devices."""
+    if not devices[place].startswith("cpu"):
+        return ()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    peers = [index for index, device in enumerate(devices) if device.startswith("cpu")]
+    share = max(1, len(cores) // len(peers))
+    first = peers.index(place) * share % len(cores)
+    return tuple(cores[first : first + share])
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Keep this process on some cores, and let its libraries have as many threads; before any of them is imported."""
+    if not cores:
+        return
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"), str(len(cores))))
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # a core may have been taken away meanwhile
+            os.sched_setaffinity(0, cores)
+
+
+def serve(pipe: Any, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
+    """What a worker does: make the model, answer chunks until the pipe closes. Runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    pin(cores)
+    waiting: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=listen, args=(pipe, waiting), daemon=True).start()
+    try:
+        model = recipe.make(device)
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        answer(pipe, ("unready", (0, 0), portable(error)))
+        return
+    answer(pipe, ("ready", (0, 0), None))
+    while (message := waiting.get()) is not None:
+        number, job, inputs = pickle.loads(message)  # noqa: S301 - from our own parent
+        try:
+            method, arguments = pickle.loads(job)  # noqa: S301 - from our own parent
+            found = ("done", number, moved(getattr(model, method)(inputs, *arguments)))
+        except Exception as error:  # noqa: BLE001 - the parent raises it
+            found = ("failed", number, portable(error))
+        answer(pipe, found)
+
+
+def listen(pipe: Any, waiting: SimpleQueue[bytes | None]) -> None:
+    """Take what comes at once, so that the parent never waits to send while this process waits to answer; None is the end."""
+    with suppress(EOFError, OSError):
+        while True:
+            waiting.put(pipe.recv_bytes())
+    waiting.put(None)
+
+
+def answer(pipe: Any, message: Message) -> None:
+    """Send a message; plain pickle carries tensors as bytes, where torch's own way leaves them in memory of a process that may die."""
+    with suppress(OSError):  # the parent is gone, or has stopped us
+        pipe.send_bytes(pickle.dumps(message))
+
+
+def portable(error: Exception) -> Exception:
+    """The error, where it survives the way to the parent, else a RuntimeError with its name and message."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever a foreign error does when it is copied
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def moved(value: Any) -> Any:
+    """Results with their tensors on the CPU."""
+    if isinstance(value, list):
+        return [moved(each) for each in value]
+    if isinstance(value, dict):
+        return {name: moved(each) for name, each in value.items()}
+    return value.cpu() if hasattr(value, "cpu") else value
+
+
+def default_devices() -> list[str]:
+    """Every CUDA device, or else up to four workers on the CPU, not more than it has cores."""
+    try:
+        import torch
+    except ImportError:
+        return ["cpu"] * min(4, os.cpu_count() or 1)
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"] * min(4, os.cpu_count() or 1)
+
+
+@contextmanager
+def pool_for(model: Model, device: Any, pool: Any) -> Iterator[WorkerPool]:
+    """The pool of a call: the one given, or one for this call alone on a list of devices; raises ValueError for one of another model."""
+    if pool is None:
+        with WorkerPool(model, device) as made:
+            yield made
+        return
+    if not isinstance(pool, WorkerPool):
+        raise TypeError(f"pool is a {type(pool).__name__}; expected what start_multi_process_pool gives")
+    if pool.checkpoint is not model.checkpoint:
+        raise ValueError("the pool was started by another model; start one with this model's start_multi_process_pool")
+    yield pool
