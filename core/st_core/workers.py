@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -191,6 +192,14 @@ class WorkerPool:
             worker.stop()
             self._workers.append(self._start(worker.place))
 
+    def _settle(self, worker: Worker, kind: str, value: Any) -> None:
+        """The same during a call, where the pool ends if a worker that stands in for a dead one cannot start."""
+        try:
+            self._note(worker, kind, value)
+        except BaseException:
+            self.stop()
+            raise
+
     def run(
         self, method: str, inputs: Sequence[Any], arguments: tuple[Any, ...], chunk_size: int | None, shown: bool | None
     ) -> list[Any]:
@@ -208,9 +217,9 @@ class WorkerPool:
             job = sendable(method, arguments)
             with progress(len(inputs), shown) as advance:
                 return self._collect(job, chunks, advance)
-        except WorkersDie as error:
-            self.stop()
-            raise RuntimeError(str(error)) from None
+        except (KeyboardInterrupt, SystemExit):
+            self.stop()  # an interrupted message cannot be taken up again
+            raise
         finally:
             self._lock.release()
 
@@ -228,7 +237,8 @@ class WorkerPool:
                     deaths += 1
                     left.extendleft(number for call, number in reversed(worker.waiting) if call == self._call)
                     if deaths > REPLACEMENTS:
-                        raise WorkersDie(
+                        self.stop()
+                        raise RuntimeError(
                             f"workers died {deaths} times, the last on {worker.device} with exit code {value}; the pool is stopped. "
                             "A negative code is the signal that ended it; 9 often means that memory ran out"
                         )
@@ -241,17 +251,13 @@ class WorkerPool:
                     results[chunk[1]] = value
                     advance(len(chunks[chunk[1]]))
                 else:
-                    self._note(worker, kind, value)
+                    self._settle(worker, kind, value)
         return [results[number] for number in range(len(chunks))]
 
     def _send(self, worker: Worker, number: int, job: bytes, chunks: Sequence[Sequence[Any]]) -> None:
         worker.waiting.append((self._call, number))
         with suppress(OSError):  # a dead worker is noticed where answers are waited for
             worker.pipe.send_bytes(pickle.dumps(((self._call, number), job, chunks[number])))
-
-
-class WorkersDie(Exception):
-    """Workers died too often in one call."""
 
 
 def sendable(method: str, arguments: tuple[Any, ...]) -> bytes:
@@ -276,10 +282,12 @@ def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this process on some cores, and let its libraries have as many threads; before any of them is imported."""
+    """Keep this process on some cores, and let its libraries have as many threads."""
     if not cores:
         return
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"), str(len(cores))))
+    if "torch" in sys.modules:  # the caller's main module, which is imported here too, may have loaded it
+        sys.modules["torch"].set_num_threads(len(cores))
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # a core may have been taken away meanwhile
             os.sched_setaffinity(0, cores)
