@@ -19,6 +19,7 @@ from st_connectors import bm25
 from st_connectors._matching import matches
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Filter
+from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -57,6 +58,16 @@ CAPABILITIES = Capabilities(
     efforts=frozenset({"exact", "default", "candidates"}),
     fields={"dense": Precision(), "sparse": Precision(), "text": Precision()},
 )
+
+SIZING = {
+    "": Sizing(
+        dense=(
+            DenseLayout("exact", 12, "compares with every vector", "a record's float32 and float64 to reckon with"),
+        ),
+        sparse_entry=28,
+        sparse_source="a record's index and weight, and row, index and float64 weight to reckon with",
+    )
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -345,4 +356,5 @@ PLUGIN = Plugin(
     capabilities=CAPABILITIES,
     connect=_connect,
     collections=_collections,
+    sizing=SIZING,
 )

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from st_connectors.sizing import Sizing
 from st_core.protocols import ModelRef
 from st_core.vectors import SparseVector
 
@@ -576,6 +577,7 @@ class Plugin:
     """How a store is found and opened; importing one must not import its client.
 
     ``variants`` are the scheme variants it understands ("", "edge", "memory", "grpc", "https"), with one line about each; ``extra`` is what to install.
+    ``sizing`` has the figures that advice reckons with by variant, "" for all others.
     """
 
     name: str
@@ -587,3 +589,4 @@ class Plugin:
     contract: int = CONTRACT
     adopt: Adopt | None = None
     loading: Loading | None = None
+    sizing: Mapping[str, Sizing] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import typer
 from st_connectors.cli.conform import conform
 from st_connectors.cli.copy import copy
 from st_connectors.cli.count import count
+from st_connectors.cli.create import create
 from st_connectors.cli.demo import demo
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, ingest, search, get, count, copy, drop, stores, encode, export, conform):
+for command in (demo, create, ingest, search, get, count, copy, drop, stores, encode, export, conform):
     app.command()(command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_connectors.cli.options import (
-    DEFAULT_DENSE,
-    DEFAULT_SPARSE,
     Address,
     AsJson,
     Collection,
+    DenseModel,
+    Filterable,
+    FusionMethod,
+    Making,
+    RerankerModel,
+    SparseModel,
+    TextLeg,
     parse_filterable,
     parse_fusion,
 )
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ingest"]
 
-NONE = "none"
-
 
 def ingest(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
@@ -38,24 +41,12 @@ def ingest(
     address: Address,
     collection: Collection,
     create: Annotated[bool, typer.Option("--create", help="Make the collection if it is not there.")] = False,
-    dense: Annotated[
-        str | None, typer.Option(metavar="MODEL", help=f"With --create; {DEFAULT_DENSE} if not given, {NONE} for none.")
-    ] = None,
-    sparse: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help=f"With --create; {DEFAULT_SPARSE} if not given, {NONE} for none."),
-    ] = None,
-    reranker: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="With --create: the reranker to remember.")
-    ] = None,
-    text: Annotated[bool, typer.Option("--text", help="With --create: add a leg by the store's own BM25.")] = False,
-    filterable: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD:KIND", help="With --create: fields to filter by, such as year:int."),
-    ] = None,
-    fusion: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="With --create: rrf, rrf:60 or weighted:0.25,0.75.")
-    ] = None,
+    dense: DenseModel = None,
+    sparse: SparseModel = None,
+    reranker: RerankerModel = None,
+    text: TextLeg = False,
+    filterable: Filterable = None,
+    fusion: FusionMethod = None,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
     text_field: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="The column or key of the text; several are joined.")
@@ -89,7 +80,7 @@ def ingest(
     from st_connectors.registry import bulk_loading
 
     chosen = [(source, _format(source, form)) for source in sources]
-    making = _Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
+    making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     index = _create(address, collection, making) if create else _open(address, collection, making)
     with index, progress_of(f"ingesting into {collection}") as progress:
         splits = split if split is not None else any(form == "text" for _, form in chosen)
@@ -122,26 +113,14 @@ def _format(source: str, form: str | None) -> Format:
     return Format(form) if form else format_of(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Making:
-    """The options that say how a collection is made."""
-
-    dense: str | None
-    sparse: str | None
-    reranker: str | None
-    text: bool
-    filterable: tuple[str, ...]
-    fusion: str | None
-
-
-def _create(address: str, collection: str, making: _Making) -> Index:
+def _create(address: str, collection: str, making: Making) -> Index:
     from st_connectors.index import Index
 
     return Index.create(
         address,
         collection=collection,
-        dense=None if making.dense == NONE else making.dense or DEFAULT_DENSE,
-        sparse=None if making.sparse == NONE else making.sparse or DEFAULT_SPARSE,
+        dense=making.dense_model,
+        sparse=making.sparse_model,
         reranker=making.reranker,
         text=making.text,
         filterable=parse_filterable(making.filterable),
@@ -149,7 +128,7 @@ def _create(address: str, collection: str, making: _Making) -> Index:
     )
 
 
-def _open(address: str, collection: str, making: _Making) -> Index:
+def _open(address: str, collection: str, making: Making) -> Index:
     """Open what is there; without --create nothing is made, so that a misspelt name is an error."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,13 @@ __all__ = [
     "Address",
     "AsJson",
     "Collection",
+    "DenseModel",
+    "Filterable",
+    "FusionMethod",
+    "Making",
+    "RerankerModel",
+    "SparseModel",
+    "TextLeg",
     "Where",
     "parse_filterable",
     "parse_fusion",
@@ -24,6 +32,7 @@ __all__ = [
 
 DEFAULT_DENSE = "builtin:dense"
 DEFAULT_SPARSE = "builtin:sparse"
+NONE = "none"
 
 
 def quietly(address: str) -> str:
@@ -49,6 +58,55 @@ Where = Annotated[
     typer.Option("--where", metavar="FILTER", help='Only records like this: \'year >= 2020 and tag in ["a", "b"]\'.'),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+DenseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--dense", metavar="MODEL", help=f"Of a new collection; {DEFAULT_DENSE} if not given, {NONE} for none."
+    ),
+]
+SparseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--sparse", metavar="MODEL", help=f"Of a new collection; {DEFAULT_SPARSE} if not given, {NONE} for none."
+    ),
+]
+RerankerModel = Annotated[
+    str | None, typer.Option("--reranker", metavar="MODEL", help="The reranker that a new collection remembers.")
+]
+TextLeg = Annotated[bool, typer.Option("--text", help="Give a new collection a leg by the store's own BM25.")]
+Filterable = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filterable", metavar="FIELD:KIND", help="Fields of a new collection to filter by, such as year:int."
+    ),
+]
+FusionMethod = Annotated[
+    str | None,
+    typer.Option("--fusion", metavar="METHOD", help="Of a new collection: rrf, rrf:60 or weighted:0.25,0.75."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The options that say how a collection is made."""
+
+    dense: str | None
+    sparse: str | None
+    reranker: str | None
+    text: bool
+    filterable: tuple[str, ...]
+    fusion: str | None
+
+    @property
+    def dense_model(self) -> str | None:
+        """The dense model's name, None for none."""
+        return None if self.dense == NONE else self.dense or DEFAULT_DENSE
+
+    @property
+    def sparse_model(self) -> str | None:
+        """The sparse model's name, None for none."""
+        return None if self.sparse == NONE else self.sparse or DEFAULT_SPARSE
 
 
 def parse_filterable(items: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -78,6 +79,54 @@ CAPABILITIES = Capabilities(
     },
 )
 
+_TUNING = "Elasticsearch, Tune approximate kNN search"
+_GRAPH = 64  # 4 bytes for each of m = 16 neighbours, by the same page
+_EVERY = "compares with every vector, so that time grows with the records"
+_SHORT = "the full vectors stay on disk and order the candidates again"
+
+
+def _layouts() -> tuple[DenseLayout, ...]:
+    """Graphs from the most faithful to the smallest, then those without."""
+    int4_even, bbq_least = 2, 64  # the documentation of dense_vector
+    return (
+        DenseLayout("hnsw", 4, "a graph over full vectors", _TUNING, graph=_GRAPH, options={"dense_index": "hnsw"}),
+        *(
+            DenseLayout(
+                f"{short}_{kind}",
+                each,
+                f"{bits} a dimension; {_SHORT if kind == 'hnsw' else _EVERY}",
+                _TUNING,
+                per_vector=more,
+                graph=_GRAPH if kind == "hnsw" else 0,
+                quantization=quantization,
+                options={"dense_index": f"{short}_{kind}"},
+                least=bbq_least if short == "bbq" else 1,
+                multiple=int4_even if short == "int4" else 1,
+            )
+            for kind in ("hnsw", "flat")
+            for short, each, more, bits, quantization in (
+                ("int8", 1, 4, "one byte", Quantization.INT8),
+                ("int4", 0.5, 4, "half a byte", Quantization.NONE),
+                ("bbq", 0.125, 14, "one bit", Quantization.BINARY),
+            )
+        ),
+        DenseLayout("flat", 4, _EVERY, _TUNING, options={"dense_index": "flat"}),
+    )
+
+
+SIZING = {
+    "": Sizing(
+        dense=_layouts(),
+        sparse_entry=8,
+        sparse_source="a bound: Lucene packs a document number and the 17 upper bits of a weight for each",
+        sparse_in_memory=False,
+        shard_documents=200_000_000,
+        shard_bytes=50_000_000_000,
+        shard_source="Elasticsearch, Size your shards",
+        shard_option="shards",
+    )
+}
+
 
 def _module(name: str) -> Any:
     """A module of this package that needs the client."""
@@ -120,6 +169,7 @@ PLUGIN = Plugin(
     collections=_collections,
     adopt=_adopt,
     loading=_loading,
+    sizing=SIZING,
 )
 
 

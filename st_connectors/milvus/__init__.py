@@ -6,10 +6,12 @@ For people with their own collection and client: :func:`sparse_vector`, :func:`h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_connectors.errors import NotFound
+from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -47,6 +49,24 @@ CAPABILITIES = Capabilities(
         "text": Precision(score_rtol=1e-5),
     },
 )
+
+_FLAT = DenseLayout(
+    "flat",
+    4,
+    "compares with every vector, exactly, so that time grows with the records",
+    "Milvus, FLAT: float32 as they are",
+    options={"index": "flat"},
+)
+_HNSW = DenseLayout(
+    "hnsw",
+    4,
+    "a graph over full vectors",
+    "hnswlib, ALGO_PARAMS: at most 10 bytes for each of M = 16",
+    graph=160,
+    options={"index": "hnsw"},
+)
+_SERVER = Sizing(dense=(_HNSW, _FLAT), sparse_entry=8, sparse_source="an index uint32 and a weight float32")
+SIZING = {"": _SERVER, "lite": replace(_SERVER, dense=(_FLAT, _HNSW))}
 
 
 def _module(name: str) -> Any:
@@ -102,6 +122,7 @@ PLUGIN = Plugin(
     connect=_connect,
     collections=_collections,
     adopt=_adopt,
+    sizing=SIZING,
 )
 
 

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -78,6 +79,30 @@ CAPABILITIES = Capabilities(
     },
 )
 
+SIZING = {
+    "": Sizing(
+        dense=tuple(
+            DenseLayout(
+                engine,
+                4,
+                "a graph over full vectors",
+                "OpenSearch, k-NN memory estimation: 1.1 * (4 * dimension + 8 * m) bytes a vector, m = 16",
+                graph=8 * 16,
+                factor=1.1,
+                options={"engine": engine},
+            )
+            for engine in ("lucene", "faiss")
+        ),
+        sparse_entry=8,
+        sparse_source="a bound: Lucene packs a document number and the 17 upper bits of a weight for each",
+        sparse_in_memory=False,
+        shard_documents=200_000_000,
+        shard_bytes=50_000_000_000,
+        shard_source="Lucene indexes as in Elasticsearch, Size your shards; reciprocal rank fusion by the server needs one",
+        shard_option="shards",
+    )
+}
+
 
 def _module(name: str) -> Any:
     """A module of this package that needs the client."""
@@ -120,6 +145,7 @@ PLUGIN = Plugin(
     collections=_collections,
     adopt=_adopt,
     loading=_loading,
+    sizing=SIZING,
 )
 
 

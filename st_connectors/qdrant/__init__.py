@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -57,6 +58,46 @@ _MEMORY = replace(
 # A server takes 32 MB (service.max_request_size_mb), and a number in JSON can be twice as long as guarded's estimate.
 _REST = replace(CAPABILITIES, max_batch=500, max_bytes=15_000_000)
 _GRPC = replace(CAPABILITIES, max_batch=500)
+
+_CAPACITY = "Qdrant, Capacity planning"
+_FULL = DenseLayout("hnsw", 4, "full vectors; half as much again for graph and versions", _CAPACITY, factor=1.5)
+_GRAPH = 128  # twice m = 16 neighbours of four bytes at the lowest level
+_ON_DISK = "set on_disk=true on the dense vector (update collection), or the full vectors stay in memory as well"
+_SHORT = "; the full vectors are on disk, slower to order again by"
+_SPARSE = "an index uint32, a weight float32, and the greatest weight that follows"
+_LOCAL = Sizing(dense=(_FULL,), sparse_entry=12, sparse_source=_SPARSE)
+SIZING = {
+    # Edge has no switch for full vectors on disk, so that quantization would add to the memory.
+    "edge": _LOCAL,
+    "memory": _LOCAL,
+    "": replace(
+        _LOCAL,
+        dense=(
+            _FULL,
+            DenseLayout(
+                "hnsw+int8",
+                1,
+                f"one byte a dimension{_SHORT}",
+                f"{_CAPACITY}, with Quantization",
+                per_vector=4,
+                graph=_GRAPH,
+                factor=1.5,
+                quantization=Quantization.INT8,
+                by_hand=_ON_DISK,
+            ),
+            DenseLayout(
+                "hnsw+binary",
+                0.125,
+                f"one bit a dimension, for models made for it{_SHORT}",
+                f"{_CAPACITY}, with Quantization",
+                graph=_GRAPH,
+                factor=1.5,
+                quantization=Quantization.BINARY,
+                by_hand=_ON_DISK,
+            ),
+        ),
+    ),
+}
 
 
 def _engine(address: Address, collection: str, client: object | None) -> Engine:
@@ -126,6 +167,7 @@ PLUGIN = Plugin(
     connect=_connect,
     collections=_collections,
     adopt=_adopt,
+    sizing=SIZING,
 )
 
 

@@ -14,7 +14,20 @@ from st_connectors.registry import open_store, plugins
 from st_core import SentenceTransformer, SparseEncoder
 
 pytest.importorskip("qdrant_edge")
-COMMANDS = ["demo", "ingest", "search", "get", "count", "copy", "drop", "stores", "encode", "conform"]
+COMMANDS = [
+    "demo",
+    "create",
+    "ingest",
+    "search",
+    "get",
+    "count",
+    "copy",
+    "drop",
+    "stores",
+    "encode",
+    "export",
+    "conform",
+]
 
 
 def test_search_as_json_has_query_and_hits(cli, library):
