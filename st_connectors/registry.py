@@ -77,9 +77,10 @@ def adopt_store(
 def bulk_loading(url: str, collection: str, *, client: object | None = None) -> Iterator[None]:
     """Keep a collection in its store's settings for loading much at once while the block of a ``with`` runs.
 
-    Elasticsearch and OpenSearch make no new segment a second and no copies meanwhile (``Capabilities.bulk_loading`` names the settings), so that
-    searches see what is written after the block only. After it, also when it raises, every setting is as it was found; blocks may lie inside one
-    another, ended in the opposite order. Killing the process leaves the settings. Stores that need no such thing do nothing. Raises NotFound.
+    Elasticsearch and OpenSearch make no new segment a second and no copies meanwhile, so that searches see what is written after the block only;
+    a Qdrant server builds no graph until then. A store's ``Capabilities.bulk_loading`` names the settings; one that names none has nothing to set,
+    and the block does nothing. After it, also when it raises, every setting is as it was found; blocks may lie inside one another, ended in the
+    opposite order. Killing the process leaves the settings. Raises NotFound.
     """
     address = parse_address(url)
     plugin = _plugin_of(address)

@@ -432,7 +432,8 @@ class Capabilities:
 
     ``fields`` gives the precision by field name in a store's, by kind ("dense", "sparse", "text") in a plugin's. Limits of None are none.
     ``fusion`` is what the store fuses by itself as the reference would, of 2 to ``max_fused_legs`` legs with ``max_query_terms`` terms in all.
-    ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names, ``bulk_loading`` the settings that loading much at once changes.
+    ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names, ``bulk_loading`` the settings that loading much at once
+    changes: none where a store has nothing to set.
     """
 
     metrics: frozenset[Metric] = frozenset()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 __all__ = ["LOADING", "Settings", "loading"]
@@ -25,10 +25,26 @@ class Settings(Protocol):
         """Set; None takes a setting out."""
         ...
 
+    def refresh(self) -> None:
+        """Make what was written visible."""
+        ...
+
+    def close(self) -> None:
+        """Give back the client that was opened for this."""
+        ...
+
 
 @contextmanager
-def loading(settings: Settings, refresh: Callable[[], None]) -> Iterator[None]:
+def loading(settings: Settings) -> Iterator[None]:
     """Loading settings for the block; afterwards, whatever happened in it, each index has again what it had, and what was written is visible."""
+    with closing(settings):
+        with _loaded(settings):
+            yield
+        settings.refresh()
+
+
+@contextmanager
+def _loaded(settings: Settings) -> Iterator[None]:
     found = {index: {name: held.get(name) for name in LOADING} for index, held in settings.read().items()}
     try:
         for index in found:
@@ -36,7 +52,6 @@ def loading(settings: Settings, refresh: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _restore(settings, found)
-    refresh()
 
 
 def _restore(settings: Settings, found: Mapping[str, Flat]) -> None:

@@ -26,7 +26,7 @@ from st_connectors.cli.options import (
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import finish, print_json, progress_of, stop
+from st_connectors.cli.output import complain, finish, print_json, progress_of, stop
 
 if TYPE_CHECKING:
     from st_connectors.index import Index
@@ -63,7 +63,7 @@ def ingest(
         bool,
         typer.Option(
             "--bulk",
-            help="Loading settings meanwhile, where the store has such; searches see nothing new until the end.",
+            help="Set the store for loading until the end, and say so where there is nothing to set.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -82,6 +82,8 @@ def ingest(
     chosen = [(source, _format(source, form)) for source in sources]
     making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     index = _create(address, collection, making) if create else _open(address, collection, making)
+    if bulk and not index.store.capabilities.bulk_loading:
+        complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
     with index, progress_of(f"ingesting into {collection}") as progress:
         splits = split if split is not None else any(form == "text" for _, form in chosen)
         documents = _documents(chosen, id_field, text_field or ["text"], index)

@@ -82,6 +82,7 @@ _CELLS: dict[str, Callable[[Plugin], str]] = {
     "efforts": lambda p: _names(p.capabilities.efforts),
     "persistent": lambda p: _yes(p.capabilities.persistent),
     "refuses single records": lambda p: _yes(p.capabilities.partial_failure),
+    "bulk loading sets": lambda p: _names(p.capabilities.bulk_loading),
     "largest dimension": lambda p: _limit(p.capabilities.max_dimension),
     "most hits": lambda p: _limit(p.capabilities.max_limit),
     "most query terms": lambda p: _limit(p.capabilities.max_query_terms),

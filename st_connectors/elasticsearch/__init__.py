@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors._lucene.loading import LOADING
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
@@ -70,7 +71,7 @@ CAPABILITIES = Capabilities(
     max_dimension=4096,
     max_limit=10_000,  # index.max_result_window, and the most candidates of a knn query
     max_query_terms=1024,  # the least that max_clause_count can be since 8.1
-    bulk_loading=frozenset({"index.refresh_interval", "index.number_of_replicas"}),
+    bulk_loading=frozenset(LOADING),
     fields={
         "dense": Precision(exact=True, score_rtol=1e-5),
         # Lucene keeps nine significant bits of a weight, cut off: 2 ** -8 at most.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +37,11 @@ class _Settings:
         with border(self.opened.name, "bulk_loading"):
             self.opened.client.indices.refresh(index=self.name)
 
+    def close(self) -> None:
+        """Give back the client."""
+        self.opened.close()
 
-@contextmanager
-def loading(address: Address, collection: str, client: object | None) -> Iterator[None]:
+
+def loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
     """Loading settings for the block."""
-    opened = open_client(address, client)
-    try:
-        settings = _Settings(opened, collection)
-        with lucene.loading(settings, settings.refresh):
-            yield
-    finally:
-        opened.close()
+    return lucene.loading(_Settings(open_client(address, client), collection))

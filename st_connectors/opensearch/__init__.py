@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors._lucene.loading import LOADING
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
     Address,
@@ -70,7 +71,7 @@ CAPABILITIES = Capabilities(
     max_dimension=16_000,
     max_limit=10_000,  # index.max_result_window, and the most neighbours of a knn query
     max_query_terms=None,  # indices.query.bool.max_clause_count, which each cluster sets for itself
-    bulk_loading=frozenset({"index.refresh_interval", "index.number_of_replicas"}),
+    bulk_loading=frozenset(LOADING),
     fields={
         "dense": Precision(exact=True, score_rtol=1e-5),
         # Lucene keeps nine significant bits of a weight, cut off: 2 ** -8 at most.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -37,14 +37,11 @@ class _Settings:
         """Make what was written visible."""
         self.opened.send("bulk_loading", "POST", f"/{quote(self.name, safe='')}/_refresh")
 
+    def close(self) -> None:
+        """Give back the client."""
+        self.opened.close()
 
-@contextmanager
-def loading(address: Address, collection: str, client: object | None) -> Iterator[None]:
+
+def loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
     """Loading settings for the block."""
-    opened = open_client(address, client)
-    try:
-        settings = _Settings(opened, collection)
-        with lucene.loading(settings, settings.refresh):
-            yield
-    finally:
-        opened.close()
+    return lucene.loading(_Settings(open_client(address, client), collection))

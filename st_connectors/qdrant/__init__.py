@@ -6,6 +6,7 @@ For people with their own collection and client: :func:`sparse_vector`, :func:`h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ CAPABILITIES = Capabilities(
     persistent=True,
     max_batch=1000,
     max_dimension=65_536,
+    bulk_loading=frozenset({"optimizers_config.indexing_threshold"}),
     fields={
         "dense": Precision(score_rtol=1e-5),
         "sparse": Precision(score_rtol=1e-5),
@@ -49,8 +51,10 @@ CAPABILITIES = Capabilities(
     },
 )
 
+# Embedded, graphs are built when a store is refreshed, never meanwhile: there is nothing to set.
+_EDGE = replace(CAPABILITIES, bulk_loading=frozenset())
 _MEMORY = replace(
-    CAPABILITIES,
+    _EDGE,
     quantizations=frozenset({Quantization.NONE}),
     efforts=frozenset({"exact", "default"}),
     persistent=False,
@@ -105,7 +109,7 @@ def _engine(address: Address, collection: str, client: object | None) -> Engine:
     if "edge" in address.variants:
         if client is not None:
             raise TypeError("qdrant+edge connect: there is no client object to hand in; name the folder")
-        embedded: Engine = _module("edge").EdgeEngine(_edge_folder(address), collection, CAPABILITIES)
+        embedded: Engine = _module("edge").EdgeEngine(_edge_folder(address), collection, _EDGE)
         return embedded
     opened = _module("client").open_client(address, client)
     limits = _MEMORY if opened.local else _GRPC if opened.grpc else _REST
@@ -147,6 +151,14 @@ def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKin
     return adopted(_engine(address, collection, client), collection, str(address), filterable)
 
 
+def _loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
+    engine = _engine(address, collection, client)
+    if not engine.capabilities.bulk_loading:
+        return nullcontext()
+    block: AbstractContextManager[None] = _module("loading").loading(engine)
+    return block
+
+
 def _collections(address: Address, client: object | None) -> list[str]:
     if "edge" in address.variants:
         return list(_module("edge").collections(_edge_folder(address)))
@@ -167,6 +179,7 @@ PLUGIN = Plugin(
     connect=_connect,
     collections=_collections,
     adopt=_adopt,
+    loading=_loading,
     sizing=SIZING,
 )
 

@@ -231,6 +231,17 @@ class ClientEngine:
         with self._opened.lock:
             self._client.get_collection(self._collection)
 
+    def indexing_threshold(self) -> int | None:
+        """Kilobytes of vectors above which a segment gets a graph; None where the collection does not say. For servers."""
+        found: int | None = self._client.get_collection(self._collection).config.optimizer_config.indexing_threshold
+        return found
+
+    def set_indexing_threshold(self, kilobytes: int) -> None:
+        """Set it, and leave the other settings as they are. For servers."""
+        self._client.update_collection(
+            self._collection, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes)
+        )
+
     def close(self) -> None:
         """Close the client that was opened for this collection."""
         if self._opened.owned:

@@ -17,7 +17,7 @@ class Held:
 
     def __init__(self) -> None:
         self.now = {index: dict(settings) for index, settings in FOUND.items()}
-        self.refreshed = 0
+        self.refreshed = self.closed = 0
         self.broken: str | None = None
 
     def read(self):
@@ -34,16 +34,19 @@ class Held:
     def refresh(self):
         self.refreshed += 1
 
+    def close(self):
+        self.closed += 1
+
 
 def test_what_was_found_is_put_back():
     """Seven seconds stay seven seconds, and what was not set is not set."""
     held = Held()
 
-    with loading(held, held.refresh):
+    with loading(held):
         assert all(settings.items() >= LOADING.items() for settings in held.now.values())
 
     assert held.now == FOUND
-    assert held.refreshed == 1
+    assert (held.refreshed, held.closed) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
@@ -51,18 +54,19 @@ def test_also_after_an_error(error):
     """The error comes through."""
     held = Held()
 
-    with pytest.raises(type(error)), loading(held, held.refresh):
+    with pytest.raises(type(error)), loading(held):
         raise error
 
     assert held.now == FOUND
+    assert (held.refreshed, held.closed) == (0, 1)
 
 
 def test_blocks_inside_one_another():
     """The inner one leaves the outer one's settings."""
     held = Held()
 
-    with loading(held, held.refresh):
-        with loading(held, held.refresh):
+    with loading(held):
+        with loading(held):
             pass
         assert held.now["one"]["index.refresh_interval"] == "-1"
 
@@ -73,7 +77,7 @@ def test_an_index_that_cannot_be_restored_does_not_keep_the_others_from_it():
     """The error is raised when the rest is done."""
     held = Held()
 
-    with pytest.raises(OSError, match="one is gone"), loading(held, held.refresh):
+    with pytest.raises(OSError, match="one is gone"), loading(held):
         held.broken = "one"
 
     assert held.now["two"] == FOUND["two"]
@@ -84,7 +88,7 @@ def test_an_index_that_cannot_be_set_leaves_all_as_they_were():
     held = Held()
     held.broken = "two"
 
-    with pytest.raises(OSError, match="two is gone"), loading(held, held.refresh):
+    with pytest.raises(OSError, match="two is gone"), loading(held):
         pytest.fail("the block was run")
 
     assert held.now["one"] == FOUND["one"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import threading
@@ -29,6 +30,7 @@ from st_connectors.errors import (
 from st_connectors.filters import Eq
 from st_connectors.qdrant import PLUGIN, wire
 from st_connectors.qdrant.layout import Hidden
+from st_connectors.registry import bulk_loading
 from st_connectors.retry import NO_RETRY
 from st_connectors.store import Address, DenseField, Exact, FilterKind, Near, Record, Schema, SearchRequest, SparseField
 from st_core.vectors import SparseVector
@@ -72,7 +74,7 @@ class Stub:
                 self.end_headers()
                 self.wfile.write(sent)
 
-            do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815  # http.server's names
+            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815  # http.server's names
 
             def log_message(self, *args):
                 pass
@@ -416,3 +418,67 @@ def test_a_client_of_another_kind_is_refused():
     """The asynchronous client, say."""
     with pytest.raises(TypeError, match="QdrantClient, not object"):
         open_store("qdrant://h:1", "books", SCHEMA, client=object())
+
+
+def thresholds(stub):
+    """The indexing thresholds that were set, in order; nothing else was."""
+    bodies = stub.bodies("PATCH", BOOKS)
+    assert all(body.keys() == {"optimizers_config"} for body in bodies)
+    assert all(body["optimizers_config"].keys() == {"indexing_threshold"} for body in bodies)
+    return [body["optimizers_config"]["indexing_threshold"] for body in bodies]
+
+
+@pytest.mark.parametrize(
+    ("found", "back"), [(1234, 1234), (0, 0), (None, 10_000)], ids=["set", "switched off", "the server's own"]
+)
+@pytest.mark.parametrize("raised", [None, ValueError("x"), KeyboardInterrupt()], ids=repr)
+def test_a_bulk_load_raises_the_threshold_and_puts_it_back(stub, found, back, raised):
+    """While the block runs no segment gets a graph; what was found is put back, also after an error, which comes through."""
+    described = copy.deepcopy(OURS)
+    described["config"]["optimizer_config"]["indexing_threshold"] = found
+    stub.on("GET", BOOKS, described)
+    stub.on("PATCH", BOOKS, True)
+
+    caught = None
+    try:
+        with bulk_loading(stub.address, "books"):
+            inside = thresholds(stub)
+            if raised is not None:
+                raise raised
+    except (ValueError, KeyboardInterrupt) as error:
+        caught = error
+
+    assert caught is raised
+    assert inside == [1_000_000_000]
+    assert thresholds(stub) == [1_000_000_000, back]
+
+
+def test_a_bulk_load_of_an_absent_collection_is_not_found(stub):
+    """Nothing is set, and the block does not run."""
+    with pytest.raises(NotFound, match="no such collection"), bulk_loading(stub.address, "books"):
+        pytest.fail("the block was run")
+
+    assert thresholds(stub) == []
+
+
+def test_a_threshold_that_cannot_be_put_back_is_told(stub):
+    """The server's error comes out as ours."""
+    stub.on("GET", BOOKS, OURS)
+    stub.on("PATCH", BOOKS, True)
+
+    with pytest.raises(Unavailable), bulk_loading(stub.address, "books"):
+        stub.fail("PATCH", BOOKS, 503, error("overloaded"))
+
+
+def test_what_a_bulk_load_sets_is_said_by_the_ways_in(stub):
+    """Servers have a threshold to set; embedded and local mode have nothing, and the block does nothing."""
+    said = {}
+    for address in (stub.address, stub.address.replace("qdrant:", "qdrant+grpc:"), "qdrant+memory:bulk"):
+        with closing(open_store(address, "books", SCHEMA)) as store:
+            said[address.partition(":")[0]] = store.capabilities.bulk_loading
+
+    one = frozenset({"optimizers_config.indexing_threshold"})
+    assert said == {"qdrant": one, "qdrant+grpc": one, "qdrant+memory": frozenset()}
+    with bulk_loading("qdrant+memory:bulk", "books"):
+        pass
+    assert stub.seen == []
