@@ -24,8 +24,8 @@ class Engines:
 
     _running: dict[str, tuple[str, contextlib.ExitStack]] = field(default_factory=dict)
 
-    def url(self, engine: str) -> str:
-        """The HTTP address of an engine that somebody asked for; skips with the reason where there is none.
+    def url(self, engine: str, *, also: str | None = None) -> str:
+        """The HTTP address of an engine that somebody asked for, by its own name or by ``also``; skips with the reason where there is none.
 
         The server that was asked for longest ago ends where one more would be too many, so use what you asked for before you ask for more.
         """
@@ -33,8 +33,9 @@ class Engines:
             self._running[engine] = self._running.pop(engine)
             return self._running[engine][0]
         variable = f"ST_{engine.partition('-')[0].upper()}_URL"
-        if not required(engine) and not os.environ.get(variable):
-            pytest.skip(f"not asked for: ST_REQUIRE={engine} starts one, {variable}=http://host:9200 names one")
+        names = [engine] if also is None else [engine, also]
+        if not any(map(required, names)) and not os.environ.get(variable):
+            pytest.skip(f"not asked for: ST_REQUIRE={names[-1]} starts one, {variable}=http://host:9200 names one")
         found = find(engine)
         if isinstance(found, Missing):
             pytest.skip(f"{engine}: {found.reason}")

@@ -5,9 +5,8 @@ The walk through the embedded stores always runs; the one through servers too wh
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integration.nodes import required
-from integration.stores import Absent, opened
+from integration.engines import address_of
+from integration.stores import opened
 from st_connectors.copying import content_hash, copy
 from st_connectors.errors import Unavailable
 from st_connectors.ingest import IngestFailed
@@ -39,7 +38,7 @@ SCHEMA = Schema(
     },
     {"year": FilterKind.INT, "tag": FilterKind.KEYWORD, "when": FilterKind.DATE, "ratio": FilterKind.FLOAT},
 )
-SERVERS = {"elasticsearch-9": "ST_ELASTICSEARCH_URL", "opensearch": "ST_OPENSEARCH_URL"}
+SERVERS = ("elasticsearch-9", "opensearch")
 
 
 def _record(number: int) -> Record:
@@ -80,12 +79,15 @@ def _hashes(store: Store) -> dict[str, bytes]:
     return {record.id: content_hash(record) for record in store.scan()}
 
 
-def _walk(start: Store, stops: Sequence[str], folder: Path) -> dict[str, bytes]:
-    """Copy from stop to stop, each time twice: the second time nothing is left to write. What the last stop holds."""
+def _walk(start: Store, stops: Mapping[str, str | None], folder: Path) -> dict[str, bytes]:
+    """Copy from stop to stop, each time twice: the second time nothing is left to write. What the last stop holds.
+
+    ``stops`` are addresses by name; embedded stores have none and are made in ``folder``.
+    """
     with ExitStack() as open_until_the_end:
         here = start
-        for stop in stops:
-            address = open_until_the_end.enter_context(opened(stop, folder))
+        for stop, server in stops.items():
+            address = server or open_until_the_end.enter_context(opened(stop, folder))
             there = open_store(address, "walk-stop", replace(SCHEMA, collection="walk-stop"))
             open_until_the_end.enter_context(closing(there))
             there.drop()
@@ -105,23 +107,18 @@ def _walk(start: Store, stops: Sequence[str], folder: Path) -> dict[str, bytes]:
 def test_the_walk_through_the_embedded_stores(start):
     """Every id, payload and bit of a vector comes back."""
     with tempfile.TemporaryDirectory() as folder:
-        back = _walk(start, ["qdrant-edge", "milvus-lite", "memory"], Path(folder))
+        back = _walk(start, dict.fromkeys(["qdrant-edge", "milvus-lite", "memory"]), Path(folder))
 
     assert back == _hashes(start)
 
 
 @pytest.mark.engine("across")
-def test_the_walk_through_all_stores(start):
+def test_the_walk_through_all_stores(start, engines):
     """The same with the servers in between."""
-    for engine, variable in SERVERS.items():
-        if not (os.environ.get(variable) or required(engine) or required("across")):
-            pytest.skip(f"not asked for: ST_REQUIRE=across starts {engine}, {variable} names one")
-    stops = ["qdrant-edge", "elasticsearch-9", "opensearch", "milvus-lite", "memory"]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            back = _walk(start, stops, Path(folder))
-    except Absent as reason:
-        pytest.skip(str(reason))
+    servers = {engine: address_of(engine, engines.url(engine, also="across")) for engine in SERVERS}
+    stops = {"qdrant-edge": None, **servers, "milvus-lite": None, "memory": None}
+    with tempfile.TemporaryDirectory() as folder:
+        back = _walk(start, stops, Path(folder))
 
     assert back == _hashes(start)
 

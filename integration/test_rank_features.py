@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from st_connectors._lucene.layout import sparse_keys
+from st_connectors._lucene.keys import sparse_keys
 from st_connectors.cli.docstrings import collect
 from st_connectors.elasticsearch import mapping, rank_features_query
 from st_connectors.store import SparseField

@@ -1,6 +1,8 @@
 """What Elasticsearch and OpenSearch share because both are Lucene; pure, nothing is sent and no client is imported.
 
 - ``names``: which collection names an index can have, field names without dots, keys of rank features.
+- ``vocabulary``: a model's tokens and indices, read from its files.
+- ``keys``: what the keys of sparse fields are, indices or tokens.
 - ``layout``: what a document looks like (``Hidden`` for our own collections, ``Plain`` for other people's) and how it is mapped and read.
 - ``forms``: how a collection keeps its vectors, and its mapping, ours or other people's.
 - ``existing``: what is found, or not, where a collection should be.

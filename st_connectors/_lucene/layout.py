@@ -21,23 +21,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from st_connectors._lucene.encoding import decoded, encoded
-from st_connectors._lucene.names import escaped, feature_token
+from st_connectors._lucene.keys import DIGITS, Keys
+from st_connectors._lucene.names import escaped
 from st_connectors.filters import parse_date
 from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField, Vector
-from st_core.vectors import MIN_WEIGHT, SparseVector
+from st_core.vectors import SparseVector
 
 __all__ = [
     "Body",
     "Hidden",
     "Layout",
     "Plain",
-    "Weights",
     "filter_properties",
     "micros",
     "properties",
-    "sparse_keys",
     "text_properties",
-    "tokens",
 ]
 
 Body: TypeAlias = dict[str, Any]
@@ -59,6 +57,7 @@ class Hidden:
     """Our own collections: any id, the payload exactly as given."""
 
     schema: Schema
+    keys: Keys = DIGITS
 
     @property
     def filterable(self) -> Mapping[str, FilterKind]:
@@ -92,7 +91,9 @@ class Hidden:
         if copies := self._copies(record.payload):
             source[FILTER] = copies
         if record.vectors:
-            source[VECTOR] = {escaped(name): vector_body(vector) for name, vector in record.vectors.items()}
+            source[VECTOR] = {
+                escaped(name): vector_body(self.keys, name, vector) for name, vector in record.vectors.items()
+            }
         if texts := self._texts(record.payload):
             source[TEXT] = texts
         return source
@@ -125,7 +126,9 @@ class Hidden:
         vectors = held.get(VECTOR) or {} if Parts.VECTORS in parts else {}
         payload = decoded(held[PAYLOAD]) if PAYLOAD in held else {}
         return Record(
-            record_id, _vectors(self.schema, {name: vectors.get(escaped(name)) for name in self.schema.fields}), payload
+            record_id,
+            _vectors(self.schema, self.keys, {name: vectors.get(escaped(name)) for name in self.schema.fields}),
+            payload,
         )
 
 
@@ -134,6 +137,7 @@ class Plain:
     """Other people's collections: ``_source`` is the payload, less its vectors; field names are the index's own paths."""
 
     schema: Schema
+    keys: Keys = DIGITS
 
     @property
     def filterable(self) -> Mapping[str, FilterKind]:
@@ -171,7 +175,7 @@ class Plain:
             inner = source
             for step in steps:
                 inner = inner.setdefault(step, {})
-            inner[last] = vector_body(vector)
+            inner[last] = vector_body(self.keys, name, vector)
         return dict(source)
 
     def selector(self, parts: Parts) -> list[str] | bool | Body:
@@ -189,7 +193,7 @@ class Plain:
             for name, field in self.schema.fields.items()
             if not isinstance(field, TextField)
         }
-        return Record(record_id, _vectors(self.schema, values), payload if Parts.PAYLOAD in parts else {})
+        return Record(record_id, _vectors(self.schema, self.keys, values), payload if Parts.PAYLOAD in parts else {})
 
 
 Layout: TypeAlias = Hidden | Plain
@@ -238,30 +242,13 @@ def text_properties(schema: Schema) -> Body:
     return {escaped(name): {"type": "text", "analyzer": "standard"} for name in fields}
 
 
-def sparse_keys(vector: SparseVector) -> dict[str, float]:
-    """A sparse vector with its indices as keys: digits have no dots and nothing to fold."""
-    return {str(index): value for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True)}
-
-
-Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
-"""A sparse vector, or weights by index, or by token for an index whose keys are tokens."""
-
-
-def tokens(weights: Weights) -> dict[str, float]:
-    """Weights by key; those that are zero, negative or not finite are left out."""
-    if isinstance(weights, SparseVector):
-        return sparse_keys(weights)
-    kept = {str(token): float(weight) for token, weight in weights.items()}
-    return {token: weight for token, weight in kept.items() if MIN_WEIGHT <= weight < float("inf")}
-
-
-def vector_body(vector: Vector) -> Any:
+def vector_body(keys: Keys, name: str, vector: Vector) -> Any:
     """A vector as a document holds it."""
-    return sparse_keys(vector) if isinstance(vector, SparseVector) else vector
+    return keys.weights(name, vector) if isinstance(vector, SparseVector) else vector
 
 
-def _vectors(schema: Schema, values: Mapping[str, Any]) -> dict[str, Vector]:
-    """Vectors by field name from what a document holds; fields of text, and keys that are no indices, are left out."""
+def _vectors(schema: Schema, keys: Keys, values: Mapping[str, Any]) -> dict[str, Vector]:
+    """Vectors by field name from what a document holds; fields of text, and keys that stand for no index, are left out."""
     kept: dict[str, Vector] = {}
     for name, field in schema.fields.items():
         value = values.get(name)
@@ -271,9 +258,8 @@ def _vectors(schema: Schema, values: Mapping[str, Any]) -> dict[str, Vector]:
             case DenseField():
                 kept[name] = np.asarray(value, dtype=np.float32)
             case SparseField():
-                tokens = {feature_token(key): weight for key, weight in value.items()}
-                if all(token.isdecimal() for token in tokens):
-                    kept[name] = SparseVector.from_mapping({int(token): weight for token, weight in tokens.items()})
+                if (vector := keys.vector(name, value)) is not None:
+                    kept[name] = vector
             case TextField():
                 pass
     return kept

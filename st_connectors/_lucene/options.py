@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from st_connectors._lucene.faults import seconds
+from st_connectors._lucene.vocabulary import Vocabulary, read
 from st_connectors.store import Address
 
-__all__ = ["authorities", "check_names", "index_settings", "timeout"]
+__all__ = ["authorities", "check_names", "index_settings", "timeout", "vocabulary"]
 
 TIMEOUT = 60.0
 """Seconds; the clients' own 10 are too few for a large batch."""
@@ -45,6 +46,12 @@ def authorities(address: Address) -> str | None:
     if not Path(path).is_file():
         raise ValueError(f"ca names a file of PEM certificates, and there is no file {path!r}")
     return path
+
+
+def vocabulary(address: Address) -> Vocabulary | None:
+    """The vocabulary that ``vocabulary`` names, whose tokens are the keys of sparse fields; None where those are indices."""
+    place = address.options.get("vocabulary")
+    return None if place is None else read(place)
 
 
 def _whole(address: Address, name: str, least: int) -> int:

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
+from st_connectors._lucene.keys import Keys
 from st_connectors._lucene.layout import Body, Layout
-from st_connectors._lucene.names import feature_key
 from st_connectors._lucene.scores import unfolded
 from st_connectors.filters import Filter
-from st_connectors.store import DenseField, Hit, Metric, Near, Parts, Schema, SearchRequest
+from st_connectors.store import DenseField, Fuse, Hit, Metric, Near, Parts, Schema, SearchRequest
+from st_core.vectors import SparseVector
 
-__all__ = ["filtered", "hits", "match_query", "rank_features_query", "search_body", "where_query"]
+__all__ = ["filtered", "hits", "match_query", "rank_features_query", "search_body", "unknown_index", "where_query"]
 
 
 def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
-    """The inner product of ``weights`` with a field of type ``rank_features``, by token.
+    """The inner product of ``weights`` with a field of type ``rank_features``, by its keys.
 
     ``linear`` because it alone is ``weight * feature``; the default, ``saturation``, is ``weight * feature / (feature + pivot)`` and ranks otherwise.
     """
@@ -25,8 +26,8 @@ def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
     return {
         "bool": {
             "should": [
-                {"rank_feature": {"field": f"{path}.{feature_key(token)}", "boost": weight, "linear": {}}}
-                for token, weight in weights.items()
+                {"rank_feature": {"field": f"{path}.{key}", "boost": weight, "linear": {}}}
+                for key, weight in weights.items()
             ]
         }
     }
@@ -60,6 +61,19 @@ def search_body(layout: Layout, request: SearchRequest, query: Body) -> Body:
         "track_total_hits": False,
         "_source": layout.selector(request.parts),
     }
+
+
+def unknown_index(keys: Keys, requests: Sequence[SearchRequest]) -> str | None:
+    """Which index of a query the vocabulary lacks, in a sentence; None where it has all."""
+    for request in requests:
+        legs = request.rank.legs if isinstance(request.rank, Fuse) else (request.rank,)
+        sparse = [
+            (leg.field, leg.vector) for leg in legs if isinstance(leg, Near) if isinstance(leg.vector, SparseVector)
+        ]
+        told = next(filter(None, (keys.unknown(*each) for each in sparse)), None)
+        if told is not None:
+            return told
+    return None
 
 
 def hits(

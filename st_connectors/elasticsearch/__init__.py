@@ -7,6 +7,9 @@ PEM certificates to judge the server's by. All but the last two are for making a
 ``fusion=native`` lets the server fuse by its ``rrf`` retriever, where its licence (Enterprise or trial) has it and nobody asks for the legs; else, and
 by default, legs go in one ``_msearch`` and are fused here. What it sends follows Elasticsearch's documentation and was not run on an engine.
 
+``vocabulary`` (a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``) makes the keys of sparse fields tokens; it is named again
+each time the collection is opened.
+
 ``ST_ELASTICSEARCH_API_KEY`` signs in.
 
 For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`rrf_retriever`,

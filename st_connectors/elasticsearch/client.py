@@ -12,13 +12,14 @@ from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
 
 from st_connectors._lucene import faults, options
+from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.errors import Permanent, StoreError, Unavailable, Unsupported
 from st_connectors.store import Address
 
 __all__ = ["Opened", "border", "open_client", "translate"]
 
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
-_OPTIONS = ("ca", "dense_index", "fusion", "replicas", "shards", "sparse", "timeout")
+_OPTIONS = ("ca", "dense_index", "fusion", "replicas", "shards", "sparse", "timeout", "vocabulary")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,7 @@ class Opened:
     form: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, int] = field(default_factory=dict)
     native: bool = False
+    vocabulary: Vocabulary | None = None
 
     def close(self) -> None:
         """Close a client that was opened here."""
@@ -47,6 +49,7 @@ def open_client(address: Address, client: object | None) -> Opened:
     if fusion not in ("client", "native"):
         raise ValueError(f"fusion is client or native, not {fusion!r}")
     patience = options.timeout(address)
+    vocabulary = options.vocabulary(address)
     if client is None:
         made = _made(address, patience)
     elif isinstance(client, Elasticsearch):
@@ -55,7 +58,7 @@ def open_client(address: Address, client: object | None) -> Opened:
         raise TypeError(f"{address.scheme} takes an elasticsearch.Elasticsearch, not {type(client).__name__}")
     # Repeating is the retrying wrapper's.
     quiet = made.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
-    return Opened(quiet, address.scheme, client is None, form, settings, fusion == "native")
+    return Opened(quiet, address.scheme, client is None, form, settings, fusion == "native", vocabulary)
 
 
 def _made(address: Address, patience: float) -> Elasticsearch:

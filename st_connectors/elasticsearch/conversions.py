@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from st_connectors._lucene import queries
 from st_connectors._lucene.filters import filter_query
 from st_connectors._lucene.forms import mapping_body
-from st_connectors._lucene.layout import Body, Plain, Weights, tokens
+from st_connectors._lucene.keys import Weights, tokens
+from st_connectors._lucene.layout import Body, Plain
+from st_connectors._lucene.names import feature_key
 from st_connectors.elasticsearch import wire
 from st_connectors.filters import Filter
 from st_connectors.store import Field, FilterKind, Schema
@@ -31,7 +33,7 @@ def rank_features_query(field: str, weights: Weights) -> Body:
     where the inner product is 2, 4 and 8, and of the exact ten nearest among 5,000 random vectors it finds three. Dots in tokens are written
     ``%2E`` and ``%`` as ``%25``, as rank features take no dots; write the keys of documents in the same way.
     """
-    return queries.rank_features_query(field, tokens(weights))
+    return queries.rank_features_query(field, {feature_key(token): weight for token, weight in tokens(weights).items()})
 
 
 def rrf_retriever(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from elasticsearch import ApiError, BadRequestError, NotFoundError, TransportError
@@ -12,14 +13,14 @@ from st_connectors._lucene import bulk, faults
 from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
 from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
-from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
+from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
 from st_connectors._lucene.layout import Hidden, Layout, Plain
 from st_connectors._lucene.names import METADATA, index_of, problem_with
-from st_connectors._lucene.queries import where_query
+from st_connectors._lucene.queries import unknown_index, where_query
 from st_connectors.elasticsearch import wire
 from st_connectors.elasticsearch.client import API_KEY, Opened, border, open_client
 from st_connectors.elasticsearch.server import UNKNOWN, Server, server_from
-from st_connectors.errors import Permanent, SchemaMismatch, StoreError, Unsupported
+from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.store import (
     Address,
@@ -45,12 +46,16 @@ def connected(
         raise ValueError(problem)
     opened = open_client(address, client)
     if schema is not None:
-        return ElasticsearchStore(opened, schema, wire.form_for(schema, **opened.form), most)
+        return ElasticsearchStore(
+            opened, schema, with_tokens(wire.form_for(schema, **opened.form), opened.vocabulary), most
+        )
     with closing_on_error(opened):
         _, mappings = _mappings(opened, collection, "connect") or not_there(
             collection, address, store=opened.name, operation="connect"
         )
         kept, form = ours(collection, mappings, store=opened.name, operation="connect")
+        if difference := other_tokens(form, opened.vocabulary):
+            raise SchemaMismatch(difference, store=opened.name, operation="connect")
         return ElasticsearchStore(opened, kept, form, most, server=_server(opened, collection, "connect"))
 
 
@@ -69,7 +74,9 @@ def adopted(
         )
         schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
         server = _server(opened, collection, "adopt")
-        return ElasticsearchStore(opened, schema, form, most, server=server, layout=Plain(schema))
+        return ElasticsearchStore(
+            opened, schema, form, most, server=server, layout=Plain(schema, keys_of(form, opened.vocabulary))
+        )
 
 
 def collections(address: Address, client: object | None) -> list[str]:
@@ -138,7 +145,7 @@ class ElasticsearchStore:
         self._name = schema.collection
         self._form = form
         self._most = most
-        self._layout: Layout = Hidden(schema) if layout is None else layout
+        self._layout: Layout = Hidden(schema, keys_of(form, opened.vocabulary)) if layout is None else layout
         self._is_ours = layout is None
         self._closed = False
 
@@ -163,12 +170,15 @@ class ElasticsearchStore:
         if found is None:
             no_alias(self._name, store=self._opened.name)
         kept, form = found
-        difference = schema_difference(kept, self._schema) or other_form(
-            form, self._form, self._opened.form, dense="dense_index"
+        difference = (
+            schema_difference(kept, self._schema)
+            or other_form(form, self._form, self._opened.form, dense="dense_index")
+            or other_tokens(form, self._opened.vocabulary)
         )
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
+        self._layout = replace(self._layout, keys=keys_of(form, self._opened.vocabulary))
         self._server = _server(self._opened, self._name, "create")
 
     def _stored(self, operation: str) -> tuple[Schema, Form] | None:
@@ -205,8 +215,9 @@ class ElasticsearchStore:
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Index whole documents, acknowledged item by item when they are in the translog."""
-        if not records:
-            return []
+        return bulk.upserted(records, self._layout.keys.unknown_in, self._put, store=self._opened.name)
+
+    def _put(self, records: Sequence[Record]) -> list[Rejected]:
         lines: list[Any] = bulk.writes(
             self._layout, records
         )  # the client passes on what is encoded, which its types do not say
@@ -239,6 +250,8 @@ class ElasticsearchStore:
         """Send all requests as one multi-search."""
         if not requests:
             return []
+        if told := unknown_index(self._layout.keys, requests):
+            raise Refused(told, store=self._opened.name, operation="search")
         lines: list[Any] = [encoded(line) for line in wire.msearch_lines(self._form, self._layout, requests)]
         with self._border("search"):
             answer = self._client.msearch(index=self._name, searches=lines, filter_path=FOUND)

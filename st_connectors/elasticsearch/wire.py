@@ -11,7 +11,7 @@ import numpy as np
 
 from st_connectors._lucene.filters import NOTHING, filter_query
 from st_connectors._lucene.forms import Form, own_mapping
-from st_connectors._lucene.layout import Body, Layout, sparse_keys
+from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
 from st_connectors.elasticsearch.server import UNKNOWN, Server
 from st_connectors.store import (
@@ -199,7 +199,7 @@ def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
             if len(vector) == 0:
                 return dict(NOTHING)
             query = rank_features_query if form.sparse[name] == "rank_features" else sparse_vector_query
-            return filtered(query(layout.vector(name), sparse_keys(vector)), where, layout)
+            return filtered(query(layout.vector(name), layout.keys.weights(name, vector)), where, layout)
         case Near(name, vector):
             return _knn(layout.vector(name), form.dense[name], vector, request, layout)
 

@@ -6,6 +6,9 @@ of its index (``n_postings``, ``cluster_ratio``, ``summary_prune_ratio``, ``appr
 ``quantization_ceiling_search``). All but ``timeout`` and ``ca`` are for making a collection, which remembers them. What ``seismic`` and ``faiss``
 send follows OpenSearch's documentation and was not run on an engine.
 
+``vocabulary`` (a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``) makes the keys of sparse fields tokens; it is named again
+each time the collection is opened.
+
 ``ST_OPENSEARCH_USERNAME`` (``admin`` where it is not set) and ``ST_OPENSEARCH_PASSWORD`` sign in.
 
 For people with their own index and client: :func:`rank_features_query`, :func:`neural_sparse_query`, :func:`seismic_query`, :func:`knn_query`,

@@ -26,6 +26,7 @@ from opensearchpy.exceptions import HTTP_EXCEPTIONS
 from st_connectors._lucene import options
 from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.faults import reason, seconds
+from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.errors import Permanent, StoreError, Unavailable
 from st_connectors.opensearch import wire
 from st_connectors.opensearch.faults import error_of
@@ -36,7 +37,7 @@ __all__ = ["Opened", "open_client"]
 USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names of variables
 _CONNECTIONS = 16
 """Kept open for threads; the client's own 1 would make each further one open and close its own."""
-_OPTIONS = ("ca", "engine", "replicas", "shards", "sparse", "timeout", *wire.SEISMIC)
+_OPTIONS = ("ca", "engine", "replicas", "shards", "sparse", "timeout", "vocabulary", *wire.SEISMIC)
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +59,7 @@ class Opened:
     form: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, int] = field(default_factory=dict)
     seismic: Mapping[str, float] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
 
     def send(
         self,
@@ -153,14 +155,17 @@ def open_client(address: Address, client: object | None) -> Opened:
     seismic = wire.seismic_parameters({name: given[name] for name in wire.SEISMIC if name in given})
     if seismic and form.get("sparse") != "seismic":
         raise ValueError(f"{min(seismic)} is for sparse=seismic, which the address does not ask for")
+    if form.get("sparse") == "seismic" and "vocabulary" in given:
+        raise ValueError("sparse=seismic takes indices as keys: leave vocabulary out, or use sparse=rank_features")
     patience = options.timeout(address)
+    vocabulary = options.vocabulary(address)
     if client is None:
         made = _made(address, patience)
     elif isinstance(client, OpenSearch):
         made = client
     else:
         raise TypeError(f"{address.scheme} takes an opensearchpy.OpenSearch, not {type(client).__name__}")
-    return Opened(made, address.scheme, client is None, form, settings, seismic)
+    return Opened(made, address.scheme, client is None, form, settings, seismic, vocabulary)
 
 
 def _made(address: Address, timeout: float) -> OpenSearch:

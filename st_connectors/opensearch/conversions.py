@@ -8,7 +8,9 @@ from typing import Any
 from st_connectors._lucene import queries
 from st_connectors._lucene.filters import filter_query
 from st_connectors._lucene.forms import mapping_body
-from st_connectors._lucene.layout import Body, Plain, Weights, tokens
+from st_connectors._lucene.keys import Weights, tokens
+from st_connectors._lucene.layout import Body, Plain
+from st_connectors._lucene.names import feature_key
 from st_connectors.filters import Filter
 from st_connectors.opensearch import wire
 from st_connectors.store import Field, FilterKind, Schema
@@ -40,7 +42,7 @@ def rank_features_query(field: str, weights: Weights) -> Body:
     1.33 where the inner product is 2, 4 and 8. A ``rank_feature`` query finds no key with a dot: in tokens they are written ``%2E``, and
     ``%`` as ``%25``; write the keys of documents in the same way.
     """
-    return queries.rank_features_query(field, tokens(weights))
+    return queries.rank_features_query(field, {feature_key(token): weight for token, weight in tokens(weights).items()})
 
 
 def knn_query(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from st_connectors._lucene import bulk
 from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records, shards_in
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
-from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
+from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
 from st_connectors._lucene.layout import Hidden, Layout, Plain
 from st_connectors._lucene.names import METADATA, index_of, problem_with
-from st_connectors._lucene.queries import where_query
+from st_connectors._lucene.queries import unknown_index, where_query
 from st_connectors.errors import (
     NotFound,
     Permanent,
@@ -55,13 +56,17 @@ def connected(
         raise ValueError(problem)
     opened = open_client(address, client)
     if schema is not None:
-        return OpenSearchStore(opened, schema, wire.form_for(schema, **opened.form), most)
+        return OpenSearchStore(
+            opened, schema, with_tokens(wire.form_for(schema, **opened.form), opened.vocabulary), most
+        )
     with closing_on_error(opened):
         server = _ask(opened, "connect")
         _, mappings = _mappings(opened, collection, "connect") or not_there(
             collection, address, store=opened.name, operation="connect"
         )
         kept, form = ours(collection, mappings, store=opened.name, operation="connect")
+        if difference := other_tokens(form, opened.vocabulary):
+            raise SchemaMismatch(difference, store=opened.name, operation="connect")
         return OpenSearchStore(opened, kept, form, most, server=server, shards=_shards(opened, collection, "connect"))
 
 
@@ -82,8 +87,19 @@ def adopted(
             collection, address, store=opened.name, operation="adopt"
         )
         schema, form = adopted_schema(collection, mappings, filterable, wire.vector_field)
+        if opened.vocabulary is not None and "seismic" in form.sparse.values():
+            told = "the index has a field of type sparse_vector, whose keys are indices: leave vocabulary out of the address"
+            raise Unsupported(told, store=opened.name, operation="adopt")
         shards = _shards(opened, collection, "adopt")
-        return OpenSearchStore(opened, schema, form, most, server=server, shards=shards, layout=Plain(schema))
+        return OpenSearchStore(
+            opened,
+            schema,
+            form,
+            most,
+            server=server,
+            shards=shards,
+            layout=Plain(schema, keys_of(form, opened.vocabulary)),
+        )
 
 
 def collections(address: Address, client: object | None) -> list[str]:
@@ -168,7 +184,7 @@ class OpenSearchStore:
         self._most = most
         self._server = server
         self._shards = shards
-        self._layout: Layout = Hidden(schema) if layout is None else layout
+        self._layout: Layout = Hidden(schema, keys_of(form, opened.vocabulary)) if layout is None else layout
         self._is_ours = layout is None
         self._closed = False
 
@@ -194,12 +210,15 @@ class OpenSearchStore:
         if found is None:
             no_alias(self._name, store=self._opened.name)
         kept, form = found
-        difference = schema_difference(kept, self._schema) or other_form(
-            form, self._form, self._opened.form, dense="engine"
+        difference = (
+            schema_difference(kept, self._schema)
+            or other_form(form, self._form, self._opened.form, dense="engine")
+            or other_tokens(form, self._opened.vocabulary)
         )
         if difference:
             raise SchemaMismatch(difference, store=self._opened.name, operation="create")
         self._form = form
+        self._layout = replace(self._layout, keys=keys_of(form, self._opened.vocabulary))
         self._shards = _shards(self._opened, self._name, "create")
 
     def _stored(self, operation: str) -> tuple[Schema, Form] | None:
@@ -232,18 +251,14 @@ class OpenSearchStore:
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Index whole documents, acknowledged item by item when they are in the translog."""
-        folded = {at: told for at, record in enumerate(records) if (told := wire.folded(self._form, record))}
-        kept = [at for at in range(len(records)) if at not in folded]
-        rejected = [
-            Rejected(at, records[at].id, Refused(told, store=self._opened.name, operation="upsert"))
-            for at, told in folded.items()
-        ]
-        if kept:
-            sent = [records[at] for at in kept]
-            answer = self._bulk("upsert", bulk.writes(self._layout, sent))
-            found = bulk.rejections(sent, answer, self._error_of("upsert"))
-            rejected += [Rejected(kept[item.position], item.id, item.error) for item in found]
-        return sorted(rejected, key=lambda item: item.position)
+        return bulk.upserted(records, self._problem, self._put, store=self._opened.name)
+
+    def _problem(self, record: Record) -> str | None:
+        return wire.folded(self._form, record) or self._layout.keys.unknown_in(record)
+
+    def _put(self, records: Sequence[Record]) -> list[Rejected]:
+        answer = self._bulk("upsert", bulk.writes(self._layout, records))
+        return bulk.rejections(records, answer, self._error_of("upsert"))
 
     def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
         """Send a bulk that makes no index where there is none: ours has an alias, which is required; of others it is asked first whether they are there."""
@@ -272,6 +287,8 @@ class OpenSearchStore:
         """Send all requests as one multi-search."""
         if not requests:
             return []
+        if told := unknown_index(self._layout.keys, requests):
+            raise Refused(told, store=self._opened.name, operation="search")
         sparse = any(
             isinstance(self._schema.fields.get(name), SparseField) for each in requests for name in _near(each)
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from st_connectors._lucene.filters import NOTHING, filter_query
 from st_connectors._lucene.forms import Form, own_mapping
-from st_connectors._lucene.layout import ID, Body, Hidden, Layout, sparse_keys
+from st_connectors._lucene.layout import ID, Body, Hidden, Layout
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body, where_query
 from st_connectors.filters import Filter
 from st_connectors.opensearch.server import Server
@@ -318,7 +318,7 @@ def _query(held: Collection, request: SearchRequest) -> Body:
         case Match(name, text):
             return filtered(match_query(layout.text(name), text), where, layout)
         case Near(name, SparseVector() as vector):
-            path, weights = layout.vector(name), sparse_keys(vector)
+            path, weights = layout.vector(name), layout.keys.weights(name, vector)
             if held.form.sparse[name] == "seismic":
                 return seismic_query(path, weights, reach, _condition(where, layout))
             query = neural_sparse_query if held.server.neural else rank_features_query

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_connectors._lucene.forms import Form, adopted_schema, other_form, stored
+from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
 from st_connectors._lucene.layout import Hidden
+from st_connectors._lucene.vocabulary import vocabulary_of
 from st_connectors.elasticsearch import PLUGIN, wire
 from st_connectors.elasticsearch.server import server_from
 from st_connectors.filters import Eq
@@ -25,6 +26,7 @@ from st_connectors.store import (
     Near,
     Parts,
     Quantization,
+    Record,
     Rrf,
     Schema,
     SearchRequest,
@@ -361,3 +363,69 @@ def test_other_peoples_mappings_are_read():
     assert form == Form(
         {"deep.splade": "sparse_vector", "deep.features": "rank_features"}, {"vec": "bbq_hnsw", "far": "hnsw"}
     )
+
+
+TOKENS = vocabulary_of([("te.a", 3), ("##pot", 70_000)])
+OTHERS = vocabulary_of([("te.a", 70_000), ("##pot", 3)])
+
+
+@pytest.mark.parametrize(
+    ("sparse", "leg"),
+    [
+        (
+            "sparse_vector",
+            {"sparse_vector": {"field": "vector.sparse", "query_vector": {"te.a": 0.5, "##pot": 2.0}, "prune": False}},
+        ),
+        (
+            "rank_features",
+            {
+                "bool": {
+                    "should": [
+                        {"rank_feature": {"field": "vector.sparse.te%2Ea", "boost": 0.5, "linear": {}}},
+                        {"rank_feature": {"field": "vector.sparse.##pot", "boost": 2.0, "linear": {}}},
+                    ]
+                }
+            },
+        ),
+    ],
+)
+def test_with_a_vocabulary_keys_are_tokens(sparse, leg):
+    """In queries and documents, escaped where the type takes no dots."""
+    form = with_tokens(wire.form_for(SCHEMA, sparse=sparse), TOKENS)
+    layout = Hidden(SCHEMA, keys_of(form, TOKENS))
+    _, body = wire.msearch_lines(form, layout, [SearchRequest(Near("sparse", SPARSE))])
+    assert body["query"] == leg
+
+    key = "te.a" if sparse == "sparse_vector" else "te%2Ea"
+    assert layout.to_source(Record("a", {"sparse": SPARSE}))["vector"] == {"sparse": {key: 0.5, "##pot": 2.0}}
+
+
+def test_a_mapping_remembers_its_vocabulary_by_digest():
+    """It is read back; without one nothing is written, and a collection without sparse fields needs none."""
+    form = with_tokens(FORM, TOKENS)
+    mappings = wire.index_body(SCHEMA, form, "9.5.3", {})["mappings"]
+    assert json.loads(mappings["_meta"]["st_connectors"])["tokens"] == TOKENS.digest
+    assert stored(mappings) == (SCHEMA, form)
+    assert "tokens" not in json.loads(wire.index_body(SCHEMA, FORM, "9.5.3", {})["mappings"]["_meta"]["st_connectors"])
+    assert with_tokens(Form({}, {"dense": "hnsw"}), TOKENS).tokens is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "told"),
+    [
+        (TOKENS, None, rf"{TOKENS.digest[:12]}…\): name it in the address, as in \?vocabulary="),
+        (TOKENS, OTHERS, rf"{TOKENS.digest[:12]}…\), and the address names another \({OTHERS.digest[:12]}…"),
+        (None, TOKENS, "are indices, not tokens: leave vocabulary out"),
+    ],
+)
+def test_another_vocabulary_is_told(kept, asked, told):
+    """With what to do."""
+    with pytest.raises(ValueError, match=told):
+        raise ValueError(other_tokens(with_tokens(FORM, kept), asked))
+
+
+@pytest.mark.parametrize("vocabulary", [None, TOKENS])
+def test_the_same_vocabulary_is_no_difference(vocabulary):
+    """Nor is any, where no field is sparse."""
+    assert other_tokens(with_tokens(FORM, vocabulary), vocabulary) is None
+    assert other_tokens(Form({}, {"dense": "hnsw"}), vocabulary) is None

@@ -104,7 +104,7 @@ def test_legs_and_their_filters():
 
 def test_rank_features_are_linear():
     """One clause for each token, its weight as boost; no token matches nothing, as an empty ``bool`` would match all."""
-    assert rank_features_query("vector.s", {"10.5": 1.5, "7": 100.0}) == {
+    assert rank_features_query("vector.s", {"10%2E5": 1.5, "7": 100.0}) == {
         "bool": {
             "should": [
                 {"rank_feature": {"field": "vector.s.10%2E5", "boost": 1.5, "linear": {}}},

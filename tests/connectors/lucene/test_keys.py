@@ -1,0 +1,73 @@
+"""Keys of sparse fields: whatever the tokens are, a vector comes back as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from st_connectors._lucene.encoding import decoded, encoded
+from st_connectors._lucene.keys import DIGITS, Keys, sparse_keys
+from st_connectors._lucene.layout import Hidden, Plain
+from st_connectors._lucene.vocabulary import vocabulary_of
+from st_connectors.store import Parts, Record, Schema, SparseField
+from st_core.vectors import MAX_INDEX, SparseVector
+
+TOKENS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(".%2E5 \x00")), min_size=1, max_size=6)
+VOCABULARIES = st.dictionaries(TOKENS, st.integers(0, MAX_INDEX), min_size=1, max_size=12).map(
+    lambda pairs: vocabulary_of((token, index) for index, token in {i: t for t, i in pairs.items()}.items())
+)
+ODD = vocabulary_of([("10.5", 1), ("%2E", 2), (".", 3), ("7", 8), ("8", 7)])
+
+
+@given(st.data(), st.booleans())
+def test_vectors_come_back_whatever_the_tokens_are(data, features):
+    """Through a document and its JSON, in fields of either type, in collections of ours and of others."""
+    vocabulary = data.draw(VOCABULARIES)
+    chosen = data.draw(st.sets(st.sampled_from(sorted(vocabulary.tokens)), min_size=1))
+    vector = SparseVector.from_mapping({index: 0.5 + place for place, index in enumerate(sorted(chosen))})
+    keys = Keys(vocabulary, frozenset({"s"} if features else ()))
+    schema = Schema("books", {"s": SparseField()})
+
+    for layout in (Hidden(schema, keys), Plain(schema, keys)):
+        source = decoded(encoded(layout.to_source(Record("a", {"s": vector}))))
+        assert layout.from_source("a", source, Parts.ALL).vectors["s"] == vector
+    held = keys.weights("s", vector)
+    assert len(held) == len(vector)
+    assert not features or not any("." in key for key in held)
+
+
+def test_tokens_are_keys_as_they_are_and_escaped_where_dots_are_refused():
+    """A vocabulary may hold digits too, which then are tokens and not indices."""
+    vector = SparseVector.from_mapping({1: 0.5, 2: 1.0, 3: 2.0, 8: 4.0})
+    plain, features = Keys(ODD), Keys(ODD, frozenset({"s"}))
+    assert plain.weights("s", vector) == {"10.5": 0.5, "%2E": 1.0, ".": 2.0, "7": 4.0}
+    assert features.weights("s", vector) == {"10%2E5": 0.5, "%252E": 1.0, "%2E": 2.0, "7": 4.0}
+    assert features.weights("other", vector) == plain.weights("other", vector)
+
+
+def test_keys_that_stand_for_no_index_give_no_vector():
+    """They are somebody else's."""
+    assert Keys(ODD).vector("s", {"7": 1.0, "tea": 1.0}) is None
+    assert Keys(ODD).vector("s", {"10%2E5": 1.0}) is None
+    assert DIGITS.vector("s", {"7": 1.0, "tea": 1.0}) is None
+    assert DIGITS.vector("s", {"7": 1.0}) == SparseVector.from_mapping({7: 1.0})
+
+
+def test_an_index_that_the_vocabulary_lacks_is_named():
+    """With its field; where keys are indices there is none."""
+    vector = SparseVector.from_mapping({8: 1.0, 9: 1.0, 10: 1.0})
+    told = "field 's' has index 9, which the vocabulary in the address, of 5 tokens, lacks"
+    assert str(Keys(ODD).unknown("s", vector)).startswith(told)
+    assert Keys(ODD).unknown("s", SparseVector.from_mapping({8: 1.0})) is None
+    assert DIGITS.unknown("s", vector) is None
+    assert str(Keys(ODD).unknown_in(Record("a", {"d": np.ones(2, np.float32), "s": vector}))).startswith(told)
+    with pytest.raises(KeyError):
+        Keys(ODD).weights("s", vector)
+
+
+def test_without_a_vocabulary_keys_are_digits():
+    """As they always were."""
+    vector = SparseVector.from_mapping({0: 1.0, MAX_INDEX: 2.0})
+    assert DIGITS.weights("s", vector) == sparse_keys(vector) == {"0": 1.0, str(MAX_INDEX): 2.0}
