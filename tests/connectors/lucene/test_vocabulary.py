@@ -118,7 +118,7 @@ def test_files_that_hold_none_are_told(tmp_path, name, text, told):
 def test_places_without_a_file_are_told(tmp_path, monkeypatch, place):
     """Whatever is wrong with the place."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="^vocabulary names"):
+    with pytest.raises(ValueError, match=r"^vocabulary names"):
         read(place)
 
 
