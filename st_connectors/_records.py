@@ -111,8 +111,11 @@ def dense_vector(value: object, spec: DenseField, name: str) -> NDArray[np.float
         raise TypeError(f"{expected}, not {type(value).__name__} of {array.dtype}")
     if array.shape != (spec.dimension,):
         raise ValueError(f"{expected}, not an array of shape {array.shape}")
-    with np.errstate(over="ignore"):
-        vector = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype == np.float32:
+        vector = np.ascontiguousarray(array)
+    else:
+        with np.errstate(over="ignore"):
+            vector = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(vector).all():
         raise ValueError(f"{expected} that are finite in float32; this one holds NaN or infinity")
     return _unit(vector) if spec.metric is Metric.COSINE else vector
@@ -157,8 +160,11 @@ def _object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
     for key, item in value.items():
         if not isinstance(key, str):
             raise TypeError(f"the keys of {where} are strings, not {type(key).__name__}: {key!r}")
-        encoded(key, f"a key of {where}")
-        plain[key[:]] = _plain(item, f"{where}[{key!r}]", depth + 1)
+        if not key.isascii():
+            encoded(key, f"a key of {where}")
+        # Most values are such strings, and need no name for a message.
+        plain_string = isinstance(item, str) and item.isascii()
+        plain[key[:]] = item[:] if plain_string else _plain(item, f"{where}[{key!r}]", depth + 1)
     return plain
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -87,10 +88,7 @@ def word_index(word: str) -> int:
 
 def _count(text: str) -> dict[int, int]:
     """How often each word's index is in a text."""
-    counts: dict[int, int] = {}
-    for index in map(word_index, words(text)):
-        counts[index] = counts.get(index, 0) + 1
-    return counts
+    return Counter(map(word_index, words(text)))
 
 
 def document_vector(text: str) -> SparseVector:
@@ -102,7 +100,7 @@ def document_weights(text: str) -> dict[int, float]:
     """The weights of ``document_vector`` by index, the least index first, for those who need no arrays."""
     counts = _count(text)
     norm = K1 * (1.0 - B + B * sum(counts.values()) / AVERAGE_LENGTH)
-    return {index: counts[index] * (K1 + 1.0) / (counts[index] + norm) for index in sorted(counts)}
+    return {index: count * (K1 + 1.0) / (count + norm) for index, count in sorted(counts.items())}
 
 
 def query_vector(text: str) -> SparseVector:

@@ -28,6 +28,7 @@ FILTER = "_st_f_"
 # The namespace of the UUIDs that stand for ids: fixed for ever, since stored points are found by them.
 NAMESPACE = uuid.UUID("6f0c1c0e-5b0a-5f43-9a53-0b4ad2f6f7d1")
 INT64 = range(-(2**63), 2**63)
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Hidden:
         """What can be filtered on."""
         return self.schema.filterable
 
+    def takes(self, record_id: str) -> bool:
+        """Whether a point can have the id: any."""
+        del record_id
+        return True
+
     def point_id(self, record_id: str) -> PointId | None:
         """The UUID that stands for the record."""
         return str(uuid.uuid5(NAMESPACE, record_id))
@@ -51,7 +57,7 @@ class Hidden:
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The point's payload."""
-        made: dict[str, Any] = {ID: record_id, PAYLOAD: json.dumps(payload, separators=(",", ":"))}
+        made: dict[str, Any] = {ID: record_id, PAYLOAD: _JSON.encode(payload)}
         present = []
         for name, kind in self.schema.filterable.items():
             value = payload.get(name)
@@ -99,6 +105,10 @@ class Plain:
     """Other people's collections: integer or UUID ids as strings, the payload as it is; field names in filters are Qdrant's JSON paths."""
 
     filterable: Mapping[str, FilterKind]
+
+    def takes(self, record_id: str) -> bool:
+        """Whether a point can have the id: an integer or a UUID."""
+        return self.point_id(record_id) is not None
 
     def point_id(self, record_id: str) -> PointId | None:
         """The integer or UUID that the id spells; None for any other, since Qdrant has no other ids."""
