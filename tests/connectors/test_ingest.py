@@ -370,6 +370,7 @@ def test_a_report_is_plain_json(memory, encoders):
         "refused_total": 1,
         "cut": 0,
         "split": 0,
+        "skipped": 0,
     }
 
 
