@@ -39,8 +39,8 @@ def test_a_proposal_makes_nothing(cli):
         "index int8_hnsw",
         "quantization int8",
     ]
-    # 5 million * (256 + 4 + 64)
-    assert {"dense 1.3 GB", "graph 320 MB", "in memory 1.62 GB", "fits into 2 GB"} <= set(lines)
+    # 5 million * (256 + 16 + 64)
+    assert {"dense 1.36 GB", "graph 320 MB", "in memory 1.68 GB", "fits into 2 GB"} <= set(lines)
     assert lines[-1] == "nothing was made; add --apply to make it so"
 
 
@@ -48,7 +48,7 @@ def test_a_proposal_as_json(cli):
     """All figures in bytes."""
     answer = cli("create", *SERVER, "--for", "5000000", "--memory", "2GiB", "--sparse", "none", "--json").json
 
-    assert answer["bytes"] == {"dense": 1_300_000_000, "graph": 320_000_000, "total": 1_620_000_000}
+    assert answer["bytes"] == {"dense": 1_360_000_000, "graph": 320_000_000, "total": 1_680_000_000}
     assert (answer["memory"], answer["fits"], answer["made"]) == (2 * 2**30, True, False)
     assert answer["options"] == {"dense_index": "int8_hnsw"}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from st_connectors.advice import advise, human, sizing_for
-from st_connectors.registry import parse_address, plugins
-from st_connectors.store import DenseField, Quantization, Schema, SparseField
+from st_connectors.registry import open_store, parse_address, plugins
+from st_connectors.store import DenseField, Quantization, Record, Schema, SparseField
 
 MILLION = 1_000_000
 GB = 10**9
@@ -58,8 +59,8 @@ def test_a_million_of_768_dimensions(url, index, parts):
     ("memory", "index", "quantization", "total"),
     [
         (4 * GB, "hnsw", Quantization.NONE, 3_136_000_000),
-        (1 * GB, "int8_hnsw", Quantization.INT8, 836_000_000),  # num * (dim + 4) + graph
-        (800_000_000, "int4_hnsw", Quantization.NONE, 452_000_000),  # num * (dim / 2 + 4) + graph
+        (1 * GB, "int8_hnsw", Quantization.INT8, 848_000_000),  # num * (dim + 16) + graph
+        (800_000_000, "int4_hnsw", Quantization.NONE, 464_000_000),  # num * (dim / 2 + 16) + graph
         (400_000_000, "bbq_hnsw", Quantization.BINARY, 174_000_000),  # num * (dim / 8 + 14) + graph
         (150_000_000, "bbq_flat", Quantization.BINARY, 110_000_000),
     ],
@@ -162,6 +163,23 @@ def test_a_store_without_figures():
 def test_bytes_for_people():
     """Three digits, powers of 1000."""
     assert [human(size) for size in (999, 1500, 2 * GB, 1.5e12)] == ["999 B", "1.5 kB", "2 GB", "1.50 TB"]
+
+
+def test_milvus_lite_takes_what_is_reckoned(tmp_path):
+    """The file of a flat index of 2,000 vectors, within a thousandth: 4 bytes a dimension and a short head."""
+    pytest.importorskip("milvus_lite")
+    vectors = np.random.default_rng(0).standard_normal((2000, 256)).astype(np.float32)
+    store = open_store(f"milvus+lite:{tmp_path / 'x'}", "c", Schema("c", {"dense": DenseField(256)}))
+    store.create()
+    for at in range(0, 2000, 1000):
+        batch = enumerate(vectors[at : at + 1000], at)
+        assert store.upsert([Record(str(number), vectors={"dense": vector}) for number, vector in batch]) == []
+    store.refresh()
+    store.close()
+
+    [index] = tmp_path.rglob("*.flat.idx")
+    reckoned = advise(figures("milvus+lite:p"), count=2000, dimension=256).parts["dense"]
+    assert index.stat().st_size == pytest.approx(reckoned, rel=1e-3)
 
 
 @given(
