@@ -141,6 +141,14 @@ class SentenceTransformer(Encoder):
             raise ValueError(
                 f"there is no output_value {output_value!r}; there are sentence_embedding, token_embeddings and None"
             )
+        cut = self.backend != "torch" and "token_embeddings" not in getattr(
+            self._engine.runner(call.task), "outputs", ("token_embeddings",)
+        )
+        if output_value is not None and cut:
+            raise ValueError(
+                f"the graph for backend={self.backend!r} gives no {output_value}: it computes only the token that the model's "
+                "pooling reads; load the model with backend='torch'"
+            )
         parts = [
             (positions, [_item(features, row, output_value) for row in range(positions.size)])
             for positions, features in self._engine.run(listed, call)
