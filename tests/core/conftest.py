@@ -529,6 +529,37 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
+class Exports:
+    """Folders of checkpoints with their graphs, each exported when it is first asked for and not to be changed, and the models loaded from them."""
+
+    def __init__(self, checkpoints: Checkpoints, root: Path) -> None:
+        self.checkpoints = checkpoints
+        self.root = root
+
+    def folder(self, name: str, backend: str, dtype: str = "float32") -> Path:
+        """The checkpoint ``name`` with a graph for a backend."""
+        import st_core
+
+        folder = self.root / f"{name}-{backend}-{dtype}"
+        if not folder.exists():
+            st_core.export_model(self.checkpoints.folder(name), folder, backend=backend, dtype=dtype)
+        return folder
+
+    def pair(self, kind: str, name: str, backend: str) -> tuple[Any, Any]:
+        """A model of class ``kind`` on torch and on a backend."""
+        import st_core
+
+        return self.checkpoints.load(st_core, kind, name), getattr(st_core, kind)(
+            self.folder(name, backend), backend=backend
+        )
+
+
+@pytest.fixture(scope="session")
+def exports(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """The exported checkpoints of this run."""
+    return Exports(checkpoints, tmp_path_factory.mktemp("exports"))
+
+
 @pytest.fixture(scope="session")
 def agree() -> Callable[..., None]:
     """Asserts that two results have one shape and differ by no more than ``scale`` times the largest value, or 1."""

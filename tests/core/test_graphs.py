@@ -12,31 +12,22 @@ pytest.importorskip("sentence_transformers", reason="needs sentence-transformers
 pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
-import st_core  # noqa: E402 -- after the guards
-
 pytestmark = pytest.mark.torch
 
-DENSE = [
-    "distilbert-cls",
-    "roberta-six",
-    "mpnet-max",
-    "xlm-roberta-weighted",
-    "bert-residual",
-    "bert-token-dense",
-    "bert-no-prompt",
-    "router",
-]
-SPARSE = ["splade-max", "splade-sum", "splade-mpnet"]
-RERANKERS = ["rerank-bert", "rerank-roberta", "rerank-plain-three"]
 BACKENDS = ["openvino", "onnx"]
-ON_ONNX = ["roberta-six", "bert-no-prompt", "splade-max", "splade-sum", "rerank-bert"]
-"""Both runtimes are written from one trace, so the second is tried on one checkpoint for each thing that it must translate."""
-
-
-def both(names):
-    """Every checkpoint on OpenVINO, some on ONNX Runtime."""
-    pairs = [(name, "openvino") for name in names] + [(name, "onnx") for name in names if name in ON_ONNX]
-    return pytest.mark.parametrize(("name", "backend"), pairs)
+DENSE = [
+    ("roberta-six", "openvino"),  # every pooling
+    ("roberta-six", "onnx"),
+    ("distilbert-cls", "openvino"),  # the first token alone, then a Dense
+    ("router", "openvino"),  # queries by numpy, documents by a mean that is normalised
+]
+SPARSE = [
+    ("splade-sum", "openvino"),
+    ("splade-sum", "onnx"),
+    ("sparse-router", "openvino"),  # queries by numpy, documents by a maximum
+]
+RERANKERS = [("rerank-roberta", "openvino"), ("rerank-bert", "onnx")]  # three labels and one
+"""Each costs an export, some seconds: both runtimes are written from one trace, so the second is tried on one checkpoint of each class."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,11 +40,10 @@ def cache(tmp_path_factory):
     patch.undo()
 
 
-@both(DENSE)
-def test_dense_vectors_agree(checkpoints, texts, agree, name, backend):
+@pytest.mark.parametrize(("name", "backend"), DENSE)
+def test_dense_vectors_agree(exports, texts, agree, name, backend):
     """Queries, documents and prompts, for every module that a graph can hold."""
-    expected = checkpoints.load(st_core, "SentenceTransformer", name)
-    model = checkpoints.load(st_core, "SentenceTransformer", name, backend=backend)
+    expected, model = exports.pair("SentenceTransformer", name, backend)
 
     assert model.backend == backend
     agree(model.encode_query(texts), expected.encode_query(texts))
@@ -64,21 +54,19 @@ def test_dense_vectors_agree(checkpoints, texts, agree, name, backend):
     )
 
 
-@both(SPARSE)
-def test_sparse_vectors_agree(checkpoints, texts, agree, name, backend):
+@pytest.mark.parametrize(("name", "backend"), SPARSE)
+def test_sparse_vectors_agree(exports, texts, agree, name, backend):
     """Vocabulary, maximum or sum, and saturation are part of the graph."""
-    expected = checkpoints.load(st_core, "SparseEncoder", name)
-    model = checkpoints.load(st_core, "SparseEncoder", name, backend=backend)
+    expected, model = exports.pair("SparseEncoder", name, backend)
 
     agree(model.encode_query(texts).to_dense(), expected.encode_query(texts).to_dense())
     agree(model.encode_document(texts).to_dense(), expected.encode_document(texts).to_dense())
 
 
-@both(RERANKERS)
-def test_scores_agree(checkpoints, texts, agree, name, backend):
+@pytest.mark.parametrize(("name", "backend"), RERANKERS)
+def test_scores_agree(exports, texts, agree, name, backend):
     """Heads of one and of three labels, with the checkpoint's own activation, softmax, or the caller's function."""
-    expected = checkpoints.load(st_core, "CrossEncoder", name)
-    model = checkpoints.load(st_core, "CrossEncoder", name, backend=backend)
+    expected, model = exports.pair("CrossEncoder", name, backend)
     pairs = [(first, second) for first in texts[:4] for second in texts]
 
     agree(model.predict(pairs), expected.predict(pairs))
@@ -88,9 +76,9 @@ def test_scores_agree(checkpoints, texts, agree, name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_text_alone_equals_the_text_in_a_batch(checkpoints, texts, agree, backend):
+def test_a_text_alone_equals_the_text_in_a_batch(exports, texts, agree, backend):
     """The composition of a batch changes nothing beyond float noise."""
-    model = checkpoints.load(st_core, "SentenceTransformer", "roberta-six", backend=backend)
+    _, model = exports.pair("SentenceTransformer", "roberta-six", backend)
     together = model.encode(texts)
 
     agree(np.stack([model.encode(text) for text in texts]), together)
@@ -98,12 +86,24 @@ def test_a_text_alone_equals_the_text_in_a_batch(checkpoints, texts, agree, back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_threads_do_not_disturb_each_other(checkpoints, texts, agree, backend):
+def test_threads_do_not_disturb_each_other(exports, texts, agree, backend):
     """Eight threads with batches of different shapes get what one gets."""
-    model = checkpoints.load(st_core, "SentenceTransformer", "roberta-six", backend=backend)
+    _, model = exports.pair("SentenceTransformer", "roberta-six", backend)
     jobs = [texts[start:] for start in range(8)] * 4
     expected = [model.encode(job) for job in jobs]
 
     with ThreadPoolExecutor(8) as threads:
         for found, wanted in zip(threads.map(model.encode, jobs), expected, strict=True):
             agree(found, wanted)
+
+
+def test_token_vectors(exports, texts, agree):
+    """As on torch where the graph has them; where it computes the first token alone, the message says so."""
+    expected, model = exports.pair("SentenceTransformer", "roberta-six", "openvino")
+    asked = {"output_value": "token_embeddings"}
+    for found, wanted in zip(model.encode(texts[:3], **asked), expected.encode(texts[:3], **asked), strict=True):
+        agree(found, wanted)
+    _, first_only = exports.pair("SentenceTransformer", "distilbert-cls", "openvino")
+
+    with pytest.raises(ValueError, match=r"'openvino' gives no token_embeddings: it computes only the token.*'torch'"):
+        first_only.encode(texts[:3], **asked)
