@@ -1,0 +1,87 @@
+"""``st-connectors export``: what is written loads with the same numbers, and mistakes cost one line."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from st_core import SentenceTransformer
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A plain BERT of two small layers."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "copy", "a", "tree"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path / "tiny")
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.mark.torch
+def test_what_is_exported_loads_with_the_same_numbers(cli, checkpoint, tmp_path):
+    """--json says where it is, which class loads it, and how large the graph is."""
+    pytest.importorskip("openvino", reason="needs openvino")
+    out = tmp_path / "out"
+
+    outcome = cli("export", checkpoint, "--backend", "openvino", "--out", out, "--json")
+
+    assert outcome.status == 0  # transformers shows on standard error that it loads weights
+    (graph,) = (out / "graphs").iterdir()
+    assert outcome.json == {
+        "folder": str(out),
+        "class": "SentenceTransformer",
+        "backend": "openvino",
+        "dtype": "float32",
+        "graphs": [str(graph)],
+        "bytes": sum(path.stat().st_size for path in graph.iterdir()),
+    }
+    texts = ["a red tree", "", "copy"]
+    found = SentenceTransformer(out, backend="openvino").encode(texts)
+    np.testing.assert_allclose(found, SentenceTransformer(checkpoint, device="cpu").encode(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--backend", "onnx", "--dtype", "float16"], "backend 'onnx' has no type 'float16'"),
+        (["--backend", "onnx", "--dtype", "int8", "--calibrate", "absent.txt"], "absent.txt"),
+        (["--out", "."], "name a new folder, or the model's own"),
+    ],
+)
+def test_what_cannot_be_exported(cli, checkpoint, tmp_path, monkeypatch, arguments, says):
+    """Status 2, one line, and nothing is written."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    pytest.importorskip("openvino", reason="needs openvino")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    outcome = cli("export", checkpoint, *arguments)
+
+    assert outcome.status == 2
+    assert says in outcome.complaint()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_backend_that_there_is_not(cli, tmp_path):
+    """Status 2, with the names there are."""
+    outcome = cli("export", tmp_path, "--backend", "tensorrt")
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "'tensorrt' is not one of 'onnx', 'openvino'" in outcome.err
+
+
+def test_a_missing_runtime(cli, checkpoint, monkeypatch):
+    """Status 2, with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+    outcome = cli("export", checkpoint, "--backend", "openvino")
+
+    assert outcome.status == 2
+    assert "pip install 'st-connectors[openvino]'" in outcome.complaint()
