@@ -296,6 +296,7 @@ def pin(cores: Sequence[int]) -> None:
 def serve(pipe: Any, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
     """What a worker does: make the model, answer chunks until the pipe closes. Runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an orderly end: progress bars of libraries hold semaphores
     pin(cores)
     waiting: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=listen, args=(pipe, waiting), daemon=True).start()
