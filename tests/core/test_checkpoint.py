@@ -377,7 +377,6 @@ def test_pickled_code_is_never_run(static, tmp_path):
         ({"inputs": ["a"], "output_value": "colours"}, "colours"),
         ({"inputs": ["a"], "output_value": "token_embeddings"}, "token_embeddings"),
         ({"inputs": ["a"], "processing_kwargs": {"text": {"stride": 2}}}, "stride"),
-        ({"inputs": ["a"], "pool": object()}, "one device"),
     ],
 )
 def test_wrong_arguments_are_refused(static, arguments, problem):
@@ -386,3 +385,9 @@ def test_wrong_arguments_are_refused(static, arguments, problem):
 
     with pytest.raises(ValueError, match=problem):
         model.encode(**arguments)
+
+
+def test_a_pool_that_is_none_is_refused(static):
+    """pool= takes what start_multi_process_pool gives, and says so of anything else."""
+    with pytest.raises(TypeError, match="start_multi_process_pool"):
+        SentenceTransformer(static).encode(["a"], pool=object())
