@@ -1,10 +1,10 @@
 """How fast this engine is against sentence-transformers: the same texts, in one run, in turns, each contender in a process of its own.
 
-    python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--json] [--save]
+    python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--json] [--save]
 
 Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
-(or the parity of int8), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--save`` puts the
-rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far.
+(or the parity of int8), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--only`` leaves out
+the contenders whose names hold none of the words given (sentence-transformers always takes part). ``--save`` puts the rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far.
 """
 
 from __future__ import annotations
@@ -142,9 +142,14 @@ def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
     return apart
 
 
-def taking_part(name: str) -> list[Contender]:
-    """The contenders of a work that are installed; raises ImportError where the first is not."""
-    those = [contender for contender in CONTENDERS if name in contender.works]
+def taking_part(name: str, only: Sequence[str] = ()) -> list[Contender]:
+    """The contenders of a work that are installed and asked for; raises ImportError where the first is not installed."""
+    those = [
+        contender
+        for contender in CONTENDERS
+        if name in contender.works
+        and (not only or contender.name == THEIRS or any(word in contender.name for word in only))
+    ]
     for contender in those:
         if contender.missing:
             print(f"without {contender.name}: {', '.join(contender.missing)} is not installed", file=sys.stderr)
@@ -159,10 +164,10 @@ def in_turns(names: Sequence[str], turn: int) -> list[str]:
     return [*names[shift:], *names[:shift]]
 
 
-def measure(name: str, work: Work, rounds: int, root: Path) -> dict[str, Any]:
+def measure(name: str, work: Work, rounds: int, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     """One row: by contender, the seconds of each round and what else was seen."""
     folder = MAKERS[work.checkpoint](root)
-    contenders = {contender.name: contender for contender in taking_part(name)}
+    contenders = {contender.name: contender for contender in taking_part(name, only)}
     if work.order == "start":
         return row(work, {}, start_times(work, contenders, folder, rounds), [])
     rows: dict[str, list[dict[str, Any]]] = {each: [] for each in contenders}
@@ -270,6 +275,7 @@ def main() -> int:
     parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", choices=("mixed", *texts.KINDS))
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true")
     asked = parser.parse_args()
@@ -283,7 +289,7 @@ def main() -> int:
             work = WORKS[name] if asked.texts is None else with_texts(WORKS[name], asked.texts)
             label = name if asked.texts is None else f"{name}-{asked.texts}"
             try:
-                found = measure(name, work, asked.rounds, Path(root))
+                found = measure(name, work, asked.rounds, Path(root), asked.only)
             except ImportError as error:
                 print(error, file=sys.stderr)
                 return 1
