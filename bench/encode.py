@@ -4,7 +4,8 @@
 
 Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
 (or the parity of int8), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--only`` leaves out
-the contenders whose names hold none of the words given (sentence-transformers always takes part). ``--save`` puts the rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far.
+the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--save`` puts the rows into
+``bench/results/``, where a table and a plot are drawn of all rows saved so far.
 """
 
 from __future__ import annotations
