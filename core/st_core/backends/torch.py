@@ -26,6 +26,9 @@ from st_core.tokens import pad
 from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from st_core.backends import Features
     from st_core.modules import Module
     from st_core.tokens import AnyTokenizer, Tokens
@@ -409,8 +412,8 @@ class TorchRunner:
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
         features: Features = {
             "tokens": tokens,
-            "input_ids": torch.from_numpy(ids).to(self._device),
-            "attention_mask": torch.from_numpy(mask).to(self._device),
+            "input_ids": self._send(ids),
+            "attention_mask": self._send(mask),
         }
         if tokenizer.wants_types:
             features["token_type_ids"] = self._types(tokens, features["input_ids"])
@@ -436,7 +439,14 @@ class TorchRunner:
             return torch.zeros_like(ids)
         rows = tokens.types if tokens.types is not None else [row * 0 for row in tokens.ids]
         types, _ = pad(rows, self.tokenizer.pad_type, left=self.tokenizer.pad_left)
-        return torch.from_numpy(types).to(self._device)
+        return self._send(types)
+
+    def _send(self, array: NDArray[np.int64]) -> Tensor:
+        """An array on the device: to a card from pinned memory, without waiting for what the card still computes (not verified on one)."""
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.to(self._device)
 
     def finish(self, vectors: Tensor, dimension: int | None, *, normalize: bool) -> Tensor:
         """Vectors [n, d] cut and brought to length one."""
