@@ -35,8 +35,9 @@ class LoadArguments(TypedDict, total=False):
 
     ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
     ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders.
-    ``backend`` is torch, onnx or openvino; ``dtype`` is float32, float16, bfloat16 or, not on
-    torch, int8. Models of static modules run on numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
+    ``backend`` is torch, onnx, openvino or auto, which is the one of these that was fastest for the model on this machine, measured when it was
+    first asked for; ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. Models of static modules run on
+    numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
     """
 
     modules: Sequence[Any] | None
@@ -136,6 +137,8 @@ class Model:
             device=device,
             dtype=dtype,
         )
+        if backend == "auto":  # other processes that load this model do as this one does
+            self._loading |= {"backend": self.backend, "dtype": "float32"}
 
     def _set_prompts(self, given: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
         """The prompts of the caller, then the checkpoint's, then the family's; an empty prompt counts as given, None does not."""

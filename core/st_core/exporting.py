@@ -10,14 +10,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from st_core.assemble import assemble, flatten, tasks_of
-from st_core.backends.graph import GraphBackend
+from st_core.assemble import assemble
+from st_core.backends.graph import GraphBackend, stacks_for_graphs
 from st_core.backends.graphs import FOLDER, graph_key
-from st_core.backends.numpy import can_run
 from st_core.backends.sessions import RUNTIMES
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelUnsupported
-from st_core.modules import LoadOptions, Module
+from st_core.modules import LoadOptions
 
 __all__ = ["Exported", "export_model"]
 
@@ -101,24 +100,14 @@ def _add_graphs(
 ) -> Exported:
     modules = assemble(read_checkpoint(folder, name=name, revision=None), family, LoadOptions())
     graphs = GraphBackend(backend, dtype, folder)
-    stacks = _stacks(modules)
+    stacks = stacks_for_graphs(modules)
     if not stacks:
         raise ModelUnsupported(f"{name} is made of static modules, which run on numpy; there is nothing to export")
-    for stack in stacks:
+    for stack in stacks.values():
         place = folder / FOLDER / graph_key(stack, backend, dtype)
         shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
         graphs.make(stack, place, calibration)
     return _found(folder, family)
-
-
-def _stacks(modules: tuple[Module, ...]) -> list[tuple[Module, ...]]:
-    """The stacks that need a graph, each once."""
-    found: dict[tuple[int, ...], tuple[Module, ...]] = {}
-    for task in tasks_of(modules):
-        stack = flatten(modules, task)
-        if not can_run(stack):
-            found[tuple(id(module) for module in stack)] = stack
-    return list(found.values())
 
 
 def _found(folder: Path, family: str) -> Exported:

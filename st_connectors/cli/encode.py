@@ -36,6 +36,9 @@ def encode(
     kind: Annotated[
         Kind | None, typer.Option(help="What the model gives; known for the built-in ones, else dense.")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs a transformer: torch, openvino, onnx, or auto, the fastest here.")
+    ] = "torch",
     query: Annotated[bool, typer.Option("--query", help="Encode as queries, not as documents.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write .npy (dense) or .npz (sparse, as CSR) instead of JSON.")
@@ -53,7 +56,7 @@ def encode(
     suffix = ".npz" if chosen is Kind.SPARSE else ".npy"
     if out is not None and out.suffix != suffix:
         raise ValueError(f"{chosen} vectors go to a {suffix} file, not {out.name!r}")
-    vectors = _encode(lines, model, chosen, query=query)
+    vectors = _encode(lines, model, chosen, backend, query=query)
     if out is not None:
         _save(vectors, out)
         complain(f"wrote {len(vectors)} vectors to {out}")
@@ -65,12 +68,12 @@ def encode(
             print_json(row.tolist())
 
 
-def _encode(texts: list[str], model: str, kind: Kind, *, query: bool) -> Any:
-    from st_connectors.models import LazyModel
+def _encode(texts: list[str], model: str, kind: Kind, backend: str, *, query: bool) -> Any:
+    import st_core
     from st_connectors.vectorise import dense_rows, sparse_rows
-    from st_core.protocols import ModelKind
 
-    loaded = LazyModel(ModelKind(kind.value), model).load()
+    family = st_core.SparseEncoder if kind is Kind.SPARSE else st_core.SentenceTransformer
+    loaded: Any = family(model, backend=backend)
     encoded = loaded.encode_query(texts) if query else loaded.encode_document(texts)
     return sparse_rows(encoded) if kind is Kind.SPARSE else dense_rows(encoded)
 

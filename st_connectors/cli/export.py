@@ -15,22 +15,6 @@ from st_connectors.cli.output import complain, print_json, say
 __all__ = ["export"]
 
 
-class Backend(StrEnum):
-    """What runs the graph."""
-
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-
-
-class Type(StrEnum):
-    """What it computes in."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
-
-
 class Kind(StrEnum):
     """What the model gives."""
 
@@ -45,8 +29,10 @@ FAMILIES = {Kind.DENSE: "SentenceTransformer", Kind.SPARSE: "SparseEncoder", Kin
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hub name.")],
     *,
-    backend: Annotated[Backend, typer.Option(help="What will run it.")] = Backend.OPENVINO,
-    dtype: Annotated[Type, typer.Option(help="What it computes in; int8 is fastest and smallest.")] = Type.FLOAT32,
+    backend: Annotated[str, typer.Option(help="What will run it: openvino or onnx.")] = "openvino",
+    dtype: Annotated[
+        str, typer.Option(help="What it computes in: float32, int8 (fastest and smallest), float16 or bfloat16.")
+    ] = "float32",
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder, or the model's own; by default ./NAME-BACKEND-DTYPE."),
@@ -73,8 +59,8 @@ def export(
     done = export_model(
         model,
         target,
-        backend=backend.value,
-        dtype=dtype.value,
+        backend=backend,
+        dtype=dtype,
         family=None if kind is None else FAMILIES[kind],
         calibration=[] if calibrate is None else _lines(calibrate),
     )
@@ -83,8 +69,8 @@ def export(
             {
                 "folder": str(done.folder),
                 "class": done.family,
-                "backend": backend.value,
-                "dtype": dtype.value,
+                "backend": backend,
+                "dtype": dtype,
                 "graphs": [str(place) for place in done.graphs],
                 "bytes": done.size,
             }

@@ -70,11 +70,26 @@ def test_what_cannot_be_exported(cli, checkpoint, tmp_path, monkeypatch, argumen
 
 
 def test_a_backend_that_there_is_not(cli, tmp_path):
-    """Status 2, with the names there are."""
+    """Status 2 and one line, with the names there are."""
     outcome = cli("export", tmp_path, "--backend", "tensorrt")
+    encoding = cli("encode", "text", "--backend", "tensorrt")
 
-    assert (outcome.status, outcome.out) == (2, "")
-    assert "'tensorrt' is not one of 'onnx', 'openvino'" in outcome.err
+    assert (outcome.status, encoding.status) == (2, 2)
+    assert "there are graphs for onnx and openvino, not for backend 'tensorrt'" in outcome.complaint()
+    assert "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto" in encoding.complaint()
+
+
+@pytest.mark.torch
+def test_vectors_by_the_fastest_backend(cli, checkpoint, tmp_path, monkeypatch):
+    """They are torch's."""
+    pytest.importorskip("openvino", reason="needs openvino")
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+    outcome = cli("encode", "a red tree", "--model", checkpoint, "--backend", "auto", "--out", tmp_path / "v.npy")
+
+    assert outcome.status == 0
+    expected = SentenceTransformer(checkpoint, device="cpu").encode_document(["a red tree"])
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
+    assert len(list((tmp_path / "cache" / "fastest").iterdir())) == 1
 
 
 def test_a_missing_runtime(cli, checkpoint, monkeypatch):

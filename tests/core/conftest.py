@@ -545,6 +545,14 @@ class Exports:
             st_core.export_model(self.checkpoints.folder(name), folder, backend=backend, dtype=dtype)
         return folder
 
+    def both(self, name: str) -> Path:
+        """The checkpoint ``name`` with a float32 graph for each runtime."""
+        folder = self.root / f"{name}-both"
+        if not folder.exists():
+            for backend in ("openvino", "onnx"):
+                shutil.copytree(self.folder(name, backend), folder, dirs_exist_ok=True)
+        return folder
+
     def pair(self, kind: str, name: str, backend: str) -> tuple[Any, Any]:
         """A model of class ``kind`` on torch and on a backend."""
         import st_core

@@ -9,12 +9,20 @@ from importlib.util import find_spec
 
 from st_core.errors import ModelError, missing_extra
 
-__all__ = ["run_module"]
+__all__ = ["is_installed", "run_module"]
+
+
+def is_installed(*packages: str) -> bool:
+    """Whether packages are there; nothing is imported."""
+    try:
+        return all(find_spec(package) is not None for package in packages)
+    except ValueError:  # a module without a specification stands in for one of them
+        return False
 
 
 def run_module(module: str, *arguments: str, needs: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
     """Run ``python -m module`` to its end; raises ImportError where a package of ``needs`` is missing, ModelError where it fails."""
-    if any(find_spec(package) is None for package in needs):
+    if not is_installed(*needs):
         raise missing_extra("export", f"this step ({', '.join(needs)})")
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", module, *arguments],

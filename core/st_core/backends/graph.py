@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.assemble import flatten, tasks_of
 from st_core.backends import numpy as numpy_backend
+from st_core.backends._child import is_installed
 from st_core.backends.graphs import FOLDER, cache_root, graph_key, keep, read_spec, read_tokenizer
 from st_core.backends.sessions import runtime
 from st_core.errors import InputTooLong, ModelBroken, missing_extra
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from st_core.modules import Module
     from st_core.tokens import TextTokenizer, Tokens
 
-__all__ = ["GraphBackend", "GraphRunner"]
+__all__ = ["GraphBackend", "GraphRunner", "can_export", "stacks_for_graphs"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,13 +125,19 @@ class GraphBackend:
 
     def place(self, stack: Sequence[Module]) -> Path:
         """The folder of a stack's graph, made where there is none yet."""
+        found = self.find(stack)
+        if found is None:
+            found = cache_root() / FOLDER / graph_key(stack, self.name, self.dtype)
+            self.make(stack, found)
+        return found
+
+    def find(self, stack: Sequence[Module]) -> Path | None:
+        """The folder of a stack's graph, None where there is none yet."""
         key = graph_key(stack, self.name, self.dtype)
         own, cached = self.folder / FOLDER / key, cache_root() / FOLDER / key
         if own.is_dir():
             return own
-        if not _is_whole(cached):
-            self.make(stack, cached)
-        return cached
+        return cached if _is_whole(cached) else None
 
     def make(self, stack: Sequence[Module], place: Path, calibration: Sequence[str] = ()) -> None:
         """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; raises ImportError where torch is missing."""
@@ -141,12 +148,19 @@ class GraphBackend:
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration))
 
 
+def stacks_for_graphs(modules: Sequence[Module]) -> dict[str | None, tuple[Module, ...]]:
+    """The stacks of a model that numpy cannot run, each once, by a task that goes through it."""
+    found: dict[tuple[int, ...], tuple[str | None, tuple[Module, ...]]] = {}
+    for task in tasks_of(modules):
+        stack = flatten(modules, task)
+        if not numpy_backend.can_run(stack):
+            found.setdefault(tuple(id(module) for module in stack), (task, stack))
+    return dict(found.values())
+
+
 def can_export() -> bool:
     """Whether what makes graphs is installed."""
-    try:
-        return find_spec("torch") is not None and find_spec("transformers") is not None
-    except ValueError:  # a module without a specification stands in for one of them
-        return False
+    return is_installed("torch", "transformers")
 
 
 def _is_whole(place: Path) -> bool:

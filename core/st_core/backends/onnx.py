@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.backends._child import run_module
+from st_core.backends._child import is_installed, run_module
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check", "open_session", "reduce", "write"]
+__all__ = ["check", "installed", "open_session", "reduce", "write"]
 
 FILE = "model.onnx"
 OPSET = 18
@@ -29,6 +29,11 @@ def _package() -> Any:
     except ImportError as error:
         raise missing_extra("onnx", "backend='onnx'") from error
     return onnxruntime
+
+
+def installed() -> bool:
+    """Whether its package can be imported."""
+    return is_installed("onnxruntime")
 
 
 def check(dtype: str, *, calibrated: bool = False) -> None:

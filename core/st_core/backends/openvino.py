@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.backends._child import run_module
+from st_core.backends._child import is_installed, run_module
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check", "open_session", "reduce", "write"]
+__all__ = ["check", "installed", "open_session", "reduce", "write"]
 
 FILE = "openvino_model.xml"
 
@@ -35,6 +35,11 @@ def _package() -> Any:
     except ImportError as error:
         raise missing_extra("openvino", "backend='openvino'") from error
     return openvino
+
+
+def installed() -> bool:
+    """Whether its package can be imported."""
+    return is_installed("openvino")
 
 
 def check(dtype: str, *, calibrated: bool = False) -> None:

@@ -1,5 +1,6 @@
-"""The two runtimes of graphs, by name; each is a file of this package with the same four functions.
+"""The two runtimes of graphs, by name; each is a file of this package with the same five functions.
 
+``installed()``                      whether its package is there
 ``check(dtype, calibrated)``         raises for a type it does not do, and ImportError where it is not installed
 ``write(program, folder, outputs)``  writes a traced program, gives the name of the file
 ``reduce(file, dtype, feeds)``       changes a written float32 graph to another type; ``feeds`` are inputs that int8 is calibrated on
