@@ -181,7 +181,7 @@ def measure(name: str, work: Work, rounds: int, root: Path, only: Sequence[str] 
         }
         warm = inputs_of(work, WARM_UP)
         for each, process in live.items():
-            process.run("singly", warm[:3] if work.order == "singly" else [warm[:3]])
+            process.run("singly", warm[:3] if work.order == "singly" else [_first(work, warm)])
             if process.contender.sizes:
                 sizes[each] = process.run("tune", warm[:100])
             elif work.order == "together":
@@ -201,6 +201,11 @@ def measure(name: str, work: Work, rounds: int, root: Path, only: Sequence[str] 
         else []
     )
     return row(work, sizes, rows, shares)
+
+
+def _first(work: Work, warm: Sequence[Any]) -> list[Any]:
+    """What a model is called with first: short texts where its growth is measured, since what it keeps from then on does not count."""
+    return texts.texts("query", 3, WARM_UP) if work.order == "growth" else list(warm[:3])
 
 
 def start_times(work: Work, contenders: Mapping[str, Contender], folder: Path, rounds: int) -> dict[str, Any]:
