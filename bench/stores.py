@@ -50,7 +50,8 @@ from st_connectors.testing.agree import assert_hits_agree
 COLLECTION = "cranfield"
 LIMIT, DEPTH = 10, 100
 WEIGHTS = (0.5, 0.5)
-WAYS = ("dense", "sparse", "hybrid", "text")
+COMPARED = ("dense", "sparse", "hybrid")
+WAYS = (*COMPARED, "text")
 NDCG_WITHIN, TEXT_BAND, RECALL = 0.002, (0.36, 0.44), 0.98
 """How near every store must come to the reference's nDCG@10, where BM25 of any analyser lies, and the least recall@10."""
 
@@ -78,14 +79,14 @@ def minilm() -> Path:
     return found[0].parent
 
 
-def material() -> Material:
-    """Cranfield, encoded; raises FileNotFoundError where the collection or the model is not there."""
+def material(**options: Any) -> Material:
+    """Cranfield, encoded by MiniLM, loaded with ``options``; raises FileNotFoundError where the collection or the model is not there."""
     from st_core import SentenceTransformer, SparseEncoder
 
     held: Collection | None = next((each for each in collections(data_folder()) if each.name == COLLECTION), None)
     if held is None:
         raise FileNotFoundError(f"{data_folder()} holds no folder cranfield")
-    dense, sparse = SentenceTransformer(str(minilm())), SparseEncoder("builtin:sparse")
+    dense, sparse = SentenceTransformer(str(minilm()), **options), SparseEncoder("builtin:sparse")
     texts, asked = list(held.documents.values()), list(held.queries.values())
     rows = zip(held.documents.items(), dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
     records = [Record(key, {"dense": one, "sparse": other}, {"text": text}) for (key, text), one, other in rows]
@@ -123,20 +124,16 @@ def answers(store: Store, held: Material, way: str, effort: Effort, limit: int =
     return dict(zip(keys, found, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Oracle:
-    """What brute force answers: the whole ranking of each query and way, and its legs' first hundred."""
+Found = Mapping[str, Mapping[str, Sequence[Hit]]]
+"""Hits by way and query."""
 
-    whole: Mapping[str, Mapping[str, Sequence[Hit]]]
 
-    @classmethod
-    def of(cls, held: Material) -> Oracle:
-        """Ask the memory store."""
-        with closing(filled("memory:cranfield-oracle", held)) as store:
-            count = len(held.records)
-            whole = {way: answers(store, held, way, Exact(), DEPTH if way == "hybrid" else count) for way in WAYS}
-            store.drop()
-            return cls(whole)
+def truth(held: Material) -> Found:
+    """The first hundred of every query, dense, sparse and hybrid, by brute force in memory."""
+    with closing(filled("memory:cranfield-oracle", held)) as store:
+        found = {way: answers(store, held, way, Exact(), DEPTH) for way in COMPARED}
+        store.drop()
+        return found
 
 
 def reference(held: Material) -> float | None:
@@ -161,26 +158,27 @@ def ids(found: Mapping[str, Sequence[Hit]]) -> dict[str, list[str]]:
     return {query: [hit.id for hit in hits] for query, hits in found.items()}
 
 
-def tolerance(way: str, query: str, oracle: Oracle, store: Store) -> float:
+def tolerance(way: str, query: str, oracle: Found, store: Store) -> float:
     """How far scores may lie apart, relative to the largest; min-max stretches a leg's by its largest score over its range."""
     fields = store.capabilities.fields
     if way != "hybrid":
         return fields[way].score_rtol
     wide = 0.0
     for weight, leg in zip(WEIGHTS, ("dense", "sparse"), strict=True):
-        scores = [hit.score for hit in oracle.whole[leg][query][:DEPTH]]
+        scores = [hit.score for hit in oracle[leg][query]]
         range_ = max(scores) - min(scores) if scores else 0.0
         wide += 2 * weight * fields[leg].score_rtol * (max(scores) / range_ if range_ else 1.0)
-    return wide / oracle.whole[way][query][0].score
+    return wide / oracle[way][query][0].score
 
 
-def disagreements(store: Store, held: Material, oracle: Oracle, way: str) -> list[str]:
-    """The queries whose first ten, by exact effort, are not the oracle's up to ties, each with what differs."""
+def disagreements(store: Store, found: Found, oracle: Found, way: str) -> list[str]:
+    """The queries whose first ten are not the oracle's up to ties, each with what differs."""
     bad = []
-    for query, hits in answers(store, held, way, Exact()).items():
-        full = oracle.whole[way][query]
+    for query, hits in found[way].items():
         try:
-            assert_hits_agree(hits, full, offset=0, limit=LIMIT, rtol=tolerance(way, query, oracle, store))
+            assert_hits_agree(
+                hits, oracle[way][query], offset=0, limit=LIMIT, rtol=tolerance(way, query, oracle, store)
+            )
         except AssertionError as error:
             bad.append(f"query {query}: {error}")
     return bad
@@ -198,32 +196,30 @@ def ndcg(every: Mapping[str, Mapping[str, int]], found: Mapping[str, Sequence[st
     return float(np.mean(values))
 
 
-def recall(store: Store, held: Material, oracle: Oracle) -> dict[str, float]:
+def recall(store: Store, held: Material, oracle: Found) -> dict[str, float]:
     """recall@10 of dense with default effort against the true ten, and the milliseconds of a query."""
     shares, times = [], []
     for query, legs in held.queries.items():
         began = time.perf_counter()
         [hits] = store.search([SearchRequest(legs["dense"], LIMIT, parts=Parts.NONE, effort=Default())])
         times.append((time.perf_counter() - began) * 1e3)
-        true = {hit.id for hit in oracle.whole["dense"][query][:LIMIT]}
+        true = {hit.id for hit in oracle["dense"][query][:LIMIT]}
         shares.append(len(true & {hit.id for hit in hits}) / len(true))
     return {"recall@10": float(np.mean(shares)), "p50_ms": statistics.median(times)}
 
 
-def measure(address: str, held: Material, oracle: Oracle, dense: float | None) -> dict[str, Any]:
+def measure(address: str, held: Material, oracle: Found, dense: float | None) -> dict[str, Any]:
     """All figures of one store, and under "bad" a sentence for each that is not as it should be; ``dense`` is the reference's nDCG@10, if known."""
+    bad = []
     with closing(filled(address, held)) as store:
-        bad = []
-        for way in ("dense", "sparse", "hybrid"):
-            wrong = disagreements(store, held, oracle, way)
-            bad += (
-                [f"{way}: {len(wrong)} of {len(held.queries)} queries disagree with the oracle; {wrong[0][:600]}"]
-                if wrong
-                else []
-            )
-        values = {way: ndcg(held.judged, ids(answers(store, held, way, Exact()))) for way in WAYS}
+        found = {way: answers(store, held, way, Exact()) for way in WAYS}
+        for way in COMPARED:
+            if wrong := disagreements(store, found, oracle, way):
+                told = f"{len(wrong)} of {len(held.queries)} queries disagree with the oracle"
+                bad.append(f"{way}: {told}; {wrong[0][:600]}")
         near = recall(store, held, oracle)
         store.drop()
+    values = {way: ndcg(held.judged, ids(found[way])) for way in WAYS}
     if dense is not None and abs(values["dense"] - dense) > NDCG_WITHIN:
         bad.append(f"nDCG@10 of dense is {values['dense']:.4f}, should be within {NDCG_WITHIN} of {dense:.4f}")
     if not TEXT_BAND[0] <= values["text"] <= TEXT_BAND[1]:
@@ -235,13 +231,13 @@ def measure(address: str, held: Material, oracle: Oracle, dense: float | None) -
 
 def main() -> int:
     """Measure the stores named, or all that are at hand; the exit status is 1 where something is not as it should be."""
-    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or list(STORES)
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or [*STORES, "qdrant-memory"]
     try:
         held = material()
     except FileNotFoundError as error:
         print(f"stores: {error}", file=sys.stderr)
         return 1
-    oracle, dense = Oracle.of(held), reference(held)
+    oracle, dense = truth(held), reference(held)
     if dense is None:
         print("not compared with sentence-transformers: it is not installed", file=sys.stderr)
     results: dict[str, Any] = {}

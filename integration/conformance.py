@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.engines import address_of
 from integration.nodes import Found, find
+from integration.stores import address_of
 from st_connectors.testing import Report, run
 
 if TYPE_CHECKING:  # importing it loads the suite, whose assertions pytest could then not rewrite any more

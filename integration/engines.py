@@ -6,13 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import pytest
 
 from integration.nodes import Missing, find, required
 
-__all__ = ["Engines", "address_of", "running"]
+__all__ = ["Engines", "running"]
 
 MOST = 2
 """Servers at a time: each takes about 1.5 GB."""
@@ -64,12 +63,3 @@ def running() -> Iterator[Engines]:
         yield engines
     finally:
         engines.close()
-
-
-def address_of(engine: str, url: str) -> str:
-    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``; a store's is left as it is."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"}:
-        return url
-    variant = "+https" if parts.scheme == "https" else ""
-    return f"{engine.partition('-')[0]}{variant}://{parts.netloc}{parts.path.rstrip('/')}"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from integration.nodes import Missing, find
 
-__all__ = ["STORES", "Absent", "opened"]
+__all__ = ["STORES", "Absent", "address_of", "opened"]
 
-_EMBEDDED = {"memory": "memory:{}", "qdrant-edge": "qdrant+edge:{}", "milvus-lite": "milvus+lite:{}"}
-_SERVERS = ("elasticsearch-9", "opensearch")
-STORES = (*_EMBEDDED, *_SERVERS)
+_EMBEDDED = {
+    "memory": "memory:{}",
+    "qdrant-edge": "qdrant+edge:{}",
+    "milvus-lite": "milvus+lite:{}",
+    "qdrant-memory": "qdrant+memory:{}",
+}
+STORES = ("memory", "qdrant-edge", "milvus-lite", "elasticsearch-9", "opensearch")
+"""The engines that are measured one and all; ``qdrant-memory``, an imitation of one in Python, is opened by name."""
 
 
 class Absent(Exception):
@@ -30,6 +35,13 @@ def opened(store: str, folder: Path) -> Iterator[str]:
     if isinstance(found, Missing):
         raise Absent(f"{store}: {found.reason}")
     with found.open() as url:
-        parts = urllib.parse.urlsplit(url)
-        tls = "+https" if parts.scheme == "https" else ""
-        yield f"{store.partition('-')[0]}{tls}://{parts.netloc}{parts.path.rstrip('/')}"
+        yield address_of(store, url)
+
+
+def address_of(engine: str, url: str) -> str:
+    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``; a store's is left as it is."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        return url
+    variant = "+https" if parts.scheme == "https" else ""
+    return f"{engine.partition('-')[0]}{variant}://{parts.netloc}{parts.path.rstrip('/')}"

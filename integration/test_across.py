@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integration.engines import address_of
-from integration.stores import opened
+from integration.stores import address_of, opened
 from st_connectors.copying import content_hash, copy
 from st_connectors.errors import Unavailable
 from st_connectors.ingest import IngestFailed

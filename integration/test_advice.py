@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from integration.engines import address_of
+from integration.stores import address_of
 from st_connectors.advice import advise, sizing_for
 from st_connectors.registry import open_store, parse_address, plugins
 from st_connectors.store import DenseField, Record, Schema

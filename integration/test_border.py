@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integration.engines import address_of
+from integration.stores import address_of
 from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
 from st_connectors.filters import Eq
 from st_connectors.registry import open_store, parse_address

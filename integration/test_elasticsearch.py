@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from integration.engines import address_of
+from integration.stores import address_of
 from st_connectors import collections
 from st_connectors.elasticsearch import mapping
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported

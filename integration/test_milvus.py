@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from integration.engines import address_of
+from integration.stores import address_of
 from st_connectors.errors import Unavailable
 from st_connectors.filters import Range
 from st_connectors.registry import open_store

@@ -17,7 +17,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from integration.engines import Engines, address_of
+from integration.engines import Engines
+from integration.stores import address_of
 from st_connectors import collections
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq, Or, Range

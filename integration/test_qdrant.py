@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.engines import address_of
+from integration.stores import address_of
 from st_connectors.testing import StoreConformance, opener
 
 pytest.importorskip("qdrant_edge", reason="needs the qdrant extra")
