@@ -6,13 +6,13 @@ more in an environment with ``elasticsearch<9``, which talks to both.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from integration.stores import address_of
+from integration.vocabularies import assert_odd_tokens_are_keys_of_their_own, vocabulary_file
 from st_connectors import collections
 from st_connectors.elasticsearch import mapping
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
@@ -37,7 +37,7 @@ from st_connectors.testing.fidelity import Fidelity
 from st_connectors.testing.scan import Scan
 from st_connectors.testing.sparse import Sparse
 from st_connectors.testing.text import Text
-from st_core.vectors import MAX_INDEX, SparseVector
+from st_core.vectors import SparseVector
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 
@@ -112,48 +112,6 @@ class TestNineOnThreeShards(Text, Scan):
         return opener(f"{nine}?shards=3")
 
 
-ODD_TOKENS = (
-    ".",
-    "..",
-    "a.b",
-    "a.",
-    ".a",
-    "a..b",
-    " ",
-    "  a",
-    "\x00",
-    "\x01\n",
-    "*",
-    "%2E",
-    "x" * 8_000,
-    "👩‍🚀",
-    "\u2028",
-    "_id",
-    "7",
-)
-"""Tokens that a field type may take for a path, a pattern or an index, or refuse."""
-
-
-def vocabulary_file(folder):
-    """A tokenizer.json with a token for every index that the suite uses, the odd ones first."""
-    used = {
-        index
-        for vector in (*corpus.sparse_vectors(corpus.SIZE), *corpus.SPARSE_QUERIES.values())
-        for index in vector.indices.tolist()
-    }
-    used |= {
-        place + step
-        for place in (0, 2**15, 2**16, 2**24, 2**31, MAX_INDEX - 1)
-        for step in (-1, 0, 1)
-        if place + step >= 0
-    }
-    indices = sorted(used | set(range(2_000)))
-    tokens = [*ODD_TOKENS, *(f"##t.{index}" for index in indices[len(ODD_TOKENS) :])]
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps({"model": {"vocab": dict(zip(tokens, indices, strict=True))}}))
-    return path
-
-
 @pytest.fixture(scope="module")
 def nine_by_tokens(nine, tmp_path_factory) -> str:
     """Elasticsearch 9 with tokens as keys of ``sparse_vector``; the assembled node has no ``rank_features``."""
@@ -173,21 +131,8 @@ class TestNineByTokens(Sparse, Fidelity):
 
 @pytest.mark.engine("elasticsearch-9")
 def test_odd_tokens_are_keys_of_their_own(nine_by_tokens):
-    """Each is found by itself alone, comes back as its index, and without the vocabulary the collection is not opened."""
-    lab = Lab(opener(nine_by_tokens))
-    try:
-        store = lab.new(lab.schema({"sparse": SparseField()}))
-        vectors = {str(index): SparseVector.from_mapping({index: 1.5}) for index in range(len(ODD_TOKENS))}
-        assert store.upsert([Record(name, {"sparse": vector}) for name, vector in vectors.items()]) == []
-        store.refresh()
-
-        found = store.search([SearchRequest(Near("sparse", vector)) for vector in vectors.values()])
-        assert [[(hit.id, hit.score) for hit in hits] for hits in found] == [[(name, 2.25)] for name in vectors]
-        assert {record.id: record.vectors["sparse"] for record in store.scan()} == vectors
-        with pytest.raises(SchemaMismatch, match=r"\?vocabulary="):
-            open_store(nine_by_tokens.partition("?")[0], store.schema.collection)
-    finally:
-        lab.close()
+    """Dots, patterns and control characters included."""
+    assert_odd_tokens_are_keys_of_their_own(nine_by_tokens)
 
 
 class _More:

@@ -19,6 +19,7 @@ import pytest
 
 from integration.engines import Engines
 from integration.stores import address_of
+from integration.vocabularies import assert_odd_tokens_are_keys_of_their_own, vocabulary_file
 from st_connectors import collections
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq, Or, Range
@@ -54,6 +55,7 @@ from st_connectors.store import (
 )
 from st_connectors.testing import HttpErrors, Lab, Make, StoreConformance, corpus, opener
 from st_connectors.testing.dense import Dense
+from st_connectors.testing.fidelity import Fidelity
 from st_connectors.testing.fusion import Fusing
 from st_connectors.testing.scan import Scan
 from st_connectors.testing.sparse import Sparse
@@ -110,6 +112,30 @@ class TestWithoutNeuralSearch(Sparse):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("st_connectors.opensearch.store._asked", lambda *_: None)
             yield opener(address_of("opensearch", url))
+
+
+@pytest.fixture(scope="module")
+def by_tokens(url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The server with tokens as keys of ``rank_features``."""
+    return f"{address_of('opensearch', url)}?vocabulary={vocabulary_file(tmp_path_factory.mktemp('vocabulary'))}"
+
+
+class TestByTokens(Sparse, Fidelity):
+    """The keys of sparse fields are tokens, and the store speaks indices all the same."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, by_tokens: str) -> Make:
+        """Open stores on the server."""
+        return opener(by_tokens)
+
+
+@pytest.mark.parametrize("neural", [True, False], ids=["neural_sparse", "rank_feature"])
+def test_odd_tokens_are_keys_of_their_own(by_tokens: str, neural: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dots, patterns and control characters included, in either form of the query."""
+    if not neural:
+        monkeypatch.setattr("st_connectors.opensearch.store._asked", lambda *_: None)
+    assert_odd_tokens_are_keys_of_their_own(by_tokens)
 
 
 class TestShards(Dense, Sparse, Text, Fusing, Scan):

@@ -6,16 +6,27 @@ import json
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from integration.vocabularies import vocabulary_file
+from st_connectors._lucene.forms import keys_of, with_tokens
 from st_connectors._lucene.keys import sparse_keys
+from st_connectors._lucene.layout import Hidden
+from st_connectors._lucene.queries import hits
+from st_connectors._lucene.vocabulary import read
 from st_connectors.cli.docstrings import collect
-from st_connectors.elasticsearch import mapping, rank_features_query
-from st_connectors.store import SparseField
+from st_connectors.elasticsearch import mapping, rank_features_query, wire
+from st_connectors.filters import Eq, Exists, Not
+from st_connectors.registry import open_store
+from st_connectors.store import Near, Parts, Schema, SearchRequest, SparseField
+from st_connectors.testing import corpus
+from st_connectors.testing.agree import assert_hits_agree, assert_records_agree
 from st_core import SparseEncoder
 from st_core.vectors import SparseVector
 
@@ -100,6 +111,49 @@ def test_linear_finds_what_the_inner_product_finds_and_saturation_does_not(index
     )
     assert overlap["linear"] >= 0.99
     assert overlap["saturation"] < 0.95
+
+
+@pytest.mark.engine("opensearch")
+@pytest.mark.parametrize("keys", ["indices", "tokens"])
+def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, keys):
+    """Its mapping, its documents and its searches with ``?sparse=rank_features``, with filters, and with ``?vocabulary=`` or without."""
+    schema = Schema("by-hand", {"sparse": SparseField()}, corpus.FILTERABLE)
+    form, vocabulary = wire.form_for(schema, sparse="rank_features"), None
+    if keys == "tokens":
+        vocabulary = read(str(vocabulary_file(tmp_path)))
+        form = with_tokens(form, vocabulary)
+    layout = Hidden(schema, keys_of(form, vocabulary))
+    records = [
+        replace(record, vectors={name: each for name, each in record.vectors.items() if name == "sparse"})
+        for record in corpus.library(lacking=True)
+    ]
+    wheres = (None, Eq("flag", False), Not(Exists("word")))
+    requests = [
+        SearchRequest(Near("sparse", query), limit=20, where=where)
+        for query in corpus.SPARSE_QUERIES.values()
+        for where in wheres
+    ]
+    url = f"{opensearch}/by-hand-{uuid.uuid4().hex[:8]}"
+    ask(url, "PUT", "", {"mappings": wire.index_body(schema, form, "9.5.3", {})["mappings"]})
+    try:
+        lines = [part for each in records for part in ({"index": {"_id": each.id}}, layout.to_source(each))]
+        assert not ask(url, "POST", "/_bulk?refresh=true", lines)["errors"]
+        answers = ask(url, "POST", "/_msearch", wire.msearch_lines(form, layout, requests))["responses"]
+        kept = ask(url, "POST", "/_mget", {"ids": [each.id for each in records]})["docs"]
+    finally:
+        ask(url, "DELETE", "", None)
+
+    with closing(open_store("memory:rank-features", schema.collection, schema)) as oracle:
+        oracle.create()
+        assert oracle.upsert(records) == []
+        whole = oracle.search([replace(each, limit=corpus.SIZE) for each in requests])
+        for request, answer, full in zip(requests, answers, whole, strict=True):
+            found = hits(schema, layout, request, answer["hits"]["hits"])
+            bare = [replace(hit, legs=()) for hit in full]  # which a wrapper of open_store adds
+            assert_hits_agree(found, bare, offset=0, limit=20, rtol=0.004)
+        back = [layout.from_source(each["_id"], each["_source"], Parts.ALL) for each in kept]
+        assert_records_agree(back, records)
+        oracle.drop()
 
 
 def _saturated(vector: SparseVector) -> dict:
