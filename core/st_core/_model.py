@@ -13,7 +13,7 @@ import numpy as np
 from st_core._engine import Call, Engine, read_processing
 from st_core._inputs import as_texts
 from st_core.assemble import assemble, flatten, keeps_settings
-from st_core.backends.choose import make_engine
+from st_core.backends.choose import fetches, make_engine, split_graph_options
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
@@ -34,7 +34,8 @@ class LoadArguments(TypedDict, total=False):
     """What the constructors of all models take, with the names of sentence-transformers.
 
     ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
-    ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders.
+    ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders; on onnx and openvino
+    ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a graph that the repository holds.
     ``backend`` is torch, onnx, openvino or auto, which is the one of these that was fastest for the model on this machine, measured when it was
     first asked for; ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. Models of static modules run on
     numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
@@ -106,9 +107,10 @@ class Model:
             "processor_kwargs": processor_kwargs or tokenizer_kwargs,
             "config_kwargs": config_kwargs,
         }
+        file_name, model_options = split_graph_options(backend, model_kwargs or {})
         options = LoadOptions(
             trust_remote_code=trust_remote_code,
-            model_kwargs=dict(model_kwargs or {}),
+            model_kwargs=model_options,
             processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
             config_kwargs=dict(config_kwargs or {}),
             hub={"cache_folder": cache_folder, "token": token, "local_files_only": local_files_only},
@@ -120,6 +122,7 @@ class Model:
             cache_folder=cache_folder,
             token=token,
             local_files_only=local_files_only,
+            fetch=fetches(backend, dtype, file_name),
         )
         self.checkpoint = read_checkpoint(
             folder,
@@ -136,6 +139,7 @@ class Model:
             backend=backend,
             device=device,
             dtype=dtype,
+            file_name=file_name,
         )
         if backend == "auto":  # other processes that load this model do as this one does
             self._loading |= {"backend": self.backend, "dtype": "float32"}

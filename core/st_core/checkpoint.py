@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported, missing_extra
+from st_core.errors import ModelBroken, ModelError, ModelNotFound, ModelUnsupported, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTER",
     "Checkpoint",
+    "Fetch",
     "ModuleEntry",
     "adapter_base",
     "find_checkpoint",
@@ -45,7 +46,33 @@ HUB_PATTERNS = (
 """What is fetched from the Hub; the transformer's ``*.bin`` follows only where it has no safetensors. The small modules behind it often
 have nothing else, even where the transformer was converted. Code is read only where the caller trusts it."""
 
-OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*")
+OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What to fetch of a repository on the Hub: with ``weights`` or without those of the transformer, and ``graphs``, patterns of file names."""
+
+    weights: bool = True
+    graphs: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> list[str]:
+        """The patterns to fetch."""
+        plain = [each for each in HUB_PATTERNS if self.weights or not each.startswith("*.safetensors")]
+        return [*plain, *([] if self.weights else ["*/*.safetensors"]), *self.graphs]
+
+    @property
+    def ignored(self) -> list[str]:
+        """The patterns to leave out of these."""
+        folders = {each.removeprefix("*/").partition("/")[0] for each in self.graphs}
+        other = [each for each in OTHER_FORMATS if each.partition("/")[0] not in folders and "*" not in folders]
+        return [*other, *([] if self.weights else ["*Transformer/*.safetensors"])]
+
+    def met(self, folder: Path) -> bool:
+        """Whether what was fetched holds a graph, or none was asked for."""
+        return not self.graphs or any(any(folder.glob(each)) for each in self.graphs)
+
 
 # Names published without an organisation before organisations existed; a bare name outside this list gets the family's organisation.
 _BARE_NAMES = frozenset(
@@ -215,10 +242,12 @@ def find_checkpoint(
     cache_folder: str | None = None,
     token: bool | str | None = None,
     local_files_only: bool = False,
+    fetch: Sequence[Fetch] = (Fetch(),),
 ) -> tuple[Path, str, str | None]:
     """The local folder of a model, its full name and its revision: a folder, a built-in's name, or a Hub name, which is downloaded.
 
-    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Raises ModelNotFound.
+    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of ``fetch`` the first is downloaded whose graphs the
+    repository has, else the last. Raises ModelNotFound.
     """
     if name.startswith(BUILTIN):
         return _find_builtin(name), name, None
@@ -240,7 +269,7 @@ def find_checkpoint(
         )
     if "/" not in name and name.lower() not in _BARE_NAMES:
         name = f"{organisation}/{name}"
-    folder = _download(name, revision, cache_folder, token, local_files_only=local_files_only)
+    folder = _download(name, revision, cache_folder, token, fetch, local_files_only=local_files_only)
     return folder, name, folder.name if len(folder.name) == 40 else revision  # a commit's hash
 
 
@@ -255,12 +284,18 @@ def _find_builtin(name: str) -> Path:
 
 
 def _download(
-    name: str, revision: str | None, cache_folder: str | None, token: bool | str | None, *, local_files_only: bool
+    name: str,
+    revision: str | None,
+    cache_folder: str | None,
+    token: bool | str | None,
+    wanted: Sequence[Fetch],
+    *,
+    local_files_only: bool,
 ) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    def fetch(patterns: list[str]) -> Path:
+    def fetch(patterns: list[str], ignored: list[str]) -> Path:
         return Path(
             snapshot_download(
                 name,
@@ -269,21 +304,40 @@ def _download(
                 token=token,
                 local_files_only=local_files_only,
                 allow_patterns=patterns,
-                ignore_patterns=list(OTHER_FORMATS),
+                ignore_patterns=ignored,
             )
         )
 
     try:
-        folder = fetch(list(HUB_PATTERNS))
-        if _lacks_weights(folder):
-            folder = fetch([*HUB_PATTERNS, "*.bin"])
+        for each in wanted:
+            folder = fetch(each.allowed, each.ignored)
+            if each.met(folder):
+                break
+        if not each.weights and not each.met(folder):
+            _refuse_without_graph(name, revision, token, each, local_files_only=local_files_only)
+        if each.weights and _lacks_weights(folder):
+            folder = fetch([*each.allowed, "*.bin"], each.ignored)
     except HFValidationError as error:
         raise ModelNotFound(f"{name!r} is neither a folder nor a possible Hub name: {error}") from error
-    except ModelBroken:
+    except ModelError:
         raise
     except Exception as error:  # the Hub's library lets all errors of its HTTP client through, and those of the disk
         raise ModelNotFound(_why_not_downloaded(name, revision, error, local_files_only=local_files_only)) from error
     return folder
+
+
+def _refuse_without_graph(
+    name: str, revision: str | None, token: bool | str | None, wanted: Fetch, *, local_files_only: bool
+) -> None:
+    """Raise ModelNotFound for a repository that lacks the graph that was asked for by name, saying what it has."""
+    message = f"the Hub model {name!r} holds no graph {wanted.graphs[0]!r}"
+    if local_files_only:
+        raise ModelNotFound(f"{message} in the local cache (local_files_only=True)")
+    from huggingface_hub import HfApi
+
+    ending = PurePosixPath(wanted.graphs[0]).suffix
+    files = HfApi(token=token).list_repo_files(name, revision=revision)
+    raise ModelNotFound(f"{message}; there are: {', '.join(each for each in files if each.endswith(ending)) or 'none'}")
 
 
 def _lacks_weights(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 A fingerprint has components, so that a message can say what differs:
 
 ``weights``        the tensors that documents go through, whatever file they came from and whatever they were called in it
+``graph``          in their place the file of a graph, where a model came as one without weights
 ``tokenizer``      the vocabulary, and the ids of a few telling texts
 ``configuration``  the modules documents go through, with what shapes their result
 ``prompts``        what is put in front of queries and of documents
@@ -15,7 +16,7 @@ model it was made for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -126,7 +127,7 @@ def _ours(model: Model) -> ModelRef:
         precision=precision,
         fingerprint=Fingerprint(
             {
-                "weights": lambda: _weights(stack),
+                **_of_weights(stack, getattr(runner, "file", None)),
                 "tokenizer": lambda: _tokenizer(runner.tokenizer),
                 "configuration": lambda: _hash(_canonical(shape)),
                 "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),
@@ -134,6 +135,13 @@ def _ours(model: Model) -> ModelRef:
             }
         ),
     )
+
+
+def _of_weights(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
+    """The component of the weights; of a model that came as a graph without them, the graph's, which tells nothing about the same model elsewhere."""
+    if graph is not None and not _weight_files(stack[0].folder):
+        return {"graph": lambda: _hash(graph.read_bytes())}
+    return {"weights": lambda: _weights(stack)}
 
 
 def _width(model: Any) -> int:
@@ -191,8 +199,12 @@ def _digest(array: np.ndarray[Any, Any]) -> str:
 _WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin", "adapter_model*.safetensors", "adapter_model*.bin")
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    return next(filter(None, (sorted(folder.glob(pattern)) for pattern in _WEIGHT_FILES)), [])
+
+
 def _file_digests(folder: Path) -> list[str]:
-    files = next(filter(None, (sorted(folder.glob(pattern)) for pattern in _WEIGHT_FILES)), [])
+    files = _weight_files(folder)
     digests: set[str] = set()
     for path in files:
         stamp = path.stat()

@@ -21,7 +21,18 @@ from st_core.errors import ModelBroken, ModelUnsupported
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Layout", "SlowTokenizer", "TextTokenizer", "Tokens", "cut_pair", "load_tokenizer", "pad", "read_layout"]
+__all__ = [
+    "Layout",
+    "SlowTokenizer",
+    "TextTokenizer",
+    "Tokens",
+    "cut_pair",
+    "load_plain_tokenizer",
+    "load_tokenizer",
+    "own_copy",
+    "pad",
+    "read_layout",
+]
 
 UNLIMITED = 10**9
 """A ``model_max_length`` from here on means that there is none; transformers writes 10**30."""
@@ -305,6 +316,42 @@ def _parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozen
     backend.no_padding()
     backend.no_truncation()
     return backend, special, finite(written)
+
+
+def load_plain_tokenizer(path: Path, *, lower_case: bool, pad_token: str | None, **facts: Any) -> TextTokenizer:
+    """A transformer's tokenizer from its ``tokenizer.json`` alone; ``facts`` are fields of :class:`TextTokenizer` that stand in other files.
+
+    transformers takes not every such file as it stands: of old ones it rebuilds some steps from other settings, which is not done here.
+    """
+    try:
+        stamp = path.stat()
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path}: the file is missing, and other forms of a tokenizer need transformers") from error
+    parsed, special, _ = _parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    backend = own_copy(parsed, lower_case=lower_case)
+    single = read_layout(backend, pair=False)
+    if single is None:
+        raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
+    pad_id = None if pad_token is None else backend.token_to_id(pad_token)
+    pair = read_layout(backend, pair=True)
+    return TextTokenizer(backend, single, pair, pad_id=pad_id or 0, special_ids=special, shown=backend, **facts)
+
+
+def own_copy(backend: Any, *, lower_case: bool) -> Any:
+    """A copy of a tokenizer that nobody else can change, without truncation and padding, that lowers texts first where asked to."""
+    from tokenizers import Tokenizer, normalizers
+
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    if lower_case and "Lowercase" not in repr(copy.normalizer):
+        steps = [normalizers.Lowercase()]
+        if isinstance(copy.normalizer, normalizers.Sequence):
+            steps += [copy.normalizer[index] for index in range(len(copy.normalizer))]
+        elif copy.normalizer is not None:
+            steps.append(copy.normalizer)
+        copy.normalizer = normalizers.Sequence(steps)
+    return copy
 
 
 def pad(

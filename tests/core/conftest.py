@@ -545,6 +545,13 @@ class Exports:
             st_core.export_model(self.checkpoints.folder(name), folder, backend=backend, dtype=dtype)
         return folder
 
+    def given(self, name: str, backend: str) -> Path:
+        """The checkpoint ``name`` in the layout of repositories with graphs: the transformer alone in ``onnx`` or ``openvino``, and no weights of it."""
+        folder = self.root / f"{name}-given-{backend}"
+        if not folder.exists():
+            write_given(Path(shutil.copytree(self.checkpoints.folder(name), folder)), backend)
+        return folder
+
     def both(self, name: str) -> Path:
         """The checkpoint ``name`` with a float32 graph for each runtime."""
         folder = self.root / f"{name}-both"
@@ -560,6 +567,44 @@ class Exports:
         return self.checkpoints.load(st_core, kind, name), getattr(st_core, kind)(
             self.folder(name, backend), backend=backend
         )
+
+
+def write_given(folder: Path, backend: str) -> None:
+    """Write a folder's transformer as optimum and sentence-transformers do, up to the vectors or logits of tokens, and take its weights away."""
+    import torch
+    import transformers
+
+    from st_core.backends.export import quiet
+    from st_core.backends.sessions import runtime
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = (config.architectures or ["Model"])[0]
+    logits = kind.endswith(("ForMaskedLM", "ForSequenceClassification"))
+    model = getattr(transformers, kind).from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    example = dict(tokenizer(["a copied tree", "tree"], padding=True, return_tensors="pt"))
+    dynamic = torch.export.Dim.DYNAMIC
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
+
+    class Typed(Plain):
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)[0]
+
+    shapes = {name: {0: dynamic, 1: dynamic} for name in example}
+    with torch.no_grad(), quiet():
+        module = (Typed if "token_type_ids" in example else Plain)()
+        program = torch.export.export(module, (), example, dynamic_shapes=shapes, strict=False)
+        (folder / backend).mkdir()
+        runtime(backend).write(program, folder / backend, ["logits" if logits else "last_hidden_state"])
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from torch.nn import functional
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
-from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
+from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, own_copy, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.modules.transformer import Transformer
 
-__all__ = ["LoadedTransformer", "load_transformer"]
+__all__ = ["LoadedTransformer", "load_transformer", "tokenizer_of"]
 
 _AUTO = {
     "feature-extraction": "AutoModel",
@@ -125,6 +125,14 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
         module.logits_to_keep if module.task == "text-generation" and "logits_to_keep" in takes else None,
         decoder,
     )
+
+
+def tokenizer_of(module: Transformer) -> tuple[AnyTokenizer, int | None]:
+    """The tokenizer of a transformer whose weights are not wanted, and the most tokens it lets through."""
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
+    return _tokenizer(transformers, module, _config(transformers, module, options), options)
 
 
 def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
@@ -343,29 +351,12 @@ def _made_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> 
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
         return SlowTokenizer(**common)
-    backend = _own_copy(backend, lower_case=module.lower_case)
+    backend = own_copy(backend, lower_case=module.lower_case)
     single = read_layout(backend, pair=False)
     if single is None:
         return SlowTokenizer(**common)
     keep_left = getattr(shown, "truncation_side", "right") == "right"
     return TextTokenizer(backend, single, read_layout(backend, pair=True), keep_left=keep_left, **common)
-
-
-def _own_copy(backend: Any, *, lower_case: bool) -> Any:
-    """A copy that nobody else can change, without truncation and padding."""
-    from tokenizers import Tokenizer, normalizers
-
-    copy = Tokenizer.from_str(backend.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    if lower_case and "Lowercase" not in repr(copy.normalizer):
-        steps = [normalizers.Lowercase()]
-        if isinstance(copy.normalizer, normalizers.Sequence):
-            steps += [copy.normalizer[index] for index in range(len(copy.normalizer))]
-        elif copy.normalizer is not None:
-            steps.append(copy.normalizer)
-        copy.normalizer = normalizers.Sequence(steps)
-    return copy
 
 
 def as_numpy(tensor: Tensor) -> Any:

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from st_core._engine import Engine
+from st_core.backends.given import patterns_of
+from st_core.backends.graph import GraphBackend, can_export, stacks_for_graphs
+from st_core.backends.graphs import graph_key
 from st_core.backends.numpy import can_run
 from st_core.backends.sessions import RUNTIMES, runtime
+from st_core.checkpoint import Fetch
 from st_core.modules.router import Router
 
 if TYPE_CHECKING:
     from st_core.checkpoint import Checkpoint
     from st_core.modules import Module
 
-__all__ = ["BACKENDS", "make_engine"]
+__all__ = ["BACKENDS", "fetches", "make_engine", "split_graph_options"]
 
 BACKENDS = ("torch", *RUNTIMES, "auto")
 
 
+def split_graph_options(backend: str, model_kwargs: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The name of a graph's file, and what of ``model_kwargs`` goes to transformers; raises ValueError for what no graph can be asked for."""
+    kept = dict(model_kwargs)
+    if backend == "torch":
+        return None, kept
+    file_name, provider = kept.pop("file_name", None), kept.pop("provider", None)
+    if provider not in (None, "CPUExecutionProvider"):
+        raise ValueError(f"graphs run on the processor: provider is CPUExecutionProvider, not {provider!r}")
+    if file_name is not None and backend == "auto":
+        raise ValueError(f"file_name={str(file_name)!r} names the graph of one backend: say which, onnx or openvino")
+    return None if file_name is None else str(file_name), kept
+
+
+def fetches(backend: str, dtype: Any, file_name: str | None) -> tuple[Fetch, ...]:
+    """What of a repository on the Hub a backend needs: weights where graphs can be made or are found by them, else a graph alone."""
+    if backend not in RUNTIMES and backend != "auto":
+        return (Fetch(),)
+    if file_name is not None:
+        return (Fetch(weights=False, graphs=patterns_of(backend, file_name)),)
+    names = [name for name in RUNTIMES if runtime(name).installed()] if backend == "auto" else [backend]
+    kind = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    own = Fetch(graphs=tuple(f"graphs/{name}-{kind}-*/*" for name in names))
+    if can_export():
+        return (Fetch() if backend == "auto" else own,)
+    given = [Fetch(weights=False, graphs=patterns_of(name)) for name in names if kind == "float32"]
+    return (*given, own)
+
+
 def make_engine(
-    checkpoint: Checkpoint, modules: Sequence[Module], *, backend: str, device: Any = None, dtype: Any = None
+    checkpoint: Checkpoint,
+    modules: Sequence[Module],
+    *,
+    backend: str,
+    device: Any = None,
+    dtype: Any = None,
+    file_name: str | None = None,
 ) -> Engine:
     """The modules of a checkpoint ready to run; raises ValueError for a backend, a type or a device that does not go with the others."""
     if backend not in BACKENDS:
@@ -34,11 +72,9 @@ def make_engine(
         return Engine(modules, device, dtype)
     if not isinstance(modules[0], Router) and can_run(modules):
         return Engine(modules)
-    from st_core.backends.graph import GraphBackend
-
     if not _on_cpu(device):
         raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
-    return Engine(modules, "cpu", graphs=GraphBackend(backend, name, checkpoint.folder))
+    return Engine(modules, "cpu", graphs=GraphBackend(backend, name, checkpoint.folder, file_name))
 
 
 def _on_cpu(device: Any) -> bool:
@@ -54,8 +90,6 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any, d
     if not _on_cpu(device):  # torch alone knows other devices
         return Engine(modules, device, "float32")
     from st_core.backends.fastest import fastest
-    from st_core.backends.graph import GraphBackend, can_export, stacks_for_graphs
-    from st_core.backends.graphs import graph_key
 
     stacks = stacks_for_graphs(modules)
     if not stacks:
@@ -65,7 +99,11 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any, d
         names.append("torch")
     else:
         graphs = {name: GraphBackend(name, "float32", checkpoint.folder) for name in names}
-        names = [name for name in names if all(graphs[name].find(stack) for stack in stacks.values())]
+        names = [
+            name
+            for name, graph in graphs.items()
+            if all(graph.find(stack) or graph.given(stack) for stack in stacks.values())
+        ]
     if not names:
         return Engine(modules)  # whose error says what is missing
     return fastest(

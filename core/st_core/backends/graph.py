@@ -38,7 +38,10 @@ Session = Callable[[Mapping[str, Any]], list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class GraphRunner:
-    """A graph ready to run, and the modules that are left for numpy; ``dtype`` is what the graph computes in."""
+    """A graph ready to run, and the modules that are left for numpy; ``dtype`` is what the graph computes in.
+
+    ``file`` is the graph where it came with the model and was not made from its weights.
+    """
 
     session: Session
     inputs: tuple[str, ...]
@@ -51,6 +54,7 @@ class GraphRunner:
     rest: tuple[Module, ...] = ()
     token_budget: int = TOKEN_BUDGET
     device: str = "cpu"
+    file: Path | None = None
 
     def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
         """The features of one batch, as arrays."""
@@ -63,6 +67,8 @@ class GraphRunner:
         feed = feed_of(tokens, self.tokenizer, self.inputs, prompt_length)
         found = self.session({name: feed[name] for name in self.inputs})
         features: Features = {"tokens": tokens, **feed, **dict(zip(self.outputs, found, strict=True))}
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
         for module in self.rest:
             features = numpy_backend.RUNNERS[type(module).__name__](module, features)
         return features
@@ -94,19 +100,26 @@ def feed_of(
 class GraphBackend:
     """Makes stacks ready as graphs of one runtime and one type.
 
-    A stack's graph is looked for in the ``graphs`` folder of the model's own folder, then in the cache; it is made and kept in the cache where
-    neither has it, which needs torch.
+    A stack's graph is looked for in the ``graphs`` folder of the model's own folder, then in the cache; where neither has it, it is made and kept in
+    the cache, which needs torch. Without torch a graph of the transformer that came with the model does. With ``file_name`` it is that one.
     """
 
-    def __init__(self, name: str, dtype: str | None, folder: Path) -> None:
+    def __init__(self, name: str, dtype: str | None, folder: Path, file_name: str | None = None) -> None:
         """Raises ImportError where the runtime is missing, ValueError for a type that it does not do."""
         self.name = name
+        self.asked = dtype
         self.dtype = dtype or "float32"
         self.folder = folder
+        self.file_name = file_name
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
         """A stack ready to run."""
+        given = self.given(stack)
+        if given is not None:
+            from st_core.backends.given import given_runner
+
+            return given_runner(given, self.name, self.asked, stack)
         place = self.place(stack)
         spec = read_spec(place)
         if spec is None:
@@ -122,6 +135,14 @@ class GraphBackend:
             spec.labels,
             spec.precision,
         )
+
+    def given(self, stack: Sequence[Module]) -> Path | None:
+        """The graph of the transformer alone that this stack is run with, None where it is one of our own; raises ModelNotFound for a wrong name."""
+        from st_core.backends.given import find_given
+
+        if self.file_name is None and (can_export() or self.dtype != "float32" or self.find(stack) is not None):
+            return None
+        return find_given(getattr(stack[0], "folder", self.folder), self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
         """The folder of a stack's graph, made where there is none yet."""

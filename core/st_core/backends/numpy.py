@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends._pooling import run_pooling, run_splade
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken
 from st_core.vectors import MIN_WEIGHT, SparseMatrix
@@ -182,6 +183,8 @@ RUNNERS: Mapping[str, Callable[[Any, Features], Features]] = {
     "Dropout": _run_dropout,
     "LayerNorm": _run_layer_norm,
     "Normalize": _run_normalize,
+    "Pooling": run_pooling,
+    "SpladePooling": run_splade,
     "SparseStaticEmbedding": _run_sparse_static,
     "StaticEmbedding": _run_static,
 }

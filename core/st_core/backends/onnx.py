@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.backends._child import is_installed, run_module
+from st_core.backends._onnx_types import weight_types
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check", "installed", "open_session", "reduce", "write"]
+__all__ = ["check", "installed", "open_session", "reduce", "weight_types", "write"]
 
 FILE = "model.onnx"
 OPSET = 18

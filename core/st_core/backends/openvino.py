@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import queue
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from st_core.errors import ModelBroken, missing_extra
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check", "installed", "open_session", "reduce", "write"]
+__all__ = ["check", "installed", "open_session", "reduce", "weight_types", "write"]
 
 FILE = "openvino_model.xml"
 
@@ -24,6 +25,14 @@ PRECISIONS = {"float32": "f32", "int8": "f32", "float16": "f16", "bfloat16": "bf
 
 GROUP = 128
 """Activations that share a scale when they are quantised on the fly. Measured: 32, the default, is slow; more than 128 loses accuracy."""
+
+TYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    **dict.fromkeys(("i8", "u8"), "int8"),
+    **dict.fromkeys(("i4", "u4"), "int4"),
+}
 
 SMALLEST = 16
 """Weights with a side shorter than this stay as they are."""
@@ -134,6 +143,11 @@ def _in_eight_bits(weights: NDArray[np.float32], axis: int) -> Any:
     return ops.multiply(centred, ops.constant(scale))
 
 
+def _name_of(names: Iterable[str]) -> str:
+    """One of an output's names: a word before what a converter numbered."""
+    return min(names, key=lambda name: (not name.isidentifier(), name), default="")
+
+
 class Session:
     """A compiled graph; safe in threads, each call has a request of its own."""
 
@@ -141,7 +155,7 @@ class Session:
         """``compiled`` is OpenVINO's compiled model."""
         self._compiled = compiled
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.outputs = tuple(next(iter(each.get_names()), "") for each in compiled.outputs)
+        self.outputs = tuple(_name_of(each.get_names()) for each in compiled.outputs)
         self.inputs = tuple(each.get_any_name() for each in compiled.inputs)
 
     def __call__(self, feed: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
@@ -155,6 +169,22 @@ class Session:
             return [np.array(found[index], np.float32) for index in range(len(self.outputs))]
         finally:
             self._idle.put(request)
+
+
+def weight_types(file: Path) -> frozenset[str]:
+    """The types that the large constants of a graph are kept in; raises ModelBroken for a file that is no graph."""
+    ov = _package()
+    try:
+        operations = ov.Core().read_model(file).get_ops()
+    except RuntimeError as error:
+        raise ModelBroken(f"{file}: OpenVINO cannot read it: {str(error).strip().splitlines()[-1]}") from error
+    constants = (each for each in operations if each.get_type_name() == "Constant")
+    found = {
+        each.get_element_type().get_type_name()
+        for each in constants
+        if math.prod(each.get_output_shape(0)) >= SMALLEST**2
+    }
+    return frozenset(TYPES[name] for name in found if name in TYPES)
 
 
 def open_session(file: Path, dtype: str, kept: Path | None) -> Session:

@@ -1,0 +1,311 @@
+"""Graphs of the transformer alone, as repositories hold them in ``onnx`` and ``openvino``: with the modules behind them, sentence-transformers' numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+pytest.importorskip("openvino", reason="needs openvino")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+import st_core  # noqa: E402 -- after the guards
+from st_core.backends._onnx_types import weight_types  # noqa: E402
+from st_core.checkpoint import find_checkpoint  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+FILES = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
+CASES = [
+    ("bert-no-prompt", "SentenceTransformer", "onnx"),  # token types; the prompt's tokens do not count
+    ("roberta-six", "SentenceTransformer", "openvino"),  # no token types; every pooling
+    ("distilbert-cls", "SentenceTransformer", "onnx"),  # a Dense behind the pooling
+    ("splade-sum", "SparseEncoder", "openvino"),
+    ("splade-max", "SparseEncoder", "onnx"),
+    ("rerank-bert", "CrossEncoder", "onnx"),
+    ("rerank-roberta", "CrossEncoder", "openvino"),  # three labels
+]
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+import json
+import st_core
+model = getattr(st_core, sys.argv[1])(sys.argv[2], backend=sys.argv[3])
+found = [getattr(model, name)(json.loads(sys.argv[4])) for name in sys.argv[5:]]
+found = [each.to_dense() if hasattr(each, "to_dense") else each for each in found]
+print(json.dumps([model.backend, [each.tolist() for each in found]]))
+"""
+METHODS = {
+    "SentenceTransformer": ["encode_query", "encode_document"],
+    "SparseEncoder": ["encode_query", "encode_document"],
+    "CrossEncoder": ["predict"],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache for each test."""
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+
+
+def given_inputs(kind, texts):
+    """Texts, or pairs of them."""
+    return [[first, second] for first in texts[:4] for second in texts] if kind == "CrossEncoder" else texts
+
+
+@pytest.mark.parametrize(("name", "kind", "backend"), CASES)
+def test_a_named_graph_gives_the_numbers_of_the_oracle(exports, texts, agree, name, kind, backend):
+    """All kinds of heads, pooled by numpy; the tokenizer is the one sentence-transformers uses."""
+    expected = exports.checkpoints.load(oracle, kind, name)
+    folder, inputs = exports.given(name, backend), given_inputs(kind, texts)
+
+    model = getattr(st_core, kind)(folder, backend=backend, model_kwargs={"file_name": FILES[backend]})
+
+    assert model.backend == backend
+    assert st_core.describe(model).precision == "float32"
+    for method in METHODS[kind]:
+        agree(getattr(model, method)(inputs), getattr(expected, method)(inputs, convert_to_tensor=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "backend"),
+    [CASES[0], CASES[1], CASES[3], CASES[5], ("roberta-six", "SentenceTransformer", "auto")],
+)
+def test_without_torch_it_is_taken_by_itself(exports, texts, agree, name, kind, backend):
+    """No name is needed, nor weights, torch or transformers; "auto" takes what is there."""
+    expected = exports.checkpoints.load(oracle, kind, name)
+    folder = exports.given(name, "openvino" if backend == "auto" else backend)
+    inputs = given_inputs(kind, [text for text in texts if len(text) < 1000])
+
+    command = [sys.executable, "-c", WITHOUT_TORCH, kind, str(folder), backend, json.dumps(inputs), *METHODS[kind]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran, found = json.loads(done.stdout)
+
+    assert ran == backend.replace("auto", "openvino")
+    for method, values in zip(METHODS[kind], found, strict=True):
+        agree(np.array(values), getattr(expected, method)(inputs, convert_to_tensor=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bert-mean", "roberta-six", "distilbert-cls", "mpnet-max", "xlm-roberta-weighted", "rerank-short"],
+)
+def test_the_tokenizer_of_the_files_is_that_of_transformers(checkpoints, texts, name):
+    """Texts and pairs, cut and whole, and what is known beside the ids.
+
+    Not so for "cased-lower": its ``tokenizer.json`` lowers texts, and transformers 5 rebuilds the tokenizer from the vocabulary without that step.
+    """
+    from st_core.backends._transformer import tokenizer_of
+    from st_core.backends.given import _from_files
+
+    module = read_transformer(checkpoints.folder(name))
+    (expected, limit), (found, found_limit) = tokenizer_of(module), _from_files(module)
+
+    assert (found_limit, found.pad_id, found.pad_left) == (limit, expected.pad_id, expected.pad_left)
+    assert (found.keep_left, found.special_ids) == (expected.keep_left, expected.special_ids)
+    for inputs in (texts, [(texts[0], text) for text in texts]):
+        for most in (limit, 12):
+            wanted = expected.tokenize(inputs, most).ids
+            assert all(np.array_equal(*rows) for rows in zip(found.tokenize(inputs, most).ids, wanted, strict=True))
+
+
+def read_transformer(folder):
+    """The Transformer module of a checkpoint."""
+    from st_core.assemble import assemble
+    from st_core.checkpoint import read_checkpoint
+    from st_core.modules import LoadOptions
+
+    checkpoint = read_checkpoint(folder, name=str(folder), revision=None)
+    return assemble(checkpoint, checkpoint.family, LoadOptions())[0]
+
+
+def test_prompts_batches_and_token_vectors(exports, texts, agree):
+    """A prompt whose tokens do not count, batches of two, and the vectors before pooling."""
+    expected = exports.checkpoints.load(oracle, "SentenceTransformer", "bert-no-prompt")
+    folder = exports.given("bert-no-prompt", "onnx")
+    model = st_core.SentenceTransformer(folder, backend="onnx", model_kwargs={"file_name": "model.onnx"})
+
+    agree(
+        model.encode(texts, prompt="Group these: ", batch_size=2, normalize_embeddings=True),
+        expected.encode(texts, prompt="Group these: ", normalize_embeddings=True),
+    )
+    for found, wanted in zip(
+        model.encode(texts[:3], output_value="token_embeddings"),
+        expected.encode(texts[:3], output_value="token_embeddings"),
+        strict=True,
+    ):
+        agree(found, wanted)
+    with pytest.raises(st_core.InputTooLong, match="does not fit into the"):
+        model.encode("tree " * 2000, processing_kwargs={"truncation": False})
+
+
+def test_the_fingerprint_tells_what_is_known(exports):
+    """Tokenizer and configuration are the checkpoint's; of weights that are not there nothing is said, but the graph is told from another."""
+    expected = st_core.describe(exports.checkpoints.load(st_core, "SentenceTransformer", "bert-no-prompt")).fingerprint
+    folder = exports.given("bert-no-prompt", "onnx")
+    model = st_core.SentenceTransformer(folder, backend="onnx", model_kwargs={"file_name": "model.onnx"})
+
+    found = dict(st_core.describe(model).fingerprint)
+
+    assert "weights" not in found
+    assert len(found.pop("graph")) == 32
+    assert found.items() <= dict(expected).items()
+
+
+@pytest.fixture
+def reduced(exports, tmp_path):
+    """Folders with an int8 graph beside the plain one."""
+    folder = Path(shutil.copytree(exports.given("bert-no-prompt", "onnx"), tmp_path / "reduced"))
+    shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_qint8_avx512.onnx")
+    from st_core.backends.onnx import reduce
+
+    reduce(folder / "onnx/model_qint8_avx512.onnx", "int8", ())
+    return folder
+
+
+def test_the_type_is_read_from_the_graph(reduced, texts):
+    """An int8 graph is not taken for float32, whatever its name, and its precision names the file."""
+    import onnx
+
+    options = {"backend": "onnx", "model_kwargs": {"file_name": "model_qint8_avx512.onnx"}}
+    model = st_core.SentenceTransformer(reduced, **options)
+    plain = st_core.SentenceTransformer(reduced, backend="onnx", model_kwargs={"file_name": "onnx/model.onnx"})
+
+    assert st_core.describe(model).precision == "int8-model_qint8_avx512"
+    assert np.abs(model.encode(texts[:3]) - plain.encode(texts[:3])).max() > 1e-5
+    with pytest.raises(ValueError, match="holds weights in int8, not in float32"):
+        st_core.SentenceTransformer(reduced, dtype="float32", **options)
+    for path in (reduced / "onnx").glob("*.onnx"):
+        kinds = {
+            {1: "float32", 2: "int8", 7: None, 9: None}[each.data_type]
+            for each in onnx.load(path).graph.initializer
+            if np.prod(each.dims) >= 256
+        }
+        assert weight_types(path) == kinds - {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"file_name": "onnx/model_O3.onnx"},
+            st_core.ModelNotFound,
+            r"no graph 'onnx/model_O3.onnx'; there are: onnx/model.onnx$",
+        ),
+        ({"file_name": "openvino/openvino_model.xml"}, ValueError, r"not the name of an \.onnx file"),
+        ({"file_name": "model.onnx", "provider": "CUDAExecutionProvider"}, ValueError, "run on the processor"),
+    ],
+)
+def test_a_wrong_name(exports, options, error, message):
+    """The message says what is there."""
+    with pytest.raises(error, match=message):
+        st_core.SentenceTransformer(exports.given("roberta-six", "onnx"), backend="onnx", model_kwargs=options)
+    if "provider" not in options:
+        with pytest.raises(ValueError, match="say which, onnx or openvino"):
+            st_core.SentenceTransformer(exports.given("roberta-six", "onnx"), backend="auto", model_kwargs=options)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_damaged_graph_is_named(exports, tmp_path, backend, damage):
+    """Whatever is in the file."""
+    folder = Path(shutil.copytree(exports.given("roberta-six", backend), tmp_path / "copy"))
+    path = folder / FILES[backend]
+    path.write_bytes({"cut": path.read_bytes()[:2000], "text": b"no graph at all", "empty": b""}[damage])
+
+    with pytest.raises(st_core.ModelBroken, match=path.name):
+        st_core.SentenceTransformer(folder, backend=backend, model_kwargs={"file_name": FILES[backend]})
+
+
+def test_a_graph_that_gives_something_else_is_refused(exports, tmp_path):
+    """A graph of logits under a model of vectors: the shapes are in the message."""
+    folder = Path(shutil.copytree(exports.given("roberta-six", "onnx"), tmp_path / "copy"))
+    shutil.copytree(exports.given("rerank-roberta", "openvino") / "openvino", folder / "openvino")
+
+    with pytest.raises(
+        st_core.ModelUnsupported, match=r"'logits' for one text has the shape \[1, 3\], expected \[texts, t"
+    ):
+        st_core.SentenceTransformer(folder, backend="openvino", model_kwargs={"file_name": "openvino_model.xml"})
+
+
+HUB = {
+    "config.json": True,
+    "modules.json": True,
+    "tokenizer.json": True,
+    "model.safetensors": False,
+    "2_Dense/model.safetensors": True,
+    "onnx/model.onnx": True,
+    "onnx/model_O3.onnx": False,
+    "openvino/openvino_model.xml": False,
+    "openvino/openvino_model.bin": False,
+    "pytorch_model.bin": False,
+    "document_0_Transformer/model.safetensors": False,
+}
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub with one repository that holds the files of ``HUB``; ``hub.fetched`` are those that were downloaded."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    fetched = set()
+
+    def download(_name, *, allow_patterns, ignore_patterns, **_options):
+        for name in filter_repo_objects(HUB, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            fetched.add(name)
+            path = tmp_path / "hub" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_args, **_options: list(HUB))
+    return fetched
+
+
+@pytest.mark.parametrize(
+    ("backend", "file_name", "graphs"),
+    [
+        ("onnx", None, {"onnx/model.onnx"}),
+        ("auto", None, {"openvino/openvino_model.xml", "openvino/openvino_model.bin"}),
+        ("onnx", "model_O3.onnx", {"onnx/model_O3.onnx"}),
+        ("openvino", "openvino/openvino_model.xml", {"openvino/openvino_model.xml", "openvino/openvino_model.bin"}),
+    ],
+)
+def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, file_name, graphs):
+    """Settings, the weights of small modules, and one graph: no weights of a transformer."""
+    from st_core.backends import choose
+
+    monkeypatch.setattr(choose, "can_export", lambda: False)
+    monkeypatch.setattr(choose, "RUNTIMES", ("openvino", "onnx"))
+    find_checkpoint("someone/model", organisation="o", fetch=choose.fetches(backend, None, file_name))
+
+    plain = {"config.json", "modules.json", "tokenizer.json", "2_Dense/model.safetensors"}
+    assert hub == plain | graphs
+
+
+def test_with_torch_the_weights_are_downloaded_and_no_foreign_graph(hub):
+    """Graphs are made of them."""
+    from st_core.backends import choose
+
+    for backend in ("torch", "onnx", "auto"):
+        hub.clear()
+        find_checkpoint("someone/model", organisation="o", fetch=choose.fetches(backend, None, None))
+        assert "model.safetensors" in hub
+        assert not any(name.startswith(("onnx", "openvino")) for name in hub)
+
+
+def test_a_graph_that_the_hub_lacks(hub):
+    """The message lists what the repository has, after a look at its files."""
+    with pytest.raises(
+        st_core.ModelNotFound, match=r"no graph 'onnx/model_O4.onnx'; there are: onnx/model.onnx, onnx/mo"
+    ):
+        st_core.SentenceTransformer("someone/model", backend="onnx", model_kwargs={"file_name": "model_O4.onnx"})
