@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 INT64 = range(-(2**63), 2**63)
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _DEPTH = 64
 """How deep payloads nest: half of what serde_json, and with it Qdrant, reads."""
 _UNIT = 1e-7
@@ -95,7 +96,7 @@ def _missing(name: str, spec: DenseField | SparseField, *, given: bool, optional
 
 
 def _says_something(vector: Vector) -> bool:
-    return len(vector) > 0 if isinstance(vector, SparseVector) else bool(vector.any())
+    return vector.indices.size > 0 if isinstance(vector, SparseVector) else bool(np.count_nonzero(vector))
 
 
 def dense_vector(value: object, spec: DenseField, name: str) -> NDArray[np.float32]:
@@ -116,15 +117,12 @@ def dense_vector(value: object, spec: DenseField, name: str) -> NDArray[np.float
     else:
         with np.errstate(over="ignore"):
             vector = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(vector).all():
-        raise ValueError(f"{expected} that are finite in float32; this one holds NaN or infinity")
-    return _unit(vector) if spec.metric is Metric.COSINE else vector
-
-
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = vector.astype(np.float64)
-    length = math.sqrt(float(wide @ wide))
-    if length == 0.0 or abs(length - 1.0) <= _UNIT:
+    square = float(wide.dot(wide))  # which squares of float32 numbers do not overflow
+    if not math.isfinite(square):
+        raise ValueError(f"{expected} that are finite in float32; this one holds NaN or infinity")
+    length = math.sqrt(square)
+    if spec.metric is not Metric.COSINE or length == 0.0 or abs(length - 1.0) <= _UNIT:
         return vector
     return (wide / length).astype(np.float32)
 
@@ -250,6 +248,7 @@ def size_of(record: Record) -> int:
     24 a dense number and 36 a sparse weight, the longest that a float32 is written with as a double; the payload as it is written; 64 around.
     """
     vectors = sum(
-        36 * len(each) if isinstance(each, SparseVector) else 24 * each.size for each in record.vectors.values()
+        36 * each.indices.size if isinstance(each, SparseVector) else 24 * each.size for each in record.vectors.values()
     )
-    return 64 + len(record.id.encode()) + vectors + len(json.dumps(record.payload, ensure_ascii=False).encode())
+    payload = _JSON.encode(record.payload)
+    return 64 + len(record.id.encode()) + vectors + (len(payload) if payload.isascii() else len(payload.encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from st_connectors._records import checked_id, checked_record, size_of
 from st_connectors._requests import Limits, whole
@@ -25,6 +26,14 @@ def guarded(store: Store, *, name: str = "store") -> Store:
       Where a later part fails after an earlier one went in, its records and all after it are returned as rejected with that error.
     """
     return _Guarded(store, name)
+
+
+class _Clean(NamedTuple):
+    """A record that may be sent, its position in what was given, and its bytes where the store has a limit of them."""
+
+    at: int
+    record: Record
+    size: int
 
 
 class _Guarded:
@@ -57,14 +66,14 @@ class _Guarded:
         parts = _split(clean, self.capabilities.max_batch, self.capabilities.max_bytes)
         for number, part in enumerate(parts):
             try:
-                answer = self._store.upsert([record for _, record in part])
+                answer = self._store.upsert([each.record for each in part])
             except StoreError as error:
                 if not confirmed:
                     raise
-                rejected += [Rejected(at, record.id, error) for rest in parts[number:] for at, record in rest]
+                rejected += [Rejected(each.at, each.record.id, error) for rest in parts[number:] for each in rest]
                 break
             confirmed = True
-            rejected += [Rejected(part[item.position][0], item.id, item.error) for item in answer]
+            rejected += [Rejected(part[item.position].at, item.id, item.error) for item in answer]
         return sorted(rejected, key=lambda item: item.position)
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -96,24 +105,24 @@ class _Guarded:
     def close(self) -> None:
         self._store.close()
 
-    def _checked(self, records: Sequence[Record]) -> tuple[list[tuple[int, Record]], list[Rejected]]:
-        """Clean records with their positions, the last of equal ids, and the rejections of the others."""
+    def _checked(self, records: Sequence[Record]) -> tuple[list[_Clean], list[Rejected]]:
+        """Clean records, the last of equal ids, and the rejections of the others."""
         schema, can = self.schema, self.capabilities
-        clean: dict[str, tuple[int, Record]] = {}
+        clean: dict[str, _Clean] = {}
         rejected: list[Rejected] = []
         for at, record in enumerate(records):
             if not isinstance(record, Record):
                 raise TypeError(f"upsert takes Records; number {at} is {type(record).__name__}")
             try:
                 kept = checked_record(record, schema, optional_vectors=can.optional_vectors)
-                _check_size(kept, can.max_bytes)
+                size = 0 if can.max_bytes is None else _checked_size(kept, can.max_bytes)
             except (ValueError, TypeError) as error:
                 refused = Refused(str(error), store=self._name, operation="upsert")
                 refused.__cause__ = error
                 rejected.append(Rejected(at, str(record.id), refused))
                 continue
             clean.pop(kept.id, None)
-            clean[kept.id] = (at, kept)
+            clean[kept.id] = _Clean(at, kept, size)
         return list(clean.values()), rejected
 
     def _id_parts(self, ids: Sequence[str]) -> list[list[str]]:
@@ -124,25 +133,24 @@ class _Guarded:
         return [checked[at : at + size] for at in range(0, len(checked), size)]
 
 
-def _split(
-    items: Sequence[tuple[int, Record]], most: int | None, most_bytes: int | None
-) -> list[list[tuple[int, Record]]]:
+def _split(items: Sequence[_Clean], most: int | None, most_bytes: int | None) -> list[list[_Clean]]:
     """Cut into parts of at most ``most`` records and about ``most_bytes`` bytes, in order."""
-    parts: list[list[tuple[int, Record]]] = []
+    parts: list[list[_Clean]] = []
     room = 0
     for item in items:
-        size = 0 if most_bytes is None else size_of(item[1])
-        if not parts or len(parts[-1]) == most or (most_bytes is not None and size > room):
+        if not parts or len(parts[-1]) == most or (most_bytes is not None and item.size > room):
             parts.append([])
             room = most_bytes or 0
         parts[-1].append(item)
-        room -= size
+        room -= item.size
     return parts
 
 
-def _check_size(record: Record, most: int | None) -> None:
-    if most is not None and size_of(record) > most:
-        raise ValueError(f"the record takes about {size_of(record)} bytes, and a request at most {most}")
+def _checked_size(record: Record, most: int) -> int:
+    size = size_of(record)
+    if size > most:
+        raise ValueError(f"the record takes about {size} bytes, and a request at most {most}")
+    return size
 
 
 def _checked_parts(parts: Parts) -> Parts:

@@ -12,7 +12,6 @@ fast. The text is hexadecimal words between bars, so that no value can be taken 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import struct
@@ -20,7 +19,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from st_connectors.filters import parse_date
 from st_connectors.store import FilterKind, Schema
@@ -61,6 +63,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INT64 = range(-(2**63), 2**63)
 
 
+@lru_cache(maxsize=1024)
 def safe(name: str) -> str:
     """A name of letters, digits and underscores: plain ones as they are, others as a readable part and a hash."""
     if _PLAIN.fullmatch(name):
@@ -91,13 +94,13 @@ def text_column(field: str) -> str:
 
 def pieces(payload: Mapping[str, Any]) -> list[str]:
     """A payload as JSON text, cut into pieces that fit a VARCHAR."""
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    text = orjson.dumps(payload).decode()
     return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
 
 
 def join(kept: Sequence[str]) -> dict[str, Any]:
     """The payload again."""
-    payload: dict[str, Any] = json.loads("".join(kept))
+    payload: dict[str, Any] = orjson.loads("".join(kept))
     return payload
 
 

@@ -218,9 +218,22 @@ class MilvusStore:
                 rejected.append(Rejected(position, record.id, refused))
         if rows:
             with self._held.writing, border(self._held.name, "upsert"):
-                self._client.upsert(self._collection, rows, **self._held.once)
+                self._put(rows)
             self._wrote(len(rows))
         return rejected
+
+    def _put(self, rows: list[dict[str, Any]]) -> None:
+        """Send rows; ours, which all have the same columns, column by column: pymilvus 3.0 makes a message of them in less than half the time."""
+        if not isinstance(self._rows, Ours):
+            self._client.upsert(self._collection, rows, **self._held.once)
+            return
+        types = {column.name: column.type for column in wire.columns(self.schema, packed=self._rows.laid.packed)}
+        columns = [
+            {"name": name, "type": DataType[types[name]], "values": [row[name] for row in rows]} for name in rows[0]
+        ]
+        # MilvusClient takes rows only; the connection below it has taken columns since 2.0, and the context since 2.6.8.
+        context = self._client._generate_call_context()  # noqa: SLF001
+        self._client._get_connection().upsert(self._collection, columns, context=context, **self._held.once)  # noqa: SLF001
 
     def _wrote(self, rows: int) -> None:
         if self._held.lite:
@@ -292,9 +305,10 @@ class MilvusStore:
 
     def refresh(self) -> None:
         """A server is asked once at strong consistency; Milvus Lite shows writes at once, and brings many of them into a segment."""
-        self._count("refresh", consistency_level="Strong")
         if self._held.unflushed.get(self._collection, 0) >= FLUSH_FROM:
             self._flush("refresh")
+        else:
+            self._count("refresh", consistency_level="Strong")
 
     def _flush(self, operation: str) -> None:
         self._held.unflushed.pop(self._collection, None)
