@@ -273,7 +273,7 @@ class _More:
             client.indices.delete(index="theirs")
 
     def test_an_index_of_somebody_else_can_be_adopted(self, place):
-        """Its fields are read from its mapping; it is searched, filtered and filled as it is, and never dropped."""
+        """Its fields are read from its mapping; it is searched, filtered and filled as it is, never dropped, and not made again by a write."""
         client = _client(place)
         fields = {"vec": DenseField(3), "splade": SparseField()}
         properties = {**mapping(fields)["properties"], "year": {"type": "integer"}, "title": {"type": "text"}}
@@ -304,8 +304,14 @@ class _More:
             assert first.vectors["splade"] == SparseVector.from_mapping({7: 2.0})
             with pytest.raises(Unsupported):
                 store.drop()
-        finally:
+
             client.indices.delete(index="library")
+            for write in (lambda: store.upsert([Record("3", {}, {"year": 3})]), lambda: store.delete(["1"])):
+                with pytest.raises(NotFound):
+                    write()
+            assert not client.indices.exists(index="library")
+        finally:
+            client.indices.delete(index="library", ignore_unavailable=True)
 
     def test_a_missing_index_cannot_be_adopted(self, place):
         """There is nothing to make."""

@@ -67,6 +67,8 @@ def adopted(
     most: Capabilities,
 ) -> ElasticsearchStore:
     """An index that somebody else made, as it is; ``NotFound`` where there is none."""
+    if problem := problem_with(collection):
+        raise ValueError(problem)
     opened = open_client(address, client)
     with closing_on_error(opened):
         _, mappings = _mappings(opened, collection, "adopt") or not_there(
@@ -221,22 +223,22 @@ class ElasticsearchStore:
         lines: list[Any] = bulk.writes(
             self._layout, records
         )  # the client passes on what is encoded, which its types do not say
-        with self._border("upsert"):
+        return bulk.rejections(records, self._bulk("upsert", lines), self._error_of("upsert"))
+
+    def _bulk(self, operation: str, lines: list[Any]) -> Any:
+        """Send a bulk that makes no index where there is none: ours has an alias, which is required; of others it is asked first whether they are there."""
+        with self._border(operation):
+            if not self._is_ours:
+                self._client.indices.get_alias(index=self._name)
             answer = self._client.bulk(
-                index=self._name,
-                operations=lines,
-                require_alias=self._is_ours,
-                filter_path=ITEMS,
+                index=self._name, operations=lines, require_alias=self._is_ours, filter_path=ITEMS
             )
-        return bulk.rejections(records, answer.body, self._error_of("upsert"))
+        return answer.body
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove documents."""
-        if not ids:
-            return
-        with self._border("delete"):
-            answer = self._client.bulk(index=self._name, operations=bulk.deletions(ids), filter_path=ITEMS)
-        bulk.raise_for_deletions(answer.body, self._error_of("delete"))
+        if ids:
+            bulk.raise_for_deletions(self._bulk("delete", bulk.deletions(ids)), self._error_of("delete"))
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Fetch documents; they are seen as soon as they are written."""

@@ -198,6 +198,8 @@ def test_names_that_no_index_can_have_are_sent_nowhere(stub):
     for name in ("*", "Books", "_all", "a,b"):
         with pytest.raises(ValueError, match="cannot be an index"):
             open_store(stub.address, name, Schema(name, {"dense": DenseField(2)}))
+        with pytest.raises(ValueError, match="cannot be an index"):
+            adopt_store(stub.address, name)
     assert stub.seen == []
 
 
@@ -479,6 +481,82 @@ def test_the_licence_is_asked_only_where_it_matters(stub, books):
     assert ("GET", "/_license") not in stub.asked()
     with pytest.raises(ValueError, match="client or native"):
         open_store(f"{stub.address}?fusion=server", "books")
+
+
+THEIRS = {
+    "emb": {"type": "dense_vector", "dims": 2, "similarity": "dot_product"},
+    "ml": {"properties": {"splade": {"type": "sparse_vector"}}},
+    "title": {"type": "text"},
+    "year": {"type": "integer"},
+    "lost": {"type": "dense_vector", "dims": 2, "index": False},
+}
+
+
+@pytest.fixture
+def theirs(stub):
+    """An index that somebody else made, adopted."""
+    stub.on("GET", "/theirs/_mapping", {"theirs": {"mappings": {"properties": THEIRS}}})
+    stub.on("GET", "/theirs/_alias", {"theirs": {"aliases": {}}})
+    stub.on("PUT", "/theirs/_bulk", {"errors": False, "items": [{"index": {"status": 201}}]})
+    store = adopt_store(stub.address, "theirs", retry=NO_RETRY)
+    yield store
+    store.close()
+
+
+def test_an_adopted_index_has_the_fields_of_its_mapping(theirs):
+    """By their own paths; vectors that the index cannot search are none."""
+    assert theirs.schema.fields == {
+        "emb": DenseField(2),
+        "ml.splade": SparseField(),
+        "title": TextField("title"),
+    }
+    assert theirs.schema.filterable == {"year": FilterKind.INT}
+
+
+def test_an_adopted_index_is_searched_by_its_own_paths(stub, theirs):
+    """Documents are payload but for their vectors, and scores are unfolded."""
+    source = {"title": "old tea", "year": 1999}
+    found = {"status": 200, "hits": {"hits": [{"_id": "7", "_score": 0.9, "_source": source}]}}
+    stub.on("POST", "/theirs/_msearch", {"responses": [found, {"status": 200}]})
+    sparse = Near("ml.splade", SparseVector.from_mapping({7: 1.5}))
+    (hits, none) = theirs.search([SearchRequest(Near("emb", UP), where=Eq("year", 1999)), SearchRequest(sparse)])
+
+    assert [(hit.id, hit.score, hit.payload) for hit in hits] == [("7", pytest.approx(0.8), source)]
+    assert none == []
+    _, dense, _, terms = lines_of(stub.seen[-1][3])
+    assert dense["query"]["knn"]["field"] == "emb"
+    assert dense["query"]["knn"]["filter"] == {"term": {"year": {"value": 1999}}}
+    assert dense["_source"] == {"excludes": ["emb", "ml.splade"]}
+    assert terms["query"] == wire.sparse_vector_query("ml.splade", {"7": 1.5})
+
+
+def test_an_adopted_index_is_filled_as_it_stands_and_never_made_again(stub, theirs):
+    """It has no alias to insist on, so it is looked for before each write; nothing of ours is put into it, and it is not dropped."""
+    record = Record("a", {"emb": UP, "ml.splade": SparseVector.from_mapping({7: 0.5})}, {"year": 1, "free": {"x": [1]}})
+    assert theirs.upsert([record]) == []
+    method, path, options, text, _ = stub.seen[-1]
+    assert (method, path) == ("PUT", "/theirs/_bulk")
+    assert "require_alias=true" not in options
+    assert lines_of(text) == [
+        {"index": {"_id": "a"}},
+        {"year": 1, "free": {"x": [1]}, "emb": [0.0, 1.0], "ml": {"splade": {"7": 0.5}}},
+    ]
+
+    stub.on("GET", "/theirs/_alias", (404, MISSING, {}))
+    for write in (lambda: theirs.upsert([record]), lambda: theirs.delete(["a"])):
+        with pytest.raises(NotFound):
+            write()
+    with pytest.raises(Unsupported, match="adopted"):
+        theirs.drop()
+    assert stub.asked().count(("PUT", "/theirs/_bulk")) == 1
+    assert not [method for method, *_ in stub.seen if method == "DELETE"]
+
+
+def test_an_index_that_is_not_there_cannot_be_adopted(stub):
+    """And none is made."""
+    with pytest.raises(NotFound, match="books"):
+        adopt_store(stub.address, "books", retry=NO_RETRY)
+    assert stub.asked() == [("GET", "/books/_mapping")]
 
 
 WORDY = Schema("wordy", {"sparse": SparseField()})

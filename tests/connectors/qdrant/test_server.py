@@ -203,6 +203,19 @@ def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
     assert stub.bodies("DELETE", BOOKS) == []
 
 
+def test_drop_removes_the_collection_and_says_nothing_where_there_is_none(stub, store):
+    """It is asked first whose it is; what has gone is not removed again."""
+    stub.on("GET", BOOKS, OURS)
+    stub.on("DELETE", BOOKS, True)
+    store.drop()
+    assert [seen[:3] for seen in stub.seen] == [("GET", BOOKS, None), ("DELETE", BOOKS, None)]
+    assert stub.options["DELETE", BOOKS] == ""
+
+    del stub.answers["GET", BOOKS]
+    store.drop()
+    assert [seen[:2] for seen in stub.seen[2:]] == [("GET", BOOKS)]
+
+
 def test_a_collection_is_opened_by_its_name_alone(stub):
     """Its schema comes from its metadata."""
     stub.on("GET", BOOKS, OURS)
