@@ -1,14 +1,19 @@
-"""What Elasticsearch 9 says its vectors take, beside what is reckoned beforehand."""
+"""What Elasticsearch 9 says its vectors take, beside what is reckoned beforehand; and proposals that are applied, as the engines tell them back."""
 
 from __future__ import annotations
+
+import json
+import urllib.request
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from integration.stores import address_of
 from st_connectors.advice import advise, sizing_for
+from st_connectors.cli import run
 from st_connectors.registry import open_store, parse_address, plugins
-from st_connectors.store import DenseField, Record, Schema
+from st_connectors.store import DenseField, Quantization, Record, Schema
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 
@@ -44,3 +49,85 @@ def test_bytes_off_heap(engines, index, file):
     assert found["value_count"] == COUNT
     assert found["off_heap"][f"total_{file}_size_bytes"] == reckoned["dense"]
     assert found["off_heap"]["total_vex_size_bytes"] <= reckoned["graph"]
+
+
+def create(capsys, address, *options):
+    """What ``st-connectors create --apply`` prints."""
+    capsys.readouterr()
+    status = run(["create", "--in", address, "--collection", "proposed", "--apply", "--json", *options])
+    printed = capsys.readouterr()
+    assert (status, printed.err) == (0, "")
+    return json.loads(printed.out)
+
+
+def told(url, what):
+    """What a server tells of the index behind the collection."""
+    with urllib.request.urlopen(f"{url}/proposed/_{what}") as answer:
+        [index] = json.load(answer).values()
+    return index
+
+
+@pytest.fixture
+def server(request, engines):
+    """A server's URL and its address as a store's; the collection is removed afterwards."""
+    url = engines.url(request.param)
+    address = address_of(request.param, url)
+    yield url, address
+    with closing(open_store(address, "proposed")) as store:
+        store.drop()
+
+
+def on(engine):
+    """The fixture's server."""
+    return pytest.param(engine, marks=pytest.mark.engine(engine), id=engine)
+
+
+@pytest.mark.parametrize("server", [on("elasticsearch-9")], indirect=True)
+def test_elasticsearch_is_made_as_proposed(server, capsys):
+    """Vectors of eight bits where full ones are too many, and the index takes records of the schema."""
+    url, address = server
+    made = create(capsys, address, "--for", "1000", "--memory", "500KB", "--sparse", "none")
+
+    assert (made["index"], made["made"]) == ("int8_hnsw", True)
+    options = told(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"]
+    assert options["type"] == "int8_hnsw"
+    with closing(open_store(address, "proposed")) as store:
+        assert store.schema.fields["dense"] == DenseField(256, quantization=Quantization.INT8)
+        assert store.upsert([Record("a", {"dense": np.ones(256, np.float32)})]) == []
+
+
+@pytest.mark.parametrize("server", [on("opensearch")], indirect=True)
+def test_opensearch_is_made_as_proposed(server, capsys):
+    """A graph of Lucene's, written out."""
+    url, address = server
+    made = create(capsys, address, "--for", "1000", "--memory", "2MB", "--sparse", "none")
+
+    assert (made["index"], made["options"]) == ("lucene", {"engine": "lucene"})
+    method = told(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["method"]
+    assert (method["engine"], method["name"]) == ("lucene", "hnsw")
+
+
+@pytest.mark.parametrize("server", [on("elasticsearch-9"), on("opensearch")], indirect=True)
+def test_as_many_shards_as_proposed(server, capsys):
+    """200 GB of sparse vectors are four shards of 50."""
+    url, address = server
+    made = create(capsys, address, "--for", "250000000", "--terms", "100", "--dense", "none")
+
+    assert made["shards"] == 4
+    assert told(url, "settings")["settings"]["index"]["number_of_shards"] == "4"
+
+
+@pytest.mark.engine("milvus-lite")
+@pytest.mark.parametrize(("options", "index"), [("", "flat"), ("?index=hnsw", "hnsw")])
+def test_milvus_lite_is_made_as_proposed(tmp_path, capsys, options, index):
+    """Brute force where nothing is said, which Lite is quick at; what the address says is kept to."""
+    pytest.importorskip("pymilvus", reason="needs the milvus extra")
+    from st_connectors.milvus.client import open_client
+
+    address = f"milvus+lite:{tmp_path}/lite{options}"
+    made = create(capsys, address, "--for", "1000", "--memory", "5MB")
+
+    assert (made["index"], made["made"]) == (index, True)
+    with closing(open_client(parse_address(address), None)) as held:
+        kinds = [held.client.describe_index("proposed", name) for name in held.client.list_indexes("proposed")]
+    assert index.upper() in {each["index_type"] for each in kinds if each["metric_type"] == "COSINE"}

@@ -13,6 +13,8 @@
 - ``bulk``: the lines of a bulk request, and its answer item by item.
 - ``answers``: answers to reads, as records and hits.
 - ``faults``: HTTP statuses and error bodies as our errors.
+- ``loading``: settings of an index while it is loaded.
+- ``sizing``: what sparse vectors and shards are reckoned to take.
 
 A collection "books" is an index ``books@1`` behind the alias ``books``: bulk requests with ``require_alias=true`` then cannot make an index
 by mistake, which both engines otherwise do for any write to a name that is not there.

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_connectors._lucene.loading import LOADING
-from st_connectors.sizing import DenseLayout, Sizing
+from st_connectors._lucene.sizing import SIZING as LUCENE
+from st_connectors.sizing import DenseLayout
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -119,18 +121,7 @@ def _layouts() -> tuple[DenseLayout, ...]:
     )
 
 
-SIZING = {
-    "": Sizing(
-        dense=_layouts(),
-        sparse_entry=8,
-        sparse_source="a bound: Lucene packs a document number and the 17 upper bits of a weight for each",
-        sparse_in_memory=False,
-        shard_documents=200_000_000,
-        shard_bytes=50_000_000_000,
-        shard_source="Elasticsearch, Size your shards",
-        shard_option="shards",
-    )
-}
+SIZING = {"": replace(LUCENE, dense=_layouts())}
 
 
 def _module(name: str) -> Any:

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_connectors._lucene.loading import LOADING
-from st_connectors.sizing import DenseLayout, Sizing
+from st_connectors._lucene.sizing import SIZING as LUCENE
+from st_connectors.sizing import DenseLayout
 from st_connectors.store import (
     Address,
     Capabilities,
@@ -84,7 +86,8 @@ CAPABILITIES = Capabilities(
 )
 
 SIZING = {
-    "": Sizing(
+    "": replace(
+        LUCENE,
         dense=tuple(
             DenseLayout(
                 engine,
@@ -97,13 +100,7 @@ SIZING = {
             )
             for engine in ("lucene", "faiss")
         ),
-        sparse_entry=8,
-        sparse_source="a bound: Lucene packs a document number and the 17 upper bits of a weight for each",
-        sparse_in_memory=False,
-        shard_documents=200_000_000,
-        shard_bytes=50_000_000_000,
         shard_source="Lucene indexes as in Elasticsearch, Size your shards; reciprocal rank fusion by the server needs one",
-        shard_option="shards",
     )
 }
 
