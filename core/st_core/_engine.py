@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from st_core.assemble import flatten, tasks_of
-from st_core.backends.numpy import NumpyRunner, can_run
+from st_core.backends.numpy import NumpyRunner, can_run, one_text
 from st_core.batches import Budget, run_batches
 from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from st_core.backends.graph import GraphBackend
     from st_core.modules import Module
     from st_core.tokens import AnyTokenizer, Tokens
+    from st_core.vectors import SparseVector
 
 __all__ = ["Call", "Engine", "read_processing"]
 
@@ -84,13 +86,14 @@ class Engine:
     """Modules, made ready per stack; safe in threads.
 
     ``device`` and ``dtype`` are what the caller asked for, None for the default. Stacks that numpy can run are run by it, whatever the device;
-    others by ``graphs`` where it is given, else by torch.
+    others by ``graphs`` where it is given, else by torch. Where numpy can run one route of a router, the others are loaded when they are first
+    used: a process that only encodes inference-free queries needs neither the document model nor torch.
     """
 
     def __init__(
         self, modules: Sequence[Module], device: Any = None, dtype: Any = None, graphs: GraphBackend | None = None
     ) -> None:
-        """Makes every stack ready; torch is imported only where a stack needs it, and not at all to run ``graphs``."""
+        """Makes the stacks ready, of a model with a light route that alone; torch is not imported for it, and not at all to run ``graphs``."""
         self.modules = tuple(modules)
         self.graphs = graphs
         self.limit: int | None = UNSET
@@ -98,19 +101,16 @@ class Engine:
         self._dtype = dtype
         self._torch: Any = None
         self._runners: dict[tuple[int, ...], Runner] = {}
+        self._ready: dict[str | None, Runner] = {}
         self._stacks: dict[str | None, tuple[Module, ...]] = {}
+        self._single: dict[str | None, Callable[[str, int | None], SparseVector] | None] = {}
         self._lock = threading.Lock()
         self._prepare()
 
     def _prepare(self) -> None:
-        missing: ImportError | None = None
-        for task in self.tasks():
-            try:
-                self.runner(task)
-            except ImportError as error:  # a router's light route still works without the extra of the heavy one
-                missing = error
-        if missing is not None and not self._runners:
-            raise missing
+        light = [task for task in self.tasks() if can_run(self._stack(task))]
+        for task in light or self.tasks():
+            self.runner(task)
 
     def tasks(self) -> list[str | None]:
         """One task for each stack the model has."""
@@ -125,13 +125,14 @@ class Engine:
 
     def runner(self, task: str | None) -> Runner:
         """The stack for a task, made ready when first asked for; raises ValueError for a task without a route."""
+        known = self._ready.get(task)
+        if known is not None:
+            return known
         stack = self._stack(task)
         key = tuple(id(module) for module in stack)
-        found = self._runners.get(key)
-        if found is None:
-            with self._lock:
-                found = self._runners.get(key) or self._make(stack)
-                self._runners[key] = found
+        with self._lock:
+            found = self._runners.get(key) or self._make(stack)
+            self._runners[key] = self._ready[task] = found
         return found
 
     def _make(self, stack: tuple[Module, ...]) -> Runner:
@@ -139,14 +140,26 @@ class Engine:
             return NumpyRunner(stack)
         if self.graphs is not None:
             return self.graphs.runner(stack)
-        if self._torch is None:
-            try:
-                from st_core.backends.torch import TorchBackend, pick_device
-            except ImportError as error:
-                raise missing_extra("torch", f"a {type(stack[0]).__name__} module") from error
-            self._torch = TorchBackend(pick_device(self._asked_device), self._dtype)
-        made: Runner = self._torch.runner(stack)
+        try:
+            backend = self._torch_backend()
+        except ImportError as error:
+            raise missing_extra("torch", f"a {type(stack[0]).__name__} module") from error
+        made: Runner = backend.runner(stack)
         return made
+
+    def _torch_backend(self) -> Any:
+        if self._torch is None:
+            from st_core.backends.torch import TorchBackend, pick_device
+
+            self._torch = TorchBackend(pick_device(self._asked_device), self._dtype)
+        return self._torch
+
+    def one_text(self, task: str | None) -> Callable[[str, int | None], SparseVector] | None:
+        """What gives the sparse vector of one text that goes through nothing but a table of weights; None for other stacks."""
+        if task not in self._single:
+            stack = self._stack(task)
+            self._single[task] = one_text(stack) if can_run(stack) else None
+        return self._single[task]
 
     @property
     def has_limit(self) -> bool:
@@ -155,18 +168,26 @@ class Engine:
 
     def loaded_tokenizer(self, module: Module) -> AnyTokenizer:
         """The tokenizer of a transformer, which is loaded if it is not yet."""
-        tokenizer: AnyTokenizer = self._torch.transformer(module).tokenizer
+        with self._lock:
+            tokenizer: AnyTokenizer = self._torch_backend().transformer(module).tokenizer
         return tokenizer
 
     @property
     def uses_torch(self) -> bool:
-        """Whether a stack that has been made ready needs torch."""
-        return self._torch is not None
+        """Whether a stack needs torch, and it is installed."""
+        return self._torch is not None or (
+            self.graphs is None
+            and any(not can_run(self._stack(task)) for task in self.tasks())
+            and find_spec("torch") is not None
+        )
 
     @property
     def device(self) -> Any:
         """The torch device, or "cpu" where torch is not used."""
-        return self._torch.device if self._torch is not None else "cpu"
+        if not self.uses_torch:
+            return "cpu"
+        with self._lock:
+            return self._torch_backend().device
 
     def with_modules(self, modules: Sequence[Module]) -> Engine:
         """The same model with other modules; transformers that stay are not loaded again."""
@@ -175,7 +196,8 @@ class Engine:
         other.graphs = self.graphs
         other.limit = self.limit
         other._asked_device, other._dtype, other._torch = self._asked_device, self._dtype, self._torch  # noqa: SLF001
-        other._runners, other._stacks, other._lock = {}, {}, threading.Lock()  # noqa: SLF001
+        other._runners, other._ready, other._stacks, other._single = {}, {}, {}, {}  # noqa: SLF001
+        other._lock = threading.Lock()  # noqa: SLF001
         other._prepare()  # noqa: SLF001
         return other
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseEncoder"]
 
+_TASK = frozenset(("task",))
+"""The extra argument that one text may come with and need no more than a look at a table."""
+
 
 class _OfModelOrClass:
     """A method that is also a function of the class: called so, its ``self`` is None."""
@@ -89,13 +92,19 @@ class SparseEncoder(Encoder):
         ``max_active_dims`` keeps the heaviest weights of each text; of equal ones the lower index stays. Batches, prompts and the extra
         arguments are those of :meth:`st_core.SentenceTransformer.encode`, and so is what ``device``, ``pool`` and ``chunk_size`` do.
         """
+        keep = max_active_dims if max_active_dims is not None else self.max_active_dims
+        if keep is not None and keep < 1:
+            raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
+        plain = not convert_to_tensor and device is batch_size is pool is chunk_size is None and not show_progress_bar
+        if plain and isinstance(inputs, str) and kwargs.keys() <= _TASK:
+            one = self._engine.one_text(kwargs.get("task"))
+            if one is not None:
+                vector = one(self._prompted(inputs, prompt, prompt_name), self._engine.max_length(kwargs.get("task")))
+                return vector if keep is None else vector.top(keep)
         listed, single = one_or_many(given_inputs(inputs, kwargs))
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        keep = max_active_dims if max_active_dims is not None else self.max_active_dims
-        if keep is not None and keep < 1:
-            raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
         call = replace(call, keep=keep) if self._coded else call
         parts = self._everywhere((device, pool, chunk_size), "_matrix", listed, call, keep)
         matrix = parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
@@ -106,6 +115,10 @@ class SparseEncoder(Encoder):
         if not save_to_cpu:
             tensor = tensor.to(self.device)
         return tensor[0] if single else tensor
+
+    def _prompted(self, text: str, prompt: str | None, prompt_name: str | None) -> str:
+        chosen = self._prompt(prompt, prompt_name)
+        return chosen + text if chosen else text
 
     def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
         if not listed:

@@ -24,6 +24,9 @@ MAX_INDEX = 2**32 - 2
 """The highest index: Milvus 2.5 refuses 2**32 - 1."""
 
 
+_set = object.__setattr__  # of frozen values
+
+
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     """A read-only view, so that a value cannot be changed through what it hands out."""
     view = array.view()
@@ -56,6 +59,16 @@ class SparseVector:
         _check_weights(values)
         object.__setattr__(self, "indices", _frozen(indices))
         object.__setattr__(self, "values", _frozen(values))
+
+    @classmethod
+    def trusted(cls, indices: NDArray[np.uint32], values: NDArray[np.float32]) -> SparseVector:
+        """A vector of arrays that are known to be of this form, and that nobody will change: nothing is checked or copied."""
+        indices.setflags(write=False)
+        values.setflags(write=False)
+        made = object.__new__(cls)
+        _set(made, "indices", indices)
+        _set(made, "values", values)
+        return made
 
     @classmethod
     def from_arrays(cls, indices: ArrayLike, values: ArrayLike) -> SparseVector:
@@ -229,7 +242,7 @@ class SparseMatrix:
         if not 0 <= row < len(self):
             raise IndexError(f"row {key} of {len(self)}")
         first, last = int(self.indptr[row]), int(self.indptr[row + 1])
-        return SparseVector(self.indices[first:last], self.values[first:last])
+        return SparseVector.trusted(self.indices[first:last], self.values[first:last])
 
     def __iter__(self) -> Iterator[SparseVector]:
         return self.rows()

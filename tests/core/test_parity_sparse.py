@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
+from st_core.backends.numpy import one_text, presence  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -247,3 +254,103 @@ def test_a_stream_gives_the_rows_of_the_list(pair, texts):
     _, ours = pair("sparse-static")
 
     assert list(ours.encode_iter(iter(texts), window=4)) == list(ours.encode(texts).rows())
+
+
+@pytest.mark.parametrize("name", ["sparse-router", "sparse-static"])
+def test_one_text_alone_takes_a_shorter_way_to_the_same_vector(pair, texts, agree, name):
+    """One query by a table of weights is the row of the list and the oracle's, with prompts, limits and the heaviest weights."""
+    theirs, ours = pair(name)
+    assert ours._engine.one_text("query") is not None
+
+    for text in texts:
+        for options in ({}, {"prompt": "Group: "}, {"max_active_dims": 2}):
+            alone = ours.encode_query(text, **options)
+            assert alone == ours.encode_query([text], **options)[0], repr(text[:40])
+            if "max_active_dims" not in options:  # of equal weights torch leaves open which stays
+                agree(
+                    SparseMatrix.from_rows([alone], ours.get_embedding_dimension()),
+                    as_dense(theirs.encode_query([text], **options)),
+                    SCALE,
+                )
+            assert not alone.indices.flags.writeable
+            assert not alone.values.flags.writeable
+    with pytest.raises(ValueError, match="max_active_dims"):
+        ours.encode_query("a text", max_active_dims=0)
+    with pytest.raises(ValueError, match="no prompt"):
+        ours.encode_query("a text", prompt_name="none")
+
+
+def test_what_is_set_later_holds_for_one_text_alone(checkpoints):
+    """A maximum length and a prompt, as they do for a list."""
+    model = __import__("st_core").SparseEncoder(checkpoints.folder("sparse-static"))
+    text = "copy a directory tree and remove a folder"
+    whole = model.encode_query(text)
+
+    model.max_seq_length = 3
+    assert model.encode_query(text) == model.encode_query([text])[0] != whole
+    model.max_seq_length = None
+    model.prompts["query"] = "folder "
+    assert model.encode_query(text) == model.encode_query(["folder " + text], prompt="")[0]
+
+
+@pytest.mark.parametrize("none", [0.0, -1.0, np.nan, np.inf, 1e-40])
+def test_terms_without_a_proper_weight_are_left_out_of_one_text_alone(checkpoints, none):
+    """Zero, negative, not finite and subnormal weights, as in a list."""
+    module = __import__("st_core").SparseEncoder(checkpoints.folder("sparse-static"))[0]
+    text = "copy a directory tree and remove a folder"
+    ids = module.tokenizer.plain([text])
+    weight = module.weight.copy()
+    weight[ids[0][::2]] = none
+    other = replace(module, weight=weight)
+
+    alone = one_text((other,))(text, None)
+
+    assert alone == presence(other, ids)[0]
+    assert set(alone.indices) == set(ids[0]) - set(ids[0][::2])
+
+
+WITHOUT_TORCH = """
+import json, sys
+if {block}:
+    sys.modules["torch"] = sys.modules["transformers"] = None
+from st_core import SparseEncoder
+model = SparseEncoder({folder!r}, device="cpu")
+found = model.encode_query("copy a tree").to_mapping(), model.encode_query(["copy a tree"])[0].to_mapping()
+dimension, loaded = model.get_embedding_dimension(), "torch" in sys.modules and not {block}
+try:
+    model.encode_document("copy a tree")
+    error = None
+except ImportError as problem:
+    error = str(problem)
+print(json.dumps([found, dimension, loaded, error]))
+"""
+
+
+@pytest.mark.parametrize("block", [True, False])
+def test_inference_free_queries_need_no_torch(checkpoints, block):
+    """A process that encodes queries alone does not load it; one that cannot says so at the first document."""
+    folder = str(checkpoints.folder("sparse-router"))
+    code = WITHOUT_TORCH.format(block=block, folder=folder)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, dimension, loaded, error = json.loads(done.stdout)
+    ours = checkpoints.load(__import__("st_core"), SPARSE, "sparse-router")
+
+    wanted = {str(index): weight for index, weight in ours.encode_query("copy a tree").to_mapping().items()}
+    assert found == [wanted, wanted]
+    assert dimension == ours.get_embedding_dimension()
+    assert not loaded
+    assert "st-connectors[torch]" in error if block else error is None
+
+
+def test_many_threads_may_ask_for_the_first_document(checkpoints, agree):
+    """The document model is loaded once, and queries go on meanwhile."""
+    model = __import__("st_core").SparseEncoder(checkpoints.folder("sparse-router"), device="cpu")
+    assert not model._engine._runners.keys() & {tuple(map(id, model[0].routes["document"]))}
+    with ThreadPoolExecutor(8) as threads:
+        documents = [threads.submit(model.encode_document, ["copy a tree"]) for _ in range(4)]
+        queries = [threads.submit(model.encode_query, "copy a tree") for _ in range(50)]
+
+    for each in documents[1:]:
+        agree(each.result(), documents[0].result(), SCALE)
+    assert {each.result() for each in queries} == {model.encode_query("copy a tree")}
+    assert len(model._engine._torch._loaded) == 1

@@ -18,6 +18,7 @@ from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
 from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, own_copy, read_layout
+from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -356,7 +357,8 @@ def _made_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> 
     if single is None:
         return SlowTokenizer(**common)
     keep_left = getattr(shown, "truncation_side", "right") == "right"
-    return TextTokenizer(backend, single, read_layout(backend, pair=True), keep_left=keep_left, **common)
+    pair, words = read_layout(backend, pair=True), read_word_pieces(backend)
+    return TextTokenizer(backend, single, pair, keep_left=keep_left, words=words, **common)
 
 
 def as_numpy(tensor: Tensor) -> Any:

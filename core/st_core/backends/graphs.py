@@ -23,6 +23,7 @@ import numpy as np
 from st_core.errors import ModelBroken
 from st_core.modules.transformer import Transformer
 from st_core.tokens import TextTokenizer, read_layout
+from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
     from st_core.modules import Module
@@ -218,4 +219,5 @@ def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
     if single is None:
         raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
     more = dict(facts) | {"special_ids": frozenset(facts["special_ids"]), "shown": backend}
-    return TextTokenizer(backend, single, read_layout(backend, pair=True), **more)
+    words = read_word_pieces(backend)
+    return TextTokenizer(backend, single, read_layout(backend, pair=True), words=words, **more)

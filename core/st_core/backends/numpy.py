@@ -11,7 +11,8 @@ import numpy as np
 from st_core.backends._pooling import run_pooling, run_splade
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken
-from st_core.vectors import MIN_WEIGHT, SparseMatrix
+from st_core.tokens import TextTokenizer
+from st_core.vectors import MIN_WEIGHT, SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,17 +51,17 @@ def mean_of_rows(module: StaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> 
     for index, row in enumerate(rows):
         for start in range(0, row.size, TOKEN_BUDGET):
             result[index] += _sum_of_vectors(module, row[start : start + TOKEN_BUDGET])
-        if row.size:
-            result[index] /= row.size
+    sizes = np.fromiter((max(1, row.size) for row in rows), np.float32, len(rows))
+    result /= sizes[:, None]
     return result
 
 
 def _sum_of_vectors(module: StaticEmbedding, ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """The sum of the vectors of tokens [t]: [d]."""
-    picked = module.table[ids if module.mapping is None else module.mapping[ids]]
+    picked = module.table.take(ids if module.mapping is None else module.mapping[ids], axis=0)  # a copy
     vectors = picked.astype(np.float32, copy=False)
     if module.scale is not None:
-        vectors = vectors * module.scale[ids][:, None]
+        vectors *= module.scale[ids][:, None]
     total: NDArray[np.float32] = np.add.reduce(vectors, axis=0)
     return total
 
@@ -78,6 +79,45 @@ def presence(module: SparseStaticEmbedding, rows: Sequence[NDArray[np.int32]]) -
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(np.bincount(cells[keep] // width, minlength=len(rows)), out=indptr[1:])
     return SparseMatrix(indptr, columns[keep].astype(np.uint32), values[keep], (len(rows), width))
+
+
+class OneText:
+    """The sparse vector of one text by a table of weights: what :func:`presence` and the queries of BM25 give, without arrays on the way.
+
+    ``tokenizer`` adds no special tokens; ``weight`` float32 [V] is that of each token, or of each ``term`` [V] that tokens stand for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        weight: NDArray[np.float32],
+        term: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Finds the tokens that weigh nothing."""
+        self.tokenizer, self.weight = tokenizer, weight
+        self.term = None if term is None else term.tolist()
+        light = np.flatnonzero(~(np.isfinite(weight) & (weight >= MIN_WEIGHT))).tolist()
+        self.dropped = frozenset((-1, *light))
+
+    def __call__(self, text: str, limit: int | None) -> SparseVector:
+        """The vector of a text of which at most ``limit`` tokens are read."""
+        ids = self.tokenizer.bare(text)[:limit]
+        found = set(ids if self.term is None else map(self.term.__getitem__, ids)) - self.dropped
+        indices = np.array(sorted(found), np.intp)  # what numpy looks up fastest
+        return SparseVector.trusted(indices.astype(np.uint32), self.weight[indices])
+
+
+def one_text(modules: Sequence[Module]) -> OneText | None:
+    """What gives one text's vector where a stack is a table of weights and nothing else; None for other stacks."""
+    first = modules[0]
+    if len(modules) > 1 or not isinstance(first.tokenizer, TextTokenizer):
+        return None
+    match type(first).__name__:
+        case "SparseStaticEmbedding":
+            return OneText(first.tokenizer, first.weight)
+        case "BM25" if first.idf is not None:
+            return OneText(first.tokenizer, first.idf, first.term)
+    return None
 
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
