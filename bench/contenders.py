@@ -50,7 +50,7 @@ VOCABULARY = 30_522
 
 THROUGHPUT = frozenset({"dense", "splade", "pairs"})
 TRANSFORMER = THROUGHPUT | {"query", "start", "splade-memory"}
-STATIC = frozenset({"sparse-query", "static", "start-static"})
+STATIC = frozenset({"sparse-query", "sparse-queries", "static", "start-static"})
 
 CONTENDERS = (
     Contender(THEIRS, "sentence_transformers", CPU, works=TRANSFORMER | STATIC),
