@@ -359,14 +359,17 @@ def load_plain_tokenizer(path: Path, *, lower_case: bool, pad_token: str | None,
         stamp = path.stat()
     except FileNotFoundError as error:
         raise ModelBroken(f"{path}: the file is missing, and other forms of a tokenizer need transformers") from error
-    parsed, special, _ = _parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    parsed, special, *_ = _parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
     backend = own_copy(parsed, lower_case=lower_case)
     single = read_layout(backend, pair=False)
     if single is None:
         raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
     pad_id = None if pad_token is None else backend.token_to_id(pad_token)
     pair = read_layout(backend, pair=True)
-    return TextTokenizer(backend, single, pair, pad_id=pad_id or 0, special_ids=special, shown=backend, **facts)
+    words = read_word_pieces(backend)
+    return TextTokenizer(
+        backend, single, pair, pad_id=pad_id or 0, special_ids=special, shown=backend, words=words, **facts
+    )
 
 
 def own_copy(backend: Any, *, lower_case: bool) -> Any:
