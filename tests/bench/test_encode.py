@@ -1,0 +1,192 @@
+"""What the encoding benchmark computes from what it measured, on figures written by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bench import encode, encode_results, texts
+from bench.contenders import CONTENDERS, THEIRS, Contender
+from bench.encode import WORKS, aims_of, check_equal, figures_of, in_turns, row, with_texts
+from bench.figures import missed
+
+EXACT = Contender("ours", "st_core")
+COARSE = Contender("ours int8", "st_core", bits=8)
+
+
+def answers(seconds, **more):
+    """A contender's answers of several rounds."""
+    return [{"seconds": each, "peak_mb": 100.0 + each, "apart": each / 1e6} | more for each in seconds]
+
+
+@pytest.fixture
+def measured():
+    """A row of two contenders over three rounds, in which everything took longer each time."""
+    rows = {THEIRS: answers([1.0, 2.0, 6.0]), "ours": answers([0.5, 0.5, 2.0])}
+    return row(WORKS["dense"], {"ours": 8}, rows, [0.25, 0.5, 1.5])
+
+
+def test_another_contender_begins_each_turn():
+    """All take part in every turn, in one circle, and each of them begins once."""
+    turns = [in_turns(["a", "b", "c"], turn) for turn in range(4)]
+
+    assert turns == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+def test_float_noise_is_equal_and_more_is_not():
+    """The largest difference is told, and refused where it is over the parity of float32."""
+    wanted = np.eye(3, dtype=np.float32)
+
+    assert check_equal(EXACT, wanted, wanted + np.float32(5e-6)) == pytest.approx(5e-6, rel=0.05)
+    with pytest.raises(RuntimeError, match=r"ours: .* differs by 2\.0e-05"):
+        check_equal(EXACT, wanted, wanted + np.float32(2e-5))
+    with pytest.raises(RuntimeError, match=r"shape \(2, 3\), expected \(3, 3\)"):
+        check_equal(EXACT, wanted, wanted[:2])
+
+
+def test_int8_is_held_to_directions():
+    """A length is of no matter, the mean and the worst cosine are; scores are one row."""
+    wanted = np.repeat(np.eye(2, dtype=np.float32), 50, axis=0)
+    turned = wanted.copy()
+    turned[0] = [np.cos(0.25), np.sin(0.25)]  # a cosine of 0.969, and a mean that is high enough
+
+    assert check_equal(COARSE, wanted, wanted * 3) == 2.0
+    with pytest.raises(RuntimeError, match=r"at worst 0\.9689"):
+        check_equal(COARSE, wanted, turned)
+    angle = np.arccos(0.994)
+    all_turned = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (50, 1))
+    with pytest.raises(RuntimeError, match=r"cosines of 0\.9940"):
+        check_equal(COARSE, wanted[:50], all_turned)
+    with pytest.raises(RuntimeError, match="too low for int8"):
+        check_equal(COARSE, np.float32([1, 2, 3]), np.float32([3, 2, 1]))
+
+
+def test_a_contender_without_output_is_not_compared():
+    """The bare forward pass gives none."""
+    assert check_equal(EXACT, np.eye(2), None) == 0.0
+
+
+def test_ratios_are_taken_within_rounds(measured):
+    """Of 1/0.5, 2/0.5 and 6/2 the median is 3, while the medians' ratio would be 4."""
+    ours = measured["contenders"]["ours"]
+
+    assert ours["ratio"] == {"median": 3.0, "min": 2.0, "max": 4.0}
+    assert ours["seconds"] == {"median": 0.5, "min": 0.5, "max": 2.0}
+    assert ours["share_of_limit"] == {"median": 0.75, "min": 0.5, "max": 1.0}
+    assert (ours["peak_mb"], ours["largest_difference"], ours["batch_size"]) == (102.0, 2e-6, 8)
+    assert measured["contenders"][THEIRS]["ratio"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+
+
+def test_what_is_under_a_floor_or_over_a_most_is_missed(measured):
+    """Ratios are held to floors, seconds and megabytes to what they may be at most, of those alone that took part."""
+    work = replace(WORKS["dense"], floors={"ours": 3.5, "absent": 9}, most={"ours": 0.4})
+
+    assert missed(figures_of("dense", measured), aims_of("dense", work, measured)) == [
+        "dense: ours is 3.000, should be >= 3.5",
+        "dense: ours, s is 0.500, should be < 0.4",
+    ]
+    easy = replace(work, floors={"ours": 3.0}, most={"ours": 0.6})
+    assert missed(figures_of("dense", measured), aims_of("dense", easy, measured)) == []
+
+
+def test_growth_is_held_to_megabytes():
+    """A row of growth has no seconds."""
+    grown = [{"growth_mb": 700.0, "peak_mb": 1.0, "apart": 0.0}]
+    found = row(WORKS["splade-memory"], {}, {THEIRS: [grown[0] | {"growth_mb": 4200.0}], encode.TORCH: grown}, [])
+
+    assert missed(figures_of("m", found), aims_of("m", WORKS["splade-memory"], found)) == [
+        f"m: {encode.TORCH}, MB is 700.000, should be < 600"
+    ]
+
+
+def test_every_figure_is_of_a_contender_that_takes_part():
+    """A floor under a name that is none would never be missed."""
+    taking = {contender.name: contender.works for contender in CONTENDERS}
+
+    for name, work in WORKS.items():
+        for contender in (*work.floors, *work.most):
+            assert name in taking[contender], (name, contender)
+    assert with_texts(WORKS["dense"], "query").floors == {}
+
+
+@pytest.mark.parametrize("kind", ["query", "describe", "article"])
+def test_texts_are_fixed_and_of_their_lengths(kind):
+    """The same every time, with the number of words that the module's table says."""
+    made = texts.texts(kind, 300, 3)
+    lengths = sorted(len(text.split()) for text in made)
+
+    assert made == texts.texts(kind, 300, 3)
+    least, middle, most = {"query": (3, 6.5, 10), "describe": (15, 55, 150), "article": (200, 350, 600)}[kind]
+    assert lengths[0] >= least
+    assert lengths[-1] <= most
+    assert lengths[150] == pytest.approx(middle, rel=0.12)
+
+
+def test_mixed_texts_are_of_all_kinds():
+    """Three, six and one in ten, told apart by length."""
+    lengths = np.array([len(text.split()) for text in texts.texts("mixed", 1000, 0)])
+    shares = [(lengths <= 10).mean(), ((lengths > 10) & (lengths <= 150)).mean(), (lengths > 150).mean()]
+
+    assert shares == pytest.approx([0.3, 0.6, 0.1], abs=0.04)
+
+
+@pytest.mark.parametrize("kind", ["query", "describe", "mixed"])
+def test_rounds_share_no_words_of_the_material(kind, monkeypatch):
+    """Numbered words show where a text was cut: each round begins behind the end of the one before."""
+    monkeypatch.setattr(texts, "words", lambda: tuple(map(str, range(500_000))))
+    taken = [{int(word) for text in texts.texts(kind, 100, number) for word in text.split()} for number in range(5)]
+
+    for earlier, later in pairwise(taken):
+        assert max(earlier) < min(later)
+    pairs = texts.pairs(4, 2)
+    assert len({query for query, _ in pairs}) == 1
+    assert [text for _, text in pairs] == texts.texts("describe", 4, 2)
+
+
+def test_an_unknown_kind_is_refused():
+    """With the kinds there are."""
+    with pytest.raises((KeyError, ValueError), match="poem"):
+        texts.texts("poem", 1, 0)
+
+
+def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
+    """A row takes the place of the one of its name, but for contenders it did not measure; the files are drawn from what is kept."""
+    monkeypatch.setattr(encode_results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(encode_results, "KEPT", tmp_path / "results" / "encode.json")
+    drawn = []
+    monkeypatch.setattr(encode_results, "plot", drawn.append)
+
+    encode_results.save("dense", measured)
+    newer = {
+        **measured,
+        "contenders": {
+            "ours": {**measured["contenders"]["ours"], "ratio": dict.fromkeys(("median", "min", "max"), 9.0)}
+        },
+    }
+    encode_results.save("dense", newer)
+
+    kept = json.loads((tmp_path / "results" / "encode.json").read_text(encoding="utf-8"))
+    assert set(kept["dense"]["contenders"]) == {THEIRS, "ours"}
+    assert kept == drawn[-1]
+    lines = (tmp_path / "results" / "encode.md").read_text(encoding="utf-8").splitlines()
+    assert "## dense: dense documents, MiniLM" in lines
+    assert "| ours (batch size 8) | 500 ms | 500 to 2,000 | 9.00 | 9.00 to 9.00 | 75% | 102 | 2e-06 |" in lines
+    assert any(line.startswith("- dense: ") for line in lines)
+
+
+def test_the_plot_is_the_same_for_the_same_rows(measured, tmp_path, monkeypatch):
+    """Byte for byte, with a bar for each contender but the first."""
+    pytest.importorskip("matplotlib", reason="plots need the bench group")
+    monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
+
+    drawings = []
+    for _ in range(2):
+        encode_results.plot({"dense": measured})
+        drawings.append((tmp_path / "encode.svg").read_bytes())
+
+    assert drawings[0] == drawings[1]
+    assert drawings[0].count(b"dense: ours") == 1
