@@ -20,7 +20,6 @@ import pytest
 
 from integration.stores import address_of
 from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
-from st_connectors.filters import Eq
 from st_connectors.registry import open_store, parse_address
 from st_connectors.retry import NO_RETRY, RetryPolicy
 from st_connectors.store import (
@@ -34,7 +33,6 @@ from st_connectors.store import (
     SearchRequest,
     SparseField,
     Store,
-    TextField,
 )
 from st_connectors.testing import Lab, opener
 from st_connectors.testing.faults import Answer, FaultProxy
@@ -224,24 +222,6 @@ def lab(server) -> Iterator[Lab]:
     lab.close()
 
 
-OURS = ("id", "payload", "filter", "vector", "text", "_id", "_source", "_meta", "dense", "sparse", "st_connectors")
-
-
-def test_payload_keys_may_be_those_of_our_documents(lab):
-    """Whatever a payload's keys are, filterable or not, they come back as given and meet nothing of ours."""
-    fields = {"dense": DenseField(2), "sparse": SparseField(), "text": TextField("payload")}
-    schema = lab.schema(fields, filterable=dict.fromkeys(OURS, FilterKind.KEYWORD))
-    pair = lab.pair(schema)
-    payload = {name: f"value of {name}" for name in OURS}
-    sparse = SparseVector.from_mapping({3: 1.5})
-    pair.upsert([Record("a", {"dense": UP, "sparse": sparse}, payload), Record("b", {"dense": UP}, {"ID": {"id": 1}})])
-
-    pair.assert_records_agree()
-    for name in OURS:
-        pair.assert_records_agree(Eq(name, f"value of {name}"))
-    assert pair.store.get(["a"])[0].payload == payload
-
-
 @pytest.mark.parametrize("index", [0, 2**31, 2**32 - 2])
 def test_sparse_indices_reach_to_the_last(lab, index):
     """All indices of 32 bits are kept apart from their neighbours."""
@@ -291,6 +271,20 @@ def test_the_server_refuses_what_our_wrappers_would(server, lab, bad):
             assert [(item.position, type(item.error)) for item in rejected] == [(1, Refused)]
         except (Permanent, ValueError) as error:  # of the whole batch, since it cannot even be written down
             assert len(str(error)) > 20  # noqa: PT017
+
+
+def test_the_greatest_dimension_is_the_server_s_own(server, lab):
+    """A collection of the declared dimension can be made, and the server itself refuses one more; the wrappers refuse it before anything is sent."""
+    most = lab.capabilities.max_dimension
+    lab.new(lab.schema({"dense": DenseField(most)}))
+    over = lab.schema({"dense": DenseField(most + 1)})
+    with pytest.raises(Unsupported, match=str(most)):
+        lab.open(over).create()
+    with (
+        closing(_bare(server, over)) as bare,
+        pytest.raises(Permanent, match=rf"{most}|{most // 1000},?{most % 1000:03d}"),
+    ):
+        bare.create()
 
 
 def test_a_window_that_the_server_has_not_is_refused_by_both(server, lab):

@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 
 from st_connectors.errors import Permanent, Refused, Unsupported
-from st_connectors.filters import And, Eq, In, Range
-from st_connectors.store import DenseField, Field, FilterKind, Fuse, Near, Record, Schema, SparseField, Store, Vector
+from st_connectors.filters import And, Eq, Exists, In, Not, Range
+from st_connectors.store import (
+    DenseField,
+    Field,
+    FilterKind,
+    Fuse,
+    Near,
+    Record,
+    Schema,
+    SparseField,
+    Store,
+    TextField,
+    Vector,
+)
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records
 from st_core.vectors import SparseVector
@@ -69,6 +81,27 @@ _FIELDS = (
     ),
 )
 """Names of vector fields that a store may fold, cut or refuse."""
+
+_KEYS = (
+    *(
+        "id",
+        "_id",
+        "pk",
+        "payload",
+        "filter",
+        "vector",
+        "vectors",
+        "text",
+        "dense",
+        "sparse",
+        "score",
+        "_source",
+        "_meta",
+        "$meta",
+    ),
+    *("st_connectors", "_st_id", "_st_payload", "_st_present", "_st_f_tag", "st_id", "st_payload", "vec_dense", "x_"),
+)
+"""Keys that a payload may have although stores, these adapters' ways of filling them among others, use them for themselves."""
 
 _CALLS: Mapping[str, Callable[[Store], object]] = {
     "upsert-one": lambda store: store.upsert(dense_records(1)[0]),  # type: ignore[arg-type]
@@ -184,6 +217,24 @@ class Border(Group):
 
         pair.assert_records_agree()
         pair.assert_search_agrees(*(pair.near(Near(name, vector)) for name, vector in vectors.items()))
+
+    @pytest.mark.parametrize("keys", ["filterable", "undeclared"])
+    def test_payload_keys_may_be_those_of_the_store(self, lab: Lab, keys: str) -> None:
+        """Whatever a payload's keys are, filterable or not, they come back as given, and meet nothing that the store keeps beside them."""
+        fields: dict[str, Field] = {"dense": DenseField(2)}
+        fields |= {"sparse": SparseField()} if lab.capabilities.sparse else {}
+        fields |= {"text": TextField("payload")} if lab.capabilities.text else {}
+        names = dict.fromkeys(_KEYS, FilterKind.KEYWORD)
+        pair = lab.pair(lab.schema(fields, filterable=names if keys == "filterable" else {}))
+        vectors: dict[str, Vector] = {name: _vector_of(3, spec) for name, spec in fields.items() if name != "text"}
+        kept = {name: f"value of {name}" for name in _KEYS}
+        pair.upsert([Record("all", vectors, kept), Record("none", vectors), Record("in", vectors, {"in": kept})])
+
+        pair.assert_records_agree()
+        pair.assert_search_agrees(*(pair.near(Near(name, vector)) for name, vector in vectors.items()))
+        for name in _KEYS if keys == "filterable" else ():
+            pair.assert_records_agree(Eq(name, f"value of {name}"))
+            pair.assert_records_agree(Not(Exists(name)))
 
     @pytest.mark.parametrize("call", list(_CALLS))
     def test_wrong_arguments_are_refused(self, lab: Lab, call: str) -> None:
