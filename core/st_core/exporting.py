@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,14 @@ def export_model(
     dtype: str = "float32",
     family: str | None = None,
     calibration: Sequence[Any] = (),
+    told: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Copy a model to the folder ``out`` and put its graphs for a backend, "onnx" or "openvino", beside its files.
 
     Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. ``out`` may be the model's own folder,
     which then only gains the graphs. ``family`` is the class it is for, where its files leave that open. ``calibration`` are some hundred
     typical texts (pairs for a CrossEncoder), on which int8 fixes the ranges of activations: faster, and less exact than finding them anew for
-    every text, as is done without.
+    every text, as is done without. ``told`` is called with a few words on each step as it begins.
 
     Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelUnsupported for modules that cannot
     be part of a graph; ImportError, with what to install, where a package is missing.
@@ -62,20 +64,24 @@ def export_model(
         raise ValueError(f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}")
     if calibration and (dtype != "int8" or backend != "openvino"):
         raise ValueError("texts to calibrate on are for dtype='int8' with backend='openvino'")
+    told("finding it")
     source, full_name, _ = find_checkpoint(
         fspath(name), organisation=ORGANISATIONS.get(family or "", "sentence-transformers")
     )
     kind = family or _family(read_checkpoint(source, name=full_name, revision=None))
+    add = partial(
+        _add_graphs, name=full_name, family=kind, backend=backend, dtype=dtype, calibration=calibration, told=told
+    )
     target = Path(out)
     if target.exists() and target.resolve() == source.resolve():
-        return _add_graphs(target, full_name, kind, backend=backend, dtype=dtype, calibration=calibration)
+        return add(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already; name a new folder, or the model's own")
     target.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS), dirs_exist_ok=True)
-        _add_graphs(making, full_name, kind, backend=backend, dtype=dtype, calibration=calibration)
+        add(making)
         making.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -96,7 +102,14 @@ def _family(checkpoint: Checkpoint) -> str:
 
 
 def _add_graphs(
-    folder: Path, name: str, family: str, *, backend: str, dtype: str, calibration: Sequence[Any]
+    folder: Path,
+    *,
+    name: str,
+    family: str,
+    backend: str,
+    dtype: str,
+    calibration: Sequence[Any],
+    told: Callable[[str], None],
 ) -> Exported:
     modules = assemble(read_checkpoint(folder, name=name, revision=None), family, LoadOptions())
     graphs = GraphBackend(backend, dtype, folder)
@@ -106,7 +119,7 @@ def _add_graphs(
     for stack in stacks.values():
         place = folder / FOLDER / graph_key(stack, backend, dtype)
         shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
-        graphs.make(stack, place, calibration)
+        graphs.make(stack, place, calibration, told)
     return _found(folder, family)
 
 

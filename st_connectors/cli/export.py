@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import AsJson
-from st_connectors.cli.output import complain, print_json, say
+from st_connectors.cli.output import print_json, say, steps_of
 
 __all__ = ["export"]
 
@@ -54,16 +53,16 @@ def export(
 
     name = Path(model).name or "model"
     target = out or Path(f"{name}-{backend}-{dtype}")
-    if sys.stderr.isatty():
-        complain(f"exporting {model} for {backend} in {dtype} …")
-    done = export_model(
-        model,
-        target,
-        backend=backend,
-        dtype=dtype,
-        family=None if kind is None else FAMILIES[kind],
-        calibration=[] if calibrate is None else _lines(calibrate),
-    )
+    with steps_of(f"exporting {model} for {backend} in {dtype}") as told:
+        done = export_model(
+            model,
+            target,
+            backend=backend,
+            dtype=dtype,
+            family=None if kind is None else FAMILIES[kind],
+            calibration=[] if calibrate is None else _lines(calibrate),
+            told=told,
+        )
     if as_json:
         print_json(
             {

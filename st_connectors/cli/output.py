@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,6 +29,7 @@ __all__ = [
     "print_result",
     "progress_of",
     "say",
+    "steps_of",
     "stop",
 ]
 
@@ -116,6 +117,18 @@ def _width() -> int:
         return max(40, os.get_terminal_size(sys.stdout.fileno()).columns)
     except (OSError, ValueError):
         return 100
+
+
+@contextmanager
+def steps_of(what: str) -> Iterator[Callable[[str], None]]:
+    """A function that shows what is being done while standard error is a terminal, and does nothing else."""
+    if not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as status:
+        yield lambda step: status.update(f"{what}: {step}")
 
 
 @contextmanager

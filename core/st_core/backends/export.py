@@ -7,9 +7,7 @@ it is kept. Both runtimes are written from the same trace.
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends._first_token import keep_first_token
+from st_core.backends._hush import hushed
 from st_core.backends._transformer import LoadedTransformer, load_transformer
-from st_core.backends.graph import feed_of
+from st_core.backends.graph import feeds_of
 from st_core.backends.graphs import GraphSpec, write_tokenizer
 from st_core.backends.torch import POOLS, VOCABULARY_BLOCK, TorchBackend, first_real, saturate, splade, without_prompt
 from st_core.errors import ModelUnsupported
@@ -91,23 +90,34 @@ class _Stack(nn.Module):
 
 
 def export_graph(
-    stack: Sequence[Module], backend: str, dtype: str, folder: Path, calibration: Sequence[Any] = ()
+    stack: Sequence[Module],
+    backend: str,
+    dtype: str,
+    folder: Path,
+    *,
+    calibration: Sequence[Any] = (),
+    told: Callable[[str], None] = lambda _: None,
 ) -> GraphSpec:
     """Write the graph of a stack and its tokenizer into an empty folder.
 
-    ``calibration`` are typical texts, or pairs, for int8 with fixed ranges. Raises ModelUnsupported for modules that cannot be part of a graph, and where
-    the graph's numbers are not torch's; ImportError, naming the extra, for a runtime that is not installed.
+    ``calibration`` are typical texts, or pairs, for int8 with fixed ranges; ``told`` hears what is being done. Raises ModelUnsupported for modules
+    that cannot be part of a graph, and where the graph's numbers are not torch's; ImportError, naming the extra, for a runtime that is not installed.
     """
     from st_core.backends.sessions import runtime
 
     chosen = runtime(backend)
     chosen.check(dtype, calibrated=bool(calibration))
+    told("tracing it")
     traced = trace(stack)
-    with quiet():
+    told(f"writing its graph for {backend}")
+    with hushed():
         file = chosen.write(traced.program, folder, traced.outputs)
+    told("comparing it with torch")
     _compare(chosen.open_session(folder / file, "float32", None), traced)
     if dtype != "float32":
-        chosen.reduce(folder / file, dtype, _feeds(traced, calibration))
+        told(f"turning it into {dtype}")
+        feeds = feeds_of(calibration, traced.tokenizer, traced.inputs, traced.loaded.max_length)
+        chosen.reduce(folder / file, dtype, feeds)
     return GraphSpec(
         backend=backend,
         dtype=dtype,
@@ -121,12 +131,6 @@ def export_graph(
         files={},
         calibrated=len(calibration),
     )
-
-
-def _feeds(traced: Trace, calibration: Sequence[Any]) -> list[dict[str, Any]]:
-    """One feed for each text or pair."""
-    tokens = traced.tokenizer.tokenize(list(calibration), traced.loaded.max_length)
-    return [feed_of(tokens.take([index]), traced.tokenizer, traced.inputs) for index in range(len(tokens))]
 
 
 def trace(stack: Sequence[Module]) -> Trace:
@@ -299,27 +303,13 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {name: {0: dynamic, 1: dynamic} if value.ndim == 2 else None for name, value in example.items()}
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), hushed():
             return torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the tracer runs into errors of every type in code that was not written for it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelUnsupported(
             f"{folder}: the model cannot be traced; load it with backend='torch' ({reason})"
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block the tracers' warnings about their own insides are not shown."""
-    noisy = logging.getLogger("torch.onnx")
-    level = noisy.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        noisy.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            noisy.setLevel(level)
 
 
 def _compare(session: Any, traced: Trace) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from st_core.assemble import flatten, tasks_of
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
-from st_core.backends.graphs import FOLDER, cache_root, graph_key, keep, read_spec, read_tokenizer
+from st_core.backends.graphs import FOLDER, GraphSpec, cache_root, graph_key, keep, read_spec, read_tokenizer
 from st_core.backends.sessions import runtime
 from st_core.errors import InputTooLong, ModelBroken, missing_extra
 from st_core.tokens import pad
@@ -160,13 +161,50 @@ class GraphBackend:
             return own
         return cached if _is_whole(cached) else None
 
-    def make(self, stack: Sequence[Module], place: Path, calibration: Sequence[str] = ()) -> None:
-        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; raises ImportError where torch is missing."""
+    def make(
+        self,
+        stack: Sequence[Module],
+        place: Path,
+        calibration: Sequence[str] = (),
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; ``told`` hears what is being done.
+
+        Where the float32 graph is there, the others are made of it, which takes seconds and no torch. Raises ImportError where torch is missing.
+        """
+        runtime(self.name).check(self.dtype, calibrated=bool(calibration))
+        plain = GraphBackend(self.name, "float32", self.folder).find(stack) if self.dtype != "float32" else None
+        if plain is not None:
+            keep(place, partial(_reduced, plain, self.dtype, calibration=calibration, told=told))
+            return
         if not can_export():
             raise missing_extra("export", f"making a graph of {self.folder} for backend={self.name!r}")
         from st_core.backends.export import export_graph
 
-        keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration))
+        keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
+
+
+def _reduced(
+    plain: Path, dtype: str, folder: Path, *, calibration: Sequence[Any], told: Callable[[str], None]
+) -> GraphSpec:
+    """Write the graph in ``plain``, which is float32, in another type into an empty folder."""
+    spec = read_spec(plain)
+    if spec is None:
+        raise ModelBroken(f"{plain}: the graph is gone")
+    for name in spec.files:
+        shutil.copyfile(plain / name, folder / name)
+    told(f"turning it into {dtype}")
+    feeds = feeds_of(calibration, read_tokenizer(plain, spec.tokenizer), spec.inputs, spec.max_length)
+    runtime(spec.backend).reduce(folder / spec.file, dtype, feeds)
+    return replace(spec, dtype=dtype, calibrated=len(calibration))
+
+
+def feeds_of(
+    calibration: Sequence[Any], tokenizer: TextTokenizer, inputs: Sequence[str], limit: int | None
+) -> list[dict[str, NDArray[np.int64]]]:
+    """One feed for each text or pair."""
+    tokens = tokenizer.tokenize(list(calibration), limit)
+    return [feed_of(tokens.take([index]), tokenizer, inputs) for index in range(len(tokens))]
 
 
 def stacks_for_graphs(modules: Sequence[Module]) -> dict[str | None, tuple[Module, ...]]:

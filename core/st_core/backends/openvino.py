@@ -188,7 +188,10 @@ def weight_types(file: Path) -> frozenset[str]:
 
 
 def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
-    """A written graph, compiled for this processor; what was compiled stays in ``kept`` for the next start."""
+    """A written graph, compiled for this processor; what was compiled stays in ``kept`` for the next start.
+
+    Raises ModelBroken for a file it cannot use, ValueError for a type that the processor has no instructions for.
+    """
     ov = _package()
     options = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     if dtype == "int8":
@@ -196,6 +199,13 @@ def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
     if kept is not None:
         options["CACHE_DIR"] = str(kept)
     try:
-        return Session(ov.Core().compile_model(file, "CPU", options))
+        compiled = ov.Core().compile_model(file, "CPU", options)
     except RuntimeError as error:
         raise ModelBroken(f"{file}: OpenVINO cannot use it: {str(error).strip().splitlines()[-1]}") from error
+    computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if computed != PRECISIONS[dtype]:  # the hint is only that: OpenVINO 2026.4 takes bfloat16 for float16, silently
+        instead = TYPES.get(computed, computed)
+        raise ValueError(
+            f"OpenVINO does not compute in {dtype} on this processor, it would take {instead}; ask for dtype={instead!r} or 'float32'"
+        )
+    return Session(compiled)
