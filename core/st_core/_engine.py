@@ -236,12 +236,19 @@ class Engine:
         ends = ids.size > 0 and int(ids[-1]) in runner.tokenizer.special_ids
         return int(ids.size) - (1 if ends else 0)
 
-    def run(self, inputs: Sequence[Any], call: Call) -> Iterator[tuple[NDArray[np.int64], Features]]:
-        """Positions and features, batch by batch, within each window of inputs the longest first."""
+    def run(
+        self, inputs: Sequence[Any], call: Call, *, pooled: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], Features]]:
+        """Positions and features, batch by batch, within each window of inputs the longest first.
+
+        ``pooled`` says that nothing is read of what lies before the pooling, which then need not be computed for every token.
+        """
         runner = self.runner(call.task)
         prompt_length = self.prompt_length(call)
         budget = Budget(runner.token_budget, call.batch_size)
-        wishes = {} if call.keep is None else {"keep": call.keep}
+        wishes: dict[str, Any] = {} if call.keep is None else {"keep": call.keep}
+        if pooled and getattr(runner, "pooled_steps", None):
+            wishes["pooled"] = True
 
         def run(tokens: Tokens, positions: NDArray[np.int64]) -> Features:
             return runner.run(tokens.take(positions.tolist()), prompt_length, **wishes)

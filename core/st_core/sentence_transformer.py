@@ -126,7 +126,7 @@ class SentenceTransformer(Encoder):
             return _no_tensor(self.device) if tensors else np.array([])
         runner = self._engine.runner(call.task)
         result: Any = None
-        for positions, features in self._engine.run(listed, call):
+        for positions, features in self._engine.run(listed, call, pooled=True):
             part = runner.finish(_embedding(features), dimension, normalize=normalize)
             part = part if tensors else _as_array(part)
             if tensors and isinstance(part, np.ndarray):

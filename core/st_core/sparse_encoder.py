@@ -125,7 +125,7 @@ class SparseEncoder(Encoder):
             return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
         parts = [
             (positions, _sparse(features["sentence_embedding"], keep))
-            for positions, features in self._engine.run(listed, call)
+            for positions, features in self._engine.run(listed, call, pooled=True)
         ]
         if len(listed) == 1:
             return parts[0][1]

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 import st_core  # noqa: E402 -- after the guard
+from st_core._engine import Call  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -474,3 +475,32 @@ def test_a_sparse_checkpoint_loads_as_a_dense_model(checkpoints, texts, agree):
     theirs, ours = checkpoints.pair(DENSE, "splade-sum")
 
     agree(ours.encode(texts), theirs.encode(texts))
+
+
+@pytest.mark.parametrize("name", ["distilbert-cls", "bge-m3"])
+def test_cls_pooling_computes_the_last_layer_for_the_first_token_alone(checkpoints, texts, agree, name):
+    """The vectors are those of the whole layer and the oracle's, and the states of all tokens are there for whoever asks for them."""
+    theirs, ours = checkpoints.pair(DENSE, name)
+    runner = ours._engine.runner(None)
+    few = [text for text in texts if len(text) < 1000]
+    tokens = ours._engine.tokenize(few, Call())
+    assert runner.pooled_steps
+
+    whole, cut = runner.run(tokens), runner.run(tokens, pooled=True)
+
+    assert cut["token_embeddings"].shape[1] == 1 < whole["token_embeddings"].shape[1]
+    agree(cut["sentence_embedding"], whole["sentence_embedding"])
+    agree(ours.encode(few), theirs.encode(few))
+    agree(ours.encode(few, prompt="Group: "), theirs.encode(few, prompt="Group: "))
+    for mine, wanted in zip(
+        ours.encode(few, output_value="token_embeddings"),
+        theirs.encode(few, output_value="token_embeddings"),
+        strict=True,
+    ):
+        agree(mine, wanted)
+
+
+@pytest.mark.parametrize("name", ["roberta-six", "bert-no-prompt", "modernbert-cls"])
+def test_other_models_compute_every_token(checkpoints, name):
+    """Other poolings read more; a prompt that is left out moves the first token; a family without our own pass has nothing to cut."""
+    assert not checkpoints.load(st_core, DENSE, name)._engine.runner(None).pooled_steps

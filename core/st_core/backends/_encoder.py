@@ -12,13 +12,18 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FastEncoder", "Linear", "accelerated"]
+from st_core.modules.pooling import Pooling
+
+if TYPE_CHECKING:
+    from st_core.modules import Module
+
+__all__ = ["FastEncoder", "Linear", "accelerated", "first_as_in_whole", "reads_first_token"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +184,7 @@ class FastEncoder(nn.Module):
     """A drop-in for the library's encoder of one form; nothing in it changes when it runs.
 
     ``first_only`` computes the last layer for the first position alone, and gives states [n, 1, d]: for heads that look at nothing else.
+    :meth:`forward` does so for one call.
     """
 
     def __init__(self, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> None:
@@ -204,9 +210,11 @@ class FastEncoder(nn.Module):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        *,
+        first_only: bool = False,
         **_rest: Any,
     ) -> Any:
-        """Ids and mask [n, t] to the library's form of output, with states [n, t, d]; those of padding are of no meaning."""
+        """Ids and mask [n, t] to the library's form of output, with states [n, t, d], or [n, 1, d]; those of padding are of no meaning."""
         from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
         typed = {"token_type_ids": token_type_ids} if self.typed else {}
@@ -214,21 +222,28 @@ class FastEncoder(nn.Module):
         rows = _rows_of(attention_mask, states.dtype)
         mask = self._bias(states, rows.mask)
         flat = rows.pack(states)
-        for layer in self.layers[: len(self.layers) - self.first_only]:
+        first_only = first_only or self.first_only
+        for layer in self.layers[: len(self.layers) - first_only]:
             assert layer.together is not None
             query, key, value = self._split(rows.spread(layer.together(flat)), 3)
             flat = layer.finish(flat, rows.pack(_attend(query, key, value, mask)))
-        states = self._first(self.layers[-1], rows, flat, mask) if self.first_only else rows.spread(flat)
+        states = self._first(self.layers[-1], rows, flat, mask) if first_only else rows.spread(flat)
         if self.pooler is None:
             return BaseModelOutput(states)
         return BaseModelOutputWithPooling(states, self.pooler(states))
 
     def _first(self, layer: Layer, rows: _Rows, flat: Tensor, mask: Tensor | None) -> Tensor:
-        assert layer.query is not None
-        assert layer.keys is not None
         first = rows.spread(flat)[:, 0]
-        key, value = self._split(rows.spread(layer.keys(flat)), 2)
-        (query,) = self._split(layer.query(first)[:, None], 1)
+        if (
+            layer.together is not None
+        ):  # the products stand ready for all positions: queries cost little beside what follows them
+            query, key, value = self._split(rows.spread(layer.together(flat)), 3)
+            query = query[:, :, :1]
+        else:
+            assert layer.query is not None
+            assert layer.keys is not None
+            key, value = self._split(rows.spread(layer.keys(flat)), 2)
+            (query,) = self._split(layer.query(first)[:, None], 1)
         mask = mask if mask is None else mask[:, :, :1]
         return layer.finish(first, _attend(query, key, value, mask)[:, 0])[:, None]
 
@@ -310,21 +325,55 @@ def _with_encoder(model: Any, encoder: FastEncoder) -> Any:
     return swapped
 
 
+_AFTER_POOLING = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "SparseAutoEncoder"))
+
+
+def reads_first_token(rest: Sequence[Module], *, pad_left: bool) -> bool:
+    """Whether what follows a transformer reads position 0 of a text alone: nothing, for a head that gives scores, or "cls" and no other pooling."""
+    return not pad_left and all(
+        (module.modes == ("cls",) and module.include_prompt)
+        if isinstance(module, Pooling)
+        else type(module).__name__ in _AFTER_POOLING
+        for module in rest
+    )
+
+
+def first_as_in_whole(model: Any, inputs: Sequence[str], pad_id: int) -> bool:
+    """Whether a model can be asked for the first position alone, and gives what it gives among all."""
+    if not isinstance(model, FastEncoder):
+        return False
+    given, _ = _probe(model, inputs, pad_id)
+    with torch.inference_mode():
+        wanted, found = model(**given)[0][:, :1].float(), model(**given, first_only=True)[0].float()
+    return wanted.shape == found.shape and _near(model, wanted, found)
+
+
 def _same_on_probe(model: Any, other: Any, inputs: Sequence[str], pad_id: int) -> bool:
     """Whether two models give one output for two rows of different lengths, up to float noise; padded positions are not looked at."""
-    vocabulary = int(model.config.vocab_size)
-    length, short = 7, 4
-    ids = (torch.arange(2 * length, device=model.device).view(2, length) * 37 + 5) % vocabulary
-    mask = torch.ones_like(ids)
-    mask[1, short:] = 0
-    ids = torch.where(ids == pad_id, ids + 1, ids).masked_fill(mask == 0, pad_id)
-    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    given = {name: given[name] for name in inputs}
+    given, mask = _probe(model, inputs, pad_id)
     with torch.inference_mode():
         wanted, found = model(**given)[0].float(), other(**given)[0].float()
     if wanted.shape != found.shape:
         return False
     if wanted.ndim == 3:
         wanted, found = wanted * mask[:, :, None], found * mask[:, :, None]
-    noise = 1e-5 if model.dtype == torch.float32 else 2e-2
+    return _near(model, wanted, found)
+
+
+def _near(model: Any, wanted: Tensor, found: Tensor) -> bool:
+    kind = next(model.parameters()).dtype
+    noise = 1e-5 if kind == torch.float32 else 2e-2
     return bool((wanted - found).abs().max() <= noise * max(1.0, float(wanted.abs().max())))
+
+
+def _probe(model: Any, inputs: Sequence[str], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Two rows of different lengths as a model takes them, and their mask."""
+    device = next(model.parameters()).device
+    vocabulary = int(model.config.vocab_size)
+    length, short = 7, 4
+    ids = (torch.arange(2 * length, device=device).view(2, length) * 37 + 5) % vocabulary
+    mask = torch.ones_like(ids)
+    mask[1, short:] = 0
+    ids = torch.where(ids == pad_id, ids + 1, ids).masked_fill(mask == 0, pad_id)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return {name: given[name] for name in inputs}, mask

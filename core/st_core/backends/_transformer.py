@@ -74,8 +74,8 @@ class LoadedTransformer:
         result: Tensor = self.outputs(features)[0]
         return result
 
-    def outputs(self, features: Features) -> Any:
-        """All that the model puts out.
+    def outputs(self, features: Features, **more: Any) -> Any:
+        """All that the model puts out; ``more`` are its own arguments.
 
         A text without any token, which a tokenizer without special ones makes of an empty one, is read as one token of padding: attention to
         nothing would be no number.
@@ -89,7 +89,7 @@ class LoadedTransformer:
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
         if self.logits_to_keep is not None:
             inputs["logits_to_keep"] = self.logits_to_keep
-        return self.model(**inputs)
+        return self.model(**inputs, **more)
 
     def forward(self, features: Features) -> Tensor:
         """Token states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels]."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.backends._encoder import reads_first_token
 from st_core.backends._first_token import keep_first_token
 from st_core.backends._hush import hushed
 from st_core.backends._transformer import LoadedTransformer, load_transformer
@@ -151,7 +152,7 @@ def trace(stack: Sequence[Module]) -> Trace:
     written = _run(steps, example)
     outputs = _outputs(written)
     expected = tuple(written[name] for name in outputs)
-    if outputs[0] != "token_embeddings" and _reads_first_token(rest, tokenizer):
+    if outputs[0] != "token_embeddings" and reads_first_token(rest, pad_left=tokenizer.pad_left):
         outputs, expected = _cut_last_layer(loaded, steps, example, outputs, expected)
     module = _Stack(loaded.model, steps, outputs).eval()
     return Trace(_export(module, example, first.folder), tuple(example), outputs, loaded, tokenizer, example, expected)
@@ -265,14 +266,6 @@ def _splade_step(loaded: LoadedTransformer, module: SpladePooling) -> Step:
     return lambda features: (
         features | {"sentence_embedding": pooled(_hidden(loaded, features), features["attention_mask"])}
     )
-
-
-def _reads_first_token(rest: Sequence[Module], tokenizer: TextTokenizer) -> bool:
-    """Whether what follows the transformer reads position 0 alone: a head for scores, or nothing but "cls"."""
-    if tokenizer.pad_left:
-        return False
-    pooling = [module for module in rest if isinstance(module, (Pooling, SpladePooling))]
-    return all(isinstance(module, Pooling) and module.modes == ("cls",) and module.include_prompt for module in pooling)
 
 
 def _cut_last_layer(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends import numpy as numpy_backend
-from st_core.backends._encoder import Linear, accelerated
+from st_core.backends._encoder import Linear, accelerated, first_as_in_whole, reads_first_token
 from st_core.backends._layers import STEPS, Step
 from st_core.backends._transformer import LoadedTransformer, load_transformer
 from st_core.errors import InputTooLong, ModelBroken, ModelUnsupported
@@ -248,7 +248,19 @@ class TorchBackend:
             self.device,
             labels,
             loaded.positions,
+            self._pooled_steps(loaded, first, rest, steps),
         )
+
+    def _pooled_steps(
+        self, loaded: LoadedTransformer, first: Transformer, rest: Sequence[Module], steps: Sequence[Step]
+    ) -> tuple[Step, ...]:
+        """The steps that end in the same vectors with less to compute, where pooling looks at the first token alone; else none."""
+        pooled = any(isinstance(module, Pooling) for module in rest)
+        if not (pooled and reads_first_token(rest, pad_left=loaded.tokenizer.pad_left)):
+            return ()
+        if not first_as_in_whole(loaded.model, loaded.inputs, loaded.tokenizer.pad_id):
+            return ()
+        return (lambda features: features | {first.writes: loaded.outputs(features, first_only=True)[0]}, *steps[1:])
 
     def _static_runner(self, modules: Sequence[Module]) -> TorchRunner:
         first = modules[0]
@@ -404,9 +416,15 @@ class TorchRunner:
     _device: torch.device
     labels: int = 1
     positions: int | None = None
+    pooled_steps: tuple[Step, ...] = ()
 
-    def run(self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None) -> Features:
-        """The features of one batch, as tensors on the device; ``keep`` is how many dimensions of a sparse code stay."""
+    def run(
+        self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None, *, pooled: bool = False
+    ) -> Features:
+        """The features of one batch, as tensors on the device; ``keep`` is how many dimensions of a sparse code stay.
+
+        ``pooled`` says that vectors of single tokens will not be read: they may be missing then.
+        """
         tokenizer = self.tokenizer
         self._check_lengths(tokens)
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
@@ -422,7 +440,7 @@ class TorchRunner:
         if keep is not None:
             features["max_active_dims"] = keep
         with torch.inference_mode():
-            for step in self.steps:
+            for step in (self.pooled_steps if pooled else ()) or self.steps:
                 features = step(features)
         return features
 
