@@ -168,6 +168,9 @@ class Engine:
 
     def loaded_tokenizer(self, module: Module) -> AnyTokenizer:
         """The tokenizer of a transformer, which is loaded if it is not yet."""
+        if self.graphs is not None:
+            task = next(each for each in self.tasks() if any(part is module for part in self._stack(each)))
+            return self.runner(task).tokenizer
         with self._lock:
             tokenizer: AnyTokenizer = self._torch_backend().transformer(module).tokenizer
         return tokenizer

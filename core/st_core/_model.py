@@ -332,23 +332,33 @@ class Model:
     ) -> None:
         """Save the model as a folder that this engine and sentence-transformers load, with its prompts and what else was set.
 
-        ``model_name`` stands in the card, which is written where the model brought none of its own. Weights are saved as safetensors only:
+        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``. ``model_name`` stands in the card,
+        which is written where the model brought none of its own. Weights are saved as safetensors only:
         ``safe_serialization=False`` is a ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
-        if self._engine.graphs is not None:
+        given = next((file for task in self._engine.tasks() if (file := self._given_file(task)) is not None), None)
+        if given is not None:
             raise ModelUnsupported(
-                f"backend={self.backend!r} holds a graph and no weights: save the model as loaded with backend='torch', "
-                "or write graph and weights with `st-connectors export`"
+                f"the model runs the graph {given}, not its weights: copy its folder, or save it as loaded with backend='torch'"
             )
         from st_core.saving import save_card, save_folder, settled
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
         save_folder(Path(path), settled(self._engine), settings, self._saved_files())
+        if self._engine.graphs is not None:
+            from st_core.exporting import copy_graphs
+
+            copy_graphs(self._engine, Path(path), self.family, trust_remote_code=self._loading["trust_remote_code"])
         if create_model_card:
             own = self.checkpoint.folder / "README.md"
             save_card(Path(path) / "README.md", model_name or self.checkpoint.name, self.family, own)
+
+    def _given_file(self, task: str | None) -> Path | None:
+        """The graph that a stack came with, None where it has weights."""
+        file: Path | None = getattr(self._engine.runner(task), "file", None)
+        return file
 
     save = save_pretrained
 

@@ -101,7 +101,8 @@ class CrossEncoder(Model):
 
     def _now_saved(self) -> dict[str, Any]:
         kind = type(self.activation_fn)
-        path = f"{kind.__module__}.{kind.__qualname__}"
+        plain = next((name for name, each in ACTIVATIONS.items() if each is self.activation_fn), None)
+        path = f"{kind.__module__}.{kind.__qualname__}" if plain is None else f"torch.nn.{plain}"
         if not path.startswith("torch.nn."):
             raise ValueError(
                 f"activation_fn is {self.activation_fn!r}, which has no name to save it by; set a module of torch.nn first"

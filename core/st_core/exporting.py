@@ -5,21 +5,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from st_core.assemble import assemble
 from st_core.backends.graph import GraphBackend, stacks_for_graphs
-from st_core.backends.graphs import FOLDER, graph_key
+from st_core.backends.graphs import FOLDER, GraphSpec, copy_graph, graph_key, keep
 from st_core.backends.sessions import RUNTIMES
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from st_core.errors import ModelUnsupported
 from st_core.modules import LoadOptions
 
-__all__ = ["Exported", "export_model"]
+if TYPE_CHECKING:
+    from st_core._engine import Engine
+
+__all__ = ["Exported", "copy_graphs", "export_model"]
 
 ORGANISATIONS = {
     "CrossEncoder": "cross-encoder",
@@ -121,6 +124,27 @@ def _add_graphs(
         shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
         graphs.make(stack, place, calibration, told)
     return _found(folder, family)
+
+
+def copy_graphs(engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
+    """Put the graphs of a model beside its checkpoint that was saved in ``folder``, under the names that they have there."""
+    graphs = engine.graphs
+    assert graphs is not None
+    saved = assemble(
+        read_checkpoint(folder, name=str(folder), revision=None, trust_remote_code=trust_remote_code),
+        family,
+        LoadOptions(trust_remote_code=trust_remote_code),
+    )
+    stacks = zip(stacks_for_graphs(engine.modules).values(), stacks_for_graphs(saved).values(), strict=True)
+    for stack, written in stacks:
+        place = folder / FOLDER / graph_key(written, graphs.name, graphs.dtype)
+        keep(place, partial(_copy_of, graphs.place(stack), (engine.limit,) if engine.has_limit else ()))
+
+
+def _copy_of(place: Path, limit: tuple[int | None, ...], folder: Path) -> GraphSpec:
+    """Copy a graph into an empty folder, with the maximum length in ``limit`` where one was set."""
+    spec = copy_graph(place, folder)
+    return replace(spec, max_length=limit[0]) if limit else spec
 
 
 def _found(folder: Path, family: str) -> Exported:

@@ -72,6 +72,43 @@ def test_an_exported_folder_runs_without_torch(exports, texts, agree, name, kind
     agree(getattr(theirs, method)(inputs), getattr(expected, method)(inputs, convert_to_tensor=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "method", "backend"),
+    [
+        ("roberta-six", "SentenceTransformer", "encode", "onnx"),
+        ("router", "SentenceTransformer", "encode_document", "openvino"),
+        ("rerank-roberta", "CrossEncoder", "predict", "openvino"),
+    ],
+)
+def test_a_model_on_a_graph_is_saved_with_it(exports, texts, agree, tmp_path, name, kind, method, backend):
+    """What was set since comes too; the folder runs without torch, and sentence-transformers loads it."""
+    some = [text for text in texts if len(text) < 1000]
+    inputs = some if kind != "CrossEncoder" else [[text, some[0]] for text in some]
+    model = getattr(st_core, kind)(exports.folder(name, backend), backend=backend)
+    model.max_seq_length = 9
+    expected = getattr(model, method)(inputs)
+
+    model.save_pretrained(tmp_path / "saved")
+
+    found, _ = without_torch(kind, tmp_path / "saved", backend, "float32", method, inputs)
+    agree(found, expected)
+    theirs = getattr(oracle, kind)(str(tmp_path / "saved"), device="cpu")
+    agree(getattr(theirs, method)(inputs), expected)
+
+
+def test_a_graph_that_came_without_weights_is_not_saved(exports, tmp_path):
+    """The message says what to do, and nothing is written."""
+    model = st_core.SentenceTransformer(
+        exports.given("bert-no-prompt", "onnx"), backend="onnx", model_kwargs={"file_name": "model.onnx"}
+    )
+
+    with pytest.raises(
+        st_core.ModelUnsupported, match=r"runs the graph .*model\.onnx, not its weights: copy its folder"
+    ):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 @pytest.fixture
 def graph(exports, tmp_path):
     """A copy of the folder of a graph, to be damaged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,16 @@ import numpy as np
 from st_core.assemble import flatten, tasks_of
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
-from st_core.backends.graphs import FOLDER, GraphSpec, cache_root, graph_key, keep, read_spec, read_tokenizer
+from st_core.backends.graphs import (
+    FOLDER,
+    GraphSpec,
+    cache_root,
+    copy_graph,
+    graph_key,
+    keep,
+    read_spec,
+    read_tokenizer,
+)
 from st_core.backends.sessions import runtime
 from st_core.errors import InputTooLong, ModelBroken, missing_extra
 from st_core.tokens import pad
@@ -188,11 +196,7 @@ def _reduced(
     plain: Path, dtype: str, folder: Path, *, calibration: Sequence[Any], told: Callable[[str], None]
 ) -> GraphSpec:
     """Write the graph in ``plain``, which is float32, in another type into an empty folder."""
-    spec = read_spec(plain)
-    if spec is None:
-        raise ModelBroken(f"{plain}: the graph is gone")
-    for name in spec.files:
-        shutil.copyfile(plain / name, folder / name)
+    spec = copy_graph(plain, folder)
     told(f"turning it into {dtype}")
     feeds = feeds_of(calibration, read_tokenizer(plain, spec.tokenizer), spec.inputs, spec.max_length)
     runtime(spec.backend).reduce(folder / spec.file, dtype, feeds)

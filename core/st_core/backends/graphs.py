@@ -28,7 +28,17 @@ from st_core.word_pieces import read_word_pieces
 if TYPE_CHECKING:
     from st_core.modules import Module
 
-__all__ = ["FOLDER", "GraphSpec", "cache_root", "graph_key", "keep", "read_spec", "read_tokenizer", "write_tokenizer"]
+__all__ = [
+    "FOLDER",
+    "GraphSpec",
+    "cache_root",
+    "copy_graph",
+    "graph_key",
+    "keep",
+    "read_spec",
+    "read_tokenizer",
+    "write_tokenizer",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +200,16 @@ def read_spec(place: Path) -> GraphSpec | None:
         file = place / name
         if Path(name).name != name or not file.is_file() or file.stat().st_size != size or _hash(file) != digest:
             raise ModelBroken(f"{file}: the file is missing or damaged")
+    return spec
+
+
+def copy_graph(place: Path, folder: Path) -> GraphSpec:
+    """Copy the files of a graph into an empty folder and give what they are; raises ModelBroken where it is damaged or gone."""
+    spec = read_spec(place)
+    if spec is None:
+        raise ModelBroken(f"{place}: the graph is gone")
+    for name in spec.files:
+        shutil.copyfile(place / name, folder / name)
     return spec
 
 
