@@ -1,13 +1,16 @@
-"""Small encoders with vectors that can be worked out by hand, and a server that keeps what it is asked."""
+"""Small encoders with vectors that can be worked out by hand, and servers that keep what they are asked."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 import numpy as np
 import pytest
@@ -181,6 +184,89 @@ def recording() -> Iterator[Callable[..., tuple[Recorder, int]]]:
     yield start
     for server in running:
         server.stop(0).wait()
+
+
+LUCENE = {"elasticsearch": {"number": "9.5.3"}, "opensearch": {"distribution": "opensearch", "number": "2.19.1"}}
+PLUGINS = {"nodes": {"n1": {"plugins": [{"name": "opensearch-knn"}, {"name": "opensearch-neural-search"}]}}}
+HEADERS = {"Content-Type": "application/json", "X-Elastic-Product": "Elasticsearch"}
+
+
+class LuceneStub:
+    """A server of Elasticsearch or OpenSearch: answers by method and path, one after the other and the last for ever, and remembers what was asked."""
+
+    def __init__(self, name):
+        self.seen = []
+        self.answers = {}
+        self.on("GET", "/", {"version": LUCENE[name]})
+        self.on("GET", "/_nodes/plugins", PLUGINS)
+        self.on("GET", "/_cluster/settings", {})
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self):
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path, _, query = unquote(self.path).partition("?")
+                stub.seen.append((self.command, path, parse_qs(query), sent, dict(self.headers)))
+                missing = (404, {}, {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}})
+                answers = stub.answers.get((self.command, path), [missing])
+                status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
+                body = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                for key, value in {**HEADERS, "Content-Length": len(body), **headers}.items():
+                    self.send_header(key, str(value))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815  # http.server's names
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+        self.port = self.server.server_address[1]
+        self.address = f"{name}://127.0.0.1:{self.port}"
+
+    def on(self, method, path, *results):
+        """Answer with success."""
+        self.answers[method, path] = [(200, {}, result) for result in results]
+
+    def fail(self, method, path, status, content, **headers):
+        """Answer with a status."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answers[method, path] = [(status, named, content)]
+
+    def asked(self, method, path):
+        """The requests to a path: options, and the body as JSON lines."""
+        return [
+            (options, [json.loads(line) for line in body.splitlines()])
+            for m, p, options, body, _ in self.seen
+            if (m, p) == (method, path)
+        ]
+
+    def close(self):
+        """Stop."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def lucene_stub() -> Iterator[Callable[[str], LuceneStub]]:
+    """Starts a server that answers as it is told, of the engine that is named."""
+    running = []
+
+    def start(name: str) -> LuceneStub:
+        running.append(LuceneStub(name))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
 
 
 VECTOR = np.array([0.0, 1.0], np.float32)

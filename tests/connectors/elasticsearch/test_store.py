@@ -12,9 +12,8 @@ import pytest
 
 from st_connectors import collections, open_store
 from st_connectors._lucene.encoding import decoded, encoded
-from st_connectors._lucene.forms import Form, with_tokens
+from st_connectors._lucene.forms import Form
 from st_connectors._lucene.layout import Hidden
-from st_connectors._lucene.vocabulary import read
 from st_connectors.elasticsearch import wire
 from st_connectors.errors import (
     NotFound,
@@ -557,62 +556,3 @@ def test_an_index_that_is_not_there_cannot_be_adopted(stub):
     with pytest.raises(NotFound, match="books"):
         adopt_store(stub.address, "books", retry=NO_RETRY)
     assert stub.asked() == [("GET", "/books/_mapping")]
-
-
-WORDY = Schema("wordy", {"sparse": SparseField()})
-KNOWN, UNKNOWN_INDEX = SparseVector.from_mapping({1: 0.5}), SparseVector.from_mapping({1: 0.5, 9: 2.0})
-
-
-@pytest.fixture
-def wordy(stub, tmp_path):
-    """The address with a vocabulary of three tokens, and a collection that was made with it."""
-    (tmp_path / "vocab.txt").write_text("a\nte.a\nb\n")
-    form = with_tokens(wire.form_for(WORDY), read(str(tmp_path)))
-    stub.on("GET", "/wordy/_mapping", {"wordy@1": {"mappings": wire.index_body(WORDY, form, "9.5.3", {})["mappings"]}})
-    return f"{stub.address}?vocabulary={tmp_path}"
-
-
-def test_only_the_vocabulary_that_it_was_made_with_opens_a_collection(stub, wordy, tmp_path):
-    """Whether it is opened by name or made again; with the right one what is there is found."""
-    (tmp_path / "other.txt").write_text("b\na\n")
-    for address, told in (
-        (stub.address, "name it in the address"),
-        (f"{stub.address}?vocabulary={tmp_path}/other.txt", "names another"),
-    ):
-        with pytest.raises(SchemaMismatch, match=told):
-            open_store(address, "wordy")
-        with pytest.raises(SchemaMismatch, match=told):
-            open_store(address, "wordy", WORDY).create()
-    assert open_store(wordy, "wordy").schema == WORDY
-    open_store(wordy, "wordy", WORDY).create()
-    assert not [path for method, path, *_ in stub.seen if method == "PUT"]
-
-
-def test_an_index_beyond_the_vocabulary_is_refused_before_anything_is_sent(stub, wordy):
-    """In a record, whose neighbours go in, and in a query."""
-    store = open_store(wordy, "wordy", WORDY, retry=NO_RETRY)
-    told = "field 'sparse' has index 9, which the vocabulary in the address, of 3 tokens, lacks"
-    with pytest.raises(Refused, match=told):
-        store.search([SearchRequest(Near("sparse", KNOWN)), SearchRequest(Near("sparse", UNKNOWN_INDEX))])
-    (alone,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX})])
-    assert told in str(alone.error)
-    assert stub.seen == []
-
-    stub.on("PUT", "/wordy/_bulk", {"errors": False, "items": [{"index": {"status": 201}}]})
-    (rejected,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX}), Record("b", {"sparse": KNOWN})])
-    assert (rejected.position, rejected.id, type(rejected.error)) == (0, "a", Refused)
-    lines = lines_of(stub.seen[-1][3])
-    assert [line.get("vector") for line in lines] == [None, {"sparse": {"te.a": 0.5}}]
-
-
-def test_an_index_of_somebody_else_is_read_by_a_vocabulary(stub, wordy):
-    """Its documents' tokens come back as indices, and tokens of other models are left out."""
-    properties = {"splade": {"type": "sparse_vector"}}
-    stub.on("GET", "/theirs/_mapping", {"theirs": {"mappings": {"properties": properties}}})
-    store = adopt_store(wordy, "theirs")
-    docs = [
-        {"_id": "1", "found": True, "_source": {"splade": {"te.a": 0.5}}},
-        {"_id": "2", "found": True, "_source": {"splade": {"tea": 0.5}}},
-    ]
-    stub.on("POST", "/theirs/_mget", {"docs": docs})
-    assert [dict(record.vectors) for record in store.get(["1", "2"])] == [{"splade": KNOWN}, {}]

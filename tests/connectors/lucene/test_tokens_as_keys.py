@@ -1,0 +1,98 @@
+"""Both stores with ``?vocabulary=``, before a stub on the loopback interface: what the keys of sparse fields are, and which vocabulary opens what."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from st_connectors import open_store
+from st_connectors._lucene.forms import own_mapping, with_tokens
+from st_connectors._lucene.vocabulary import read
+from st_connectors.errors import Refused, SchemaMismatch
+from st_connectors.registry import adopt_store
+from st_connectors.retry import NO_RETRY
+from st_connectors.store import Near, Record, Schema, SearchRequest, SparseField
+from st_core.vectors import SparseVector
+
+SCHEMA = Schema("wordy", {"sparse": SparseField()})
+KNOWN, UNKNOWN_INDEX = SparseVector.from_mapping({1: 0.5}), SparseVector.from_mapping({1: 0.5, 9: 2.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A stub with a collection made with a vocabulary of three tokens: its address, its type of sparse fields, and the second token as a key."""
+
+    stub: Any
+    address: str
+    kind: str
+    token: str
+
+
+@pytest.fixture(params=["elasticsearch", "opensearch"])
+def engine(request, lucene_stub, tmp_path):
+    """One engine after the other."""
+    if request.param == "elasticsearch":
+        pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
+        from st_connectors.elasticsearch import wire
+
+        kind, token = "sparse_vector", "te.a"
+    else:
+        pytest.importorskip("opensearchpy", reason="needs the opensearch extra")
+        from st_connectors.opensearch import wire
+
+        kind, token = "rank_features", "te%2Ea"
+    stub = lucene_stub(request.param)
+    (tmp_path / "vocab.txt").write_text("a\nte.a\nb\n")
+    form = with_tokens(wire.form_for(SCHEMA), read(str(tmp_path)))
+    stub.on("GET", "/wordy/_mapping", {"wordy@1": {"mappings": own_mapping(SCHEMA, form, {"sparse": {"type": kind}})}})
+    return Engine(stub, f"{stub.address}?vocabulary={tmp_path}", kind, token)
+
+
+def test_only_the_vocabulary_that_it_was_made_with_opens_a_collection(engine, tmp_path):
+    """Whether it is opened by name or made again; with the right one what is there is found."""
+    (tmp_path / "other.txt").write_text("b\na\n")
+    for address, told in (
+        (engine.stub.address, "name it in the address"),
+        (f"{engine.stub.address}?vocabulary={tmp_path}/other.txt", "names another"),
+    ):
+        with pytest.raises(SchemaMismatch, match=told):
+            open_store(address, "wordy")
+        with pytest.raises(SchemaMismatch, match=told):
+            open_store(address, "wordy", SCHEMA).create()
+    assert open_store(engine.address, "wordy").schema == SCHEMA
+    open_store(engine.address, "wordy", SCHEMA).create()
+    assert not [path for method, path, *_ in engine.stub.seen if method == "PUT"]
+
+
+def test_an_index_beyond_the_vocabulary_is_refused_before_anything_is_sent(engine):
+    """In a record, whose neighbours go in, and in a query."""
+    store = open_store(engine.address, "wordy", SCHEMA, retry=NO_RETRY)
+    told = "field 'sparse' has index 9, which the vocabulary in the address, of 3 tokens, lacks"
+    with pytest.raises(Refused, match=told):
+        store.search([SearchRequest(Near("sparse", KNOWN)), SearchRequest(Near("sparse", UNKNOWN_INDEX))])
+    (alone,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX})])
+    assert told in str(alone.error)
+    assert engine.stub.seen == []
+
+    for method in ("PUT", "POST"):
+        engine.stub.on(method, "/wordy/_bulk", {"errors": False, "items": [{"index": {"status": 201}}]})
+    (rejected,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX}), Record("b", {"sparse": KNOWN})])
+    assert (rejected.position, rejected.id, type(rejected.error)) == (0, "a", Refused)
+    lines = [json.loads(line) for line in engine.stub.seen[-1][3].splitlines()]
+    assert [line.get("vector") for line in lines] == [None, {"sparse": {engine.token: 0.5}}]
+
+
+def test_an_index_of_somebody_else_is_read_by_a_vocabulary(engine):
+    """Its documents' tokens come back as indices, and tokens of other models are left out."""
+    properties = {"splade": {"type": engine.kind}}
+    engine.stub.on("GET", "/theirs/_mapping", {"theirs": {"mappings": {"properties": properties}}})
+    store = adopt_store(engine.address, "theirs")
+    docs = [
+        {"_id": "1", "found": True, "_source": {"splade": {engine.token: 0.5}}},
+        {"_id": "2", "found": True, "_source": {"splade": {"tea": 0.5}}},
+    ]
+    engine.stub.on("POST", "/theirs/_mget", {"docs": docs})
+    assert [dict(record.vectors) for record in store.get(["1", "2"])] == [{"splade": KNOWN}, {}]
