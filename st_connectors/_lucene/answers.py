@@ -12,16 +12,12 @@ from st_connectors._lucene.queries import hits
 from st_connectors.errors import Unavailable
 from st_connectors.store import Hit, Parts, Record, Schema, SearchRequest
 
-__all__ = ["FOUND", "ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records", "shards_in"]
+__all__ = ["ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records", "shards_in"]
 
 KEEP_ALIVE = "5m"
 """How long the server keeps a scan's place between two pages."""
 ITEMS = "errors,items.*.status,items.*.error"
 """``filter_path`` of a bulk request."""
-FOUND = (
-    "responses.status,responses.error,responses.hits.hits._id,responses.hits.hits._score,responses.hits.hits._source"
-)
-"""``filter_path`` of a multi-search."""
 
 
 def docs(layout: Layout, ids: Sequence[str], parts: Parts) -> list[Body]:
@@ -53,7 +49,7 @@ def pages(
     for request, each in zip(requests, answer["responses"], strict=True):
         if "error" in each:
             raise error_of(each["status"], each["error"])
-        found.append(hits(schema, layout, request, each.get("hits", {}).get("hits", [])))
+        found.append(hits(schema, layout, request, each["hits"]["hits"]))
     return found
 
 

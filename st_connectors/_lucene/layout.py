@@ -123,13 +123,12 @@ class Hidden:
     def from_source(self, record_id: str, source: Mapping[str, Any] | None, parts: Parts) -> Record:
         """The record that a document holds, with what was asked for of it."""
         held = source or {}
-        vectors = held.get(VECTOR) or {} if Parts.VECTORS in parts else {}
         payload = decoded(held[PAYLOAD]) if PAYLOAD in held else {}
-        return Record(
-            record_id,
-            _vectors(self.schema, self.keys, {name: vectors.get(escaped(name)) for name in self.schema.fields}),
-            payload,
-        )
+        if Parts.VECTORS not in parts:
+            return Record(record_id, {}, payload)
+        vectors = held.get(VECTOR) or {}
+        named = {name: vectors.get(escaped(name)) for name in self.schema.fields}
+        return Record(record_id, _vectors(self.schema, self.keys, named), payload)
 
 
 @dataclass(frozen=True, slots=True)

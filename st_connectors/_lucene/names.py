@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["METADATA", "escaped", "feature_key", "feature_token", "index_of", "problem_with"]
 
@@ -33,6 +34,7 @@ def index_of(collection: str) -> str:
     return f"{collection}@1"
 
 
+@lru_cache(maxsize=1024)
 def escaped(name: str) -> str:
     """A field name as one step of a path: anything but ASCII letters, digits and underscores as ``-hex-``, so that no two names meet."""
     return re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", name)

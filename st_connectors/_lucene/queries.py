@@ -51,13 +51,15 @@ def filtered(query: Body, where: Filter | None, layout: Layout) -> Body:
 
 
 def search_body(layout: Layout, request: SearchRequest, query: Body) -> Body:
-    """A search for the request's page, in the order ``(-score, id)``; ``query`` is its leg with its filter."""
+    """A search for the request's page, in the order ``(-score, id)``; ``query`` is its leg with its filter.
+
+    Scores are read from what hits are sorted by: to have them beside it as well, ``track_scores``, makes both engines run the query again for each hit.
+    """
     return {
         "query": query,
         "from": request.offset,
         "size": request.limit,
         "sort": layout.order,
-        "track_scores": True,
         "track_total_hits": False,
         "_source": layout.selector(request.parts),
     }
@@ -84,7 +86,9 @@ def hits(
     made = []
     for each in found:
         record = layout.from_source(each["_id"], each.get("_source"), request.parts)
-        score = float(each["_score"]) * scale if metric is None else unfolded(metric, float(each["_score"]))
+        # What the server fuses, and what is sorted by its score alone, has the score beside it.
+        given = float(each["sort"][0] if "sort" in each else each["_score"])
+        score = given * scale if metric is None else unfolded(metric, given)
         payload = record.payload if Parts.PAYLOAD in request.parts else {}
         made.append(Hit(record.id, score, payload, record.vectors))
     return sorted(made, key=lambda hit: (-hit.score, hit.id))

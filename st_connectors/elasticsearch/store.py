@@ -10,7 +10,7 @@ from typing import Any
 from elasticsearch import ApiError, BadRequestError, NotFoundError, TransportError
 
 from st_connectors._lucene import bulk, faults
-from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
+from st_connectors._lucene.answers import ITEMS, KEEP_ALIVE, check_shards, docs, pages, records
 from st_connectors._lucene.encoding import encoded
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
 from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
@@ -256,7 +256,7 @@ class ElasticsearchStore:
             raise Refused(told, store=self._opened.name, operation="search")
         lines: list[Any] = [encoded(line) for line in wire.msearch_lines(self._form, self._layout, requests)]
         with self._border("search"):
-            answer = self._client.msearch(index=self._name, searches=lines, filter_path=FOUND)
+            answer = self._client.msearch(index=self._name, searches=lines)
         return pages(self._schema, self._layout, requests, answer.body, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:

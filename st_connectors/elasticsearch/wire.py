@@ -173,7 +173,7 @@ def _body(form: Form, layout: Layout, request: SearchRequest) -> Body:
     legs = [_query(form, layout, replace(request, rank=leg, limit=rank.depth, offset=0)) for leg in rank.legs]
     body = search_body(layout, request, {})
     # Beside a retriever there is no query and no order; equal hits are put in order when they are read.
-    del body["query"], body["sort"], body["track_scores"]
+    del body["query"], body["sort"]
     return {"retriever": rrf_retriever(legs, k=rank.method.k, weights=rank.method.weights, depth=rank.depth), **body}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from st_connectors._lucene import bulk
-from st_connectors._lucene.answers import FOUND, ITEMS, KEEP_ALIVE, check_shards, docs, pages, records, shards_in
+from st_connectors._lucene.answers import ITEMS, KEEP_ALIVE, check_shards, docs, pages, records, shards_in
 from st_connectors._lucene.existing import closing_on_error, no_alias, not_there, ours, refuse_drop
 from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
 from st_connectors._lucene.layout import Hidden, Layout, Plain
@@ -294,8 +294,7 @@ class OpenSearchStore:
         )
         server = self._known("search") if sparse else UNKNOWN
         lines = wire.msearch_lines(wire.Collection(self._schema, self._form, self._layout, server), requests)
-        params = {"filter_path": FOUND}
-        answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, params=params, holds="responses")
+        answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, holds="responses")
         return pages(self._schema, self._layout, requests, answer, self._error_of("search"))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:

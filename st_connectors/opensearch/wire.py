@@ -293,7 +293,7 @@ def _body(held: Collection, request: SearchRequest) -> Body:
         )
     body = search_body(held.layout, request, hybrid_query(held, request, request.rank))
     # Fused hits come in the order of their scores and cannot be sorted; equal ones are put in order when they are read.
-    del body["sort"], body["track_scores"]
+    del body["sort"]
     return {**body, "search_pipeline": rrf_pipeline(request.rank.method.k)}
 
 

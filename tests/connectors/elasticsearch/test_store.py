@@ -249,8 +249,16 @@ def test_only_throttled_items_go_again(stub):
 
 def test_a_batch_of_searches_is_one_request(stub, books):
     """Answers come in order; one that failed fails the batch with its own error."""
-    found = {"status": 200, "hits": {"hits": [{"_id": "a", "_score": 1.0, "_source": {"payload": '{"k":1}'}}]}}
-    stub.on("POST", "/books/_msearch", {"responses": [found, {"status": 200}]}, {"responses": [found, MISSING]})
+    found = {
+        "status": 200,
+        "hits": {"hits": [{"_id": "a", "_score": None, "sort": [1.0, "a"], "_source": {"payload": '{"k":1}'}}]},
+    }
+    stub.on(
+        "POST",
+        "/books/_msearch",
+        {"responses": [found, {"status": 200, "hits": {"hits": []}}]},
+        {"responses": [found, MISSING]},
+    )
     requests = [SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD), SearchRequest(Match("text", "tea"))]
     first, second = books.search(requests)
     assert [(hit.id, hit.score, hit.payload) for hit in first] == [("a", 1.0, {"k": 1})]

@@ -189,7 +189,6 @@ def test_a_dense_leg():
         "from": 2,
         "size": 5,
         "sort": [{"_score": "desc"}, {"id": "asc"}],
-        "track_scores": True,
         "track_total_hits": False,
         "_source": False,
     }

@@ -40,7 +40,8 @@ RECORDS = [Record(name, {"dense": UP}, {"year": 2001}) for name in "abc"]
 MISSING = {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}, "status": 404}
 FULL = {"type": "es_rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
 TORN = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"type": "x", "reason": "torn"}}
-FOUND = {"_id": "a", "_score": 0.9, "_source": {"id": "a", "payload": '{"year":2001}'}}
+FOUND = {"_id": "a", "_score": None, "sort": [0.9, "a"], "_source": {"id": "a", "payload": '{"year":2001}'}}
+NOTHING = {"status": 200, "hits": {"hits": []}}
 
 
 def mappings(schema=SCHEMA, form=FORM):
@@ -208,7 +209,7 @@ def test_indices_that_seismic_would_fold_are_refused_one_by_one(stub):
 
 def test_searches_are_one_request_and_scores_are_unfolded(stub):
     """A dense score of 0.9 is a cosine of 0.8."""
-    stub.on("POST", "/books/_msearch", {"responses": [{"status": 200, "hits": {"hits": [FOUND]}}, {"status": 200}]})
+    stub.on("POST", "/books/_msearch", {"responses": [{"status": 200, "hits": {"hits": [FOUND]}}, NOTHING]})
     sparse = Near("sparse", SparseVector.from_mapping({7: 1.0}))
     one, two = opened(stub).search([SearchRequest(Near("dense", UP), where=Eq("year", 2001)), SearchRequest(sparse)])
 
@@ -222,7 +223,7 @@ def test_searches_are_one_request_and_scores_are_unfolded(stub):
 def test_without_the_plugin_or_the_right_to_ask_tokens_are_clauses(stub):
     """Probed once, and the answer is the same."""
     stub.fail("GET", "/_nodes/plugins", 403, {"error": {"type": "security_exception", "reason": "no permissions"}})
-    stub.on("POST", "/books/_msearch", {"responses": [{"status": 200}]})
+    stub.on("POST", "/books/_msearch", {"responses": [NOTHING]})
     store = opened(stub)
     for _ in range(2):
         store.search([SearchRequest(Near("sparse", SparseVector.from_mapping({7: 2.0})))])
@@ -235,7 +236,7 @@ def test_without_the_plugin_or_the_right_to_ask_tokens_are_clauses(stub):
 
 def test_one_search_of_several_that_fails_is_an_error(stub):
     """With its own words and class."""
-    stub.on("POST", "/books/_msearch", {"responses": [{"status": 200}, {"status": 404, "error": MISSING["error"]}]})
+    stub.on("POST", "/books/_msearch", {"responses": [NOTHING, {"status": 404, "error": MISSING["error"]}]})
 
     with pytest.raises(NotFound, match="no such index"):
         opened(stub).search([SearchRequest(Near("dense", UP))] * 2)

@@ -148,7 +148,6 @@ def test_a_whole_search():
         "from": 10,
         "size": 5,
         "sort": [{"_score": "desc"}, {"id": "asc"}],
-        "track_scores": True,
         "track_total_hits": False,
         "_source": ["payload", "vector"],
     }
