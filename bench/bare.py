@@ -79,7 +79,7 @@ def _tokens(vector: SparseVector) -> dict[str, float]:
 
 
 class Edge:
-    """A shard of qdrant-edge, with its own BM25 for words."""
+    """A shard of qdrant-edge; words are weighted by our BM25, so that the same is kept: the engine's own drops stop words."""
 
     def __init__(self, folder: Path) -> None:
         import qdrant_edge
@@ -87,7 +87,6 @@ class Edge:
         self._edge = qdrant_edge
         self._folder = folder
         self._shard: Any = None
-        self._words = qdrant_edge.Bm25(qdrant_edge.Bm25Config())
 
     def create(self, dimension: int) -> None:
         edge = self._edge
@@ -109,11 +108,11 @@ class Edge:
         for part in _parts(records):
             points = []
             for record in part:
-                sparse = record.vectors["sparse"]
+                words = bm25.document_weights(record.payload["text"])
                 vectors = {
                     "dense": record.vectors["dense"].tolist(),
-                    "sparse": edge.SparseVector(sparse.indices.tolist(), sparse.values.tolist()),
-                    "text": self._words.embed_document(record.payload["text"]),
+                    "sparse": self._sparse(record.vectors["sparse"]),
+                    "text": edge.SparseVector(list(words), list(words.values())),
                 }
                 points.append(edge.Point(number, vectors, {"id": record.id, **record.payload}))
                 number += 1
@@ -133,15 +132,15 @@ class Edge:
         return list(self._shard.query(request))
 
     def _query(self, leg: str, question: Question) -> Any:
-        edge = self._edge
-        match leg:
-            case "dense":
-                vector = question.dense.tolist()
-            case "sparse":
-                vector = edge.SparseVector(question.sparse.indices.tolist(), question.sparse.values.tolist())
-            case _:
-                vector = self._words.embed_query(question.text)
-        return edge.Query.Nearest(vector, using=leg)
+        nearest = self._edge.Query.Nearest
+        if leg == "dense":
+            return nearest(question.dense.tolist(), using=leg)
+        return nearest(
+            self._sparse(question.sparse if leg == "sparse" else bm25.query_vector(question.text)), using=leg
+        )
+
+    def _sparse(self, vector: SparseVector) -> Any:
+        return self._edge.SparseVector(vector.indices.tolist(), vector.values.tolist())
 
     def close(self) -> None:
         if self._shard is not None:

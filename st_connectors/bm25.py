@@ -100,7 +100,7 @@ def document_weights(text: str) -> dict[int, float]:
     """The weights of ``document_vector`` by index, the least index first, for those who need no arrays."""
     counts = _count(text)
     norm = K1 * (1.0 - B + B * sum(counts.values()) / AVERAGE_LENGTH)
-    return {index: count * (K1 + 1.0) / (count + norm) for index, count in sorted(counts.items())}
+    return {index: counts[index] * (K1 + 1.0) / (counts[index] + norm) for index in sorted(counts)}
 
 
 def query_vector(text: str) -> SparseVector:
