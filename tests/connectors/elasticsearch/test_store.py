@@ -524,7 +524,7 @@ def test_an_adopted_index_is_searched_by_its_own_paths(stub, theirs):
     """Documents are payload but for their vectors, and scores are unfolded."""
     source = {"title": "old tea", "year": 1999}
     found = {"status": 200, "hits": {"hits": [{"_id": "7", "_score": 0.9, "_source": source}]}}
-    stub.on("POST", "/theirs/_msearch", {"responses": [found, {"status": 200}]})
+    stub.on("POST", "/theirs/_msearch", {"responses": [found, {"status": 200, "hits": {"hits": []}}]})
     sparse = Near("ml.splade", SparseVector.from_mapping({7: 1.5}))
     (hits, none) = theirs.search([SearchRequest(Near("emb", UP), where=Eq("year", 1999)), SearchRequest(sparse)])
 
