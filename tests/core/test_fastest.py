@@ -87,9 +87,9 @@ def test_the_choice_is_remembered_until_the_machine_changes(exports, cache, time
 
 
 def test_another_model_is_measured_by_itself(exports, timed):
-    """A pooling with other modes is another model on the same machine."""
+    """On the same machine, in the same cache."""
     first = st_core.SentenceTransformer(exports.both(NAME), backend="auto")
-    st_core.SentenceTransformer(exports.checkpoints.folder("bert-mean"), backend="auto")
+    st_core.SentenceTransformer(exports.both("distilbert-cls"), backend="auto")
 
     assert first.backend in {"onnx", "openvino", "torch"}
     assert len(timed.measured) == 2

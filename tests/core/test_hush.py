@@ -62,18 +62,18 @@ def test_only_this_thread_is_hushed(monkeypatch):
     assert messages == ["an error", "elsewhere", "afterwards"]
 
 
-def test_an_export_changes_no_setting(checkpoints, tmp_path, monkeypatch, capfd):
+def test_an_export_changes_no_setting(exports, tmp_path, monkeypatch, capfd):
     """At every step the process's warning filters, log levels and torch's settings are as they were before, and nothing is written."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
-    folder = checkpoints.folder("distilbert-cls")
+    folder = exports.checkpoints.folder("distilbert-cls")
     names = ("torch", "torch.onnx", "torch.export", "transformers", "onnxscript", "onnx_ir")
 
     def settings():
         levels = [logging.getLogger(name).level for name in names]
         return list(warnings.filters), levels, torch.get_num_threads(), torch.is_grad_enabled()
 
-    st_core.export_model(folder, tmp_path / "first", backend="onnx")  # imports what sets itself up
+    exports.folder("distilbert-cls", "onnx")  # imports what sets itself up
     before, steps = settings(), []
     capfd.readouterr()
 
@@ -81,7 +81,7 @@ def test_an_export_changes_no_setting(checkpoints, tmp_path, monkeypatch, capfd)
         steps.append(step)
         assert settings() == before
 
-    st_core.export_model(folder, tmp_path / "second", backend="onnx", told=told)
+    st_core.export_model(folder, tmp_path / "out", backend="onnx", told=told)
 
     assert capfd.readouterr() == ("", "")
     assert settings() == before
