@@ -146,6 +146,20 @@ def test_prompts_batches_and_token_vectors(exports, texts, agree):
         model.encode("tree " * 2000, processing_kwargs={"truncation": False})
 
 
+@pytest.mark.parametrize(("last", "expected"), [(False, [1, 0, 0]), (True, [0, 0, 1])])
+def test_a_text_without_tokens_is_read_as_one_of_padding(last, expected):
+    """The graph attends to something, on the side where texts are; what was given to it stays as it is, for the pooling."""
+    from st_core.backends.given import _Attending
+
+    mask = np.array([[0, 0, 0], [0, 1, 1]])
+    feed = {"input_ids": np.ones((2, 3), np.int64), "attention_mask": mask}
+
+    (seen,) = _Attending(lambda given: [None, given["attention_mask"]], 1, last)(feed)
+
+    assert seen.tolist() == [expected, [0, 1, 1]]
+    assert mask.tolist() == [[0, 0, 0], [0, 1, 1]]
+
+
 def test_the_fingerprint_tells_what_is_known(exports):
     """Tokenizer and configuration are the checkpoint's; of weights that are not there nothing is said, but the graph is told from another."""
     expected = st_core.describe(exports.checkpoints.load(st_core, "SentenceTransformer", "bert-no-prompt")).fingerprint
