@@ -13,7 +13,7 @@ each time the collection is opened.
 ``ST_ELASTICSEARCH_API_KEY`` signs in.
 
 For people with their own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`, :func:`rrf_retriever`,
-:func:`filter_to_elasticsearch` and :func:`mapping`.
+:func:`linear_retriever`, :func:`filter_to_elasticsearch` and :func:`mapping`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from st_connectors.store import (
 if TYPE_CHECKING:
     from st_connectors.elasticsearch.conversions import (
         filter_to_elasticsearch,
+        linear_retriever,
         mapping,
         rank_features_query,
         rrf_retriever,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PLUGIN",
     "filter_to_elasticsearch",
+    "linear_retriever",
     "mapping",
     "rank_features_query",
     "rrf_retriever",
@@ -64,7 +66,7 @@ CAPABILITIES = Capabilities(
     sparse=True,
     text=True,
     optional_vectors=True,
-    # With fusion=native and a licence for it. Not `linear`: it brings folded scores to [0, 1], which is another thing for products and distances.
+    # With fusion=native and a licence for it. Not `linear`, whose minmax leaves a query's scores as they are where all are equal; the reference gives each 1.
     fusion=frozenset({FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}),
     filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
     efforts=frozenset({"exact", "default", "candidates"}),

@@ -14,7 +14,14 @@ from st_connectors.elasticsearch import wire
 from st_connectors.filters import Filter
 from st_connectors.store import Field, FilterKind, Schema
 
-__all__ = ["filter_to_elasticsearch", "mapping", "rank_features_query", "rrf_retriever", "sparse_vector_query"]
+__all__ = [
+    "filter_to_elasticsearch",
+    "linear_retriever",
+    "mapping",
+    "rank_features_query",
+    "rrf_retriever",
+    "sparse_vector_query",
+]
 
 
 def sparse_vector_query(field: str, weights: Weights) -> Body:
@@ -45,6 +52,23 @@ def rrf_retriever(
     more. Not verified on an engine. Without the licence fuse with ``st_connectors.fusion``. Raises ValueError for weights of another number.
     """
     return wire.rrf_retriever(queries, k=k, weights=weights, depth=depth)
+
+
+def linear_retriever(queries: Sequence[Body], weights: Sequence[float], *, depth: int = 100) -> Body:
+    """The weighted sum of scores brought to [0, 1] query by query: ``client.search(retriever=linear_retriever([dense, sparse], [0.25, 0.75]))``.
+
+    Needs Elasticsearch 8.18 or newer with an Enterprise or trial licence; each query gives its best ``depth``. Not verified on an engine. By the source of
+    Elasticsearch 9 it differs from :func:`st_connectors.fusion.weighted` in two things: where all hits of a query score the same, or it has but one, they
+    keep their scores, which the reference makes 1; and scores are those of Elasticsearch, in which distances and products are folded.
+    Raises ValueError for weights of another number.
+    """
+    if len(weights) != len(queries):
+        raise ValueError(f"{len(weights)} weights for {len(queries)} queries: give one weight per query")
+    legs = [
+        {"retriever": {"standard": {"query": query}}, "weight": weight, "normalizer": "minmax"}
+        for query, weight in zip(queries, weights, strict=True)
+    ]
+    return {"linear": {"retrievers": legs, "rank_window_size": depth}}
 
 
 def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:

@@ -54,13 +54,17 @@ def test_blocks_of_the_page_of_lucene_that_need_no_server_run(capsys):
         if "client" not in block:
             exec(compile(block, "lucene.md", "exec"), {})
 
-    features, clauses, fused, seismic, query = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    features, clauses, fused, summed, seismic, query = map(ast.literal_eval, capsys.readouterr().out.splitlines())
     assert features == {"properties": {"splade": {"type": "rank_features"}}}
     found = {each["rank_feature"]["field"]: each["rank_feature"]["boost"] for each in clauses["bool"]["should"]}
     assert found == {"splade.kettle": 1.5, "splade.10%2E5": 0.25}
     first, second = (leg["standard"]["query"] for leg in fused["rrf"]["retrievers"])
     assert first["sparse_vector"]["query_vector"] == {"kettle": 1.5, "10.5": 0.25}
     assert second == {"match": {"text": "kettle"}}
+    assert [(each["retriever"]["standard"]["query"], each["weight"]) for each in summed["linear"]["retrievers"]] == [
+        (first, 0.75),
+        (second, 0.25),
+    ]
     method = seismic["properties"]["splade"]["method"]
     assert (method["name"], method["parameters"]) == ("seismic", {"n_postings": 300})
     assert query["neural_sparse"]["splade"]["query_tokens"] == {"7": 1.5, "2024": 0.25}

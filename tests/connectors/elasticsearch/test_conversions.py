@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-from st_connectors.elasticsearch import filter_to_elasticsearch, mapping, rank_features_query, sparse_vector_query
+from st_connectors.elasticsearch import (
+    filter_to_elasticsearch,
+    linear_retriever,
+    mapping,
+    rank_features_query,
+    sparse_vector_query,
+)
 from st_connectors.filters import And, Eq, Not
 from st_connectors.store import DenseField, FilterKind, SparseField, TextField
 from st_core.vectors import SparseVector
@@ -33,6 +39,22 @@ def test_rank_features_escape_dots():
     """Elasticsearch finds nothing under a key with a dot, without a word."""
     query = rank_features_query("splade", {"10.5": 2.0})
     assert query == {"bool": {"should": [{"rank_feature": {"field": "splade.10%2E5", "boost": 2.0, "linear": {}}}]}}
+
+
+def test_a_weighted_sum_of_queries():
+    """Each query with its weight, brought to [0, 1]; the window is said, since the server's own is 10. Not verified on an engine."""
+    words, terms = {"match": {"text": "tea"}}, sparse_vector_query("splade", {7: 0.5})
+    assert linear_retriever([words, terms], [0.25, 0.75], depth=40) == {
+        "linear": {
+            "retrievers": [
+                {"retriever": {"standard": {"query": words}}, "weight": 0.25, "normalizer": "minmax"},
+                {"retriever": {"standard": {"query": terms}}, "weight": 0.75, "normalizer": "minmax"},
+            ],
+            "rank_window_size": 40,
+        }
+    }
+    with pytest.raises(ValueError, match="1 weights for 2 queries"):
+        linear_retriever([words, terms], [1.0])
 
 
 def test_a_mapping_for_ones_own_index():

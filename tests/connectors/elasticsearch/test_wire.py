@@ -274,7 +274,7 @@ def test_a_fusion_is_one_retriever(weights):
 
 
 def test_other_fusions_are_not_for_the_server():
-    """``linear`` normalises folded scores, which is another thing."""
+    """``linear`` leaves a query's equal scores as they are, which is another thing."""
     with pytest.raises(TypeError, match="open_store"):
         body_of(Fuse((Match("text", "a"), Match("text", "b")), method=Weighted((0.5, 0.5))))
 
