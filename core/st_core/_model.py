@@ -14,7 +14,7 @@ from st_core._engine import Call, Engine, read_processing
 from st_core._inputs import as_texts
 from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.backends.choose import fetches, make_engine, split_graph_options
-from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from st_core.checkpoint import Checkpoint, Fetch, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
@@ -96,6 +96,7 @@ class Model:
             raise ModelUnsupported("a model is made from a checkpoint; modules= is not supported")
         if processor_kwargs and tokenizer_kwargs:
             raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
+        processor_kwargs = processor_kwargs or tokenizer_kwargs
         self._loading = {
             "dtype": dtype,
             "backend": backend,
@@ -104,33 +105,18 @@ class Model:
             "cache_folder": cache_folder,
             "token": token,
             "model_kwargs": model_kwargs,
-            "processor_kwargs": processor_kwargs or tokenizer_kwargs,
+            "processor_kwargs": processor_kwargs,
             "config_kwargs": config_kwargs,
         }
         file_name, model_options = split_graph_options(backend, model_kwargs or {})
         options = LoadOptions(
             trust_remote_code=trust_remote_code,
             model_kwargs=model_options,
-            processor_kwargs=dict(processor_kwargs or tokenizer_kwargs or {}),
+            processor_kwargs=dict(processor_kwargs or {}),
             config_kwargs=dict(config_kwargs or {}),
             hub={"cache_folder": cache_folder, "token": token, "local_files_only": local_files_only},
         )
-        folder, full_name, revision = find_checkpoint(
-            str(fspath(name)),
-            organisation=self.organisation,
-            revision=revision,
-            cache_folder=cache_folder,
-            token=token,
-            local_files_only=local_files_only,
-            fetch=fetches(backend, dtype, file_name),
-        )
-        self.checkpoint = read_checkpoint(
-            folder,
-            name=full_name,
-            revision=revision,
-            trust_remote_code=options.trust_remote_code,
-            hub=options.hub,
-        )
+        self.checkpoint = self._find(str(fspath(name)), revision, options, fetches(backend, dtype, file_name))
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
         self._set_prompts(prompts, default_prompt_name)
         self._engine = make_engine(
@@ -143,6 +129,15 @@ class Model:
         )
         if backend == "auto":  # other processes that load this model do as this one does
             self._loading |= {"backend": self.backend, "dtype": "float32"}
+
+    def _find(self, name: str, revision: str | None, options: LoadOptions, fetch: tuple[Fetch, ...]) -> Checkpoint:
+        """The checkpoint of a name or folder, read; a name is fetched as ``fetch`` says."""
+        hub = options.hub
+        folder, full_name, revision = find_checkpoint(
+            name, organisation=self.organisation, revision=revision, fetch=fetch, **hub
+        )
+        trusted = options.trust_remote_code
+        return read_checkpoint(folder, name=full_name, revision=revision, trust_remote_code=trusted, hub=hub)
 
     def _set_prompts(self, given: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
         """The prompts of the caller, then the checkpoint's, then the family's; an empty prompt counts as given, None does not."""
