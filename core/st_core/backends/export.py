@@ -22,7 +22,7 @@ from st_core.backends._first_token import keep_first_token
 from st_core.backends._hush import hushed
 from st_core.backends._torch_pooling import POOLS, VOCABULARY_BLOCK, first_real, saturate, splade, without_prompt
 from st_core.backends._transformer import LoadedTransformer, load_transformer
-from st_core.backends.graph import feeds_of
+from st_core.backends.graph_runner import feeds_of
 from st_core.backends.graphs import GraphSpec, write_tokenizer
 from st_core.backends.torch import TorchBackend
 from st_core.errors import ModelUnsupported

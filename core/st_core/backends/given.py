@@ -15,7 +15,7 @@ import numpy as np
 
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
-from st_core.backends.graph import GraphRunner, feed_of
+from st_core.backends.graph_runner import GraphRunner, feed_of
 from st_core.backends.sessions import runtime
 from st_core.checkpoint import read_json
 from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported
