@@ -266,7 +266,16 @@ class MilvusStore:
                 found[position] = hits(self._rows, requests[position], answer)
         return [found.get(position, []) for position in range(len(requests))]
 
-    def _search(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
+    def _search(self, plans: Sequence[wire.Plan]) -> list[Sequence[Mapping[str, Any]]]:
+        """Send plans as one request, and those once more, among fewer rows, that found rows without the vector."""
+        answers = list(self._send(plans))
+        again = [at for at, answer in enumerate(answers) if wire.lacking(plans[at], answer)]
+        if again:
+            for at, answer in zip(again, self._send([wire.filtered(plans[at]) for at in again]), strict=True):
+                answers[at] = answer
+        return answers
+
+    def _send(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
         first = plans[0]
         with border(self._held.name, "search"):
             answers: Sequence[Sequence[Mapping[str, Any]]] = self._client.search(

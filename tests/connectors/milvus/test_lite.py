@@ -22,7 +22,9 @@ from st_connectors.store import (
     DenseField,
     FilterKind,
     Match,
+    Metric,
     Near,
+    Parts,
     Record,
     Schema,
     SearchRequest,
@@ -143,6 +145,62 @@ def test_what_it_cannot_hold_is_refused_record_by_record(folder):
         assert "'tag'" in str(rejected[1].error)
         assert {record.id for record in store.scan()} == {"good", "fine"}
         assert len(store.get(["fine"])[0].payload["other"]) == 200_000
+
+
+class Counting(MilvusClient):
+    """Keeps the filter of each search, and how many queries it had."""
+
+    def search(self, *given, **options):
+        self.__dict__.setdefault("asked", []).append((options["filter"], len(options["data"])))
+        return super().search(*given, **options)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_rows_without_the_vector_keep_none_out_that_has_it(folder, metric):
+    """Lite compares them by what fills their column, here as the nearest of all: those searches alone are made again, and agree with brute force."""
+    schema = Schema("books", {"dense": DenseField(2, metric), "sparse": SparseField()}, {"year": FilterKind.INT})
+    angles = np.linspace(0, np.pi, 40)
+    records = [
+        Record(
+            f"r{row:02}",
+            {"dense": np.array([np.cos(angle), np.sin(angle)], np.float32)}
+            | ({"sparse": SparseVector.from_mapping({0: 0.5, 7: angle + 0.1})} if row % 3 else {}),
+            {"year": row},
+        )
+        for row, angle in enumerate(angles)
+    ]
+    records += [Record(f"s{row:02}", {}, {"year": row}) for row in range(20)]
+    near, far = np.array([0.8, 0.6], np.float32), np.array([-1, 0], np.float32)
+    requests = [
+        SearchRequest(Near("dense", near), limit=15, parts=Parts.PAYLOAD),
+        SearchRequest(Near("dense", far), limit=15, parts=Parts.PAYLOAD),
+        SearchRequest(Near("dense", near), limit=11, offset=4, where=Range("year", lte=14)),
+        SearchRequest(Near("sparse", SparseVector.from_mapping({0: 1.0})), limit=50),
+        SearchRequest(Near("sparse", SparseVector.from_mapping({7: 1.0})), limit=50),
+    ]
+    client = Counting(f"{folder}/own.db", dedicated=True)
+    oracle = open_store(f"memory:{folder.name}", "books", schema)
+    with (
+        closing(client),
+        closing(oracle),
+        closing(open_store("milvus+lite:theirs", "books", schema, client=client)) as store,
+    ):
+        for each in (store, oracle):
+            each.create()
+            assert each.upsert(records) == []
+            each.refresh()
+        for found, wanted in zip(store.search(requests), oracle.search(requests), strict=True):
+            assert [hit.id for hit in found] == [hit.id for hit in wanted]
+            assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted], rel=1e-5, abs=1e-6)
+        assert client.asked == [
+            ("", 2),
+            ("has_dense == true", 1),
+            ("lo_year <= 14", 1),
+            ("has_dense == true and (lo_year <= 14)", 1),
+            ("", 2),
+            ("has_sparse == true", 1),
+        ]
+    server_manager_instance.release_server(f"{folder}/own.db")
 
 
 def test_a_record_replaced_by_one_that_lacks_everything_is_found_no_more(folder):

@@ -147,7 +147,7 @@ def test_values_travel_as_templates(server):
     assert count.expr_template_values["p0"].string_val == evil
     assert count.consistency_level == common_pb2.ConsistencyLevel.Strong
     assert get.expr == delete.expr == "st_id in {p0}"
-    assert search.dsl == "has_dense == true and (hi_year >= {p0})"
+    assert search.dsl == "hi_year >= {p0}"
     assert search.expr_template_values["p0"].int64_val == 2000
 
 

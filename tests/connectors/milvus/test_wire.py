@@ -288,27 +288,42 @@ def _plan(leg, **options):
 
 
 def test_searches_of_each_kind():
-    """The column, the metric, the candidates, and for optional fields only rows that have the vector."""
+    """The column, the metric, the candidates, and for optional fields the column that says which rows have the vector."""
     dense = _plan(Near("dense", np.array([1, 0, 0], np.float32)), where=Eq("read", True), effort=Candidates(200))
     assert dense == wire.Plan(
         "vec_dense",
         [1.0, 0.0, 0.0],
         {"metric_type": "COSINE", "params": {"ef": 200}},
         7,
-        Expression("has_dense == true and (yes_read == true)"),
-        ("st_id",),
+        Expression("yes_read == true"),
+        ("st_id", "has_dense"),
+        "has_dense",
     )
     far = _plan(Near("far", np.array([1, 0], np.float32)), limit=98, effort=Exact())
     assert (far.params, far.where) == ({"metric_type": "L2", "params": {"ef": 100}}, Expression(""))
+    assert (far.outputs, far.present) == (("st_id",), None)
     sparse = _plan(Near("sparse", SparseVector.from_mapping({3: 0.5})), parts=Parts.PAYLOAD)
     assert (sparse.data, sparse.params, sparse.outputs) == (
         {3: 0.5},
         {"metric_type": "IP", "params": {}},
-        ("st_id", "st_payload"),
+        ("st_id", "st_payload", "has_sparse"),
     )
+    assert _plan(Near("dense", np.ones(3, np.float32)), parts=Parts.VECTORS).outputs.count("has_dense") == 1
     assert _plan(Match("body", "a kettle")).data == "a kettle"
     assert _plan(Match("body", " \n")) is None
     assert _plan(Near("sparse", SparseVector.from_mapping({}))) is None
+
+
+def test_a_search_that_finds_rows_without_the_vector_is_filtered():
+    """Whatever filter it had; fields that every row has are never asked about."""
+    dense = _plan(Near("dense", np.ones(3, np.float32)), where=Eq("read", True))
+    there, lacks = ({"st_id": "a", "distance": 1.0, "entity": {"has_dense": has}} for has in (True, False))
+    assert [wire.lacking(dense, found) for found in ([], [there], [there, lacks])] == [False, False, True]
+    assert not wire.lacking(_plan(Near("far", np.ones(2, np.float32))), [{"st_id": "a", "distance": 0, "entity": {}}])
+
+    again = wire.filtered(dense)
+    assert (again.where, again.present) == (Expression("has_dense == true and (yes_read == true)"), None)
+    assert wire.filtered(_plan(Near("dense", np.ones(3, np.float32)))).where == Expression("has_dense == true")
 
 
 def test_scores_are_unfolded():
