@@ -27,6 +27,8 @@ from st_connectors.store import (
 
 __all__ = ["Ours", "Rows", "hits"]
 
+_CONTENT = Parts.PAYLOAD | Parts.VECTORS
+
 
 class Rows(Protocol):
     """What rows hold, which differs between our collections and other people's."""
@@ -137,12 +139,16 @@ class Ours:
 
 def hits(rows: Rows, request: SearchRequest, answers: Sequence[Mapping[str, Any]]) -> list[Hit]:
     """Scored rows as hits, in order, the first ``offset`` cut off."""
-    spec = rows.schema.fields[wire.leg_of(request).field]
+    spec, key = rows.schema.fields[wire.leg_of(request).field], rows.key
+    bare = not request.parts & _CONTENT
     found = []
     for answer in answers:
-        held = rows.record({**(answer.get("entity") or {}), rows.key: answer[rows.key]})
         score = _score(spec, float(answer["distance"])) + 0.0
-        found.append(Hit(held.id, score, held.payload, held.vectors))
+        if bare:
+            found.append(Hit(str(answer[key]), score))
+        else:
+            held = rows.record({**answer["entity"], key: answer[key]})
+            found.append(Hit(held.id, score, held.payload, held.vectors))
     found.sort(key=lambda hit: (-hit.score, hit.id))
     return found[request.offset : request.offset + request.limit]
 

@@ -119,6 +119,7 @@ class MilvusStore:
         self._rows = rows
         self._collection = rows.collection
         self._most = capabilities
+        self._capabilities = rows.capabilities(capabilities)
         self._closed = False
 
     @property
@@ -129,7 +130,7 @@ class MilvusStore:
     @property
     def capabilities(self) -> Capabilities:
         """What this way in, with this index, can do."""
-        return self._rows.capabilities(self._most)
+        return self._capabilities
 
     def create(self) -> None:
         """Make the collection with its indexes and load it, or find it with the same schema; one that was adopted is there."""
@@ -146,6 +147,7 @@ class MilvusStore:
                 if difference:
                     raise SchemaMismatch(difference, store=self._held.name, operation="create")
                 self._rows = Ours(self.schema, found[1])
+                self._capabilities = self._rows.capabilities(self._most)
             self._load(self._rows, "create")
 
     def _create(self, rows: Ours) -> None:
