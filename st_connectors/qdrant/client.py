@@ -205,8 +205,23 @@ class ClientEngine:
             return []
         requests = [models.QueryRequest(**self._plain(body)) for body in bodies]
         with self._opened.lock:
+            if self._opened.local:
+                return [self._query_one(request) for request in requests]
             answers = self._client.query_batch_points(self._collection, requests)
         return [answer.points for answer in answers]
+
+    def _query_one(self, request: models.QueryRequest) -> list[Any]:
+        """One answer of local mode: for a batch, too, it works them out one by one, once qdrant-client 1.20 has copied every query number by number."""
+        return self._client.query_points(
+            self._collection,
+            query=request.query,
+            using=request.using,
+            prefetch=request.prefetch,
+            query_filter=request.filter,
+            limit=request.limit or 0,
+            with_payload=request.with_payload or False,
+            with_vectors=request.with_vector or False,
+        ).points
 
     def scroll(self, body: Body) -> tuple[list[Any], PointId | None]:
         """One page and the id that the next begins with."""
