@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import uuid
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.qdrant import wire
-from st_connectors.qdrant.layout import Hidden, Plain
+from st_connectors.qdrant.layout import NAMESPACE, Hidden, Plain
 from st_connectors.store import (
     Candidates,
     Default,
@@ -86,7 +89,7 @@ def test_the_metadata_gives_the_schema_back_after_json():
 
 
 def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
-    """The id is derived and kept, the payload one JSON string, filterable values typed lists beside it."""
+    """The id is derived and kept, the payload one JSON string, filterable values typed beside it, several as lists."""
     payload = {
         "year": [1999, 2001.0, None, "x"],
         "price": 3,
@@ -111,14 +114,28 @@ def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
             "_st_id": "a",
             "_st_payload": json.dumps(payload, separators=(",", ":")),
             "_st_f_year": [1999, 2001],
-            "_st_f_price": [3.0],
-            "_st_f_tag": ["A"],
-            "_st_f_new": ["true"],
-            "_st_f_day": ["2020-01-31T07:00:00.000000Z"],
+            "_st_f_price": 3.0,
+            "_st_f_tag": "A",
+            "_st_f_new": "true",
+            "_st_f_day": "2020-01-31T07:00:00.000000Z",
             "_st_present": ["year", "price", "tag", "new", "day"],
         },
     }
     assert [type(value) for value in point["payload"]["_st_f_year"]] == [int, int]
+
+
+@given(st.text(max_size=30))
+def test_ids_are_the_uuids_of_version_5_of_the_standard_library(record_id):
+    """Points stored by any version are found again."""
+    assert HIDDEN.point_id(record_id) == str(uuid.uuid5(NAMESPACE, record_id))
+
+
+def test_single_values_stand_by_themselves():
+    """Qdrant's filters take them for a list of one; none at all is told by the key of those that are present."""
+    for value, kept in (("A", "A"), (["A"], "A"), (["A", "B"], ["A", "B"])):
+        assert HIDDEN.to_payload("a", {"tag": value})["_st_f_tag"] == kept
+    assert HIDDEN.to_payload("a", {"tag": "A"})["_st_present"] == "tag"
+    assert HIDDEN.to_payload("a", {"tag": []}).keys() == {"_st_id", "_st_payload"}
 
 
 def test_text_becomes_word_weights_and_nothing_where_there_are_no_words():
