@@ -232,13 +232,18 @@ class LuceneStub:
         self.address = f"{name}://127.0.0.1:{self.port}"
 
     def on(self, method, path, *results):
-        """Answer with success."""
-        self.answers[method, path] = [(200, {}, result) for result in results]
+        """Answer with success, or with a pair of a status and what to say."""
+        pairs = [result if isinstance(result, tuple) else (200, result) for result in results]
+        self.answers[method, path] = [(status, {}, content) for status, content in pairs]
 
     def fail(self, method, path, status, content, **headers):
         """Answer with a status."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers[method, path] = [(status, named, content)]
+
+    def requested(self):
+        """Methods and paths, in their order."""
+        return [(method, path) for method, path, *_ in self.seen]
 
     def asked(self, method, path):
         """The requests to a path: options, and the body as JSON lines."""
