@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-wheel check format integration integration-client-8 conformance conformance-client-8 bench wheel builtin readme clean
+.PHONY: help demo test test-light test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ $(STAMPS)/check: pyproject.toml | $(VENV)/bin/python
 $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group dev --group bench)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/dev
+
+$(STAMPS)/contenders: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group contenders)
+	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group light 'elasticsearch<9')
@@ -87,6 +91,12 @@ conformance-client-8: $(STAMPS)/client-8
 bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
 	$(BIN)/python -m bench $(ARGS)
 
+bench-encode:  ## times against sentence-transformers, fastembed and more, in an environment of their own
+	$(MAKE) --no-print-directory VENV=.venv-contenders bench-contenders
+
+bench-contenders: $(STAMPS)/contenders
+	$(BIN)/python -m bench.encode $(ARGS)
+
 wheel: $(STAMPS)/light  ## build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
@@ -101,4 +111,4 @@ readme: $(STAMPS)/demo  ## write the generated parts of the README again
 	$(BIN)/python docs/readme.py
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .venv-client-8 dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

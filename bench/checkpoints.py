@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -101,3 +103,59 @@ MAKERS: Mapping[str, Callable[[Path], Path]] = {
     "static": static,
 }
 """By name, what gives a checkpoint's folder, making it below a root where it is not there yet."""
+
+
+def as_onnx(folder: Path, root: Path) -> Path:
+    """A checkpoint as repositories hold it for onnxruntime: its transformer up to the vectors or logits of tokens, and its tokenizer."""
+    made = root / f"{folder.name}-onnx"
+    if made.exists():
+        return made
+    made.mkdir()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _write_graph(folder, config["architectures"][0], made / "model.onnx")
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(folder / name, made)
+    settings = folder / "sentence_bert_config.json"
+    saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer["model_max_length"] = saved.get("max_seq_length") or tokenizer["model_max_length"]
+    (made / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return made
+
+
+def _write_graph(folder: Path, architecture: str, path: Path) -> None:
+    """Trace a model of transformers with free sizes; onnxruntime 1.32 runs the graph of eager attention faster than that of SDPA."""
+    import inspect
+
+    import torch
+    import transformers
+
+    model = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").eval()
+    known = inspect.signature(model.forward).parameters
+    example = _tokenizer()(["a copied tree", "tree"], padding=True, return_tensors="pt")
+    given = {name: value for name, value in example.items() if name in known}
+
+    class First(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, **inputs: Any) -> Any:
+            return self.model(**inputs)[0]
+
+    free = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in given}
+    torch.onnx.export(
+        First(),
+        kwargs=given,
+        f=path,
+        dynamo=True,
+        dynamic_shapes={"inputs": free},
+        input_names=list(given),
+        output_names=["output"],
+        external_data=False,
+        verbose=False,
+    )
+
+
+FORMS: Mapping[str, Callable[[Path, Path], Path]] = {"checkpoint": lambda folder, _root: folder, "onnx": as_onnx}
+"""By name, what makes of a checkpoint's folder the one that a contender reads, below a root where it is not there yet."""

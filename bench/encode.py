@@ -1,22 +1,24 @@
 """How fast this engine is against sentence-transformers: the same texts, in one run, in turns, each contender in a process of its own.
 
-    python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--json] [--save]
+    python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--device DEVICE] [--json] [--save]
 
 Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
-(or the parity of int8), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--only`` leaves out
-the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--save`` puts the rows into
-``bench/results/``, where a table and a plot are drawn of all rows saved so far.
+(or the parity of its bits), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--only`` leaves out
+the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--device cuda`` times the works of
+transformers on a card. ``--save`` puts the rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far, a card's by
+themselves.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,130 +26,27 @@ from typing import Any
 import numpy as np
 
 from bench import texts
-from bench.checkpoints import MAKERS
-from bench.contenders import CONTENDERS, THEIRS, Contender, Process
-from bench.figures import plain_environment, report, spread
+from bench.checkpoints import FORMS, MAKERS
+from bench.contenders import THEIRS, Contender, contenders
+from bench.figures import plain_environment, spread, verdict
 from bench.machine import cost_of_tokens, limit, token_lengths
+from bench.process import Process
+from bench.works import WORKS, Work, inputs_of, on_card, with_texts
 
 WARM_UP = 900
 """The number of the texts that models warm up and find their batch size on: of no round."""
+PARITY = 1e-5
+COSINES = {16: (0.9995, 0.998), 8: (0.995, 0.98)}
+"""By bits, the mean and the worst cosine to the first contender's output that still counts as the same work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """``count`` texts of a kind in each round, or pairs, given to a ``method`` of a class; ``order`` says what is measured.
+class Run:
+    """How works are measured: ``rounds`` on a device, by those whose names hold one of the words in ``only``, or by all."""
 
-    ``floors`` are the least ratios to sentence-transformers by contender, ``most`` the most seconds or megabytes.
-    """
-
-    title: str
-    checkpoint: str
-    kind: str
-    method: str
-    texts: str
-    count: int
-    order: str = "together"
-    floors: Mapping[str, float] = field(default_factory=dict)
-    most: Mapping[str, float] = field(default_factory=dict)
-
-
-TORCH, NUMPY = "st_core torch", "st_core numpy"
-OPENVINO, EIGHT_BITS = "st_core openvino float32", "st_core openvino int8"
-WORKS = {
-    "dense": Work(
-        "dense documents, MiniLM",
-        "minilm",
-        "SentenceTransformer",
-        "encode",
-        "mixed",
-        400,
-        floors={TORCH: 1.12, OPENVINO: 1.2, EIGHT_BITS: 2.3},
-    ),
-    "splade": Work(
-        "SPLADE documents",
-        "splade",
-        "SparseEncoder",
-        "encode",
-        "mixed",
-        64,
-        floors={TORCH: 1.8, OPENVINO: 2.0, EIGHT_BITS: 5},
-    ),
-    "pairs": Work(
-        "cross-encoder, 100 pairs",
-        "cross-encoder",
-        "CrossEncoder",
-        "predict",
-        "pairs",
-        100,
-        floors={TORCH: 1.3, OPENVINO: 1.45, EIGHT_BITS: 2.8},
-    ),
-    "query": Work(
-        "one short dense query", "minilm", "SentenceTransformer", "encode", "query", 40, "singly", {TORCH: 1.3}
-    ),
-    "sparse-query": Work(
-        "inference-free sparse query",
-        "inference-free",
-        "SparseEncoder",
-        "encode_query",
-        "query",
-        100,
-        "singly",
-        {NUMPY: 50},
-    ),
-    "sparse-queries": Work(
-        "inference-free sparse queries in one call",
-        "inference-free",
-        "SparseEncoder",
-        "encode_query",
-        "query",
-        1000,
-    ),
-    "static": Work(
-        "static model documents", "static", "SentenceTransformer", "encode", "describe", 2000, floors={NUMPY: 3}
-    ),
-    "splade-memory": Work(
-        "SPLADE peak growth, 32 texts of 512 tokens",
-        "splade",
-        "SparseEncoder",
-        "encode",
-        "long",
-        32,
-        "growth",
-        most={TORCH: 600, OPENVINO: 400},
-    ),
-    "start": Work(
-        "start to first vector, MiniLM",
-        "minilm",
-        "SentenceTransformer",
-        "encode",
-        "query",
-        1,
-        "start",
-        {TORCH: 1 / 0.85},
-        {OPENVINO: 1.0},
-    ),
-    "start-static": Work(
-        "start to first vector, built-in",
-        "static",
-        "SentenceTransformer",
-        "encode",
-        "query",
-        1,
-        "start",
-        most={NUMPY: 1.0},
-    ),
-}
-PARITY = 1e-5
-INT8_MEAN, INT8_WORST = 0.995, 0.98
-
-
-def inputs_of(work: Work, number: int) -> list[Any]:
-    """What a round is about."""
-    if work.texts == "pairs":
-        return list(texts.pairs(work.count, number))
-    if work.texts == "long":
-        return [f"{text} {text}" for text in texts.texts("article", work.count, number)]
-    return list(texts.texts(work.texts, work.count, number))
+    rounds: int = 5
+    device: str = "cpu"
+    only: Sequence[str] = ()
 
 
 def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
@@ -163,26 +62,25 @@ def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
                 f"{contender.name}: its output differs by {apart:.1e}, more than {PARITY}: other work is timed"
             )
         return apart
-    rows = (
-        np.atleast_2d(wanted),
-        np.atleast_2d(found),
-    )  # scores are one row: their direction stands for their correlation
+    # Scores are one row: their direction stands for their correlation.
+    rows = np.atleast_2d(wanted), np.atleast_2d(found)
     lengths = np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
     cosines = np.einsum("nd,nd->n", *rows) / np.maximum(lengths, 1e-12)
-    if cosines.mean() < INT8_MEAN or cosines.min() < INT8_WORST:
+    mean, worst = COSINES[contender.bits]
+    if cosines.mean() < mean or cosines.min() < worst:
         raise RuntimeError(
-            f"{contender.name}: cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for int8"
+            f"{contender.name}: cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for {contender.bits} bits"
         )
     return apart
 
 
-def taking_part(name: str, only: Sequence[str] = ()) -> list[Contender]:
+def taking_part(name: str, run: Run) -> list[Contender]:
     """The contenders of a work that are installed and asked for; raises ImportError where the first is not installed."""
     those = [
         contender
-        for contender in CONTENDERS
+        for contender in contenders(run.device)
         if name in contender.works
-        and (not only or contender.name == THEIRS or any(word in contender.name for word in only))
+        and (not run.only or contender.name == THEIRS or any(word in contender.name for word in run.only))
     ]
     for contender in those:
         if contender.missing:
@@ -198,42 +96,50 @@ def in_turns(names: Sequence[str], turn: int) -> list[str]:
     return [*names[shift:], *names[:shift]]
 
 
-def measure(name: str, work: Work, rounds: int, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
     """One row: by contender, the seconds of each round and what else was seen."""
     folder = MAKERS[work.checkpoint](root)
-    contenders = {contender.name: contender for contender in taking_part(name, only)}
+    those = {contender.name: contender for contender in taking_part(name, run)}
+    folders = {each: FORMS[contender.form](folder, root) for each, contender in those.items()}
     if work.order == "start":
-        return row(work, {}, start_times(work, contenders, folder, rounds), [])
-    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in contenders}
+        return row(work, {}, start_times(work, those, folders, run.rounds), [])
+    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in those}
     limits: list[float] = []
-    sizes = {}
     with ExitStack() as stack:
         live = {
-            each: stack.enter_context(closing(Process(contender, work.kind, work.method, folder)))
-            for each, contender in contenders.items()
+            each: stack.enter_context(closing(Process(contender, work.kind, work.method, folders[each])))
+            for each, contender in those.items()
         }
-        warm = inputs_of(work, WARM_UP)
-        for each, process in live.items():
-            process.run("singly", warm[:3] if work.order == "singly" else [_first(work, warm)])
-            if process.contender.sizes:
-                sizes[each] = process.run("tune", warm[:100])
-            elif work.order == "together":
-                process.run("together", warm[:100])
-        for number in range(rounds):
+        sizes = warmed_up(work, live)
+        for number in range(run.rounds):
             inputs = inputs_of(work, number)
             found = {each: live[each].run(work.order, inputs) for each in in_turns(list(live), number)}
             wanted = found[THEIRS]["output"]
             for each, answer in found.items():
-                answer["apart"] = check_equal(contenders[each], wanted, answer.pop("output"))
+                answer["apart"] = check_equal(those[each], wanted, answer.pop("output"))
                 rows[each].append(answer)
-            limits.append(limit())
-    flops = [cost_of_tokens(folder, token_lengths(folder, inputs_of(work, number))) for number in range(rounds)]
-    shares = (
-        [each / gflops for each, gflops in zip(flops, limits, strict=True)]
-        if work.order == "together" and all(flops)
-        else []
-    )
-    return row(work, sizes, rows, shares)
+            limits.append(limit(run.device))
+    flops = [cost_of_tokens(folder, token_lengths(folder, inputs_of(work, number))) for number in range(run.rounds)]
+    shares = [each / gflops for each, gflops in zip(flops, limits, strict=True)]
+    return row(work, sizes, rows, shares if work.order == "together" and all(flops) else [])
+
+
+def warmed_up(work: Work, live: Mapping[str, Process]) -> dict[str, int]:
+    """The batch sizes that those who seek the fastest found; all have run then."""
+    sizes = {}
+    warm = inputs_of(work, WARM_UP)
+    for each, process in live.items():
+        process.run("singly", warm[:3] if work.order == "singly" else [_first(work, warm)])
+        if process.contender.sizes:
+            sizes[each] = process.run("tune", warm[: _tuning(process.contender)])
+        elif work.order == "together":
+            process.run("together", warm[:100])
+    return sizes
+
+
+def _tuning(contender: Contender) -> int:
+    """How many texts the batch sizes are tried on: several batches of the largest."""
+    return max(100, 4 * max(contender.sizes)) if contender.device != "cpu" else 100
 
 
 def _first(work: Work, warm: Sequence[Any]) -> list[Any]:
@@ -241,16 +147,16 @@ def _first(work: Work, warm: Sequence[Any]) -> list[Any]:
     return texts.texts("query", 3, WARM_UP) if work.order == "growth" else list(warm[:3])
 
 
-def start_times(work: Work, contenders: Mapping[str, Contender], folder: Path, rounds: int) -> dict[str, Any]:
+def start_times(work: Work, those: Mapping[str, Contender], folders: Mapping[str, Path], rounds: int) -> dict[str, Any]:
     """Seconds of fresh processes from their start to the first vector, the files in the system's cache."""
-    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in contenders}
+    rows: dict[str, list[dict[str, Any]]] = {each: [] for each in those}
     for number in range(-1, rounds):
-        for each in in_turns(list(contenders), max(number, 0)):
-            contender = contenders[each]
+        for each in in_turns(list(those), max(number, 0)):
+            contender = those[each]
             (text,) = inputs_of(work, max(number, 0))
             code = (
                 f"from {contender.engine} import {work.kind}; "
-                f"{work.kind}({str(folder)!r}, **{dict(contender.load)!r}).{work.method}([{text!r}])"
+                f"{work.kind}({str(folders[each])!r}, **{dict(contender.load)!r}).{work.method}([{text!r}])"
             )
             began = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, env=plain_environment(), capture_output=True)
@@ -298,37 +204,54 @@ def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
     for contender, figures in found["contenders"].items():
         ratio = figures["ratio"]
         floor = f", floor {work.floors[contender]:.3g}" if contender in work.floors else ""
+        most = f" (at most {work.most[contender]:g})" if contender in work.most else ""
         value = _value(figures)
         extra = f"  {figures['share_of_limit']['median']:4.0%} of the limit" if "share_of_limit" in figures else ""
         extra += f"  peak {figures['peak_mb']:.0f} MB" if "peak_mb" in figures else ""
         extra += f"  batch size {figures['batch_size']}" if "batch_size" in figures else ""
         lines.append(
-            f"  {contender:34}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{extra}"
+            f"  {contender:34}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{most}{extra}"
         )
     return lines
 
 
-def main() -> int:
-    """Measure the works that are named, or all."""
+def asked_for() -> argparse.Namespace:
+    """The command line's words, checked."""
     parser = argparse.ArgumentParser(prog="python -m bench.encode", description="Times against sentence-transformers.")
     parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", choices=("mixed", *texts.KINDS))
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true")
     asked = parser.parse_args()
-    unknown = sorted(set(asked.works) - set(WORKS))
+    there = works_on(asked.device)
+    unknown = sorted(set(asked.works) - set(there))
     if unknown:
-        parser.error(f"there is no work {', '.join(unknown)}; there are {', '.join(WORKS)}")
+        parser.error(f"there is no work {', '.join(unknown)} on {asked.device}; there are {', '.join(there)}")
+    return asked
+
+
+def works_on(device: str) -> dict[str, Work]:
+    """By name, the works that sentence-transformers takes part in on a device."""
+    first = contenders(device)[0]
+    return {name: work if device == "cpu" else on_card(work) for name, work in WORKS.items() if name in first.works}
+
+
+def main() -> int:
+    """Measure the works that are named, or all."""
+    asked = asked_for()
+    run = Run(asked.rounds, asked.device, asked.only)
+    there = works_on(run.device)
     figures: dict[str, Any] = {}
     aims: dict[str, tuple[str, float]] = {}
     with TemporaryDirectory() as root:
-        for name in asked.works or WORKS:
-            work = WORKS[name] if asked.texts is None else with_texts(WORKS[name], asked.texts)
+        for name in asked.works or there:
+            work = there[name] if asked.texts is None else with_texts(there[name], asked.texts)
             label = name if asked.texts is None else f"{name}-{asked.texts}"
             try:
-                found = measure(name, work, asked.rounds, Path(root), asked.only)
+                found = measure(name, work, run, Path(root))
             except ImportError as error:
                 print(error, file=sys.stderr)
                 return 1
@@ -337,10 +260,12 @@ def main() -> int:
             if asked.save:
                 from bench.encode_results import save
 
-                save(label, found)
+                save(label, found, run.device)
             figures |= figures_of(label, found)
             aims |= aims_of(label, work, found)
-    return report(figures, aims)
+    if asked.json:
+        print(json.dumps(figures))
+    return verdict(figures, aims)
 
 
 def figures_of(label: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,11 +284,6 @@ def aims_of(label: str, work: Work, found: Mapping[str, Any]) -> dict[str, tuple
     return {f"{label}: {name}": (">=", floor) for name, floor in work.floors.items() if name in here} | {
         f"{label}: {name}, {unit}": ("<", most) for name, most in work.most.items() if name in here
     }
-
-
-def with_texts(work: Work, kind: str) -> Work:
-    """The same work on another kind of text, of which nothing is asked."""
-    return replace(work, texts=kind, floors={}, most={})
 
 
 if __name__ == "__main__":

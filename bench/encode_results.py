@@ -1,37 +1,49 @@
-"""Keeps the rows of ``bench.encode`` in ``bench/results/encode.json`` and draws the table and the plot of all rows kept."""
+"""Keeps the rows of ``bench.encode`` in ``bench/results`` and draws the table and the plot of all rows kept.
+
+The files are ``encode.json``, ``.md`` and ``.svg`` for the processor, ``encode-CARD`` for each card.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe
+from bench.machine import card, describe
 
 FOLDER = Path(__file__).parent / "results"
-KEPT = FOLDER / "encode.json"
 
 
-def save(name: str, row: Mapping[str, Any]) -> None:
+def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
     """Put a row in the place of the one of its name; contenders it did not measure keep their figures."""
-    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    stem = stem_of(device)
+    path = FOLDER / f"{stem}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     before = kept.get(name, {}).get("contenders", {})
-    stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe()}
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe(device)}
     kept[name] = {**row, "contenders": before | row["contenders"]} | stamp
     FOLDER.mkdir(exist_ok=True)
-    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (FOLDER / "encode.md").write_text("\n".join(table(kept)) + "\n", encoding="utf-8")
-    plot(kept)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (FOLDER / f"{stem}.md").write_text("\n".join(table(kept, device)) + "\n", encoding="utf-8")
+    plot(kept, FOLDER / f"{stem}.svg")
 
 
-def table(kept: Mapping[str, Any]) -> Iterator[str]:
+def stem_of(device: str) -> str:
+    """The name of a device's files: a card's has the card's in it."""
+    return "encode" if device == "cpu" else "-".join(["encode", *re.findall(r"[a-z0-9]+", card(device).lower())])
+
+
+def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
     """All rows as a Markdown page."""
-    yield "# Times against sentence-transformers"
+    where, command = (f" on {card(device)}", " --device cuda") if device != "cpu" else ("", "")
+    yield f"# Times against sentence-transformers{where}"
     yield ""
-    yield "Written by `python -m bench.encode --save`; see there and in `bench/texts.py` how it is measured. Medians, with the least and the"
-    yield "most of all rounds; ratios are taken within a round. The limit is the fastest large float32 matrix product of torch."
+    yield f"Written by `python -m bench.encode{command} --save`; see there and in `bench/texts.py` how it is measured."
+    yield "Medians, with the least and the most of all rounds; ratios are taken within a round. The limit is the fastest large float32 matrix"
+    yield "product of torch."
     for name, row in kept.items():
         yield ""
         yield f"## {name}: {row['title']}"
@@ -68,8 +80,8 @@ def _line(contender: str, figures: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def plot(kept: Mapping[str, Any]) -> None:
-    """Ratios of all rows, each with its range, as ``encode.svg``; needs matplotlib."""
+def plot(kept: Mapping[str, Any], path: Path) -> None:
+    """Ratios of all rows, each with its range, as an SVG; needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -91,5 +103,5 @@ def plot(kept: Mapping[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("times as fast as sentence-transformers with its defaults (for memory: times as little)")
     figure.tight_layout()
-    figure.savefig(FOLDER / "encode.svg", metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["missed", "plain_environment", "report", "spread"]
+__all__ = ["missed", "plain_environment", "report", "spread", "verdict"]
 
 Aims = Mapping[str, tuple[str, float]]
 """By the name of a figure, "<" or ">=" and what it should be."""
@@ -38,6 +38,11 @@ def report(figures: Mapping[str, Any], aims: Aims) -> int:
         for name, value in figures.items():
             aim = "  (should be {} {})".format(*aims[name]) if name in aims else ""
             print(f"{name:28} {_shown(value)}{aim}")
+    return verdict(figures, aims)
+
+
+def verdict(figures: Mapping[str, Any], aims: Aims) -> int:
+    """Print what was missed; the exit status."""
     bad = missed(figures, aims)
     for line in bad:
         print(f"missed: {line}", file=sys.stderr)

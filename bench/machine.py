@@ -12,25 +12,53 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SIZE = 2048
-PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "openvino")
+SIZE, CARD_SIZE = 2048, 8192
+PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "optimum-intel",
+    "fastembed",
+)
 
 
-def limit() -> float:
+def wait_for(device: str) -> None:
+    """Return when a device has done what was asked of it: at once for a processor, which works while it is asked."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def card(device: str) -> str:
+    """The name of a card."""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def limit(device: str = "cpu") -> float:
     """Operations a second of a large float32 matrix product in torch, with torch's own number of threads; the best of five."""
     import torch
 
-    left, right = torch.ones(SIZE, SIZE), torch.ones(SIZE, SIZE)
+    size = SIZE if device == "cpu" else CARD_SIZE
+    left, right = torch.ones(size, size, device=device), torch.ones(size, size, device=device)
+    wait_for(device)
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()
         torch.mm(left, right)
+        wait_for(device)
         best = min(best, time.perf_counter() - began)
-    return 2 * SIZE**3 / best
+    return 2 * size**3 / best
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, memory, versions."""
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, memory, versions, and the card where the device is one."""
     found: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -43,7 +71,13 @@ def describe() -> dict[str, Any]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return found if device == "cpu" else {"card": card(device), "cuda": _cuda(), **found}
+
+
+def _cuda() -> str:
+    import torch
+
+    return str(torch.version.cuda)
 
 
 def _processor() -> str:

@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bench import encode, encode_results, texts
-from bench.contenders import CONTENDERS, THEIRS, Contender
-from bench.encode import WORKS, aims_of, check_equal, figures_of, in_turns, row, with_texts
+from bench import contenders, encode, encode_results, machine, process, texts, works
+from bench.contenders import THEIRS, Contender
+from bench.encode import aims_of, check_equal, figures_of, in_turns, row
 from bench.figures import missed
+from bench.works import WORKS, with_texts
 
 EXACT = Contender("ours", "st_core")
 COARSE = Contender("ours int8", "st_core", bits=8)
@@ -28,6 +29,18 @@ def measured():
     """A row of two contenders over three rounds, in which everything took longer each time."""
     rows = {THEIRS: answers([1.0, 2.0, 6.0]), "ours": answers([0.5, 0.5, 2.0])}
     return row(WORKS["dense"], {"ours": 8}, rows, [0.25, 0.5, 1.5])
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card that is not there, of which the library tells the name, and a list of when it was waited for."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    ones, waited = torch.ones, []
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch, "ones", lambda *sizes, **_: ones(*sizes))
+    monkeypatch.setattr(machine, "CARD_SIZE", 64)
+    return "cuda:0", waited
 
 
 def test_another_contender_begins_each_turn():
@@ -57,11 +70,13 @@ def test_int8_is_held_to_directions():
     assert check_equal(COARSE, wanted, wanted * 3) == 2.0
     with pytest.raises(RuntimeError, match=r"at worst 0\.9689"):
         check_equal(COARSE, wanted, turned)
+    with pytest.raises(RuntimeError, match=r"half: cosines of 0\.9997, at worst 0\.9689, are too low for 16 bits"):
+        check_equal(Contender("half", "st_core", bits=16), wanted, turned)
     angle = np.arccos(0.994)
     all_turned = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (50, 1))
     with pytest.raises(RuntimeError, match=r"cosines of 0\.9940"):
         check_equal(COARSE, wanted[:50], all_turned)
-    with pytest.raises(RuntimeError, match="too low for int8"):
+    with pytest.raises(RuntimeError, match="too low for 8 bits"):
         check_equal(COARSE, np.float32([1, 2, 3]), np.float32([3, 2, 1]))
 
 
@@ -96,21 +111,106 @@ def test_what_is_under_a_floor_or_over_a_most_is_missed(measured):
 def test_growth_is_held_to_megabytes():
     """A row of growth has no seconds."""
     grown = [{"growth_mb": 700.0, "peak_mb": 1.0, "apart": 0.0}]
-    found = row(WORKS["splade-memory"], {}, {THEIRS: [grown[0] | {"growth_mb": 4200.0}], encode.TORCH: grown}, [])
+    found = row(WORKS["splade-memory"], {}, {THEIRS: [grown[0] | {"growth_mb": 4200.0}], works.TORCH: grown}, [])
 
     assert missed(figures_of("m", found), aims_of("m", WORKS["splade-memory"], found)) == [
-        f"m: {encode.TORCH}, MB is 700.000, should be < 600"
+        f"m: {works.TORCH}, MB is 700.000, should be < 600"
     ]
 
 
 def test_every_figure_is_of_a_contender_that_takes_part():
     """A floor under a name that is none would never be missed."""
-    taking = {contender.name: contender.works for contender in CONTENDERS}
+    taking = {contender.name: contender.works for contender in contenders.contenders()}
 
     for name, work in WORKS.items():
         for contender in (*work.floors, *work.most):
             assert name in taking[contender], (name, contender)
     assert with_texts(WORKS["dense"], "query").floors == {}
+
+
+def test_a_card_is_given_to_both_engines_in_every_type():
+    """Each takes part beside its other self in the works of transformers, of which nothing is asked there."""
+    found = {contender.name: contender for contender in contenders.contenders("cuda:1")}
+
+    assert next(iter(found)) == THEIRS
+    assert {contender.device for contender in found.values()} == {"cuda:1"}
+    for engine, loads in (
+        ("sentence-transformers", lambda dtype: {"model_kwargs": {"dtype": dtype}}),
+        ("st_core torch", lambda dtype: {"dtype": dtype}),
+    ):
+        for dtype in ("float16", "bfloat16"):
+            half = found[f"{engine} {dtype}"]
+            assert half.load == {"device": "cuda:1"} | loads(dtype)
+            assert half.bits == 16
+            assert half.works < found[engine].works
+    there = encode.works_on("cuda:1")
+    assert set(there) == found[THEIRS].works == set(WORKS) - contenders.STATIC
+    assert not any(work.floors or work.most for work in there.values())
+    assert encode.works_on("cpu") == WORKS
+
+
+def test_timing_waits_for_the_card(card):
+    """A call is over when the card has done it, a product too; a processor is not waited for."""
+    device, waited = card
+    before = []
+
+    process._waited(lambda _: before.append(len(waited)), device)(["a"])
+    assert (before, waited) == ([0], [device])
+    assert machine.limit(device) > 0
+    assert waited == [device] * 7
+
+    process._waited(len, "cpu")(["a"])
+    assert waited == [device] * 7
+
+
+def test_who_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
+    """But for the one that all are compared with; a package within one that is not there is missing too."""
+    assert Contender("a", "json", needs=("not_there.at_all", "json.decoder")).missing == ["not_there.at_all"]
+
+    gone = {"fastembed", "optimum.intel"}
+    monkeypatch.setattr(contenders, "_installed", lambda package: package not in gone)
+    names = [contender.name for contender in encode.taking_part("dense", encode.Run())]
+    assert {"fastembed", f"{THEIRS} openvino"}.isdisjoint(names)
+    assert "without fastembed: fastembed is not installed" in capsys.readouterr().err
+
+    gone.add("sentence_transformers")
+    with pytest.raises(ImportError, match=r"needs sentence_transformers: run `make bench`"):
+        encode.taking_part("dense", encode.Run())
+
+
+def test_contenders_are_chosen_by_words(monkeypatch):
+    """Any of the words in the name will do; sentence-transformers takes part in any case."""
+    monkeypatch.setattr(contenders, "_installed", lambda _package: True)
+
+    found = encode.taking_part("dense", encode.Run(only=["numpy", "st_core torch"]))
+
+    assert [contender.name for contender in found] == [THEIRS, works.TORCH]
+
+
+@pytest.mark.parametrize("form", ["people", "json"])
+def test_figures_are_printed_once(measured, monkeypatch, capsys, form):
+    """A row as it is done, for people; or all at the end, as JSON; the status tells of what was missed."""
+    monkeypatch.setattr(encode, "measure", lambda *_: measured)
+    monkeypatch.setattr("sys.argv", ["encode", "static", *(["--json"] if form == "json" else [])])
+
+    status = encode.main()
+
+    said = capsys.readouterr()
+    assert status == 0
+    if form == "json":
+        assert json.loads(said.out)["static: ours"] == measured["contenders"]["ours"]["ratio"]
+    else:
+        assert said.out.splitlines()[0].startswith("static: static model documents")
+        assert [line.split()[0] for line in said.out.splitlines()[1:]] == [THEIRS, "ours"]
+
+
+def test_a_work_that_a_device_has_not_is_refused(monkeypatch, capsys):
+    """With those there are."""
+    monkeypatch.setattr("sys.argv", ["encode", "static", "--device", "cuda"])
+
+    with pytest.raises(SystemExit):
+        encode.main()
+    assert "there is no work static on cuda; there are dense, splade" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["query", "describe", "article"])
@@ -156,9 +256,8 @@ def test_an_unknown_kind_is_refused():
 def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
     """A row takes the place of the one of its name, but for contenders it did not measure; the files are drawn from what is kept."""
     monkeypatch.setattr(encode_results, "FOLDER", tmp_path / "results")
-    monkeypatch.setattr(encode_results, "KEPT", tmp_path / "results" / "encode.json")
     drawn = []
-    monkeypatch.setattr(encode_results, "plot", drawn.append)
+    monkeypatch.setattr(encode_results, "plot", lambda kept, path: drawn.append((kept, path)))
 
     encode_results.save("dense", measured)
     newer = {
@@ -171,21 +270,36 @@ def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
 
     kept = json.loads((tmp_path / "results" / "encode.json").read_text(encoding="utf-8"))
     assert set(kept["dense"]["contenders"]) == {THEIRS, "ours"}
-    assert kept == drawn[-1]
+    assert drawn[-1] == (kept, tmp_path / "results" / "encode.svg")
     lines = (tmp_path / "results" / "encode.md").read_text(encoding="utf-8").splitlines()
     assert "## dense: dense documents, MiniLM" in lines
     assert "| ours (batch size 8) | 500 ms | 500 to 2,000 | 9.00 | 9.00 to 9.00 | 75% | 102 | 2e-06 |" in lines
     assert any(line.startswith("- dense: ") for line in lines)
 
 
-def test_the_plot_is_the_same_for_the_same_rows(measured, tmp_path, monkeypatch):
+def test_rows_of_a_card_are_kept_by_themselves(measured, tmp_path, monkeypatch, card):
+    """Under the card's name, which the page and the machine's description say too; the processor's rows stay."""
+    monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
+    monkeypatch.setattr(encode_results, "plot", lambda _kept, path: path.write_text(""))
+
+    encode_results.save("dense", measured)
+    encode_results.save("dense", measured, card[0])
+
+    stems = {path.stem for path in tmp_path.iterdir()}
+    assert stems == {"encode", "encode-nvidia-h100-80gb-hbm3"}
+    page = (tmp_path / "encode-nvidia-h100-80gb-hbm3.md").read_text(encoding="utf-8")
+    assert page.startswith("# Times against sentence-transformers on NVIDIA H100 80GB HBM3\n")
+    assert "`python -m bench.encode --device cuda --save`" in page
+    assert "- dense: card NVIDIA H100 80GB HBM3, cores" in page
+    assert "NVIDIA" not in (tmp_path / "encode.md").read_text(encoding="utf-8")
+
+
+def test_the_plot_is_the_same_for_the_same_rows(measured, tmp_path):
     """Byte for byte, with a bar for each contender but the first."""
     pytest.importorskip("matplotlib", reason="plots need the bench group")
-    monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
-
     drawings = []
     for _ in range(2):
-        encode_results.plot({"dense": measured})
+        encode_results.plot({"dense": measured}, tmp_path / "encode.svg")
         drawings.append((tmp_path / "encode.svg").read_bytes())
 
     assert drawings[0] == drawings[1]
