@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "Later",
     "Layout",
     "SlowTokenizer",
     "TextTokenizer",
     "Tokens",
     "cut_pair",
-    "load_plain_tokenizer",
     "load_tokenizer",
-    "own_copy",
     "pad",
+    "parse_tokenizer",
     "read_layout",
 ]
 
@@ -175,12 +175,29 @@ def _mended(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+class Later:
+    """An object that is made when it is first asked for, and once; safe in threads."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """``make`` makes it."""
+        self._make = make
+        self._made: list[Any] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Any:
+        """The object."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
     """A tokenizer of the ``tokenizers`` library and the layouts it uses; safe in threads, for it is never changed.
 
-    ``shown`` is what a model offers as its ``tokenizer``: the transformers object where there is one. ``keep_left`` is False where long texts
-    lose their beginning. ``special_ids`` are the ids that mark no text. ``words`` finds the ids of most texts where the tokenizer is BERT's.
+    ``offered`` is what a model offers as its ``tokenizer``, or makes it :class:`Later`. ``keep_left`` is False where long texts lose their
+    beginning. ``special_ids`` are the ids that mark no text. ``words`` finds the ids of most texts where the tokenizer is BERT's.
     """
 
     backend: Any
@@ -193,8 +210,13 @@ class TextTokenizer:
     wants_types: bool = False
     model_max_length: int | None = None
     special_ids: frozenset[int] = frozenset()
-    shown: Any = None
+    offered: Any = None
     words: WordPieces | None = None
+
+    @property
+    def shown(self) -> Any:
+        """What a model offers as its ``tokenizer``."""
+        return self.offered() if isinstance(self.offered, Later) else self.offered
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids of each text, uncut and without special tokens."""
@@ -328,15 +350,14 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
         stamp = path.stat()
     except FileNotFoundError as error:
         raise ModelBroken(f"{path}: the file is missing") from error
-    backend, special, written, words = _parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    backend, special, written, words = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
     limit = written if own_limit else finite(max_length)
-    return TextTokenizer(backend, BARE, None, model_max_length=limit, special_ids=special, shown=backend, words=words)
+    return TextTokenizer(backend, BARE, None, model_max_length=limit, special_ids=special, offered=backend, words=words)
 
 
 @lru_cache(maxsize=4)
-def _parse_tokenizer(
-    path: Path, _size: int, _changed: int
-) -> tuple[Any, frozenset[int], int | None, WordPieces | None]:
+def parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozenset[int], int | None, WordPieces | None]:
+    """The tokenizer in a file, its special ids, the length written into it, and its word pieces; not to be changed."""
     from tokenizers import Tokenizer
 
     try:
@@ -348,45 +369,6 @@ def _parse_tokenizer(
     backend.no_padding()
     backend.no_truncation()
     return backend, special, finite(written), read_word_pieces(backend)
-
-
-def load_plain_tokenizer(path: Path, *, lower_case: bool, pad_token: str | None, **facts: Any) -> TextTokenizer:
-    """A transformer's tokenizer from its ``tokenizer.json`` alone; ``facts`` are fields of :class:`TextTokenizer` that stand in other files.
-
-    transformers takes not every such file as it stands: of old ones it rebuilds some steps from other settings, which is not done here.
-    """
-    try:
-        stamp = path.stat()
-    except FileNotFoundError as error:
-        raise ModelBroken(f"{path}: the file is missing, and other forms of a tokenizer need transformers") from error
-    parsed, special, *_ = _parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
-    backend = own_copy(parsed, lower_case=lower_case)
-    single = read_layout(backend, pair=False)
-    if single is None:
-        raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
-    pad_id = None if pad_token is None else backend.token_to_id(pad_token)
-    pair = read_layout(backend, pair=True)
-    words = read_word_pieces(backend)
-    return TextTokenizer(
-        backend, single, pair, pad_id=pad_id or 0, special_ids=special, shown=backend, words=words, **facts
-    )
-
-
-def own_copy(backend: Any, *, lower_case: bool) -> Any:
-    """A copy of a tokenizer that nobody else can change, without truncation and padding, that lowers texts first where asked to."""
-    from tokenizers import Tokenizer, normalizers
-
-    copy = Tokenizer.from_str(backend.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    if lower_case and "Lowercase" not in repr(copy.normalizer):
-        steps = [normalizers.Lowercase()]
-        if isinstance(copy.normalizer, normalizers.Sequence):
-            steps += [copy.normalizer[index] for index in range(len(copy.normalizer))]
-        elif copy.normalizer is not None:
-            steps.append(copy.normalizer)
-        copy.normalizer = normalizers.Sequence(steps)
-    return copy
 
 
 def pad(

@@ -102,11 +102,11 @@ def test_the_tokenizer_of_the_files_is_that_of_transformers(checkpoints, texts, 
 
     Not so for "cased-lower": its ``tokenizer.json`` lowers texts, and transformers 5 rebuilds the tokenizer from the vocabulary without that step.
     """
+    from st_core.backends._tokenizer_files import from_files
     from st_core.backends._transformer import tokenizer_of
-    from st_core.backends.given import _from_files
 
     module = read_transformer(checkpoints.folder(name))
-    (expected, limit), (found, found_limit) = tokenizer_of(module), _from_files(module)
+    (expected, limit), (found, found_limit) = tokenizer_of(module), from_files(module)
 
     assert (found_limit, found.pad_id, found.pad_left) == (limit, expected.pad_id, expected.pad_left)
     assert (found.keep_left, found.special_ids) == (expected.keep_left, expected.special_ids)

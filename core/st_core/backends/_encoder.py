@@ -12,18 +12,19 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.backends._products import Layer, join_inward, make_layer
 from st_core.modules.pooling import Pooling
 
 if TYPE_CHECKING:
     from st_core.modules import Module
 
-__all__ = ["FastEncoder", "Linear", "accelerated", "first_as_in_whole", "reads_first_token"]
+__all__ = ["FORMS", "FastEncoder", "States", "accelerated", "first_as_in_whole", "reads_first_token", "same_on_probe"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,82 +72,6 @@ FORMS: Sequence[Mapping[str, str]] = (
 """Where the parts of a layer are, by the families of transformers 5."""
 
 
-def _fused(act: Any) -> tuple[str, str] | None:
-    """The name that oneDNN has for an activation it can apply while it writes a product; None for the others."""
-    if act is None:
-        return "none", ""
-    if type(act).__name__ == "GELUActivation" or (isinstance(act, nn.GELU) and act.approximate == "none"):
-        return "gelu", "none"
-    return ("relu", "") if isinstance(act, nn.ReLU) else None
-
-
-class Linear:
-    """``x @ weight.T + bias`` and an activation, with the weight laid out for oneDNN where that is the faster way: float32 on the CPU.
-
-    Measured with torch 2.15 on two Zen 4 cores: a tenth faster for a thousand rows, three times for ten.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, act: Any = None, *, pack: bool = True) -> None:
-        """``weight`` [out, in], ``bias`` [out] or None; ``act`` a function of a tensor, or None; ``pack`` False leaves the weight as it is."""
-        self.bias, self.act = bias, act
-        self.fused = _fused(act)
-        self.packed = _packed(weight) if pack else None
-        self.weight = weight if self.packed is None else None
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """States [..., in] to [..., out]."""
-        if self.packed is None:
-            assert self.weight is not None
-            plain = functional.linear(states, self.weight, self.bias)
-            return plain if self.act is None else self.act(plain)
-        attribute, algorithm = self.fused or ("none", "")
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, attribute, [], algorithm)  # noqa: SLF001
-        return result if self.fused else self.act(result)
-
-
-def _packed(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's own layout; None where it has none for it."""
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
-        return None
-    try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 0)  # type: ignore[no-any-return]  # noqa: SLF001
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not a public function: it may go
-        return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Norm:
-    """A layer normalisation."""
-
-    shape: tuple[int, ...]
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """States [..., d] normalised."""
-        return functional.layer_norm(states, self.shape, self.weight, self.bias, self.epsilon)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """One layer's products; a layer that is computed for one position has ``query`` and ``keys`` (with values), the others ``together``."""
-
-    together: Linear | None
-    query: Linear | None
-    keys: Linear | None
-    out: Linear
-    norm: Norm
-    up: Linear
-    down: Linear
-    norm_after: Norm
-
-    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
-        """What comes after the attention: [tokens, d] and [tokens, d] to [tokens, d]."""
-        states = self.norm(self.out(attended) + states)
-        return self.norm_after(self.down(self.up(states)) + states)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
     """Where the real tokens of a batch [n, t] are; ``index`` [tokens], or None where it is not worth while to take the others out."""
@@ -180,6 +105,15 @@ def _rows_of(mask: Tensor, dtype: torch.dtype) -> _Rows:
     return _Rows(rows, width, index, hidden[:, None, None, :])
 
 
+class States(NamedTuple):
+    """What the library's encoders give, as far as its heads look at it; states [n, t, d]."""
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: None = None
+    attentions: None = None
+
+
 class FastEncoder(nn.Module):
     """A drop-in for the library's encoder of one form; nothing in it changes when it runs.
 
@@ -187,22 +121,42 @@ class FastEncoder(nn.Module):
     :meth:`forward` does so for one call.
     """
 
-    def __init__(self, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> None:
-        """Raises AttributeError where the model is of another form."""
+    def __init__(
+        self,
+        embeddings: Any,
+        layers: Sequence[Layer],
+        *,
+        heads: int,
+        config: Any,
+        pooler: Any = None,
+        position_bias: Any = None,
+        first_only: bool = False,
+    ) -> None:
+        """``embeddings``, ``pooler`` and ``position_bias`` are called as the library calls its own; ``config`` is only kept."""
         super().__init__()
-        self.embeddings = base.embeddings
-        self.pooler = getattr(base, "pooler", None)
-        self.config = base.config
-        self.first_only = first_only
+        self.embeddings, self.pooler, self.config = embeddings, pooler, config
+        self.layers, self.heads, self.first_only = list(layers), heads, first_only
+        self.position_bias = position_bias
+        self.typed = "token_type_ids" in inspect.signature(embeddings.forward).parameters
+
+    @classmethod
+    def of_library(cls, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> FastEncoder:
+        """The encoder of a model of the library; raises AttributeError where the model is of another form."""
         stack = base.get_submodule(form["layers"])
-        self.heads = int(getattr(base.config, "num_attention_heads", 0) or base.config.n_heads)
-        self.typed = "token_type_ids" in inspect.signature(base.embeddings.forward).parameters
-        encoder = base.get_submodule(form["layers"].partition(".")[0])
-        self.position_bias = getattr(encoder, "compute_position_bias", None)
         last = len(stack) - 1
-        self.layers = [
-            _layer(layer, form, split=first_only and at == last, pack=pack) for at, layer in enumerate(stack)
-        ]
+        layers = []
+        for at, layer in enumerate(stack):
+            part = {name: layer.get_submodule(path) for name, path in form.items() if name != "layers"}
+            layers.append(make_layer(join_inward(part), split=first_only and at == last, pack=pack))
+        return cls(
+            base.embeddings,
+            layers,
+            heads=int(getattr(base.config, "num_attention_heads", 0) or base.config.n_heads),
+            config=base.config,
+            pooler=getattr(base, "pooler", None),
+            position_bias=getattr(base.get_submodule(form["layers"].partition(".")[0]), "compute_position_bias", None),
+            first_only=first_only,
+        )
 
     def forward(
         self,
@@ -213,10 +167,8 @@ class FastEncoder(nn.Module):
         *,
         first_only: bool = False,
         **_rest: Any,
-    ) -> Any:
-        """Ids and mask [n, t] to the library's form of output, with states [n, t, d], or [n, 1, d]; those of padding are of no meaning."""
-        from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
-
+    ) -> States:
+        """Ids and mask [n, t] to states [n, t, d], or [n, 1, d]; those of padding are of no meaning."""
         typed = {"token_type_ids": token_type_ids} if self.typed else {}
         states = self.embeddings(input_ids=input_ids, position_ids=position_ids, **typed)
         rows = _rows_of(attention_mask, states.dtype)
@@ -228,9 +180,7 @@ class FastEncoder(nn.Module):
             query, key, value = self._split(rows.spread(layer.together(flat)), 3)
             flat = layer.finish(flat, rows.pack(_attend(query, key, value, mask)))
         states = self._first(self.layers[-1], rows, flat, mask) if first_only else rows.spread(flat)
-        if self.pooler is None:
-            return BaseModelOutput(states)
-        return BaseModelOutputWithPooling(states, self.pooler(states))
+        return States(states, None if self.pooler is None else self.pooler(states))
 
     def _first(self, layer: Layer, rows: _Rows, flat: Tensor, mask: Tensor | None) -> Tensor:
         first = rows.spread(flat)[:, 0]
@@ -266,28 +216,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
     return found.transpose(1, 2).flatten(2)
 
 
-def _layer(layer: Any, form: Mapping[str, str], *, split: bool, pack: bool) -> Layer:
-    part = {name: layer.get_submodule(path) for name, path in form.items() if name != "layers"}
-    inward = [part["query"], part["key"], part["value"]]
-    weight = torch.cat([each.weight for each in inward])
-    bias = torch.cat([each.bias for each in inward])
-    width = part["query"].weight.shape[0]
-    return Layer(
-        None if split else Linear(weight, bias, pack=pack),
-        Linear(weight[:width], bias[:width], pack=pack) if split else None,
-        Linear(weight[width:], bias[width:], pack=pack) if split else None,
-        Linear(part["out"].weight, part["out"].bias, pack=pack),
-        _norm(part["norm"]),
-        Linear(part["up"].weight, part["up"].bias, part["act"], pack=pack),
-        Linear(part["down"].weight, part["down"].bias, pack=pack),
-        _norm(part["norm_after"]),
-    )
-
-
-def _norm(module: Any) -> Norm:
-    return Norm(tuple(module.normalized_shape), module.weight, module.bias, module.eps)
-
-
 def accelerated(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bool, pack: bool) -> Any:
     """A loaded model with its encoder in the form above, or the model itself where that would give other numbers.
 
@@ -298,7 +226,7 @@ def accelerated(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: b
         if encoder is None:
             break
         candidate = _with_encoder(model, encoder)
-        if _same_on_probe(model, candidate, inputs, pad_id):
+        if same_on_probe(model, candidate, inputs, pad_id):
             return candidate
     logger.info("%s: runs with the forward pass of the transformers library", type(model).__name__)
     return model
@@ -310,7 +238,7 @@ def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | N
         return None
     for form in FORMS:
         try:
-            return FastEncoder(base, form, first_only=first_only, pack=pack)
+            return FastEncoder.of_library(base, form, first_only=first_only, pack=pack)
         except (AttributeError, TypeError):
             continue
     return None
@@ -348,7 +276,7 @@ def first_as_in_whole(model: Any, inputs: Sequence[str], pad_id: int) -> bool:
     return wanted.shape == found.shape and _near(model, wanted, found)
 
 
-def _same_on_probe(model: Any, other: Any, inputs: Sequence[str], pad_id: int) -> bool:
+def same_on_probe(model: Any, other: Any, inputs: Sequence[str], pad_id: int) -> bool:
     """Whether two models give one output for two rows of different lengths, up to float noise; padded positions are not looked at."""
     given, mask = _probe(model, inputs, pad_id)
     with torch.inference_mode():

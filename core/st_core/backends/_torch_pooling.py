@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from st_core.backends._encoder import Linear
+from st_core.backends._products import Linear
 
 if TYPE_CHECKING:
     from st_core.modules.pooling import Pooling

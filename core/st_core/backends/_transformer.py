@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends._hush import hushed
+from st_core.backends._tokenizer_files import own_copy
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
-from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, own_copy, read_layout
+from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
 from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.modules.transformer import Transformer
 
-__all__ = ["LoadedTransformer", "load_transformer", "tokenizer_of"]
+__all__ = ["INPUTS", "LoadedTransformer", "load_transformer", "tokenizer_of", "wanted_type"]
 
 _AUTO = {
     "feature-extraction": "AutoModel",
@@ -45,7 +46,7 @@ _ENCODERS = {
     "umt5": "UMT5EncoderModel",
 }
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,20 +102,16 @@ class LoadedTransformer:
 
 def load_transformer(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> LoadedTransformer:
     """Load weights and tokenizer; raises ModelUnsupported where weights would have to be invented, ModelBroken where files are wrong."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise missing_extra("torch", f"the transformer in {module.folder}") from error
-
+    transformers = _library(module)
     options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
     config = _config(transformers, module, options)
     tokenizer, limit = _tokenizer(transformers, module, config, options)
-    model = _model(transformers, module, config, options, _wanted_type(module, device, dtype))
+    model = _model(transformers, module, config, options, wanted_type(module, device, dtype))
     if "device_map" not in module.model_kwargs:
         model = model.to(device)
     model.requires_grad_(requires_grad=False)
     decoder = _split_decoder(model) if module.task == "fill-mask" else None
-    names = tuple(name for name in _INPUTS if name != "token_type_ids" or tokenizer.wants_types)
+    names = tuple(name for name in INPUTS if name != "token_type_ids" or tokenizer.wants_types)
     takes = inspect.signature(model.forward).parameters
     return LoadedTransformer(
         model,
@@ -131,13 +128,21 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
 
 def tokenizer_of(module: Transformer) -> tuple[AnyTokenizer, int | None]:
     """The tokenizer of a transformer whose weights are not wanted, and the most tokens it lets through."""
-    import transformers
-
+    transformers = _library(module)
     options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
     return _tokenizer(transformers, module, _config(transformers, module, options), options)
 
 
-def _wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
+def _library(module: Transformer) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise missing_extra("torch", f"the transformer in {module.folder}") from error
+    return transformers
+
+
+def wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
+    """The type to compute in, or "auto" for the checkpoint's own; raises ValueError for a name that is none."""
     given = dtype or module.model_kwargs.get("dtype") or module.model_kwargs.get("torch_dtype")
     given = given or module.config_kwargs.get("dtype") or module.config_kwargs.get("torch_dtype")
     if given is None:
@@ -339,7 +344,6 @@ def _tokenizer(
         "wants_types": "token_type_ids" in shown.model_input_names,
         "model_max_length": finite(length),
         "special_ids": frozenset(shown.all_special_ids),
-        "shown": shown,
     }
     made: Any = _made_tokenizer(module, shown, common)
     if module.chat or (module.chat is None and shown.chat_template):
@@ -352,14 +356,14 @@ def _made_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> 
     """The tokenizer of this engine that stands for transformers' ``shown``."""
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
-        return SlowTokenizer(**common)
+        return SlowTokenizer(shown, **common)
     backend = own_copy(backend, lower_case=module.lower_case)
     single = read_layout(backend, pair=False)
     if single is None:
-        return SlowTokenizer(**common)
+        return SlowTokenizer(shown, **common)
     keep_left = getattr(shown, "truncation_side", "right") == "right"
     pair, words = read_layout(backend, pair=True), read_word_pieces(backend)
-    return TextTokenizer(backend, single, pair, keep_left=keep_left, words=words, **common)
+    return TextTokenizer(backend, single, pair, keep_left=keep_left, words=words, offered=shown, **common)
 
 
 def as_numpy(tensor: Tensor) -> Any:

@@ -15,17 +15,18 @@ import numpy as np
 
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
+from st_core.backends._tokenizer_files import as_transformers, from_files
 from st_core.backends.graph_runner import GraphRunner, feed_of
 from st_core.backends.sessions import runtime
-from st_core.checkpoint import read_json
-from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported
+from st_core.errors import ModelNotFound, ModelUnsupported
 from st_core.modules.transformer import Transformer
-from st_core.tokens import TextTokenizer, finite, load_plain_tokenizer
+from st_core.tokens import TextTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_core.modules import Module
+    from st_core.tokens import AnyTokenizer
 
 __all__ = ["DEFAULTS", "find_given", "given_runner", "patterns_of"]
 
@@ -176,10 +177,11 @@ def _tried(runner: GraphRunner, first: Transformer, name: str) -> int:
 def _tokenizer(module: Transformer) -> tuple[TextTokenizer, int | None]:
     """The tokenizer and the most tokens it lets through."""
     if not is_installed("torch", "transformers"):
-        return _from_files(module)
-    from st_core.backends._transformer import tokenizer_of
-
-    made, limit = tokenizer_of(module)
+        return from_files(module)
+    found = as_transformers(module, lambda: _of_transformers(module)[0].shown)
+    if found is not None:
+        return found
+    made, limit = _of_transformers(module)
     if not isinstance(made, TextTokenizer):
         raise ModelUnsupported(
             f"{module.folder}: its texts go through a {type(made).__name__}, which a graph is not run with; "
@@ -188,35 +190,10 @@ def _tokenizer(module: Transformer) -> tuple[TextTokenizer, int | None]:
     return made, limit
 
 
-def _from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
-    """The same without transformers, from ``tokenizer.json`` as it stands."""
-    saved = _settings(module.folder, "special_tokens_map.json") | _settings(module.folder, "tokenizer_config.json")
-    saved |= module.processor_kwargs
-    template = saved.get("chat_template") or (module.folder / "chat_template.jinja").is_file()
-    if module.chat or (module.chat is None and template):
-        raise ModelUnsupported(f"{module.folder}: its texts go through a chat template; load it with backend='torch'")
-    length, positions = finite(saved.get("model_max_length")), module.config.get("max_position_embeddings")
-    if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
-        length = positions if length is None else min(length, positions)
-    padding = saved.get("pad_token")
-    tokenizer = load_plain_tokenizer(
-        module.folder / "tokenizer.json",
-        lower_case=module.lower_case,
-        pad_token=padding.get("content") if isinstance(padding, Mapping) else padding,
-        pad_left=saved.get("padding_side") == "left",
-        keep_left=saved.get("truncation_side", "right") == "right",
-        model_max_length=length,
-    )
-    return tokenizer, length
+def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
+    from st_core.backends._transformer import tokenizer_of
 
-
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    if not (folder / name).is_file():
-        return {}
-    value = read_json(folder / name)
-    if not isinstance(value, dict):
-        raise ModelBroken(f"{folder / name}: expected a JSON object")
-    return value
+    return tokenizer_of(module)
 
 
 def _positions(module: Transformer, tokenizer: TextTokenizer) -> int | None:

@@ -238,6 +238,6 @@ def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
     single = read_layout(backend, pair=False)
     if single is None:
         raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
-    more = dict(facts) | {"special_ids": frozenset(facts["special_ids"]), "shown": backend}
+    more = dict(facts) | {"special_ids": frozenset(facts["special_ids"]), "offered": backend}
     words = read_word_pieces(backend)
     return TextTokenizer(backend, single, read_layout(backend, pair=True), words=words, **more)

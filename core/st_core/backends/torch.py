@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._encoder import accelerated, first_as_in_whole, reads_first_token
+from st_core.backends._known import load_known
 from st_core.backends._layers import STEPS, Step
 from st_core.backends._torch_pooling import (
     pool,
@@ -96,7 +97,8 @@ class TorchBackend:
         """The loaded weights of a transformer, loaded when first asked for."""
         key = id(module)
         if key not in self._loaded:
-            self._loaded[key] = self._accelerated(module, load_transformer(module, self.device, self.dtype))
+            known = load_known(module, self.device, self.dtype, pack=self.pack)
+            self._loaded[key] = known or self._accelerated(module, load_transformer(module, self.device, self.dtype))
             self._kept.append(module)
         return self._loaded[key]
 
