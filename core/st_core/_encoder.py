@@ -54,7 +54,8 @@ class Encoder(Model):
         """
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "query"} | kwargs)
+        kwargs.setdefault("task", "query")
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_document(
         self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
@@ -65,7 +66,8 @@ class Encoder(Model):
         """
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "document"} | kwargs)
+        kwargs.setdefault("task", "document")
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_iter(self, inputs: Iterable[str], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
         """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time.

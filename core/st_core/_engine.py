@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from st_core.assemble import flatten, tasks_of
-from st_core.backends.numpy import NumpyRunner, can_run, one_text
+from st_core.backends.numpy import NumpyRunner, OneText, can_run, one_text
 from st_core.batches import Budget, run_batches
 from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from st_core.backends.graph import GraphBackend
     from st_core.modules import Module
     from st_core.tokens import AnyTokenizer, Tokens
-    from st_core.vectors import SparseVector
 
 __all__ = ["Call", "Engine", "read_processing"]
 
@@ -103,7 +102,7 @@ class Engine:
         self._runners: dict[tuple[int, ...], Runner] = {}
         self._ready: dict[str | None, Runner] = {}
         self._stacks: dict[str | None, tuple[Module, ...]] = {}
-        self._single: dict[str | None, Callable[[str, int | None], SparseVector] | None] = {}
+        self._single: dict[str | None, OneText | None] = {}
         self._lock = threading.Lock()
         self._prepare()
 
@@ -154,7 +153,7 @@ class Engine:
             self._torch = TorchBackend(pick_device(self._asked_device), self._dtype)
         return self._torch
 
-    def one_text(self, task: str | None) -> Callable[[str, int | None], SparseVector] | None:
+    def one_text(self, task: str | None) -> OneText | None:
         """What gives the sparse vector of one text that goes through nothing but a table of weights; None for other stacks."""
         if task not in self._single:
             stack = self._stack(task)

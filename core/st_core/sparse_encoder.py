@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseEncoder"]
 
-_TASK = frozenset(("task",))
-"""The extra argument that one text may come with and need no more than a look at a table."""
-
 
 class _OfModelOrClass:
     """A method that is also a function of the class: called so, its ``self`` is None."""
@@ -96,10 +93,12 @@ class SparseEncoder(Encoder):
         if keep is not None and keep < 1:
             raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
         plain = not convert_to_tensor and device is batch_size is pool is chunk_size is None and not show_progress_bar
-        if plain and isinstance(inputs, str) and kwargs.keys() <= _TASK:
-            one = self._engine.one_text(kwargs.get("task"))
+        if plain and isinstance(inputs, str) and len(kwargs) == ("task" in kwargs):
+            engine = self._engine
+            one = engine.one_text(kwargs.get("task"))
             if one is not None:
-                vector = one(self._prompted(inputs, prompt, prompt_name), self._engine.max_length(kwargs.get("task")))
+                limit = engine.limit if engine.has_limit else one.max_length
+                vector = one(self._prompted(inputs, prompt, prompt_name), limit)
                 return vector if keep is None else vector.top(keep)
         listed, single = one_or_many(given_inputs(inputs, kwargs))
         call = self._call(

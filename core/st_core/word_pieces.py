@@ -81,7 +81,12 @@ class WordPieces:
                 return None
         if self.lowers:
             text = lowered
-        words = _ASCII_WORDS(text) if text.isascii() and "_" not in text else _WORDS(text)
+        if not text.isascii():
+            words = _WORDS(text)
+        elif text.replace(" ", "").isalnum():
+            words = text.split()
+        else:
+            words = _WORDS(text) if "_" in text else _ASCII_WORDS(text)
         found = list(map(self.first.get, words))
         if None in found:
             return self._cut(words, found, {} if known is None else known)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from st_core.modules.static_embedding import StaticEmbedding
     from st_core.tokens import AnyTokenizer, Tokens
 
-__all__ = ["RUNNERS", "NumpyRunner", "can_run", "normalize"]
+__all__ = ["RUNNERS", "NumpyRunner", "OneText", "can_run", "normalize", "one_text"]
 
 TOKEN_BUDGET = 32_768
 """Rows of a table gathered at once: 32 MB at 256 dimensions."""
@@ -98,17 +98,23 @@ class OneText:
         tokenizer: TextTokenizer,
         weight: NDArray[np.float32],
         term: NDArray[np.int32] | None = None,
+        *,
+        max_length: int | None = None,
     ) -> None:
-        """Finds the tokens that weigh nothing."""
-        self.tokenizer, self.weight = tokenizer, weight
+        """Finds the tokens that weigh nothing; ``max_length`` is only kept."""
+        self.tokenizer, self.weight, self.max_length = tokenizer, weight, max_length
         self.term = None if term is None else term.tolist()
         light = np.flatnonzero(~(np.isfinite(weight) & (weight >= MIN_WEIGHT))).tolist()
         self.dropped = frozenset((-1, *light))
 
     def __call__(self, text: str, limit: int | None) -> SparseVector:
         """The vector of a text of which at most ``limit`` tokens are read."""
-        ids = self.tokenizer.bare(text)[:limit]
-        found = set(ids if self.term is None else map(self.term.__getitem__, ids)) - self.dropped
+        ids = self.tokenizer.bare(text)
+        if limit is not None and len(ids) > limit:
+            ids = ids[:limit]
+        found = set(ids if self.term is None else map(self.term.__getitem__, ids))
+        if not found.isdisjoint(self.dropped):
+            found -= self.dropped
         indices = np.array(sorted(found), np.intp)  # what numpy looks up fastest
         return SparseVector.trusted(indices.astype(np.uint32), self.weight[indices])
 
@@ -120,9 +126,9 @@ def one_text(modules: Sequence[Module]) -> OneText | None:
         return None
     match type(first).__name__:
         case "SparseStaticEmbedding":
-            return OneText(first.tokenizer, first.weight)
+            return OneText(first.tokenizer, first.weight, max_length=first.max_length)
         case "BM25" if first.idf is not None:
-            return OneText(first.tokenizer, first.idf, first.term)
+            return OneText(first.tokenizer, first.idf, first.term, max_length=first.max_length)
     return None
 
 
