@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from st_core.assemble import flatten, tasks_of
+from st_core.backends._outline import Outline, read_outline
 from st_core.backends.numpy import NumpyRunner, OneText, can_run, one_text
 from st_core.batches import Budget, run_batches
 from st_core.chat import ChatTokenizer
 from st_core.errors import missing_extra
+from st_core.modules.transformer import Transformer
 from st_core.words import WordTokenizer
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class Engine:
         self._ready: dict[str | None, Runner] = {}
         self._stacks: dict[str | None, tuple[Module, ...]] = {}
         self._single: dict[str | None, OneText | None] = {}
+        self._outlines: dict[str | None, Outline] = {}
         self._lock = threading.Lock()
         self._prepare()
 
@@ -165,14 +168,25 @@ class Engine:
         """Whether a maximum length was set since the model was loaded."""
         return self.limit is not UNSET
 
-    def loaded_tokenizer(self, module: Module) -> AnyTokenizer:
-        """The tokenizer of a transformer, which is loaded if it is not yet."""
-        if self.graphs is not None:
-            task = next(each for each in self.tasks() if any(part is module for part in self._stack(each)))
-            return self.runner(task).tokenizer
-        with self._lock:
-            tokenizer: AnyTokenizer = self._torch_backend().transformer(module).tokenizer
-        return tokenizer
+    def outline(self, task: str | None) -> Outline:
+        """What is told of a stack; of one on torch that is not loaded yet it is read without the weights, where its files say enough."""
+        first = self._stack(task)[0]
+        if task not in self._ready and self.graphs is None and isinstance(first, Transformer):
+            try:
+                found = self._outlines.get(task) or read_outline(first, self._asked_device, self._dtype)
+            except ImportError as error:
+                raise missing_extra("torch", f"the tokenizer in {first.folder}") from error
+            if found is not None:
+                self._outlines[task] = found
+                return found
+        runner = self.runner(task)
+        precision = str(getattr(runner, "dtype", "float32")).removeprefix("torch.")
+        return Outline(runner.tokenizer, runner.max_length, precision, getattr(runner, "file", None))
+
+    def tokenizer_of(self, module: Module) -> AnyTokenizer:
+        """The tokenizer of a transformer."""
+        task = next(each for each in self.tasks() if any(part is module for part in self._stack(each)))
+        return self.outline(task).tokenizer
 
     @property
     def uses_torch(self) -> bool:
@@ -199,13 +213,14 @@ class Engine:
         other.limit = self.limit
         other._asked_device, other._dtype, other._torch = self._asked_device, self._dtype, self._torch  # noqa: SLF001
         other._runners, other._ready, other._stacks, other._single = {}, {}, {}, {}  # noqa: SLF001
+        other._outlines = {}  # noqa: SLF001
         other._lock = threading.Lock()  # noqa: SLF001
         other._prepare()  # noqa: SLF001
         return other
 
     def max_length(self, task: str | None = None) -> int | None:
         """The most tokens of a text that are read, None for no limit: what was set, else the stack's own."""
-        return self.runner(task).max_length if self.limit is UNSET else self.limit
+        return self.outline(task).max_length if self.limit is UNSET else self.limit
 
     def tokenize(self, inputs: Sequence[Any], call: Call) -> Tokens:
         """Tokens of texts or pairs with the prompt put in front, cut to the length that holds for this call."""

@@ -255,7 +255,7 @@ class Model:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer's own object: transformers' for a transformer on torch, the tokenizers library's for the others."""
-        return self._engine.runner(self._engine.tasks()[0]).tokenizer.shown
+        return self._engine.outline(self._engine.tasks()[0]).tokenizer.shown
 
     @property
     def max_seq_length(self) -> Any:

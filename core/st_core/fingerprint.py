@@ -110,11 +110,11 @@ def _ours(model: Model) -> ModelRef:
     engine = model._engine  # noqa: SLF001 - one package
     task = "document" if "document" in engine.tasks() else engine.tasks()[0]
     stack = flatten(engine.modules, task)
-    runner = engine.runner(task)
+    outline = engine.outline(task)
     kind = _KINDS[model.family]
     limit = engine.max_length(task)
     width = getattr(model, "num_labels", 1) if kind is ModelKind.RERANKER else _width(model)
-    precision = str(getattr(runner, "dtype", "float32")).removeprefix("torch.")
+    precision = outline.precision
     prompts = {name: text for name, text in model.prompts.items() if text}
     shape = [_configuration(module) for module in stack] + [limit, width]
     return ModelRef(
@@ -127,8 +127,8 @@ def _ours(model: Model) -> ModelRef:
         precision=precision,
         fingerprint=Fingerprint(
             {
-                **_of_weights(stack, getattr(runner, "file", None)),
-                "tokenizer": lambda: _tokenizer(runner.tokenizer),
+                **_of_weights(stack, outline.file),
+                "tokenizer": lambda: _tokenizer(outline.tokenizer),
                 "configuration": lambda: _hash(_canonical(shape)),
                 "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),
                 "precision": lambda: _hash(precision.encode()),
@@ -251,7 +251,8 @@ def _pickled(path: Path) -> Iterator[_Tensor]:
 
 
 def _tokenizer(tokenizer: AnyTokenizer) -> str:
-    backend = getattr(tokenizer, "backend", tokenizer.shown)
+    backend = getattr(tokenizer, "backend", None)
+    backend = tokenizer.shown if backend is None else backend
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
     telling = [row.tolist() for row in tokenizer.tokenize(list(PROBES), None).ids]
     return _hash(_canonical([vocabulary, telling]))

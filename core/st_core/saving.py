@@ -52,7 +52,7 @@ def _settled(module: Module, engine: Engine) -> Module:
         return replace(module, true=true, false=false)
     if not isinstance(module, Transformer):
         return module
-    tokenizer: Any = engine.loaded_tokenizer(module)
+    tokenizer: Any = engine.tokenizer_of(module)
     chat = isinstance(tokenizer, ChatTokenizer)
     form = ("structured" if tokenizer.structured else "flat") if chat else "auto"
     kept = dict(module.processor_kwargs)

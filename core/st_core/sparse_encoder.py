@@ -188,7 +188,7 @@ class SparseEncoder(Encoder):
         if top_k is not None and top_k <= 0:
             raise ValueError(f"top_k must be a positive integer, got {top_k}")
         matrix = _as_matrix(embeddings, self.get_embedding_dimension())
-        tokenizer = self._engine.runner(self._engine.tasks()[0]).tokenizer
+        tokenizer = self._engine.outline(self._engine.tasks()[0]).tokenizer
         decoded = []
         for row in matrix.rows():
             order = np.lexsort((row.indices, -row.values))[:top_k]

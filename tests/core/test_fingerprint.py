@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from types import MappingProxyType
 
 import numpy as np
@@ -175,3 +177,69 @@ def test_a_document_model_beside_its_inference_free_twin(checkpoints):
 
     assert both.fingerprint["weights"] == alone.fingerprint["weights"]
     assert both.fingerprint["tokenizer"] == alone.fingerprint["tokenizer"]
+
+
+WITHOUT_TORCH = """
+import json, sys
+if {block}:
+    sys.modules["torch"] = sys.modules["transformers"] = None
+from st_core import SparseEncoder, describe
+model = SparseEncoder({folder!r})
+query = model.encode_query("copy a tree")
+found = describe(model)
+print(json.dumps([found.to_json(), model.max_seq_length, model.decode(query), not {block} and "torch" in sys.modules]))
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("block", [True, False])
+def test_a_model_for_queries_is_described_without_its_document_model(checkpoints, block):
+    """A process without torch says of it what one says that has loaded it; one with torch does not import it for that."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    folder = checkpoints.folder("sparse-router")
+    code = WITHOUT_TORCH.format(block=block, folder=str(folder))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    described, length, decoded, imported = json.loads(done.stdout)
+
+    model = SparseEncoder(folder, device="cpu")
+    model.encode_document("copy a tree")
+    assert described == describe(model).to_json()
+    assert length == model.max_seq_length
+    assert [tuple(each) for each in decoded] == model.decode(model.encode_query("copy a tree"))
+    assert not imported
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sparse-router", {}),
+        ("sparse-router", {"dtype": "bfloat16"}),
+        ("sparse-router", {"model_kwargs": {"dtype": "auto"}}),
+        ("sparse-router", {"processor_kwargs": {"model_max_length": 20}}),
+        ("router-halves", {}),
+    ],
+    ids=str,
+)
+def test_loading_a_route_changes_nothing_of_what_is_described(checkpoints, tmp_path, name, options):
+    """Length, precision and every hash are told from the files as they are told by the loaded model, also of weights in half precision."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    folder = checkpoints.folder("sparse-router")
+    if name == "router-halves":
+        from safetensors.torch import load_file, save_file
+
+        folder = shutil.copytree(folder, tmp_path / name)
+        path = folder / "document_0_Transformer" / "model.safetensors"
+        halves = {key: tensor.half() for key, tensor in load_file(path).items()}
+        save_file(halves, path, metadata={"format": "pt"})
+        edit(path.parent / "config.json", lambda value: value | {"dtype": "float16"})
+    model = SparseEncoder(folder, device="cpu", **options)
+    before, length = describe(model).to_json(), model.max_seq_length
+    assert model._engine._torch is None
+
+    model.encode_document("copy a tree")
+
+    assert model._engine._torch is not None
+    assert (describe(model).to_json(), model.max_seq_length) == (before, length)

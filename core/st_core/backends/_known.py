@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from st_core.backends._encoder import FastEncoder, same_on_probe
 from st_core.backends._families import ACTIVATIONS, FAMILIES, KEYS, USUAL, Family
+from st_core.backends._outline import stored_type
 from st_core.backends._products import Linear, join_inward, make_layer, make_norm
 from st_core.backends._tokenizer_files import as_transformers
 from st_core.backends._transformer import INPUTS, LoadedTransformer, tokenizer_of, wanted_type
@@ -167,19 +168,17 @@ def _read(module: Transformer, device: torch.device, wanted: Any) -> _Parts:
     with safe_open(module.folder / "model.safetensors", "pt") as file:
         if (file.metadata() or {}).get("format") != "pt":
             raise _Unknown("format")
-        dtype = _stored_type(file, module.config) if wanted == "auto" else wanted
+        dtype = _stored_type(module) if wanted == "auto" else wanted
         weights = _Weights(file, device, dtype)
         return _parts(module, family, config, weights, dtype)
 
 
-def _stored_type(file: Any, config: Mapping[str, Any]) -> torch.dtype:
-    """The type that all tensors are stored in, where the configuration names no other one."""
-    kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-    found = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop())
-    named = config.get("dtype") or config.get("torch_dtype")
-    if kinds or found is None or named not in (None, str(found).removeprefix("torch.")):
+def _stored_type(module: Transformer) -> torch.dtype:
+    name = stored_type(module.folder / "model.safetensors", module.config)
+    if name is None:
         raise _Unknown("dtype")
-    return found
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _config(family: Family, config: Mapping[str, Any]) -> SimpleNamespace:

@@ -143,8 +143,7 @@ def _library(module: Transformer) -> Any:
 
 def wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
     """The type to compute in, or "auto" for the checkpoint's own; raises ValueError for a name that is none."""
-    given = dtype or module.model_kwargs.get("dtype") or module.model_kwargs.get("torch_dtype")
-    given = given or module.config_kwargs.get("dtype") or module.config_kwargs.get("torch_dtype")
+    given = dtype or module.asked_type
     if given is None:
         return torch.float32 if device.type == "cpu" else "auto"
     if isinstance(given, torch.dtype) or given == "auto":

@@ -82,6 +82,12 @@ class Transformer:
             return None
         return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), None)
 
+    @property
+    def asked_type(self) -> Any:
+        """The type that the options for transformers' loaders name, None where they name none."""
+        options = (self.model_kwargs, self.config_kwargs)
+        return next((each[key] for each in options for key in ("dtype", "torch_dtype") if each.get(key)), None)
+
     def saved(self) -> dict[str, Any]:
         """The module's own configuration file; ``chat`` has to be known by now."""
         entry = {"method": "forward", "method_output_name": _OUTPUTS[self.task]}
