@@ -233,7 +233,8 @@ class MilvusStore:
         columns = [
             {"name": name, "type": DataType[types[name]], "values": [row[name] for row in rows]} for name in rows[0]
         ]
-        # MilvusClient takes rows only; the connection below it has taken columns since 2.0, and the context since 2.6.8.
+        # pymilvus 3.0.2 has two public ways: MilvusClient.upsert takes rows only, and orm.Collection, which takes columns, only finds connections by an
+        # alias, which a MilvusClient has not. The handler below both has taken columns since 2.0, and the context, with the database, since 2.6.8.
         context = self._client._generate_call_context()  # noqa: SLF001
         self._client._get_connection().upsert(self._collection, columns, context=context, **self._held.once)  # noqa: SLF001
 
