@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 __all__ = ["RECIPES", "Artifact", "Module", "Recipe"]
 
@@ -68,23 +69,31 @@ _COMMON_SETTINGS = {
 }
 
 
-def _opensearch(version: str) -> Recipe:
-    def module(
-        name: str, classname: str, *, artifact: str | None = None, extends: str = "", policy: str | None = None
-    ) -> Module:
-        descriptor = {
-            "description": name,
-            "version": version,
-            "name": name,
-            "classname": classname,
-            "java.version": "11",
-            "opensearch.version": version,
-            "custom.foldername": "",
-            "extended.plugins": extends,
-            "has.native.controller": "false",
-        }
-        return Module(name, (Artifact("org.opensearch.plugin", artifact or name, version),), descriptor, policy)
+def _opensearch_module(
+    version: str,
+    name: str,
+    classname: str,
+    *,
+    artifact: str | None = None,
+    extends: str = "",
+    policy: str | None = None,
+) -> Module:
+    descriptor = {
+        "description": name,
+        "version": version,
+        "name": name,
+        "classname": classname,
+        "java.version": "11",
+        "opensearch.version": version,
+        "custom.foldername": "",
+        "extended.plugins": extends,
+        "has.native.controller": "false",
+    }
+    return Module(name, (Artifact("org.opensearch.plugin", artifact or name, version),), descriptor, policy)
 
+
+def _opensearch(version: str) -> Recipe:
+    module = partial(_opensearch_module, version)
     plugins = ("opensearch-job-scheduler", "opensearch-knn", "neural-search", "opensearch-ml-plugin")
     return Recipe(
         engine="opensearch",
