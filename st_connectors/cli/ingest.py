@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ingest"]
 
+TextFields = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="The column or key of the text; several are joined.")
+]
+Bulk = Annotated[
+    bool,
+    typer.Option("--bulk", help="Set the store for loading until the end, and say so where there is nothing to set."),
+]
+
 
 def ingest(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
@@ -48,9 +56,7 @@ def ingest(
     filterable: Filterable = None,
     fusion: FusionMethod = None,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
-    text_field: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="The column or key of the text; several are joined.")
-    ] = None,
+    text_field: TextFields = None,
     form: Annotated[
         str | None, typer.Option("--format", help="jsonl, csv, parquet or text; by the file's name if not given.")
     ] = None,
@@ -59,13 +65,7 @@ def ingest(
         int | None, typer.Option(min=8, metavar="N", help="Tokens of a window; 256, or what the model takes.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written together.")] = 512,
-    bulk: Annotated[
-        bool,
-        typer.Option(
-            "--bulk",
-            help="Set the store for loading until the end, and say so where there is nothing to set.",
-        ),
-    ] = False,
+    bulk: Bulk = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode documents and put them into a collection; records of the same id are replaced.
