@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme clean
+.PHONY: help demo test test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ $(STAMPS)/contenders: pyproject.toml | $(VENV)/bin/python
 $(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group light 'elasticsearch<9')
 	@mkdir -p $(STAMPS) && touch $@
+
+# What pip cannot do: the oldest release of everything that pyproject.toml allows. Such releases warn about each other.
+test-lowest: pyproject.toml  ## test-light with the oldest versions that are allowed (needs uv)
+	uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
+	uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[onnx,openvino,qdrant,elasticsearch,opensearch,milvus,parquet,testing]'
+	uv pip install --quiet --python .venv-lowest/bin/python --group light
+	.venv-lowest/bin/python -m pytest -m "not torch" -o filterwarnings=default $(ARGS)
 
 demo: $(STAMPS)/demo  ## index the standard library's docstrings and ask a few questions (no torch)
 	$(BIN)/st-connectors demo

@@ -80,15 +80,17 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
     if "MilvusException" not in names:
         return None
     message = _RETRY.sub("", str(found.message))
-    if not isinstance(found.code, int):  # pymilvus hands on the status of a call it has given up
-        return _from_status(found.code.name, message, store=store, operation=operation)
+    if not isinstance(found.code, int):  # pymilvus hands on the status of a call it has given up, 2.6 as what gives it
+        status = found.code() if callable(found.code) else found.code
+        return _from_status(status.name, message, store=store, operation=operation)
     told = f"Milvus answered {int(found.code)}: {message[:LONGEST]}"
     if names & _CLIENT_SIDE:
         return Refused(message[:LONGEST], store=store, operation=operation)
     if any(mark in message.lower() for mark in _BUSY):
         return Throttled(told, store=store, operation=operation)
-    kind = _CODES.get(int(found.code), Unavailable if found.retriable else Permanent)
-    if kind is Permanent and found.is_input_error:
+    # pymilvus tells these two from 3.0 on
+    kind = _CODES.get(int(found.code), Unavailable if getattr(found, "retriable", False) else Permanent)
+    if kind is Permanent and getattr(found, "is_input_error", False):
         kind = Refused
     if kind is NotFound:
         told = f"{message[:LONGEST]}: create the collection first"
