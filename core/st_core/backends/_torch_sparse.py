@@ -1,0 +1,52 @@
+"""Rows of weights that torch computed as sparse matrices: what stays is found where they are, and nothing else is copied to the host."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_core.vectors import MIN_WEIGHT, SparseMatrix
+
+__all__ = ["heaviest", "to_sparse"]
+
+ROWS = 256
+"""Rows looked at together: what is made of them on the way is then at most 150 MB for 30,522 terms, however many short texts a batch has."""
+
+
+def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
+    """Weights [n, V] on any device in normal form; of each row the ``keep`` heaviest, of equal ones the lower index."""
+    with torch.inference_mode():
+        parts = [_part(rows, keep) for rows in torch.split(values, ROWS)]
+    return parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, values.shape[1])
+
+
+def _part(values: Tensor, keep: int | None) -> SparseMatrix:
+    weights = values.float()
+    kept = (weights >= MIN_WEIGHT) & (weights < math.inf)
+    # On the processor rows are made sparse first and cut then: with 64 rows of 30,522 terms, 200 of them positive, that takes 7.5 ms, 6.2 of them
+    # without the cut, and the other way round 38. On a card the cut goes first, so that no more than ``keep`` weights of a row leave it.
+    if keep is not None and keep < weights.shape[1] and weights.device.type != "cpu":
+        kept = heaviest(weights.where(kept, 0), keep)
+    rows, columns = kept.nonzero(as_tuple=True)
+    indptr = np.zeros(weights.shape[0] + 1, np.int64)
+    np.cumsum(kept.sum(dim=1).cpu().numpy(), out=indptr[1:])
+    indices = columns.to(torch.int32).cpu().numpy().view(np.uint32)
+    found = SparseMatrix(indptr, indices, weights[rows, columns].cpu().numpy(), (weights.shape[0], weights.shape[1]))
+    if keep is None:
+        return found
+    return SparseMatrix.from_rows([row.top(keep) for row in found.rows()], found.shape[1])
+
+
+def heaviest(weights: Tensor, keep: int) -> Tensor:
+    """Which weights [n, V], none of them negative, are among the ``keep`` heaviest positive ones of their row: bool [n, V].
+
+    Of equal ones the lower index stays; ``torch.topk`` leaves that open, and is asked for the least weight that stays alone.
+    """
+    least = weights.topk(keep, dim=1).values[:, -1:]
+    above = weights > least
+    level = (weights == least) & (least > 0)
+    room = keep - above.sum(dim=1, keepdim=True)
+    return above | (level & (level.cumsum(dim=1, dtype=torch.int32) <= room))
