@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from st_core.assemble import assemble
 from st_core.backends.graph import GraphBackend, stacks_for_graphs
 from st_core.backends.graphs import FOLDER, GraphSpec, copy_graph, graph_key, keep
-from st_core.backends.sessions import RUNTIMES
+from st_core.backends.sessions import RUNTIMES, runtime
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from st_core.errors import ModelUnsupported
+from st_core.errors import ModelUnsupported, missing_extra
 from st_core.modules import LoadOptions
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def export_model(
     calibration: Sequence[Any] = (),
     told: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Copy a model to the folder ``out`` and put its graphs for a backend, "onnx" or "openvino", beside its files.
+    """Copy a model to the folder ``out`` and put its graphs for a backend, "onnx", "openvino" or "auto", beside its files.
 
-    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. ``out`` may be the model's own folder,
+    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" puts there a float32 graph for each
+    runtime that is installed, and which is faster is found where the folder is loaded, not where it was made. ``out`` may be the model's own folder,
     which then only gains the graphs. ``family`` is the class it is for, where its files leave that open. ``calibration`` are some hundred
     typical texts (pairs for a CrossEncoder), on which int8 fixes the ranges of activations: faster, and less exact than finding them anew for
     every text, as is done without. ``told`` is called with a few words on each step as it begins.
@@ -63,8 +65,7 @@ def export_model(
     Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelUnsupported for modules that cannot
     be part of a graph; ImportError, with what to install, where a package is missing.
     """
-    if backend not in RUNTIMES:
-        raise ValueError(f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}")
+    backends = _runtimes(backend, dtype)
     if calibration and (dtype != "int8" or backend != "openvino"):
         raise ValueError("texts to calibrate on are for dtype='int8' with backend='openvino'")
     told("finding it")
@@ -73,7 +74,7 @@ def export_model(
     )
     kind = family or _family(read_checkpoint(source, name=full_name, revision=None))
     add = partial(
-        _add_graphs, name=full_name, family=kind, backend=backend, dtype=dtype, calibration=calibration, told=told
+        _add_graphs, name=full_name, family=kind, backends=backends, dtype=dtype, calibration=calibration, told=told
     )
     target = Path(out)
     if target.exists() and target.resolve() == source.resolve():
@@ -94,6 +95,24 @@ def export_model(
     return _found(target, kind)
 
 
+def _runtimes(backend: str, dtype: str) -> tuple[str, ...]:
+    """The runtimes that graphs are written for; raises ValueError for a backend that runs none, ImportError where none is installed."""
+    if backend in RUNTIMES:
+        return (backend,)
+    if backend != "auto":
+        raise ValueError(
+            f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}; 'auto' writes one for each that is installed"
+        )
+    if dtype != "float32":
+        raise ValueError(
+            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={dtype!r} name the backend"
+        )
+    installed = tuple(name for name in RUNTIMES if runtime(name).installed())
+    if not installed:
+        raise missing_extra("openvino", "writing graphs with backend='auto'")
+    return installed
+
+
 def _family(checkpoint: Checkpoint) -> str:
     """The class of a checkpoint; a plain folder is what its head is for."""
     if checkpoint.entries:
@@ -109,20 +128,20 @@ def _add_graphs(
     *,
     name: str,
     family: str,
-    backend: str,
+    backends: Sequence[str],
     dtype: str,
     calibration: Sequence[Any],
     told: Callable[[str], None],
 ) -> Exported:
     modules = assemble(read_checkpoint(folder, name=name, revision=None), family, LoadOptions())
-    graphs = GraphBackend(backend, dtype, folder)
+    graphs = [GraphBackend(backend, dtype, folder) for backend in backends]
     stacks = stacks_for_graphs(modules)
     if not stacks:
         raise ModelUnsupported(f"{name} is made of static modules, which run on numpy; there is nothing to export")
-    for stack in stacks.values():
-        place = folder / FOLDER / graph_key(stack, backend, dtype)
+    for each, stack in product(graphs, stacks.values()):
+        place = folder / FOLDER / graph_key(stack, each.name, dtype)
         shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
-        graphs.make(stack, place, calibration, told)
+        each.make(stack, place, calibration, told)
     return _found(folder, family)
 
 

@@ -28,9 +28,15 @@ FAMILIES = {Kind.DENSE: "SentenceTransformer", Kind.SPARSE: "SparseEncoder", Kin
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hub name.")],
     *,
-    backend: Annotated[str, typer.Option(help="What will run it: openvino or onnx.")] = "openvino",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="What will run it: openvino, onnx, or auto (either, whichever is faster where it is loaded)."
+        ),
+    ] = "openvino",
     dtype: Annotated[
-        str, typer.Option(help="What it computes in: float32, int8 (fastest and smallest), float16 or bfloat16.")
+        str,
+        typer.Option(help="What it computes in: float32, int8 (fastest and smallest), float16 or bfloat16."),
     ] = "float32",
     out: Annotated[
         Path | None,

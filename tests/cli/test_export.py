@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -47,9 +48,35 @@ def test_what_is_exported_loads_with_the_same_numbers(cli, checkpoint, tmp_path)
     np.testing.assert_allclose(found, SentenceTransformer(checkpoint, device="cpu").encode(texts), atol=1e-5)
 
 
+@pytest.mark.torch
+def test_auto_exports_for_each_runtime(cli, checkpoint, tmp_path, monkeypatch):
+    """Both graphs are there, so that the folder can be timed where it is loaded; its vectors are torch's."""
+    pytest.importorskip("openvino", reason="needs openvino")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+
+    outcome = cli("export", checkpoint, "--backend", "auto", "--out", tmp_path / "out")
+
+    assert outcome.status == 0
+    assert f'SentenceTransformer("{tmp_path / "out"}", backend="auto", dtype="float32")' in outcome.out
+    graphs = [place.name.partition("-")[0] for place in (tmp_path / "out" / "graphs").iterdir()]
+    assert sorted(graphs) == ["onnx", "openvino"]
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+import numpy, st_core
+numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto").encode(["a red tree", ""]))
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "found.npy")], check=True)
+    expected = SentenceTransformer(checkpoint, device="cpu").encode(["a red tree", ""])
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+    assert len(list((tmp_path / "cache" / "fastest").iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
         (["--backend", "onnx", "--dtype", "float16"], "backend 'onnx' has no type 'float16'"),
         (["--backend", "onnx", "--dtype", "int8", "--calibrate", "absent.txt"], "absent.txt"),
         (["--out", "."], "name a new folder, or the model's own"),
