@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 
 
 class Deadly:
-    """An activation function whose arrival ends the process that it arrives in."""
+    """An argument whose arrival ends the process that it arrives in."""
 
     def __reduce__(self):
         return os._exit, (3,)
@@ -30,6 +30,12 @@ class Deadly:
 def model(checkpoints):
     """A dense model on torch."""
     return checkpoints.load(st_core, "SentenceTransformer", "bert-mean")
+
+
+@pytest.fixture(scope="module")
+def light(checkpoints):
+    """A model that needs no torch, whose workers start in a moment: a pool does not ask what its model is."""
+    return checkpoints.load(st_core, "SentenceTransformer", "static")
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +87,17 @@ def test_scores_are_those_of_one_process(checkpoints, some, agree):
         found = model.predict(pairs, pool=pool)
         with pytest.raises(ValueError, match="cannot be sent"):
             model.predict(pairs, pool=pool, activation_fn=lambda scores: scores)
-        with pytest.raises(RuntimeError, match=r"died 4 times, the last on cpu with exit code 3"):
-            model.predict(pairs, pool=pool, activation_fn=Deadly())
-        with pytest.raises(RuntimeError, match="stopped"):
-            model.predict(pairs, pool=pool)
 
     agree(found, model.predict(pairs), 1e-6)
+
+
+def test_work_that_kills_every_worker_is_given_up(light, some):
+    """After so many tries, with the exit code; the pool is stopped then."""
+    with light.start_multi_process_pool(["cpu", "cpu"]) as pool:
+        with pytest.raises(RuntimeError, match=r"died 4 times, the last on cpu with exit code 3"):
+            light.encode(some, pool=pool, prompt=Deadly())
+        with pytest.raises(RuntimeError, match="stopped"):
+            light.encode(some, pool=pool)
 
 
 def test_settings_made_since_loading_reach_the_workers(checkpoints, some, agree):
@@ -96,16 +107,16 @@ def test_settings_made_since_loading_reach_the_workers(checkpoints, some, agree)
     model.max_seq_length = 5
     model.set_pooling_include_prompt(False)
 
-    found = model.encode(some, prompt="query: ", device=["cpu", "cpu"])
+    found = model.encode(some, prompt="query: ", device=["cpu"])
 
     agree(found, model.encode(some, prompt="query: "), 1e-6)
     assert np.abs(found - plain).max() > 1e-3
 
 
-def test_a_killed_worker_is_replaced_and_its_work_done_again(model, some, agree, monkeypatch):
+def test_a_killed_worker_is_replaced_and_its_work_done_again(light, some, agree, monkeypatch):
     """The first worker is stopped before it can answer, and killed when the second one has answered."""
-    alone = model.encode(some)
-    with model.start_multi_process_pool(["cpu", "cpu"]) as pool:
+    alone = light.encode(some)
+    with light.start_multi_process_pool(["cpu", "cpu"]) as pool:
         victim = pool._workers[0].process.pid
         os.kill(victim, signal.SIGSTOP)
         held = []
@@ -120,12 +131,12 @@ def test_a_killed_worker_is_replaced_and_its_work_done_again(model, some, agree,
             yield advance
 
         monkeypatch.setattr(workers, "progress", killing)
-        found = model.encode(some, pool=pool, chunk_size=2)
+        found = light.encode(some, pool=pool, chunk_size=2)
 
         assert held == [workers.AHEAD]
         assert victim not in [worker.process.pid for worker in pool._workers]
         agree(found, alone, 1e-6)
-        agree(model.encode(some, pool=pool), alone, 1e-6)
+        agree(light.encode(some, pool=pool), alone, 1e-6)
 
 
 def test_what_a_worker_raises_is_raised_and_the_pool_goes_on(model, shared_pool, some, agree):
@@ -147,21 +158,21 @@ def test_a_worker_that_cannot_start_says_why(model):
         model.encode(["a"], device=["cpu", "nowhere"])
 
 
-def test_a_worker_that_dies_at_its_start_is_told_with_its_exit_code(model, monkeypatch):
+def test_a_worker_that_dies_at_its_start_is_told_with_its_exit_code(light, monkeypatch):
     """Nobody waits for a process that is gone."""
     monkeypatch.setattr(workers.Recipe, "of", lambda _: Deadly())
 
     with pytest.raises(RuntimeError, match=r"worker on cpu ended with exit code 3 before it was ready"):
-        model.start_multi_process_pool(["cpu", "cpu"])
+        light.start_multi_process_pool(["cpu", "cpu"])
 
 
-def test_a_pool_stops_once_and_leaves_no_process(model):
+def test_a_pool_stops_once_and_leaves_no_process(light):
     """Stopping twice is no error; the processes are gone after the first time."""
-    pool = model.start_multi_process_pool(["cpu"])
+    pool = light.start_multi_process_pool(["cpu"])
     pid = pool._workers[0].process.pid
 
-    model.stop_multi_process_pool(pool)
-    model.stop_multi_process_pool(pool)
+    light.stop_multi_process_pool(pool)
+    light.stop_multi_process_pool(pool)
 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
