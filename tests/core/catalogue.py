@@ -27,6 +27,7 @@ from builders import (
 )
 from families import HIDDEN, make_transformer
 from old_layouts import make_old
+from once import made_once
 from stacks import (
     activation,
     bag,
@@ -170,18 +171,14 @@ class Checkpoints:
 
     def folder(self, name: str) -> Path:
         """The checkpoint ``name``, or with the suffix ``-old`` the same in the oldest layout."""
-        folder = self.root / name
-        if not folder.exists():
-            if name.endswith("-old"):
-                make_old(self.folder(name.removesuffix("-old")), folder)
-            else:
-                BUILDERS[name](self, folder)
-        return folder
+        if name.endswith("-old"):
+            return made_once(self.root / name, lambda folder: make_old(self.folder(name.removesuffix("-old")), folder))
+        return made_once(self.root / name, lambda folder: BUILDERS[name](self, folder))
 
     def transformer(self, kind: str, head: str = "Model", **config: Any) -> Path:
         """A plain Hugging Face folder of a family."""
-        folder = self.root / "-".join(["hf", kind, head, *(f"{key}-{value}" for key, value in config.items())])
-        return folder if folder.exists() else make_transformer(kind, head, folder, **config)
+        name = "-".join(["hf", kind, head, *(f"{key}-{value}" for key, value in config.items())])
+        return made_once(self.root / name, lambda folder: make_transformer(kind, head, folder, **config))
 
     def module(self, kind: str, head: str = "Model", **options: Any) -> Any:
         """sentence-transformers' Transformer module of such a folder."""

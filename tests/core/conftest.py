@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from catalogue import Checkpoints
 from graphs_of import Exports
+from once import root_of_run
 
 TEXTS = [
     "How do I copy a directory tree?",
@@ -39,13 +40,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     import torch
 
     torch.set_num_threads(1)  # tiny models: more threads only wait for one another
-    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+    return Checkpoints(root_of_run(tmp_path_factory, "checkpoints"))
 
 
 @pytest.fixture(scope="session")
 def exports(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """The exported checkpoints of this run."""
-    return Exports(checkpoints, tmp_path_factory.mktemp("exports"))
+    return Exports(checkpoints, root_of_run(tmp_path_factory, "exports"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from catalogue import Checkpoints
+from once import made_once
 
 
 class Exports:
@@ -21,31 +22,32 @@ class Exports:
         """The checkpoint ``name``, or "minilm", with a graph for a backend; all types are made of the float32 graph, which is traced once."""
         import st_core
 
-        folder = self.root / f"{name}-{backend}-{dtype}{'-calibrated' if calibration else ''}"
-        if folder.exists():
-            return folder
-        if dtype == "float32":
-            source = minilm() if name == "minilm" else self.checkpoints.folder(name)
-            st_core.export_model(source, folder, backend=backend)
-        else:
-            shutil.copytree(self.folder(name, backend), folder)
-            st_core.export_model(folder, folder, backend=backend, dtype=dtype, calibration=calibration)
-        return folder
+        def make(folder: Path) -> None:
+            if dtype == "float32":
+                source = minilm() if name == "minilm" else self.checkpoints.folder(name)
+                st_core.export_model(source, folder, backend=backend)
+            else:
+                shutil.copytree(self.folder(name, backend), folder)
+                st_core.export_model(folder, folder, backend=backend, dtype=dtype, calibration=calibration)
+
+        return made_once(self.root / f"{name}-{backend}-{dtype}{'-calibrated' if calibration else ''}", make)
 
     def given(self, name: str, backend: str) -> Path:
         """The checkpoint ``name`` in the layout of repositories with graphs: the transformer alone in ``onnx`` or ``openvino``, and no weights of it."""
-        folder = self.root / f"{name}-given-{backend}"
-        if not folder.exists():
+
+        def make(folder: Path) -> None:
             write_given(Path(shutil.copytree(self.checkpoints.folder(name), folder)), backend)
-        return folder
+
+        return made_once(self.root / f"{name}-given-{backend}", make)
 
     def both(self, name: str) -> Path:
         """The checkpoint ``name`` with a float32 graph for each runtime."""
-        folder = self.root / f"{name}-both"
-        if not folder.exists():
+
+        def make(folder: Path) -> None:
             for backend in ("openvino", "onnx"):
                 shutil.copytree(self.folder(name, backend), folder, dirs_exist_ok=True)
-        return folder
+
+        return made_once(self.root / f"{name}-both", make)
 
     def pair(self, kind: str, name: str, backend: str) -> tuple[Any, Any]:
         """A model of class ``kind`` on torch and on a backend."""

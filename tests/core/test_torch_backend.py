@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from once import made_once
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
@@ -59,21 +62,22 @@ def test_vocabulary_in_blocks_is_the_whole_vocabulary(summed, doubled, packed):
     assert torch.allclose(whole, blocks, atol=1e-5)
 
 
+def halve(whole, folder):
+    """The checkpoint with its tensors in half precision."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(whole, folder)
+    tensors = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16"), ({"model_kwargs": {"dtype": "float16"}}, "float16")],
 )
 def test_number_types(checkpoints, given, wanted):
     """Float32 on the processor unless asked otherwise, even for a checkpoint of half precision; bfloat16 comes out as float32."""
-    folder = checkpoints.root / "bert-half"
-    if not folder.exists():
-        import shutil
-
-        from safetensors.torch import load_file, save_file
-
-        shutil.copytree(checkpoints.folder("bert-mean"), folder)
-        tensors = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = made_once(checkpoints.root / "bert-half", lambda folder: halve(checkpoints.folder("bert-mean"), folder))
     model = SentenceTransformer(folder, device="cpu", **given)
 
     vectors = model.encode(["copy a directory tree"])
