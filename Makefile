@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
+# Two processes, each with a thread of torch's; a file's tests stay together, so that what they share is made once.
+TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme clean
@@ -68,7 +70,7 @@ test-light: $(STAMPS)/light  ## the tests that need no torch
 	$(BIN)/python -m pytest -m "not torch" $(ARGS)
 
 test: $(STAMPS)/dev  ## all tests; no network, no servers
-	ST_REQUIRE_TORCH=1 $(BIN)/python -m pytest $(ARGS)
+	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO))
 
 check: $(STAMPS)/check  ## ruff (lint, format), mypy strict, import-linter
 	$(BIN)/ruff check .
