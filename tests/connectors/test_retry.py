@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import stamina
 
@@ -260,6 +262,22 @@ def test_a_wish_beyond_the_timeout_is_not_waited_for(request):
     with pytest.raises(Throttled):
         retrying(flaky).count()
     assert len(flaky.calls) == 1
+
+
+@pytest.mark.parametrize(("took", "calls"), [(44.0, 2), (45.0, 1)])
+def test_the_first_call_counts_towards_the_timeout(request, monkeypatch, took, calls):
+    """A call that took as long as all may take is not repeated."""
+    clock = iter([100.0, 100.0 + took])
+    store = Flaky(request, [error()])
+    with stamina.set_testing(False), monkeypatch.context() as patched:
+        patched.setattr("st_connectors.retry.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        again = retrying(store, RetryPolicy(timeout=45.0, wait_initial=0.0, wait_jitter=0.0))
+        if calls == 1:
+            with pytest.raises(Unavailable):
+                again.count()
+        else:
+            assert again.count() == 0
+    assert len(store.calls) == calls
 
 
 def test_one_attempt_means_none_is_repeated(request):
