@@ -54,8 +54,9 @@ class Encoder(Model):
         """
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
-        kwargs.setdefault("task", "query")
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+        if not args and not kwargs:  # unpacking them costs a twentieth of an inference-free query
+            return self.encode(inputs, prompt_name, prompt, task="query")
+        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "query"} | kwargs)
 
     def encode_document(
         self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
@@ -66,8 +67,7 @@ class Encoder(Model):
         """
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
-        kwargs.setdefault("task", "document")
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "document"} | kwargs)
 
     def encode_iter(self, inputs: Iterable[str], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
         """The vector of each text of a stream, in order, holding ``window`` texts and their vectors at a time.

@@ -97,8 +97,9 @@ class SparseEncoder(Encoder):
             engine = self._engine
             one = engine.one_text(kwargs.get("task"))
             if one is not None:
-                limit = engine.limit if engine.has_limit else one.max_length
-                vector = one(self._prompted(inputs, prompt, prompt_name), limit)
+                chosen = self._prompt(prompt, prompt_name)
+                limit = one.max_length if engine.limit is UNSET else engine.limit
+                vector = one(chosen + inputs if chosen else inputs, limit)
                 return vector if keep is None else vector.top(keep)
         listed, single = one_or_many(given_inputs(inputs, kwargs))
         call = self._call(
@@ -114,10 +115,6 @@ class SparseEncoder(Encoder):
         if not save_to_cpu:
             tensor = tensor.to(self.device)
         return tensor[0] if single else tensor
-
-    def _prompted(self, text: str, prompt: str | None, prompt_name: str | None) -> str:
-        chosen = self._prompt(prompt, prompt_name)
-        return chosen + text if chosen else text
 
     def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
         if not listed:

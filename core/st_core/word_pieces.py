@@ -93,30 +93,34 @@ class WordPieces:
         return found  # type: ignore[return-value]
 
     def _cut(self, words: list[str], found: list[int | None], known: dict[str, list[int]]) -> list[int]:
-        ids: list[int] = []
-        for word, index in zip(words, found, strict=True):
-            if index is not None:
-                ids.append(index)
-                continue
+        """The ids that were found, with pieces in the place of words that are no entry."""
+        ids: list[Any] = []
+        done = 0
+        for _ in range(found.count(None)):
+            at = found.index(None, done)
+            word = words[at]
             pieces = known.get(word)
             if pieces is None:
                 pieces = known[word] = self._pieces(word)
+            ids += found[done:at]
             ids += pieces
+            done = at + 1
+        ids += found[done:]
         return ids
 
     def _pieces(self, word: str) -> list[int]:
         """The pieces of a word that is none itself: the longest that it begins with, and so on with what is left."""
-        size, start, ids, pieces = len(word), 0, [], self.first
+        size, start, ids, look_up = len(word), 0, [], self.first.get
         if size > self.longest:
             return [self.unknown]
         while start < size:
             end = size
-            while word[start:end] not in pieces:
+            while (index := look_up(word[start:end])) is None:
                 end -= 1
                 if end == start:
                     return [self.unknown]
-            ids.append(pieces[word[start:end]])
-            start, pieces = end, self.inner
+            ids.append(index)
+            start, look_up = end, self.inner.get
         return ids
 
 
