@@ -14,6 +14,7 @@
 - ``answers``: answers to reads, as records and hits.
 - ``faults``: HTTP statuses and error bodies as our errors.
 - ``loading``: settings of an index while it is loaded.
+- ``entry``: the functions of a plugin, before its client is imported.
 - ``sizing``: what sparse vectors and shards are reckoned to take.
 
 A collection "books" is an index ``books@1`` behind the alias ``books``: bulk requests with ``require_alias=true`` then cannot make an index

@@ -18,26 +18,21 @@ For people with their own index and client: :func:`sparse_vector_query`, :func:`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors._lucene.entry import Entry
 from st_connectors._lucene.loading import LOADING
 from st_connectors._lucene.sizing import SIZING as LUCENE
 from st_connectors.sizing import DenseLayout
 from st_connectors.store import (
-    Address,
     Capabilities,
-    FilterKind,
     FusionMethod,
     Metric,
     Plugin,
     Precision,
     Quantization,
-    Schema,
-    Store,
 )
 
 if TYPE_CHECKING:
@@ -126,35 +121,7 @@ def _layouts() -> tuple[DenseLayout, ...]:
 SIZING = {"": replace(LUCENE, dense=_layouts())}
 
 
-def _module(name: str) -> Any:
-    """A module of this package that needs the client."""
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("elasticsearch", "elastic_transport"):
-            raise
-        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[elasticsearch]'") from error
-
-
-def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    connected: Store = _module("store").connected(address, collection, schema, client, CAPABILITIES)
-    return connected
-
-
-def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    adopted: Store = _module("store").adopted(address, collection, filterable, client, CAPABILITIES)
-    return adopted
-
-
-def _loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-    block: AbstractContextManager[None] = _module("loading").loading(address, collection, client)
-    return block
-
-
-def _collections(address: Address, client: object | None) -> list[str]:
-    return list(_module("store").collections(address, client))
-
-
+_ENTRY = Entry(__name__, "elasticsearch", ("elasticsearch", "elastic_transport"), CAPABILITIES)
 PLUGIN = Plugin(
     name="elasticsearch",
     extra="elasticsearch",
@@ -163,10 +130,10 @@ PLUGIN = Plugin(
         "https": "a server over TLS (elasticsearch+https://host:9200)",
     },
     capabilities=CAPABILITIES,
-    connect=_connect,
-    collections=_collections,
-    adopt=_adopt,
-    loading=_loading,
+    connect=_ENTRY.connect,
+    collections=_ENTRY.collections,
+    adopt=_ENTRY.adopt,
+    loading=_ENTRY.loading,
     sizing=SIZING,
 )
 

@@ -17,25 +17,20 @@ For people with their own index and client: :func:`rank_features_query`, :func:`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors._lucene.entry import Entry
 from st_connectors._lucene.loading import LOADING
 from st_connectors._lucene.sizing import SIZING as LUCENE
 from st_connectors.sizing import DenseLayout
 from st_connectors.store import (
-    Address,
     Capabilities,
-    FilterKind,
     FusionMethod,
     Metric,
     Plugin,
     Precision,
-    Schema,
-    Store,
 )
 
 if TYPE_CHECKING:
@@ -105,35 +100,7 @@ SIZING = {
 }
 
 
-def _module(name: str) -> Any:
-    """A module of this package that needs the client."""
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != "opensearchpy":
-            raise
-        raise ImportError("opensearchpy is missing: pip install 'st-connectors[opensearch]'") from error
-
-
-def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    connected: Store = _module("store").connected(address, collection, schema, client, CAPABILITIES)
-    return connected
-
-
-def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    adopted: Store = _module("store").adopted(address, collection, filterable, client, CAPABILITIES)
-    return adopted
-
-
-def _loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-    block: AbstractContextManager[None] = _module("loading").loading(address, collection, client)
-    return block
-
-
-def _collections(address: Address, client: object | None) -> list[str]:
-    return list(_module("store").collections(address, client))
-
-
+_ENTRY = Entry(__name__, "opensearch", ("opensearchpy",), CAPABILITIES)
 PLUGIN = Plugin(
     name="opensearch",
     extra="opensearch",
@@ -142,10 +109,10 @@ PLUGIN = Plugin(
         "https": "a server over TLS (opensearch+https://host:9200)",
     },
     capabilities=CAPABILITIES,
-    connect=_connect,
-    collections=_collections,
-    adopt=_adopt,
-    loading=_loading,
+    connect=_ENTRY.connect,
+    collections=_ENTRY.collections,
+    adopt=_ENTRY.adopt,
+    loading=_ENTRY.loading,
     sizing=SIZING,
 )
 
