@@ -36,7 +36,7 @@ def export(
     ] = "openvino",
     dtype: Annotated[
         str,
-        typer.Option(help="What it computes in: float32, int8 (fastest and smallest), float16 or bfloat16."),
+        typer.Option(help="What its weights are kept in: float32, int8 (fastest and smallest), float16 or bfloat16."),
     ] = "float32",
     out: Annotated[
         Path | None,

@@ -77,7 +77,7 @@ numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto")
     ("arguments", "says"),
     [
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
-        (["--backend", "onnx", "--dtype", "float16"], "backend 'onnx' has no type 'float16'"),
+        (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
         (["--backend", "onnx", "--dtype", "int8", "--calibrate", "absent.txt"], "absent.txt"),
         (["--out", "."], "name a new folder, or the model's own"),
     ],

@@ -186,7 +186,11 @@ def test_another_model_has_another_graph(exports, cache, texts, agree):
     ("options", "error", "message"),
     [
         ({"backend": "tensorrt"}, ValueError, "there is no backend 'tensorrt'; there are torch, onnx, openvino"),
-        ({"backend": "onnx", "dtype": "float16"}, ValueError, "'onnx' has no type 'float16'"),
+        (
+            {"backend": "onnx", "dtype": "int4"},
+            ValueError,
+            "'onnx' has no type 'int4'; there are float32, int8, float16, bfloat16",
+        ),
         ({"backend": "openvino", "dtype": "int4"}, ValueError, "'openvino' has no type 'int4'"),
         ({"dtype": "int8"}, ValueError, "needs backend='onnx' or backend='openvino'"),
         ({"backend": "openvino", "device": "cuda"}, ValueError, "runs on the cpu"),

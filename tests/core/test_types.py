@@ -1,19 +1,24 @@
-"""Types below float32 stay near it on real text: MiniLM on docstrings, each graph made of the float32 one, which is traced once a backend."""
+"""Types below float32 stay near it: MiniLM on docstrings, small sparse models and rerankers beside sentence-transformers; graphs made of float32's."""
 
 from __future__ import annotations
 
 import inspect
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
+from st_core.backends import openvino as runtime  # noqa: E402
+from st_core.backends._sixteen_bits import to_bits  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.minilm]
 
@@ -21,6 +26,14 @@ DOCSTRINGS = [text for each in vars(np).values() if callable(each) and (text := 
 REAL, TYPICAL = DOCSTRINGS[:40], tuple(DOCSTRINGS[40:140])
 BOUNDS = {"int8": (0.995, 0.98), "bfloat16": (0.9999, 0.9995), "float16": (0.99999, 0.9999)}
 """Cosines with float32's vectors: the mean, and the worst."""
+
+SPARSE = BOUNDS | {"bfloat16": (0.9995, 0.999)}
+"""The same of sparse weights, which lie near zero and are differences of large numbers."""
+
+SCORES = {"float16": 1e-3, "bfloat16": 1e-2}
+"""How far a score between 0 and 1 may be from float32's."""
+
+HALVES = [(backend, dtype) for backend in ("openvino", "onnx") for dtype in ("float16", "bfloat16")]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +51,7 @@ def expected(exports):
 
 def cosines(found, expected):
     """The cosine of each pair of rows."""
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
     return np.einsum("nd,nd->n", found, expected) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
 
 
@@ -47,8 +61,9 @@ def cosines(found, expected):
         ("openvino", "int8", ()),
         ("onnx", "int8", ()),
         ("openvino", "int8", TYPICAL),
+        *((backend, dtype, ()) for backend, dtype in HALVES),
     ],
-    ids=["openvino-int8", "onnx-int8", "openvino-int8-calibrated"],
+    ids=["openvino-int8", "onnx-int8", "openvino-int8-calibrated", *map("-".join, HALVES)],
 )
 def test_vectors_stay_near(exports, expected, record_property, backend, dtype, calibration):
     """Within the bounds of the type, and not float32 in disguise; the model's precision says which it is."""
@@ -64,28 +79,123 @@ def test_vectors_stay_near(exports, expected, record_property, backend, dtype, c
     assert st_core.describe(model).precision == (f"{dtype}-static" if calibration else dtype)
 
 
-def assert_near(near, dtype):
+def assert_near(near, dtype, bounds=BOUNDS):
     """Within the bounds of the type, and not exact."""
-    mean, worst = BOUNDS[dtype]
+    mean, worst = bounds[dtype]
     assert near.mean() >= mean, (near.mean(), near.min())
     assert near.min() >= worst, (near.mean(), near.min())
     assert near.min() < 1 - 1e-7
 
 
-@pytest.mark.parametrize(("dtype", "capability"), [("float16", "FP16"), ("bfloat16", "BF16")])
-def test_half_precision_is_computed_as_asked_or_refused(exports, expected, record_property, dtype, capability):
-    """OpenVINO takes another type, silently, where the processor lacks one: numbers would depend on the machine."""
-    import openvino
+@pytest.mark.parametrize(
+    ("dtype", "precision", "capability"), [("float16", "f16", "FP16"), ("bfloat16", "bf16", "BF16")]
+)
+def test_openvino_computes_in_sixteen_bits_or_in_float32(exports, expected, monkeypatch, dtype, precision, capability):
+    """In the type asked for where the processor has it, else in float32: left alone, OpenVINO takes bfloat16 for both."""
 
-    folder = exports.folder("minilm", "openvino", dtype)
-    if capability not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(ValueError, match=f"does not compute in {dtype} on this processor, it would take"):
-            st_core.SentenceTransformer(folder, backend="openvino", dtype=dtype)
-        return
+    def loaded():
+        model = st_core.SentenceTransformer(
+            exports.folder("minilm", "openvino", dtype), backend="openvino", dtype=dtype
+        )
+        compiled = model._engine.runner(None).session._compiled
+        return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), model
 
-    near = cosines(st_core.SentenceTransformer(folder, backend="openvino", dtype=dtype).encode(REAL), expected)
-    record_property("cosines", f"mean {near.mean():.5f}, worst {near.min():.5f}")
-    assert_near(near, dtype)
+    has = capability in runtime.capable(__import__("openvino").Core())
+    assert loaded()[0] == (precision if has else "f32")
+
+    monkeypatch.setattr(runtime, "capable", lambda _: ["FP32"])
+    computed, model = loaded()
+    assert computed == "f32"
+    assert_near(cosines(model.encode(REAL), expected), dtype)
+
+    monkeypatch.setattr(runtime, "capable", lambda _: ["FP32", "FP16", "BF16"])
+    if not has:
+        with pytest.raises(ValueError, match=rf"told to compute in {dtype} and takes"):
+            loaded()
+
+
+@pytest.mark.parametrize(("backend", "dtype"), HALVES)
+def test_sparse_weights_stay_near(exports, texts, record_property, backend, dtype):
+    """Of a SPLADE model, beside sentence-transformers' in float32."""
+    folder, some = exports.folder("splade-max", backend, dtype), [text for text in texts if len(text) < 1000]
+    theirs = exports.checkpoints.load(oracle, "SparseEncoder", "splade-max")
+
+    found = st_core.SparseEncoder(folder, backend=backend, dtype=dtype).encode(some)
+    near = cosines(found.to_dense(), theirs.encode(some).to_dense().numpy())
+    record_property("cosines", f"mean {near.mean():.6f}, worst {near.min():.6f}")
+
+    assert_near(near, dtype, SPARSE)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), HALVES)
+def test_scores_stay_near(exports, texts, record_property, backend, dtype):
+    """Of a cross-encoder, beside sentence-transformers' in float32."""
+    folder, some = exports.folder("rerank-bert", backend, dtype), [text for text in texts if len(text) < 1000]
+    theirs = exports.checkpoints.load(oracle, "CrossEncoder", "rerank-bert")
+    pairs = [(first, second) for first in some[:4] for second in some]
+
+    found = st_core.CrossEncoder(folder, backend=backend, dtype=dtype).predict(pairs)
+    apart = np.abs(found - theirs.predict(pairs))
+    record_property("apart", f"mean {apart.mean():.1e}, worst {apart.max():.1e}")
+
+    assert 1e-7 < apart.max() <= SCORES[dtype], (apart.mean(), apart.max())
+
+
+@pytest.mark.parametrize(("backend", "dtype"), HALVES)
+def test_sixteen_bits_are_half_the_bytes_and_another_precision(exports, tmp_path, backend, dtype):
+    """The graph's file is half of float32's, inputs and outputs stay as they are, and so it is saved; the fingerprint tells it from float32."""
+    place = next((exports.folder("minilm", backend, dtype) / "graphs").glob(f"{backend}-{dtype}-*"))
+    whole = next((exports.folder("minilm", backend) / "graphs").iterdir())
+    model = st_core.SentenceTransformer(exports.folder("minilm", backend, dtype), backend=backend, dtype=dtype)
+    plain = st_core.SentenceTransformer(exports.folder("minilm", backend), backend=backend)
+
+    model.save_pretrained(tmp_path / "saved")
+    again = st_core.SentenceTransformer(tmp_path / "saved", backend=backend, dtype=dtype)
+
+    assert weight(place) <= 0.51 * weight(whole)
+    assert model.encode("text").dtype == np.float32
+    np.testing.assert_array_equal(again.encode(REAL[:3]), model.encode(REAL[:3]))
+    assert not list((tmp_path / "cache").glob("graphs/*"))
+    mine, others = (dict(st_core.describe(each).fingerprint) for each in (model, plain))
+    assert {name for name in mine if mine[name] != others[name]} == {"precision"}
+
+
+def weight(place):
+    """The bytes of a graph without its tokenizer."""
+    return sum(path.stat().st_size for path in place.iterdir() if path.name != "tokenizer.json")
+
+
+def test_bits_are_those_of_torch():
+    """Rounded to the nearest, to the even one of two; what float16 cannot hold is left to float32."""
+    random = np.random.default_rng(3)
+    values = np.concatenate(
+        [random.normal(size=5000), random.normal(size=999) * 1e-7, [0.0, -0.0, 1 + 2**-9, 1 + 3 * 2**-9]]
+    )
+    values = values.astype(np.float32)
+    for dtype in ("float16", "bfloat16"):
+        wanted = torch.from_numpy(values).to(getattr(torch, dtype)).view(torch.uint16).numpy()
+        np.testing.assert_array_equal(to_bits(values, dtype), wanted)
+    assert to_bits(np.array([65520], np.float32), "float16") is None
+
+
+def test_large_weights_lie_beside_the_graph(exports, tmp_path, expected, monkeypatch):
+    """A protocol buffer holds 2 GB: what is more is written into one file, in place of what lay there."""
+    from st_core.backends import _onnx_sixteen
+
+    place = next((exports.folder("minilm", "onnx") / "graphs").iterdir())
+    file = shutil.copyfile(place / "model.onnx", tmp_path / "model.onnx")
+    monkeypatch.setattr(_onnx_sixteen, "LARGE", 1000)
+    (tmp_path / "model.onnx.data").write_bytes(b"x" * 10)
+
+    _onnx_sixteen.store_in_sixteen_bits(file, "float16")
+
+    assert file.stat().st_size < 1_000_000
+    assert (tmp_path / "model.onnx.data").stat().st_size < 0.51 * (place / "model.onnx").stat().st_size
+    model = st_core.SentenceTransformer(exports.folder("minilm", "onnx"), backend="onnx")
+    session = __import__("st_core.backends.onnx", fromlist=["onnx"]).open_session(file, "float16", None)
+    runner = replace(model._engine.runner(None), session=session)
+    found = runner.run(runner.tokenizer.tokenize(REAL[:2], 256))["sentence_embedding"]
+    assert_near(cosines(found, expected[:2]), "float16")
 
 
 def test_float32_is_float32(exports, expected):
@@ -93,13 +203,6 @@ def test_float32_is_float32(exports, expected):
     for backend in ("openvino", "onnx"):
         model = st_core.SentenceTransformer(exports.folder("minilm", backend), backend=backend)
         assert np.abs(model.encode(REAL) - expected).max() <= 1e-5
-
-
-def test_types_that_onnx_runtime_lacks_are_refused(exports):
-    """With the backends that have them."""
-    for dtype in ("float16", "bfloat16"):
-        with pytest.raises(ValueError, match=rf"'onnx' has no type '{dtype}'.*'openvino' or 'torch'"):
-            st_core.SentenceTransformer(exports.folder("minilm", "onnx"), backend="onnx", dtype=dtype)
 
 
 def test_an_exported_graph_becomes_int8_without_torch(exports, tmp_path):

@@ -1,4 +1,4 @@
-"""Graphs on ONNX Runtime: written from a traced program, weights in eight bits, sessions."""
+"""Graphs on ONNX Runtime: written from a traced program, weights in fewer bits, sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends import _sixteen_bits
 from st_core.backends._child import is_installed, run_module
+from st_core.backends._onnx_sixteen import LARGE, store_in_sixteen_bits
 from st_core.backends._onnx_types import weight_types
 from st_core.errors import ModelBroken, missing_extra
 
@@ -21,7 +23,7 @@ FILE = "model.onnx"
 OPSET = 18
 """The newest that torch.onnx writes without converting."""
 
-TYPES = ("float32", "int8")
+TYPES = ("float32", "int8", *_sixteen_bits.TYPES)
 
 
 def _package() -> Any:
@@ -41,9 +43,7 @@ def check(dtype: str, *, calibrated: bool = False) -> None:
     """Raise ValueError for a type there is none of, ImportError where the package is missing."""
     _package()
     if dtype not in TYPES:
-        raise ValueError(
-            f"backend 'onnx' has no type {dtype!r}; there are {', '.join(TYPES)}, and 16-bit floats with backend 'openvino' or 'torch'"
-        )
+        raise ValueError(f"backend 'onnx' has no type {dtype!r}; there are {', '.join(TYPES)}")
     if calibrated:
         raise ValueError(
             "backend 'onnx' has no int8 with fixed ranges; calibrate with backend='openvino', or give no texts"
@@ -58,7 +58,7 @@ def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
         import onnxscript  # noqa: F401 - torch's own message does not name our extra
     except ImportError as error:
         raise missing_extra("export", "writing an ONNX graph") from error
-    large = sum(each.numel() * each.element_size() for each in program.state_dict.values()) > 1_500_000_000
+    large = sum(each.numel() * each.element_size() for each in program.state_dict.values()) > LARGE
     torch.onnx.export(
         program,
         (),
@@ -73,7 +73,10 @@ def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:  # noqa: ARG001 - the runtimes' common form
-    """Change the matrices of a written graph to eight bits; see :mod:`st_core.backends._onnx_int8`."""
+    """Change the matrices of a written graph to eight or sixteen bits; see :mod:`st_core.backends._onnx_int8` and ``_onnx_sixteen``."""
+    if dtype in _sixteen_bits.TYPES:
+        store_in_sixteen_bits(file, dtype)
+        return
     run_module("st_core.backends._onnx_int8", str(file), needs=("onnx",))
 
 

@@ -1,16 +1,17 @@
-"""Graphs on OpenVINO: written from a traced program, weights in eight bits, sessions."""
+"""Graphs on OpenVINO: written from a traced program, weights in fewer bits, sessions."""
 
 from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from st_core.backends._child import is_installed, run_module
+from st_core.backends._sixteen_bits import to_bits
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "writ
 FILE = "openvino_model.xml"
 
 PRECISIONS = {"float32": "f32", "int8": "f32", "float16": "f16", "bfloat16": "bf16"}
-"""Always said: left alone, OpenVINO 2026.4 computes in bfloat16 where the processor has it, and is slower for it."""
+"""Always said: left alone, OpenVINO 2026.4 computes in bfloat16 where the processor has it, whatever the weights are kept in."""
+
+CAPABILITIES = {"f16": "FP16", "bf16": "BF16"}
+"""By what OpenVINO calls it when a device computes in a type; without it, weights of that type are computed with in float32."""
 
 GROUP = 128
 """Activations that share a scale when they are quantised on the fly. Measured: 32, the default, is slow; more than 128 loses accuracy."""
@@ -85,7 +89,7 @@ def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:
-    """Change a written float32 graph: half the bytes for float16; for int8 eight-bit weights, and activations where there are ``feeds``."""
+    """Change a written float32 graph: half the bytes for 16-bit floats; for int8 eight-bit weights, and activations where there are ``feeds``."""
     ov = _package()
     made = file.with_name("reduced.xml")
     if feeds:
@@ -105,6 +109,8 @@ def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64
         model = ov.Core().read_model(file)
         if dtype == "int8":
             compress_weights(model)
+        if dtype == "bfloat16":
+            store_in_bfloat16(model)
         ov.save_model(model, made, compress_to_fp16=dtype == "float16")
         del model
     made.with_suffix(".bin").replace(file.with_suffix(".bin"))
@@ -128,6 +134,26 @@ def compress_weights(model: Any) -> None:
             continue
         rows = node.get_type_name() == "Gather" or bool(node.get_attributes()["transpose_b"])
         node.input(port).replace_source_output(_in_eight_bits(weights, axis=1 if rows else 0).output(0))
+
+
+def store_in_bfloat16(model: Any) -> None:
+    """Replace the float32 matrices of a model by bfloat16 ones, in place, each read through a Convert; OpenVINO's own saving knows float16 alone."""
+    from openvino import Shape, Tensor, Type
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != Type.f32:
+            continue
+        weights = node.get_data()
+        bits = to_bits(weights, "bfloat16") if weights.ndim > 1 else None
+        if bits is None:
+            continue
+        kept = ops.constant(
+            Tensor(bits, Shape(weights.shape), Type.bf16), shared_memory=False
+        )  # else it reads an array that is gone
+        whole = ops.convert(kept, Type.f32)
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(whole.output(0))
 
 
 def _in_eight_bits(weights: NDArray[np.float32], axis: int) -> Any:
@@ -190,22 +216,39 @@ def weight_types(file: Path) -> frozenset[str]:
 def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
     """A written graph, compiled for this processor; what was compiled stays in ``kept`` for the next start.
 
-    Raises ModelBroken for a file it cannot use, ValueError for a type that the processor has no instructions for.
+    It computes in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a file it cannot use, ValueError where
+    OpenVINO computes in another type than it was told to.
     """
     ov = _package()
-    options = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    core = ov.Core()
+    precision = _computed_in(dtype, capable(core))
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     if dtype == "int8":
         options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
     if kept is not None:
         options["CACHE_DIR"] = str(kept)
     try:
-        compiled = ov.Core().compile_model(file, "CPU", options)
+        compiled = core.compile_model(file, "CPU", options)
     except RuntimeError as error:
         raise ModelBroken(f"{file}: OpenVINO cannot use it: {str(error).strip().splitlines()[-1]}") from error
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if computed != PRECISIONS[dtype]:  # the hint is only that: OpenVINO 2026.4 takes bfloat16 for float16, silently
-        instead = TYPES.get(computed, computed)
+    if (
+        computed != precision
+    ):  # the hint is only that: without FP16, OpenVINO 2026.4 takes bfloat16 for float16, silently
         raise ValueError(
-            f"OpenVINO does not compute in {dtype} on this processor, it would take {instead}; ask for dtype={instead!r} or 'float32'"
+            f"OpenVINO was told to compute in {TYPES[precision]} and takes {TYPES.get(computed, computed)}; ask for dtype='float32'"
         )
     return Session(compiled)
+
+
+def capable(core: Any) -> Collection[str]:
+    """What OpenVINO says the processor can do."""
+    found: Collection[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return found
+
+
+def _computed_in(dtype: str, capabilities: Collection[str]) -> str:
+    """OpenVINO's name of the type that a graph of ``dtype`` is computed in."""
+    wanted = PRECISIONS[dtype]
+    needed = CAPABILITIES.get(wanted)
+    return wanted if needed is None or needed in capabilities else "f32"
