@@ -15,7 +15,9 @@ scipy_sparse = pytest.importorskip("scipy.sparse")
 WEIGHTS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 MAPPINGS = st.dictionaries(st.integers(0, MAX_INDEX), WEIGHTS, max_size=20)
 DENSE = arrays(
-    np.float32, st.tuples(st.integers(0, 6), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 0.5, 1, 2.25, 2.0**127])
+    np.float32,
+    st.tuples(st.integers(0, 6), st.integers(1, 9)),
+    elements=st.sampled_from([0, 0, 0, 0.5, 1, 2.25, 2.0**127]),
 )
 
 
