@@ -37,8 +37,9 @@ class LoadArguments(TypedDict, total=False):
     ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders; on onnx and openvino
     ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a graph that the repository holds.
     ``backend`` is torch, onnx, openvino or auto, which is the one of these that was fastest for the model on this machine, measured when it was
-    first asked for; ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. Models of static modules run on
-    numpy whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
+    first asked for; ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. On onnx and openvino it is what
+    weights are kept in; those of 16 bits are computed with in float32 where the runtime has no better way. Models of static modules run on numpy
+    whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
     """
 
     modules: Sequence[Any] | None
