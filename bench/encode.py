@@ -36,8 +36,8 @@ from bench.works import WORKS, Work, inputs_of, on_card, with_texts
 WARM_UP = 900
 """The number of the texts that models warm up and find their batch size on: of no round."""
 PARITY = 1e-5
-COSINES = {16: (0.9995, 0.998), 8: (0.995, 0.98)}
-"""By bits, the mean and the worst cosine to the first contender's output that still counts as the same work."""
+COSINES = {16: (0.998, 0.995), 8: (0.995, 0.98)}
+"""By bits, the mean and the worst cosine to the first contender's output that still counts as the same work; bfloat16 of random SPLADE weights has 0.9988."""
 
 
 @dataclass(frozen=True, slots=True)
