@@ -119,6 +119,9 @@ def as_onnx(folder: Path, root: Path) -> Path:
     saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokenizer["model_max_length"] = saved.get("max_seq_length") or tokenizer["model_max_length"]
+    tokenizer.pop(
+        "max_length", None
+    )  # what transformers saves of an earlier call's truncation; fastembed 0.9 takes the lesser of both
     (made / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return made
 
