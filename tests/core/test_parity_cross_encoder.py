@@ -142,7 +142,8 @@ def test_ranking_refuses_several_labels_and_takes_no_documents(checkpoints):
 def test_ranking_for_many_queries_is_ranking_for_each(checkpoints, texts):
     """Each query gets the ranking of its own documents, none where it has none; a missing list is refused."""
     _, ours = checkpoints.pair(CROSS, "rerank-bert")
-    queries, lists = [QUERY, "another one", "a third"], [texts[:6], [], texts[4:9]]
+    apart = [text for text in texts if text.strip()]  # blank ones are one text to the model: equal up to float noise
+    queries, lists = [QUERY, "another one", "a third"], [apart[:6], [], apart[4:9]]
     rankings = ours.rank_many(queries, lists, top_k=4, return_documents=True)
 
     for query, listed, ranking in zip(queries, lists, rankings, strict=True):
