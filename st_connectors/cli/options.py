@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_DENSE",
     "DEFAULT_SPARSE",
+    "FUSIONS",
     "Address",
     "AsJson",
     "Collection",
@@ -33,6 +34,7 @@ __all__ = [
 DEFAULT_DENSE = "builtin:dense"
 DEFAULT_SPARSE = "builtin:sparse"
 NONE = "none"
+FUSIONS = "rrf, rrf:60 (its constant), rrf:60:1,2 (a weight per leg) or weighted:0.25,0.75"
 
 
 def quietly(address: str) -> str:
@@ -78,12 +80,14 @@ TextLeg = Annotated[bool, typer.Option("--text", help="Give a new collection a l
 Filterable = Annotated[
     list[str] | None,
     typer.Option(
-        "--filterable", metavar="FIELD:KIND", help="Fields of a new collection to filter by, such as year:int."
+        "--filterable",
+        metavar="FIELD[:KIND]",
+        help="A field of a new collection to filter by, such as year:int; a keyword if no KIND (int, float, bool, date) is given.",
     ),
 ]
 FusionMethod = Annotated[
     str | None,
-    typer.Option("--fusion", metavar="METHOD", help="Of a new collection: rrf, rrf:60 or weighted:0.25,0.75."),
+    typer.Option("--fusion", metavar="METHOD", help=f"Of a new collection: {FUSIONS}."),
 ]
 
 

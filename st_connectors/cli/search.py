@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import Address, AsJson, Collection, Where, parse_fusion
+from st_connectors.cli.options import FUSIONS, Address, AsJson, Collection, Where, parse_fusion
 from st_connectors.cli.output import print_json, print_result
 
 __all__ = ["search"]
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="The question, in words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in words.")],
     *,
     address: Address,
     collection: Collection,
@@ -25,7 +25,7 @@ def search(
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="rrf, rrf:60 or weighted:0.25,0.75; the collection's own if not given."),
+        typer.Option(metavar="METHOD", help=f"{FUSIONS}; the collection's own if not given."),
     ] = None,
     depth: Annotated[int, typer.Option(min=1, help="Candidates of each leg, and of the reranker.")] = 100,
     rerank: Annotated[

@@ -1,0 +1,27 @@
+"""What ``--help`` tells: every spelling that an option takes, and usages that can be typed."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", ["create", "ingest"])
+def test_the_help_tells_what_a_field_without_a_kind_is(cli, command):
+    """``--filterable year`` makes a keyword of it, so the help says that beside the kinds."""
+    outcome = cli(command, "--help")
+
+    assert outcome.status == 0
+    assert "year:int; a keyword if no KIND (int, float, bool, date) is given" in _words(outcome.out)
+
+
+@pytest.mark.parametrize("command", ["create", "ingest", "search"])
+def test_the_help_tells_every_spelling_of_a_fusion(cli, command):
+    """What the error for a wrong fusion proposes stands in the help as well."""
+    outcome = cli(command, "--help")
+
+    for spelling in ("rrf,", "rrf:60 ", "rrf:60:1,2 ", "weighted:0.25,0.75"):
+        assert spelling in _words(outcome.out)
