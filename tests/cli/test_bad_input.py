@@ -36,6 +36,15 @@ def test_a_wrong_url_scheme(cli):
     assert "no store has the scheme 'qdrnt'; did you mean qdrant:" in outcome.complaint()
 
 
+def test_a_wrong_url_variant(cli):
+    """Status 2, and the schemes that are told hold every way to connect, gRPC with TLS among them."""
+    outcome = cli("count", "--in", "qdrant+grcp+https://localhost", "--collection", "c")
+
+    assert outcome.status == 2
+    assert "did you mean qdrant+grpc+https:; known are" in outcome.complaint()
+    assert "qdrant+grpc:, qdrant+grpc+https:, " in outcome.complaint()
+
+
 def test_a_server_that_is_not_there(cli):
     """Status 3; the store and what was tried are named."""
     outcome = cli("count", "--in", "qdrant://127.0.0.1:1", "--collection", "c")
