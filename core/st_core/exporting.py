@@ -22,6 +22,7 @@ from st_core.modules import LoadOptions
 
 if TYPE_CHECKING:
     from st_core._engine import Engine
+    from st_core.modules import Module
 
 __all__ = ["Exported", "copy_graphs", "export_model"]
 
@@ -65,20 +66,24 @@ def export_model(
     Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelUnsupported for modules that cannot
     be part of a graph; ImportError, with what to install, where a package is missing.
     """
-    backends = _runtimes(backend, dtype)
+    _check(backend, dtype)
     if calibration and (dtype != "int8" or backend != "openvino"):
         raise ValueError("texts to calibrate on are for dtype='int8' with backend='openvino'")
     told("finding it")
     source, full_name, _ = find_checkpoint(
         fspath(name), organisation=ORGANISATIONS.get(family or "", "sentence-transformers")
     )
-    kind = family or _family(read_checkpoint(source, name=full_name, revision=None))
-    add = partial(
-        _add_graphs, name=full_name, family=kind, backends=backends, dtype=dtype, calibration=calibration, told=told
-    )
+    checkpoint = read_checkpoint(source, name=full_name, revision=None)
+    kind = family or _family(checkpoint)
+    stacks = stacks_for_graphs(assemble(checkpoint, kind, LoadOptions()))
+    if not stacks:
+        raise ModelUnsupported(f"{full_name} is made of static modules, which run on numpy; there is nothing to export")
+    graphs = [GraphBackend(each, dtype, source, model=full_name) for each in _runtimes(backend)]
+    add = partial(_add_graphs, stacks=tuple(stacks.values()), graphs=graphs, calibration=calibration, told=told)
     target = Path(out)
     if target.exists() and target.resolve() == source.resolve():
-        return add(target)
+        add(target)
+        return _found(target, kind)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already; name a new folder, or the model's own")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +100,10 @@ def export_model(
     return _found(target, kind)
 
 
-def _runtimes(backend: str, dtype: str) -> tuple[str, ...]:
-    """The runtimes that graphs are written for; raises ValueError for a backend that runs none, ImportError where none is installed."""
+def _check(backend: str, dtype: str) -> None:
+    """Raise ValueError for a backend that runs no graphs, and for a type that does not go with "auto"."""
     if backend in RUNTIMES:
-        return (backend,)
+        return
     if backend != "auto":
         raise ValueError(
             f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}; 'auto' writes one for each that is installed"
@@ -107,6 +112,12 @@ def _runtimes(backend: str, dtype: str) -> tuple[str, ...]:
         raise ValueError(
             f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={dtype!r} name the backend"
         )
+
+
+def _runtimes(backend: str) -> tuple[str, ...]:
+    """The runtimes that graphs are written for; raises ImportError where "auto" finds none installed."""
+    if backend != "auto":
+        return (backend,)
     installed = tuple(name for name in RUNTIMES if runtime(name).installed())
     if not installed:
         raise missing_extra("openvino", "writing graphs with backend='auto'")
@@ -126,23 +137,20 @@ def _family(checkpoint: Checkpoint) -> str:
 def _add_graphs(
     folder: Path,
     *,
-    name: str,
-    family: str,
-    backends: Sequence[str],
-    dtype: str,
+    stacks: Sequence[Sequence[Module]],
+    graphs: Sequence[GraphBackend],
     calibration: Sequence[Any],
     told: Callable[[str], None],
-) -> Exported:
-    modules = assemble(read_checkpoint(folder, name=name, revision=None), family, LoadOptions())
-    graphs = [GraphBackend(backend, dtype, folder) for backend in backends]
-    stacks = stacks_for_graphs(modules)
-    if not stacks:
-        raise ModelUnsupported(f"{name} is made of static modules, which run on numpy; there is nothing to export")
-    for each, stack in product(graphs, stacks.values()):
-        place = folder / FOLDER / graph_key(stack, each.name, dtype)
-        shutil.rmtree(place, ignore_errors=True)  # what was made before may have been calibrated on other texts
-        each.make(stack, place, calibration, told)
-    return _found(folder, family)
+) -> None:
+    """Make the graphs of stacks in a folder; what was made before, which may have been calibrated on other texts, stays until there is another."""
+    for each, stack in product(graphs, stacks):
+        place = folder / FOLDER / graph_key(stack, each.name, each.dtype)
+        place.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as making:
+            made = Path(making) / place.name
+            each.make(stack, made, calibration, told)
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
 
 
 def copy_graphs(engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:

@@ -127,3 +127,15 @@ def test_a_missing_runtime(cli, checkpoint, monkeypatch):
 
     assert outcome.status == 2
     assert "pip install 'st-connectors[openvino]'" in outcome.complaint()
+
+
+def test_a_model_without_anything_to_export(cli, tmp_path, monkeypatch):
+    """Is told at once, not after a runtime was installed for it."""
+    for runtime in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, runtime, None)
+
+    for backend in ("openvino", "auto"):
+        outcome = cli("export", "builtin:dense", "--backend", backend, "--out", tmp_path / "out")
+
+        assert outcome.status == 3
+        assert "builtin:dense is made of static modules, which run on numpy; there is nothing" in outcome.complaint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,43 @@ def test_a_graph_that_came_without_weights_is_not_saved(exports, tmp_path):
     ):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("openvino", "float16"), ("openvino", "int8"), ("onnx", "bfloat16")])
+def test_another_type_is_made_of_the_graph_in_the_models_folder(exports, tmp_path, monkeypatch, backend, dtype):
+    """In a new folder and without torch, with the numbers that loading the first folder with that type gives."""
+    folder = exports.both("distilbert-cls")
+    expected = st_core.SentenceTransformer(folder, backend=backend, dtype=dtype).encode(["a tree"])
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    made = st_core.export_model(folder, tmp_path / "out", backend=backend, dtype=dtype)
+
+    assert [place.name.rpartition("-")[0] for place in made.graphs] == [f"{backend}-{dtype}"]
+    found, _ = without_torch("SentenceTransformer", made.folder, backend, dtype, "encode", ["a tree"])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_model_that_cannot_be_exported_is_named(checkpoints, tmp_path, monkeypatch):
+    """By the name it was given, not by that of the folder that was being written; nothing of that is left."""
+    name = str(checkpoints.folder("distilbert-cls"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    with pytest.raises(ImportError, match=f"making a graph of {re.escape(name)} for backend='openvino'"):
+        st_core.export_model(name, tmp_path / "out", backend="openvino")
+    with pytest.raises(ImportError, match=f"making a graph of {re.escape(name)} for backend='onnx'"):
+        st_core.export_model(name, tmp_path / "out", backend="onnx", family="CrossEncoder")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_graph_stays_where_another_cannot_be_made(exports, tmp_path, monkeypatch):
+    """An export into the model's own folder that fails leaves what was there."""
+    folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino"), tmp_path / "out"))
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    with pytest.raises(ImportError, match="needs the extra 'export'"):
+        st_core.export_model(folder, folder, backend="openvino")
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.fixture

@@ -41,13 +41,19 @@ class GraphBackend:
     the cache, which needs torch. Without torch a graph of the transformer that came with the model does. With ``file_name`` it is that one.
     """
 
-    def __init__(self, name: str, dtype: str | None, folder: Path, file_name: str | None = None) -> None:
-        """Raises ImportError where the runtime is missing, ValueError for a type that it does not do."""
+    def __init__(
+        self, name: str, dtype: str | None, folder: Path, file_name: str | None = None, *, model: str | None = None
+    ) -> None:
+        """``model`` is what messages call it, the folder where nothing is said.
+
+        Raises ImportError where the runtime is missing, ValueError for a type that it does not do.
+        """
         self.name = name
         self.asked = dtype
         self.dtype = dtype or "float32"
         self.folder = folder
         self.file_name = file_name
+        self.model = model or str(folder)
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
@@ -114,7 +120,7 @@ class GraphBackend:
             keep(place, partial(_reduced, plain, self.dtype, calibration=calibration, told=told))
             return
         if not can_export():
-            raise missing_extra("export", f"making a graph of {self.folder} for backend={self.name!r}")
+            raise missing_extra("export", f"making a graph of {self.model} for backend={self.name!r}")
         from st_core.backends.export import export_graph
 
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
