@@ -11,7 +11,17 @@ Wrong arguments stay ``ValueError`` and ``TypeError``; a missing extra is an ``I
 
 from __future__ import annotations
 
-__all__ = ["InputTooLong", "ModelBroken", "ModelError", "ModelNotFound", "ModelUnsupported", "missing_extra"]
+from collections.abc import Iterable
+
+__all__ = [
+    "InputTooLong",
+    "ModelBroken",
+    "ModelError",
+    "ModelNotFound",
+    "ModelUnsupported",
+    "missing_extra",
+    "missing_packages",
+]
 
 
 class ModelError(Exception):
@@ -37,3 +47,11 @@ class InputTooLong(ModelError):
 def missing_extra(extra: str, need: str) -> ImportError:
     """The error for a feature whose optional dependencies are not installed."""
     return ImportError(f"{need} needs the extra {extra!r}: pip install 'st-connectors[{extra}]'")
+
+
+def missing_packages(names: Iterable[str], need: str) -> ImportError:
+    """The error for a step that a few packages are enough for, by the names they are imported with; an extra may hold far more."""
+    wanted = [name.replace("_", "-") for name in names]
+    return ImportError(
+        f"{need} needs the package{'s' * (len(wanted) > 1)} {' and '.join(wanted)}: pip install {' '.join(wanted)}"
+    )

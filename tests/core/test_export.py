@@ -147,6 +147,36 @@ def test_a_graph_stays_where_another_cannot_be_made(exports, tmp_path, monkeypat
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype", "calibration", "missing", "says"),
+    [
+        ("onnx", "float16", (), ("onnx", "onnx_ir"), "to float16 needs the package onnx: pip install onnx"),
+        ("onnx", "bfloat16", (), ("onnx",), "to bfloat16 needs the package onnx: pip install onnx"),
+        (
+            "onnx",
+            "int8",
+            (),
+            ("onnx", "onnx_ir"),
+            "to int8 needs the packages onnx and onnx-ir: pip install onnx onnx-ir",
+        ),
+        ("onnx", "int8", (), ("onnx_ir",), "to int8 needs the package onnx-ir: pip install onnx-ir"),
+        ("openvino", "int8", ("a tree",), ("nncf",), "to int8 needs the package nncf: pip install nncf"),
+    ],
+)
+def test_the_packages_that_another_type_takes_are_named(
+    exports, tmp_path, monkeypatch, backend, dtype, calibration, missing, says
+):
+    """Not an extra that brings torch, which the graph of a float32 graph does not need."""
+    folder = exports.both("distilbert-cls")
+    for name in (*missing, "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(ImportError) as caught:
+        st_core.export_model(folder, tmp_path / "out", backend=backend, dtype=dtype, calibration=calibration)
+    assert str(caught.value) == f"changing a graph {says}"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def graph(exports, tmp_path):
     """A copy of the folder of a graph, to be damaged."""

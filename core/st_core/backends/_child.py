@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-from st_core.errors import ModelError, missing_extra
+from st_core.errors import ModelError, missing_packages
 
 __all__ = ["is_installed", "run_module"]
 
@@ -22,8 +22,9 @@ def is_installed(*packages: str) -> bool:
 
 def run_module(module: str, *arguments: str, needs: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
     """Run ``python -m module`` to its end; raises ImportError where a package of ``needs`` is missing, ModelError where it fails."""
-    if not is_installed(*needs):
-        raise missing_extra("export", f"this step ({', '.join(needs)})")
+    missing = [package for package in needs if not is_installed(package)]
+    if missing:
+        raise missing_packages(missing, "changing a graph to int8")
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", module, *arguments],
         capture_output=True,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.backends._sixteen_bits import to_bits
-from st_core.errors import missing_extra
+from st_core.errors import missing_packages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ def store_in_sixteen_bits(file: Path, dtype: str) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("export", f"changing a graph to {dtype}") from error
+        raise missing_packages(["onnx"], f"changing a graph to {dtype}") from error
     model = onnx.load(file)
     change(model.graph, dtype)
     beside = file.with_name(f"{file.name}.data")

@@ -77,7 +77,11 @@ def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64
     if dtype in _sixteen_bits.TYPES:
         store_in_sixteen_bits(file, dtype)
         return
-    run_module("st_core.backends._onnx_int8", str(file), needs=("onnx",))
+    run_module(
+        "st_core.backends._onnx_int8",
+        str(file),
+        needs=("onnx", "onnx_ir"),  # onnxruntime 1.32's quantizer imports both and requires neither
+    )
 
 
 class Session:
