@@ -25,6 +25,7 @@ from st_connectors.cli.ingest import ingest
 from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
+from st_connectors.cli.usage import Command, is_wrong_use, wrong_use
 
 __all__ = ["app", "main", "run"]
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (demo, create, ingest, search, get, count, copy, drop, stores, encode, export, conform):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -63,20 +64,23 @@ def run(arguments: Sequence[str]) -> int:
     With ``ST_TRACEBACK`` set in the environment errors come through whole.
     """
     try:
-        app(list(arguments), prog_name="st-connectors")
+        status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
     except SystemExit as leave:
         if isinstance(leave.__context__, BrokenPipeError):
             return CUT_OFF
         return leave.code if isinstance(leave.code, int) else DONE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
+        if is_wrong_use(error):
+            complain(wrong_use(error))
+            return WRONG_USE
         known = _status_of(error)
         if known is None or os.environ.get("ST_TRACEBACK"):
             raise
         complain(f"st-connectors: {one_line(error)}")
         return known
-    return DONE
+    return status if isinstance(status, int) else DONE
 
 
 def _status_of(error: BaseException) -> int | None:

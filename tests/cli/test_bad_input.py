@@ -413,16 +413,32 @@ def held(report):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["search"], ["search", "x"], ["nope"], ["search", "x", "--in", "memory:", "--collection", "c", "--limit", "0"]],
+    ("arguments", "says"),
+    [
+        (["search"], "'QUERY'; see st-connectors search --help"),
+        (["search", "x"], "'--in'; see st-connectors search --help"),
+        (["nope"], "'nope'; see st-connectors --help"),
+        (["count", "--in"], "'--in'"),
+        (["count", "--nope"], "--nope"),
+        (["demo", "extra"], "extra"),
+        (["create", "--in", "memory:", "--collection", "c", "--for", "5m"], "'--for'"),
+        (["search", "x", "--in", "memory:", "--collection", "c", "--limit", "0"], "'--limit'"),
+    ],
 )
-def test_wrong_options(cli, arguments):
-    """Status 2 and the usage, no traceback."""
+def test_wrong_options(cli, arguments, says):
+    """Status 2 and one line, which names the option or argument and where to read on."""
     outcome = cli(*arguments)
 
     assert outcome.status == 2
-    assert "Traceback" not in outcome.err
-    assert "Usage: st-connectors" in outcome.err
+    assert says in outcome.complaint()
+    assert outcome.complaint().endswith(" --help")
+
+
+def test_no_command_at_all(cli):
+    """Gets the help."""
+    outcome = cli()
+
+    assert "Usage: st-connectors [OPTIONS] COMMAND" in outcome.out + outcome.err
 
 
 def test_a_fault_of_our_own_is_not_hidden(cli, monkeypatch):

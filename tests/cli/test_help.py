@@ -25,3 +25,22 @@ def test_the_help_tells_every_spelling_of_a_fusion(cli, command):
 
     for spelling in ("rrf,", "rrf:60 ", "rrf:60:1,2 ", "weighted:0.25,0.75"):
         assert spelling in _words(outcome.out)
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("export", "MODEL"),
+        ("ingest", "SOURCE..."),
+        ("get", "ID..."),
+        ("copy", "FROM TO"),
+        ("encode", "[TEXT...]"),
+        ("search", "QUERY"),
+        ("conform", "URL"),
+    ],
+)
+def test_usages_name_arguments_as_people_write_them(cli, command, usage):
+    """No braces round what must be given, and dots once."""
+    outcome = cli(command, "--help")
+
+    assert outcome.out.splitlines()[0] == f"Usage: st-connectors {command} [OPTIONS] {usage}"
