@@ -177,6 +177,17 @@ def test_the_packages_that_another_type_takes_are_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_an_exported_folder_runs_where_the_cache_cannot_be_written(exports, monkeypatch, tmp_path, backend):
+    """What OpenVINO compiles is not kept then: the folder for it would lie below a file."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "file" / "cache"))
+
+    model = st_core.SentenceTransformer(exports.folder("distilbert-cls", backend), backend=backend)
+
+    assert np.isfinite(model.encode(["a text"])).all()
+
+
 @pytest.fixture
 def graph(exports, tmp_path):
     """A copy of the folder of a graph, to be damaged."""

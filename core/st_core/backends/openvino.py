@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -214,7 +215,7 @@ def weight_types(file: Path) -> frozenset[str]:
 
 
 def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
-    """A written graph, compiled for this processor; what was compiled stays in ``kept`` for the next start.
+    """A written graph, compiled for this processor; what was compiled stays in ``kept``, where that can be written, for the next start.
 
     It computes in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a file it cannot use, ValueError where
     OpenVINO computes in another type than it was told to.
@@ -225,7 +226,7 @@ def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     if dtype == "int8":
         options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
-    if kept is not None:
+    if kept is not None and _can_hold(kept):
         options["CACHE_DIR"] = str(kept)
     try:
         compiled = core.compile_model(file, "CPU", options)
@@ -239,6 +240,15 @@ def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
             f"OpenVINO was told to compute in {TYPES[precision]} and takes {TYPES.get(computed, computed)}; ask for dtype='float32'"
         )
     return Session(compiled)
+
+
+def _can_hold(folder: Path) -> bool:
+    """Whether files can be written into a folder, made where there is none; OpenVINO 2026.4 refuses to compile for one that cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def capable(core: Any) -> Collection[str]:
