@@ -178,6 +178,19 @@ def test_bits_are_those_of_torch():
     assert to_bits(np.array([65520], np.float32), "float16") is None
 
 
+def test_bfloat16_stays_finite_and_keeps_what_is_no_number():
+    """Masks hold float32's smallest number, which torch rounds to minus infinity; any bits of a NaN are still one."""
+    largest = np.finfo(np.float32).max
+    odd = np.array([0xFFFFFFFF, 0x7F800001, 0x7FC00000], np.uint32).view(np.float32)
+    values = np.concatenate([np.array([largest, -largest, 3.4e38, np.inf, -np.inf], np.float32), odd])
+
+    found = torch.from_numpy(to_bits(values, "bfloat16").view(np.int16)).view(torch.bfloat16)
+
+    top = torch.finfo(torch.bfloat16).max
+    assert found[:5].tolist() == [top, -top, top, np.inf, -np.inf]
+    assert found[5:].isnan().all()
+
+
 def test_large_weights_lie_beside_the_graph(exports, tmp_path, expected, monkeypatch):
     """A protocol buffer holds 2 GB: what is more is written into one file, in place of what lay there."""
     from st_core.backends import _onnx_sixteen
