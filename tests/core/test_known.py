@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
-pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
+oracle = pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
 from st_core import SentenceTransformer  # noqa: E402 - after the guard
 from st_core.backends._known import load_known  # noqa: E402 - after the guard
-from st_core.backends._tokenizer_files import as_transformers  # noqa: E402 - after the guard
+from st_core.backends._tokenizer_files import as_transformers, from_files  # noqa: E402 - after the guard
 from st_core.backends._transformer import load_transformer, tokenizer_of  # noqa: E402 - after the guard
+from st_core.backends.graphs import read_tokenizer, write_tokenizer  # noqa: E402 - after the guard
 from st_core.modules import LoadOptions  # noqa: E402 - after the guard
 from st_core.modules.transformer import make  # noqa: E402 - after the guard
 
@@ -103,6 +104,25 @@ def test_padding_on_the_left_moves_no_text(checkpoints, tmp_path, padding):
 
     assert model._engine.runner(None).tokenizer.pad_left == (padding == "left")
     assert np.allclose(model.encode(texts), plain.encode(texts), atol=1e-5)
+
+
+def test_special_tokens_in_a_text_are_text_where_the_settings_say_so(checkpoints, tmp_path):
+    """Also in the copy that a graph takes along, and without the library."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "split")
+    edit(folder / "tokenizer_config.json", {"split_special_tokens": True})
+    texts = ["x [SEP] y", "[MASK] of [CLS]"]
+    module = read(folder)
+    wanted = [
+        np.array(row) for row in oracle.SentenceTransformer(str(folder), device="cpu").tokenizer(texts)["input_ids"]
+    ]
+    tokenizer = load_known(module, CPU, None, pack=False).tokenizer
+    (tmp_path / "graph").mkdir()
+
+    kept = read_tokenizer(tmp_path / "graph", write_tokenizer(tokenizer, tmp_path / "graph"))
+
+    for each in (tokenizer, kept, from_files(module)[0]):
+        for row, ids in zip(each.tokenize(texts, None).ids, wanted, strict=True):
+            np.testing.assert_array_equal(row, ids)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ def own_copy(backend: Any, *, lower_case: bool) -> Any:
     """A copy of a tokenizer that nobody else can change, without truncation and padding, that lowers texts first where asked to."""
     from tokenizers import Tokenizer
 
-    return _stripped(Tokenizer.from_str(backend.to_str()), lower_case=lower_case)
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.encode_special_tokens = backend.encode_special_tokens  # tokenizers 0.23 does not write it
+    return _stripped(copied, lower_case=lower_case)
 
 
 def _stripped(backend: Any, *, lower_case: bool) -> Any:
@@ -115,6 +117,7 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
         raise ModelBroken(f"{path}: the file is missing, and other forms of a tokenizer need transformers") from error
     parsed, special, *_ = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
     backend = own_copy(parsed, lower_case=module.lower_case)
+    backend.encode_special_tokens = saved.get("split_special_tokens") is True
     single = read_layout(backend, pair=False)
     if single is None:
         raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")

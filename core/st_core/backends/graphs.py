@@ -52,6 +52,8 @@ SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("*.safetensors", "*.bin")
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.spm", "*.tiktoken")
+SPLIT = "split_special_tokens"
+"""Says that special tokens in a text are read as text; the tokenizers library does not write it into its file."""
 _FACTS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
 
 
@@ -217,6 +219,8 @@ def write_tokenizer(tokenizer: TextTokenizer, folder: Path) -> dict[str, Any]:
     """Write the tokenizer as it is used; gives what its file does not say."""
     tokenizer.backend.save(str(folder / TOKENIZER))
     facts = {name: getattr(tokenizer, name) for name in _FACTS}
+    if tokenizer.backend.encode_special_tokens:
+        facts[SPLIT] = True
     return facts | {"special_ids": sorted(tokenizer.special_ids)}
 
 
@@ -226,7 +230,7 @@ def read_tokenizer(folder: Path, facts: Mapping[str, Any]) -> TextTokenizer:
 
 
 def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
-    """A tokenizer from its file and from ``facts``, fields of :class:`TextTokenizer`; raises ModelBroken for a file that cannot be used."""
+    """A tokenizer from its file and from ``facts``, fields of :class:`TextTokenizer` and ``SPLIT``; raises ModelBroken for a file that cannot be used."""
     from tokenizers import Tokenizer
 
     try:
@@ -235,9 +239,11 @@ def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
         raise ModelBroken(f"{path}: not a readable tokenizer file: {error}") from error
     backend.no_padding()
     backend.no_truncation()
+    backend.encode_special_tokens = bool(facts.get(SPLIT))
     single = read_layout(backend, pair=False)
     if single is None:
         raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
-    more = dict(facts) | {"special_ids": frozenset(facts["special_ids"]), "offered": backend}
+    fields = {name: value for name, value in facts.items() if name != SPLIT}
+    more = fields | {"special_ids": frozenset(facts["special_ids"]), "offered": backend}
     words = read_word_pieces(backend)
     return TextTokenizer(backend, single, read_layout(backend, pair=True), words=words, **more)
