@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = [
     "say",
     "steps_of",
     "stop",
+    "visible",
 ]
 
 DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED, CUT_OFF = 0, 1, 2, 3, 130, 141
@@ -38,15 +40,25 @@ DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED, CUT_OFF = 0, 1, 2, 3, 130, 141
 
 SHOWN_REFUSALS = 5
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def say(text: str = "") -> None:
     """Print a line of the result."""
-    typer.echo(text)
+    typer.echo(visible(text))
 
 
 def complain(text: str) -> None:
     """Print a line about the run, on standard error."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters but tab and newline, and what UTF-8 cannot write, as ``\u001b``: what a file holds must not steer a terminal.
+
+    JSON stays the same value, for it has such characters in strings only.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -136,8 +137,15 @@ def _csv(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
     # Bytes that are no UTF-8 become lone surrogates here, so that only their row is refused.
     lines = (raw.decode("utf-8-sig" if n == 0 else "utf-8", "surrogateescape") for n, raw in enumerate(stream))
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    table = csv.DictReader(lines, strict=True)
-    _check_header(table.fieldnames or (), reading, name)
+    first = next(lines, "")
+    if _UNDECODED.search(first):
+        raise ValueError(f"{name} line 1: not UTF-8")
+    table = csv.DictReader(chain([first], lines), strict=True)
+    try:
+        columns = table.fieldnames or ()
+    except csv.Error as error:
+        raise ValueError(f"{name} line 1: not CSV: {error}") from error
+    _check_header(columns, reading, name)
     while True:
         try:
             row = next(table)
