@@ -46,8 +46,11 @@ def search(
     Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
     """
     from st_connectors.index import Index
+    from st_connectors.schemas import reranker_of
 
     with Index.open(address, collection=collection, reranker=reranker, trust_model=trust_model) as index:
+        if rerank and reranker_of(index.schema, reranker) is None:
+            raise ValueError("this index has no reranker: name one by --reranker MODEL")
         result = index.search(
             query,
             limit=limit,

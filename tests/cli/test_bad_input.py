@@ -100,6 +100,21 @@ def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):
     assert cli("get", "a", "e", *where).status == 0
 
 
+def test_a_stored_text_does_not_steer_the_terminal(cli, tmp_path):
+    """Its control characters come as escapes, which in JSON are the same value."""
+    steering = "red\x1b[2J\x9b\rgone"
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"id": "a", "text": steering}))
+    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    assert cli("ingest", source, *where, "--create").status == 0
+
+    assert r"red\u001b[2J\u009b" in cli("get", "a", *where).out
+    assert r"red\u001b[2J\u009b gone" in cli("search", "red", *where).out
+    as_json = cli("get", "a", *where, "--json")
+    assert "\x9b" not in as_json.out
+    assert as_json.json[0]["payload"]["text"] == steering
+
+
 def test_refusals_as_json(cli, tmp_path):
     """With --json the report is on standard output, whole, and standard error is empty."""
     source = tmp_path / "in.jsonl"
@@ -118,6 +133,9 @@ def test_refusals_as_json(cli, tmp_path):
         ("data.xyz", "", "pass one of jsonl, csv, parquet, text"),
         ("t.csv", "id,body\n1,x\n", "no column 'text'; the columns are id, body"),
         ("t.parquet", "no parquet", "Parquet"),
+        ("binary.csv", b"\x89PNG\x1b[2J\xff,\n", "binary.csv line 1: not UTF-8"),
+        ("quoted.csv", '"id"x,text\n1,x\n', "quoted.csv line 1: not CSV"),
+        ("steering.csv", "\x1b[2Jid,text\n1,x\n", r"no column 'id'; the columns are \u001b[2Jid, text"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, says):
@@ -125,7 +143,7 @@ def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, says):
     pytest.importorskip("pyarrow")
     source = tmp_path / name
     if content is not None:
-        source.write_text(content)
+        source.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     outcome = cli("ingest", source, "--in", "memory:unreadable", "--collection", name, "--create")
 
@@ -258,7 +276,7 @@ def test_ingest_into_a_collection_that_is_not_there(cli, books, library):
         (["--mode", "text"], "has no text field to search; its fields: 'dense', 'sparse'"),
         (["--fusion", "magic"], "--fusion 'magic': write rrf"),
         (["--fusion", "weighted:1"], "1 weights for 2 legs: dense, sparse"),
-        (["--rerank"], "this index has no reranker"),
+        (["--rerank"], "this index has no reranker: name one by --reranker MODEL"),
     ],
 )
 def test_searches_that_cannot_be(cli, library, arguments, says):
