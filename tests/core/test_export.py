@@ -136,6 +136,22 @@ def test_a_model_that_cannot_be_exported_is_named(checkpoints, tmp_path, monkeyp
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_the_graphs_that_a_folder_has_are_named_where_another_cannot_be_made(exports, tmp_path, monkeypatch):
+    """With what to load them with; a graph of another model in the same folder is not among them."""
+    folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino", "int8"), tmp_path / "out"))
+    shutil.rmtree(next((folder / "graphs").glob("openvino-float32-*")))
+    (folder / "graphs" / "onnx-float32-0123456789abcdef01234567").mkdir()
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    for backend in ("openvino", "onnx"):
+        with pytest.raises(ImportError) as caught:
+            st_core.SentenceTransformer(folder, backend=backend)
+        assert str(caught.value) == (
+            f"making a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
+            "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', dtype='int8'"
+        )
+
+
 def test_a_graph_stays_where_another_cannot_be_made(exports, tmp_path, monkeypatch):
     """An export into the model's own folder that fails leaves what was there."""
     folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino"), tmp_path / "out"))

@@ -120,10 +120,21 @@ class GraphBackend:
             keep(place, partial(_reduced, plain, self.dtype, calibration=calibration, told=told))
             return
         if not can_export():
-            raise missing_extra("export", f"making a graph of {self.model} for backend={self.name!r}")
+            made = missing_extra("export", f"making a graph of {self.model} for backend={self.name!r} in {self.dtype}")
+            there = " or ".join(self._others(stack))
+            raise ImportError(f"{made}; the folder has graphs already, load it with {there}") if there else made
         from st_core.backends.export import export_graph
 
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
+
+    def _others(self, stack: Sequence[Module]) -> list[str]:
+        """How to load each graph of a stack that lies in the model's folder."""
+        names = sorted(place.name.rpartition("-")[0] for place in (self.folder / FOLDER).glob("*-*-*"))
+        return [
+            f"backend={name!r}, dtype={dtype!r}"
+            for name, _, dtype in (each.partition("-") for each in dict.fromkeys(names))
+            if (self.folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
+        ]
 
 
 def _reduced(
