@@ -39,6 +39,12 @@ def encode(
     backend: Annotated[
         str, typer.Option(help="What runs a transformer: torch, openvino, onnx, or auto, the fastest here.")
     ] = "torch",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="What it computes in or keeps its weights in: float32, float16, bfloat16, or int8 (openvino and onnx); as the model has it by default."
+        ),
+    ] = None,
     query: Annotated[bool, typer.Option("--query", help="Encode as queries, not as documents.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write .npy (dense) or .npz (sparse, as CSR) instead of JSON.")
@@ -48,6 +54,8 @@ def encode(
     """Encode texts to vectors, printed as JSON lines or written to a file.
 
     Example: st-connectors encode "copy a directory" --model builtin:sparse
+
+    Example: st-connectors encode "copy a directory" --model ./all-MiniLM-L6-v2-openvino-int8 --backend openvino --dtype int8
     """
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
     if not lines:
@@ -56,7 +64,7 @@ def encode(
     suffix = ".npz" if chosen is Kind.SPARSE else ".npy"
     if out is not None and out.suffix != suffix:
         raise ValueError(f"{chosen} vectors go to a {suffix} file, not {out.name!r}")
-    vectors = _encode(lines, model, chosen, backend, query=query)
+    vectors = _encode(lines, model, chosen, backend, dtype, query=query)
     if out is not None:
         _save(vectors, out)
         complain(f"wrote {len(vectors)} vectors to {out}")
@@ -68,12 +76,12 @@ def encode(
             print_json(row.tolist())
 
 
-def _encode(texts: list[str], model: str, kind: Kind, backend: str, *, query: bool) -> Any:
+def _encode(texts: list[str], model: str, kind: Kind, backend: str, dtype: str | None, *, query: bool) -> Any:
     import st_core
     from st_connectors.vectorise import dense_rows, sparse_rows
 
     family = st_core.SparseEncoder if kind is Kind.SPARSE else st_core.SentenceTransformer
-    loaded: Any = family(model, backend=backend)
+    loaded: Any = family(model, backend=backend, dtype=dtype)
     encoded = loaded.encode_query(texts) if query else loaded.encode_document(texts)
     return sparse_rows(encoded) if kind is Kind.SPARSE else dense_rows(encoded)
 

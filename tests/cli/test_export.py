@@ -119,6 +119,40 @@ def test_vectors_by_the_fastest_backend(cli, checkpoint, tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "fastest").iterdir())) == 1
 
 
+@pytest.mark.torch
+def test_vectors_by_a_graph_of_another_type(cli, checkpoint, tmp_path, monkeypatch):
+    """They are those that the library gives with that type, which are not float32's; so they are on torch."""
+    pytest.importorskip("openvino", reason="needs openvino")
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+
+    for backend, dtype in [("openvino", "int8"), ("torch", "bfloat16")]:
+        options = ("--model", checkpoint, "--backend", backend, "--dtype", dtype, "--out", tmp_path / "v.npy")
+        assert cli("encode", "a red tree", *options).status == 0
+        found = np.load(tmp_path / "v.npy").astype(np.float32)
+        expected = SentenceTransformer(checkpoint, device="cpu", backend=backend, dtype=dtype)
+        whole = SentenceTransformer(checkpoint, device="cpu").encode_document(["a red tree"])
+        np.testing.assert_allclose(found, expected.encode_document(["a red tree"]), atol=1e-6)
+        assert np.abs(found - whole).max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
+        (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
+        (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
+    ],
+)
+def test_types_that_do_not_go_with_a_backend(cli, checkpoint, arguments, says):
+    """Status 2 and the library's own words."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+    outcome = cli("encode", "a red tree", "--model", checkpoint, *arguments)
+
+    assert outcome.status == 2
+    assert says in outcome.complaint()
+
+
 def test_a_missing_runtime(cli, checkpoint, monkeypatch):
     """Status 2, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "openvino", None)
