@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -74,6 +77,24 @@ def test_a_pair_alone_equals_the_pair_in_a_batch(checkpoints, pairs, agree, name
     agree(np.stack([ours.predict(pair) for pair in pairs]), together)
     agree(ours.predict(pairs[::-1])[::-1], together)
     agree(ours.predict(pairs, batch_size=2), together)
+
+
+@pytest.mark.parametrize("backend", ["torch", "library", "onnx"])
+@pytest.mark.parametrize("name", ["rerank-bert", "rerank-roberta"])
+def test_padding_on_the_left_does_not_reach_the_head(checkpoints, tmp_path, monkeypatch, agree, name, backend):
+    """A head reads the first position: a pair's score among others is what sentence-transformers gives for the pair alone."""
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+    folder = shutil.copytree(checkpoints.folder(name), tmp_path / "left")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"padding_side": "left"}), "utf-8")
+    if backend == "library":
+        monkeypatch.setattr("st_core.backends.torch.load_known", lambda *_, **__: None)
+    some = [(QUERY, "a tree"), ("a", "b"), (QUERY, "copy a directory, and all that is in it, to another place")]
+    theirs = oracle.CrossEncoder(str(folder), device="cpu")
+
+    ours = st_core.CrossEncoder(folder, device="cpu", backend="onnx" if backend == "onnx" else "torch")
+
+    agree(ours.predict(some), np.concatenate([theirs.predict([pair]) for pair in some]))
 
 
 @pytest.mark.parametrize("name", [*SAVED, *PLAIN])

@@ -128,7 +128,7 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
         single,
         read_layout(backend, pair=True),
         pad_id=(None if pad_token is None else backend.token_to_id(pad_token)) or 0,
-        pad_left=saved.get("padding_side") == "left",
+        pad_left=saved.get("padding_side") == "left" and not module.pads_right,
         keep_left=saved.get("truncation_side", "right") == "right",
         model_max_length=length,
         special_ids=special,

@@ -339,7 +339,7 @@ def _tokenizer(
     common = {
         "pad_id": shown.pad_token_id if shown.pad_token_id is not None else 0,
         "pad_type": shown.pad_token_type_id,
-        "pad_left": shown.padding_side == "left",
+        "pad_left": shown.padding_side == "left" and not module.pads_right,
         "wants_types": "token_type_ids" in shown.model_input_names,
         "model_max_length": finite(length),
         "special_ids": frozenset(shown.all_special_ids),

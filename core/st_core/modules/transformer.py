@@ -83,6 +83,14 @@ class Transformer:
         return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), None)
 
     @property
+    def pads_right(self) -> bool:
+        """Whether padding goes to the right whatever the tokenizer says: heads that give scores read the first position, or find the last token.
+
+        XLNet's alone, as of transformers 5, reads the last position.
+        """
+        return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
+
+    @property
     def asked_type(self) -> Any:
         """The type that the options for transformers' loaders name, None where they name none."""
         options = (self.model_kwargs, self.config_kwargs)
