@@ -7,6 +7,7 @@ after the other. One store at a time; servers are started as the integration tes
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ import numpy as np
 
 from bench.bare import DEPTH, LEGS, LIMIT, NAME, Bare, bare_of, timed
 from bench.figures import spread
-from integration.stores import STORES, Absent, opened
+from integration.stores import Absent, opened
 from st_connectors.store import (
     DenseField,
     FilterKind,
@@ -50,10 +51,10 @@ SMALL = {"qdrant-memory": (2_000, 40)}
 """Records and questions of stores that are made for few."""
 DRIVERS = {
     "qdrant-edge": "qdrant-edge-py",
-    "qdrant-memory": "qdrant-client",
     "milvus-lite": "pymilvus",
     "elasticsearch-9": "elasticsearch",
     "opensearch": "opensearch-py",
+    "qdrant-memory": "qdrant-client",
 }
 RATIO, SHARE, MILLISECONDS = 1.0, 0.10, 0.5
 """The aims: of ingest over the client's own, and of a query's overhead, which meets either."""
@@ -296,23 +297,47 @@ def _ranged(value: Mapping[str, float]) -> str:
     return f"{value['median']:.2f} [{value['min']:.2f}, {value['max']:.2f}]"
 
 
+def asked_for() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speed", description="Times every store beside its own client."
+    )
+    parser.add_argument("stores", nargs="*", metavar="STORE", help=f"{', '.join(DRIVERS)}; all if none is named")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print tables; the default")
+    asked = parser.parse_args()
+    if unknown := [name for name in asked.stores if name not in DRIVERS]:
+        parser.error(f"there is no store {', '.join(unknown)}; there are {', '.join(DRIVERS)}")
+    return asked
+
+
+def check_client(name: str) -> None:
+    """Raise Absent where a store's client is not installed."""
+    try:
+        version(DRIVERS[name])
+    except PackageNotFoundError:
+        raise Absent(f"{name}: its client is not installed: pip install {DRIVERS[name]}") from None
+
+
 def main() -> int:
     """Measure the stores named, or all that are at hand; the exit status is 1 where a figure is missed or none could be measured."""
-    asked = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
-    names = asked or [name for name in (*STORES, "qdrant-memory") if name != "memory"]
+    asked = asked_for()
+    names = asked.stores or list(DRIVERS)
     held = material()
     results: dict[str, Any] = {}
     bad: list[str] = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
+                check_client(name)
                 with _at(name, Path(folder)) as address:
                     results[name] = measure(name, address, held, Path(folder))
             except Absent as reason:
                 print(f"not at hand: {reason}", file=sys.stderr)
                 continue
         bad += missed(name, results[name])
-    print(json.dumps(results) if "--json" in sys.argv else markdown(results))
+    print(json.dumps(results) if asked.json else markdown(results))
     for line in bad:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if bad or not results else 0
