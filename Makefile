@@ -15,7 +15,7 @@ help:  ## list the targets
 
 $(VENV)/bin/python:
 ifdef UV
-	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -23,7 +23,7 @@ endif
 
 # $(call install,what): an editable install of the project with extras or a dependency group
 ifdef UV
-install = uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1)
+install = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(1)
 else
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 endif
@@ -56,12 +56,12 @@ $(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group light 'elasticsearch<9')
 	@mkdir -p $(STAMPS) && touch $@
 
-# What pip cannot do: the oldest release of everything that pyproject.toml allows. Such releases warn about each other.
-test-lowest: pyproject.toml  ## test-light with the oldest versions that are allowed (needs uv)
-	uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
-	uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[onnx,openvino,qdrant,elasticsearch,opensearch,milvus,parquet,testing]'
-	uv pip install --quiet --python .venv-lowest/bin/python --group light
-	.venv-lowest/bin/python -m pytest -m "not torch" -o filterwarnings=default $(ARGS)
+# The oldest release of everything that pyproject.toml allows, which pip cannot choose. Such releases warn about each other.
+test-lowest: pyproject.toml  ## all tests with the oldest versions that are allowed (needs uv)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
+	$(UV) pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all,testing]'
+	$(UV) pip install --quiet --python .venv-lowest/bin/python -e . --group light --group oracle
+	ST_REQUIRE_TORCH=1 .venv-lowest/bin/python -m pytest -o filterwarnings=default $(ARGS)
 
 demo: $(STAMPS)/demo  ## index the standard library's docstrings and ask a few questions (no torch)
 	$(BIN)/st-connectors demo
@@ -120,4 +120,4 @@ readme: $(STAMPS)/demo  ## write the generated parts of the README again
 	$(BIN)/python docs/readme.py
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .venv-client-8 .venv-contenders dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-lowest .venv-uv dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
