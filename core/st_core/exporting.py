@@ -89,15 +89,26 @@ def export_model(
     target.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS), dirs_exist_ok=True)
+        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS, making.name), dirs_exist_ok=True)
+        for folder in (making, *(each for each in making.rglob("*") if each.is_dir())):
+            folder.chmod(0o755)  # the copy of a folder that may not be written to may
         add(making)
-        making.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        making.rename(target)
+        _put(making, target)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return _found(target, kind)
+
+
+def _put(making: Path, target: Path) -> None:
+    """Rename a folder to a name that is free or an empty folder's; raises ValueError where somebody else has taken it meanwhile."""
+    try:
+        if target.exists():
+            target.rmdir()
+        making.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise ValueError(f"{target} is there already; name a new folder, or the model's own") from error
 
 
 def _check(backend: str, dtype: str) -> None:
@@ -149,7 +160,8 @@ def _add_graphs(
         with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as making:
             made = Path(making) / place.name
             each.make(stack, made, calibration, told)
-            shutil.rmtree(place, ignore_errors=True)
+            if place.exists():
+                place.rename(Path(making) / "before")
             made.rename(place)
 
 

@@ -301,3 +301,71 @@ def test_modules_that_no_graph_holds_are_named(checkpoints):
     """And the message says what runs them."""
     with pytest.raises(st_core.ModelUnsupported, match=r"SparseAutoEncoder cannot be part of a graph.*backend='torch'"):
         st_core.SparseEncoder(str(checkpoints.folder("csr")), backend="openvino")
+
+
+@pytest.fixture
+def own(exports, tmp_path):
+    """An exported folder that a test may change."""
+    return Path(shutil.copytree(exports.folder("bert-mean", "onnx"), tmp_path / "own"))
+
+
+def export(source, out, **options):
+    return st_core.export_model(source, out, **{"backend": "onnx", "family": "SentenceTransformer"} | options)
+
+
+def test_an_export_that_fails_leaves_the_graph_that_was_there(own, monkeypatch):
+    """The new graph takes its place only when it is whole."""
+    (before,) = (own / "graphs").iterdir()
+    monkeypatch.setattr("st_core.backends.graph.can_export", lambda: False)
+
+    with pytest.raises(ImportError, match="export"):
+        export(own, own)
+
+    assert [each.name for each in (own / "graphs").iterdir()] == [before.name]
+    assert read_spec(before) is not None
+
+
+def test_an_export_replaces_the_graph_that_was_there(own):
+    """It is made anew, since it may have been calibrated on other texts, and nothing else is left beside it."""
+    (before,) = (own / "graphs").iterdir()
+    made = before.stat().st_ino
+
+    export(own, own)
+
+    (after,) = (own / "graphs").iterdir()
+    assert after.name == before.name
+    assert after.stat().st_ino != made
+    assert read_spec(after) is not None
+
+
+def test_a_model_that_may_not_be_written_to_is_exported(own, tmp_path):
+    """Its folders' modes are not taken over: nothing could be put there, nor taken away."""
+    folders = [own, *(each for each in own.rglob("*") if each.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+
+    exported = export(own, tmp_path / "out")
+
+    assert {each.stat().st_mode & 0o777 for each in exported.folder.rglob("*") if each.is_dir()} == {0o755}
+
+
+def test_a_name_that_is_taken_meanwhile_is_told(own, tmp_path):
+    """What another process has put there stays, and nothing of the unfinished export."""
+    out = tmp_path / "out"
+
+    def told(_):
+        out.mkdir(exist_ok=True)
+        (out / "theirs").write_text("theirs")
+
+    with pytest.raises(ValueError, match="is there already"):
+        export(own, out, told=lambda words: told(words) if words != "finding it" else None)
+
+    assert [each.name for each in out.iterdir()] == ["theirs"]
+    assert not list(tmp_path.glob(".out-*"))
+
+
+def test_a_folder_within_the_model_holds_no_copy_of_itself(own):
+    """What is being written there is no part of the model."""
+    exported = export(own, own / "sub")
+
+    assert not list(exported.folder.rglob(".sub-*"))
