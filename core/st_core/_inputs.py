@@ -9,7 +9,7 @@ import numpy as np
 
 from st_core._engine import UNSET
 
-__all__ = ["as_list", "as_texts", "given_inputs", "one_or_many"]
+__all__ = ["as_list", "as_texts", "check_positive", "given_inputs", "one_or_many"]
 
 
 def as_list(inputs: Any) -> list[Any]:
@@ -34,6 +34,12 @@ def as_texts(inputs: Any) -> list[Any]:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(each, str) for each in value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError for an argument that is given and is no positive integer."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def _named(value: Any) -> str:

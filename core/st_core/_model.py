@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import numpy as np
 
 from st_core._engine import Call, Engine, read_processing
-from st_core._inputs import as_texts
+from st_core._inputs import as_texts, check_positive
 from st_core.assemble import assemble, flatten, keeps_settings
 from st_core.backends.choose import fetches, make_engine, split_graph_options
 from st_core.checkpoint import Checkpoint, Fetch, find_checkpoint, read_checkpoint
@@ -162,6 +162,8 @@ class Model:
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         """The prompt that holds: the text given, else the name given, else the default name."""
         if prompt is not None:
+            if not isinstance(prompt, str):
+                raise ValueError(f"prompt must be text, got {prompt!r}")
             return prompt
         if prompt_name is not None:
             if prompt_name not in self.prompts:
@@ -184,8 +186,7 @@ class Model:
         unknown = set(kwargs) - {"task", "processing_kwargs"}
         if unknown:
             raise ValueError(f"{self.family} has no use for the arguments {sorted(unknown)}")
-        if batch_size is not None and batch_size <= 0:
-            raise ValueError(f"batch_size must be a positive integer, got {batch_size}")
+        check_positive("batch_size", batch_size)
         task = kwargs.get("task")
         base = Call(
             task=task,
@@ -204,8 +205,7 @@ class Model:
         Several devices or a pool do it in processes of their own, one device here, after the model has moved to it.
         """
         device, pool, chunk_size = placed
-        if chunk_size is not None and chunk_size <= 0:
-            raise ValueError(f"chunk_size must be a positive integer, got {chunk_size}")
+        check_positive("chunk_size", chunk_size)
         several = pool is not None or isinstance(device, (list, tuple))
         if not several and device is not None and str(device) != str(self.device):
             self.to(device)

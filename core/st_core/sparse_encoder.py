@@ -12,7 +12,7 @@ import numpy as np
 
 from st_core._encoder import Encoder
 from st_core._engine import UNSET
-from st_core._inputs import given_inputs, one_or_many
+from st_core._inputs import check_positive, given_inputs, one_or_many
 from st_core._model import LoadArguments
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
@@ -58,6 +58,7 @@ class SparseEncoder(Encoder):
         **loading: Unpack[LoadArguments],
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        check_positive("max_active_dims", max_active_dims)
         self._load(model_name_or_path, **loading)
         saved = self._settings.get("max_active_dims")
         coders = [module for module in self._engine.modules if isinstance(module, SparseAutoEncoder)]
@@ -90,8 +91,7 @@ class SparseEncoder(Encoder):
         arguments are those of :meth:`st_core.SentenceTransformer.encode`, and so is what ``device``, ``pool`` and ``chunk_size`` do.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
-        if keep is not None and keep < 1:
-            raise ValueError(f"max_active_dims must be a positive integer, got {keep}")
+        check_positive("max_active_dims", keep)
         plain = not convert_to_tensor and device is batch_size is pool is chunk_size is None and not show_progress_bar
         if plain and isinstance(inputs, str) and len(kwargs) == ("task" in kwargs):
             engine = self._engine
