@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -335,9 +335,14 @@ class SlowTokenizer:
 AnyTokenizer = TextTokenizer | SlowTokenizer
 
 
+def is_length(length: object) -> TypeGuard[float]:
+    """Whether a maximum length is a number of at least one; neither true nor NaN is one."""
+    return isinstance(length, (int, float)) and not isinstance(length, bool) and length >= 1
+
+
 def finite(length: object) -> int | None:
     """A maximum length as a number of tokens, or None where it means that there is none."""
-    return int(length) if isinstance(length, (int, float)) and 0 < length < UNLIMITED else None
+    return int(length) if is_length(length) and length < UNLIMITED else None
 
 
 def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool = False) -> TextTokenizer:

@@ -14,7 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
-from st_core import SentenceTransformer  # noqa: E402 - after the guard
+import st_core  # noqa: E402 - after the guard
+from st_core import ModelBroken, SentenceTransformer  # noqa: E402 - after the guard
 from st_core.backends._known import load_known  # noqa: E402 - after the guard
 from st_core.backends._tokenizer_files import as_transformers, from_files  # noqa: E402 - after the guard
 from st_core.backends._transformer import load_transformer, tokenizer_of  # noqa: E402 - after the guard
@@ -161,6 +162,10 @@ def rename(path, old, new):
     [
         {"hidden_act": "silu"},
         {"is_decoder": True},
+        {"pad_token_id": 999_999},
+        {"pad_token_id": "0"},
+        {"torch_dtype": "floaty"},
+        {"dtype": "int64"},
         {"output_hidden_states": True},
         {"num_hidden_layers": 1},
         {"something_new": 1},
@@ -294,3 +299,52 @@ def test_a_token_that_somebody_added_is_the_librarys(checkpoints, tmp_path):
     edit(path, {"added_tokens": [*added[:-1], added[-1] | {"lstrip": True}]})
 
     assert as_transformers(read(folder), object) is None
+
+
+@pytest.mark.parametrize("length", [True, float("nan")])
+def test_what_is_no_number_is_no_length(checkpoints, tmp_path, length):
+    """JSON's true and NaN say nothing: the model's positions are the limit, with the library and without."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "odd")
+    plain = read(checkpoints.folder("bert-mean"))
+    edit(folder / "tokenizer_config.json", {"model_max_length": length})
+    (folder / "sentence_bert_config.json").unlink()
+    positions = plain.config["max_position_embeddings"]
+
+    assert tokenizer_of(read(folder))[1] == positions
+    assert from_files(read(folder))[1] == positions
+    assert load_known(read(folder), CPU, None, pack=False).max_length == positions
+
+
+@pytest.mark.parametrize("length", [0, -1, True])
+def test_the_file_that_names_a_wrong_length_is_named(checkpoints, tmp_path, length):
+    """Not the tokenizer's own, which says nothing wrong."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "odd")
+    edit(folder / "sentence_bert_config.json", {"max_seq_length": length})
+
+    with pytest.raises(ModelBroken, match=r"sentence_bert_config\.json: max_seq_length must be a positive number"):
+        SentenceTransformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64", "uint8", "float8_e4m3fn", torch.int32, "half", ""])
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_type_that_no_model_is_computed_in_is_refused(checkpoints, dtype, backend):
+    """In one sentence, and before anything is loaded; the short names of torch are refused everywhere."""
+    with pytest.raises(ValueError, match=r"there is no type|has no type"):
+        SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu", dtype=dtype, backend=backend).encode(["a"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_active_dims": "x"}, {"max_active_dims": 2.5}, {"batch_size": 2.5}, {"batch_size": "4"}, {"prompt": 5}],
+)
+def test_an_argument_of_another_kind_is_named(checkpoints, arguments):
+    """As other wrong arguments are, for one text and for several."""
+    model = checkpoints.load(st_core, "SparseEncoder", "splade-sum")
+    (name,) = arguments
+
+    for texts in ("a text", ["a text"]):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            model.encode(texts, **arguments)
+    if name == "max_active_dims":
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            st_core.SparseEncoder(checkpoints.folder("splade-sum"), **arguments)

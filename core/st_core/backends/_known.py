@@ -21,7 +21,7 @@ from st_core.backends._families import ACTIVATIONS, FAMILIES, KEYS, USUAL, Famil
 from st_core.backends._outline import stored_type
 from st_core.backends._products import Linear, join_inward, make_layer, make_norm
 from st_core.backends._tokenizer_files import as_transformers
-from st_core.backends._transformer import INPUTS, LoadedTransformer, tokenizer_of, wanted_type
+from st_core.backends._transformer import FLOATS, INPUTS, LoadedTransformer, tokenizer_of, wanted_type
 
 if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
@@ -187,6 +187,11 @@ def _config(family: Family, config: Mapping[str, Any]) -> SimpleNamespace:
         raise _Unknown("config.json")
     if any(config.get(key, value) != value for key, value in USUAL.items()):
         raise _Unknown("config.json")
+    padding = config.get("pad_token_id")
+    if padding is not None and not (type(padding) is int and 0 <= padding < _size(config, "vocab_size")):
+        raise _Unknown("pad_token_id")
+    if any(config.get(key) not in (None, *FLOATS) for key in ("dtype", "torch_dtype")):
+        raise _Unknown("dtype")
     width, inner, layers, heads = (_size(config, key) for key in family.sizes)
     act, epsilon = config.get(family.act), config.get("layer_norm_eps") if family.epsilon is None else family.epsilon
     if width % heads or act not in ACTIVATIONS or not isinstance(epsilon, float):

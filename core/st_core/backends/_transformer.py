@@ -19,7 +19,7 @@ from st_core.backends._tokenizer_files import own_copy
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
-from st_core.tokens import AnyTokenizer, SlowTokenizer, TextTokenizer, finite, read_layout
+from st_core.tokens import UNLIMITED, AnyTokenizer, SlowTokenizer, TextTokenizer, finite, is_length, read_layout
 from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.modules.transformer import Transformer
 
-__all__ = ["INPUTS", "LoadedTransformer", "load_transformer", "tokenizer_of", "wanted_type"]
+__all__ = ["FLOATS", "INPUTS", "LoadedTransformer", "load_transformer", "tokenizer_of", "wanted_type"]
 
 _AUTO = {
     "feature-extraction": "AutoModel",
@@ -45,6 +45,9 @@ _ENCODERS = {
     "t5": "T5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+"""The types a model can be computed in, by the only names that all backends know."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -143,17 +146,15 @@ def _library(module: Transformer) -> Any:
 
 def wanted_type(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> Any:
     """The type to compute in, or "auto" for the checkpoint's own; raises ValueError for a name that is none."""
-    given = dtype or module.asked_type
+    given = module.asked_type if dtype is None else dtype
     if given is None:
         return torch.float32 if device.type == "cpu" else "auto"
-    if isinstance(given, torch.dtype) or given == "auto":
-        return given
-    found = getattr(torch, str(given).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(  # noqa: TRY004 - a wrong name, not a wrong type
-            f"there is no type {given!r}; expected float32, float16, bfloat16 or auto"
-        )
-    return found
+    name = str(given).removeprefix("torch.")
+    if name == "auto":
+        return name
+    if name not in FLOATS:
+        raise ValueError(f"there is no type {given!r}; expected {', '.join(FLOATS)} or auto")
+    return getattr(torch, name)
 
 
 def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) -> Any:
@@ -328,10 +329,12 @@ def _tokenizer(
             f"{module.folder}: the tokenizer has no vocabulary; tokenizer.json, or the files it was made of, is missing"
         )
     length = shown.model_max_length
-    if not isinstance(length, (int, float)) or length < 1:
-        raise ModelBroken(
-            f"{module.folder / 'tokenizer_config.json'}: model_max_length must be a positive number, found {length!r}"
-        )
+    if isinstance(length, bool) or length != length:  # noqa: PLR0124 - JSON's true and NaN, which say no length
+        length = shown.model_max_length = UNLIMITED
+    if not is_length(length):
+        asked = "model_max_length" in module.processor_kwargs
+        where = f"{module.folder}: processor_kwargs" if asked else str(module.folder / "tokenizer_config.json")
+        raise ModelBroken(f"{where}: model_max_length must be a positive number, found {length!r}")
     positions = getattr(config, "max_position_embeddings", None)
     if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
         length = min(length, positions)

@@ -64,6 +64,8 @@ def make_engine(
     if backend not in BACKENDS:
         raise ValueError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
     name = None if dtype is None else str(dtype).removeprefix("torch.")
+    if name == "":
+        raise ValueError("there is no type ''; name one, or leave out dtype")
     if backend == "auto":
         return _automatic(checkpoint, modules, device, name)
     if backend == "torch":

@@ -13,6 +13,7 @@ from typing import Any
 from st_core.checkpoint import adapter_base, read_json
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, ModuleFiles
+from st_core.tokens import is_length
 
 TASKS = {
     "feature-extraction": "token_embeddings",
@@ -94,7 +95,9 @@ class Transformer:
     def asked_type(self) -> Any:
         """The type that the options for transformers' loaders name, None where they name none."""
         options = (self.model_kwargs, self.config_kwargs)
-        return next((each[key] for each in options for key in ("dtype", "torch_dtype") if each.get(key)), None)
+        return next(
+            (each[key] for each in options for key in ("dtype", "torch_dtype") if each.get(key) is not None), None
+        )
 
     def saved(self) -> dict[str, Any]:
         """The module's own configuration file; ``chat`` has to be known by now."""
@@ -122,6 +125,9 @@ def load(files: ModuleFiles) -> Transformer:
     if not isinstance(saved, dict):
         raise ModelBroken(f"{path}: expected a JSON object")
     saved = {_OLD_KEYS.get(key, key): value for key, value in saved.items()}
+    length = saved.get("max_seq_length")
+    if length is not None and "model_max_length" not in files.options.processor_kwargs and not is_length(length):
+        raise ModelBroken(f"{path}: max_seq_length must be a positive number, found {length!r}")
     default = "fill-mask" if files.kind.endswith("MLMTransformer") else "feature-extraction"
     return make(files.folder, str(saved.get("transformer_task") or default), files.options, saved)
 
