@@ -42,7 +42,7 @@ def encode(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="What it computes in, or keeps weights in: float32, float16, bfloat16, or int8 (openvino and onnx); by default float32, on a GPU the model's own."
+            help="What it computes in: float32, float16, bfloat16, or int8 (openvino and onnx); by default float32, on a GPU the model's own."
         ),
     ] = None,
     query: Annotated[bool, typer.Option("--query", help="Encode as queries, not as documents.")] = False,
