@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "graphs"
 """The folder of graphs inside an exported model, and inside the cache."""
 
-FORMAT = 1
+FORMAT = 2
 """Rises whenever graphs made before would give other numbers, or could not be read."""
 
 SPEC = "graph.json"
