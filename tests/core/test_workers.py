@@ -19,8 +19,10 @@ pytest.importorskip("sentence_transformers", reason="needs sentence-transformers
 pytestmark = pytest.mark.torch
 
 
-class Deadly:
-    """An argument whose arrival ends the process that it arrives in."""
+class Deadly(str):
+    """A prompt whose arrival ends the process that it arrives in."""
+
+    __slots__ = ()
 
     def __reduce__(self):
         return os._exit, (3,)
