@@ -35,14 +35,14 @@ def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple
             for entry in checkpoint.entries
         )
         return _startable(checkpoint, modules)
-    if checkpoint.entries:
-        logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
     if not checkpoint.config:
         raise ModelUnsupported(
             f"{checkpoint.name} is a {checkpoint.family} and has no transformer that a {family} could be made of; "
             f"load it with {checkpoint.family}"
         )
     stack: tuple[Module, ...] = _DEFAULTS[family](checkpoint, options)
+    if checkpoint.entries:
+        logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
     return stack
 
 

@@ -21,9 +21,8 @@ from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.export import export
 from st_connectors.cli.get import get
-from st_connectors.cli.held import holding_warnings
 from st_connectors.cli.ingest import ingest
-from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, REFUSED, WRONG_USE, complain, one_line
+from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 from st_connectors.cli.usage import Command, is_wrong_use, wrong_use
@@ -62,17 +61,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and give its exit status; an error that people can do something about becomes one line on standard error.
 
-    With ``ST_TRACEBACK`` set in the environment errors come through whole. What was logged as a warning is told after a command that has done its work.
+    With ``ST_TRACEBACK`` set in the environment errors come through whole.
     """
-    with holding_warnings() as held:
-        status = _run(arguments)
-    if status in {DONE, REFUSED}:
-        for text in held.texts:
-            complain(f"st-connectors: {text}")
-    return status
-
-
-def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
     except SystemExit as leave:

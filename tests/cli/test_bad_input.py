@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import subprocess
 import sys
@@ -71,7 +70,7 @@ def test_repeating_is_not_told(books, library):
 
 
 def test_a_model_of_another_kind_costs_one_line(books, library):
-    """The warning that it is loaded as another says no more than the error, in a process that sets up no logging."""
+    """The error alone: that it is loaded as another is warned of where it is, in a process that sets up no logging."""
     code = "from st_connectors.cli import main; main()"
     for arguments in (
         ["search", "x", *library, "--reranker", "builtin:dense"],
@@ -82,24 +81,6 @@ def test_a_model_of_another_kind_costs_one_line(books, library):
         [line] = done.stderr.splitlines()
         assert "load it with SentenceTransformer" in line
         assert (done.returncode, done.stdout) == (3, "")
-
-
-def test_a_warning_is_told_after_the_work(cli, monkeypatch):
-    """Once, however often it was logged."""
-    from st_connectors import registry
-
-    plugins = registry.plugins
-
-    def warning_plugins():
-        for _ in range(2):
-            logging.getLogger("st_core").warning("%s is\nodd", "this")
-        return plugins()
-
-    monkeypatch.setattr("st_connectors.registry.plugins", warning_plugins)
-
-    outcome = cli("stores")
-
-    assert (outcome.status, outcome.err) == (0, "st-connectors: this is odd\n")
 
 
 def test_a_missing_extra(cli, monkeypatch):
