@@ -296,3 +296,26 @@ def test_windows_of_inputs_give_what_one_gives(dense, sparse, monkeypatch):
     )
     with pytest.raises(ZeroDivisionError):
         dense.encode(many)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_static_models_need_no_runtime(monkeypatch, backend):
+    """Whatever backend is named, they run on numpy, routers of static routes too."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    plain, said = SparseEncoder("builtin:sparse"), SparseEncoder("builtin:sparse", backend=backend, dtype="int8")
+    vectors = SentenceTransformer("builtin:dense", backend=backend, dtype="int8").encode(TEXTS)
+
+    np.testing.assert_array_equal(vectors, SentenceTransformer("builtin:dense").encode(TEXTS))
+    for method in ("encode_query", "encode_document"):
+        np.testing.assert_array_equal(getattr(said, method)(TEXTS).to_dense(), getattr(plain, method)(TEXTS).to_dense())
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("torch", "flaot32"), ("torch", "int8"), ("onnx", "int4"), ("openvino", "float64"), ("auto", "int8")],
+)
+def test_a_type_that_a_backend_does_not_know_is_refused_of_static_models_too(backend, dtype):
+    """A slip is told, not passed over because numpy computes in float32 anyway."""
+    with pytest.raises(ValueError, match=dtype):
+        SentenceTransformer("builtin:dense", backend=backend, dtype=dtype)

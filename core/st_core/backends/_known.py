@@ -21,7 +21,8 @@ from st_core.backends._families import ACTIVATIONS, FAMILIES, KEYS, USUAL, Famil
 from st_core.backends._outline import stored_type
 from st_core.backends._products import Linear, join_inward, make_layer, make_norm
 from st_core.backends._tokenizer_files import as_transformers
-from st_core.backends._transformer import FLOATS, INPUTS, LoadedTransformer, tokenizer_of, wanted_type
+from st_core.backends._transformer import INPUTS, LoadedTransformer, tokenizer_of, wanted_type
+from st_core.backends._types import FLOATS
 
 if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer

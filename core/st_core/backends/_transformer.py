@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from st_core.backends._hush import hushed
 from st_core.backends._tokenizer_files import own_copy
+from st_core.backends._types import FLOATS
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.modules.transformer import Transformer
 
-__all__ = ["FLOATS", "INPUTS", "LoadedTransformer", "load_transformer", "tokenizer_of", "wanted_type"]
+__all__ = ["INPUTS", "LoadedTransformer", "load_transformer", "tokenizer_of", "wanted_type"]
 
 _AUTO = {
     "feature-extraction": "AutoModel",
@@ -45,9 +46,6 @@ _ENCODERS = {
     "t5": "T5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
-
-FLOATS = ("float32", "float16", "bfloat16", "float64")
-"""The types a model can be computed in, by the only names that all backends know."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

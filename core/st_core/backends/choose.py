@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from st_core._engine import Engine
+from st_core.backends._types import FLOATS, GRAPHS, STATIC
 from st_core.backends.given import patterns_of
-from st_core.backends.graph import GraphBackend, can_export, stacks_for_graphs
+from st_core.backends.graph import GraphBackend, can_export, or_graphs, stacks_for_graphs
 from st_core.backends.graphs import graph_key
-from st_core.backends.numpy import can_run
 from st_core.backends.sessions import RUNTIMES, runtime
 from st_core.checkpoint import Fetch
-from st_core.modules.router import Router
 
 if TYPE_CHECKING:
     from st_core.checkpoint import Checkpoint
     from st_core.modules import Module
 
-__all__ = ["BACKENDS", "fetches", "make_engine", "split_graph_options"]
+__all__ = ["BACKENDS", "fetches", "make_engine", "split_graph_options", "type_again", "type_named"]
 
 BACKENDS = ("torch", *RUNTIMES, "auto")
 
@@ -61,34 +60,58 @@ def make_engine(
     file_name: str | None = None,
 ) -> Engine:
     """The modules of a checkpoint ready to run; raises ValueError for a backend, a type or a device that does not go with the others."""
-    if backend not in BACKENDS:
-        raise ValueError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    name = None if dtype is None else str(dtype).removeprefix("torch.")
-    if name == "":
-        raise ValueError("there is no type ''; name one, or leave out dtype")
+    name = type_named(backend, dtype)
     if backend == "auto":
-        return _automatic(checkpoint, modules, device, name)
+        return _automatic(checkpoint, modules, device)
     if backend == "torch":
-        if name == "int8":
-            raise ValueError("dtype='int8' needs backend='onnx' or backend='openvino'; torch computes in floats")
-        return Engine(modules, device, dtype)
-    if not isinstance(modules[0], Router) and can_run(modules):
+        return _on_torch(checkpoint, modules, device, dtype)
+    if not stacks_for_graphs(modules):
         return Engine(modules)
     if not _on_cpu(device):
         raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
     return Engine(modules, "cpu", graphs=GraphBackend(backend, name, checkpoint.folder, file_name))
 
 
+def type_named(backend: str, dtype: Any) -> str | None:
+    """The name of the type that a caller gave, None for the default; raises ValueError for a backend that there is not, or a type it does not do."""
+    if backend not in BACKENDS:
+        raise ValueError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    name = None if dtype is None else str(dtype).removeprefix("torch.")
+    if name == "":
+        raise ValueError("there is no type ''; name one, or leave out dtype")
+    if backend == "auto" and name not in (None, "float32"):
+        raise ValueError(
+            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={name!r} name the backend"
+        )
+    if backend == "torch" and name == "int8":
+        raise ValueError("dtype='int8' needs backend='onnx' or backend='openvino'; torch computes in floats")
+    known = GRAPHS if backend in RUNTIMES else (*FLOATS, "auto")
+    if name is not None and name not in known:
+        raise ValueError(f"backend {backend!r} has no type {name!r}; there are {', '.join(known)}")
+    return name
+
+
+def type_again(backend: str, precision: str) -> str | None:
+    """The ``dtype`` that loads a model in the precision ``describe`` told of it; None for one that a backend has no graphs in, and on torch and auto."""
+    name = precision.removesuffix(STATIC)
+    return name if backend in RUNTIMES and name in GRAPHS else None
+
+
 def _on_cpu(device: Any) -> bool:
     return device is None or str(device).partition(":")[0] == "cpu"
 
 
-def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any, dtype: str | None) -> Engine:
+def _on_torch(checkpoint: Checkpoint, modules: Sequence[Module], device: Any, dtype: Any) -> Engine:
+    """The modules on torch; where that is not installed, the error names the graphs that the folder has."""
+    try:
+        return Engine(modules, device, dtype)
+    except ImportError as error:
+        stacks = stacks_for_graphs(modules).values()
+        raise or_graphs(error, checkpoint.folder, next(iter(stacks), modules)) from error.__cause__
+
+
+def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any) -> Engine:
     """The modules on the backend that is fastest here in float32: another type would give other numbers on other machines."""
-    if dtype not in (None, "float32"):
-        raise ValueError(
-            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={dtype!r} name the backend"
-        )
     if not _on_cpu(device):  # torch alone knows other devices
         return Engine(modules, device, "float32")
     from st_core.backends.fastest import fastest
@@ -107,7 +130,7 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any, d
             if all(graph.find(stack) or graph.given(stack) for stack in stacks.values())
         ]
     if not names:
-        return Engine(modules)  # whose error says what is missing
+        return _on_torch(checkpoint, modules, device, None)  # whose error says what is missing
     return fastest(
         " ".join(graph_key(stack, str(device), "float32") for stack in stacks.values()),
         names,

@@ -29,7 +29,7 @@ from st_core.errors import ModelBroken, missing_extra
 if TYPE_CHECKING:
     from st_core.modules import Module
 
-__all__ = ["GraphBackend", "can_export", "stacks_for_graphs"]
+__all__ = ["GraphBackend", "can_export", "or_graphs", "stacks_for_graphs"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,21 +120,22 @@ class GraphBackend:
             keep(place, partial(_reduced, plain, self.dtype, calibration=calibration, told=told))
             return
         if not can_export():
-            made = missing_extra("export", f"making a graph of {self.model} for backend={self.name!r} in {self.dtype}")
-            there = " or ".join(self._others(stack))
-            raise ImportError(f"{made}; the folder has graphs already, load it with {there}") if there else made
+            need = f"making a graph of {self.model} for backend={self.name!r} in {self.dtype}"
+            raise or_graphs(missing_extra("export", need), self.folder, stack)
         from st_core.backends.export import export_graph
 
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
 
-    def _others(self, stack: Sequence[Module]) -> list[str]:
-        """How to load each graph of a stack that lies in the model's folder."""
-        names = sorted(place.name.rpartition("-")[0] for place in (self.folder / FOLDER).glob("*-*-*"))
-        return [
-            f"backend={name!r}, dtype={dtype!r}"
-            for name, _, dtype in (each.partition("-") for each in dict.fromkeys(names))
-            if (self.folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
-        ]
+
+def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
+    """The error for a package that is missing, with how to load each graph of a stack that lies in the model's folder and does without it."""
+    names = sorted(place.name.rpartition("-")[0] for place in (folder / FOLDER).glob("*-*-*"))
+    there = " or ".join(
+        f"backend={name!r}, dtype={dtype!r}"
+        for name, _, dtype in (each.partition("-") for each in dict.fromkeys(names))
+        if (folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
+    )
+    return ImportError(f"{error}; the folder has graphs already, load it with {there}") if there else error
 
 
 def _reduced(

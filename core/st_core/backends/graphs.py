@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends._types import STATIC
 from st_core.errors import ModelBroken
 from st_core.modules.transformer import Transformer
 from st_core.tokens import TextTokenizer, read_layout
@@ -82,7 +83,7 @@ class GraphSpec:
     @property
     def precision(self) -> str:
         """The type with all that changes numbers, for fingerprints."""
-        return f"{self.dtype}-static" if self.calibrated else self.dtype
+        return self.dtype + STATIC * bool(self.calibrated)
 
 
 def cache_root() -> Path:

@@ -12,6 +12,7 @@ from st_core.backends import _sixteen_bits
 from st_core.backends._child import is_installed, run_module
 from st_core.backends._onnx_sixteen import LARGE, store_in_sixteen_bits
 from st_core.backends._onnx_types import weight_types
+from st_core.backends._types import GRAPHS
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "writ
 FILE = "model.onnx"
 OPSET = 18
 """The newest that torch.onnx writes without converting."""
-
-TYPES = ("float32", "int8", *_sixteen_bits.TYPES)
 
 
 def _package() -> Any:
@@ -42,8 +41,8 @@ def installed() -> bool:
 def check(dtype: str, *, calibrated: bool = False) -> None:
     """Raise ValueError for a type there is none of, ImportError where the package is missing."""
     _package()
-    if dtype not in TYPES:
-        raise ValueError(f"backend 'onnx' has no type {dtype!r}; there are {', '.join(TYPES)}")
+    if dtype not in GRAPHS:
+        raise ValueError(f"backend 'onnx' has no type {dtype!r}; there are {', '.join(GRAPHS)}")
     if calibrated:
         raise ValueError(
             "backend 'onnx' has no int8 with fixed ranges; calibrate with backend='openvino', or give no texts"
