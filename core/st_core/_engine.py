@@ -169,11 +169,11 @@ class Engine:
         return self.limit is not UNSET
 
     def outline(self, task: str | None) -> Outline:
-        """What is told of a stack; of one on torch that is not loaded yet it is read without the weights, where its files say enough."""
+        """What is told of a stack; of one that is not loaded yet it is read without the weights, where its files say enough."""
         first = self._stack(task)[0]
-        if task not in self._ready and self.graphs is None and isinstance(first, Transformer):
+        if task not in self._ready and isinstance(first, Transformer):
             try:
-                found = self._outlines.get(task) or read_outline(first, self._asked_device, self._dtype)
+                found = self._outlines.get(task) or self._read_outline(self._stack(task), first)
             except ImportError as error:
                 raise missing_extra("torch", f"the tokenizer in {first.folder}") from error
             if found is not None:
@@ -182,6 +182,11 @@ class Engine:
         runner = self.runner(task)
         precision = str(getattr(runner, "dtype", "float32")).removeprefix("torch.")
         return Outline(runner.tokenizer, runner.max_length, precision, getattr(runner, "file", None))
+
+    def _read_outline(self, stack: tuple[Module, ...], first: Transformer) -> Outline | None:
+        if self.graphs is not None:
+            return self.graphs.outline(stack)
+        return read_outline(first, self._asked_device, self._dtype)
 
     def tokenizer_of(self, module: Module) -> AnyTokenizer:
         """The tokenizer of a transformer."""

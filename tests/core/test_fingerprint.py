@@ -243,3 +243,24 @@ def test_loading_a_route_changes_nothing_of_what_is_described(checkpoints, tmp_p
 
     assert model._engine._torch is not None
     assert (describe(model).to_json(), model.max_seq_length) == (before, length)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("made", [True, False], ids=["exported", "not exported"])
+@pytest.mark.parametrize(("backend", "dtype"), [("openvino", "int8"), ("onnx", "float32")])
+def test_loading_a_graph_changes_nothing_of_what_is_described(exports, tmp_path, monkeypatch, made, backend, dtype):
+    """For queries by a table of weights the graph for documents is neither loaded nor made, also without torch."""
+    pytest.importorskip(backend if backend == "openvino" else "onnxruntime")
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+    folder = exports.folder("sparse-router", backend, dtype) if made else exports.checkpoints.folder("sparse-router")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch", None)
+        model = SparseEncoder(folder, backend=backend, dtype=dtype)
+        before, length = describe(model).to_json(), model.max_seq_length
+    assert list(model._engine._ready) == ["query"]
+    assert before["precision"] == dtype
+
+    model.encode_document("copy a tree")
+
+    assert list(model._engine._ready) == ["query", "document"]
+    assert (describe(model).to_json(), model.max_seq_length) == (before, length)

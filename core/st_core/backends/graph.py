@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from st_core.assemble import flatten, tasks_of
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
+from st_core.backends._outline import Outline, read_outline
 from st_core.backends.graph_runner import GraphRunner, feeds_of
 from st_core.backends.graphs import (
     FOLDER,
@@ -25,6 +26,7 @@ from st_core.backends.graphs import (
 )
 from st_core.backends.sessions import runtime
 from st_core.errors import ModelBroken, missing_extra
+from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
     from st_core.modules import Module
@@ -78,6 +80,18 @@ class GraphBackend:
             spec.labels,
             spec.precision,
         )
+
+    def outline(self, stack: Sequence[Module]) -> Outline | None:
+        """What is told of a stack without loading or making its graph; None where only that tells it."""
+        first = stack[0]
+        if not isinstance(first, Transformer) or self.given(stack) is not None:
+            return None
+        place = self.find(stack)
+        spec = None if place is None else read_spec(place)
+        if place is None or spec is None:
+            found = read_outline(first, "cpu", "float32")
+            return None if found is None else replace(found, precision=self.dtype)
+        return Outline(read_tokenizer(place, spec.tokenizer), spec.max_length, spec.precision)
 
     def given(self, stack: Sequence[Module]) -> Path | None:
         """The graph of the transformer alone that this stack is run with, None where it is one of our own; raises ModelNotFound for a wrong name."""
