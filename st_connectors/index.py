@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
-from st_connectors.models import LazyModel, Split, cut_test, spans_of
+from st_connectors.models import LazyModel, Running, Split, cut_test, spans_of
 from st_connectors.registry import adopt_store, open_store
-from st_connectors.schemas import adopted, given, kinds_of, remembered, reranker_of, schema_for, text_key_of
+from st_connectors.schemas import (
+    adopted,
+    given,
+    kinds_of,
+    remembered,
+    reranker_given,
+    reranker_of,
+    schema_for,
+    text_key_of,
+)
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
 from st_connectors.store import (
     Default,
@@ -24,7 +33,7 @@ from st_connectors.store import (
     Store,
 )
 from st_connectors.vectorise import FieldEncoder
-from st_core.protocols import ModelKind, Reranker, TextEncoder
+from st_core.protocols import Reranker, TextEncoder
 
 if TYPE_CHECKING:
     from st_connectors.filters import Filter
@@ -83,17 +92,23 @@ class Index:
         text: bool = False,
         filterable: Mapping[str, FilterKind | str] | None = None,
         fusion: Fusion | None = None,
+        backend: str = "torch",
+        dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
         """Make a collection, or open it where it exists with this very schema; raises SchemaMismatch where it is something else.
 
         Models are given by name (``builtin:dense``, a folder, a Hub name) or as objects; ``text`` adds a leg by the store's own BM25. ``filterable``
         names the payload fields that ``where`` may speak of. ``fusion`` is how legs are fused by default.
+
+        ``backend`` and ``dtype`` are those of the model classes, for every model given by name: objects stay as they are, and static models run on
+        numpy whatever is said. The collection remembers in which type its vectors were made, not by which backend.
         """
-        models = given(dense, sparse)
+        running = Running(backend, dtype)
+        models = given(dense, sparse, running)
         if not models and not text:
             raise ValueError("nothing to search by: give dense=, sparse= or text=True")
-        again = None if reranker is None else LazyModel(ModelKind.RERANKER, reranker)
+        again = reranker_given(reranker, running)
         schema = schema_for(collection, models, again, text=text, filterable=filterable or {}, fusion=fusion)
         store = open_store(url, collection, schema, client=client)
         try:
@@ -113,17 +128,27 @@ class Index:
         sparse: str | TextEncoder | None = None,
         reranker: str | Reranker | None = None,
         trust_model: bool = False,
+        backend: str = "torch",
+        dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
         """Open a collection that exists; it remembers its models, which are loaded when first needed.
 
         A model given here takes the place of the remembered one: it must be the same, or ``SchemaMismatch`` says what differs. ``trust_model``
         allows another fingerprint, never another dimension.
+
+        ``backend`` and ``dtype`` hold for every model remembered or given by name. On openvino and onnx ``dtype`` None means the type that the
+        collection's vectors were made in, where graphs can have it; on torch and auto it means the default. The type of a remembered model is
+        compared with the collection's only where ``dtype`` names one. A reranker is not compared at all, since nothing of it is stored: with
+        ``dtype`` None a remembered one runs on openvino and onnx in the type it had, and one given by name in the default.
         """
+        running = Running(backend, dtype)
         store = open_store(url, collection, client=client)
         try:
-            models = remembered(store.schema, given(dense, sparse), trust=trust_model)
-            return cls(store, models, reranker=reranker_of(store.schema, reranker), text_key=text_key_of(store.schema))
+            schema = store.schema
+            models = remembered(schema, given(dense, sparse, running, schema.models), running, trust=trust_model)
+            again = reranker_of(schema, reranker, running)
+            return cls(store, models, reranker=again, text_key=text_key_of(schema))
         except BaseException:
             store.close()
             raise
@@ -139,17 +164,21 @@ class Index:
         reranker: str | Reranker | None = None,
         text_key: str = "text",
         filterable: Mapping[str, FilterKind | str] | None = None,
+        backend: str = "torch",
+        dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
         """Search and fill a collection that somebody else made, as it is: ``dense=("their_vector", model)``.
 
         Nothing of ours is written beside the records, so that the models must be named each time. ``text_key`` is the payload key of their texts.
-        Raises SchemaMismatch where a vector is not there or has another dimension than its model.
+        Raises SchemaMismatch where a vector is not there or has another dimension than its model. ``backend`` and ``dtype`` are as for
+        ``create``; nothing tells in which type the vectors that are there were made.
         """
+        running = Running(backend, dtype)
         store = adopt_store(url, collection, filterable=kinds_of(filterable or {}), client=client)
         try:
-            models = adopted(store.schema, dense, sparse)
-            again = None if reranker is None else LazyModel(ModelKind.RERANKER, reranker)
+            models = adopted(store.schema, dense, sparse, running)
+            again = reranker_given(reranker, running)
             return cls(store, models, reranker=again, text_key=text_key, fields=tuple(models))
         except BaseException:
             store.close()

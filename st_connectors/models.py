@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import Spans
+from st_core.backends.choose import type_again, type_named
 from st_core.errors import ModelNotFound
 from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
 from st_core.splitter import Offsets, offsets_of, split
 
-__all__ = ["LazyModel", "Split", "by_reference", "check_same", "cut_test", "has_name", "spans_of"]
+__all__ = ["LazyModel", "Running", "Split", "by_reference", "check_same", "cut_test", "has_name", "spans_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,26 @@ class Split:
                 raise ValueError(f"{name} is at least {least}, not {number}")
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs the models that are loaded by name, and in which type, None for the default; raises ValueError for what there is not.
+
+    Objects stay as they are, and static models run on numpy whatever is said.
+    """
+
+    backend: str
+    dtype: str | None
+
+    def __post_init__(self) -> None:
+        type_named(self.backend, self.dtype)
+
+    def again(self, ref: ModelRef | None) -> Running:
+        """The same for a model that is to be the one of ``ref``: where no type is named, graphs are in that of ``ref``, if they can be."""
+        if ref is None or self.dtype is not None:
+            return self
+        return replace(self, dtype=type_again(self.backend, ref.precision))
+
+
 class LazyModel:
     """A model by name, loaded when first used, or an object that is already one; safe in threads."""
 
@@ -49,11 +70,16 @@ class LazyModel:
         given: object,
         revision: str | None = None,
         *,
+        running: Running,
         check: Callable[[ModelRef], None] | None = None,
     ) -> None:
-        """Take a name (``builtin:…``, a folder, a Hub name) or an object; ``check`` sees the reference of what was loaded by name."""
+        """Take a name (``builtin:…``, a folder, a Hub name), to be loaded as ``running`` says, or an object.
+
+        ``check`` sees the reference of what was loaded by name.
+        """
         self.kind = kind
         self._revision = revision
+        self._running = running
         self._check = check
         self._name = given if isinstance(given, str) else None
         self._model = None if isinstance(given, str) else given
@@ -64,7 +90,7 @@ class LazyModel:
         """The model itself."""
         with self._lock:
             if self._model is None and self._name is not None:
-                loaded = _load(self._name, self.kind, self._revision)
+                loaded = _load(self._name, self.kind, self._revision, self._running)
                 if self._check is not None:
                     self._check(describe(loaded))
                 self._model = loaded
@@ -79,20 +105,21 @@ class LazyModel:
             return self._ref
 
 
-def _load(name: str, kind: ModelKind, revision: str | None) -> object:
+def _load(name: str, kind: ModelKind, revision: str | None, running: Running) -> object:
+    backend, dtype = running.backend, running.dtype
     match kind:
         case ModelKind.DENSE:
             from st_core.sentence_transformer import SentenceTransformer
 
-            return SentenceTransformer(name, revision=revision)
+            return SentenceTransformer(name, revision=revision, backend=backend, dtype=dtype)
         case ModelKind.SPARSE:
             from st_core.sparse_encoder import SparseEncoder
 
-            return SparseEncoder(name, revision=revision)
+            return SparseEncoder(name, revision=revision, backend=backend, dtype=dtype)
         case ModelKind.RERANKER:
             from st_core.cross_encoder import CrossEncoder
 
-            return CrossEncoder(name, revision=revision)
+            return CrossEncoder(name, revision=revision, backend=backend, dtype=dtype)
 
 
 def has_name(ref: ModelRef) -> bool:
@@ -100,17 +127,21 @@ def has_name(ref: ModelRef) -> bool:
     return bool(ref.fingerprint) or "/" in ref.name
 
 
-def by_reference(ref: ModelRef, field: str, collection: str, *, trust: bool) -> LazyModel:
-    """The model a collection remembers, checked when it is loaded; raises ModelNotFound where it was an object that no name leads to."""
+def by_reference(ref: ModelRef, field: str, collection: str, *, running: Running, trust: bool) -> LazyModel:
+    """The model a collection remembers, checked when it is loaded; raises ModelNotFound where it was an object that no name leads to.
+
+    Its precision is checked where ``running`` names a type, and is else what this machine makes of it: on graphs the one remembered, where it has
+    them, and on torch the default.
+    """
     if not has_name(ref):
         raise ModelNotFound(
             f"the {field} vectors of {collection!r} were made by an object ({ref.name}), which cannot be loaded by name: "
             f"hand it in again, Index.open(…, {field}=encoder)"
         )
-    # Reading a vocabulary takes longer than a search, and the precision is this machine's choice.
-    parts = ref.fingerprint.keys() - {"tokenizer", "precision"}
+    # Reading a vocabulary takes longer than a search, and a precision that nobody named is this machine's choice.
+    parts = ref.fingerprint.keys() - ({"tokenizer", "precision"} if running.dtype is None else {"tokenizer"})
     check = partial(check_same, ref, field=field, collection=collection, trust=trust, parts=parts)
-    return LazyModel(ref.kind, ref.name, ref.revision, check=check)
+    return LazyModel(ref.kind, ref.name, ref.revision, running=running.again(ref), check=check)
 
 
 def check_same(
@@ -138,12 +169,21 @@ def check_same(
         part for part in shared & set(parts or shared) if stored.fingerprint[part] != given.fingerprint[part]
     )
     if differing:
-        what = "which has changed since: it" if stored.name == given.name else f"and {given.name!r}"
         message = (
-            f"{says}, {what} differs in {', '.join(differing)}: use the model as it was, ingest anew, or pass "
+            f"{says}, {_apart(stored, given, differing)}: use the model as it was, ingest anew, or pass "
             "trust_model (--trust-model) if the vectors are alike"
         )
         raise SchemaMismatch(message, store="index", operation="open")
+
+
+def _apart(stored: ModelRef, given: ModelRef, parts: Sequence[str]) -> str:
+    """What differs between two models, and of their types which they are."""
+    named = ", ".join(
+        f"precision ({stored.precision} then, {given.precision} now)" if part == "precision" else part for part in parts
+    )
+    if stored.name != given.name:
+        return f"and {given.name!r} differs in {named}"
+    return f"which {'as loaded now' if parts == ['precision'] else 'has changed since: it'} differs in {named}"
 
 
 def cut_test(model: LazyModel) -> Callable[[str], bool] | None:

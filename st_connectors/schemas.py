@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from st_connectors.errors import SchemaMismatch
-from st_connectors.models import LazyModel, by_reference, check_same, has_name
+from st_connectors.models import LazyModel, Running, by_reference, check_same, has_name
 from st_connectors.store import (
     DenseField,
     Field,
@@ -18,18 +18,27 @@ from st_connectors.store import (
     Weighted,
     kind_of,
 )
-from st_core.protocols import ModelKind, Reranker, TextEncoder
+from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 
-__all__ = ["adopted", "given", "kinds_of", "remembered", "reranker_of", "schema_for", "text_key_of"]
+__all__ = ["adopted", "given", "kinds_of", "remembered", "reranker_given", "reranker_of", "schema_for", "text_key_of"]
 
 RERANKER = "reranker"
 """The key of the reranker's reference beside those of the fields."""
 
 
-def given(dense: str | TextEncoder | None, sparse: str | TextEncoder | None) -> dict[str, LazyModel]:
-    """The models that were given, by the names of their fields."""
+def given(
+    dense: str | TextEncoder | None,
+    sparse: str | TextEncoder | None,
+    running: Running,
+    stored: Mapping[str, ModelRef] | None = None,
+) -> dict[str, LazyModel]:
+    """The models that were given, by the names of their fields; ``stored`` are those in whose place they come."""
     pairs = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
-    return {name: LazyModel(kind, model) for name, (kind, model) in pairs.items() if model is not None}
+    return {
+        name: LazyModel(kind, model, running=running.again((stored or {}).get(name)))
+        for name, (kind, model) in pairs.items()
+        if model is not None
+    }
 
 
 def schema_for(
@@ -90,7 +99,9 @@ def builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fus
     return Weighted(tuple(HYBRID_WEIGHTS))
 
 
-def remembered(schema: Schema, given: Mapping[str, LazyModel], *, trust: bool) -> dict[str, LazyModel]:
+def remembered(
+    schema: Schema, given: Mapping[str, LazyModel], running: Running, *, trust: bool
+) -> dict[str, LazyModel]:
     """The models of a collection's fields: those given, once compared with what is stored, else those it remembers."""
     unknown = given.keys() - schema.fields.keys()
     if unknown:
@@ -105,16 +116,19 @@ def remembered(schema: Schema, given: Mapping[str, LazyModel], *, trust: bool) -
             check_same(ref, given[name].ref(), field=name, collection=schema.collection, trust=trust)
             models[name] = given[name]
         else:
-            models[name] = by_reference(ref, name, schema.collection, trust=trust)
+            models[name] = by_reference(ref, name, schema.collection, running=running, trust=trust)
     return models
 
 
 def adopted(
-    schema: Schema, dense: tuple[str, str | TextEncoder] | None, sparse: tuple[str, str | TextEncoder] | None
+    schema: Schema,
+    dense: tuple[str, str | TextEncoder] | None,
+    sparse: tuple[str, str | TextEncoder] | None,
+    running: Running,
 ) -> dict[str, LazyModel]:
     """The models of a foreign collection's fields, once they are seen to fit."""
     given = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
-    models = {pair[0]: LazyModel(kind, pair[1]) for kind, pair in given if pair is not None}
+    models = {pair[0]: LazyModel(kind, pair[1], running=running) for kind, pair in given if pair is not None}
     if not models:
         raise ValueError('nothing to search by: give dense=("their_vector", model) or sparse=(…)')
     for name, model in models.items():
@@ -130,12 +144,20 @@ def adopted(
     return models
 
 
-def reranker_of(schema: Schema, given: str | Reranker | None) -> LazyModel | None:
-    """The reranker given, else the one remembered, if it can be loaded by name."""
-    if given is not None:
-        return LazyModel(ModelKind.RERANKER, given)
+def reranker_given(given: str | Reranker | None, running: Running) -> LazyModel | None:
+    """The reranker that was given, if any."""
+    return None if given is None else LazyModel(ModelKind.RERANKER, given, running=running)
+
+
+def reranker_of(schema: Schema, given: str | Reranker | None, running: Running) -> LazyModel | None:
+    """The reranker given, else the one remembered, if it can be loaded by name.
+
+    Neither is compared with the one remembered, nor its type: a collection holds no scores of it that others could disagree with.
+    """
     ref = schema.models.get(RERANKER)
-    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision) if ref is not None and has_name(ref) else None
+    if given is not None or ref is None or not has_name(ref):
+        return reranker_given(given, running)
+    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision, running=running.again(ref))
 
 
 def text_key_of(schema: Schema) -> str:

@@ -281,7 +281,8 @@ def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:
         )
     for part in sorted(stored.fingerprint.keys() & asked.fingerprint.keys()):
         if stored.fingerprint[part] != asked.fingerprint[part]:
-            return f"{stored.name}, which differs from {asked.name} in its {part}"
+            types = f", {stored.precision} and not {asked.precision}" if part == "precision" else ""
+            return f"{stored.name}, which differs from {asked.name} in its {part}{types}"
     return None
 
 

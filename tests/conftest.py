@@ -1,6 +1,7 @@
-"""Which tests can run here: those marked ``torch`` or ``minilm`` need packages that a light environment does not have.
+"""The checkpoints of a run and the graphs of them, and which tests can run here.
 
-Without them they are skipped with the reason; with ``ST_REQUIRE_TORCH=1`` in the environment a missing package is an error instead.
+Those marked ``torch`` or ``minilm`` need packages that a light environment does not have. Without them they are skipped with the reason; with
+``ST_REQUIRE_TORCH=1`` in the environment a missing package is an error instead.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import os
 from importlib.util import find_spec
 
 import pytest
+from catalogue import Checkpoints
+from graphs_of import Exports
 from hypothesis import settings
+from once import root_of_run
 
 # Two busy cores are slower than a deadline allows for; pytest-timeout ends what hangs.
 settings.register_profile("shared-machine", deadline=None)
@@ -42,3 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker(mark):
                     item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """The checkpoints of this run."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny models: more threads only wait for one another
+    return Checkpoints(root_of_run(tmp_path_factory, "checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def exports(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """The exported checkpoints of this run."""
+    return Exports(checkpoints, root_of_run(tmp_path_factory, "exports"))

@@ -10,8 +10,10 @@ import typer
 from st_connectors.cli.options import (
     Address,
     AsJson,
+    Backend,
     Collection,
     DenseModel,
+    Dtype,
     Filterable,
     FusionMethod,
     Making,
@@ -25,6 +27,7 @@ from st_connectors.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from st_connectors.advice import Advice
+    from st_connectors.models import Running
     from st_connectors.store import Schema
 
 __all__ = ["create"]
@@ -43,6 +46,8 @@ def create(
     text: TextLeg = False,
     filterable: Filterable = None,
     fusion: FusionMethod = None,
+    backend: Backend = "torch",
+    dtype: Dtype = None,
     count: Annotated[
         int | None, typer.Option("--for", metavar="N", help="Make nothing; propose how to lay out N records.")
     ] = None,
@@ -61,7 +66,10 @@ def create(
     The bytes are of vectors and their index by the store's published figures; payloads, texts and replicas are not counted.
 
     Example: st-connectors create --in elasticsearch://localhost:9200 --collection books --for 5000000 --memory 2GB
+
+    Example: st-connectors create --in qdrant+edge:library --collection books --dense ./minilm-int8 --backend openvino --dtype int8
     """
+    from st_connectors.models import Running
     from st_connectors.registry import parse_address
 
     parsed = parse_address(address)
@@ -74,7 +82,8 @@ def create(
     if terms is not None and terms < 1:
         raise ValueError(f"--terms is at least 1 entry, not {terms}")
     size = None if memory is None else _bytes(memory)
-    schema = _schema(collection, Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion))
+    making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
+    schema = _schema(collection, making, Running(backend, dtype))
     if count is None:
         _make(str(parsed), schema)
         _tell_made(schema, as_json=as_json)
@@ -99,19 +108,17 @@ def _bytes(text: str) -> int:
     return size
 
 
-def _schema(collection: str, making: Making) -> Schema:
+def _schema(collection: str, making: Making, running: Running) -> Schema:
     """The schema that the options ask for; loads the models."""
-    from st_connectors.models import LazyModel
-    from st_connectors.schemas import given, schema_for
-    from st_core.protocols import ModelKind
+    from st_connectors.schemas import given, reranker_given, schema_for
 
-    models = given(making.dense_model, making.sparse_model)
+    models = given(making.dense_model, making.sparse_model, running)
     if not models and not making.text:
         raise ValueError("nothing to search by: give --dense, --sparse or --text")
     return schema_for(
         collection,
         models,
-        None if making.reranker is None else LazyModel(ModelKind.RERANKER, making.reranker),
+        reranker_given(making.reranker, running),
         text=making.text,
         filterable=parse_filterable(making.filterable),
         fusion=parse_fusion(making.fusion),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_connectors.cli.options import DEFAULT_DENSE
+from st_connectors.cli.options import DEFAULT_DENSE, Backend, Dtype
 from st_connectors.cli.output import complain, print_json
 
 if TYPE_CHECKING:
@@ -36,15 +36,8 @@ def encode(
     kind: Annotated[
         Kind | None, typer.Option(help="What the model gives; known for the built-in ones, else dense.")
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="What runs a transformer: torch, openvino, onnx, or auto, the fastest here.")
-    ] = "torch",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="What it computes in: float32, float16, bfloat16, or int8 (openvino and onnx); by default float32, on a GPU the model's own."
-        ),
-    ] = None,
+    backend: Backend = "torch",
+    dtype: Dtype = None,
     query: Annotated[bool, typer.Option("--query", help="Encode as queries, not as documents.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write .npy (dense) or .npz (sparse, as CSR) instead of JSON.")

@@ -15,7 +15,9 @@ import typer
 from st_connectors.cli.options import (
     Address,
     AsJson,
+    Backend,
     Collection,
+    CollectionDtype,
     DenseModel,
     Filterable,
     FusionMethod,
@@ -31,6 +33,7 @@ from st_connectors.cli.output import complain, finish, print_json, progress_of, 
 if TYPE_CHECKING:
     from st_connectors.index import Index
     from st_connectors.ingest.sources import Format, Read, Reading
+    from st_connectors.models import Running
 
 __all__ = ["ingest"]
 
@@ -55,6 +58,8 @@ def ingest(
     text: TextLeg = False,
     filterable: Filterable = None,
     fusion: FusionMethod = None,
+    backend: Backend = "torch",
+    dtype: CollectionDtype = None,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
     text_field: TextFields = None,
     form: Annotated[
@@ -74,14 +79,18 @@ def ingest(
     Status 1 where records were refused; the others are in.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
+
+    Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense ./minilm-int8 --backend openvino --dtype int8
     """
     from st_connectors.index import Split
     from st_connectors.ingest import IngestFailed, IngestInterrupted
+    from st_connectors.models import Running
     from st_connectors.registry import bulk_loading
 
     chosen = [(source, _format(source, form)) for source in sources]
     making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
-    index = _create(address, collection, making) if create else _open(address, collection, making)
+    running = Running(backend, dtype)
+    index = _create(address, collection, making, running) if create else _open(address, collection, making, running)
     if bulk and not index.store.capabilities.bulk_loading:
         complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
     with index, progress_of(f"ingesting into {collection}") as progress:
@@ -115,7 +124,7 @@ def _format(source: str, form: str | None) -> Format:
     return Format(form) if form else format_of(path)
 
 
-def _create(address: str, collection: str, making: Making) -> Index:
+def _create(address: str, collection: str, making: Making, running: Running) -> Index:
     from st_connectors.index import Index
 
     return Index.create(
@@ -127,10 +136,12 @@ def _create(address: str, collection: str, making: Making) -> Index:
         text=making.text,
         filterable=parse_filterable(making.filterable),
         fusion=parse_fusion(making.fusion),
+        backend=running.backend,
+        dtype=running.dtype,
     )
 
 
-def _open(address: str, collection: str, making: Making) -> Index:
+def _open(address: str, collection: str, making: Making, running: Running) -> Index:
     """Open what is there; without --create nothing is made, so that a misspelt name is an error."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
@@ -139,7 +150,7 @@ def _open(address: str, collection: str, making: Making) -> Index:
     if given:
         raise ValueError(f"{', '.join(given)} says how a collection is made: add --create")
     try:
-        return Index.open(address, collection=collection)
+        return Index.open(address, collection=collection, backend=running.backend, dtype=running.dtype)
     except NotFound as error:
         message = f"{error.message}; to make it, add --create"
         raise NotFound(message, store=error.store, operation=error.operation) from error

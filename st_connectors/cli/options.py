@@ -17,8 +17,11 @@ __all__ = [
     "FUSIONS",
     "Address",
     "AsJson",
+    "Backend",
     "Collection",
+    "CollectionDtype",
     "DenseModel",
+    "Dtype",
     "Filterable",
     "FusionMethod",
     "Making",
@@ -60,6 +63,23 @@ Where = Annotated[
     typer.Option("--where", metavar="FILTER", help='Only records like this: \'year >= 2020 and tag in ["a", "b"]\'.'),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+Backend = Annotated[
+    str,
+    typer.Option("--backend", help="What runs transformers: torch, openvino, onnx, or auto, the fastest here."),
+]
+TYPES = "What they compute in: float32, float16, bfloat16, or int8 (openvino and onnx)"
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help=f"{TYPES}; by default float32, on a GPU the model's own."),
+]
+CollectionDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help=f"{TYPES}; by default on openvino and onnx what the collection was made in, else float32, on a GPU the model's own.",
+    ),
+]
 
 DenseModel = Annotated[
     str | None,

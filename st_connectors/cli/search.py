@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import FUSIONS, Address, AsJson, Collection, Where, parse_fusion
+from st_connectors.cli.options import (
+    FUSIONS,
+    Address,
+    AsJson,
+    Backend,
+    Collection,
+    CollectionDtype,
+    Where,
+    parse_fusion,
+)
 from st_connectors.cli.output import print_json, print_result
 
 __all__ = ["search"]
@@ -39,17 +48,26 @@ def search(
     ] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Give a document that was split only once.")] = False,
     trust_model: Annotated[bool, typer.Option("--trust-model", help="Allow a model that has changed.")] = False,
+    backend: Backend = "torch",
+    dtype: CollectionDtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what answers a question in words.
 
+    A --dtype that the collection was not made in is refused, unless --trust-model says that the vectors are alike; a reranker runs in any.
+
     Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
+
+    Example: st-connectors search "fishing on the ocean" --in qdrant+edge:library --collection books --backend openvino
     """
     from st_connectors.index import Index
+    from st_connectors.models import Running
     from st_connectors.schemas import reranker_of
 
-    with Index.open(address, collection=collection, reranker=reranker, trust_model=trust_model) as index:
-        if rerank and reranker_of(index.schema, reranker) is None:
+    with Index.open(
+        address, collection=collection, reranker=reranker, trust_model=trust_model, backend=backend, dtype=dtype
+    ) as index:
+        if rerank and reranker_of(index.schema, reranker, Running(backend, dtype)) is None:
             raise ValueError("this index has no reranker: name one by --reranker MODEL")
         result = index.search(
             query,

@@ -44,3 +44,14 @@ def test_usages_name_arguments_as_people_write_them(cli, command, usage):
     outcome = cli(command, "--help")
 
     assert outcome.out.splitlines()[0] == f"Usage: st-connectors {command} [OPTIONS] {usage}"
+
+
+@pytest.mark.parametrize("command", ["create", "encode", "ingest", "search"])
+def test_the_help_tells_what_runs_models_in_the_same_words(cli, command):
+    """Which backends and types there are, and an example with both or one of them."""
+    words = _words(cli(command, "--help").out)
+
+    assert "What runs transformers: torch, openvino, onnx, or auto, the fastest here." in words
+    assert "What they compute in: float32, float16, bfloat16, or int8 (openvino and onnx); by default" in words
+    assert words.count(f"Example: st-connectors {command}") == 2
+    assert "--backend openvino" in words.rpartition("Example:")[2]

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, the graphs of them, texts, and how results are compared."""
+"""Texts, and how results are compared."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue import Checkpoints
-from graphs_of import Exports
-from once import root_of_run
 
 TEXTS = [
     "How do I copy a directory tree?",
@@ -32,21 +29,6 @@ TEXTS = [
     "one line\nand another\r\n\r\nand a paragraph",
     "[CLS] special [SEP] tokens </s> inside <mask> [MASK]",
 ]
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
-    """The checkpoints of this run."""
-    import torch
-
-    torch.set_num_threads(1)  # tiny models: more threads only wait for one another
-    return Checkpoints(root_of_run(tmp_path_factory, "checkpoints"))
-
-
-@pytest.fixture(scope="session")
-def exports(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """The exported checkpoints of this run."""
-    return Exports(checkpoints, root_of_run(tmp_path_factory, "exports"))
 
 
 @pytest.fixture(scope="session")
