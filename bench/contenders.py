@@ -84,6 +84,15 @@ ON_CPU = (
         for backend, package in (("openvino", "openvino"), ("onnx", "onnxruntime"))
         for dtype, bits, works in (("float32", 32, TRANSFORMER), ("int8", 8, THROUGHPUT | {"splade-memory"}))
     ),
+    # What sentence-transformers' OpenVINO computes in by itself, where the processor has it.
+    Contender(
+        "st_core openvino bfloat16",
+        "st_core",
+        {"backend": "openvino", "dtype": "bfloat16"},
+        needs=("openvino",),
+        bits=16,
+        works=THROUGHPUT,
+    ),
     Contender("st_core numpy", "st_core", CPU, works=STATIC),
     # Its default of 256 texts in a batch takes 16 GB for 64 SPLADE documents, so that there only its best size takes part.
     Contender(

@@ -1,27 +1,27 @@
 """Runs a model in several processes, one for each device named: what ``device=[...]`` and a pool of workers do.
 
-Each worker is a process of its own that loads the model from its folder, whose files the system maps once for all of them. Inputs go out in
-chunks, at most two to a worker, and answers come back in whatever order; a worker that dies is replaced and its chunks are computed again.
+Each worker is a process of its own. On Linux those on the CPU are forked off one that has loaded the model, and share its memory; the others load it
+from its folder. Inputs go out in chunks, at most two to a worker, and answers come back in whatever order; a worker that dies is replaced
+and its chunks are computed again.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import signal
-import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from multiprocessing import connection, get_context
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from st_core._engine import progress
-from st_core.modules.pooling import Pooling
+from st_core._fork_server import ForkServer, can_fork
+from st_core._worker import Message, Recipe, serve
 
 if TYPE_CHECKING:
     from st_core._model import Model
@@ -39,48 +39,6 @@ LARGEST = 5_000
 
 PATIENCE = 5.0
 """Seconds a worker has to end by itself before it is killed."""
-
-Message = tuple[str, tuple[int, int], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a worker makes the model again: its class, its folder, the arguments it was loaded with, and what was set since then.
-
-    ``limit`` holds the maximum length where one was set; ``include_prompt`` is what each pooling module says, None for other modules.
-    """
-
-    kind: type[Model]
-    folder: str
-    loading: Mapping[str, Any]
-    limit: tuple[int | None, ...]
-    include_prompt: tuple[bool | None, ...]
-
-    @classmethod
-    def of(cls, model: Model) -> Recipe:
-        """How to make a model again as it is now."""
-        engine = model._engine  # noqa: SLF001
-        return cls(
-            type(model),
-            str(model.checkpoint.folder),
-            model._loading,  # noqa: SLF001
-            (engine.limit,) if engine.has_limit else (),
-            tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
-        )
-
-    def make(self, device: str) -> Model:
-        """The model on a device; raises what loading raises."""
-        kind: Any = self.kind  # each family adds arguments of its own to those that all have
-        model: Model = kind(self.folder, device=device, **self.loading)
-        modules = [
-            module if own is None or own == module.include_prompt else replace(module, include_prompt=own)
-            for module, own in zip(model._engine.modules, self.include_prompt, strict=True)  # noqa: SLF001
-        ]
-        if any(new is not old for new, old in zip(modules, model._engine.modules, strict=True)):  # noqa: SLF001
-            model._engine = model._engine.with_modules(modules)  # noqa: SLF001
-        for limit in self.limit:
-            model._engine.limit = limit  # noqa: SLF001
-        return model
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +81,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._call = 0
         self._workers: list[Worker] = []
+        self._server: ForkServer | None = None
+        self._forks = model._engine.graphs is None and can_fork()  # noqa: SLF001 - the runtimes of graphs have threads
         try:
             for place in range(len(self._devices)):
                 self._workers.append(self._start(place))
@@ -143,13 +103,33 @@ class WorkerPool:
         """End all workers; does nothing where they are ended already."""
         while self._workers:
             self._workers.pop().stop()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def _start(self, place: int) -> Worker:
+        device, cores = self._devices[place], cores_of(place, self._devices)
+        start = self._forked if self._forks and device.partition(":")[0] == "cpu" else partial(self._spawned, device)
+        process, pipe = start(cores)
+        return Worker(device, place, process, pipe)
+
+    def _forked(self, cores: tuple[int, ...]) -> tuple[Any, Any]:
+        """A worker that shares the fork server's memory; the server is started where there is none, or none any more."""
+        if self._server is not None:
+            try:
+                return self._server.fork(cores)
+            except (EOFError, OSError):
+                self._server.stop()
+        self._server = ForkServer(self._recipe)
+        return self._server.fork(cores)
+
+    def _spawned(self, device: str, cores: tuple[int, ...]) -> tuple[Any, Any]:
+        """A worker that loads the model by itself."""
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        cores = cores_of(place, self._devices)
-        arguments = (theirs, self._recipe, self._devices[place], cores)
-        process = context.Process(target=serve, args=arguments, name=f"st_core-worker-{place}", daemon=True)
+        process = context.Process(
+            target=serve, args=(theirs, self._recipe, device, cores), name="st_core-worker", daemon=True
+        )
         try:
             process.start()
         except BaseException:
@@ -157,7 +137,7 @@ class WorkerPool:
             raise
         finally:
             theirs.close()
-        return Worker(self._devices[place], place, process, ours)
+        return process, ours
 
     def _answers(self) -> Iterator[tuple[Worker, Message]]:
         """What has come from the workers, after waiting for something; of a dead one, a message "died" with its exit code."""
@@ -279,73 +259,6 @@ def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
     share = max(1, len(cores) // len(peers))
     first = peers.index(place) * share % len(cores)
     return tuple(cores[first : first + share])
-
-
-def pin(cores: Sequence[int]) -> None:
-    """Keep this process on some cores, and let its libraries have as many threads."""
-    if not cores:
-        return
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"), str(len(cores))))
-    if "torch" in sys.modules:  # the caller's main module, which is imported here too, may have loaded it
-        sys.modules["torch"].set_num_threads(len(cores))
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # a core may have been taken away meanwhile
-            os.sched_setaffinity(0, cores)
-
-
-def serve(pipe: Any, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
-    """What a worker does: make the model, answer chunks until the pipe closes. Runs in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an orderly end: progress bars of libraries hold semaphores
-    pin(cores)
-    waiting: SimpleQueue[bytes | None] = SimpleQueue()
-    threading.Thread(target=listen, args=(pipe, waiting), daemon=True).start()
-    try:
-        model = recipe.make(device)
-    except Exception as error:  # noqa: BLE001 - the parent raises it
-        answer(pipe, ("unready", (0, 0), portable(error)))
-        return
-    answer(pipe, ("ready", (0, 0), None))
-    while (message := waiting.get()) is not None:
-        number, job, inputs = pickle.loads(message)  # noqa: S301 - from our own parent
-        try:
-            method, arguments = pickle.loads(job)  # noqa: S301 - from our own parent
-            found = ("done", number, moved(getattr(model, method)(inputs, *arguments)))
-        except Exception as error:  # noqa: BLE001 - the parent raises it
-            found = ("failed", number, portable(error))
-        answer(pipe, found)
-
-
-def listen(pipe: Any, waiting: SimpleQueue[bytes | None]) -> None:
-    """Take what comes at once, so that the parent never waits to send while this process waits to answer; None is the end."""
-    with suppress(EOFError, OSError):
-        while True:
-            waiting.put(pipe.recv_bytes())
-    waiting.put(None)
-
-
-def answer(pipe: Any, message: Message) -> None:
-    """Send a message; plain pickle carries tensors as bytes, where torch's own way leaves them in memory of a process that may die."""
-    with suppress(OSError):  # the parent is gone, or has stopped us
-        pipe.send_bytes(pickle.dumps(message))
-
-
-def portable(error: Exception) -> Exception:
-    """The error, where it survives the way to the parent, else a RuntimeError with its name and message."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever a foreign error does when it is copied
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def moved(value: Any) -> Any:
-    """Results with their tensors on the CPU."""
-    if isinstance(value, list):
-        return [moved(each) for each in value]
-    if isinstance(value, dict):
-        return {name: moved(each) for name, each in value.items()}
-    return value.cpu() if hasattr(value, "cpu") else value
 
 
 def default_devices() -> list[str]:
