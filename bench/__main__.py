@@ -17,6 +17,7 @@ BENCHMARKS = {
     "quality": "what the built-in models find",
     "speed": "every store at hand beside its own client",
     "stores": "Cranfield on every store at hand, against the oracle",
+    "workers": "two workers on the processor: speed, and memory that they share",
 }
 
 
