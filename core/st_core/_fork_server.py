@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context, reduction
 from typing import TYPE_CHECKING, Any
 
-from st_core._worker import live, pin, portable, set_threads
+from st_core._worker import died_early, live, pin, portable, set_threads
 from st_core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ForkServer:
             failed = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(PATIENCE)
-            failed = RuntimeError(f"a worker on cpu ended with exit code {self._process.exitcode} before it was ready")
+            failed = died_early("cpu", self._process.exitcode)
         except BaseException:
             self.stop()
             raise

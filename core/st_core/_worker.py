@@ -18,7 +18,7 @@ from st_core.modules.pooling import Pooling
 if TYPE_CHECKING:
     from st_core._model import Model
 
-__all__ = ["Message", "Recipe", "live", "pin", "portable", "serve", "set_threads"]
+__all__ = ["Message", "Recipe", "died_early", "live", "pin", "portable", "serve", "set_threads"]
 
 Message = tuple[str, tuple[int, int], Any]
 """What a worker says: what it is about, the chunk by call and number, and what goes with it."""
@@ -121,6 +121,14 @@ def answer(pipe: Any, message: Message) -> None:
     """Send a message; plain pickle carries tensors as bytes, where torch's own way leaves them in memory of a process that may die."""
     with suppress(OSError):  # the parent is gone, or has stopped us
         pipe.send_bytes(pickle.dumps(message))
+
+
+def died_early(device: str, code: object) -> RuntimeError:
+    """The error for a process that ended before it could work."""
+    return RuntimeError(
+        f"a worker on {device} ended with exit code {code} before it was ready; a script that starts workers needs its calls under "
+        "`if __name__ == '__main__':`, else see what it wrote to standard error"
+    )
 
 
 def portable(error: Exception) -> Exception:

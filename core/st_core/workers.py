@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from st_core._engine import progress
 from st_core._fork_server import ForkServer, can_fork
-from st_core._worker import Message, Recipe, serve
+from st_core._worker import Message, Recipe, died_early, serve
 
 if TYPE_CHECKING:
     from st_core._model import Model
@@ -164,10 +164,7 @@ class WorkerPool:
             raise value
         elif kind == "died":
             if not worker.ready:
-                raise RuntimeError(
-                    f"a worker on {worker.device} ended with exit code {value} before it was ready; a script that starts workers needs its "
-                    "calls under `if __name__ == '__main__':`, else see what it wrote to standard error"
-                )
+                raise died_early(worker.device, value)
             self._workers.remove(worker)
             worker.stop()
             self._workers.append(self._start(worker.place))
