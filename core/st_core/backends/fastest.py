@@ -48,7 +48,8 @@ def fastest(model: str, names: Sequence[str], make: Callable[[str], Engine], tas
     if len(names) == 1:
         return make(names[0])
     here = machine()
-    place = cache_root() / "fastest" / f"{_key(model, names, here)}.json"
+    root = cache_root()
+    place = None if root is None else root / "fastest" / f"{_key(model, names, here)}.json"
     known = _remembered(place)
     if known is not None and known in names:
         try:
@@ -151,16 +152,21 @@ def _key(model: str, names: Sequence[str], where: Mapping[str, Any]) -> str:
     return xxh3_128_hexdigest(json.dumps([model, list(names), where], sort_keys=True).encode())
 
 
-def _remembered(place: Path) -> str | None:
+def _remembered(place: Path | None) -> str | None:
     """The backend kept at a place, None where there is nothing that can be read."""
+    if place is None:
+        return None
     try:
         return str(json.loads(place.read_text("utf-8"))["backend"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(place: Path, value: Mapping[str, Any]) -> None:
-    """Keep a choice, whole or not at all; a cache that cannot be written to only means measuring again."""
+def _remember(place: Path | None, value: Mapping[str, Any]) -> None:
+    """Keep a choice, whole or not at all; a cache that is not there or cannot be written to only means measuring again."""
+    if place is None:
+        logger.warning("backend='auto' cannot keep its choice: the user has no home folder; set ST_CONNECTORS_CACHE")
+        return
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=place.parent, suffix=".new", delete=False, encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -69,7 +70,8 @@ class GraphBackend:
         spec = read_spec(place)
         if spec is None:
             raise ModelBroken(f"{place}: the graph is gone")
-        compiled = cache_root() / "compiled" / place.name
+        root = cache_root()
+        compiled = None if root is None else root / "compiled" / place.name
         return GraphRunner(
             runtime(self.name).open_session(place / spec.file, self.dtype, compiled),
             spec.inputs,
@@ -102,20 +104,21 @@ class GraphBackend:
         return find_given(getattr(stack[0], "folder", self.folder), self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
-        """The folder of a stack's graph, made where there is none yet."""
+        """The folder of a stack's graph, made where there is none yet; raises OSError where there is no place for it."""
         found = self.find(stack)
         if found is None:
-            found = cache_root() / FOLDER / graph_key(stack, self.name, self.dtype)
+            found = _room(self.model) / graph_key(stack, self.name, self.dtype)
             self.make(stack, found)
         return found
 
     def find(self, stack: Sequence[Module]) -> Path | None:
         """The folder of a stack's graph, None where there is none yet."""
         key = graph_key(stack, self.name, self.dtype)
-        own, cached = self.folder / FOLDER / key, cache_root() / FOLDER / key
+        own, root = self.folder / FOLDER / key, cache_root()
         if own.is_dir():
             return own
-        return cached if _is_whole(cached) else None
+        cached = None if root is None else root / FOLDER / key
+        return cached if cached is not None and _is_whole(cached) else None
 
     def make(
         self,
@@ -176,6 +179,25 @@ def stacks_for_graphs(modules: Sequence[Module]) -> dict[str | None, tuple[Modul
 def can_export() -> bool:
     """Whether what makes graphs is installed."""
     return is_installed("torch", "transformers")
+
+
+def _room(model: str) -> Path:
+    """The folder of graphs in the cache, made where there is none; raises OSError, before a graph is made for nothing, where none can be kept."""
+    root = cache_root()
+    where = "in the cache, because the user has no home folder" if root is None else f"in {root / FOLDER}"
+    reason = ""
+    try:
+        if root is not None:
+            (root / FOLDER).mkdir(parents=True, exist_ok=True)
+            if os.access(root / FOLDER, os.W_OK | os.X_OK):
+                return root / FOLDER
+            reason = ": it cannot be written to"
+    except OSError as error:
+        reason = f": {error.strerror or error}"
+    raise OSError(
+        f"the graph of {model} cannot be kept {where}{reason}; set ST_CONNECTORS_CACHE to a folder that can be written to, "
+        "or export the model into a folder once and load that one"
+    )
 
 
 def _is_whole(place: Path) -> bool:

@@ -86,12 +86,16 @@ class GraphSpec:
         return self.dtype + STATIC * bool(self.calibrated)
 
 
-def cache_root() -> Path:
-    """The folder for what can be made again: ``ST_CONNECTORS_CACHE``, else ``st-connectors`` in the user's cache folder."""
-    given = os.environ.get("ST_CONNECTORS_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-connectors"
+def cache_root() -> Path | None:
+    """The folder for what can be made again: ``ST_CONNECTORS_CACHE``, else ``st-connectors`` in the user's cache folder.
+
+    None where neither is set and the user has no home folder, as in a container that runs as a user nobody has made.
+    """
+    given, user = os.environ.get("ST_CONNECTORS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(given).expanduser() if given else Path(user).expanduser() / "st-connectors"
+    except RuntimeError:  # what pathlib raises where there is no home
+        return None
 
 
 def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:

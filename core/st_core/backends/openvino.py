@@ -48,6 +48,10 @@ def _package() -> Any:
         import openvino
     except ImportError as error:
         raise missing_extra("openvino", "backend='openvino'") from error
+    except RuntimeError as error:  # openvino-telemetry 2026.4 looks for the user's home folder
+        raise OSError(
+            f"openvino cannot be imported ({error}): set HOME to a folder, or do without its telemetry: pip uninstall openvino-telemetry"
+        ) from error
     return openvino
 
 
