@@ -12,7 +12,7 @@ import numpy as np
 
 from st_core._engine import Call, Engine, read_processing
 from st_core._inputs import as_texts, check_positive
-from st_core.assemble import assemble, flatten, keeps_settings
+from st_core.assemble import assemble, flatten, keeps_settings, warn_of_another
 from st_core.backends.choose import fetches, make_engine, split_graph_options
 from st_core.checkpoint import Checkpoint, Fetch, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
@@ -128,6 +128,7 @@ class Model:
             dtype=dtype,
             file_name=file_name,
         )
+        warn_of_another(self.checkpoint, self.family)
         if backend == "auto":  # other processes that load this model do as this one does
             self._loading |= {"backend": self.backend, "dtype": "float32"}
 

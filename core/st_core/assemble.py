@@ -14,7 +14,7 @@ from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, make
 
-__all__ = ["assemble", "flatten", "keeps_settings", "tasks_of"]
+__all__ = ["assemble", "flatten", "keeps_settings", "tasks_of", "warn_of_another"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,13 @@ def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple
             f"load it with {checkpoint.family}"
         )
     stack: tuple[Module, ...] = _DEFAULTS[family](checkpoint, options)
-    if checkpoint.entries:
-        logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
     return stack
+
+
+def warn_of_another(checkpoint: Checkpoint, family: str) -> None:
+    """Log a warning where a checkpoint of one family has been loaded as another's; to be called when it has, for an error says more."""
+    if checkpoint.entries and checkpoint.family != family:
+        logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
 
 
 def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Module, ...]:

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_core.assemble import assemble
+from st_core.assemble import assemble, warn_of_another
 from st_core.backends.graph import GraphBackend, stacks_for_graphs
 from st_core.backends.graphs import FOLDER, GraphSpec, copy_graph, graph_key, keep
 from st_core.backends.sessions import RUNTIMES, runtime
@@ -83,6 +83,7 @@ def export_model(
     target = Path(out)
     if target.exists() and target.resolve() == source.resolve():
         add(target)
+        warn_of_another(checkpoint, kind)
         return _found(target, kind)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already; name a new folder, or the model's own")
@@ -96,6 +97,7 @@ def export_model(
         _put(making, target)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    warn_of_another(checkpoint, kind)
     return _found(target, kind)
 
 

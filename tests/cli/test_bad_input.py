@@ -83,6 +83,32 @@ def test_a_model_of_another_kind_costs_one_line(books, library):
         assert (done.returncode, done.stdout) == (3, "")
 
 
+@pytest.mark.torch
+def test_a_folder_of_another_kind_costs_one_line(checkpoints, library):
+    """The error alone too, where only the weights tell that nothing can be made of it."""
+    code = "from st_connectors.cli import main; main()"
+    arguments = ["search", "x", *library, "--reranker", str(checkpoints.folder("bert-mean"))]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
+
+    [line] = done.stderr.splitlines()
+    assert "the checkpoint lacks classifier" in line
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+@pytest.mark.torch
+def test_a_model_of_another_kind_that_loads_is_warned_of(checkpoints, books):
+    """Once, and the command does its work."""
+    code = "from st_connectors.cli import main; main()"
+    folder = str(checkpoints.folder("splade-max"))
+    where = ["--in", "memory:", "--collection", "c", "--create", "--sparse", "none", "--dense", folder]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ingest", books, *where], check=False, capture_output=True, text=True
+    )
+
+    assert done.stderr.splitlines() == [f"{folder} is a SparseEncoder loaded as a SentenceTransformer"]
+    assert done.returncode == 0
+
+
 def test_a_missing_extra(cli, monkeypatch):
     """Status 2, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
