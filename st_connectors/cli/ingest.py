@@ -25,6 +25,7 @@ from st_connectors.cli.options import (
     RerankerModel,
     SparseModel,
     TextLeg,
+    TrustModel,
     parse_filterable,
     parse_fusion,
 )
@@ -60,6 +61,7 @@ def ingest(
     fusion: FusionMethod = None,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
+    trust_model: TrustModel = False,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
     text_field: TextFields = None,
     form: Annotated[
@@ -90,7 +92,7 @@ def ingest(
     chosen = [(source, _format(source, form)) for source in sources]
     making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     running = Running(backend, dtype)
-    index = _create(address, collection, making, running) if create else _open(address, collection, making, running)
+    index = (_create if create else _open)(address, collection, making, running, trust=trust_model)
     if bulk and not index.store.capabilities.bulk_loading:
         complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
     with index, progress_of(f"ingesting into {collection}") as progress:
@@ -124,8 +126,11 @@ def _format(source: str, form: str | None) -> Format:
     return Format(form) if form else format_of(path)
 
 
-def _create(address: str, collection: str, making: Making, running: Running) -> Index:
+def _create(address: str, collection: str, making: Making, running: Running, *, trust: bool) -> Index:
     from st_connectors.index import Index
+
+    if trust:
+        raise ValueError("--trust-model is about a collection that is there: leave out --create")
 
     return Index.create(
         address,
@@ -141,7 +146,7 @@ def _create(address: str, collection: str, making: Making, running: Running) -> 
     )
 
 
-def _open(address: str, collection: str, making: Making, running: Running) -> Index:
+def _open(address: str, collection: str, making: Making, running: Running, *, trust: bool) -> Index:
     """Open what is there; without --create nothing is made, so that a misspelt name is an error."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
@@ -150,7 +155,9 @@ def _open(address: str, collection: str, making: Making, running: Running) -> In
     if given:
         raise ValueError(f"{', '.join(given)} says how a collection is made: add --create")
     try:
-        return Index.open(address, collection=collection, backend=running.backend, dtype=running.dtype)
+        return Index.open(
+            address, collection=collection, trust_model=trust, backend=running.backend, dtype=running.dtype
+        )
     except NotFound as error:
         message = f"{error.message}; to make it, add --create"
         raise NotFound(message, store=error.store, operation=error.operation) from error

@@ -28,6 +28,7 @@ __all__ = [
     "RerankerModel",
     "SparseModel",
     "TextLeg",
+    "TrustModel",
     "Where",
     "parse_filterable",
     "parse_fusion",
@@ -80,6 +81,8 @@ CollectionDtype = Annotated[
         help=f"{TYPES}; by default on openvino and onnx what the collection was made in, else float32, on a GPU the model's own.",
     ),
 ]
+
+TrustModel = Annotated[bool, typer.Option("--trust-model", help="Allow a model that has changed.")]
 
 DenseModel = Annotated[
     str | None,

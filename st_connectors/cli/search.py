@@ -13,6 +13,7 @@ from st_connectors.cli.options import (
     Backend,
     Collection,
     CollectionDtype,
+    TrustModel,
     Where,
     parse_fusion,
 )
@@ -47,7 +48,7 @@ def search(
         bool, typer.Option("--explain", help="Say what each leg found and which terms matched.")
     ] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Give a document that was split only once.")] = False,
-    trust_model: Annotated[bool, typer.Option("--trust-model", help="Allow a model that has changed.")] = False,
+    trust_model: TrustModel = False,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
     as_json: AsJson = False,

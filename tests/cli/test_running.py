@@ -107,7 +107,7 @@ def test_what_cannot_be_loaded_without_torch_names_what_can(folders, books, wher
 
 @pytest.mark.torch
 def test_a_type_that_the_collection_was_not_made_in(cli, folders, books, where):
-    """Status 3, with both types, also for an ingest; --trust-model searches all the same."""
+    """Status 3, with both types, also for an ingest; --trust-model searches all the same, and ingests into what is there."""
     running = ["--backend", "openvino", "--dtype"]
     assert cli("ingest", books, *where, *making(folders), *running, "int8").status == 0
 
@@ -120,6 +120,11 @@ def test_a_type_that_the_collection_was_not_made_in(cli, folders, books, where):
     assert "in its precision, int8 and not float32" in again.complaint()
     trusted = cli("search", "a voyage", *where, *running, "float32", "--trust-model", "--json")
     assert (trusted.status, len(trusted.json["hits"])) == (0, 3)
+    ingested = cli("ingest", books, *where, *running, "float32", "--trust-model", "--json")
+    assert (ingested.status, ingested.json["confirmed"]) == (0, 3)
+    made = cli("ingest", books, *where, "--create", "--trust-model")
+    assert made.status == 2
+    assert "leave out --create" in made.complaint()
 
 
 @pytest.mark.torch
