@@ -3,8 +3,8 @@
     python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--device DEVICE] [--json] [--save]
 
 Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
-(or the parity of its bits), stops the run. ``--texts`` takes another kind of text than the work's own, see ``bench.texts``. ``--only`` leaves out
-the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--device cuda`` times the works of
+(or the parity of its bits), stops the run. ``--texts`` takes another kind of text than the work's own, about as many words of it, see ``bench.texts``.
+``--only`` leaves out the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--device cuda`` times the works of
 transformers on a card. ``--save`` puts the rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far, a card's by
 themselves.
 """

@@ -21,6 +21,8 @@ from random import Random
 MATERIAL = Path(__file__).parent / "builtin" / "texts.txt.xz"
 KINDS = ("query", "describe", "article")
 MIXED = (0.3, 0.6, 0.1)
+MEAN = {"query": 7, "describe": 60, "article": 355, "mixed": 75}
+"""Words of a text, on average."""
 
 
 @cache
@@ -47,8 +49,7 @@ def texts(kind: str, count: int, number: int) -> list[str]:
     """The texts of round ``number``."""
     every = words()
     random = Random(f"{kind} {number}")
-    mean = {"query": 7, "describe": 60, "article": 355, "mixed": 75}[kind]
-    start = number * count * mean * 5 // 4
+    start = number * count * MEAN[kind] * 5 // 4
     made = []
     for _ in range(count):
         length = _length(kind, random)

@@ -132,8 +132,10 @@ def inputs_of(work: Work, number: int) -> list[Any]:
 
 
 def with_texts(work: Work, kind: str) -> Work:
-    """The same work on another kind of text, of which nothing is asked."""
-    return replace(work, texts=kind, floors={}, most={})
+    """The same work on another kind of text, so many that they hold about as many words; nothing is asked of it."""
+    scale = texts.MEAN[work.texts] / texts.MEAN[kind] if work.texts in texts.MEAN else 1.0
+    count = work.count if work.order == "singly" else max(1, round(work.count * scale))
+    return replace(work, title=f"{work.title}, {kind}", texts=kind, count=count, floors={}, most={})
 
 
 def on_card(work: Work) -> Work:
