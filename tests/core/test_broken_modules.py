@@ -181,3 +181,49 @@ def test_absurd_sizes_of_a_transformer_are_refused(checkpoints, tmp_path, key, v
 
     with pytest.raises(st_core.ModelBroken, match="broken"):
         use(folder, "bert-mean")
+
+
+@pytest.fixture
+def in_parts(checkpoints, tmp_path):
+    """A copy of a checkpoint with its weights in two files, and the path of their index."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "parts")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    parts = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(sorted(tensors))}
+    for part in set(parts.values()):
+        save_file(
+            {name: tensors[name] for name, where in parts.items() if where == part},
+            folder / part,
+            metadata={"format": "pt"},
+        )
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+    return folder, folder / "model.safetensors.index.json"
+
+
+def test_weights_in_parts_are_those_in_one_file(checkpoints, in_parts, texts, agree):
+    """The numbers are the same."""
+    expected = checkpoints.load(st_core, "SentenceTransformer", "bert-mean").encode(texts)
+
+    agree(st_core.SentenceTransformer(in_parts[0], device="cpu").encode(texts), expected)
+
+
+@pytest.mark.parametrize("where", ["../outside.safetensors", "{root}/outside.safetensors", "..\\outside.safetensors"])
+def test_parts_of_weights_lie_in_the_folder(in_parts, where):
+    """Transformers 5 would read the file, which is there."""
+    folder, index = in_parts
+    value, where = json.loads(index.read_text()), where.format(root=folder.parent)
+    (folder / "model-0.safetensors").rename(folder.parent / "outside.safetensors")
+    moved = {name: part.replace("model-0.safetensors", where) for name, part in value["weight_map"].items()}
+    index.write_text(json.dumps(value | {"weight_map": moved}))
+
+    with pytest.raises(st_core.ModelBroken, match=r"model\.safetensors\.index\.json: .*outside.* is no name of a file"):
+        st_core.SentenceTransformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("value", [[], {}, {"weight_map": []}, {"weight_map": {"a": 5}}])
+def test_an_index_of_weights_that_is_none_is_named(in_parts, value):
+    """With its file."""
+    in_parts[1].write_text(json.dumps(value))
+
+    with pytest.raises(st_core.ModelBroken, match=r"index\.json: expected"):
+        st_core.SentenceTransformer(in_parts[0], device="cpu")

@@ -235,7 +235,8 @@ def _named(path: Path, what: str, kind: type[ModelError] = ModelBroken) -> Itera
     except ModelError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first, *more = (str(error).strip() or type(error).__name__).splitlines()
+        reason = f"{first} {more[0].strip()}" if more and first.endswith(":") else first
         if "Unrecognized configuration" in reason:
             kind = ModelUnsupported
         if "ignore_mismatched_sizes" in reason:

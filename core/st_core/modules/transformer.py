@@ -151,6 +151,7 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
     lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
     text = _text_options(saved)
     base = adapter_base(folder, options.hub)
+    _check_parts(base or folder)
     return Transformer(
         folder,
         task,
@@ -169,6 +170,18 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         trust_remote_code=options.trust_remote_code,
         base=base,
     )
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise ModelBroken where an index of weights in several files names one that is not in the folder: transformers would read it."""
+    for path in sorted([*folder.glob("*.safetensors.index*.json"), *folder.glob("*.bin.index*.json")]):
+        index = read_json(path)
+        parts = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+            raise ModelBroken(f"{path}: expected an object with a weight_map from tensors to files")
+        for part in sorted(set(parts.values())):
+            if not part or part in (".", "..") or any(each in part for each in "/\\:"):
+                raise ModelBroken(f"{path}: {part!r} is no name of a file in this folder")
 
 
 def _checked(config: Any, path: Path) -> Mapping[str, Any]:
