@@ -22,6 +22,7 @@ from st_core.backends._first_token import keep_first_token
 from st_core.backends._hush import hushed
 from st_core.backends._torch_pooling import POOLS, VOCABULARY_BLOCK, first_real, saturate, splade, without_prompt
 from st_core.backends._transformer import LoadedTransformer, load_transformer
+from st_core.backends._words import words_of
 from st_core.backends.graph_runner import feeds_of
 from st_core.backends.graphs import GraphSpec, write_tokenizer
 from st_core.backends.torch import TorchBackend
@@ -128,6 +129,7 @@ def export_graph(
         outputs=traced.outputs,
         labels=int(getattr(traced.loaded.model.config, "num_labels", 1)),
         positions=traced.loaded.positions,
+        words=words_of(traced.loaded.model),
         max_length=traced.loaded.max_length,
         tokenizer=write_tokenizer(traced.tokenizer, folder),
         files={},

@@ -81,6 +81,7 @@ class GraphBackend:
             spec.positions,
             spec.labels,
             spec.precision,
+            words=spec.words,
         )
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:

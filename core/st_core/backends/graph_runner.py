@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.backends import numpy as numpy_backend
+from st_core.backends._words import check_words
 from st_core.errors import InputTooLong
 from st_core.tokens import pad
 
@@ -47,6 +48,7 @@ class GraphRunner:
     token_budget: int = TOKEN_BUDGET
     device: str = "cpu"
     file: Path | None = None
+    words: int | None = None
 
     def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
         """The features of one batch, as arrays."""
@@ -57,6 +59,7 @@ class GraphRunner:
                 f"leave truncation on, with a max_seq_length of {self.positions} or less"
             )
         feed = feed_of(tokens, self.tokenizer, self.inputs, prompt_length)
+        check_words(feed["input_ids"], self.words)
         found = self.session({name: feed[name] for name in self.inputs})
         features: Features = {"tokens": tokens, **feed, **dict(zip(self.outputs, found, strict=True))}
         if prompt_length is not None:

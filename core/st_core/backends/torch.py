@@ -21,6 +21,7 @@ from st_core.backends._torch_pooling import (
     vocabulary_blocks,
 )
 from st_core.backends._transformer import LoadedTransformer, load_transformer
+from st_core.backends._words import check_words, words_of
 from st_core.errors import InputTooLong, ModelBroken, ModelUnsupported
 from st_core.modules.dense import Dense
 from st_core.modules.layer_norm import LayerNorm
@@ -136,6 +137,7 @@ class TorchBackend:
             labels,
             loaded.positions,
             self._pooled_steps(loaded, first, rest, steps),
+            words_of(loaded.model),
         )
 
     def _pooled_steps(
@@ -304,6 +306,7 @@ class TorchRunner:
     labels: int = 1
     positions: int | None = None
     pooled_steps: tuple[Step, ...] = ()
+    words: int | None = None
 
     def run(
         self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None, *, pooled: bool = False
@@ -315,6 +318,7 @@ class TorchRunner:
         tokenizer = self.tokenizer
         self._check_lengths(tokens)
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
+        check_words(ids, self.words)
         features: Features = {
             "tokens": tokens,
             "input_ids": self._send(ids),
