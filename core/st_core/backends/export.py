@@ -113,8 +113,7 @@ def export_graph(
     told("tracing it")
     traced = trace(stack)
     told(f"writing its graph for {backend}")
-    with hushed():
-        file = chosen.write(traced.program, folder, traced.outputs)
+    file = _written(chosen, backend, stack[0].folder, traced, folder)
     told("comparing it with torch")
     _compare(chosen.open_session(folder / file, "float32", None), traced)
     if dtype != "float32":
@@ -306,6 +305,21 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
         raise ModelUnsupported(
             f"{folder}: the model cannot be traced; load it with backend='torch' ({reason})"
         ) from error
+
+
+def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path) -> str:
+    """The name of the graph's file; raises ModelUnsupported where the runtime has no form for something that the model computes."""
+    try:
+        with hushed():
+            file: str = chosen.write(traced.program, folder, traced.outputs)
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # each converter has error types of its own
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
+        raise ModelUnsupported(
+            f"{model}: {backend} has no graph of it; load it with backend='torch' ({reason})"
+        ) from error
+    return file
 
 
 def _compare(session: Any, traced: Trace) -> None:

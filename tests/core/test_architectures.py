@@ -1,0 +1,185 @@
+"""Architectures beside the common ones, each as transformers makes it with random weights: the numbers of sentence-transformers.
+
+Some look like BERT and are not, some have heads that do more than one product: the engine's own forward pass and its way through the vocabulary
+have to be found wrong when the model is loaded, and the library's own pass to take their place.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+import st_core
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+pytestmark = pytest.mark.torch
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 130,
+}
+XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
+BART = {
+    "d_model": 32,
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+}
+MASKED = {
+    "albert": {"embedding_size": 16},
+    "bart": BART,
+    "big_bird": {"attention_type": "original_full"},
+    "convbert": {"embedding_size": 32, "conv_kernel_size": 3, "head_ratio": 2, "num_groups": 1},
+    "data2vec-text": {},
+    "deberta": {},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "electra": {"embedding_size": 16},
+    "ernie": {},
+    "esm": {"mask_token_id": 4},
+    "eurobert": {},
+    "fnet": {},
+    "ibert": {},
+    "layoutlm": {},
+    "longformer": {"attention_window": [8, 8]},
+    "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
+    "megatron-bert": {},
+    "mobilebert": {
+        "embedding_size": 16,
+        "intra_bottleneck_size": 32,
+        "true_hidden_size": 32,
+        "num_feedforward_networks": 1,
+        "key_query_shared_bottleneck": True,
+        "use_bottleneck": True,
+    },
+    "nystromformer": {},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
+    "roberta-prelayernorm": {},
+    "roc_bert": {},
+    "roformer": {"embedding_size": 32, "type_vocab_size": 2},
+    "xlm": XLM,
+    "xlm-roberta-xl": {},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX", "adapter_reduction_factor": 2},
+}
+DECODERS = {
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "falcon": {},
+    "gemma": {"head_dim": 8, "num_key_value_heads": 2},
+    "gemma3_text": {"head_dim": 8, "num_key_value_heads": 2},
+    "gpt_neox": {},
+    "olmo": {},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "phi3": {},
+}
+TEXTS = [
+    "copy a directory tree",
+    "boil",
+    "heat moves fast over a flat plate, and more of it where the air is thin",
+    "a b",
+]
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    """Makes a transformer of a kind with a head and saves it with a tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers import __dict__ as library
+
+    def made(kind, head, **more):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoints.transformer("bert"), model_max_length=64)
+        sizes = SMALL | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | more
+        torch.manual_seed(3)
+        model = library[f"AutoModel{head}"].from_config(AutoConfig.for_model(kind, **sizes))
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                torch.nn.init.normal_(weight, 0, 0.2)
+        model.save_pretrained(tmp_path / "transformer")
+        tokenizer.save_pretrained(tmp_path / "transformer")
+        return str(tmp_path / "transformer")
+
+    return made
+
+
+def both(theirs, kind, tmp_path):
+    """sentence-transformers' model, saved and loaded again there and here."""
+    theirs.save_pretrained(str(tmp_path / "model"))
+    path = str(tmp_path / "model")
+    return getattr(oracle, kind)(path, device="cpu"), getattr(st_core, kind)(path, device="cpu")
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_any_masked_language_model_is_a_sparse_encoder(folder, tmp_path, agree, caplog, kind):
+    """Also where the vocabulary's matrix is not all of the head, which is said then."""
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+
+    made = [MLMTransformer(folder(kind, "ForMaskedLM", **MASKED[kind])), SpladePooling("max")]
+    with caplog.at_level(logging.WARNING, "st_core"):
+        theirs, ours = both(oracle.SparseEncoder(modules=made, device="cpu"), "SparseEncoder", tmp_path)
+
+    agree(ours.encode(TEXTS), theirs.encode(TEXTS), 2e-5)
+    assert ("all tokens at once" in caplog.text) == (kind in {"bart", "esm", "mobilebert"})
+
+
+@pytest.mark.parametrize("kind", [*MASKED, *DECODERS])
+def test_any_model_is_a_dense_encoder(folder, tmp_path, agree, kind):
+    """The mean of the states of a model without a head."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(folder(kind, "", **(MASKED | DECODERS)[kind]))
+    made = [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]
+    theirs, ours = both(oracle.SentenceTransformer(modules=made, device="cpu"), "SentenceTransformer", tmp_path)
+
+    agree(ours.encode(TEXTS), theirs.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "kind", ["convbert", "deberta-v2", "electra", "layoutlm", "longformer", "luke", "mobilebert", "rembert", "roformer"]
+)
+def test_any_classifier_is_a_cross_encoder(folder, tmp_path, agree, kind):
+    """Those of the above that look like BERT, with a head."""
+    made = folder(kind, "ForSequenceClassification", num_labels=1, **MASKED[kind])
+    theirs, ours = both(oracle.CrossEncoder(made, device="cpu"), "CrossEncoder", tmp_path)
+    pairs = [("where is heat", text) for text in TEXTS]
+
+    agree(ours.predict(pairs), np.asarray(theirs.predict(pairs)))
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("kind", ["bart", "convbert", "deberta-v2", "electra", "esm", "mobilebert", "nystromformer"])
+def test_other_models_as_graphs(folder, tmp_path, agree, kind, backend):
+    """The trace of the library's own pass gives sentence-transformers' numbers."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend), reason=f"needs the runtime of {backend}")
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(folder(kind, "", **MASKED[kind]))
+    made = [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]
+    theirs = oracle.SentenceTransformer(modules=made, device="cpu")
+    theirs.save_pretrained(str(tmp_path / "model"))
+
+    ours = st_core.SentenceTransformer(str(tmp_path / "model"), backend=backend)
+
+    agree(ours.encode(TEXTS), theirs.encode(TEXTS))
+
+
+def test_what_a_runtime_cannot_compute_is_told(folder, tmp_path):
+    """OpenVINO 2026.4 does not convert all operations of FNet."""
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    made = [Transformer(folder("fnet", "")), Pooling(32, "mean")]
+    oracle.SentenceTransformer(modules=made, device="cpu").save_pretrained(str(tmp_path / "model"))
+
+    with pytest.raises(
+        st_core.ModelUnsupported,
+        match=r"model: openvino has no graph of it; load it with backend='torch' \(.*converted",
+    ) as told:
+        st_core.SentenceTransformer(str(tmp_path / "model"), backend="openvino")
+
+    assert "\n" not in str(told.value)
