@@ -210,7 +210,7 @@ def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
         extra += f"  peak {figures['peak_mb']:.0f} MB" if "peak_mb" in figures else ""
         extra += f"  batch size {figures['batch_size']}" if "batch_size" in figures else ""
         lines.append(
-            f"  {contender:34}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{most}{extra}"
+            f"  {contender:40}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{most}{extra}"
         )
     return lines
 

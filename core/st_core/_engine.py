@@ -267,7 +267,7 @@ class Engine:
         """
         runner = self.runner(call.task)
         prompt_length = self.prompt_length(call)
-        budget = Budget(runner.token_budget, call.batch_size)
+        budget = Budget(runner.token_budget, call.batch_size, runner.even)
         wishes: dict[str, Any] = {} if call.keep is None else {"keep": call.keep}
         if pooled and getattr(runner, "pooled_steps", None):
             wishes["pooled"] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,21 +21,18 @@ Item = TypeVar("Item")
 class Budget:
     """How large a batch may be: ``tokens`` counted with padding (rows times the longest), and ``rows``, or None for any number.
 
-    A single input longer than ``tokens`` makes a batch of its own.
+    A single input longer than ``tokens`` makes a batch of its own. ``even`` says that a batch holds inputs of one length, so that nothing is padded.
     """
 
     tokens: int
     rows: int | None = None
+    even: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise ValueError(f"a budget of {self.tokens} tokens holds nothing")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"batch_size must be a positive integer, got {self.rows}")
-
-    def halved(self) -> Budget:
-        """Half the tokens, and half the rows where they are limited; never less than one."""
-        return Budget(max(1, self.tokens // 2), None if self.rows is None else max(1, self.rows // 2))
 
 
 def cut(lengths: NDArray[np.int64], budget: Budget) -> Iterator[NDArray[np.int64]]:
@@ -54,6 +51,8 @@ def _slices(order: NDArray[np.int64], lengths: NDArray[np.int64], budget: Budget
         rows = max(1, budget.tokens // widest)
         if budget.rows is not None:
             rows = min(rows, budget.rows)
+        if budget.even:
+            rows = int(np.count_nonzero(lengths[order[start : start + rows]] == lengths[order[start]]))
         yield order[start : start + rows]
         start += rows
 
@@ -78,7 +77,7 @@ def run_batches(
             if positions.size <= 1 or not out_of_memory(error):
                 raise
             spent = int(positions.size) * max(1, int(lengths[positions[0]]))
-            budget = Budget(max(1, min(budget.tokens, spent) // 2), budget.rows)
+            budget = replace(budget, tokens=max(1, min(budget.tokens, spent) // 2))
             left = np.concatenate([positions, *waiting[::-1]])
             waiting = list(_slices(left, lengths, budget))[::-1]
             continue

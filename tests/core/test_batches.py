@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from st_core.batches import Budget, cut, restore, run_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=60).map(lambda found: np.array(found, np.int64))
-BUDGETS = st.builds(Budget, st.integers(1, 600), st.none() | st.integers(1, 9))
+BUDGETS = st.builds(Budget, st.integers(1, 600), st.none() | st.integers(1, 9), st.booleans())
 
 
 class Full(RuntimeError):
@@ -36,6 +38,16 @@ def test_no_batch_is_over_the_budget(lengths, budget):
         widest = int(lengths[batch].max())
         assert batch.size == 1 or batch.size * max(1, widest) <= budget.tokens
         assert budget.rows is None or batch.size <= budget.rows
+
+
+@given(LENGTHS, BUDGETS)
+def test_even_batches_hold_inputs_of_one_length(lengths, budget):
+    """And as many of them as the budget lets."""
+    for batch in cut(lengths, replace(budget, even=True)):
+        assert len(set(lengths[batch].tolist())) == 1
+
+    found = cut(np.array([3, 1, 3, 1, 3]), Budget(100, even=True))
+    assert [batch.tolist() for batch in found] == [[0, 2, 4], [1, 3]]
 
 
 @given(LENGTHS, BUDGETS)

@@ -37,6 +37,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def even(self) -> bool:
+        """Whether its batches must hold texts of one length, because padding would change them."""
+        ...
+
+    @property
     def device(self) -> str:
         """Where it computes."""
         ...

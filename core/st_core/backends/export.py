@@ -20,10 +20,11 @@ from torch.nn import functional
 from st_core.backends._encoder import reads_first_token
 from st_core.backends._first_token import keep_first_token
 from st_core.backends._hush import hushed
+from st_core.backends._padding import mixes_padding
 from st_core.backends._torch_pooling import POOLS, VOCABULARY_BLOCK, first_real, saturate, splade, without_prompt
 from st_core.backends._transformer import LoadedTransformer, load_transformer
 from st_core.backends._words import words_of
-from st_core.backends.graph_runner import feeds_of
+from st_core.backends.graph_runner import GraphRunner, feeds_of
 from st_core.backends.graphs import GraphSpec, write_tokenizer
 from st_core.backends.torch import TorchBackend
 from st_core.errors import ModelUnsupported
@@ -115,7 +116,9 @@ def export_graph(
     told(f"writing its graph for {backend}")
     file = _written(chosen, backend, stack[0].folder, traced, folder)
     told("comparing it with torch")
-    _compare(chosen.open_session(folder / file, "float32", None), traced)
+    session = chosen.open_session(folder / file, "float32", None)
+    _compare(session, traced)
+    even = _is_even(session, traced, stack[0])
     if dtype != "float32":
         told(f"turning it into {dtype}")
         feeds = feeds_of(calibration, traced.tokenizer, traced.inputs, traced.loaded.max_length)
@@ -133,7 +136,15 @@ def export_graph(
         tokenizer=write_tokenizer(traced.tokenizer, folder),
         files={},
         calibrated=len(calibration),
+        even=even,
     )
+
+
+def _is_even(session: Any, traced: Trace, first: Module) -> bool:
+    """Whether texts must be in batches of one length."""
+    length, positions = traced.loaded.max_length, traced.loaded.positions
+    runner = GraphRunner(session, traced.inputs, traced.outputs, traced.tokenizer, length, positions, 1, "float32")
+    return mixes_padding(runner, getattr(first, "config", {}).get("model_type"))
 
 
 def trace(stack: Sequence[Module]) -> Trace:

@@ -15,6 +15,7 @@ import numpy as np
 
 from st_core.backends import numpy as numpy_backend
 from st_core.backends._child import is_installed
+from st_core.backends._padding import mixes_padding
 from st_core.backends._tokenizer_files import as_transformers, from_files
 from st_core.backends.graph_runner import GraphRunner, feed_of
 from st_core.backends.sessions import runtime
@@ -134,7 +135,8 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
         tuple(rest),
         file=file,
     )
-    return replace(runner, labels=_tried(runner, first, session.outputs[index]))
+    labels = _tried(runner, first, session.outputs[index])
+    return replace(runner, labels=labels, even=mixes_padding(runner, first.config.get("model_type")))
 
 
 def _check(first: Module, rest: Sequence[Module]) -> None:

@@ -81,6 +81,7 @@ class GraphBackend:
             spec.positions,
             spec.labels,
             spec.precision,
+            even=spec.even,
             words=spec.words,
         )
 

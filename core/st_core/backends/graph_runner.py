@@ -45,6 +45,7 @@ class GraphRunner:
     labels: int
     dtype: str
     rest: tuple[Module, ...] = ()
+    even: bool = False
     token_budget: int = TOKEN_BUDGET
     device: str = "cpu"
     file: Path | None = None

@@ -262,6 +262,7 @@ class NumpyRunner:
 
     modules: tuple[Module, ...]
     token_budget: int = TOKEN_BUDGET
+    even: bool = False
     device: str = "cpu"
 
     @property

@@ -14,6 +14,7 @@ from st_core.backends import numpy as numpy_backend
 from st_core.backends._encoder import accelerated, first_as_in_whole, reads_first_token
 from st_core.backends._known import load_known
 from st_core.backends._layers import STEPS, Step
+from st_core.backends._padding import mixes_padding
 from st_core.backends._torch_pooling import (
     pool,
     splade,
@@ -126,7 +127,7 @@ class TorchBackend:
             steps.append(_transformer_step(loaded, first.writes))
         steps += [self.step(_numbered(module, loaded), dtype) for module in rest]
         labels = int(getattr(loaded.model.config, "num_labels", 1))
-        return TorchRunner(
+        made = TorchRunner(
             tuple(steps),
             loaded.tokenizer,
             loaded.max_length,
@@ -139,6 +140,7 @@ class TorchBackend:
             self._pooled_steps(loaded, first, rest, steps),
             words_of(loaded.model),
         )
+        return replace(made, even=mixes_padding(made, first.config.get("model_type")))
 
     def _pooled_steps(
         self, loaded: LoadedTransformer, first: Transformer, rest: Sequence[Module], steps: Sequence[Step]
@@ -307,6 +309,7 @@ class TorchRunner:
     positions: int | None = None
     pooled_steps: tuple[Step, ...] = ()
     words: int | None = None
+    even: bool = False
 
     def run(
         self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None, *, pooled: bool = False
