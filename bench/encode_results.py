@@ -25,6 +25,7 @@ def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
     before = kept.get(name, {}).get("contenders", {})
     stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe(device)}
     kept[name] = {**row, "contenders": before | row["contenders"]} | stamp
+    kept = dict(sorted(kept.items()))
     FOLDER.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (FOLDER / f"{stem}.md").write_text("\n".join(table(kept, device)) + "\n", encoding="utf-8")
