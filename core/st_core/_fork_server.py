@@ -13,9 +13,10 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, reduction
+from multiprocessing import Pipe, connection, reduction
 from typing import TYPE_CHECKING, Any
 
+from st_core._processes import PATIENCE, end, spawn
 from st_core._worker import died_early, live, pin, portable, set_threads
 from st_core.errors import ModelError
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from st_core._worker import Recipe
 
 __all__ = ["ForkServer", "Forked", "can_fork"]
-
-PATIENCE = 5.0
-"""Seconds the server has to end by itself before it is killed."""
 
 UNKNOWN = 255
 """The exit code of a worker whose server is gone, which alone was told the true one; multiprocessing's own fork server has the same."""
@@ -83,16 +81,7 @@ class ForkServer:
 
     def __init__(self, recipe: Recipe) -> None:
         """Start it and wait until the model is loaded; raises what loading raises, RuntimeError with the exit code where it dies."""
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, recipe), name="st_core-fork-server", daemon=True)
-        try:
-            self._process.start()
-        except BaseException:
-            self._pipe.close()
-            raise
-        finally:
-            theirs.close()
+        self._process, self._pipe = spawn(_serve, recipe, name="st_core-fork-server")
         try:
             failed = self._pipe.recv()
         except (EOFError, OSError):
@@ -107,7 +96,7 @@ class ForkServer:
 
     def fork(self, cores: Sequence[int]) -> tuple[Forked, Any]:
         """A worker on some cores, and the pipe to it; raises OSError or EOFError where the server is gone."""
-        ours, theirs = get_context("spawn").Pipe()
+        ours, theirs = Pipe()
         try:
             self._pipe.send(("fork", tuple(cores)))
             reduction.send_handle(self._pipe, theirs.fileno(), self._process.pid)
@@ -130,11 +119,7 @@ class ForkServer:
     def stop(self) -> None:
         """End it, and with it the workers that it has forked and that have not ended."""
         self._pipe.close()  # which ends it
-        self._process.join(PATIENCE)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
+        end(self._process)
 
 
 def _serve(pipe: Any, recipe: Recipe) -> None:

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Self
 
 from st_core._engine import progress
 from st_core._fork_server import ForkServer, can_fork
+from st_core._processes import PATIENCE, end, spawn
 from st_core._worker import Message, Recipe, died_early, serve
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ REPLACEMENTS = 3
 
 LARGEST = 5_000
 """Inputs of a chunk at most, where the caller says nothing; sentence-transformers 6.2 has the same."""
-
-PATIENCE = 5.0
-"""Seconds a worker has to end by itself before it is killed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,11 +53,7 @@ class Worker:
         """Ask the process to end, and kill it where it does not."""
         self.pipe.close()  # an idle worker ends when its pipe does
         self.process.terminate()
-        self.process.join(PATIENCE)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.process.close()
+        end(self.process)
 
 
 class WorkerPool:
@@ -109,8 +102,10 @@ class WorkerPool:
 
     def _start(self, place: int) -> Worker:
         device, cores = self._devices[place], cores_of(place, self._devices)
-        start = self._forked if self._forks and device.partition(":")[0] == "cpu" else partial(self._spawned, device)
-        process, pipe = start(cores)
+        if self._forks and device.partition(":")[0] == "cpu":
+            process, pipe = self._forked(cores)
+        else:
+            process, pipe = spawn(serve, self._recipe, device, cores, name="st_core-worker")
         return Worker(device, place, process, pipe)
 
     def _forked(self, cores: tuple[int, ...]) -> tuple[Any, Any]:
@@ -122,22 +117,6 @@ class WorkerPool:
                 self._server.stop()
         self._server = ForkServer(self._recipe)
         return self._server.fork(cores)
-
-    def _spawned(self, device: str, cores: tuple[int, ...]) -> tuple[Any, Any]:
-        """A worker that loads the model by itself."""
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, self._recipe, device, cores), name="st_core-worker", daemon=True
-        )
-        try:
-            process.start()
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return process, ours
 
     def _answers(self) -> Iterator[tuple[Worker, Message]]:
         """What has come from the workers, after waiting for something; of a dead one, a message "died" with its exit code."""
