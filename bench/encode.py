@@ -3,10 +3,10 @@
     python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--device DEVICE] [--json] [--save]
 
 Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
-(or the parity of its bits), stops the run. ``--texts`` takes another kind of text than the work's own, about as many words of it, see ``bench.texts``.
-``--only`` leaves out the contenders whose names hold none of the words given; sentence-transformers always takes part. ``--device cuda`` times the works of
-transformers on a card. ``--save`` puts the rows into ``bench/results/``, where a table and a plot are drawn of all rows saved so far, a card's by
-themselves.
+(or the parity of its bits), is not counted: its row says why, and the exit status is 1. ``--texts`` takes another kind of text than the work's own,
+about as many words of it, see ``bench.texts``. ``--only`` leaves out the contenders whose names hold none of the words given; sentence-transformers
+always takes part. ``--device cuda`` times the works of transformers on a card. ``--save`` puts the rows into ``bench/results/``, where a table and a
+plot are drawn of all rows saved so far, a card's by themselves.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ COSINES = {16: (0.998, 0.995), 8: (0.995, 0.98)}
 """By bits, the mean and the worst cosine to the first contender's output that still counts as the same work; bfloat16 of random SPLADE weights has 0.9988."""
 
 
+class OtherWorkError(RuntimeError):
+    """A contender's output is so far from the first one's that its times are those of other work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """How works are measured: ``rounds`` on a device, by those whose names hold one of the words in ``only``, or by all."""
@@ -50,17 +54,15 @@ class Run:
 
 
 def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
-    """The largest difference to the first contender's output; raises RuntimeError where it is too large to call it the same work."""
+    """The largest difference to the first contender's output; raises OtherWorkError where it is too large to call it the same work."""
     if found is None:
         return 0.0
     if wanted.shape != found.shape:
-        raise RuntimeError(f"{contender.name}: output of shape {found.shape}, expected {wanted.shape}")
+        raise OtherWorkError(f"output has shape {found.shape} instead of {wanted.shape}")
     apart = float(np.abs(wanted - found).max())
     if contender.bits == 32:
         if apart > PARITY:
-            raise RuntimeError(
-                f"{contender.name}: its output differs by {apart:.1e}, more than {PARITY}: other work is timed"
-            )
+            raise OtherWorkError(f"output differs by {apart:.1e}, more than {PARITY}")
         return apart
     # Scores are one row: their direction stands for their correlation.
     rows = np.atleast_2d(wanted), np.atleast_2d(found)
@@ -68,8 +70,8 @@ def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
     cosines = np.einsum("nd,nd->n", *rows) / np.maximum(lengths, 1e-12)
     mean, worst = COSINES[contender.bits]
     if cosines.mean() < mean or cosines.min() < worst:
-        raise RuntimeError(
-            f"{contender.name}: cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for {contender.bits} bits"
+        raise OtherWorkError(
+            f"cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for {contender.bits} bits"
         )
     return apart
 
@@ -104,6 +106,7 @@ def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
     if work.order == "start":
         return row(work, {}, start_times(work, those, folders, run.rounds), [])
     rows: dict[str, list[dict[str, Any]]] = {each: [] for each in those}
+    not_counted: dict[str, str] = {}
     limits: list[float] = []
     with ExitStack() as stack:
         live = {
@@ -116,12 +119,20 @@ def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
             found = {each: live[each].run(work.order, inputs) for each in in_turns(list(live), number)}
             wanted = found[THEIRS]["output"]
             for each, answer in found.items():
-                answer["apart"] = check_equal(those[each], wanted, answer.pop("output"))
-                rows[each].append(answer)
+                try:
+                    answer["apart"] = check_equal(those[each], wanted, answer.pop("output"))
+                except OtherWorkError as error:
+                    not_counted[each] = str(error)
+                    live.pop(each).close()
+                    del rows[each]
+                else:
+                    rows[each].append(answer)
             limits.append(limit(run.device))
     flops = [cost_of_tokens(folder, token_lengths(folder, inputs_of(work, number))) for number in range(run.rounds)]
     shares = [each / gflops for each, gflops in zip(flops, limits, strict=True)]
-    return row(work, sizes, rows, shares if work.order == "together" and all(flops) else [])
+    return row(work, sizes, rows, shares if work.order == "together" and all(flops) else []) | {
+        "not_counted": not_counted
+    }
 
 
 def warmed_up(work: Work, live: Mapping[str, Process]) -> dict[str, int]:
@@ -212,6 +223,7 @@ def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  {contender:40}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{most}{extra}"
         )
+    lines += [f"  {contender:40}not counted: {reason}" for contender, reason in found.get("not_counted", {}).items()]
     return lines
 
 
@@ -246,6 +258,7 @@ def main() -> int:
     there = works_on(run.device)
     figures: dict[str, Any] = {}
     aims: dict[str, tuple[str, float]] = {}
+    not_counted: list[str] = []
     with TemporaryDirectory() as root:
         for name in asked.works or there:
             work = there[name] if asked.texts is None else with_texts(there[name], asked.texts)
@@ -263,9 +276,12 @@ def main() -> int:
                 save(label, found, run.device)
             figures |= figures_of(label, found)
             aims |= aims_of(label, work, found)
+            not_counted += [f"{label}: {each}: {why}" for each, why in found.get("not_counted", {}).items()]
     if asked.json:
         print(json.dumps(figures))
-    return verdict(figures, aims)
+    for line in not_counted:
+        print(f"not counted: {line}", file=sys.stderr)
+    return verdict(figures, aims) or int(bool(not_counted))
 
 
 def figures_of(label: str, found: Mapping[str, Any]) -> dict[str, Any]:

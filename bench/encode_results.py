@@ -18,18 +18,27 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
-    """Put a row in the place of the one of its name; contenders it did not measure keep their figures."""
+    """Put a row in the place of the one of its name; contenders that it did not measure keep their figures, or why they were not counted."""
     stem = stem_of(device)
     path = FOLDER / f"{stem}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    before = kept.get(name, {}).get("contenders", {})
     stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe(device)}
-    kept[name] = {**row, "contenders": before | row["contenders"]} | stamp
+    kept[name] = {**row, **_joined(kept.get(name, {}), row)} | stamp
     kept = dict(sorted(kept.items()))
     FOLDER.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (FOLDER / f"{stem}.md").write_text("\n".join(table(kept, device)) + "\n", encoding="utf-8")
     plot(kept, FOLDER / f"{stem}.svg")
+
+
+def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of contenders: each one's figures, or why it was not counted, whichever is newer."""
+    keys = ("contenders", "not_counted")
+    seen = {name for key in keys for name in row.get(key, {})}
+    return {
+        key: {name: value for name, value in before.get(key, {}).items() if name not in seen} | row.get(key, {})
+        for key in keys
+    }
 
 
 def stem_of(device: str) -> str:
@@ -54,6 +63,9 @@ def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
         yield "| | median | range | ratio | range | of the limit | peak MB | largest difference |"
         yield "|---|---|---|---|---|---|---|---|"
         yield from (_line(contender, figures) for contender, figures in row["contenders"].items())
+        for contender, reason in row.get("not_counted", {}).items():
+            yield ""
+            yield f"Not counted: {contender}, whose {reason}."
     yield ""
     yield "## Machines"
     yield ""

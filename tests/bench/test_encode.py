@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import pytest
 
 from bench import contenders, encode, encode_results, machine, process, texts, works
 from bench.contenders import THEIRS, Contender
-from bench.encode import aims_of, check_equal, figures_of, in_turns, row
+from bench.encode import OtherWorkError, aims_of, check_equal, figures_of, in_turns, row
 from bench.figures import missed
 from bench.works import WORKS, with_texts
 
@@ -55,9 +56,9 @@ def test_float_noise_is_equal_and_more_is_not():
     wanted = np.eye(3, dtype=np.float32)
 
     assert check_equal(EXACT, wanted, wanted + np.float32(5e-6)) == pytest.approx(5e-6, rel=0.05)
-    with pytest.raises(RuntimeError, match=r"ours: .* differs by 2\.0e-05"):
+    with pytest.raises(OtherWorkError, match=r"output differs by 2\.0e-05"):
         check_equal(EXACT, wanted, wanted + np.float32(2e-5))
-    with pytest.raises(RuntimeError, match=r"shape \(2, 3\), expected \(3, 3\)"):
+    with pytest.raises(OtherWorkError, match=r"shape \(2, 3\) instead of \(3, 3\)"):
         check_equal(EXACT, wanted, wanted[:2])
 
 
@@ -68,21 +69,63 @@ def test_int8_is_held_to_directions():
     turned[0] = [np.cos(0.25), np.sin(0.25)]  # a cosine of 0.969, and a mean that is high enough
 
     assert check_equal(COARSE, wanted, wanted * 3) == 2.0
-    with pytest.raises(RuntimeError, match=r"at worst 0\.9689"):
+    with pytest.raises(OtherWorkError, match=r"at worst 0\.9689"):
         check_equal(COARSE, wanted, turned)
-    with pytest.raises(RuntimeError, match=r"half: cosines of 0\.9997, at worst 0\.9689, are too low for 16 bits"):
+    with pytest.raises(OtherWorkError, match=r"^cosines of 0\.9997, at worst 0\.9689, are too low for 16 bits"):
         check_equal(Contender("half", "st_core", bits=16), wanted, turned)
     angle = np.arccos(0.994)
     all_turned = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (50, 1))
-    with pytest.raises(RuntimeError, match=r"cosines of 0\.9940"):
+    with pytest.raises(OtherWorkError, match=r"cosines of 0\.9940"):
         check_equal(COARSE, wanted[:50], all_turned)
-    with pytest.raises(RuntimeError, match="too low for 8 bits"):
+    with pytest.raises(OtherWorkError, match="too low for 8 bits"):
         check_equal(COARSE, np.float32([1, 2, 3]), np.float32([3, 2, 1]))
 
 
 def test_a_contender_without_output_is_not_compared():
     """The bare forward pass gives none."""
     assert check_equal(EXACT, np.eye(2), None) == 0.0
+
+
+class Given:
+    """Stands for a contender's process: one vector, which differs by ``apart`` from the second round on."""
+
+    def __init__(self, contender, apart):
+        self.contender, self.apart, self.rounds, self.closed = contender, apart, 0, False
+
+    def run(self, _order, inputs):
+        assert not self.closed
+        self.rounds += len(inputs) > 100  # of fewer it warms up
+        return {"seconds": 1.0, "peak_mb": 1.0, "output": np.float32([[1.0 + self.apart * (self.rounds > 1)]])}
+
+    def close(self):
+        self.closed = True
+
+
+def test_other_work_is_not_counted(monkeypatch, tmp_path, capsys):
+    """It ends there and then, the others go on; the row says why, and so does the exit status."""
+    those = [Contender(THEIRS, ""), Contender("same", ""), Contender("other", "")]
+    live = {}
+    monkeypatch.setattr(encode, "MAKERS", {"minilm": lambda root: root})
+    monkeypatch.setattr(encode, "taking_part", lambda *_: those)
+    monkeypatch.setattr(
+        encode, "Process", lambda each, *_: live.setdefault(each.name, Given(each, 0.5 if each.name == "other" else 0))
+    )
+    monkeypatch.setattr(encode, "limit", lambda _device: 1.0)
+    monkeypatch.setattr(encode, "token_lengths", lambda *_: [])
+    monkeypatch.setattr(encode, "cost_of_tokens", lambda *_: 1.0)
+
+    found = encode.measure("dense", WORKS["dense"], encode.Run(3), tmp_path)
+
+    assert set(found["contenders"]) == {THEIRS, "same"}
+    assert found["not_counted"] == {"other": "output differs by 5.0e-01, more than 1e-05"}
+    assert [live[each.name].rounds for each in those] == [3, 3, 2]
+
+    monkeypatch.setattr(encode, "measure", lambda *_: found)
+    monkeypatch.setattr("sys.argv", ["encode", "dense", "--texts", "query"])
+    assert encode.main() == 1
+    said = capsys.readouterr()
+    assert re.search(r"other +not counted: output differs by 5\.0e-01", said.out)
+    assert "not counted: dense-query: other: output differs by 5.0e-01" in said.err
 
 
 def test_ratios_are_taken_within_rounds(measured):
@@ -276,6 +319,24 @@ def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
     assert "## dense: dense documents, MiniLM" in lines
     assert "| ours (batch size 8) | 500 ms | 500 to 2,000 | 9.00 | 9.00 to 9.00 | 75% | 102 | 2e-06 |" in lines
     assert any(line.startswith("- dense: ") for line in lines)
+
+
+def test_of_a_contender_the_newer_is_kept(measured, tmp_path, monkeypatch):
+    """Its figures, or why it was not counted."""
+    monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
+    monkeypatch.setattr(encode_results, "plot", lambda *_: None)
+    ours = measured["contenders"]["ours"]
+    other = {**measured, "contenders": {}, "not_counted": {"ours": "cosines are too low"}}
+
+    def kept(row):
+        encode_results.save("dense", row)
+        found = json.loads((tmp_path / "encode.json").read_text(encoding="utf-8"))["dense"]
+        return found["contenders"].get("ours"), found["not_counted"]
+
+    assert kept(measured) == (ours, {})
+    assert kept(other) == (None, {"ours": "cosines are too low"})
+    assert "Not counted: ours, whose cosines are too low." in (tmp_path / "encode.md").read_text(encoding="utf-8")
+    assert kept(measured) == (ours, {})
 
 
 def test_rows_of_a_card_are_kept_by_themselves(measured, tmp_path, monkeypatch, card):
