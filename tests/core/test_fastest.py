@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 
@@ -97,13 +99,14 @@ def test_another_model_is_measured_by_itself(exports, timed):
 
 def test_a_broken_backend_is_passed_over_and_said(exports, texts, agree, timed, monkeypatch, caplog):
     """Its reason is in the log, and the others are timed."""
+    folder = exports.both(NAME)
 
     def broken(*_):
         raise RuntimeError("no such instruction\nand more")
 
     monkeypatch.setattr(openvino, "open_session", broken)
     with caplog.at_level(logging.WARNING, logger="st_core"):
-        model = st_core.SentenceTransformer(exports.both(NAME), backend="auto")
+        model = st_core.SentenceTransformer(folder, backend="auto")
 
     assert timed.measured == [["onnx", "torch"]]
     assert "backend='auto' passes over openvino: no such instruction" in caplog.text
@@ -125,10 +128,11 @@ def test_a_remembered_backend_that_broke_is_passed_over(exports, timed, monkeypa
 
 def test_a_backend_that_fails_at_its_first_batch_is_passed_over(exports, monkeypatch, caplog):
     """Loading proves little: what cannot compute is not chosen."""
+    folder = exports.both(NAME)
     monkeypatch.setattr(openvino.Session, "__call__", lambda *_: 1 / 0)
     monkeypatch.setattr("st_core.backends.onnx.Session.__call__", lambda *_: 1 / 0)
     with caplog.at_level(logging.WARNING, logger="st_core"):
-        model = st_core.SentenceTransformer(exports.both(NAME), backend="auto")
+        model = st_core.SentenceTransformer(folder, backend="auto")
 
     assert model.backend == "torch"
     assert caplog.text.count("division by zero") == 2
@@ -154,6 +158,18 @@ def test_without_torch_it_chooses_among_the_graphs_that_are_there(exports, texts
 
         assert chosen in allowed
         agree(np.array(vectors), expected)
+
+
+def test_without_torch_a_runtime_that_cannot_be_imported_is_passed_over(exports, tmp_path):
+    """As openvino where the user has no home folder; the log says why, and the other runtime takes the model."""
+    (tmp_path / "openvino.py").write_text('raise RuntimeError("no home")')
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(exports.both(NAME)), '["text"]']
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+
+    assert json.loads(done.stdout)[0] == "onnx"
+    assert re.search(r"^backend='auto' passes over openvino: .*no home.*HOME", done.stderr, re.MULTILINE)
 
 
 def test_without_torch_and_without_a_graph_the_message_says_what_to_install(checkpoints):

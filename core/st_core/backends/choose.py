@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from st_core._engine import Engine
@@ -14,6 +14,8 @@ from st_core.backends.sessions import RUNTIMES, runtime
 from st_core.checkpoint import Fetch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from st_core.checkpoint import Checkpoint
     from st_core.modules import Module
 
@@ -123,12 +125,7 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any) -
     if can_export():
         names.append("torch")
     else:
-        graphs = {name: GraphBackend(name, "float32", checkpoint.folder) for name in names}
-        names = [
-            name
-            for name, graph in graphs.items()
-            if all(graph.find(stack) or graph.given(stack) for stack in stacks.values())
-        ]
+        names = [name for name in names if _has_graphs(name, checkpoint.folder, stacks.values())]
     if not names:
         return _on_torch(checkpoint, modules, device, None)  # whose error says what is missing
     return fastest(
@@ -137,3 +134,15 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any) -
         lambda name: make_engine(checkpoint, modules, backend=name, device=device, dtype="float32"),
         next(reversed(stacks)),
     )
+
+
+def _has_graphs(name: str, folder: Path, stacks: Iterable[tuple[Module, ...]]) -> bool:
+    """Whether a backend can run all stacks without torch; one that cannot be imported is passed over."""
+    from st_core.backends.fastest import pass_over
+
+    try:
+        graphs = GraphBackend(name, "float32", folder)
+    except (ImportError, OSError) as error:
+        pass_over(name, error)
+        return False
+    return all(graphs.find(stack) or graphs.given(stack) for stack in stacks)

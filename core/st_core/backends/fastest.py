@@ -23,7 +23,7 @@ from st_core.backends.graphs import cache_root
 if TYPE_CHECKING:
     from st_core.backends import Features
 
-__all__ = ["fastest"]
+__all__ = ["fastest", "pass_over"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def fastest(model: str, names: Sequence[str], make: Callable[[str], Engine], tas
         try:
             return make(known)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it now, the others are tried
-            _pass_over(known, error)
+            pass_over(known, error)
     engines = _made(names, make)
     seconds = _timed(engines, task) if len(engines) > 1 else {}
     chosen = min(engines, key=lambda name: seconds.get(name, float("inf")))
@@ -73,11 +73,12 @@ def _made(names: Sequence[str], make: Callable[[str], Engine]) -> dict[str, Engi
         except Exception as error:
             if index == len(names) - 1 and not engines:
                 raise
-            _pass_over(name, error)
+            pass_over(name, error)
     return engines
 
 
-def _pass_over(name: str, error: Exception) -> None:
+def pass_over(name: str, error: Exception) -> None:
+    """Say in the log why a backend is not used."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     logger.warning("backend='auto' passes over %s: %s", name, reason)
 
@@ -90,7 +91,7 @@ def _timed(engines: Mapping[str, Engine], task: str | None) -> dict[str, float]:
         try:
             _once(engine, texts, task)
         except Exception as error:  # noqa: BLE001 - runtimes raise errors of their own; the others may do
-            _pass_over(name, error)
+            pass_over(name, error)
         else:
             best[name] = float("inf")
     if not best:
