@@ -11,7 +11,7 @@ from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.prepare import Batch, Spans, encoded, gathered
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal, Tally
-from st_connectors.store import Parts, Rejected, Store
+from st_connectors.store import MAX_ID_BYTES, Parts, Rejected, Store
 from st_connectors.vectorise import FieldEncoder
 
 __all__ = ["IngestOptions", "Progress", "ingest"]
@@ -88,7 +88,7 @@ class _Run:
 
     def write(self, batch: Batch) -> None:
         """Write one batch and count what was confirmed; runs in the writing thread alone."""
-        stale = _stale_windows(self.store, batch) if self.options.spans is not None else []
+        stale = _stale_windows(self.store, batch, told_by=0 if self.options.spans is not None else 1)
         rejected = self.store.upsert(batch.records) if batch.records else []
         if stale:
             self.store.delete(stale)
@@ -154,12 +154,20 @@ def _refusals(batch: Batch, rejected: Sequence[Rejected]) -> list[Refusal]:
     ]
 
 
-def _stale_windows(store: Store, batch: Batch) -> list[str]:
-    """The windows that a longer text of the same document, stored before or earlier in this batch, would leave behind."""
+def _stale_windows(store: Store, batch: Batch, *, told_by: int) -> list[str]:
+    """The windows that a longer text of the same document, stored before or earlier in this batch, would leave behind.
+
+    Every window tells how many there are. Number 0 is there for every document; number 1 for those alone that were split, so that where nothing is
+    split now, nearly nothing is read.
+    """
     counts = {item.document.id: len(item.windows) for item in batch.documents}
     if not counts:
         return []
-    longest = {record.id: window_count(record.payload) for record in store.get(list(counts), parts=Parts.PAYLOAD)}
+    asked = {window_id(parent, told_by): parent for parent in counts}
+    asked = {name: parent for name, parent in asked.items() if len(name.encode()) <= MAX_ID_BYTES}
+    stored = store.get(list(asked), parts=Parts.PAYLOAD)
+    longest = {asked[record.id]: window_count(record.payload) for record in stored}
     for item in batch.documents:
         longest[item.document.id] = max(longest.get(item.document.id, 1), len(item.windows))
-    return [window_id(parent, number) for parent, most in longest.items() for number in range(counts[parent], most)]
+    stale = [window_id(parent, number) for parent, most in longest.items() for number in range(counts[parent], most)]
+    return [name for name in stale if name not in counts]  # who does not split may have ids of this form

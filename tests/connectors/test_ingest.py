@@ -437,6 +437,23 @@ def test_a_shorter_text_leaves_no_windows_behind(memory, encoders, together):
     }
 
 
+def test_a_text_that_is_not_split_leaves_no_windows_behind(memory, encoders):
+    """Also where nothing is split any more; records whose ids only look like windows stay."""
+    store = memory("dense", "sparse")
+    ingest(store, [{"id": name, "text": "x" * 45} for name in "ab"], encoders, options=SPLIT)
+
+    ingest(store, [{"id": "a", "text": "y"}, {"id": "c", "text": "z"}, {"id": "c#window-1", "text": "own"}], encoders)
+    ingest(store, [{"id": "b#window-1", "text": "own"}, {"id": "b", "text": "y"}, {"id": "c", "text": "y"}], encoders)
+
+    assert {name: record.payload["text"] for name, record in by_id(store).items()} == {
+        "a": "y",
+        "b": "y",
+        "b#window-1": "own",
+        "c": "y",
+        "c#window-1": "own",
+    }
+
+
 def test_a_document_with_a_refused_window_is_refused(memory, encoders):
     """A document is confirmed in whole or refused; the reason names the window."""
     store = memory("dense", "sparse")
