@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
 from st_connectors.store import Fusion, Rrf, Weighted
 
-__all__ = ["fuse", "rrf", "weighted"]
+__all__ = ["check_weights", "fuse", "rrf", "weighted"]
 
 
 def fuse(legs: Sequence[Mapping[str, float]], method: Fusion) -> list[tuple[str, float]]:
@@ -53,6 +53,13 @@ def weighted(legs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> l
                 share = (score - least) / (most - least) if most > least else 1.0
                 fused[key] = fused.get(key, 0.0) + weight * share
     return _sorted(fused)
+
+
+def check_weights(method: Fusion, legs: Collection[str]) -> None:
+    """Raise ValueError where a fusion has weights, and not one for each of the legs."""
+    if method.weights is not None and len(method.weights) != len(legs):
+        count = len(method.weights)
+        raise ValueError(f"the fusion has {count} weight{'s' * (count != 1)} for {len(legs)} legs: {', '.join(legs)}")
 
 
 def _weights(weights: Sequence[float] | None, legs: int) -> Sequence[float]:

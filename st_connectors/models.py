@@ -213,7 +213,9 @@ def spans_of(models: Sequence[LazyModel], how: Split) -> Spans:
         room = _room(loaded)
         size = how.tokens or min(DEFAULT_TOKENS, room or DEFAULT_TOKENS)
         if room is not None and size > room:
-            raise ValueError(f"windows of {size} tokens would be cut: the model takes {room}")
+            raise ValueError(
+                f"windows of {size} tokens would be cut: the model takes {room}; leave out tokens, or give at most so many"
+            )
         return partial(_spans, offsets=offsets, size=size, overlap=min(how.overlap, size // 2))
     raise ValueError("none of the models shows a tokenizer to split texts by: split them before, or pass split=None")
 

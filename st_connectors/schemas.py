@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from st_connectors.errors import SchemaMismatch
+from st_connectors.fusion import check_weights
 from st_connectors.models import LazyModel, Running, by_reference, check_same, has_name
 from st_connectors.store import (
     DenseField,
@@ -53,7 +56,9 @@ def schema_for(
     """The schema of a new collection; loads the models, to know their widths and what to remember of them."""
     if fusion is not None and not isinstance(fusion, Fusion):
         raise TypeError(f"fusion is an Rrf or a Weighted of st_connectors.store, not {fusion!r}")
-    refs = {name: model.ref() for name, model in models.items()}
+    if fusion is not None:
+        check_weights(fusion, [*models, *(["text"] if text else [])])
+    refs = {name: _found_again(model.ref()) for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():
         fields[name] = (
@@ -64,8 +69,13 @@ def schema_for(
     if fusion is None:
         fusion = builtin_fusion({name: ref.name for name, ref in refs.items()}, fields)
     if reranker is not None:
-        refs[RERANKER] = reranker.ref()
+        refs[RERANKER] = _found_again(reranker.ref())
     return Schema(collection, fields, kinds_of(filterable), refs, fusion)
+
+
+def _found_again(ref: ModelRef) -> ModelRef:
+    """The reference with the whole path of a model's folder, which also leads there from other folders."""
+    return replace(ref, name=str(Path(ref.name).absolute())) if Path(ref.name).is_dir() else ref
 
 
 def kinds_of(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterKind]:
@@ -128,6 +138,9 @@ def adopted(
 ) -> dict[str, LazyModel]:
     """The models of a foreign collection's fields, once they are seen to fit."""
     given = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
+    for kind, pair in given:
+        if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f'{kind} is a pair ("their_vector", model), not {pair!r}')
     models = {pair[0]: LazyModel(kind, pair[1], running=running) for kind, pair in given if pair is not None}
     if not models:
         raise ValueError('nothing to search by: give dense=("their_vector", model) or sparse=(…)')

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
+from st_connectors.fusion import check_weights
 from st_connectors.store import (
     Default,
     Effort,
@@ -253,8 +254,7 @@ def _without(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> 
     weights = method.weights
     if weights is None:
         return method
-    if len(weights) != len(fields):
-        raise ValueError(f"the fusion has {len(weights)} weights for {len(fields)} legs: {', '.join(fields)}")
+    check_weights(method, fields)
     return replace(method, weights=tuple(w for w, name in zip(weights, fields, strict=True) if name in legs))
 
 

@@ -194,6 +194,21 @@ def test_the_same_model_is_accepted_under_any_path(url, tmp_path):
         assert again.search("ocean").to_json() == before
 
 
+def test_a_model_is_found_again_from_another_folder(url, tmp_path, monkeypatch):
+    """A relative path is remembered whole."""
+    from st_core import builtin
+
+    (tmp_path / "model").symlink_to(builtin.path("dense"))
+    monkeypatch.chdir(tmp_path)
+    with books(url, dense="./model", sparse=None) as index:
+        before = index.search("ocean").to_json()
+    monkeypatch.chdir("/")
+
+    with Index.open(url, collection="books") as again:
+        assert again.schema.models["dense"].name == str(tmp_path / "model")
+        assert again.search("ocean").to_json() == before
+
+
 def test_a_model_that_changed_since_is_a_mismatch_when_it_is_used(here):
     """A remembered name whose weights are others now is not searched with; what needs no model still works."""
     with books(here) as index:
@@ -275,6 +290,17 @@ def test_a_fusion_is_no_name(here):
         Index.create(here, collection="x", fusion="rrf", **BUILTIN)
     with books(here) as index, pytest.raises(TypeError, match=says):
         index.search("sea", fusion="rrf")
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.2, 0.3, 0.5)])
+@pytest.mark.parametrize("method", [Weighted, lambda weights: Rrf(60, weights)])
+def test_a_fusion_has_a_weight_for_each_leg(here, method, weights):
+    """Seen before anything is made, not at the first search."""
+    count = len(weights)
+    with pytest.raises(ValueError, match=f"the fusion has {count} weights? for 2 legs: dense, sparse"):
+        Index.create(here, collection="x", fusion=method(weights), **BUILTIN)
+    with pytest.raises(NotFound):
+        Index.open(here, collection="x")
 
 
 def test_a_reranker_is_no_name(here):
