@@ -255,6 +255,10 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
     name = f"the collection {stored.collection!r}"
     if stored.version != asked.version:
         return f"{name} has schema version {stored.version}, not {asked.version}"
+    for key in stored.models.keys() & asked.models.keys():
+        difference = _model_difference(stored.models[key], asked.models[key])
+        if difference:
+            return f"{name} was filled in field {key!r} by another model: {difference}"
     for what, mine, theirs in (
         ("field", stored.fields, asked.fields),
         ("filterable field", stored.filterable, asked.filterable),
@@ -262,15 +266,19 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
         for key in {**mine, **theirs}:
             if mine.get(key) != theirs.get(key):
                 return f"{name} has {_held(what, key, mine)}, and asked for is {_held(what, key, theirs)}; use the stored schema, or drop it first"
-    for key in stored.models.keys() & asked.models.keys():
-        difference = _model_difference(stored.models[key], asked.models[key])
-        if difference:
-            return f"{name} was filled in field {key!r} by another model: {difference}"
     return None
 
 
 def _held(what: str, key: str, held: Mapping[str, object]) -> str:
-    return f"the {what} {key!r} as {held[key]}" if key in held else f"no {what} {key!r}"
+    return f"the {what} {key!r} as {_told(held[key])}" if key in held else f"no {what} {key!r}"
+
+
+def _told(value: object) -> str:
+    """A field in words, or a kind of filter."""
+    if not isinstance(value, DenseField | SparseField | TextField):
+        return str(value)
+    kind, *options = _field_to_json(value).items()
+    return f"{kind[1]} ({', '.join(f'{name} {option}' for name, option in options)})"
 
 
 def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:

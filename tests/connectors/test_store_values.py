@@ -81,12 +81,15 @@ SCHEMA = Schema("c", {"v": DenseField(3)}, {"year": FilterKind.INT}, {"v": MODEL
     ("change", "message"),
     [
         ({"version": 2}, "schema version 1, not 2"),
-        ({"fields": {"v": DenseField(4)}}, "field 'v' as DenseField(dimension=3"),
+        (
+            {"fields": {"v": DenseField(4)}},
+            "field 'v' as dense (dimension 3, metric cosine, quantization none, optional True)",
+        ),
         ({"fields": {"v": DenseField(3, Metric.DOT)}}, "field 'v'"),
-        ({"fields": {}}, "field 'v' as DenseField(dimension=3"),
+        ({"fields": {}}, "field 'v' as dense (dimension 3, metric cosine, quantization none, optional True)"),
         (
             {"fields": {"v": DenseField(3), "s": SparseField()}},
-            "has no field 's', and asked for is the field 's' as SparseField",
+            "has no field 's', and asked for is the field 's' as sparse (optional ",
         ),
         (
             {"filterable": {"year": FilterKind.KEYWORD}},
