@@ -165,6 +165,10 @@ def _is_lite(client: Any, name: str) -> bool:
 
 
 def _remote(address: Address, options: Mapping[str, Any]) -> Opened:
+    if address.host is None:
+        raise ValueError(
+            f"{address.scheme} is a server: write {address.scheme}://HOST:PORT, or for a file milvus+lite:PATH"
+        )
     scheme = "https" if "https" in address.variants else "http"
     host = f"[{address.host}]" if ":" in (address.host or "") else address.host
     with border(address.scheme, "connect"):

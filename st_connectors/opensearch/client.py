@@ -137,7 +137,8 @@ def _parsed(text: str) -> object:
 
 def _translated(error: OpenSearchException, *, store: str, operation: str) -> StoreError:
     """Our error for what breaks below HTTP."""
-    said = " ".join(str(error).split())[:300]
+    # Printed whole, opensearch-py 3's error tells its reason twice.
+    said = " ".join(str(error.error if isinstance(error, TransportError) else error).split())[:300]
     if isinstance(error, SSLError):
         hint = "does the server speak TLS here, with a certificate that this machine trusts?"
         return Permanent(f"TLS failed: {said}; {hint}", store=store, operation=operation)

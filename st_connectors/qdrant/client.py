@@ -63,6 +63,10 @@ def open_client(address: Address, client: object | None) -> Opened:
         if address.host is not None:
             raise ValueError(f"{address.scheme} is no server: write {address.scheme}:NAME, without //, not {address}")
         return _local(address.path)
+    if address.host is None:
+        raise ValueError(
+            f"{address.scheme} is a server: write {address.scheme}://HOST:PORT, or for a folder qdrant+edge:PATH"
+        )
     return _remote(address)
 
 

@@ -194,6 +194,14 @@ def test_options_are_checked(server, options):
         open_store(f"{server.url}?{options}", "books", SCHEMA)
 
 
+def test_a_server_needs_a_host():
+    """A path alone is a file's."""
+    with pytest.raises(
+        ValueError, match=r"milvus is a server: write milvus://HOST:PORT, or for a file milvus\+lite:PATH"
+    ):
+        open_store("milvus:library.db", "books", SCHEMA)
+
+
 def test_a_client_handed_in_stays_open(server):
     """It is its owner's to close; anything else is refused."""
     client = MilvusClient(server.url.replace("milvus:", "http:"), dedicated=True)

@@ -424,6 +424,16 @@ def test_what_is_sent_is_json_of_utf_8(stub):
     assert json.loads(stub.seen[0][3].splitlines()[0]) == {"index": {"_id": "ünï/👩"}}
 
 
+def test_a_server_that_is_not_there_is_told_once():
+    """Its address and the system's reason, in one sentence."""
+    with pytest.raises(Unavailable) as raised:
+        open_store("opensearch://127.0.0.1:1", "books", SCHEMA, retry=NO_RETRY).count()
+
+    assert str(raised.value).count("127.0.0.1") == 1
+    assert "the server cannot be reached: " in str(raised.value)
+    assert "refused" in str(raised.value)
+
+
 def test_tls_against_a_server_without_it_is_told(stub):
     """Trying again cannot help; nobody's traceback but one sentence."""
     address = stub.address.replace("opensearch://", "opensearch+https://")

@@ -193,7 +193,7 @@ def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
     """The first is said by field; for the second there is another way."""
     other = Schema("books", {"dense": DenseField(3)})
     stub.on("GET", BOOKS, info({"st_connectors": other.to_json()}))
-    with pytest.raises(SchemaMismatch, match="dimension=3"):
+    with pytest.raises(SchemaMismatch, match="dimension 3"):
         store.create()
 
     stub.on("GET", BOOKS, info({}))
@@ -419,7 +419,11 @@ def test_a_collection_of_somebody_else_is_adopted(stub):
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("qdrant://h:1?timeout=soon", "whole number of seconds"), ("qdrant://h:1?wait=1", "no option 'wait'")],
+    [
+        ("qdrant://h:1?timeout=soon", "whole number of seconds"),
+        ("qdrant://h:1?wait=1", "no option 'wait'"),
+        ("qdrant:library", r"qdrant is a server: write qdrant://HOST:PORT, or for a folder qdrant\+edge:PATH"),
+    ],
 )
 def test_options_that_are_not_understood_are_refused(url, message):
     """Rather than ignored."""
