@@ -67,7 +67,9 @@ def ingest(
     form: Annotated[
         str | None, typer.Option("--format", help="jsonl, csv, parquet or text; by the file's name if not given.")
     ] = None,
-    split: Annotated[bool | None, typer.Option(help="Split long texts into windows; on for text files.")] = None,
+    split: Annotated[
+        bool | None, typer.Option(help="Split long texts into windows; on for text files and with --split-tokens.")
+    ] = None,
     split_tokens: Annotated[
         int | None, typer.Option(min=8, metavar="N", help="Tokens of a window; 256, or what the model takes.")
     ] = None,
@@ -89,6 +91,10 @@ def ingest(
     from st_connectors.models import Running
     from st_connectors.registry import bulk_loading
 
+    if split is False and split_tokens is not None:
+        raise ValueError(
+            "--split-tokens says how texts are split, and --no-split that they are not: leave out one of them"
+        )
     chosen = [(source, _format(source, form)) for source in sources]
     making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     running = Running(backend, dtype)
@@ -96,7 +102,8 @@ def ingest(
     if bulk and not index.store.capabilities.bulk_loading:
         complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
     with index, progress_of(f"ingesting into {collection}") as progress:
-        splits = split if split is not None else any(form == "text" for _, form in chosen)
+        asked = split if split_tokens is None else True
+        splits = asked if asked is not None else any(form == "text" for _, form in chosen)
         documents = _documents(chosen, id_field, text_field or ["text"], index)
         try:
             with bulk_loading(address, collection) if bulk else nullcontext():
@@ -109,6 +116,8 @@ def ingest(
             if as_json:
                 print_json(error.report.to_json())
             raise
+    if not (index.store.capabilities.persistent or as_json):
+        complain(f"st-connectors: {address} keeps nothing: what was ingested is gone when this command ends")
     finish(report, as_json=as_json)
 
 

@@ -202,6 +202,26 @@ def test_version(cli):
     assert cli("--version").out == f"{__version__}\n"
 
 
+def test_a_size_of_windows_asks_for_windows(cli, tmp_path):
+    """Of rows too, which are else not split; where splitting is ruled out, the size is an error."""
+    source = tmp_path / "long.jsonl"
+    source.write_text(json.dumps({"id": "a", "text": "a voyage under the sea " * 40}) + "\n")
+    ingest = ["ingest", source, "--in", f"qdrant+edge:{tmp_path / 'store'}", "--collection", "c", "--create", "--json"]
+
+    assert cli(*ingest).json["split"] == 0
+    assert cli(*ingest, "--split-tokens", "50").json["split"] == 1
+    refused = cli(*ingest, "--split-tokens", "50", "--no-split")
+    assert (refused.status, refused.complaint()[:14]) == (2, "--split-tokens")
+
+
+def test_a_store_that_keeps_nothing_says_so(cli, books):
+    """The command's process ends, and with it what was ingested."""
+    outcome = cli("ingest", books, "--in", "memory:lost", "--collection", "c", "--create")
+
+    assert outcome.status == 0
+    assert outcome.err == "st-connectors: memory:lost keeps nothing: what was ingested is gone when this command ends\n"
+
+
 def test_a_folder_of_one_file_is_a_document(cli, tmp_path: Path):
     """A single Markdown file goes in under its name."""
     (tmp_path / "readme.md").write_text("# Sea\nThe ocean.")
