@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -63,8 +66,14 @@ def demo(as_json: AsJson = False) -> None:
             print_result(answer)
             say()
         say("Go on with:")
-        say(f'  st-connectors search "{NEXT}" --in {ADDRESS} --collection {COLLECTION}')
+        say(f'  {_program()} search "{NEXT}" --in {ADDRESS} --collection {COLLECTION}')
     raise typer.Exit(REFUSED if report.refused_total else DONE)
+
+
+def _program() -> str:
+    """How this command line is called again: by its name where that finds it, else by the path it was called with."""
+    called = sys.argv[0]
+    return called if shutil.which("st-connectors") is None and Path(called).name == "st-connectors" else "st-connectors"
 
 
 def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
