@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from st_core.modules import Module
 
 __all__ = ["Exported", "copy_graphs", "export_model"]
+
+logger = logging.getLogger(__name__)
 
 ORGANISATIONS = {
     "CrossEncoder": "cross-encoder",
@@ -138,13 +141,18 @@ def _runtimes(backend: str) -> tuple[str, ...]:
 
 
 def _family(checkpoint: Checkpoint) -> str:
-    """The class of a checkpoint; a plain folder is what its head is for."""
+    """The class of a checkpoint; a plain folder is what its head is for, and where that is for words, the log says what was taken."""
     if checkpoint.entries:
         return checkpoint.family
     heads = [str(each) for each in checkpoint.config.get("architectures") or []]
-    return (
-        "CrossEncoder" if any(each.endswith("ForSequenceClassification") for each in heads) else "SentenceTransformer"
-    )
+    if any(each.endswith("ForSequenceClassification") for each in heads):
+        return "CrossEncoder"
+    if any(each.endswith("ForMaskedLM") for each in heads):
+        logger.warning(
+            "%s does not say what it gives, and is exported as a SentenceTransformer; for a SPLADE model name family='SparseEncoder' (--kind sparse)",
+            checkpoint.name,
+        )
+    return "SentenceTransformer"
 
 
 def _add_graphs(

@@ -19,7 +19,9 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
+from st_core import exporting  # noqa: E402
 from st_core.backends.graphs import keep, read_spec  # noqa: E402
+from st_core.checkpoint import read_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -369,3 +371,21 @@ def test_a_folder_within_the_model_holds_no_copy_of_itself(own):
     exported = export(own, own / "sub")
 
     assert not list(exported.folder.rglob(".sub-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "says"),
+    [
+        ("plain-bert-masked", "SentenceTransformer", "for a SPLADE model name family='SparseEncoder' (--kind sparse)"),
+        ("rerank-plain", "CrossEncoder", ""),
+        ("splade-max", "SparseEncoder", ""),
+        ("plain-bert", "SentenceTransformer", ""),
+    ],
+)
+def test_a_folder_that_leaves_open_what_it_gives_is_told_of(checkpoints, caplog, name, family, says):
+    """A masked language model may be a SPLADE model or the beginning of a dense one."""
+    folder = checkpoints.folder(name)
+
+    assert exporting._family(read_checkpoint(folder, name=str(folder), revision=None)) == family
+    assert says in caplog.text
+    assert bool(says) == bool(caplog.records)
