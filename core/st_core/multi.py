@@ -52,14 +52,20 @@ class Head:
     bias: NDArray[np.float32]
 
 
+def head_file(folder: Path, output: str) -> Path:
+    """The file of the head for an output; raises ModelUnsupported where the checkpoint has none."""
+    path = folder / FILES[output]
+    if not path.is_file():
+        raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is not there")
+    return path
+
+
 def read_head(folder: Path, output: str, width: int | None) -> Head:
     """The head for an output, of a model whose states are ``width`` wide.
 
     Raises ModelUnsupported where the checkpoint has none, ModelBroken where the file holds something else. Code in it is never run.
     """
-    path = folder / FILES[output]
-    if not path.is_file():
-        raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is not there")
+    path = head_file(folder, output)
     tensors = read_tensors(path)
     shapes = {name: array.shape for name, array in tensors.items()}
     weight, bias = tensors.get("weight"), tensors.get("bias")
@@ -84,33 +90,36 @@ class Heads:
 
     @classmethod
     def of(cls, engine: Engine, task: str | None, folder: Path, outputs: Collection[str]) -> Heads:
-        """The heads of a model for some outputs; raises as :func:`read_head` does."""
+        """The heads of a model for some outputs; raises as :func:`read_head` does, and ModelUnsupported where graphs run the model."""
         first = flatten(engine.modules, task)[0]
         if not isinstance(first, Transformer):
             raise ModelUnsupported(
                 f"{folder}: only a transformer has several outputs; this is a {type(first).__name__}"
             )
-        shown: Any = engine.runner(task).tokenizer.shown
-        special = (shown.cls_token_id, shown.eos_token_id, shown.pad_token_id, shown.unk_token_id)
-        heads = {name: read_head(folder, name, first.dimension) for name in FILES if name in outputs}
+        asked = [name for name in FILES if name in outputs]
+        if asked and engine.graphs is not None:
+            for name in asked:
+                head_file(folder, name)
+            raise ModelUnsupported(
+                f"{folder}: {' and '.join(asked)} outputs are made by torch of the states of tokens, and the model runs on "
+                f"{engine.graphs.name}; load it with backend='torch', or ask for outputs=['dense'] alone"
+            )
+        heads = {name: read_head(folder, name, first.dimension) for name in asked}
+        sparse = heads.get("sparse")
         return cls(
             "dense" in outputs,
-            heads.get("sparse"),
+            sparse,
             heads.get("multi_vector"),
-            int(first.config["vocab_size"]),
-            frozenset(token for token in special if token is not None),
+            0 if sparse is None else int(first.config["vocab_size"]),
+            frozenset() if sparse is None else _special(engine.runner(task).tokenizer.shown),
         )
 
     def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:
         """The outputs of one batch."""
-        if "token_embeddings" not in features:
-            raise ModelUnsupported(
-                "several outputs need the states of tokens, which graphs do not give; use backend='torch'"
-            )
-        states = features["token_embeddings"]
+        states = features.get("token_embeddings")
         dense = runner.finish(features["sentence_embedding"], dimension, normalize=False) if self.dense else None
         return MultiOutput(
-            None if dense is None else dense.float().cpu().numpy(),
+            dense if dense is None or isinstance(dense, np.ndarray) else dense.float().cpu().numpy(),
             None if self.sparse is None else lexical_weights(states, features, self.sparse, self.ignored, self.width),
             None if self.multi_vector is None else token_vectors(states, features, self.multi_vector),
         )
@@ -127,6 +136,12 @@ class Heads:
             None if self.sparse is None else SparseMatrix.from_rows([sparse[index] for index in order], self.width),
             None if self.multi_vector is None else restore(vectors, count),
         )
+
+
+def _special(shown: Any) -> frozenset[int]:
+    """The ids of a tokenizer of transformers that mark no text."""
+    special = (shown.cls_token_id, shown.eos_token_id, shown.pad_token_id, shown.unk_token_id)
+    return frozenset(token for token in special if token is not None)
 
 
 def lexical_weights(states: Any, features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:

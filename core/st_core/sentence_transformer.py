@@ -169,7 +169,8 @@ class SentenceTransformer(Encoder):
         """Dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
 
         ``outputs`` names what is wanted: "dense" as :meth:`encode` gives it, "sparse" the weight of each token, "multi_vector" a unit vector
-        for each token but the first. The other arguments are :meth:`encode`'s. Raises ModelUnsupported where the checkpoint has no such output.
+        for each token but the first. The other arguments are :meth:`encode`'s. Raises ModelUnsupported where the checkpoint has no such output,
+        and for others than "dense" on onnx and openvino.
         """
         unknown = set(outputs) - set(OUTPUTS)
         if unknown or not outputs or isinstance(outputs, str):

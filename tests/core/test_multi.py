@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
 import st_core  # noqa: E402 -- after the guard
+from st_core.backends.given import DEFAULTS  # noqa: E402 -- after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -102,6 +103,22 @@ def test_a_model_without_heads_is_refused(checkpoints):
 
         with pytest.raises(st_core.ModelUnsupported, match=told):
             plain.encode_multi(["a"])
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("given", [False, True], ids=["own graph", "graph of a repository"])
+def test_graphs_give_dense_results_alone(exports, model, texts, agree, backend, given):
+    """Those of encode; for the others the message says what to load."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend), reason=f"needs {backend}")
+    folder = exports.given("bge-m3", backend) if given else exports.folder("bge-m3", backend)
+    options = {"model_kwargs": {"file_name": DEFAULTS[backend]}} if given else {}
+    graph = st_core.SentenceTransformer(folder, backend=backend, **options)
+
+    agree(graph.encode_multi(texts, outputs=["dense"]).dense, model.encode(texts))
+    with pytest.raises(
+        st_core.ModelUnsupported, match=rf"sparse outputs .* runs on {backend}; load it with backend='torch'"
+    ):
+        graph.encode_multi(texts)
 
 
 class Payload:
