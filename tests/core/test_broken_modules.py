@@ -183,6 +183,20 @@ def test_absurd_sizes_of_a_transformer_are_refused(checkpoints, tmp_path, key, v
         use(folder, "bert-mean")
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
+@pytest.mark.parametrize("by", ["checkpoint", "caller"])
+def test_absurd_sizes_in_config_kwargs_are_refused(checkpoints, tmp_path, by, key):
+    """They change the configuration before the library makes lists of their length."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "broken")
+    path, change = folder / "sentence_bert_config.json", {"config_kwargs": {key: HUGE}}
+    if by == "checkpoint":
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        change = {}
+
+    with pytest.raises(st_core.ModelBroken, match=rf"config\.json, changed by config_kwargs: {key} is {HUGE}"):
+        st_core.SentenceTransformer(folder, device="cpu", **change)
+
+
 @pytest.fixture
 def in_parts(checkpoints, tmp_path):
     """A copy of a checkpoint with its weights in two files, and the path of their index."""

@@ -37,10 +37,12 @@ _MOST = {
         ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"), 1_000
     ),
     **dict.fromkeys(("hidden_size", "head_dim", "dim", "d_model", "d_kv", "n_embd", "num_attention_heads"), 1 << 20),
+    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers"), 1_000),
     "max_position_embeddings": 1 << 26,
+    "num_labels": 1 << 22,
     "n_positions": 1 << 15,
 }
-"""More than any model has. transformers builds layers and tables of these sizes before it looks at the weights, which tell them wrong."""
+"""More than any model has. transformers builds lists, layers and tables of these sizes before it looks at the weights, which tell them wrong."""
 
 OWN_FILES = frozenset(
     (*_NAMES, "modules.json", "config_sentence_transformers.json", "router_config.json", "quantization_ranges.json")
@@ -150,18 +152,19 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         processor.setdefault("model_max_length", saved["max_seq_length"])
     lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
     text = _text_options(saved)
+    changes = {**_options(saved, "config_kwargs"), **options.config_kwargs}
     base = adapter_base(folder, options.hub)
     _check_parts(base or folder)
     return Transformer(
         folder,
         task,
-        _checked(read_json((base or folder) / "config.json"), (base or folder) / "config.json"),
+        _read_config((base or folder) / "config.json", changes),
         str(saved.get("module_output_name") or TASKS[task]),
         lower_case=bool(saved.get("do_lower_case", False)),
         task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
         model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
         processor_kwargs=processor,
-        config_kwargs={**_options(saved, "config_kwargs"), **options.config_kwargs},
+        config_kwargs=changes,
         text_kwargs=text,
         chat=("message" in modalities) if modalities else None,
         chat_format=str((modalities.get("message") or {}).get("format", "auto")),
@@ -184,15 +187,23 @@ def _check_parts(folder: Path) -> None:
                 raise ModelBroken(f"{path}: {part!r} is no name of a file in this folder")
 
 
-def _checked(config: Any, path: Path) -> Mapping[str, Any]:
-    """A transformer's configuration; raises ModelBroken for sizes that no model has, and for what is no configuration."""
+def _read_config(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A transformer's configuration; raises ModelBroken for what is none, and for sizes that no model has, there or in ``changes``."""
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ModelBroken(f"{path}: expected a JSON object, found {type(config).__name__}")
-    for key, most in _MOST.items():
-        value = config.get(key)
-        if isinstance(value, (int, float)) and value > most:
-            raise ModelBroken(f"{path}: {key} is {value}, more than any model has")
+    _check_sizes({**config, **changes}, f"{path}, changed by config_kwargs" if changes else str(path))
     return config
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Raise ModelBroken for a size that no model has, also in the configuration of a part of the model."""
+    for key, value in config.items():
+        most = _MOST.get(key)
+        if isinstance(value, Mapping):
+            _check_sizes(value, where)
+        elif most is not None and isinstance(value, (int, float)) and value > most:
+            raise ModelBroken(f"{where}: {key} is {value}, more than any model has")
 
 
 def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
