@@ -226,6 +226,20 @@ def test_a_wrong_name(exports, options, error, message):
             st_core.SentenceTransformer(exports.given("roberta-six", "onnx"), backend="auto", model_kwargs=options)
 
 
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_padding_that_the_configuration_leaves_open_is_the_tokenizers(exports, tmp_path, texts, agree, backend):
+    """Positions are numbered from behind it."""
+    given = exports.given("roberta-six", backend)
+    folder = Path(shutil.copytree(given, tmp_path / "open"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    options = {"backend": backend, "model_kwargs": {"file_name": FILES[backend]}}
+
+    model = st_core.SentenceTransformer(folder, **options)
+
+    agree(model.encode(texts), st_core.SentenceTransformer(given, **options).encode(texts), 0)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_damaged_graph_is_named(exports, tmp_path, backend, damage):

@@ -203,4 +203,7 @@ def _positions(module: Transformer, tokenizer: TextTokenizer) -> int | None:
     family, rows = module.config.get("model_type"), module.config.get("max_position_embeddings")
     if family not in POSITIONED or not isinstance(rows, int):
         return None
-    return rows - (int(module.config.get("pad_token_id", tokenizer.pad_id)) + 1 if family in FROM_PADDING else 0)
+    if family not in FROM_PADDING:
+        return rows
+    padding = module.config.get("pad_token_id")
+    return rows - (padding if isinstance(padding, int) else tokenizer.pad_id) - 1
