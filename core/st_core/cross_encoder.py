@@ -171,8 +171,10 @@ class CrossEncoder(Model):
         return features["scores"]
 
     def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], softmax: bool) -> Any:
-        import torch
-
+        try:
+            import torch
+        except ImportError as error:
+            raise missing_extra("torch", f"the activation {activation!r}, a function of tensors,") from error
         labels = self.num_labels
         result: Any = None
         with torch.inference_mode():

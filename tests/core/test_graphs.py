@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_scores_agree(exports, texts, agree, name, backend):
     agree(model.predict(pairs, apply_softmax=True), expected.predict(pairs, apply_softmax=True))
     agree(model.predict(pairs, activation_fn=torch.tanh), expected.predict(pairs, activation_fn=torch.tanh))
     agree(model.predict(pairs[0]), expected.predict(pairs[0]))
+
+
+def test_a_function_of_tensors_needs_torch(exports, texts, monkeypatch):
+    """Without it the message says how to get it; the checkpoint's own activation needs none."""
+    _, model = exports.pair("CrossEncoder", "rerank-bert", "onnx")
+    pairs = [(texts[0], text) for text in texts]
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    with pytest.raises(ImportError, match=r"activation .* needs the extra 'torch': pip install"):
+        model.predict(pairs, activation_fn=abs)
+    assert model.predict(pairs).shape == (len(pairs),)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
