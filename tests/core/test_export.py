@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
 from st_core import exporting  # noqa: E402
-from st_core.backends.graphs import keep, read_spec  # noqa: E402
+from st_core.backends.graphs import READ, graph_keys, keep, read_spec  # noqa: E402
 from st_core.checkpoint import read_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -152,6 +152,54 @@ def test_the_graphs_that_a_folder_has_are_named_where_another_cannot_be_made(exp
             f"making a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
             "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', dtype='int8'"
         )
+
+
+def test_files_that_transformers_does_not_read_change_no_graph(exports, tmp_path, monkeypatch):
+    """Notes and requirements beside the configuration; a graph that was made when they counted is found too."""
+    folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino"), tmp_path / "out"))
+    for name in ("my_notes.json", "requirements.txt"):
+        (folder / name).write_text("[]")
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    model = st_core.SentenceTransformer(folder, backend="openvino")
+
+    (place,) = (folder / "graphs").iterdir()
+    now, before = graph_keys(model, "openvino", "float32")
+    assert place.name == now != before
+    place.rename(place.with_name(before))
+    assert np.array_equal(st_core.SentenceTransformer(folder, backend="openvino").encode("a"), model.encode("a"))
+
+
+def test_all_files_of_tokenizers_count():
+    """Every name of a JSON or text file that a tokenizer of the transformers library reads its vocabulary from."""
+    from pathlib import PurePath
+
+    import transformers
+
+    names = set()
+    for path in (Path(transformers.__file__).parent / "models").glob("*/tokenization*.py"):
+        for listed in re.findall(r"VOCAB_FILES_NAMES = \{(.*?)\}", path.read_text("utf-8"), re.DOTALL):
+            names.update(re.findall(r': "([^"]+\.(?:json|txt))"', listed))
+
+    assert {"vocab.txt", "vocab.json", "tokenizer.json"} <= names
+    assert not [name for name in names if not any(PurePath(name).match(pattern) for pattern in READ)]
+
+
+@pytest.mark.parametrize("gone", ["model.safetensors", "tokenizer_config.json"])
+@pytest.mark.parametrize("backend", ["openvino", "auto"])
+def test_a_graph_of_another_state_of_the_folder_is_named(exports, tmp_path, monkeypatch, backend, gone):
+    """Without torch, and where torch has no weights to make another of, with what to do."""
+    folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino"), tmp_path / "out"))
+    (folder / gone).unlink()
+    (place,) = (folder / "graphs").iterdir()
+    told = f"the folder has graphs/{place.name}, made of other weights, settings or tokenizer .* export the model again"
+
+    if gone == "model.safetensors":
+        with pytest.raises(st_core.ModelBroken, match=told):
+            st_core.SentenceTransformer(folder, backend=backend)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=told):
+        st_core.SentenceTransformer(folder, backend=backend)
 
 
 def test_a_graph_stays_where_another_cannot_be_made(exports, tmp_path, monkeypatch):

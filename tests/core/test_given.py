@@ -93,6 +93,29 @@ def test_without_torch_it_is_taken_by_itself(exports, texts, agree, name, kind, 
         agree(np.array(values), getattr(expected, method)(inputs, convert_to_tensor=True))
 
 
+@pytest.mark.parametrize("asked", ["onnx", "openvino", "auto"])
+def test_without_weights_it_is_taken_by_itself(exports, texts, agree, asked):
+    """Also where torch is there, which has nothing to make a graph of."""
+    backend = asked.replace("auto", "onnx")
+    folder = exports.given("distilbert-cls", backend)
+    named = st_core.SentenceTransformer(folder, backend=backend, model_kwargs={"file_name": FILES[backend]})
+
+    model = st_core.SentenceTransformer(folder, backend=asked)
+
+    assert model.backend == backend
+    agree(model.encode(texts), named.encode(texts), 0)
+
+
+@pytest.mark.parametrize("asked", ["onnx", "auto"])
+def test_without_weights_a_graph_of_another_name_is_told(exports, tmp_path, asked):
+    """With what loads it."""
+    folder = Path(shutil.copytree(exports.given("distilbert-cls", "onnx"), tmp_path / "other"))
+    (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_O3.onnx")
+
+    with pytest.raises(st_core.ModelBroken, match=r"no weights .*model_kwargs=\{'file_name': 'onnx/model_O3.onnx'\}"):
+        st_core.SentenceTransformer(folder, backend=asked)
+
+
 @pytest.mark.parametrize(
     "name",
     ["bert-mean", "roberta-six", "distilbert-cls", "mpnet-max", "xlm-roberta-weighted", "rerank-short"],

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from st_core._engine import Engine
 from st_core.backends._types import FLOATS, GRAPHS, STATIC
 from st_core.backends.given import patterns_of
-from st_core.backends.graph import GraphBackend, can_export, or_graphs, stacks_for_graphs
+from st_core.backends.graph import (
+    GraphBackend,
+    can_export,
+    check_weights,
+    has_all_weights,
+    or_graphs,
+    stacks_for_graphs,
+)
 from st_core.backends.graphs import graph_key
 from st_core.backends.sessions import RUNTIMES, runtime
 from st_core.checkpoint import Fetch
@@ -121,12 +129,15 @@ def _automatic(checkpoint: Checkpoint, modules: Sequence[Module], device: Any) -
     stacks = stacks_for_graphs(modules)
     if not stacks:
         return Engine(modules)
-    names = [name for name in RUNTIMES if runtime(name).installed()]
-    if can_export():
-        names.append("torch")
+    installed = [name for name in RUNTIMES if runtime(name).installed()]
+    if can_export() and has_all_weights(stacks.values()):
+        names = [*installed, "torch"]
     else:
-        names = [name for name in names if _has_graphs(name, checkpoint.folder, stacks.values())]
+        names = [name for name in installed if _has_graphs(name, checkpoint.folder, stacks.values())]
     if not names:
+        for name, stack in product(installed, stacks.values()):
+            if can_export():
+                check_weights(stack, name, checkpoint.folder)
         return _on_torch(checkpoint, modules, device, None)  # whose error says what is missing
     return fastest(
         " ".join(graph_key(stack, str(device), "float32") for stack in stacks.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from st_core.backends.graphs import (
     cache_root,
     copy_graph,
     graph_key,
+    graph_keys,
+    has_weights,
     keep,
     read_spec,
     read_tokenizer,
@@ -32,7 +34,7 @@ from st_core.modules.transformer import Transformer
 if TYPE_CHECKING:
     from st_core.modules import Module
 
-__all__ = ["GraphBackend", "can_export", "or_graphs", "stacks_for_graphs"]
+__all__ = ["GraphBackend", "can_export", "check_weights", "has_all_weights", "or_graphs", "stacks_for_graphs"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ class GraphBackend:
     """Makes stacks ready as graphs of one runtime and one type.
 
     A stack's graph is looked for in the ``graphs`` folder of the model's own folder, then in the cache; where neither has it, it is made and kept in
-    the cache, which needs torch. Without torch a graph of the transformer that came with the model does. With ``file_name`` it is that one.
+    the cache, which needs torch. Without torch, or without weights, a graph of the transformer that came with the model does. With ``file_name`` it
+    is that one.
     """
 
     def __init__(
@@ -101,8 +104,10 @@ class GraphBackend:
         """The graph of the transformer alone that this stack is run with, None where it is one of our own; raises ModelNotFound for a wrong name."""
         from st_core.backends.given import find_given
 
-        if self.file_name is None and (can_export() or self.dtype != "float32" or self.find(stack) is not None):
-            return None
+        if self.file_name is None:
+            made = self.dtype != "float32" or (can_export() and has_all_weights([stack]))
+            if made or self.find(stack) is not None:
+                return None
         return find_given(getattr(stack[0], "folder", self.folder), self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
@@ -115,12 +120,14 @@ class GraphBackend:
 
     def find(self, stack: Sequence[Module]) -> Path | None:
         """The folder of a stack's graph, None where there is none yet."""
-        key = graph_key(stack, self.name, self.dtype)
-        own, root = self.folder / FOLDER / key, cache_root()
-        if own.is_dir():
-            return own
-        cached = None if root is None else root / FOLDER / key
-        return cached if cached is not None and _is_whole(cached) else None
+        root = cache_root()
+        for key in graph_keys(stack, self.name, self.dtype):
+            own, cached = self.folder / FOLDER / key, None if root is None else root / FOLDER / key
+            if own.is_dir():
+                return own
+            if cached is not None and _is_whole(cached):
+                return cached
+        return None
 
     def make(
         self,
@@ -141,6 +148,7 @@ class GraphBackend:
         if not can_export():
             need = f"making a graph of {self.model} for backend={self.name!r} in {self.dtype}"
             raise or_graphs(missing_extra("export", need), self.folder, stack)
+        check_weights(stack, self.name, self.folder)
         from st_core.backends.export import export_graph
 
         keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
@@ -148,13 +156,51 @@ class GraphBackend:
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
     """The error for a package that is missing, with how to load each graph of a stack that lies in the model's folder and does without it."""
-    names = sorted(place.name.rpartition("-")[0] for place in (folder / FOLDER).glob("*-*-*"))
+    named = dict.fromkeys(name.rpartition("-")[0] for name in _exported(folder))
     there = " or ".join(
         f"backend={name!r}, dtype={dtype!r}"
-        for name, _, dtype in (each.partition("-") for each in dict.fromkeys(names))
-        if (folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
+        for name, _, dtype in (each.partition("-") for each in named)
+        if any((folder / FOLDER / key).is_dir() for key in graph_keys(stack, name, dtype))
     )
-    return ImportError(f"{error}; the folder has graphs already, load it with {there}") if there else error
+    if there:
+        return ImportError(f"{error}; the folder has graphs already, load it with {there}")
+    other = _of_another_state(folder)
+    return ImportError(f"{error}; {other}") if other else error
+
+
+def _exported(folder: Path) -> list[str]:
+    """The names of the graphs in a model's folder."""
+    return sorted(place.name for place in (folder / FOLDER).glob("*-*-*"))
+
+
+def _of_another_state(folder: Path) -> str:
+    """What to do about graphs in a folder that fit no files there; empty where there are none."""
+    names = ", ".join(f"{FOLDER}/{name}" for name in _exported(folder))
+    return names and (
+        f"the folder has {names}, made of other weights, settings or tokenizer than it holds now: put these back, or export the model again"
+    )
+
+
+def has_all_weights(stacks: Iterable[Sequence[Module]]) -> bool:
+    """Whether all the transformers of stacks have weights."""
+    return all(has_weights(module) for stack in stacks for module in stack if isinstance(module, Transformer))
+
+
+def check_weights(stack: Sequence[Module], backend: str, folder: Path) -> None:
+    """Raise ModelBroken, with what graphs there are, where a stack without weights is to be made a graph."""
+    from st_core.backends.given import listed
+
+    if has_all_weights([stack]):
+        return
+    first = stack[0]
+    assert isinstance(first, Transformer)
+    given, other = listed(first.folder, backend), _of_another_state(folder)
+    if given:
+        other = f"load the graph that is there with model_kwargs={{'file_name': {given[0]!r}}}, of {', '.join(given)}"
+    if other:
+        raise ModelBroken(
+            f"{first.folder} holds no weights that a graph for backend={backend!r} could be made of; {other}"
+        )
 
 
 def _reduced(

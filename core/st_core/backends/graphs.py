@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ __all__ = [
     "cache_root",
     "copy_graph",
     "graph_key",
+    "graph_keys",
+    "has_weights",
     "keep",
     "read_spec",
     "read_tokenizer",
@@ -53,6 +55,20 @@ SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("*.safetensors", "*.bin")
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.spm", "*.tiktoken")
+READ = (
+    *(
+        "config*.json",
+        "*_config.json",
+        "*.index.json",
+        "*token*.json",
+        "*vocab*.json",
+        "*vocab*.txt",
+        "chat_template.json",
+    ),
+    *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "word_*.json"),
+)
+"""The names of JSON and text files in a transformer's folder that the transformers library 5 reads; notes and requirements may lie there too."""
+
 SPLIT = "split_special_tokens"
 """Says that special tokens in a text are read as text; the tokenizers library does not write it into its file."""
 _FACTS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
@@ -106,6 +122,17 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
 
     Versions of libraries do not count: graphs are kept from one to the next.
     """
+    return _key(stack, backend, dtype, _read_files)
+
+
+def graph_keys(stack: Sequence[Module], backend: str, dtype: str) -> Iterator[str]:
+    """The names under which a graph may lie: its key, and what the key was while all JSON and text files of a transformer's folder counted."""
+    yield graph_key(stack, backend, dtype)
+    if any(_read_files(module) != _all_files(module) for module in stack if isinstance(module, Transformer)):
+        yield _key(stack, backend, dtype, _all_files)
+
+
+def _key(stack: Iterable[Module], backend: str, dtype: str, files: Callable[[Transformer], list[Path]]) -> str:
     from xxhash import xxh3_128
 
     state = xxh3_128(f"{FORMAT} {backend} {dtype}".encode())
@@ -120,7 +147,7 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
             elif not isinstance(value, Path) and each.name != "tokenizer":
                 state.update(f"{each.name} {_canonical(value)}".encode())
         if isinstance(module, Transformer):
-            for path in [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]:
+            for path in files(module):
                 state.update(f"{path.name} {_hash(path)}".encode())
     return f"{backend}-{dtype}-{state.hexdigest()[:24]}"
 
@@ -133,8 +160,26 @@ def _canonical(value: Any) -> str:
     )
 
 
+def has_weights(module: Transformer) -> bool:
+    """Whether the folder of a transformer holds weights that transformers may read."""
+    return any(any((module.base or module.folder).glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
+def _read_files(module: Transformer) -> list[Path]:
+    """The files whose content shapes a transformer's numbers; all there are where code of the model's own may read any."""
+    files = _all_files(module)
+    if module.trust_remote_code:
+        return files
+    return [path for path in files if path.suffix not in (".json", ".txt") or any(map(path.match, READ))]
+
+
+def _all_files(module: Transformer) -> list[Path]:
+    """Settings, tokenizer and weights of a transformer, and of the model that an adapter is for."""
+    return [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
+
+
 def _files(folder: Path) -> list[Path]:
-    """The files a transformer is made of: settings, tokenizer and weights, without the listings of a whole checkpoint."""
+    """The settings and weights in a folder, without the listings of a whole checkpoint."""
     weights = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     listings = ("modules.json", "config_sentence_transformers.json")
     settings = {path for pattern in SETTINGS for path in folder.glob(pattern) if path.name not in listings}
