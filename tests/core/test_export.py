@@ -99,6 +99,21 @@ def test_a_model_on_a_graph_is_saved_with_it(exports, texts, agree, tmp_path, na
     agree(getattr(theirs, method)(inputs), expected)
 
 
+def test_a_model_on_a_graph_is_saved_with_the_options_of_its_tokenizer(exports, texts, agree, tmp_path):
+    """One folder gives the same numbers on its graph, on torch and in sentence-transformers."""
+    some = [text for text in texts if len(text) < 1000]
+    options = {"processor_kwargs": {"do_lower_case": False}}
+    folder = exports.checkpoints.folder("bert-mean")
+    expected = oracle.SentenceTransformer(str(folder), device="cpu", **options).encode(some)
+
+    st_core.SentenceTransformer(folder, backend="onnx", **options).save_pretrained(tmp_path / "saved")
+
+    found, _ = without_torch("SentenceTransformer", tmp_path / "saved", "onnx", "float32", "encode", some)
+    agree(found, expected)
+    for engine in (oracle, st_core):
+        agree(engine.SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(some), expected)
+
+
 def test_a_graph_that_came_without_weights_is_not_saved(exports, tmp_path):
     """The message says what to do, and nothing is written."""
     model = st_core.SentenceTransformer(

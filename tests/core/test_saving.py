@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,6 +150,64 @@ def test_what_was_set_is_saved(again, texts, agree):
         assert model.encode(texts).shape[1] == 7
         agree(model.encode(texts), made.model.encode(texts))
         agree(model.encode_query(texts), made.model.encode_query(texts))
+
+
+OPTIONS = [
+    ("bert-mean", {"processor_kwargs": {"do_lower_case": False}}),
+    ("bert-mean", {"config_kwargs": {"hidden_act": "relu"}}),
+    ("bert-mean", {"config_kwargs": {"num_hidden_layers": 1}}),
+    ("roberta-six", {"processor_kwargs": {"add_prefix_space": True, "token": "a-secret"}}),
+    ("bert-mean", {"config_kwargs": {"layer_norm_eps": 0.1}, "model_kwargs": {"attn_implementation": "eager"}}),
+    ("bert-mean", {"model_kwargs": {"dtype": torch.bfloat16}}),
+]
+
+
+def check_options(made, theirs, some, agree, scale=1e-5):
+    """What was saved gives the numbers that the model and the oracle give with the options, and these count."""
+    wanted = theirs.encode(some)
+
+    assert np.abs(oracle.SentenceTransformer(str(made.plain), device="cpu").encode(some) - wanted).max() > 1e-3
+    agree(made.theirs.encode(some), wanted)
+    agree(made.ours.encode(some), made.model.encode(some))
+    agree(made.ours.encode(some), wanted, scale)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_options_for_the_library_are_saved(checkpoints, again, texts, agree, name, options):
+    """What the caller has changed of a tokenizer, a configuration or the type stays changed; not what is of the machine or secret."""
+    made = again("SentenceTransformer", name, **options)
+    made.plain = checkpoints.folder(name)
+    scale = 1e-2 if "dtype" in str(options) else 1e-5  # in bfloat16 the oracle's numbers depend on the batch
+
+    check_options(made, oracle.SentenceTransformer(str(made.plain), device="cpu", **options), texts, agree, scale)
+    written = (made.folder / "sentence_bert_config.json").read_text()
+    assert "secret" not in written
+    assert "attn" not in written
+
+
+@pytest.mark.parametrize("key", ["tokenizer_args", "processor_kwargs"])
+def test_options_in_a_checkpoint_are_saved(checkpoints, texts, agree, tmp_path, key):
+    """Those that its own file names, under the old name or the new one."""
+    folder, saved = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "given"), tmp_path / "saved"
+    path = folder / "sentence_bert_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: {"do_lower_case": False}}))
+    model = st_core.SentenceTransformer(folder, device="cpu")
+    model.save_pretrained(saved)
+
+    theirs, ours = (engine.SentenceTransformer(str(saved), device="cpu") for engine in (oracle, st_core))
+    made = SimpleNamespace(model=model, theirs=theirs, ours=ours, plain=checkpoints.folder("bert-mean"))
+    check_options(made, oracle.SentenceTransformer(str(folder), device="cpu"), texts, agree)
+
+
+def test_an_option_that_is_an_object_is_not_saved(checkpoints, tmp_path):
+    """It could not be made again from a file; the message names it."""
+    from tokenizers import AddedToken
+
+    options = {"processor_kwargs": {"pad_token": AddedToken("[PAD]", special=True)}}
+    model = st_core.SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu", **options)
+
+    with pytest.raises(st_core.ModelUnsupported, match="processor_kwargs: pad_token: a AddedToken cannot be saved"):
+        model.save_pretrained(tmp_path / "saved")
 
 
 def test_calibration_is_kept_with_the_model(again, texts):

@@ -5,7 +5,9 @@ The weights stay in their files until a backend loads them: it alone knows the t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,25 @@ _NAMES = tuple(
 )
 _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
+_WHERE = frozenset(
+    (
+        "attn_implementation",
+        "cache_dir",
+        "code_revision",
+        "force_download",
+        "local_files_only",
+        "proxies",
+        "revision",
+        "subfolder",
+        "token",
+        "trust_remote_code",
+        "use_auth_token",
+    )
+)
+"""Options of transformers' loaders that say where files come from, who asks and what the machine can do, and change no number."""
+
+_NUMBERS = frozenset(("dtype", "torch_dtype", "variant"))
+"""Options of transformers' loader of weights that change numbers; the others place a model on a machine."""
 
 _MOST = {
     **dict.fromkeys(
@@ -102,7 +123,11 @@ class Transformer:
         )
 
     def saved(self) -> dict[str, Any]:
-        """The module's own configuration file; ``chat`` has to be known by now."""
+        """The module's own configuration file; ``chat`` has to be known by now.
+
+        The options for transformers' loaders stand in it as sentence-transformers 6.2 reads them, though it writes none: the files beside it
+        stay as they were, and what makes other numbers of them comes along. Raises ModelUnsupported for one that JSON cannot hold.
+        """
         entry = {"method": "forward", "method_output_name": _OUTPUTS[self.task]}
         message = {"message": entry | {"format": self.chat_format}} if self.chat else {}
         processing = {"text": dict(self.text_kwargs), "chat_template": dict(self.chat_options)}
@@ -112,12 +137,39 @@ class Transformer:
             "max_seq_length": length,
             "do_lower_case": self.lower_case or None,
             **{f"{task}_length": limit for task, limit in self.task_lengths.items()},
+            "model_kwargs": self._kept("model_kwargs", self.model_kwargs.keys() & _NUMBERS),
+            "processor_kwargs": self._kept("processor_kwargs", self.processor_kwargs.keys() - self._in_files()),
+            "config_kwargs": self._kept("config_kwargs", self.config_kwargs.keys()),
         }
         return {
             "transformer_task": self.task,
             "modality_config": {"text": entry} | message,
             "module_output_name": self.writes,
         } | {key: value for key, value in optional.items() if value}
+
+    def _in_files(self) -> set[str]:
+        """The options of the tokenizer that are written in places of their own."""
+        template = {"chat_template"} if isinstance(self.processor_kwargs.get("chat_template"), str) else set()
+        return {"model_max_length"} | template
+
+    def _kept(self, name: str, keys: AbstractSet[str]) -> dict[str, Any]:
+        """Those of the options ``name`` that are saved, as JSON values."""
+        options = getattr(self, name)
+        kept = {key: value for key, value in options.items() if key in keys and key not in _WHERE}
+        return {key: _plain(value, f"{self.folder}: {name}: {key}") for key, value in kept.items()}
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON holds it, a type of torch by its name; raises ModelUnsupported for another object, which cannot be made again."""
+
+    def named(other: Any) -> str:
+        if type(other).__name__ == "dtype":
+            return str(other).removeprefix("torch.")
+        raise ModelUnsupported(
+            f"{where}: a {type(other).__name__} cannot be saved; expected text, numbers, lists and objects of these"
+        )
+
+    return json.loads(json.dumps(value, default=named))
 
 
 def load(files: ModuleFiles) -> Transformer:
