@@ -103,6 +103,24 @@ def test_a_text_alone_equals_the_text_in_a_batch(exports, texts, agree, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mistral-weighted", "SentenceTransformer"),  # causal, with a window
+        ("gpt2-last", "SentenceTransformer"),  # causal, padded on the left
+        ("modernbert-cls", "SentenceTransformer"),  # a window in both directions
+        ("splade-modernbert", "SparseEncoder"),
+    ],
+)
+def test_padding_that_attends_to_nothing(exports, agree, name, kind, backend):
+    """Its numbers are those of nobody, and do not spread to the tokens of a text beside a much longer one."""
+    expected, model = exports.pair(kind, name, backend)
+    texts = ["a b c", "a directory tree " * 30, "", "tree"]
+
+    agree(model.encode(texts), expected.encode(texts))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_do_not_disturb_each_other(exports, texts, agree, backend):
     """Eight threads with batches of different shapes get what one gets."""
     _, model = exports.pair("SentenceTransformer", "roberta-six", backend)

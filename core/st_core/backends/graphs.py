@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "graphs"
 """The folder of graphs inside an exported model, and inside the cache."""
 
-FORMAT = 2
+FORMAT = 3
 """Rises whenever graphs made before would give other numbers, or could not be read."""
 
 SPEC = "graph.json"

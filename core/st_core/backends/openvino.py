@@ -89,8 +89,49 @@ def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
     model = frontend.convert(frontend.load(decoder))
     for output, name in zip(model.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
+    let_every_row_attend(model)
     ov.save_model(model, folder / FILE, compress_to_fp16=False)
     return FILE
+
+
+def let_every_row_attend(model: Any) -> None:
+    """Change a model's attention, in place, so that a token which may attend to none attends to all.
+
+    Such tokens are of padding: to the left of a causal model's text, or further from it than a sliding window reaches. OpenVINO 2026.4 makes them
+    NaN, of which nothing times is NaN again in the next layer, where torch 2.15 and onnxruntime 1.32 make finite numbers that nobody reads.
+    """
+    from openvino import opset13 as ops
+
+    changed: dict[Any, Any] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "ScaledDotProductAttention" or node.get_input_size() < 4:
+            continue
+        mask = node.input_value(3)
+        if mask.get_element_type().get_type_name() != "boolean":
+            continue
+        key = mask.get_node().get_friendly_name(), mask.get_index()
+        if key not in changed:
+            changed[key] = mask
+            if _depends_on_places(mask.get_node()):
+                some = ops.reduce_logical_or(mask, ops.constant(np.array([-1])), keep_dims=True)
+                changed[key] = ops.logical_or(mask, ops.logical_not(some)).output(0)
+        node.input(3).replace_source_output(changed[key])
+
+
+def _depends_on_places(mask: Any) -> bool:
+    """Whether places of tokens are compared to make a mask: one of padding alone leaves every token something.
+
+    The bidirectional masks of transformers 5.23 compare places with 0, by GreaterEqual.
+    """
+    seen, waiting = set(), [mask]
+    while waiting:
+        node = waiting.pop()
+        if node.get_type_name() in {"Less", "LessEqual", "Greater"}:
+            return True
+        if node.get_friendly_name() not in seen:
+            seen.add(node.get_friendly_name())
+            waiting += [value.get_node() for value in node.input_values()]
+    return False
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:
