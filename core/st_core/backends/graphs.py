@@ -81,8 +81,8 @@ class GraphSpec:
     ``inputs`` are names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels`` is the number of scores of a
     pair, ``positions`` how many tokens the model has position vectors for, ``max_length`` how many it reads; both are None for no limit.
     ``files`` gives size and hash of each other file, ``tokenizer`` what its file does not say. ``calibrated`` is how many texts the ranges of int8
-    activations were fixed on; 0 where they are found anew for every text. ``words`` is how many tokens the model has vectors for, None in graphs
-    made before that was told; ``even`` says that padding would change a text, also not told by graphs made before.
+    activations were fixed on; 0 where they are found anew for every text. ``words`` is how many tokens the model has vectors for, None where
+    that is not known; ``even`` says that padding would change a text.
     """
 
     backend: str
