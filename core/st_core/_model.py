@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from st_core._engine import Call, Engine, read_processing
 from st_core._inputs import as_texts, check_positive
 from st_core.assemble import assemble, flatten, keeps_settings, warn_of_another
-from st_core.backends.choose import fetches, make_engine, split_graph_options
+from st_core.backends.choose import check_device, fetches, make_engine, split_graph_options
 from st_core.checkpoint import Checkpoint, Fetch, find_checkpoint, read_checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions
@@ -218,17 +218,21 @@ class Model:
             silent = replace(call, progress=False)
             return workers.run(method, listed, (silent, *arguments), chunk_size, call.progress)
 
-    def start_multi_process_pool(self, target_devices: Sequence[Any] | None = None) -> WorkerPool:
+    def start_multi_process_pool(self, target_devices: Any = None) -> WorkerPool:
         """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be given to calls as ``pool``.
 
-        None takes every CUDA device, or else up to four processes on the CPU, which share out its cores. The model stays where it is. Raises
-        what loading the model in a process raises, and RuntimeError where one dies.
+        None takes every CUDA device, or else up to four processes on the CPU, which share out its cores; a name that stands alone is one device.
+        The model stays where it is. Raises ValueError for a device that there is not, before any process is started, what loading the model in
+        a process raises, and RuntimeError where one dies.
         """
         from st_core.workers import WorkerPool, default_devices
 
         if "device_map" in (self._loading["model_kwargs"] or {}):
             raise ValueError("workers place the model themselves: load it without a device_map to start them")
-        return WorkerPool(self, default_devices() if target_devices is None else target_devices)
+        if target_devices is None:
+            target_devices = default_devices()
+        alone = isinstance(target_devices, str) or not isinstance(target_devices, Iterable)
+        return WorkerPool(self, [target_devices] if alone else list(target_devices))
 
     @staticmethod
     def stop_multi_process_pool(pool: WorkerPool) -> None:
@@ -236,7 +240,8 @@ class Model:
         pool.stop()
 
     def to(self, device: Any) -> Any:
-        """Move the model to another device; not while another thread is using it."""
+        """Move the model to another device; not while another thread is using it. Raises ValueError for one that graphs do not run on."""
+        check_device(self.backend, device)
         if self._engine.uses_torch:
             limit = self._engine.limit
             self._engine = Engine(self._engine.modules, device, self._engine._dtype)  # noqa: SLF001

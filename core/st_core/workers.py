@@ -65,9 +65,13 @@ class WorkerPool:
     """
 
     def __init__(self, model: Model, devices: Sequence[Any]) -> None:
-        """Start a worker for each device and wait until all are ready; raises what loading in a worker raises, RuntimeError where one dies."""
+        """Start a worker for each device and wait until all are ready.
+
+        Raises ValueError for a device that there is not before one is started, what loading in a worker raises, and RuntimeError where one dies.
+        """
         if not devices:
             raise ValueError("a pool needs at least one device, for instance ['cpu', 'cpu']")
+        check_devices(model, devices)
         self.checkpoint = model.checkpoint
         self._recipe = Recipe.of(model)
         self._devices = [str(device) for device in devices]
@@ -235,6 +239,18 @@ def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
     share = max(1, len(cores) // len(peers))
     first = peers.index(place) * share % len(cores)
     return tuple(cores[first : first + share])
+
+
+def check_devices(model: Model, devices: Sequence[Any]) -> None:
+    """Raise ValueError for a device that a model cannot be loaded on."""
+    from st_core.backends.choose import check_device
+
+    for device in devices:
+        check_device(model.backend, device)
+        if model._engine.uses_torch and str(device) != "cpu":  # noqa: SLF001 - a light route's parent has not imported torch
+            from st_core.backends.torch import pick_device
+
+            pick_device(device)
 
 
 def default_devices() -> list[str]:

@@ -154,10 +154,25 @@ def test_what_a_worker_raises_is_raised_and_the_pool_goes_on(model, shared_pool,
     agree(model.encode(some, pool=shared_pool, chunk_size=1), model.encode(some), 1e-6)
 
 
-def test_a_worker_that_cannot_start_says_why(model):
-    """An unknown device is the error that loading there gives; no process stays."""
-    with pytest.raises(ValueError, match="names no device"):
-        model.encode(["a"], device=["cpu", "nowhere"])
+def test_devices_are_looked_at_before_a_process_is_started(exports, model, monkeypatch):
+    """One that there is not is the error that loading there gives; graphs run on the processor alone, also in the model's own process."""
+    monkeypatch.setattr(WorkerPool, "_start", None)
+    graph = st_core.SentenceTransformer(exports.folder("distilbert-cls", "onnx"), backend="onnx")
+
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(ValueError, match=f"no device '{device}'|'{device}' names no device"):
+            model.encode(["a"], device=["cpu", device])
+    for device in ("cuda", ["cpu", "cuda"]):
+        with pytest.raises(ValueError, match="backend='onnx' runs on the cpu, not on 'cuda'"):
+            graph.encode(["a"], device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")], ids=str)
+def test_a_device_that_stands_alone_is_one(light, device):
+    """A name is no list of letters."""
+    with light.start_multi_process_pool(device) as pool:
+        assert len(pool._workers) == 1
+        assert pool._workers[0].device == "cpu"
 
 
 def test_a_worker_that_dies_at_its_start_is_told_with_its_exit_code(light, monkeypatch):

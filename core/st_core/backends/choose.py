@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from st_core.checkpoint import Checkpoint
     from st_core.modules import Module
 
-__all__ = ["BACKENDS", "fetches", "make_engine", "split_graph_options", "type_again", "type_named"]
+__all__ = ["BACKENDS", "check_device", "fetches", "make_engine", "split_graph_options", "type_again", "type_named"]
 
 BACKENDS = ("torch", *RUNTIMES, "auto")
 
@@ -77,8 +77,7 @@ def make_engine(
         return _on_torch(checkpoint, modules, device, dtype)
     if not stacks_for_graphs(modules):
         return Engine(modules)
-    if not _on_cpu(device):
-        raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
+    check_device(backend, device)
     return Engine(modules, "cpu", graphs=GraphBackend(backend, name, checkpoint.folder, file_name))
 
 
@@ -105,6 +104,12 @@ def type_again(backend: str, precision: str) -> str | None:
     """The ``dtype`` that loads a model in the precision ``describe`` told of it; None for one that a backend has no graphs in, and on torch and auto."""
     name = precision.removesuffix(STATIC)
     return name if backend in RUNTIMES and name in GRAPHS else None
+
+
+def check_device(backend: str, device: Any) -> None:
+    """Raise ValueError for a device that graphs do not run on."""
+    if backend in RUNTIMES and not _on_cpu(device):
+        raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
 
 
 def _on_cpu(device: Any) -> bool:
