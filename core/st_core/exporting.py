@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -18,7 +19,7 @@ from st_core.backends.graph import GraphBackend, stacks_for_graphs
 from st_core.backends.graphs import FOLDER, GraphSpec, copy_graph, graph_key, keep
 from st_core.backends.sessions import RUNTIMES, runtime
 from st_core.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from st_core.errors import ModelUnsupported, missing_extra
+from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
 from st_core.modules import LoadOptions
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def export_model(
     typical texts (pairs for a CrossEncoder), on which int8 fixes the ranges of activations: faster, and less exact than finding them anew for
     every text, as is done without. ``told`` is called with a few words on each step as it begins.
 
-    Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelUnsupported for modules that cannot
+    Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelBroken for links that lead nowhere or
+    round in a circle; ModelUnsupported for modules that cannot
     be part of a graph; ImportError, with what to install, where a package is missing.
     """
     _check(backend, dtype)
@@ -93,7 +95,7 @@ def export_model(
     target.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS, making.name), dirs_exist_ok=True)
+        _copy(source, making)
         for folder in (making, *(each for each in making.rglob("*") if each.is_dir())):
             folder.chmod(0o755)  # the copy of a folder that may not be written to may
         add(making)
@@ -102,6 +104,28 @@ def export_model(
         shutil.rmtree(making, ignore_errors=True)
     warn_of_another(checkpoint, kind)
     return _found(target, kind)
+
+
+def _copy(source: Path, making: Path) -> None:
+    """Copy a model's files to an empty folder, which may lie within it; raises ModelBroken, naming it, for one that cannot be copied."""
+    for path in _links(source):
+        if not path.exists():
+            raise ModelBroken(f"{path}: the link leads nowhere; remove it, or put there what it is to name")
+        if path.parent.resolve().is_relative_to(path.resolve()):
+            raise ModelBroken(f"{path}: the link leads back to a folder that it lies in; remove it")
+    try:
+        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS, making.name), dirs_exist_ok=True)
+    except shutil.Error as error:
+        (path, _, reason), *_ = error.args[0]
+        raise ModelBroken(f"{path}: the file cannot be copied: {reason}") from error
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """The links among what is copied of a folder."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in OTHERS]
+        named = (Path(place, name) for name in (*folders, *files) if name not in OTHERS)
+        yield from (path for path in named if path.is_symlink())
 
 
 def _put(making: Path, target: Path) -> None:

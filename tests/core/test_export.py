@@ -429,6 +429,21 @@ def test_a_name_that_is_taken_meanwhile_is_told(own, tmp_path):
     assert not list(tmp_path.glob(".out-*"))
 
 
+@pytest.mark.parametrize("target", ["nothing", "blob.json", ".", "../own"])
+def test_links_that_cannot_be_copied_are_named(own, tmp_path, target):
+    """To nothing, to themselves or to a folder that they lie in; one that leads elsewhere is copied as what is there."""
+    (own / "blob.json").symlink_to(target)
+
+    with pytest.raises(st_core.ModelBroken, match=r"/blob\.json: the link leads (nowhere|back)[^\n]*remove it"):
+        export(own, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+    (own / "blob.json").unlink()
+    (tmp_path / "elsewhere.json").write_text("{}")
+    (own / "blob.json").symlink_to("../elsewhere.json")
+    export(own, tmp_path / "out")
+    assert (tmp_path / "out" / "blob.json").read_text() == "{}"
+
+
 def test_a_folder_within_the_model_holds_no_copy_of_itself(own):
     """What is being written there is no part of the model."""
     exported = export(own, own / "sub")
