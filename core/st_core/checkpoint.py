@@ -22,6 +22,7 @@ __all__ = [
     "ModuleEntry",
     "adapter_base",
     "find_checkpoint",
+    "is_there",
     "last_name",
     "read_checkpoint",
     "read_json",
@@ -135,16 +136,23 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelBroken(f"{path}: the file is missing") from error
+        raise ModelBroken(
+            f"{path}: {'the link leads nowhere' if path.is_symlink() else 'the file is missing'}"
+        ) from error
     except OSError as error:
         raise ModelBroken(f"{path}: the file cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ModelBroken(f"{path}: not JSON: {error}") from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name; a link to nothing and a folder are not a file that is missing, and reading them says so."""
+    return os.path.lexists(path)
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file, empty where there is no such file."""
-    if not path.is_file():
+    if not is_there(path):
         return {}
     value = read_json(path)
     if not isinstance(value, dict):
@@ -159,7 +167,13 @@ def inside(root: Path, path: object, where: Path) -> Path:
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or ":" in path or not _really_inside(root, root / parts):
         raise ModelBroken(f"{where}: the path {path!r} leaves the checkpoint's folder")
-    if not (root / parts).is_dir() and (root / parts).exists():
+    try:
+        is_file = not (root / parts).is_dir() and (root / parts).exists()
+    except OSError as error:
+        raise ModelBroken(
+            f"{where}: the path {path[:200]!r} of a module cannot be looked for: {error.strerror}"
+        ) from error
+    if is_file:
         raise ModelBroken(f"{where}: the path {path!r} of a module is a file, expected a folder")
     return root / parts
 
@@ -364,7 +378,7 @@ def adapter_base(folder: Path, hub: Mapping[str, Any]) -> Path | None:
     ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter that names no model, ModelNotFound for one that is
     not there.
     """
-    if not (folder / ADAPTER).is_file():
+    if not is_there(folder / ADAPTER):
         return None
     named = _read_object(folder / ADAPTER).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
@@ -392,9 +406,9 @@ def read_checkpoint(
     settings = _read_object(folder / "config_sentence_transformers.json")
     base = adapter_base(folder, hub or {})
     config = _read_object((base or folder) / "config.json")
-    if not listing.is_file() and not config:
+    if not is_there(listing) and not config:
         raise ModelNotFound(f"{folder} holds no checkpoint: neither modules.json nor config.json is there")
-    entries = _read_entries(folder, listing) if listing.is_file() else ()
+    entries = _read_entries(folder, listing) if is_there(listing) else ()
     if config.get("auto_map") and not trust_remote_code:
         raise ModelUnsupported(
             f"{folder / 'config.json'}: the model brings its own code (auto_map), which runs only with trust_remote_code=True"

@@ -163,6 +163,29 @@ def test_paths_that_leave_the_folder_are_refused(static, path):
         SentenceTransformer(static)
 
 
+def test_a_path_that_is_too_long_is_named(static):
+    """No system has such a name."""
+    write(static / "modules.json", listing((STATIC, "a" * 5000)))
+
+    with pytest.raises(ModelBroken, match=r"modules\.json: the path 'aaa.* cannot be looked for: File name too long"):
+        SentenceTransformer(static)
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "link to itself", "folder"])
+@pytest.mark.parametrize("name", ["modules.json", "config_sentence_transformers.json", "config.json"])
+def test_a_listing_that_is_no_file_is_not_passed_over(static, name, kind):
+    """Without it the model would be another: the mean of a plain folder, without prompts."""
+    write(static / "config.json", {"architectures": ["StaticModel"]})
+    (static / name).unlink(missing_ok=True)
+    if kind == "folder":
+        (static / name).mkdir()
+    else:
+        (static / name).symlink_to(name if kind == "link to itself" else "nothing")
+
+    with pytest.raises(ModelBroken, match=rf"{name}: (the link leads nowhere|the file cannot be read)"):
+        SentenceTransformer(static)
+
+
 def test_links_that_leave_the_folder_are_refused(static, tmp_path):
     """A module's folder is not reached by a link either, and a link to itself is no folder."""
     (static / "0_Static").rename(tmp_path / "outside")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from st_core.checkpoint import adapter_base, read_json
+from st_core.checkpoint import adapter_base, is_there, read_json
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, ModuleFiles
 from st_core.tokens import is_length
@@ -174,7 +174,7 @@ def _plain(value: Any, where: str) -> Any:
 
 def load(files: ModuleFiles) -> Transformer:
     """Read the module's own configuration, under the names and keys of any version."""
-    path = next((files.folder / name for name in _NAMES if (files.folder / name).is_file()), None)
+    path = next((files.folder / name for name in _NAMES if is_there(files.folder / name)), None)
     saved = {} if path is None else read_json(path)
     if not isinstance(saved, dict):
         raise ModelBroken(f"{path}: expected a JSON object")
