@@ -335,8 +335,8 @@ class Model:
         """Save the model as a folder that this engine and sentence-transformers load, with its prompts and what else was set.
 
         A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``. ``model_name`` stands in the card,
-        which is written where the model brought none of its own. Weights are saved as safetensors only:
-        ``safe_serialization=False`` is a ValueError.
+        which is written where the model brought none of its own. A folder that holds another model gets this one instead, whole, or stays as it
+        was; files that are no model's stay in any case. Weights are saved as safetensors only: ``safe_serialization=False`` is a ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
@@ -345,17 +345,19 @@ class Model:
             raise ModelUnsupported(
                 f"the model runs the graph {given}, not its weights: copy its folder, or save it as loaded with backend='torch'"
             )
-        from st_core.saving import save_card, save_folder, settled
+        from st_core.saving import card_of, save_folder, settled
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
-        save_folder(Path(path), settled(self._engine), settings, self._saved_files())
-        if self._engine.graphs is not None:
-            from st_core.exporting import copy_graphs
+        name = model_name or self.checkpoint.name
+        card = card_of(self.checkpoint.folder / "README.md", name, self.family) if create_model_card else None
+        if self._engine.graphs is None:
+            save_folder(Path(path), settled(self._engine), settings, self._saved_files(), card)
+            return
+        from st_core.exporting import copy_graphs, graph_places
 
-            copy_graphs(self._engine, Path(path), self.family, trust_remote_code=self._loading["trust_remote_code"])
-        if create_model_card:
-            own = self.checkpoint.folder / "README.md"
-            save_card(Path(path) / "README.md", model_name or self.checkpoint.name, self.family, own)
+        places, trusted = graph_places(self._engine), self._loading["trust_remote_code"]
+        save_folder(Path(path), settled(self._engine), settings, self._saved_files(), card)
+        copy_graphs(places, self._engine, Path(path), self.family, trust_remote_code=trusted)
 
     def _given_file(self, task: str | None) -> Path | None:
         """The graph that a stack came with, None where it has weights."""

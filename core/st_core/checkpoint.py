@@ -40,6 +40,8 @@ HUB_PATTERNS = (
     "*.spm",
     "*.tiktoken",
     "*.bpe",
+    "*.codes",
+    "*.tokenizer",
     "[1-9]_*/pytorch_model.bin",
     "*_linear.pt",
     "adapter_model.bin",

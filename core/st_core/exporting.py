@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from st_core._engine import Engine
     from st_core.modules import Module
 
-__all__ = ["Exported", "copy_graphs", "export_model"]
+__all__ = ["Exported", "copy_graphs", "export_model", "graph_places"]
 
 logger = logging.getLogger(__name__)
 
@@ -189,18 +189,31 @@ def _add_graphs(
 ) -> None:
     """Make the graphs of stacks in a folder; what was made before, which may have been calibrated on other texts, stays until there is another."""
     for each, stack in product(graphs, stacks):
-        place = folder / FOLDER / graph_key(stack, each.name, each.dtype)
-        place.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as making:
-            made = Path(making) / place.name
-            each.make(stack, made, calibration, told)
-            if place.exists():
-                place.rename(Path(making) / "before")
-            made.rename(place)
+        _put_anew(
+            folder / FOLDER / graph_key(stack, each.name, each.dtype),
+            partial(each.make, stack, calibration=calibration, told=told),
+        )
 
 
-def copy_graphs(engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
-    """Put the graphs of a model beside its checkpoint that was saved in ``folder``, under the names that they have there."""
+def _put_anew(place: Path, make: Callable[[Path], None]) -> None:
+    """Put what ``make`` makes at a path that is free in the place of the folder there, which stays until then."""
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as making:
+        made = Path(making) / place.name
+        make(made)
+        if place.exists():
+            place.rename(Path(making) / "before")
+        made.rename(place)
+
+
+def graph_places(engine: Engine) -> list[Path]:
+    """The folders of a model's graphs, none for one on torch or numpy: to be looked up before its own files change, by which they are found."""
+    graphs = engine.graphs
+    return [] if graphs is None else [graphs.place(stack) for stack in stacks_for_graphs(engine.modules).values()]
+
+
+def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
+    """Put the graphs of a model, which lie at ``places``, beside its checkpoint that was saved in ``folder``, under the names that they have there."""
     graphs = engine.graphs
     assert graphs is not None
     saved = assemble(
@@ -208,10 +221,10 @@ def copy_graphs(engine: Engine, folder: Path, family: str, *, trust_remote_code:
         family,
         LoadOptions(trust_remote_code=trust_remote_code),
     )
-    stacks = zip(stacks_for_graphs(engine.modules).values(), stacks_for_graphs(saved).values(), strict=True)
-    for stack, written in stacks:
-        place = folder / FOLDER / graph_key(written, graphs.name, graphs.dtype)
-        keep(place, partial(_copy_of, graphs.place(stack), (engine.limit,) if engine.has_limit else ()))
+    limit = (engine.limit,) if engine.has_limit else ()
+    for place, written in zip(places, stacks_for_graphs(saved).values(), strict=True):
+        key = graph_key(written, graphs.name, graphs.dtype)
+        _put_anew(folder / FOLDER / key, partial(keep, write=partial(_copy_of, place, limit)))
 
 
 def _copy_of(place: Path, limit: tuple[int | None, ...], folder: Path) -> GraphSpec:

@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.chat import ChatTokenizer
-from st_core.checkpoint import read_tensors, read_weights
+from st_core.checkpoint import read_json, read_tensors, read_weights
 from st_core.module_files import Parts, kind_of, parts_of, type_of
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.router import Router
 from st_core.modules.transformer import OWN_FILES, Transformer
 from st_core.multi import FILES
+from st_core.placing import OF_A_MODEL, placed
 
 if TYPE_CHECKING:
     from st_core._engine import Engine
     from st_core.modules import Module
 
-__all__ = ["push_folder", "save_card", "save_folder", "settled"]
+__all__ = ["card_of", "push_folder", "save_folder", "settled"]
 
-_COPIED = (".json", ".jinja", ".txt", ".model", ".safetensors", ".spm", ".tiktoken", ".bpe", ".py")
+_COPIED = frozenset(
+    (".bpe", ".codes", ".jinja", ".json", ".model", ".py", ".safetensors", ".spm", ".tiktoken", ".tokenizer", ".txt")
+)
+_PARTS = "pytorch_model.bin.index.json"
 _METADATA = {"format": "pt"}  # transformers refuses a file without it
 
 
@@ -61,31 +65,41 @@ def _settled(module: Module, engine: Engine) -> Module:
     return replace(module, chat=chat, chat_format=form, processor_kwargs=kept)
 
 
-def save_card(path: Path, name: str, family: str, own: Path) -> None:
-    """Write the model's card: its ``own``, or a short one where there is none."""
-    text = (
+def card_of(own: Path, name: str, family: str) -> str:
+    """The text of a model's card: that of its ``own``, or a short one where there is none."""
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    return (
         f"---\nlibrary_name: sentence-transformers\n---\n\n# {name}\n\nA {family} saved by st-connectors. "
         f'Load it with `{family}("{name}")` of `st_core` or of `sentence_transformers`.\n'
     )
-    path.write_text(own.read_text(encoding="utf-8") if own.is_file() else text, encoding="utf-8")
 
 
-def save_folder(folder: Path, modules: Sequence[Module], settings: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    """Write a model: its modules, ``settings`` as ``config_sentence_transformers.json`` and ``files``, JSON values by file name.
+def save_folder(
+    folder: Path,
+    modules: Sequence[Module],
+    settings: Mapping[str, Any],
+    files: Mapping[str, Any],
+    card: str | None,
+) -> None:
+    """Write a model: its modules, ``settings`` as ``config_sentence_transformers.json``, ``files``, JSON values by file name, and its card.
 
-    A folder that is already there is written over; what else is in it stays. Raises ModelUnsupported for a module that cannot be saved.
+    The folder gets all of it or, where that fails, stays as it was. Of a model that was there nothing is left that would be read; what else is in
+    the folder stays. Raises ModelUnsupported for a module or an option that cannot be saved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config_sentence_transformers.json", settings)
-    listing = []
-    for index, module in enumerate(modules):
-        kind = kind_of(module)
-        path = "" if index == 0 and kind in ("Transformer", "Router") else f"{index}_{kind}"
-        _save_module(module, folder / path)
-        listing.append({"idx": index, "name": str(index), "path": path, "type": type_of(kind)})
-    _write_json(folder / "modules.json", listing)
-    for name, value in files.items():
-        _write_json(folder / name, value)
+    with placed(folder) as made:
+        _write_json(made / "config_sentence_transformers.json", settings)
+        listing = []
+        for index, module in enumerate(modules):
+            kind = kind_of(module)
+            path = "" if index == 0 and kind in ("Transformer", "Router") else f"{index}_{kind}"
+            _save_module(module, made / path)
+            listing.append({"idx": index, "name": str(index), "path": path, "type": type_of(kind)})
+        _write_json(made / "modules.json", listing)
+        for name, value in files.items():
+            _write_json(made / name, value)
+        if card is not None:
+            (made / "README.md").write_text(card, encoding="utf-8")
 
 
 def _save_module(module: Module, folder: Path) -> None:
@@ -138,28 +152,45 @@ def _save_transformer(module: Transformer, folder: Path) -> None:
     if module.base is not None and not (module.folder / "adapter_model.safetensors").is_file():
         tensors = read_tensors(module.folder / "adapter_model.bin")
         save_file(tensors, folder / "adapter_model.safetensors", metadata=_METADATA)
-    elif not any(module.folder.glob("*.safetensors")):
-        save_file(read_weights(module.folder), folder / "model.safetensors", metadata=_METADATA)
+    elif module.base is None and not any(module.folder.glob("model*.safetensors")):
+        _convert(module.folder, folder)
     template = module.processor_kwargs.get("chat_template")
     if isinstance(template, str):
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     _write_json(folder / "sentence_bert_config.json", module.saved())
 
 
+def _convert(source: Path, folder: Path) -> None:
+    """Write pickled weights as safetensors, those in several files one after another, so that only one of them is in memory."""
+    from safetensors.numpy import save_file
+
+    index = source / _PARTS
+    if (source / "pytorch_model.bin").is_file() or not index.is_file():
+        save_file(read_weights(source), folder / "model.safetensors", metadata=_METADATA)
+        return
+    parts, size = sorted(set(read_json(index)["weight_map"].values())), 0
+    places: dict[str, str] = {}
+    for number, part in enumerate(parts, 1):
+        tensors, name = read_tensors(source / part), f"model-{number:05}-of-{len(parts):05}.safetensors"
+        save_file(tensors, folder / name, metadata=_METADATA)
+        places |= dict.fromkeys(tensors, name)
+        size += sum(array.nbytes for array in tensors.values())
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": places})
+
+
 def _own_files(folder: Path) -> list[Path]:
-    """The files of a transformer and its tokenizer: all but those that sentence-transformers puts beside them."""
+    """The files of a transformer and its tokenizer: all but those that sentence-transformers puts beside them, and pickles."""
+    left = OWN_FILES | {_PARTS}
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file() and (path.suffix in _COPIED or path.name in FILES.values()) and path.name not in OWN_FILES
+        if path.is_file() and (path.suffix in _COPIED or path.name in FILES.values()) and path.name not in left
     ]
 
 
 def _copy(paths: Iterable[Path], folder: Path) -> None:
     for path in paths:
-        target = folder / path.name
-        if not (target.exists() and target.samefile(path)):
-            shutil.copyfile(path, target)
+        shutil.copyfile(path, folder / path.name)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -180,7 +211,7 @@ def push_folder(
 ) -> str:
     """Make a repository on the Hub, upload what ``save`` writes into the folder it is given, or ``local_path``, and give the commit's address.
 
-    The errors of huggingface_hub come through.
+    With ``save``, files of a model that was there are removed where the new one has none of that name. The errors of huggingface_hub come through.
     """
     from huggingface_hub import HfApi
 
@@ -197,5 +228,6 @@ def push_folder(
             commit_message=message,
             create_pr=create_pr,
             revision=revision,
+            delete_patterns=list(OF_A_MODEL) if local_path is None else None,
         )
     return str(done.pr_url if create_pr else done.commit_url)

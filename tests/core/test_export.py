@@ -114,6 +114,22 @@ def test_a_model_on_a_graph_is_saved_with_the_options_of_its_tokenizer(exports, 
         agree(engine.SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(some), expected)
 
 
+def test_a_graph_of_another_calibration_is_replaced_when_a_model_is_saved(exports, texts, tmp_path):
+    """Both are the same model's and have one name."""
+    source, some = exports.checkpoints.folder("bert-mean"), [text for text in texts if 0 < len(text) < 1000]
+    for calibration in (some, ()):
+        made = tmp_path / f"of-{len(calibration)}"
+        st_core.export_model(source, made, backend="openvino", dtype="int8", calibration=calibration)
+        model = st_core.SentenceTransformer(made, backend="openvino", dtype="int8")
+
+        model.save_pretrained(tmp_path / "saved")
+
+        (place,) = (tmp_path / "saved" / "graphs").iterdir()
+        assert read_spec(place).calibrated == len(calibration)
+        found = st_core.SentenceTransformer(tmp_path / "saved", backend="openvino", dtype="int8").encode(some)
+        np.testing.assert_array_equal(found, model.encode(some))
+
+
 def test_a_graph_that_came_without_weights_is_not_saved(exports, tmp_path):
     """The message says what to do, and nothing is written."""
     model = st_core.SentenceTransformer(

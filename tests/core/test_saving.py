@@ -14,6 +14,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-tra
 
 import st_core  # noqa: E402 -- after the guard
 from st_core.fingerprint import describe  # noqa: E402 -- after the guard
+from st_core.placing import OF_A_MODEL  # noqa: E402 -- after the guard
 
 pytestmark = [
     pytest.mark.torch,
@@ -208,6 +209,7 @@ def test_an_option_that_is_an_object_is_not_saved(checkpoints, tmp_path):
 
     with pytest.raises(st_core.ModelUnsupported, match="processor_kwargs: pad_token: a AddedToken cannot be saved"):
         model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_calibration_is_kept_with_the_model(again, texts):
@@ -310,7 +312,7 @@ class Hub:
 
 @pytest.mark.parametrize(("create_pr", "address"), [(False, "https://hub/commit"), (True, "https://hub/pr")])
 def test_a_model_is_pushed_to_the_hub(checkpoints, agree, monkeypatch, create_pr, address):
-    """The repository is made, the branch too, and what is uploaded is a model that sentence-transformers loads."""
+    """The repository is made, the branch too, what is uploaded is a model that sentence-transformers loads, and files of another one go."""
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     Hub.calls.clear()
     _, model = checkpoints.pair("SentenceTransformer", "bert-mean")
@@ -326,6 +328,7 @@ def test_a_model_is_pushed_to_the_hub(checkpoints, agree, monkeypatch, create_pr
         "commit_message": "Add new SentenceTransformer model",
         "create_pr": create_pr,
         "revision": "v2",
+        "delete_patterns": list(OF_A_MODEL),
     }
     agree(upload[2], model.encode(["copy a tree"]))
 
@@ -341,5 +344,6 @@ def test_a_folder_is_pushed_as_it_is(checkpoints, monkeypatch):
     )
 
     assert Hub.calls[-1][1]["commit_message"] == "Mine"
+    assert Hub.calls[-1][1]["delete_patterns"] is None
     assert Hub.calls[-1][2].shape == (1, 32)
     assert Hub.calls[1][1]["exist_ok"]

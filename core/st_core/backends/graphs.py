@@ -54,7 +54,7 @@ FORMAT = 3
 SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = ("*.safetensors", "*.bin")
-SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.spm", "*.tiktoken")
+SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.codes", "*.spm", "*.tiktoken", "*.tokenizer")
 READ = (
     *(
         "config*.json",
