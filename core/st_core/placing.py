@@ -47,6 +47,9 @@ OF_A_MODEL = (
 )
 """Files that are read by their mere presence: left behind by another model, they would change the numbers of the one saved over it."""
 
+_MARKS = ("modules.json", "config.json", "adapter_config.json")
+"""One of these is in every folder that holds a model."""
+
 
 @contextmanager
 def placed(folder: Path) -> Iterator[Path]:
@@ -73,7 +76,9 @@ def placed(folder: Path) -> Iterator[Path]:
 
 
 def _stale(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """The files of a model that lie beside ``files`` and are none of them."""
+    """The files of a model that lie beside ``files`` and are none of them; none in a folder without a model, where a vocabulary is the user's own."""
+    if not any((folder / name).is_file() for name in _MARKS):
+        return []
     places = dict.fromkeys([Path(), *(path.parent for path in files)])
     beside = [path.relative_to(folder) for place in places for path in sorted((folder / place).glob("*"))]
     return [path for path in beside if path not in files and any(fnmatch(path.name, each) for each in OF_A_MODEL)]

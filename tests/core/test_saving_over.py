@@ -103,6 +103,18 @@ def test_nothing_is_left_of_the_model_before(checkpoints, texts, agree, tmp_path
     assert {path: (folder / path).read_text() for path in MINE} == MINE
 
 
+def test_a_folder_without_a_model_only_gains_one(checkpoints, texts, agree, tmp_path):
+    """A word list of the user's stays, though a model may have one of that name."""
+    (tmp_path / "vocab.txt").write_text("mine")
+    model = load(st_core, checkpoints.folder("bert-mean"))
+
+    model.save_pretrained(tmp_path)
+
+    assert (tmp_path / "vocab.txt").read_text() == "mine"
+    for engine in (oracle, st_core):
+        agree(load(engine, tmp_path).encode(texts), model.encode(texts))
+
+
 def test_ranges_of_another_calibration_are_removed(checkpoints, texts, tmp_path):
     """Those of the same model, which has none any more, and those of another model, whose int8 vectors would be wrong."""
     model = load(st_core, checkpoints.folder("bert-mean"))
