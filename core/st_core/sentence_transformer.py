@@ -113,7 +113,7 @@ class SentenceTransformer(Encoder):
             raise ValueError(f"truncate_dim must be a positive integer, got {dimension}")
         tensors = convert_to_tensor or not convert_to_numpy
         quantized = precision not in (None, "float32")
-        plain = tensors and not quantized
+        plain = tensors and not (quantized and len(listed))
         vectors = joined(self._everywhere(placed, "_vectors", listed, call, dimension, normalize_embeddings, plain))
         if quantized and len(listed):
             vectors = self._quantize(vectors, precision)

@@ -426,6 +426,9 @@ def test_the_form_of_the_result_follows_the_form_of_the_input(checkpoints, texts
         tensor = ours.encode(inputs, convert_to_tensor=True)
         assert isinstance(tensor, torch.Tensor)
         agree(tensor, theirs.encode(inputs, convert_to_tensor=True))
+    for precision in ("float32", "binary", "ubinary"):
+        empty, wanted = (each.encode([], precision=precision, convert_to_tensor=True) for each in (ours, theirs))
+        assert (empty.dtype, empty.shape) == (wanted.dtype, wanted.shape)
     listed = ours.encode(texts[:3], convert_to_numpy=False)
     assert [type(row) for row in listed] == [torch.Tensor] * 3
     agree(ours.encode(sentences=texts[:3]), theirs.encode(texts[:3]))
