@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -336,8 +337,10 @@ AnyTokenizer = TextTokenizer | SlowTokenizer
 
 
 def is_length(length: object) -> TypeGuard[float]:
-    """Whether a maximum length is a number of at least one; neither true nor NaN is one."""
-    return isinstance(length, (int, float)) and not isinstance(length, bool) and length >= 1
+    """Whether a maximum length is a whole number of at least one, or infinity; neither true nor NaN is one."""
+    if isinstance(length, bool) or not isinstance(length, (int, float)):
+        return False
+    return length >= 1 and (length == inf or int(length) == length)
 
 
 def finite(length: object) -> int | None:

@@ -197,6 +197,32 @@ def test_absurd_sizes_in_config_kwargs_are_refused(checkpoints, tmp_path, by, ke
         st_core.SentenceTransformer(folder, device="cpu", **change)
 
 
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 1.5}),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": -1}}}),
+        ("sentence_bert_config.json", {"query_length": 0}),
+        ("tokenizer_config.json", {"model_max_length": 1.5}),
+        ("tokenizer_config.json", {"pad_token": "nope"}),
+        ("config.json", {"num_attention_heads": -1}),
+        ("config.json", {"num_hidden_layers": -1}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["bert-mean", "roberta-six", "mpnet-max"])
+def test_what_no_text_could_be_encoded_with_is_refused_when_loading(checkpoints, tmp_path, name, file, change):
+    """Lengths that are none, padding that the model has no vector for, fewer heads and layers than none."""
+    folder = shutil.copytree(checkpoints.folder(name), tmp_path / "broken")
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    if file == "tokenizer_config.json":  # whose length counts where no other is set
+        (folder / "sentence_bert_config.json").write_text("{}")
+
+    with pytest.raises(st_core.ModelBroken, match="broken"):
+        st_core.SentenceTransformer(folder, device="cpu")
+
+
 @pytest.fixture
 def in_parts(checkpoints, tmp_path):
     """A copy of a checkpoint with its weights in two files, and the path of their index."""

@@ -315,13 +315,27 @@ def test_what_is_no_number_is_no_length(checkpoints, tmp_path, length):
     assert load_known(read(folder), CPU, None, pack=False).max_length == positions
 
 
-@pytest.mark.parametrize("length", [0, -1, True])
+@pytest.mark.parametrize("length", [0, -1, 1.5, "long"])
+def test_a_length_that_is_none_is_refused_also_without_the_library(checkpoints, tmp_path, length):
+    """It does not mean that there is no limit."""
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "odd")
+    edit(folder / "tokenizer_config.json", {"model_max_length": length})
+    (folder / "sentence_bert_config.json").unlink()
+
+    for reader in (from_files, tokenizer_of):
+        with pytest.raises(ModelBroken, match="model_max_length must be a positive whole number"):
+            reader(read(folder))
+
+
+@pytest.mark.parametrize("length", [0, -1, True, 1.5])
 def test_the_file_that_names_a_wrong_length_is_named(checkpoints, tmp_path, length):
     """Not the tokenizer's own, which says nothing wrong."""
     folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "odd")
     edit(folder / "sentence_bert_config.json", {"max_seq_length": length})
 
-    with pytest.raises(ModelBroken, match=r"sentence_bert_config\.json: max_seq_length must be a positive number"):
+    with pytest.raises(
+        ModelBroken, match=r"sentence_bert_config\.json: max_seq_length must be a positive whole number"
+    ):
         SentenceTransformer(folder, device="cpu")
 
 

@@ -23,6 +23,7 @@ from st_core.backends._products import Linear, join_inward, make_layer, make_nor
 from st_core.backends._tokenizer_files import as_transformers
 from st_core.backends._transformer import INPUTS, LoadedTransformer, tokenizer_of, wanted_type
 from st_core.backends._types import FLOATS
+from st_core.backends._words import check_padding
 
 if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
@@ -58,6 +59,7 @@ def load_known(
     except (_Unknown, SafetensorError, OSError):
         return None
     tokenizer, limit = as_transformers(module, lambda: tokenizer_of(module)[0].shown) or tokenizer_of(module)
+    check_padding(tokenizer.pad_id, parts.config.vocab_size, module.folder)
     names = tuple(name for name in INPUTS if name != "token_type_ids" or tokenizer.wants_types)
     first_only = module.task == "sequence-classification" and not tokenizer.pad_left
     model = _made(parts, first_only=first_only, pack=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from st_core.checkpoint import read_json
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.tokens import UNLIMITED, Later, TextTokenizer, finite, parse_tokenizer, read_layout
+from st_core.tokens import UNLIMITED, Later, TextTokenizer, finite, is_length, parse_tokenizer, read_layout
 from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
@@ -198,7 +198,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _length(module: Transformer, settings: Mapping[str, Any]) -> int | None:
     """The most tokens that a tokenizer lets through: what is set, or what the model has positions for where nobody asked for another number."""
-    length, positions = finite(settings.get("model_max_length")), module.config.get("max_position_embeddings")
+    named, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
+    if not (named is None or isinstance(named, bool) or named != named or is_length(named)):  # noqa: PLR0124 - NaN says no length
+        raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, found {named!r}")
+    length = finite(named)
     if "model_max_length" in module.processor_kwargs or not isinstance(positions, int) or positions == -1:
         return length
     return positions if length is None else min(length, positions)
@@ -234,8 +237,7 @@ def _are_known(settings: Mapping[str, Any]) -> bool:
         and all(settings.get(name, values[0]) in values for name, values in _USUAL.items())
         and isinstance(kind, str)
         and kind.removesuffix("Fast") in _TYPED
-        and isinstance(length, (int, float))
-        and length >= 1
+        and is_length(length)
     )
 
 

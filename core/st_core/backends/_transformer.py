@@ -18,6 +18,7 @@ from torch.nn import functional
 from st_core.backends._hush import hushed
 from st_core.backends._tokenizer_files import own_copy
 from st_core.backends._types import FLOATS
+from st_core.backends._words import check_padding, words_of
 from st_core.chat import ChatTokenizer, is_structured
 from st_core.checkpoint import last_name
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
@@ -111,6 +112,7 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
     config = _config(transformers, module, options)
     tokenizer, limit = _tokenizer(transformers, module, config, options)
     model = _model(transformers, module, config, options, wanted_type(module, device, dtype))
+    check_padding(tokenizer.pad_id, words_of(model), module.folder)
     if "device_map" not in module.model_kwargs:
         model = model.to(device)
     model.requires_grad_(requires_grad=False)
@@ -340,7 +342,7 @@ def _tokenizer(
     if not is_length(length):
         asked = "model_max_length" in module.processor_kwargs
         where = f"{module.folder}: processor_kwargs" if asked else str(module.folder / "tokenizer_config.json")
-        raise ModelBroken(f"{where}: model_max_length must be a positive number, found {length!r}")
+        raise ModelBroken(f"{where}: model_max_length must be a positive whole number, found {length!r}")
     positions = getattr(config, "max_position_embeddings", None)
     if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
         length = min(length, positions)

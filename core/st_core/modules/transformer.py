@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,14 @@ _WHERE = frozenset(
 _NUMBERS = frozenset(("dtype", "torch_dtype", "variant"))
 """Options of transformers' loader of weights that change numbers; the others place a model on a machine."""
 
+_LAYERS = (
+    *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"),
+    *("num_encoder_layers", "num_decoder_layers"),
+)
+_HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
 _MOST = {
-    **dict.fromkeys(
-        ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"), 1_000
-    ),
-    **dict.fromkeys(("hidden_size", "head_dim", "dim", "d_model", "d_kv", "n_embd", "num_attention_heads"), 1 << 20),
-    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers"), 1_000),
+    **dict.fromkeys(_LAYERS, 1_000),
+    **dict.fromkeys(("hidden_size", "head_dim", "dim", "d_model", "d_kv", "n_embd", *_HEADS), 1 << 20),
     "max_position_embeddings": 1 << 26,
     "num_labels": 1 << 22,
     "n_positions": 1 << 15,
@@ -181,7 +184,7 @@ def load(files: ModuleFiles) -> Transformer:
     saved = {_OLD_KEYS.get(key, key): value for key, value in saved.items()}
     length = saved.get("max_seq_length")
     if length is not None and "model_max_length" not in files.options.processor_kwargs and not is_length(length):
-        raise ModelBroken(f"{path}: max_seq_length must be a positive number, found {length!r}")
+        raise ModelBroken(f"{path}: max_seq_length must be a positive whole number, found {length!r}")
     default = "fill-mask" if files.kind.endswith("MLMTransformer") else "feature-extraction"
     return make(files.folder, str(saved.get("transformer_task") or default), files.options, saved)
 
@@ -203,7 +206,7 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
     if saved.get("max_seq_length") is not None:
         processor.setdefault("model_max_length", saved["max_seq_length"])
     lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
-    text = _text_options(saved)
+    text = _text_options(saved, folder)
     changes = {**_options(saved, "config_kwargs"), **options.config_kwargs}
     base = adapter_base(folder, options.hub)
     _check_parts(base or folder)
@@ -213,7 +216,9 @@ def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any]
         _read_config((base or folder) / "config.json", changes),
         str(saved.get("module_output_name") or TASKS[task]),
         lower_case=bool(saved.get("do_lower_case", False)),
-        task_lengths={task: int(length) for task, length in lengths.items() if length is not None},
+        task_lengths={
+            task: _length(length, f"{task}_length", folder) for task, length in lengths.items() if length is not None
+        },
         model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
         processor_kwargs=processor,
         config_kwargs=changes,
@@ -250,12 +255,13 @@ def _read_config(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_sizes(config: Mapping[str, Any], where: str) -> None:
     """Raise ModelBroken for a size that no model has, also in the configuration of a part of the model."""
-    for key, value in config.items():
-        most = _MOST.get(key)
-        if isinstance(value, Mapping):
-            _check_sizes(value, where)
-        elif most is not None and isinstance(value, (int, float)) and value > most:
-            raise ModelBroken(f"{where}: {key} is {value}, more than any model has")
+    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
+        sizes = {key: value for key, value in part.items() if key in _MOST and isinstance(value, (int, float))}
+        for key, value in sizes.items():
+            if value > _MOST[key]:
+                raise ModelBroken(f"{where}: {key} is {value}, more than any model has")
+            if value < 0 and key in (*_LAYERS, *_HEADS):
+                raise ModelBroken(f"{where}: {key} is {value}, and must not be negative")
 
 
 def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -263,12 +269,19 @@ def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in (saved.get(key) or {}).items() if name != "trust_remote_code"}
 
 
-def _text_options(saved: Mapping[str, Any]) -> dict[str, Any]:
+def _text_options(saved: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """How texts are cut, as the checkpoint says."""
     text = dict((saved.get("processing_kwargs") or {}).get("text") or {})
     if text.get("max_length") is not None:
-        text["max_length"] = int(text["max_length"])
+        text["max_length"] = _length(text["max_length"], "max_length of texts", folder)
     return text
+
+
+def _length(length: object, name: str, where: Path) -> int:
+    """A saved maximum length; raises ModelBroken for what is none."""
+    if not is_length(length) or length == inf:
+        raise ModelBroken(f"{where}: {name} must be a positive whole number, found {length!r}")
+    return int(length)
 
 
 def _refuse(folder: Path, saved: Mapping[str, Any]) -> None:
