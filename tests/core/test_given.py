@@ -149,6 +149,24 @@ def read_transformer(folder):
     return assemble(checkpoint, checkpoint.family, LoadOptions())[0]
 
 
+def test_an_option_that_only_transformers_follows_needs_it(checkpoints, tmp_path):
+    """The tokenizer's file would give other tokens without a word; options that change none are passed over."""
+    from st_core.backends._tokenizer_files import from_files
+
+    folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "given")
+    settings = json.loads((folder / "sentence_bert_config.json").read_text())
+    for options in ({"token": "a", "model_max_length": 9, "use_fast": True}, {"do_lower_case": False}):
+        settings["processor_kwargs"] = options
+        (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+        if "do_lower_case" in options:
+            with pytest.raises(
+                ImportError, match=r"option 'do_lower_case' of the tokenizer .* needs the extra 'torch'"
+            ):
+                from_files(read_transformer(folder))
+        else:
+            assert from_files(read_transformer(folder))[1] == 9
+
+
 def test_prompts_batches_and_token_vectors(exports, texts, agree):
     """A prompt whose tokens do not count, batches of two, and the vectors before pooling."""
     expected = exports.checkpoints.load(oracle, "SentenceTransformer", "bert-no-prompt")

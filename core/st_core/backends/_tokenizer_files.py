@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_core.checkpoint import read_json
-from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
+from st_core.modules.transformer import LOADING, Transformer
 from st_core.tokens import UNLIMITED, Later, TextTokenizer, finite, is_length, parse_tokenizer, read_layout
 from st_core.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
-    from st_core.modules.transformer import Transformer
     from st_core.tokens import Layout
 
 __all__ = ["as_transformers", "from_files", "own_copy"]
@@ -71,6 +71,11 @@ _MODELS = ("bert", "distilbert")
 _LENGTH = frozenset(("model_max_length",))
 """What the caller may ask of a tokenizer."""
 
+_FOLLOWED = frozenset(
+    ("chat_template", "pad_token", "padding_side", "split_special_tokens", "truncation_side", "use_fast")
+)
+"""What else may be asked of a tokenizer that is taken from its file as it stands: the rest would change the file's own steps."""
+
 _OTHERS = ("added_tokens.json", "chat_template.jinja", "chat_template.json", "additional_chat_templates")
 """Files and folders that would say more."""
 
@@ -103,8 +108,12 @@ def _stripped(backend: Any, *, lower_case: bool) -> Any:
 def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
     """The tokenizer that ``tokenizer.json`` is as it stands, and the most tokens it lets through.
 
-    transformers takes not every such file so: of old ones it rebuilds some steps from other settings, which is not done here.
+    transformers takes not every such file so: of old ones it rebuilds some steps from other settings, which is not done here. Raises
+    ImportError for an option that only transformers follows.
     """
+    unknown = sorted(module.processor_kwargs.keys() - (_LENGTH | _FOLLOWED | _IDLE | LOADING))
+    if unknown:
+        raise missing_extra("torch", f"the option {unknown[0]!r} of the tokenizer in {module.folder}")
     saved = _object(module.folder / SPECIAL) | _object(module.folder / SETTINGS)
     saved |= module.processor_kwargs
     template = saved.get("chat_template") or (module.folder / "chat_template.jinja").is_file()

@@ -34,7 +34,7 @@ _NAMES = tuple(
 )
 _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
-_WHERE = frozenset(
+LOADING = frozenset(
     (
         "attn_implementation",
         "cache_dir",
@@ -158,7 +158,7 @@ class Transformer:
     def _kept(self, name: str, keys: AbstractSet[str]) -> dict[str, Any]:
         """Those of the options ``name`` that are saved, as JSON values."""
         options = getattr(self, name)
-        kept = {key: value for key, value in options.items() if key in keys and key not in _WHERE}
+        kept = {key: value for key, value in options.items() if key in keys and key not in LOADING}
         return {key: _plain(value, f"{self.folder}: {name}: {key}") for key, value in kept.items()}
 
 
