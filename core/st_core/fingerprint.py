@@ -163,8 +163,8 @@ def _configuration(module: Module) -> dict[str, Any]:
     """What of a module's configuration shapes its result."""
     shape: dict[str, Any] = {"kind": type(module).__name__}
     if isinstance(module, Transformer):
-        shape |= {key: module.config.get(key) for key in _CONFIG_KEYS} | {"task": module.task}
-        return shape
+        config = {**module.config, **module.config_kwargs}
+        return shape | {key: config.get(key) for key in _CONFIG_KEYS} | {"task": module.task}
     simple = (str, int, float, bool, tuple, type(None))
     for each in fields(module) if is_dataclass(module) else ():
         value = getattr(module, each.name)

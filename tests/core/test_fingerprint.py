@@ -168,6 +168,18 @@ def test_pickled_and_safe_weights_agree(checkpoints, name):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"layer_norm_eps": 0.1}, {"num_hidden_layers": 1}])
+def test_another_configuration_of_the_same_files_differs(checkpoints, tmp_path, change):
+    """Asked for when the model is loaded, and as it is saved then."""
+    plain = fingerprint(checkpoints.folder("bert-mean"))
+    model = SentenceTransformer(checkpoints.folder("bert-mean"), config_kwargs=change)
+
+    assert differing(plain, dict(describe(model).fingerprint)) == {"configuration"}
+    model.save_pretrained(tmp_path / "saved")
+    assert fingerprint(tmp_path / "saved") == dict(describe(model).fingerprint)
+
+
+@pytest.mark.torch
 def test_a_document_model_beside_its_inference_free_twin(checkpoints):
     """A router with SPLADE for documents has the weights and the tokenizer of that SPLADE model alone."""
     pytest.importorskip("torch")
