@@ -21,7 +21,6 @@ from st_core.backends.graphs import (
     cache_root,
     copy_graph,
     graph_key,
-    graph_keys,
     has_weights,
     keep,
     read_spec,
@@ -120,14 +119,12 @@ class GraphBackend:
 
     def find(self, stack: Sequence[Module]) -> Path | None:
         """The folder of a stack's graph, None where there is none yet."""
-        root = cache_root()
-        for key in graph_keys(stack, self.name, self.dtype):
-            own, cached = self.folder / FOLDER / key, None if root is None else root / FOLDER / key
-            if own.is_dir():
-                return own
-            if cached is not None and _is_whole(cached):
-                return cached
-        return None
+        key = graph_key(stack, self.name, self.dtype)
+        own, root = self.folder / FOLDER / key, cache_root()
+        if own.is_dir():
+            return own
+        cached = None if root is None else root / FOLDER / key
+        return cached if cached is not None and _is_whole(cached) else None
 
     def make(
         self,
@@ -160,7 +157,7 @@ def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> Impo
     there = " or ".join(
         f"backend={name!r}, dtype={dtype!r}"
         for name, _, dtype in (each.partition("-") for each in named)
-        if any((folder / FOLDER / key).is_dir() for key in graph_keys(stack, name, dtype))
+        if (folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
     )
     if there:
         return ImportError(f"{error}; the folder has graphs already, load it with {there}")
@@ -192,15 +189,12 @@ def check_weights(stack: Sequence[Module], backend: str, folder: Path) -> None:
 
     if has_all_weights([stack]):
         return
-    first = stack[0]
-    assert isinstance(first, Transformer)
-    given, other = listed(first.folder, backend), _of_another_state(folder)
+    source = next(module.folder for module in stack if isinstance(module, Transformer))
+    given, other = listed(source, backend), _of_another_state(folder)
     if given:
         other = f"load the graph that is there with model_kwargs={{'file_name': {given[0]!r}}}, of {', '.join(given)}"
     if other:
-        raise ModelBroken(
-            f"{first.folder} holds no weights that a graph for backend={backend!r} could be made of; {other}"
-        )
+        raise ModelBroken(f"{source} holds no weights that a graph for backend={backend!r} could be made of; {other}")
 
 
 def _reduced(

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,6 @@ __all__ = [
     "cache_root",
     "copy_graph",
     "graph_key",
-    "graph_keys",
     "has_weights",
     "keep",
     "read_spec",
@@ -65,7 +64,7 @@ READ = (
         "*vocab*.txt",
         "chat_template.json",
     ),
-    *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "word_*.json"),
+    *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "tekken.json", "word_*.json"),
 )
 """The names of JSON and text files in a transformer's folder that the transformers library 5 reads; notes and requirements may lie there too."""
 
@@ -122,17 +121,6 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
 
     Versions of libraries do not count: graphs are kept from one to the next.
     """
-    return _key(stack, backend, dtype, _read_files)
-
-
-def graph_keys(stack: Sequence[Module], backend: str, dtype: str) -> Iterator[str]:
-    """The names under which a graph may lie: its key, and what the key was while all JSON and text files of a transformer's folder counted."""
-    yield graph_key(stack, backend, dtype)
-    if any(_read_files(module) != _all_files(module) for module in stack if isinstance(module, Transformer)):
-        yield _key(stack, backend, dtype, _all_files)
-
-
-def _key(stack: Iterable[Module], backend: str, dtype: str, files: Callable[[Transformer], list[Path]]) -> str:
     from xxhash import xxh3_128
 
     state = xxh3_128(f"{FORMAT} {backend} {dtype}".encode())
@@ -147,7 +135,7 @@ def _key(stack: Iterable[Module], backend: str, dtype: str, files: Callable[[Tra
             elif not isinstance(value, Path) and each.name != "tokenizer":
                 state.update(f"{each.name} {_canonical(value)}".encode())
         if isinstance(module, Transformer):
-            for path in files(module):
+            for path in _read_files(module):
                 state.update(f"{path.name} {_hash(path)}".encode())
     return f"{backend}-{dtype}-{state.hexdigest()[:24]}"
 
@@ -166,16 +154,11 @@ def has_weights(module: Transformer) -> bool:
 
 
 def _read_files(module: Transformer) -> list[Path]:
-    """The files whose content shapes a transformer's numbers; all there are where code of the model's own may read any."""
-    files = _all_files(module)
+    """The files whose content shapes a transformer's numbers, an adapter's model included; all where code of the model's own may read any."""
+    files = [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
     if module.trust_remote_code:
         return files
     return [path for path in files if path.suffix not in (".json", ".txt") or any(map(path.match, READ))]
-
-
-def _all_files(module: Transformer) -> list[Path]:
-    """Settings, tokenizer and weights of a transformer, and of the model that an adapter is for."""
-    return [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
 
 
 def _files(folder: Path) -> list[Path]:
