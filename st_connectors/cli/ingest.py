@@ -32,7 +32,7 @@ from st_connectors.cli.options import (
 from st_connectors.cli.output import complain, finish, print_json, progress_of, stop
 
 if TYPE_CHECKING:
-    from st_connectors.index import Index
+    from st_connectors.index import Index, Split
     from st_connectors.ingest.sources import Format, Read, Reading
     from st_connectors.models import Running
 
@@ -86,30 +86,22 @@ def ingest(
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense ./minilm-int8 --backend openvino --dtype int8
     """
-    from st_connectors.index import Split
     from st_connectors.ingest import IngestFailed, IngestInterrupted
     from st_connectors.models import Running
     from st_connectors.registry import bulk_loading
 
-    if split is False and split_tokens is not None:
-        raise ValueError(
-            "--split-tokens says how texts are split, and --no-split that they are not: leave out one of them"
-        )
     chosen = [(source, _format(source, form)) for source in sources]
+    windows = _windows(split, split_tokens, [form for _, form in chosen])
     making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     running = Running(backend, dtype)
     index = (_create if create else _open)(address, collection, making, running, trust=trust_model)
     if bulk and not index.store.capabilities.bulk_loading:
         complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
     with index, progress_of(f"ingesting into {collection}") as progress:
-        asked = split if split_tokens is None else True
-        splits = asked if asked is not None else any(form == "text" for _, form in chosen)
         documents = _documents(chosen, id_field, text_field or ["text"], index)
         try:
             with bulk_loading(address, collection) if bulk else nullcontext():
-                report = index.ingest(
-                    documents, split=Split(tokens=split_tokens) if splits else None, batch=batch, progress=progress
-                )
+                report = index.ingest(documents, split=windows, batch=batch, progress=progress)
         except IngestInterrupted as error:
             stop(error.report, as_json=as_json)
         except IngestFailed as error:
@@ -133,6 +125,18 @@ def _format(source: str, form: str | None) -> Format:
     if not path.exists():
         raise ValueError(f"{source}: no such file or folder")
     return Format(form) if form else format_of(path)
+
+
+def _windows(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
+    """How long texts are split: where that is asked for, by the size of windows too, and else where files of text are among the sources."""
+    from st_connectors.index import Split
+
+    if split is False and tokens is not None:
+        raise ValueError(
+            "--split-tokens says how texts are split, and --no-split that they are not: leave out one of them"
+        )
+    wanted = split if split is not None else tokens is not None or "text" in forms
+    return Split(tokens=tokens) if wanted else None
 
 
 def _create(address: str, collection: str, making: Making, running: Running, *, trust: bool) -> Index:
