@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.figures import plain_environment, report, spread
 from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, build
-from st_connectors.cli.docstrings import Docstring, collect
+from st_connectors.demo.docstrings import Docstring, collect
 
 ROUNDS = 7
 BUILDS = 3

@@ -136,7 +136,7 @@ def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
 def questions() -> dict[str, Any]:
     """How many plain questions find one of their functions among the first three of the demo's index, for each way of searching."""
     from st_connectors.cli.demo import build
-    from st_connectors.cli.docstrings import collect
+    from st_connectors.demo.docstrings import collect
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +163,7 @@ def _hits(best: Sequence[Sequence[str]], asked: Sequence[Mapping[str, Any]]) -> 
 def teacher() -> dict[str, int]:
     """The same for MiniLM on the same texts, searched exactly."""
     from st_connectors.cli.demo import documents
-    from st_connectors.cli.docstrings import collect
+    from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer
 
     model = SentenceTransformer(str(files(TEACHER) / "model"))

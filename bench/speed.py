@@ -27,21 +27,8 @@ import numpy as np
 from bench.bare import DEPTH, LEGS, LIMIT, NAME, Bare, bare_of, timed
 from bench.figures import spread
 from integration.stores import Absent, opened
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Fuse,
-    Leg,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Store,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
+from st_connectors.store import Fuse, Leg, Match, Near, Parts, Record, SearchRequest, Store
 from st_core.vectors import SparseVector
 
 COLLECTION = "speed"
@@ -81,7 +68,7 @@ class Material:
 def material() -> Material:
     """The docstrings and questions, encoded."""
     from st_connectors.cli.demo import documents
-    from st_connectors.cli.docstrings import collect
+    from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer, SparseEncoder
 
     found = collect()

@@ -26,25 +26,8 @@ import numpy as np
 from bench.quality import Collection, collections, data_folder
 from integration.stores import STORES, Absent, opened
 from st_connectors.registry import open_store
-from st_connectors.store import (
-    Default,
-    DenseField,
-    Effort,
-    Exact,
-    Fuse,
-    Hit,
-    Leg,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Store,
-    TextField,
-    Weighted,
-)
+from st_connectors.schema import DenseField, Schema, SparseField, TextField, Weighted
+from st_connectors.store import Default, Effort, Exact, Fuse, Hit, Leg, Match, Near, Parts, Record, SearchRequest, Store
 from st_connectors.testing.agree import assert_hits_agree
 
 COLLECTION = "cranfield"

@@ -47,7 +47,7 @@ def taken_mb() -> float:
 @contextmanager
 def pool_of(model: Any, name: str) -> Iterator[Any]:
     """A contender's pool, stopped at the end."""
-    with mock.patch("st_core.workers.can_fork", return_value=name == FORKED):
+    with mock.patch("st_core.processes.pool.can_fork", return_value=name == FORKED):
         pool = model.start_multi_process_pool(DEVICES)
     try:
         yield pool

@@ -19,7 +19,8 @@ from st_connectors.copying import content_hash, copy
 from st_connectors.errors import Unavailable
 from st_connectors.ingest import IngestFailed
 from st_connectors.registry import open_store
-from st_connectors.store import DenseField, FilterKind, Metric, Record, Schema, SparseField, Store, TextField
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Record, Store
 from st_core.vectors import SparseVector
 
 pytest.importorskip("qdrant_edge", reason="needs the qdrant extra")

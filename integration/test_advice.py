@@ -13,7 +13,8 @@ from integration.stores import address_of
 from st_connectors.advice import advise, sizing_for
 from st_connectors.cli import run
 from st_connectors.registry import open_store, parse_address, plugins
-from st_connectors.store import DenseField, Quantization, Record, Schema
+from st_connectors.schema import DenseField, Quantization, Schema
+from st_connectors.store import Record
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 

@@ -20,20 +20,10 @@ import pytest
 
 from integration.stores import address_of
 from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.registry import open_store, parse_address
-from st_connectors.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Store,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField
+from st_connectors.store import Near, Parts, Record, SearchRequest, Store
 from st_connectors.testing import Lab, opener
 from st_connectors.testing.faults import Answer, FaultProxy
 from st_core.vectors import SparseVector

@@ -18,19 +18,8 @@ from st_connectors.elasticsearch import mapping
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq
 from st_connectors.registry import adopt_store, open_store, parse_address
-from st_connectors.store import (
-    Candidates,
-    Default,
-    DenseField,
-    FilterKind,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField
+from st_connectors.store import Candidates, Default, Near, Parts, Record, SearchRequest
 from st_connectors.testing import HttpErrors, StoreConformance, corpus, opener
 from st_connectors.testing.base import Lab
 from st_connectors.testing.fidelity import Fidelity

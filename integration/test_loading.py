@@ -12,7 +12,8 @@ import pytest
 from integration.stores import address_of
 from st_connectors.errors import NotFound
 from st_connectors.registry import bulk_loading, open_store
-from st_connectors.store import Record, Schema, TextField
+from st_connectors.schema import Schema, TextField
+from st_connectors.store import Record
 
 NAMES = ("refresh_interval", "number_of_replicas")
 

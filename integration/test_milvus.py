@@ -19,8 +19,8 @@ import pytest
 from integration.stores import address_of
 from st_connectors.errors import Unavailable
 from st_connectors.filters import Range
+from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import open_store
-from st_connectors.retry import NO_RETRY
 from st_connectors.store import Match, Near, SearchRequest
 from st_connectors.testing import StoreConformance, opener
 from st_core.vectors import SparseVector

@@ -33,26 +33,8 @@ from st_connectors.opensearch import (
     wire,
 )
 from st_connectors.registry import adopt_store, open_store, parse_address
-from st_connectors.store import (
-    Candidates,
-    Default,
-    DenseField,
-    Exact,
-    Field,
-    FilterKind,
-    Fuse,
-    FusionMethod,
-    Hit,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Rrf,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, Field, FilterKind, FusionMethod, Metric, Rrf, SparseField, TextField
+from st_connectors.store import Candidates, Default, Exact, Fuse, Hit, Match, Near, Parts, Record, SearchRequest
 from st_connectors.testing import HttpErrors, Lab, Make, StoreConformance, corpus, opener
 from st_connectors.testing.dense import Dense
 from st_connectors.testing.fidelity import Fidelity

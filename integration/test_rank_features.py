@@ -20,11 +20,12 @@ from st_connectors._lucene.keys import sparse_keys
 from st_connectors._lucene.layout import Hidden
 from st_connectors._lucene.queries import hits
 from st_connectors._lucene.vocabulary import read
-from st_connectors.cli.docstrings import collect
+from st_connectors.demo.docstrings import collect
 from st_connectors.elasticsearch import mapping, rank_features_query, wire
 from st_connectors.filters import Eq, Exists, Not
 from st_connectors.registry import open_store
-from st_connectors.store import Near, Parts, Schema, SearchRequest, SparseField
+from st_connectors.schema import Schema, SparseField
+from st_connectors.store import Near, Parts, SearchRequest
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import assert_hits_agree, assert_records_agree
 from st_core import SparseEncoder

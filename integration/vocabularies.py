@@ -9,7 +9,8 @@ import pytest
 
 from st_connectors.errors import SchemaMismatch
 from st_connectors.registry import open_store
-from st_connectors.store import Near, Record, SearchRequest, SparseField
+from st_connectors.schema import SparseField
+from st_connectors.store import Near, Record, SearchRequest
 from st_connectors.testing import corpus, opener
 from st_connectors.testing.base import Lab
 from st_core.vectors import MAX_INDEX, SparseVector

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
-from st_connectors.store import FilterKind
+from st_connectors.schema import FilterKind
 
 __all__ = ["matches"]
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from st_connectors.plugin import Address, Plugin
+from st_connectors.schema import DenseField, Quantization, Schema
 from st_connectors.sizing import DenseLayout, Sizing
-from st_connectors.store import Address, DenseField, Plugin, Quantization, Schema
 
 __all__ = ["Advice", "advise", "human", "sizing_for"]
 

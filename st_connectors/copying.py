@@ -14,12 +14,13 @@ from dataclasses import replace
 import numpy as np
 import xxhash
 
-from st_connectors._records import checked_record, size_of
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress, Refusal
 from st_connectors.ingest.report import Tally
+from st_connectors.layers.records import checked_record, size_of
 from st_connectors.registry import parse_address
-from st_connectors.store import Capabilities, Record, Schema, Store, schema_difference
+from st_connectors.schema import Schema, schema_difference
+from st_connectors.store import Capabilities, Record, Store
 from st_core.vectors import SparseVector
 
 __all__ = ["content_hash", "copy", "same_place"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
-from st_connectors.store import Fusion, Rrf, Weighted
+from st_connectors.schema import Fusion, Rrf, Weighted
 
 __all__ = ["check_weights", "fuse", "rrf", "weighted"]
 

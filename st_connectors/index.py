@@ -10,6 +10,7 @@ from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
 from st_connectors.models import LazyModel, Running, Split, cut_test, spans_of
 from st_connectors.registry import adopt_store, open_store
+from st_connectors.schema import FieldKind, FilterKind, Fusion, Schema
 from st_connectors.schemas import (
     adopted,
     given,
@@ -21,17 +22,7 @@ from st_connectors.schemas import (
     text_key_of,
 )
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
-from st_connectors.store import (
-    Default,
-    Effort,
-    FieldKind,
-    FilterKind,
-    Fusion,
-    Parts,
-    Record,
-    Schema,
-    Store,
-)
+from st_connectors.store import Default, Effort, Parts, Record, Store
 from st_connectors.vectorise import FieldEncoder
 from st_core.protocols import Reranker, TextEncoder
 

@@ -19,28 +19,23 @@ from st_connectors import bm25
 from st_connectors._matching import matches
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Filter
+from st_connectors.plugin import Address, Plugin
+from st_connectors.schema import DenseField, Metric, Schema, TextField, schema_difference
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
-    Address,
     Capabilities,
-    DenseField,
     Fuse,
     Hit,
     Leg,
     Match,
-    Metric,
     Near,
     Parts,
-    Plugin,
     Precision,
     Record,
     Rejected,
-    Schema,
     SearchRequest,
     Store,
-    TextField,
     Vector,
-    schema_difference,
 )
 from st_core.vectors import SparseVector
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import Spans
-from st_core.backends.choose import type_again, type_named
+from st_core.engine.choose import type_again, type_named
 from st_core.errors import ModelNotFound
 from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
-from st_core.splitter import Offsets, offsets_of, split
+from st_core.text.splitter import Offsets, offsets_of, split
 
 __all__ = ["LazyModel", "Running", "Split", "by_reference", "check_same", "cut_test", "has_name", "spans_of"]
 

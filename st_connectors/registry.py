@@ -14,11 +14,13 @@ from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, urlsplit
 
 from st_connectors.errors import Unsupported
-from st_connectors.fusing import fusing
-from st_connectors.guard import guarded
-from st_connectors.isolate import isolating
-from st_connectors.retry import RetryPolicy, retrying
-from st_connectors.store import CONTRACT, Address, FilterKind, Plugin, Schema, Store
+from st_connectors.layers.fusing import fusing
+from st_connectors.layers.guard import guarded
+from st_connectors.layers.isolate import isolating
+from st_connectors.layers.retry import RetryPolicy, retrying
+from st_connectors.plugin import CONTRACT, Address, Plugin
+from st_connectors.schema import FilterKind, Schema
+from st_connectors.store import Store
 
 __all__ = ["adopt_store", "bulk_loading", "collections", "open_store", "parse_address", "plugins", "wrapped"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from st_connectors.errors import SchemaMismatch
 from st_connectors.fusion import check_weights
 from st_connectors.models import LazyModel, Running, by_reference, check_same, has_name
-from st_connectors.store import (
+from st_connectors.schema import (
     DenseField,
     Field,
     FilterKind,

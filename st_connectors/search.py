@@ -11,24 +11,20 @@ import numpy as np
 
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
 from st_connectors.fusion import check_weights
+from st_connectors.schema import FieldKind, Fusion, Rrf, Schema, kind_of
 from st_connectors.store import (
     Default,
     Effort,
-    FieldKind,
     Fuse,
-    Fusion,
     Hit,
     Leg,
     LegHit,
     Match,
     Near,
     Parts,
-    Rrf,
-    Schema,
     SearchRequest,
     Store,
     Vector,
-    kind_of,
 )
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector

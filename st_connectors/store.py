@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from urllib.parse import urlencode
 
 import numpy as np
 
-from st_connectors.sizing import Sizing
-from st_core.protocols import ModelRef
+from st_connectors.schema import Fusion, FusionMethod, Metric, Quantization, Rrf, Schema
 from st_core.vectors import SparseVector
 
 if TYPE_CHECKING:
@@ -23,295 +20,32 @@ if TYPE_CHECKING:
     from st_connectors.filters import Filter
 
 __all__ = [
-    "CONTRACT",
-    "Address",
-    "Adopt",
+    "MAX_ID_BYTES",
     "Candidates",
     "Capabilities",
     "Default",
-    "DenseField",
     "Effort",
     "Exact",
-    "Field",
-    "FieldKind",
-    "FilterKind",
     "Fuse",
-    "Fusion",
-    "FusionMethod",
     "Hit",
+    "JsonValue",
     "Leg",
     "LegHit",
-    "Loading",
     "Match",
-    "Metric",
     "Near",
     "Parts",
-    "Plugin",
     "Precision",
-    "Quantization",
     "Record",
     "Rejected",
-    "Rrf",
-    "Schema",
     "SearchRequest",
-    "SparseField",
     "Store",
-    "TextField",
     "Vector",
-    "Weighted",
-    "kind_of",
-    "schema_difference",
 ]
-
-CONTRACT = 1
-"""The number of this contract; a plugin names the one it was written for."""
 
 MAX_ID_BYTES = 512
 
 Vector: TypeAlias = "NDArray[np.float32] | SparseVector"
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
-
-
-class Metric(StrEnum):
-    """How near two dense vectors are; higher is nearer."""
-
-    COSINE = "cosine"
-    """In [-1, 1]."""
-    DOT = "dot"
-    """The inner product."""
-    EUCLIDEAN = "euclidean"
-    """Minus the Euclidean distance."""
-
-
-class Quantization(StrEnum):
-    """How a store keeps dense vectors for its index."""
-
-    NONE = "none"
-    INT8 = "int8"
-    BINARY = "binary"
-
-
-class FilterKind(StrEnum):
-    """What a filterable payload field holds: one such value, or a list of them."""
-
-    KEYWORD = "keyword"
-    INT = "int"
-    FLOAT = "float"
-    BOOL = "bool"
-    DATE = "date"
-    """An ISO 8601 string."""
-
-
-class FieldKind(StrEnum):
-    """The three kinds of legs."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
-    TEXT = "text"
-
-
-@dataclass(frozen=True, slots=True)
-class DenseField:
-    """Dense vectors float32 [dimension]. Where ``optional`` is false a record without this vector is refused."""
-
-    dimension: int
-    metric: Metric = Metric.COSINE
-    quantization: Quantization = Quantization.NONE
-    optional: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SparseField:
-    """Sparse vectors, compared by inner product."""
-
-    optional: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TextField:
-    """Text under the payload key ``source``, searched by the store's own BM25, or by client-side weights where it has none."""
-
-    source: str = "text"
-
-
-Field: TypeAlias = DenseField | SparseField | TextField
-
-
-def kind_of(value: Field) -> FieldKind:
-    """The kind of a field."""
-    match value:
-        case DenseField():
-            return FieldKind.DENSE
-        case SparseField():
-            return FieldKind.SPARSE
-        case TextField():
-            return FieldKind.TEXT
-
-
-@dataclass(frozen=True, slots=True)
-class Rrf:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): the sum over legs of ``weight / (k + rank)``, ranks from 1."""
-
-    k: int = 60
-    weights: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Weighted:
-    """The weighted sum of each leg's scores, brought to [0, 1] by min-max over the leg's ``depth`` candidates; absent from a leg counts 0."""
-
-    weights: tuple[float, ...]
-    normalise: str = "min_max"
-
-
-Fusion: TypeAlias = Rrf | Weighted
-
-
-class FusionMethod(StrEnum):
-    """What a store can fuse by itself in agreement with the reference."""
-
-    RRF = "rrf"
-    RRF_WEIGHTED = "rrf_weighted"
-    WEIGHTED = "weighted"
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What a collection holds: vector and text fields, payload fields that can be filtered on, and which models made its vectors.
-
-    ``fusion`` is how its legs are fused where a search names no other way; None means ``Rrf()``.
-    """
-
-    collection: str
-    fields: Mapping[str, Field]
-    filterable: Mapping[str, FilterKind] = field(default_factory=dict)
-    models: Mapping[str, ModelRef] = field(default_factory=dict)
-    fusion: Fusion | None = None
-    version: int = 1
-
-    def of_kind(self, kind: FieldKind) -> list[str]:
-        """The names of the fields of one kind, in order."""
-        return [name for name, value in self.fields.items() if kind_of(value) is kind]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "collection": self.collection,
-            "fields": {name: _field_to_json(value) for name, value in self.fields.items()},
-            "filterable": {name: kind.value for name, kind in self.filterable.items()},
-            "models": {name: model.to_json() for name, model in self.models.items()},
-            "fusion": fusion_to_json(self.fusion),
-            "version": self.version,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Schema:
-        """The schema that ``to_json`` wrote."""
-        return cls(
-            collection=value["collection"],
-            fields={name: _field_from_json(item) for name, item in value["fields"].items()},
-            filterable={name: FilterKind(kind) for name, kind in value["filterable"].items()},
-            models={name: ModelRef.from_json(item) for name, item in value["models"].items()},
-            fusion=fusion_from_json(value.get("fusion")),
-            version=value["version"],
-        )
-
-
-def _field_to_json(value: Field) -> dict[str, Any]:
-    match value:
-        case DenseField(dimension, metric, quantization, optional):
-            options = {
-                "dimension": dimension,
-                "metric": metric.value,
-                "quantization": quantization.value,
-                "optional": optional,
-            }
-        case SparseField(optional):
-            options = {"optional": optional}
-        case TextField(source):
-            options = {"source": source}
-    return {"kind": kind_of(value).value, **options}
-
-
-def _field_from_json(value: Mapping[str, Any]) -> Field:
-    match FieldKind(value["kind"]):
-        case FieldKind.DENSE:
-            return DenseField(
-                value["dimension"], Metric(value["metric"]), Quantization(value["quantization"]), value["optional"]
-            )
-        case FieldKind.SPARSE:
-            return SparseField(value["optional"])
-        case FieldKind.TEXT:
-            return TextField(value["source"])
-
-
-def schema_difference(stored: Schema, asked: Schema) -> str | None:
-    """What differs between the schema of a collection and the one asked for, in a sentence; None where nothing does.
-
-    Models are compared by kind, dimension and the parts of the fingerprint known on both sides, not by name, since one model may lie in several
-    places; a side that names no model for a field agrees with any.
-    ``fusion`` is a default for searches and may differ.
-    """
-    name = f"the collection {stored.collection!r}"
-    if stored.version != asked.version:
-        return f"{name} has schema version {stored.version}, not {asked.version}"
-    for key in stored.models.keys() & asked.models.keys():
-        difference = _model_difference(stored.models[key], asked.models[key])
-        if difference:
-            return f"{name} was filled in field {key!r} by another model: {difference}"
-    for what, mine, theirs in (
-        ("field", stored.fields, asked.fields),
-        ("filterable field", stored.filterable, asked.filterable),
-    ):
-        for key in {**mine, **theirs}:
-            if mine.get(key) != theirs.get(key):
-                return f"{name} has {_held(what, key, mine)}, and asked for is {_held(what, key, theirs)}; use the stored schema, or drop it first"
-    return None
-
-
-def _held(what: str, key: str, held: Mapping[str, object]) -> str:
-    return f"the {what} {key!r} as {_told(held[key])}" if key in held else f"no {what} {key!r}"
-
-
-def _told(value: object) -> str:
-    """A field in words, or a kind of filter."""
-    if not isinstance(value, DenseField | SparseField | TextField):
-        return str(value)
-    kind, *options = _field_to_json(value).items()
-    return f"{kind[1]} ({', '.join(f'{name} {option}' for name, option in options)})"
-
-
-def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:
-    if (stored.kind, stored.dimension) != (asked.kind, asked.dimension):
-        return (
-            f"{stored.name} ({stored.kind}, {stored.dimension} dimensions), "
-            f"not {asked.name} ({asked.kind}, {asked.dimension} dimensions)"
-        )
-    for part in sorted(stored.fingerprint.keys() & asked.fingerprint.keys()):
-        if stored.fingerprint[part] != asked.fingerprint[part]:
-            types = f", {stored.precision} and not {asked.precision}" if part == "precision" else ""
-            return f"{stored.name}, which differs from {asked.name} in its {part}{types}"
-    return None
-
-
-def fusion_to_json(value: Fusion | None) -> dict[str, Any] | None:
-    """A fusion as plain values."""
-    match value:
-        case None:
-            return None
-        case Rrf(k, weights):
-            return {"method": "rrf", "k": k, "weights": None if weights is None else list(weights)}
-        case Weighted(weights, normalise):
-            return {"method": "weighted", "weights": list(weights), "normalise": normalise}
-
-
-def fusion_from_json(value: Mapping[str, Any] | None) -> Fusion | None:
-    """The fusion that ``fusion_to_json`` wrote."""
-    if value is None:
-        return None
-    if value["method"] == "rrf":
-        return Rrf(value["k"], None if value["weights"] is None else tuple(value["weights"]))
-    return Weighted(tuple(value["weights"]), value["normalise"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -522,81 +256,32 @@ class Store(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A parsed store address such as ``qdrant+grpc://host:6334?timeout=5`` or ``qdrant+edge:./library``.
-
-    ``name`` is the plugin's; ``variants`` what follows it after plus signs; ``path`` is for embedded stores, ``host`` and ``port`` for servers. No secrets.
-    """
-
-    name: str
-    variants: tuple[str, ...] = ()
-    host: str | None = None
-    port: int | None = None
-    path: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def scheme(self) -> str:
-        """The part before the colon."""
-        return "+".join((self.name, *self.variants))
-
-    def __str__(self) -> str:
-        where = self.path
-        if self.host:
-            host = f"[{self.host}]" if ":" in self.host else self.host
-            where = f"//{host}{f':{self.port}' if self.port else ''}{self.path}"
-        options = urlencode(self.options)
-        return f"{self.scheme}:{where}{'?' if options else ''}{options}"
+_MOVED = {
+    **dict.fromkeys(("CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin"), "plugin"),
+    **dict.fromkeys(
+        (
+            *(
+                "DenseField",
+                "Field",
+                "FieldKind",
+                "FilterKind",
+                "Fusion",
+                "FusionMethod",
+                "Metric",
+                "Quantization",
+                "Rrf",
+            ),
+            *("Schema", "SparseField", "TextField", "Weighted", "fusion_from_json", "fusion_to_json", "kind_of"),
+            "schema_difference",
+        ),
+        "schema",
+    ),
+}
+"""Names that lived in this module before 0.2; adapters written then still import them from here."""
 
 
-class Connect(Protocol):
-    """Opens one collection of a store."""
-
-    def __call__(self, address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-        """With a schema, a store on which ``create`` may be called; without, the existing collection, or ``NotFound``.
-
-        ``client`` is the driver's own client object where the caller brings one; the store then does not close it.
-        """
-        ...
-
-
-class Adopt(Protocol):
-    """Opens a collection that somebody else made, as it is: its fields are read from the store, its payloads and ids left as they are."""
-
-    def __call__(
-        self, address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None
-    ) -> Store:
-        """A store whose schema has every vector field that this contract can name; ``create`` makes nothing and ``drop`` is refused.
-
-        ``filterable`` says of what kind payload keys are, beside those that the store has an index for. Raises ``NotFound``.
-        """
-        ...
-
-
-class Loading(Protocol):
-    """Sets a collection for loading much at once."""
-
-    def __call__(self, address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-        """A block in which the collection has the store's settings for loading; after it, it has those that were found, whatever happened."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """How a store is found and opened; importing one must not import its client.
-
-    ``variants`` are the scheme variants it understands ("", "edge", "memory", "grpc", "https"), with one line about each; ``extra`` is what to install.
-    ``sizing`` has the figures that advice reckons with by variant, "" for all others.
-    """
-
-    name: str
-    extra: str | None
-    variants: Mapping[str, str]
-    capabilities: Capabilities
-    connect: Connect
-    collections: Callable[[Address, object | None], list[str]]
-    contract: int = CONTRACT
-    adopt: Adopt | None = None
-    loading: Loading | None = None
-    sizing: Mapping[str, Sizing] = field(default_factory=dict)
+def __getattr__(name: str) -> Any:
+    """Import a moved name from its module."""
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"st_connectors.{_MOVED[name]}"), name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_connectors.store import FieldKind
+from st_connectors.schema import FieldKind
 from st_core.protocols import TextEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from st_core.cross_encoder import CrossEncoder
     from st_core.errors import InputTooLong, ModelBroken, ModelError, ModelNotFound, ModelUnsupported
-    from st_core.exporting import export_model
     from st_core.fingerprint import describe
     from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
     from st_core.quantize import quantize_embeddings
     from st_core.rescore import semantic_search_quantized
     from st_core.retrieval import community_detection, paraphrase_mining, semantic_search
+    from st_core.saving.export import export_model
     from st_core.sentence_transformer import SentenceTransformer
     from st_core.similarity import SimilarityFunction
     from st_core.sparse_encoder import SparseEncoder
@@ -42,7 +42,7 @@ _WHERE = {
     "TextEncoder": "protocols",
     "community_detection": "retrieval",
     "describe": "fingerprint",
-    "export_model": "exporting",
+    "export_model": "saving.export",
     "paraphrase_mining": "retrieval",
     "quantize_embeddings": "quantize",
     "semantic_search": "retrieval",

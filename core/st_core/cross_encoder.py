@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from st_core._encoder import WINDOW, windows
-from st_core._engine import UNSET
-from st_core._inputs import as_list, given_inputs
-from st_core._model import LoadArguments, Model
-from st_core.backends.numpy import ACTIVATIONS
-from st_core.batches import joined, restore
-from st_core.checkpoint import last_name
+from st_core.backends.numpy.modules import ACTIVATIONS
+from st_core.checkpoint.files import last_name
+from st_core.encoder import WINDOW, windows
+from st_core.engine.batches import joined, restore
+from st_core.engine.engine import UNSET
+from st_core.engine.inputs import as_list, given_inputs
 from st_core.errors import ModelUnsupported, missing_extra
+from st_core.model import LoadArguments, Model
 from st_core.modules.dense import Dense
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
@@ -24,8 +24,8 @@ from st_core.modules.transformer import Transformer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from st_core._engine import Call
     from st_core.backends import Features
+    from st_core.engine.call import Call
 
 __all__ = ["CrossEncoder"]
 
@@ -94,7 +94,7 @@ class CrossEncoder(Model):
         if self._engine.graphs is not None and last_name(str(path)) in ACTIVATIONS:
             return ACTIVATIONS[last_name(str(path))]
         try:
-            from st_core.backends.torch import activation_module
+            from st_core.backends.torch.backend import activation_module
         except ImportError as error:
             raise missing_extra("torch", f"the activation {path}") from error
         return activation_module(str(path), trusted=False)

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core._model import Model
-from st_core.assemble import flatten
 from st_core.errors import ModelBroken
+from st_core.model import Model
+from st_core.modules.stack import flatten
 from st_core.modules.transformer import Transformer
 from st_core.protocols import ModelKind, ModelRef
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
     from st_core.modules import Module
-    from st_core.tokens import AnyTokenizer
+    from st_core.text.tokens import AnyTokenizer
 
 __all__ = ["Fingerprint", "describe"]
 

@@ -29,7 +29,7 @@ from st_core.modules.word_weights import WordWeights
 
 if TYPE_CHECKING:
     from st_core.modules import Module
-    from st_core.tokens import TextTokenizer
+    from st_core.text.tokens import TextTokenizer
 
 __all__ = ["Parts", "kind_of", "parts_of", "type_of"]
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.assemble import flatten
-from st_core.batches import restore
-from st_core.checkpoint import read_tensors
+from st_core.checkpoint.tensors import read_tensors
+from st_core.engine.batches import restore
 from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.modules.stack import flatten
 from st_core.modules.transformer import Transformer
 from st_core.vectors import MIN_WEIGHT, SparseMatrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from st_core._engine import Engine
     from st_core.backends import Features, Runner
+    from st_core.engine.engine import Engine
 
 __all__ = ["OUTPUTS", "Head", "Heads", "MultiOutput"]
 

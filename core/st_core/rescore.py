@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from st_core.quantize import STEPS, quantize_embeddings
-from st_core.retrieval import _columns_of_best
+from st_core.retrieval import columns_of_best
 from st_core.similarity import is_tensor, numpy_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _best_of(
         scores = np.concatenate([scores, block], axis=1)
         ids = np.concatenate([ids, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
         start += block.shape[1]
-        kept = _columns_of_best(scores, count)
+        kept = columns_of_best(scores, count)
         scores, ids = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(ids, kept, axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")
     return list(zip(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1), strict=True))

@@ -167,7 +167,7 @@ class _Pairs:
         """The ``count`` pairs of the highest scores."""
         if self.scores.size <= count:
             return self
-        kept = _columns_of_best(self.scores[None, :], count)[0]
+        kept = columns_of_best(self.scores[None, :], count)[0]
         return _Pairs(self.scores[kept], self.low[kept], self.high[kept])
 
     def sorted(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
@@ -246,16 +246,16 @@ def _nearest(
         ids = np.empty(scores.shape, np.int64)
         for start, score in scorers:
             block = score(queries)
-            columns = _columns_of_best(block, top_k)
+            columns = columns_of_best(block, top_k)
             scores = np.concatenate([scores, np.take_along_axis(block, columns, axis=1)], axis=1)
             ids = np.concatenate([ids, columns + start], axis=1)
-            kept = _columns_of_best(scores, top_k)
+            kept = columns_of_best(scores, top_k)
             scores, ids = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(ids, kept, axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")
         yield top, np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _columns_of_best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def columns_of_best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """The columns of the ``count`` highest scores of each row, rising [rows, count]; of equal scores the first columns."""
     rows, width = scores.shape
     if width <= count:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from st_core._encoder import Encoder
-from st_core._engine import UNSET, Call
-from st_core._inputs import given_inputs, one_or_many
-from st_core._model import LoadArguments
-from st_core.batches import joined, restore
-from st_core.checkpoint import read_json
+from st_core.checkpoint.files import read_json
+from st_core.encoder import Encoder
+from st_core.engine.batches import joined, restore
+from st_core.engine.call import Call
+from st_core.engine.engine import UNSET
+from st_core.engine.inputs import given_inputs, one_or_many
 from st_core.errors import ModelBroken, missing_extra
+from st_core.model import LoadArguments
 from st_core.multi import OUTPUTS, Heads, MultiOutput
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _embedding(features: Features) -> Any:
 def _as_array(part: Any) -> NDArray[Any]:
     if isinstance(part, np.ndarray):
         return part
-    from st_core.backends._transformer import as_numpy
+    from st_core.backends.torch.library import as_numpy
 
     array: NDArray[Any] = as_numpy(part)
     return array

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from st_core._encoder import Encoder
-from st_core._engine import UNSET
-from st_core._inputs import check_positive, given_inputs, one_or_many
-from st_core._model import LoadArguments
+from st_core.encoder import Encoder
+from st_core.engine.engine import UNSET
+from st_core.engine.inputs import check_positive, given_inputs, one_or_many
+from st_core.model import LoadArguments
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from st_core._engine import Call
+    from st_core.engine.call import Call
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["SparseEncoder"]
@@ -221,7 +221,7 @@ def _sparse(values: Any, keep: int | None) -> SparseMatrix:
         # the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best 0.1 ms a text, for one more input and ties left open.
         matrix = SparseMatrix.from_dense(values)
     else:
-        from st_core.backends._torch_sparse import to_sparse
+        from st_core.backends.torch.sparse import to_sparse
 
         return to_sparse(values, keep)
     if keep is None:

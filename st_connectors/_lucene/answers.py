@@ -10,7 +10,8 @@ from st_connectors._lucene.bulk import ItemError
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.queries import hits
 from st_connectors.errors import Unavailable
-from st_connectors.store import Hit, Parts, Record, Schema, SearchRequest
+from st_connectors.schema import Schema
+from st_connectors.store import Hit, Parts, Record, SearchRequest
 
 __all__ = ["ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records", "shards_in"]
 

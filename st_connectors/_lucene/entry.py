@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from st_connectors.store import Address, Capabilities, FilterKind, Schema, Store
+from st_connectors.plugin import Address
+from st_connectors.schema import FilterKind, Schema
+from st_connectors.store import Capabilities, Store
 
 __all__ = ["Entry"]
 

@@ -9,7 +9,8 @@ from typing import Any, NoReturn, Protocol
 from st_connectors._lucene.forms import Form, stored
 from st_connectors._lucene.names import index_of
 from st_connectors.errors import NotFound, SchemaMismatch, Unsupported
-from st_connectors.store import Address, Schema
+from st_connectors.plugin import Address
+from st_connectors.schema import Schema
 
 __all__ = ["closing_on_error", "no_alias", "not_there", "ours", "refuse_drop"]
 

@@ -11,7 +11,7 @@ from st_connectors._lucene.keys import Keys
 from st_connectors._lucene.layout import Body, properties
 from st_connectors._lucene.names import METADATA
 from st_connectors._lucene.vocabulary import Vocabulary
-from st_connectors.store import Field, FilterKind, Schema, SparseField, TextField
+from st_connectors.schema import Field, FilterKind, Schema, SparseField, TextField
 
 __all__ = [
     "Form",

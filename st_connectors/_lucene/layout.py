@@ -24,7 +24,8 @@ from st_connectors._lucene.encoding import decoded, encoded
 from st_connectors._lucene.keys import DIGITS, Keys
 from st_connectors._lucene.names import escaped
 from st_connectors.filters import parse_date
-from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField, Vector
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
+from st_connectors.store import Parts, Record, Vector
 from st_core.vectors import SparseVector
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from st_connectors._lucene.faults import seconds
 from st_connectors._lucene.vocabulary import Vocabulary, read
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["authorities", "check_names", "index_settings", "timeout", "vocabulary"]
 

@@ -10,7 +10,8 @@ from st_connectors._lucene.keys import Keys
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.scores import unfolded
 from st_connectors.filters import Filter
-from st_connectors.store import DenseField, Fuse, Hit, Metric, Near, Parts, Schema, SearchRequest
+from st_connectors.schema import DenseField, Metric, Schema
+from st_connectors.store import Fuse, Hit, Near, Parts, SearchRequest
 from st_core.vectors import SparseVector
 
 __all__ = ["filtered", "hits", "match_query", "rank_features_query", "search_body", "unknown_index", "where_query"]

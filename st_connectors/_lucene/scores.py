@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from st_connectors.store import Metric
+from st_connectors.schema import Metric
 
 __all__ = ["unfolded"]
 

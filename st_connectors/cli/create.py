@@ -28,7 +28,7 @@ from st_connectors.cli.output import print_json, say
 if TYPE_CHECKING:
     from st_connectors.advice import Advice
     from st_connectors.models import Running
-    from st_connectors.store import Schema
+    from st_connectors.schema import Schema
 
 __all__ = ["create"]
 
@@ -138,7 +138,7 @@ def _make(address: str, schema: Schema) -> None:
 def _advice(address: str, schema: Schema, count: int, memory: int | None, terms: int) -> Advice:
     from st_connectors.advice import advise, sizing_for
     from st_connectors.registry import parse_address, plugins
-    from st_connectors.store import DenseField, FieldKind
+    from st_connectors.schema import DenseField, FieldKind
 
     parsed = parse_address(address)
     dimensions = [spec.dimension for spec in schema.fields.values() if isinstance(spec, DenseField)]
@@ -156,7 +156,7 @@ def _tell_made(schema: Schema, *, as_json: bool) -> None:
     if as_json:
         print_json(schema.to_json())
         return
-    from st_connectors.store import kind_of
+    from st_connectors.schema import kind_of
 
     fields = ", ".join(f"{name} ({kind_of(spec)})" for name, spec in schema.fields.items())
     say(f"{schema.collection!r} is there, with {fields}")

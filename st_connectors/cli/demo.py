@@ -14,11 +14,11 @@ import typer
 
 from st_connectors.cli.options import DEFAULT_DENSE, DEFAULT_SPARSE, AsJson
 from st_connectors.cli.output import DONE, REFUSED, complain, print_json, print_result, progress_of, say
-from st_connectors.cli.plain_words import plain_words
-from st_connectors.cli.wordings import wordings
+from st_connectors.demo.plain_words import plain_words
+from st_connectors.demo.wordings import wordings
 
 if TYPE_CHECKING:
-    from st_connectors.cli.docstrings import Docstring
+    from st_connectors.demo.docstrings import Docstring
     from st_connectors.index import Index
 
 __all__ = ["ADDRESS", "COLLECTION", "QUESTIONS", "build", "demo", "documents"]
@@ -36,7 +36,7 @@ def demo(as_json: AsJson = False) -> None:
 
     Example: st-connectors demo
     """
-    from st_connectors.cli.docstrings import collect
+    from st_connectors.demo.docstrings import collect
 
     began = time.perf_counter()
     found = collect()
@@ -80,7 +80,7 @@ def build(address: str, found: Iterable[Docstring]) -> tuple[Index, Any, bool]:
     """A new collection of docstrings: the open index, the report, and whether there was one before, which is dropped."""
     from st_connectors.index import Index
     from st_connectors.registry import collections, open_store
-    from st_connectors.store import Weighted
+    from st_connectors.schema import Weighted
 
     replaced = COLLECTION in collections(address)
     if replaced:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from st_connectors.store import Fusion
+    from st_connectors.schema import Fusion
 
 __all__ = [
     "DEFAULT_DENSE",
@@ -138,7 +138,7 @@ class Making:
 
 def parse_filterable(items: Sequence[str]) -> dict[str, str]:
     """``year:int`` as a field and the kind of its values; a field alone is a keyword."""
-    from st_connectors.store import FilterKind
+    from st_connectors.schema import FilterKind
 
     kinds = {}
     for item in items:
@@ -154,7 +154,7 @@ def parse_fusion(text: str | None) -> Fusion | None:
     """``rrf``, ``rrf:60``, ``rrf:60:1,2`` or ``weighted:0.25,0.75``."""
     if text is None:
         return None
-    from st_connectors.store import Rrf, Weighted
+    from st_connectors.schema import Rrf, Weighted
 
     name, *rest = text.split(":")
     try:

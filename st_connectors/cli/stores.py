@@ -11,7 +11,8 @@ from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from st_connectors.store import Capabilities, Plugin
+    from st_connectors.plugin import Plugin
+    from st_connectors.store import Capabilities
 
 __all__ = ["markdown", "stores"]
 

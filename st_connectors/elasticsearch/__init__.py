@@ -25,15 +25,10 @@ from typing import TYPE_CHECKING, Any
 from st_connectors._lucene.entry import Entry
 from st_connectors._lucene.loading import LOADING
 from st_connectors._lucene.sizing import SIZING as LUCENE
+from st_connectors.plugin import Plugin
+from st_connectors.schema import FusionMethod, Metric, Quantization
 from st_connectors.sizing import DenseLayout
-from st_connectors.store import (
-    Capabilities,
-    FusionMethod,
-    Metric,
-    Plugin,
-    Precision,
-    Quantization,
-)
+from st_connectors.store import Capabilities, Precision
 
 if TYPE_CHECKING:
     from st_connectors.elasticsearch.conversions import (

@@ -14,7 +14,7 @@ from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedPr
 from st_connectors._lucene import faults, options
 from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.errors import Permanent, StoreError, Unavailable, Unsupported
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["Opened", "border", "open_client", "translate"]
 

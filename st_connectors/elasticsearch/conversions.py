@@ -12,7 +12,7 @@ from st_connectors._lucene.layout import Body, Plain
 from st_connectors._lucene.names import feature_key
 from st_connectors.elasticsearch import wire
 from st_connectors.filters import Filter
-from st_connectors.store import Field, FilterKind, Schema
+from st_connectors.schema import Field, FilterKind, Schema
 
 __all__ = [
     "filter_to_elasticsearch",

@@ -9,7 +9,7 @@ from typing import Any
 
 from st_connectors._lucene import loading as lucene
 from st_connectors.elasticsearch.client import Opened, border, open_client
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["loading"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_connectors._lucene.answers import shards_in
-from st_connectors.store import FusionMethod
+from st_connectors.schema import FusionMethod
 
 __all__ = ["UNKNOWN", "Server", "server_from"]
 

@@ -22,18 +22,9 @@ from st_connectors.elasticsearch.client import API_KEY, Opened, border, open_cli
 from st_connectors.elasticsearch.server import UNKNOWN, Server, server_from
 from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
-from st_connectors.store import (
-    Address,
-    Capabilities,
-    FilterKind,
-    Hit,
-    Parts,
-    Record,
-    Rejected,
-    Schema,
-    SearchRequest,
-    schema_difference,
-)
+from st_connectors.plugin import Address
+from st_connectors.schema import FilterKind, Schema, schema_difference
+from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["ElasticsearchStore", "adopted", "collections", "connected"]
 

@@ -14,26 +14,18 @@ from st_connectors._lucene.forms import Form, own_mapping
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body
 from st_connectors.elasticsearch.server import UNKNOWN, Server
+from st_connectors.schema import DenseField, Field, Metric, Quantization, Rrf, Schema, SparseField, TextField, kind_of
 from st_connectors.store import (
     Candidates,
     Capabilities,
     Default,
-    DenseField,
     Effort,
     Exact,
-    Field,
     Fuse,
     Match,
-    Metric,
     Near,
     Precision,
-    Quantization,
-    Rrf,
-    Schema,
     SearchRequest,
-    SparseField,
-    TextField,
-    kind_of,
 )
 from st_core.vectors import SparseVector
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from st_connectors.ingest.documents import Document, DocumentError, as_document, choose_fields
-from st_connectors.store import FilterKind
+from st_connectors.schema import FilterKind
 from st_core.errors import missing_extra
 
 __all__ = ["TEXT_SUFFIXES", "Format", "Read", "Reading", "format_of", "read_path", "read_stream"]

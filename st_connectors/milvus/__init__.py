@@ -11,18 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_connectors.errors import NotFound
+from st_connectors.plugin import Address, Plugin
+from st_connectors.schema import FilterKind, Metric, Quantization, Schema
 from st_connectors.sizing import DenseLayout, Sizing
-from st_connectors.store import (
-    Address,
-    Capabilities,
-    FilterKind,
-    Metric,
-    Plugin,
-    Precision,
-    Quantization,
-    Schema,
-    Store,
-)
+from st_connectors.store import Capabilities, Precision, Store
 
 if TYPE_CHECKING:
     from st_connectors.milvus.conversions import filter_to_milvus, hybrid_requests, sparse_vector

@@ -12,21 +12,8 @@ import numpy as np
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus import wire
 from st_connectors.milvus.expressions import Expression, Values
-from st_connectors.store import (
-    Capabilities,
-    DenseField,
-    Field,
-    FilterKind,
-    Parts,
-    Precision,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-    Vector,
-    kind_of,
-)
+from st_connectors.schema import DenseField, Field, FilterKind, Schema, SparseField, TextField, kind_of
+from st_connectors.store import Capabilities, Parts, Precision, Record, SearchRequest, Vector
 from st_core.vectors import SparseVector
 
 __all__ = ["Key", "Scalar", "Theirs", "theirs"]

@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from st_connectors.errors import StoreError, Unavailable, Unsupported
 from st_connectors.milvus import faults
 from st_connectors.milvus.layout import Layout
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["Opened", "border", "exists", "open_client"]
 

@@ -12,7 +12,7 @@ from pymilvus import AnnSearchRequest, RRFRanker
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus import wire
 from st_connectors.milvus.expressions import Expression, Values, rendered
-from st_connectors.store import Metric, Rrf
+from st_connectors.schema import Metric, Rrf
 from st_core.vectors import SparseMatrix, SparseVector
 
 __all__ = ["filter_to_milvus", "hybrid_requests", "sparse_vector"]

@@ -15,7 +15,7 @@ from typing import Any, assert_never
 
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus.layout import ID, Kept, above, below, cover, number, token
-from st_connectors.store import FilterKind
+from st_connectors.schema import FilterKind
 
 __all__ = ["ALWAYS", "NEVER", "Expression", "Values", "after", "both", "expression", "of_ids", "rendered"]
 

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from st_connectors.filters import parse_date
-from st_connectors.store import FilterKind, Schema
+from st_connectors.schema import FilterKind, Schema
 
 __all__ = [
     "CAPACITY",

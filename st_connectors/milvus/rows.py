@@ -10,20 +10,8 @@ from typing import Any, Protocol
 from st_connectors.filters import Filter
 from st_connectors.milvus import layout, wire
 from st_connectors.milvus.expressions import ALWAYS, Expression, expression, of_ids
-from st_connectors.store import (
-    Capabilities,
-    DenseField,
-    Field,
-    Hit,
-    Metric,
-    Parts,
-    Precision,
-    Record,
-    Schema,
-    SearchRequest,
-    TextField,
-    kind_of,
-)
+from st_connectors.schema import DenseField, Field, Metric, Schema, TextField, kind_of
+from st_connectors.store import Capabilities, Hit, Parts, Precision, Record, SearchRequest
 
 __all__ = ["Ours", "Rows", "hits"]
 

@@ -16,17 +16,8 @@ from st_connectors.milvus.client import Opened, border
 from st_connectors.milvus.expressions import Expression, after, rendered
 from st_connectors.milvus.layout import Layout, collection_name
 from st_connectors.milvus.rows import Ours, Rows, hits
-from st_connectors.store import (
-    Capabilities,
-    FilterKind,
-    Hit,
-    Parts,
-    Record,
-    Rejected,
-    Schema,
-    SearchRequest,
-    schema_difference,
-)
+from st_connectors.schema import FilterKind, Schema, schema_difference
+from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["MilvusStore", "adopted", "collections", "opened"]
 

@@ -11,25 +11,8 @@ import numpy as np
 
 from st_connectors.milvus import layout
 from st_connectors.milvus.expressions import Expression, both, expression
-from st_connectors.store import (
-    Candidates,
-    DenseField,
-    Effort,
-    Field,
-    FilterKind,
-    Fuse,
-    Leg,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-    Vector,
-)
+from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Candidates, Effort, Fuse, Leg, Match, Near, Parts, Record, SearchRequest, Vector
 from st_core.vectors import SparseVector
 
 __all__ = [

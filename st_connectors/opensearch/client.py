@@ -30,7 +30,7 @@ from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.errors import Permanent, StoreError, Unavailable
 from st_connectors.opensearch import wire
 from st_connectors.opensearch.faults import error_of
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["Opened", "open_client"]
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from st_connectors._lucene import loading as lucene
 from st_connectors.opensearch.client import Opened, open_client
-from st_connectors.store import Address
+from st_connectors.plugin import Address
 
 __all__ = ["loading"]
 

@@ -29,21 +29,9 @@ from st_connectors.opensearch import wire
 from st_connectors.opensearch.client import Opened, open_client
 from st_connectors.opensearch.faults import error_of
 from st_connectors.opensearch.server import UNKNOWN, Server, server_from
-from st_connectors.store import (
-    Address,
-    Capabilities,
-    FilterKind,
-    Fuse,
-    Hit,
-    Near,
-    Parts,
-    Record,
-    Rejected,
-    Schema,
-    SearchRequest,
-    SparseField,
-    schema_difference,
-)
+from st_connectors.plugin import Address
+from st_connectors.schema import FilterKind, Schema, SparseField, schema_difference
+from st_connectors.store import Capabilities, Fuse, Hit, Near, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["OpenSearchStore", "adopted", "collections", "connected"]
 

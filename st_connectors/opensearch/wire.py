@@ -15,26 +15,19 @@ from st_connectors._lucene.layout import ID, Body, Hidden, Layout
 from st_connectors._lucene.queries import filtered, match_query, rank_features_query, search_body, where_query
 from st_connectors.filters import Filter
 from st_connectors.opensearch.server import Server
+from st_connectors.schema import DenseField, Field, Metric, Rrf, Schema, SparseField, TextField, kind_of
 from st_connectors.store import (
     Candidates,
     Capabilities,
     Default,
-    DenseField,
     Effort,
     Exact,
-    Field,
     Fuse,
     Match,
-    Metric,
     Near,
     Precision,
     Record,
-    Rrf,
-    Schema,
     SearchRequest,
-    SparseField,
-    TextField,
-    kind_of,
 )
 from st_core.vectors import SparseVector
 

@@ -11,19 +11,10 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_connectors.plugin import Address, Plugin
+from st_connectors.schema import FilterKind, FusionMethod, Metric, Quantization, Schema
 from st_connectors.sizing import DenseLayout, Sizing
-from st_connectors.store import (
-    Address,
-    Capabilities,
-    FilterKind,
-    FusionMethod,
-    Metric,
-    Plugin,
-    Precision,
-    Quantization,
-    Schema,
-    Store,
-)
+from st_connectors.store import Capabilities, Precision, Store
 
 if TYPE_CHECKING:
     from st_connectors.qdrant.conversions import filter_to_qdrant, hybrid_query, sparse_vector

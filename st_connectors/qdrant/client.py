@@ -18,9 +18,10 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from st_connectors.errors import NotFound, StoreError, Unsupported
+from st_connectors.plugin import Address
 from st_connectors.qdrant import faults
 from st_connectors.qdrant.layout import PointId
-from st_connectors.store import Address, Capabilities
+from st_connectors.store import Capabilities
 
 __all__ = ["ClientEngine", "Opened", "collections", "open_client"]
 

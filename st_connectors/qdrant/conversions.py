@@ -10,7 +10,7 @@ from qdrant_client import models
 
 from st_connectors.filters import Filter
 from st_connectors.qdrant import wire
-from st_connectors.store import Rrf
+from st_connectors.schema import Rrf
 from st_core.vectors import SparseMatrix, SparseVector
 
 __all__ = ["filter_to_qdrant", "hybrid_query", "sparse_vector"]

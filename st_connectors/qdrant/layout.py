@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from st_connectors.filters import parse_date
-from st_connectors.store import FilterKind, Schema
+from st_connectors.schema import FilterKind, Schema
 
 __all__ = ["INDEXES", "Hidden", "Layout", "Plain", "PointId", "instant"]
 

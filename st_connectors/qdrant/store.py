@@ -11,18 +11,8 @@ from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, S
 from st_connectors.filters import Filter
 from st_connectors.qdrant import wire
 from st_connectors.qdrant.layout import Hidden, Layout, Plain, PointId
-from st_connectors.store import (
-    Capabilities,
-    FilterKind,
-    Hit,
-    Parts,
-    Record,
-    Rejected,
-    Schema,
-    SearchRequest,
-    kind_of,
-    schema_difference,
-)
+from st_connectors.schema import FilterKind, Schema, kind_of, schema_difference
+from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["Engine", "QdrantStore", "adopted", "opened"]
 

@@ -12,28 +12,30 @@ import numpy as np
 from st_connectors import bm25
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.qdrant.layout import INDEXES, Layout, Plain, instant
+from st_connectors.schema import (
+    DenseField,
+    Field,
+    FilterKind,
+    Metric,
+    Quantization,
+    Rrf,
+    Schema,
+    SparseField,
+    TextField,
+)
 from st_connectors.store import (
     Candidates,
     Default,
-    DenseField,
     Effort,
     Exact,
-    Field,
-    FilterKind,
     Fuse,
     Hit,
     Leg,
     Match,
-    Metric,
     Near,
     Parts,
-    Quantization,
     Record,
-    Rrf,
-    Schema,
     SearchRequest,
-    SparseField,
-    TextField,
     Vector,
 )
 from st_core.vectors import SparseVector

@@ -14,29 +14,22 @@ import pytest
 
 from st_connectors.errors import NotFound
 from st_connectors.filters import Filter
+from st_connectors.plugin import Plugin
 from st_connectors.registry import collections, open_store, parse_address, plugins
+from st_connectors.schema import DenseField, Field, Metric, Quantization, Schema, SparseField, TextField, kind_of
 from st_connectors.store import (
     Capabilities,
     Default,
-    DenseField,
     Effort,
     Exact,
-    Field,
     Fuse,
     Hit,
     Leg,
-    Metric,
     Parts,
-    Plugin,
     Precision,
-    Quantization,
     Record,
-    Schema,
     SearchRequest,
-    SparseField,
     Store,
-    TextField,
-    kind_of,
 )
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import assert_hits_agree, assert_records_agree

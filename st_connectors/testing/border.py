@@ -11,19 +11,8 @@ import pytest
 
 from st_connectors.errors import Permanent, Refused, Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Range
-from st_connectors.store import (
-    DenseField,
-    Field,
-    FilterKind,
-    Fuse,
-    Near,
-    Record,
-    Schema,
-    SparseField,
-    Store,
-    TextField,
-    Vector,
-)
+from st_connectors.schema import DenseField, Field, FilterKind, Schema, SparseField, TextField
+from st_connectors.store import Fuse, Near, Record, Store, Vector
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records
 from st_core.vectors import SparseVector

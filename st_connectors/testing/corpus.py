@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from st_connectors.store import FilterKind, Record
+from st_connectors.schema import FilterKind
+from st_connectors.store import Record
 from st_core.vectors import MAX_INDEX, SparseVector
 
 __all__ = [

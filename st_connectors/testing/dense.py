@@ -9,17 +9,8 @@ import pytest
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import Eq, Range
-from st_connectors.store import (
-    Candidates,
-    Default,
-    DenseField,
-    Effort,
-    Metric,
-    Near,
-    Quantization,
-    Record,
-    SearchRequest,
-)
+from st_connectors.schema import DenseField, Metric, Quantization
+from st_connectors.store import Candidates, Default, Effort, Near, Record, SearchRequest
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab
 

@@ -29,7 +29,7 @@ from st_connectors.errors import (
     Unsupported,
 )
 from st_connectors.filters import Eq
-from st_connectors.retry import NO_RETRY, RetryPolicy
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.store import Near, SearchRequest, Store
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records, opener

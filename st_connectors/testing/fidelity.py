@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import pytest
 
-from st_connectors.store import DenseField, Field, Hit, Metric, Near, Parts, Record, SearchRequest, SparseField, Vector
+from st_connectors.schema import DenseField, Field, Metric, SparseField
+from st_connectors.store import Hit, Near, Parts, Record, SearchRequest, Vector
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import same_json, same_vector
 from st_connectors.testing.base import Group, Lab, Pair

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from st_connectors.store import FilterKind, Near, Record
+from st_connectors.schema import FilterKind
+from st_connectors.store import Near, Record
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Pair, dense_records
 

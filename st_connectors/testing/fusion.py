@@ -9,20 +9,8 @@ import numpy as np
 import pytest
 
 from st_connectors.filters import Eq
-from st_connectors.store import (
-    DenseField,
-    Fuse,
-    Fusion,
-    Leg,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Rrf,
-    SearchRequest,
-    TextField,
-    Weighted,
-)
+from st_connectors.schema import DenseField, Fusion, Rrf, TextField, Weighted
+from st_connectors.store import Fuse, Leg, Match, Near, Parts, Record, SearchRequest
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import assert_hits_agree
 from st_connectors.testing.base import Group, Lab, Pair

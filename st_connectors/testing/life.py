@@ -9,17 +9,8 @@ import pytest
 
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Eq
-from st_connectors.store import (
-    DenseField,
-    Field,
-    FilterKind,
-    Near,
-    Rrf,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Store,
-)
+from st_connectors.schema import DenseField, Field, FilterKind, Rrf, Schema, SparseField
+from st_connectors.store import Near, SearchRequest, Store
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Make, dense_records, listed
 from st_core.protocols import ModelKind, ModelRef

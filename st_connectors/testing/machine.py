@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 
 from st_connectors.errors import NotFound
 from st_connectors.filters import Eq, Filter, Not, Range
-from st_connectors.store import DenseField, FilterKind, Near, Record, SparseField
+from st_connectors.schema import DenseField, FilterKind, SparseField
+from st_connectors.store import Near, Record
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Pair
 from st_core.vectors import SparseVector

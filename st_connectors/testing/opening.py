@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from st_connectors.layers.retry import RetryPolicy
 from st_connectors.registry import open_store
-from st_connectors.retry import RetryPolicy
-from st_connectors.store import Schema, Store
+from st_connectors.schema import Schema
+from st_connectors.store import Store
 
 __all__ = ["Make", "Opener", "opener"]
 

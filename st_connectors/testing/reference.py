@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from st_connectors.store import Fuse, Fusion, Hit, LegHit, Rrf
+from st_connectors.schema import Fusion, Rrf
+from st_connectors.store import Fuse, Hit, LegHit
 
 __all__ = ["fused"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from st_connectors.store import DenseField, Schema
+from st_connectors.schema import DenseField, Schema
 from st_connectors.testing import CHECKS
 from st_connectors.testing.opening import Make, opener
 

@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import pytest
 
-from st_connectors.store import CONTRACT, Metric, Store
+from st_connectors.plugin import CONTRACT
+from st_connectors.schema import Metric
+from st_connectors.store import Store
 from st_connectors.testing.base import Group, Lab, Make, names_of_tests, plugin_of
 
 __all__ = ["Shape"]

@@ -7,7 +7,8 @@ import pytest
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import Eq, Exists, Not
-from st_connectors.store import Near, Record, SparseField
+from st_connectors.schema import SparseField
+from st_connectors.store import Near, Record
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab
 from st_core.vectors import MAX_INDEX, SparseVector

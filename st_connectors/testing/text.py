@@ -10,7 +10,8 @@ import pytest
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import Eq
-from st_connectors.store import DenseField, FilterKind, Hit, Match, Parts, Record, SearchRequest, TextField
+from st_connectors.schema import DenseField, FilterKind, TextField
+from st_connectors.store import Hit, Match, Parts, Record, SearchRequest
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Pair
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from st_connectors.filters import Eq
-from st_connectors.store import FilterKind, Near, Record
+from st_connectors.schema import FilterKind
+from st_connectors.store import Near, Record
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, Pair, dense_records
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from st_connectors.errors import Permanent
-from st_connectors.store import DenseField, FilterKind, Match, Near, Record, SearchRequest, SparseField, TextField
+from st_connectors.schema import DenseField, FilterKind, SparseField, TextField
+from st_connectors.store import Match, Near, Record, SearchRequest
 from st_connectors.testing import corpus
 from st_connectors.testing.agree import same_json
 from st_connectors.testing.base import Group, Lab, dense_records

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from st_connectors.registry import open_store
-from st_connectors.store import DenseField, Schema
+from st_connectors.schema import DenseField, Schema
 
 pytest.importorskip("qdrant_edge")
 

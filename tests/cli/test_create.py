@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st_connectors.registry import open_store
-from st_connectors.store import DenseField, Quantization
+from st_connectors.schema import DenseField, Quantization
 
 pytest.importorskip("qdrant_edge")
 SERVER = ["--in", "elasticsearch://127.0.0.1:1", "--collection", "books"]

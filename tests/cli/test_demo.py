@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, QUESTIONS, build, documents
-from st_connectors.cli.docstrings import Docstring, _of_source, collect
-from st_connectors.cli.plain_words import plain_words
-from st_connectors.cli.wordings import wordings
+from st_connectors.demo.docstrings import Docstring, _of_source, collect
+from st_connectors.demo.plain_words import plain_words
+from st_connectors.demo.wordings import wordings
 
 pytest.importorskip("qdrant_edge")
 
@@ -224,7 +224,7 @@ def test_the_demo_ends_with_the_command_to_go_on_with(cli, found, tmp_path, monk
 
     monkeypatch.chdir(tmp_path)
     some = [item for item in found if item.module in {"shutil", "datetime", "collections"}]
-    monkeypatch.setattr("st_connectors.cli.docstrings.collect", lambda: some)
+    monkeypatch.setattr("st_connectors.demo.docstrings.collect", lambda: some)
 
     outcome = cli("demo")
 

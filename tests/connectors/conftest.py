@@ -17,22 +17,8 @@ import pytest
 
 from st_connectors.filters import And, Eq, Range
 from st_connectors.registry import open_store
-from st_connectors.store import (
-    DenseField,
-    Field,
-    FieldKind,
-    FilterKind,
-    Fusion,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Store,
-    TextField,
-)
+from st_connectors.schema import DenseField, Field, FieldKind, FilterKind, Fusion, Schema, SparseField, TextField
+from st_connectors.store import Match, Near, Parts, Record, SearchRequest, Store
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 

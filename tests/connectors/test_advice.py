@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from st_connectors.advice import advise, human, sizing_for
 from st_connectors.registry import open_store, parse_address, plugins
-from st_connectors.store import DenseField, Quantization, Record, Schema, SparseField
+from st_connectors.schema import DenseField, Quantization, Schema, SparseField
+from st_connectors.store import Record
 
 MILLION = 1_000_000
 GB = 10**9

@@ -14,7 +14,8 @@ from st_connectors.copying import content_hash, copy, same_place
 from st_connectors.errors import SchemaMismatch, Unavailable
 from st_connectors.ingest import IngestFailed, IngestInterrupted
 from st_connectors.registry import open_store
-from st_connectors.store import DenseField, FilterKind, Record, Schema, SparseField, TextField
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
+from st_connectors.store import Record
 from st_core.vectors import SparseVector
 
 FIELDS = {"dense": DenseField(8), "sparse": SparseField(), "text": TextField()}

@@ -11,28 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_connectors.filters import Range
-from st_connectors.fusing import fusing
 from st_connectors.fusion import fuse
+from st_connectors.layers.fusing import fusing
 from st_connectors.memory import MemoryStore
-from st_connectors.store import (
-    Candidates,
+from st_connectors.schema import (
     DenseField,
     FilterKind,
-    Fuse,
     FusionMethod,
-    LegHit,
-    Match,
     Metric,
-    Near,
-    Parts,
-    Record,
     Rrf,
     Schema,
-    SearchRequest,
     SparseField,
     TextField,
     Weighted,
 )
+from st_connectors.store import Candidates, Fuse, LegHit, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st_connectors.fusion import fuse, rrf, weighted
-from st_connectors.store import Rrf, Weighted
+from st_connectors.schema import Rrf, Weighted
 
 IDS = st.sampled_from("abcdefgh")
 RANKINGS = st.lists(st.lists(IDS, unique=True, max_size=6), min_size=1, max_size=4)

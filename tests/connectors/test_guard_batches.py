@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from watched import JSON, UNIT, Watched, refusal
 
-from st_connectors._records import size_of
 from st_connectors.errors import Throttled, Unavailable
-from st_connectors.guard import guarded
+from st_connectors.layers.guard import guarded
+from st_connectors.layers.records import size_of
 from st_connectors.store import (
     Near,
     Record,

@@ -11,14 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from watched import JSON, KINDS, SOME, UNIT, Watched, refusal, sent, stored
 
-from st_connectors.guard import guarded
-from st_connectors.store import (
-    DenseField,
-    Near,
-    Record,
-    SearchRequest,
-    SparseField,
-)
+from st_connectors.layers.guard import guarded
+from st_connectors.schema import DenseField, SparseField
+from st_connectors.store import Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 

@@ -9,19 +9,9 @@ from watched import SOME, UNIT, Watched, sent
 
 from st_connectors.errors import Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
-from st_connectors.guard import guarded
-from st_connectors.store import (
-    Candidates,
-    Exact,
-    Fuse,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Rrf,
-    SearchRequest,
-    Weighted,
-)
+from st_connectors.layers.guard import guarded
+from st_connectors.schema import Rrf, Weighted
+from st_connectors.store import Candidates, Exact, Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 

@@ -6,14 +6,8 @@ import pytest
 from watched import Watched
 
 from st_connectors.errors import Unsupported
-from st_connectors.guard import guarded
-from st_connectors.store import (
-    DenseField,
-    Metric,
-    Quantization,
-    SparseField,
-    TextField,
-)
+from st_connectors.layers.guard import guarded
+from st_connectors.schema import DenseField, Metric, Quantization, SparseField, TextField
 
 
 @pytest.mark.parametrize(

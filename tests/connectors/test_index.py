@@ -22,7 +22,8 @@ from st_connectors.filters import Eq
 from st_connectors.index import Split
 from st_connectors.ingest import Document
 from st_connectors.registry import collections, open_store
-from st_connectors.store import DenseField, FilterKind, Metric, Parts, Rrf, SparseField, TextField, Weighted
+from st_connectors.schema import DenseField, FilterKind, Metric, Rrf, SparseField, TextField, Weighted
+from st_connectors.store import Parts
 from st_core import SentenceTransformer, SparseEncoder
 from st_core.builtin import HYBRID_WEIGHTS
 from st_core.errors import ModelNotFound

@@ -12,7 +12,7 @@ import pytest
 
 from st_connectors.ingest import Document, DocumentError
 from st_connectors.ingest.sources import Format, Reading, format_of, read_path, read_stream
-from st_connectors.store import FilterKind
+from st_connectors.schema import FilterKind
 
 
 def shown(items) -> list[object]:

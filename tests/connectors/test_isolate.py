@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st_connectors.errors import Permanent, Refused, Unavailable
-from st_connectors.isolate import isolating
+from st_connectors.layers.isolate import isolating
 from st_connectors.memory import MemoryStore
-from st_connectors.store import Capabilities, Record, Rejected, Schema, SparseField
+from st_connectors.schema import Schema, SparseField
+from st_connectors.store import Capabilities, Record, Rejected
 
 SCHEMA = Schema("c", {"s": SparseField()})
 

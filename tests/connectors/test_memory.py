@@ -16,21 +16,9 @@ from st_connectors import bm25
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.memory import PLUGIN, MemoryStore, matches
-from st_connectors.store import (
-    Address,
-    DenseField,
-    FilterKind,
-    Fuse,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.plugin import Address
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 FIELDS = {

@@ -12,19 +12,10 @@ import pytest
 
 from st_connectors import memory, registry
 from st_connectors.errors import NotFound
+from st_connectors.plugin import Address, Plugin
 from st_connectors.registry import collections, open_store, parse_address, plugins
-from st_connectors.store import (
-    Address,
-    Capabilities,
-    DenseField,
-    Fuse,
-    LegHit,
-    Near,
-    Plugin,
-    Record,
-    Schema,
-    SearchRequest,
-)
+from st_connectors.schema import DenseField, Schema
+from st_connectors.store import Capabilities, Fuse, LegHit, Near, Record, SearchRequest
 
 ANYTHING = Plugin(
     "any",

@@ -8,9 +8,10 @@ import pytest
 import stamina
 
 from st_connectors.errors import Permanent, Refused, Temporary, Throttled, Unavailable
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy, retrying
 from st_connectors.memory import MemoryStore
-from st_connectors.retry import NO_RETRY, RetryPolicy, retrying
-from st_connectors.store import Near, Record, Rejected, Schema, SearchRequest, SparseField
+from st_connectors.schema import Schema, SparseField
+from st_connectors.store import Near, Record, Rejected, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("c", {"s": SparseField()})
@@ -270,7 +271,7 @@ def test_the_first_call_counts_towards_the_timeout(request, monkeypatch, took, c
     clock = iter([100.0, 100.0 + took])
     store = Flaky(request, [error()])
     with stamina.set_testing(False), monkeypatch.context() as patched:
-        patched.setattr("st_connectors.retry.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        patched.setattr("st_connectors.layers.retry.time", SimpleNamespace(monotonic=lambda: next(clock)))
         again = retrying(store, RetryPolicy(timeout=45.0, wait_initial=0.0, wait_jitter=0.0))
         if calls == 1:
             with pytest.raises(Unavailable):

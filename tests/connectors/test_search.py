@@ -9,8 +9,9 @@ import pytest
 
 from st_connectors.filters import Range
 from st_connectors.ingest import IngestOptions, ingest
+from st_connectors.schema import FilterKind, Rrf, Weighted
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
-from st_connectors.store import FilterKind, Rrf, Store, Weighted
+from st_connectors.store import Store
 
 TEXTS = {
     "a": "red apple",

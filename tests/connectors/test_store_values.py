@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from st_connectors import errors
 from st_connectors.filters import parse_date
-from st_connectors.store import (
+from st_connectors.schema import (
     DenseField,
     FieldKind,
     FilterKind,
     Metric,
-    Parts,
     Quantization,
     Rrf,
     Schema,
@@ -27,6 +26,7 @@ from st_connectors.store import (
     Weighted,
     schema_difference,
 )
+from st_connectors.store import Parts
 from st_core.protocols import ModelKind, ModelRef
 
 NAMES = st.text(min_size=1, max_size=5)

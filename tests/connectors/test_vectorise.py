@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from st_connectors.store import FieldKind
+from st_connectors.schema import FieldKind
 from st_connectors.vectorise import dense_rows, sparse_rows, vectors_of
 from st_core.vectors import SparseMatrix, SparseVector
 

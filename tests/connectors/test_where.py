@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.memory import matches
-from st_connectors.store import FilterKind
+from st_connectors.schema import FilterKind
 from st_connectors.where import parse_where, to_text
 
 NAMES = st.one_of(

@@ -9,19 +9,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from st_connectors.errors import Refused
-from st_connectors.guard import guarded
+from st_connectors.layers.guard import guarded
 from st_connectors.memory import MemoryStore
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Metric,
-    Near,
-    Parts,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Near, Parts, SearchRequest
 from st_core.vectors import SparseVector
 
 FIELDS = {

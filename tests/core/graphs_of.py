@@ -63,7 +63,7 @@ def write_given(folder: Path, backend: str) -> None:
     import torch
     import transformers
 
-    from st_core.backends.sessions import runtime
+    from st_core.backends.graph.runtimes import runtime
 
     config = transformers.AutoConfig.from_pretrained(folder)
     kind = (config.architectures or ["Model"])[0]

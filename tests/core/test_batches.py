@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_core.batches import Budget, cut, restore, run_batches
+from st_core.engine.batches import Budget, cut, restore, run_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=60).map(lambda found: np.array(found, np.int64))
 BUDGETS = st.builds(Budget, st.integers(1, 600), st.none() | st.integers(1, 9), st.booleans())

@@ -18,7 +18,7 @@ from st_core import ModelNotFound, SentenceTransformer, SparseEncoder
 from st_core.builtin import HYBRID_WEIGHTS, NAMES, path
 from st_core.errors import ModelBroken
 from st_core.modules.bm25 import BM25, Saturation, weigh
-from st_core.tokens import load_tokenizer
+from st_core.text.tokens import load_tokenizer
 
 DOCUMENTS = [
     "Recursively delete a directory tree.",

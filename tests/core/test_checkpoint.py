@@ -20,7 +20,7 @@ from st_core import (
     SentenceTransformer,
     SparseEncoder,
 )
-from st_core.checkpoint import find_checkpoint
+from st_core.checkpoint.find import find_checkpoint
 
 STATIC = "sentence_transformers.models.StaticEmbedding"
 NORMALIZE = "sentence_transformers.models.Normalize"

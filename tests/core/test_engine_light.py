@@ -221,8 +221,8 @@ def test_a_transformer_names_the_missing_extra(tmp_path, monkeypatch):
         json.dumps({"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 8})
     )
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "st_core.backends.torch", raising=False)
-    monkeypatch.delitem(sys.modules, "st_core.backends._transformer", raising=False)
+    monkeypatch.delitem(sys.modules, "st_core.backends.torch.backend", raising=False)
+    monkeypatch.delitem(sys.modules, "st_core.backends.torch.library", raising=False)
 
     with pytest.raises(ImportError, match=r"pip install 'st-connectors\[torch\]'"):
         SentenceTransformer(tmp_path)
@@ -286,7 +286,7 @@ def test_windows_of_inputs_give_what_one_gives(dense, sparse, monkeypatch):
     """Inputs looked at in several windows give the vectors of one, in the order of the inputs, and an error in a later window comes out."""
     many = [f"{text} {number}" for number in range(5) for text in TEXTS]
     wanted, wanted_sparse = dense.encode(many), sparse.encode_document(many)
-    monkeypatch.setattr("st_core._engine.WINDOW", 7)
+    monkeypatch.setattr("st_core.engine.engine.WINDOW", 7)
 
     assert np.array_equal(dense.encode(many), wanted)
     assert sparse.encode_document(many) == wanted_sparse

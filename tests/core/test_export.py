@@ -19,9 +19,9 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core import exporting  # noqa: E402
-from st_core.backends.graphs import READ, keep, read_spec  # noqa: E402
-from st_core.checkpoint import read_checkpoint  # noqa: E402
+from st_core.backends.graph.kept import READ, keep, read_spec  # noqa: E402
+from st_core.checkpoint.read import read_checkpoint  # noqa: E402
+from st_core.saving import export as exporting  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -394,7 +394,7 @@ def export(source, out, **options):
 def test_an_export_that_fails_leaves_the_graph_that_was_there(own, monkeypatch):
     """The new graph takes its place only when it is whole."""
     (before,) = (own / "graphs").iterdir()
-    monkeypatch.setattr("st_core.backends.graph.can_export", lambda: False)
+    monkeypatch.setattr("st_core.backends.graph.backend.can_export", lambda: False)
 
     with pytest.raises(ImportError, match="export"):
         export(own, own)

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.torch
 
-from st_core.backends._encoder import FastEncoder, accelerated  # noqa: E402 - after the guard
-from st_core.backends._products import Linear  # noqa: E402 - after the guard
+from st_core.backends.torch.encoder import FastEncoder, accelerated  # noqa: E402 - after the guard
+from st_core.backends.torch.products import Linear  # noqa: E402 - after the guard
 
 INPUTS = ("input_ids", "attention_mask")
 FAMILIES = ["bert", "distilbert", "roberta", "mpnet", "xlm-roberta"]

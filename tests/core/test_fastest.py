@@ -18,7 +18,8 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends import fastest, openvino  # noqa: E402
+from st_core.backends.graph.openvino import session as openvino  # noqa: E402
+from st_core.engine import fastest  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -130,7 +131,7 @@ def test_a_backend_that_fails_at_its_first_batch_is_passed_over(exports, monkeyp
     """Loading proves little: what cannot compute is not chosen."""
     folder = exports.both(NAME)
     monkeypatch.setattr(openvino.Session, "__call__", lambda *_: 1 / 0)
-    monkeypatch.setattr("st_core.backends.onnx.Session.__call__", lambda *_: 1 / 0)
+    monkeypatch.setattr("st_core.backends.graph.onnx.session.Session.__call__", lambda *_: 1 / 0)
     with caplog.at_level(logging.WARNING, logger="st_core"):
         model = st_core.SentenceTransformer(folder, backend="auto")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from st_core import ModelKind, ModelRef, SentenceTransformer, SparseEncoder, SparseMatrix, describe
-from st_core.checkpoint import find_checkpoint
+from st_core.checkpoint.find import find_checkpoint
 
 COMPONENTS = {"weights", "tokenizer", "configuration", "prompts", "precision"}
 

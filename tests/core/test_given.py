@@ -17,8 +17,8 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends._onnx_types import weight_types  # noqa: E402
-from st_core.checkpoint import find_checkpoint  # noqa: E402
+from st_core.backends.graph.onnx.dtypes import weight_types  # noqa: E402
+from st_core.checkpoint.find import find_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -125,8 +125,8 @@ def test_the_tokenizer_of_the_files_is_that_of_transformers(checkpoints, texts, 
 
     Not so for "cased-lower": its ``tokenizer.json`` lowers texts, and transformers 5 rebuilds the tokenizer from the vocabulary without that step.
     """
-    from st_core.backends._tokenizer_files import from_files
-    from st_core.backends._transformer import tokenizer_of
+    from st_core.backends.tokenizer_files import from_files
+    from st_core.backends.torch.library import tokenizer_of
 
     module = read_transformer(checkpoints.folder(name))
     (expected, limit), (found, found_limit) = tokenizer_of(module), from_files(module)
@@ -141,9 +141,9 @@ def test_the_tokenizer_of_the_files_is_that_of_transformers(checkpoints, texts, 
 
 def read_transformer(folder):
     """The Transformer module of a checkpoint."""
-    from st_core.assemble import assemble
-    from st_core.checkpoint import read_checkpoint
+    from st_core.checkpoint.read import read_checkpoint
     from st_core.modules import LoadOptions
+    from st_core.modules.stack import assemble
 
     checkpoint = read_checkpoint(folder, name=str(folder), revision=None)
     return assemble(checkpoint, checkpoint.family, LoadOptions())[0]
@@ -151,7 +151,7 @@ def read_transformer(folder):
 
 def test_an_option_that_only_transformers_follows_needs_it(checkpoints, tmp_path):
     """The tokenizer's file would give other tokens without a word; options that change none are passed over."""
-    from st_core.backends._tokenizer_files import from_files
+    from st_core.backends.tokenizer_files import from_files
 
     folder = shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "given")
     settings = json.loads((folder / "sentence_bert_config.json").read_text())
@@ -190,7 +190,7 @@ def test_prompts_batches_and_token_vectors(exports, texts, agree):
 @pytest.mark.parametrize(("last", "expected"), [(False, [1, 0, 0]), (True, [0, 0, 1])])
 def test_a_text_without_tokens_is_read_as_one_of_padding(last, expected):
     """The graph attends to something, on the side where texts are; what was given to it stays as it is, for the pooling."""
-    from st_core.backends.given import _Attending
+    from st_core.backends.graph.repository import _Attending
 
     mask = np.array([[0, 0, 0], [0, 1, 1]])
     feed = {"input_ids": np.ones((2, 3), np.int64), "attention_mask": mask}
@@ -219,7 +219,7 @@ def reduced(exports, tmp_path):
     """Folders with an int8 graph beside the plain one."""
     folder = Path(shutil.copytree(exports.given("bert-no-prompt", "onnx"), tmp_path / "reduced"))
     shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_qint8_avx512.onnx")
-    from st_core.backends.onnx import reduce
+    from st_core.backends.graph.onnx.session import reduce
 
     reduce(folder / "onnx/model_qint8_avx512.onnx", "int8", ())
     return folder
@@ -351,7 +351,7 @@ def hub(monkeypatch, tmp_path):
 )
 def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, file_name, graphs):
     """Settings, the weights of small modules, and one graph: no weights of a transformer."""
-    from st_core.backends import choose
+    from st_core.engine import choose
 
     monkeypatch.setattr(choose, "can_export", lambda: False)
     monkeypatch.setattr(choose, "RUNTIMES", ("openvino", "onnx"))
@@ -363,7 +363,7 @@ def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, f
 
 def test_with_torch_the_weights_are_downloaded_and_no_foreign_graph(hub):
     """Graphs are made of them."""
-    from st_core.backends import choose
+    from st_core.engine import choose
 
     for backend in ("torch", "onnx", "auto"):
         hub.clear()

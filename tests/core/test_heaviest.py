@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from st_core.backends import _torch_sparse  # noqa: E402 -- after the guard
+from st_core.backends.torch import sparse as _torch_sparse  # noqa: E402 -- after the guard
 from st_core.sparse_encoder import _sparse  # noqa: E402
 from st_core.vectors import MIN_WEIGHT, SparseMatrix, SparseVector  # noqa: E402
 

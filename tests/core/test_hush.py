@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends._hush import hushed  # noqa: E402
+from st_core.backends.torch.hush import hushed  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
 import st_core  # noqa: E402 -- after the guard
-from st_core.backends.given import DEFAULTS  # noqa: E402 -- after the guard
+from st_core.backends.graph.repository import DEFAULTS  # noqa: E402 -- after the guard
 
 pytestmark = pytest.mark.torch
 

@@ -15,7 +15,7 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends import openvino  # noqa: E402
+from st_core.backends.graph.openvino import session as openvino  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

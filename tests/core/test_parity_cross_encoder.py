@@ -88,7 +88,7 @@ def test_padding_on_the_left_does_not_reach_the_head(checkpoints, tmp_path, monk
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"padding_side": "left"}), "utf-8")
     if backend == "library":
-        monkeypatch.setattr("st_core.backends.torch.load_known", lambda *_, **__: None)
+        monkeypatch.setattr("st_core.backends.torch.backend.load_known", lambda *_, **__: None)
     some = [(QUERY, "a tree"), ("a", "b"), (QUERY, "copy a directory, and all that is in it, to another place")]
     theirs = oracle.CrossEncoder(str(folder), device="cpu")
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 import st_core  # noqa: E402 -- after the guard
-from st_core._engine import Call  # noqa: E402
+from st_core.engine.call import Call  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

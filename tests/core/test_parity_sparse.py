@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
-from st_core.backends.numpy import one_text, presence  # noqa: E402
+from st_core.backends.numpy.modules import one_text, presence  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,

@@ -14,7 +14,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-tra
 
 import st_core  # noqa: E402 -- after the guard
 from st_core.fingerprint import describe  # noqa: E402 -- after the guard
-from st_core.placing import OF_A_MODEL  # noqa: E402 -- after the guard
+from st_core.saving.place import OF_A_MODEL  # noqa: E402 -- after the guard
 
 pytestmark = [
     pytest.mark.torch,

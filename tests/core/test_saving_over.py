@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 import st_core  # noqa: E402 -- after the guard
-from st_core.checkpoint import Fetch  # noqa: E402 -- after the guard
+from st_core.checkpoint.find import Fetch  # noqa: E402 -- after the guard
 from st_core.fingerprint import describe  # noqa: E402 -- after the guard
 
 pytestmark = pytest.mark.torch

@@ -12,8 +12,9 @@ from textwrap import dedent, indent
 
 import pytest
 
-from st_core import SentenceTransformer, workers
-from st_core.workers import WorkerPool
+from st_core import SentenceTransformer
+from st_core.processes import pool as workers
+from st_core.processes.pool import WorkerPool
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")

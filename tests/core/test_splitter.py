@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from st_core.splitter import Window, offsets_of, split
+from st_core.text.splitter import Window, offsets_of, split
 
 
 def by_words(text):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from st_core.tokens import TextTokenizer, cut_pair, pad, read_layout
+from st_core.text.tokens import TextTokenizer, cut_pair, pad, read_layout
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
 TEXT = st.lists(st.sampled_from("abcdefgh?"), max_size=12).map(" ".join)

@@ -20,8 +20,8 @@ from st_core import (  # noqa: E402 - after the guard
     SentenceTransformer,
     SparseEncoder,
 )
-from st_core.backends._torch_pooling import splade, splade_from_hidden, vocabulary_blocks  # noqa: E402 - after the guard
-from st_core.backends.torch import TorchRunner  # noqa: E402 - after the guard
+from st_core.backends.torch.pooling import splade, splade_from_hidden, vocabulary_blocks  # noqa: E402 - after the guard
+from st_core.backends.torch.runner import TorchRunner  # noqa: E402 - after the guard
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch

@@ -17,8 +17,8 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends import openvino as runtime  # noqa: E402
-from st_core.backends._sixteen_bits import to_bits  # noqa: E402
+from st_core.backends.graph.openvino import session as runtime  # noqa: E402
+from st_core.backends.graph.sixteen_bits import to_bits  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.minilm]
 
@@ -193,19 +193,19 @@ def test_bfloat16_stays_finite_and_keeps_what_is_no_number():
 
 def test_large_weights_lie_beside_the_graph(exports, tmp_path, expected, monkeypatch):
     """A protocol buffer holds 2 GB: what is more is written into one file, in place of what lay there."""
-    from st_core.backends import _onnx_sixteen
+    from st_core.backends.graph.onnx import sixteen
 
     place = next((exports.folder("minilm", "onnx") / "graphs").iterdir())
     file = shutil.copyfile(place / "model.onnx", tmp_path / "model.onnx")
-    monkeypatch.setattr(_onnx_sixteen, "LARGE", 1000)
+    monkeypatch.setattr(sixteen, "LARGE", 1000)
     (tmp_path / "model.onnx.data").write_bytes(b"x" * 10)
 
-    _onnx_sixteen.store_in_sixteen_bits(file, "float16")
+    sixteen.store_in_sixteen_bits(file, "float16")
 
     assert file.stat().st_size < 1_000_000
     assert (tmp_path / "model.onnx.data").stat().st_size < 0.51 * (place / "model.onnx").stat().st_size
     model = st_core.SentenceTransformer(exports.folder("minilm", "onnx"), backend="onnx")
-    session = __import__("st_core.backends.onnx", fromlist=["onnx"]).open_session(file, "float16", None)
+    session = __import__("st_core.backends.graph.onnx.session", fromlist=["onnx"]).open_session(file, "float16", None)
     runner = replace(model._engine.runner(None), session=session)
     found = runner.run(runner.tokenizer.tokenize(REAL[:2], 256))["sentence_embedding"]
     assert_near(cosines(found, expected[:2]), "float16")

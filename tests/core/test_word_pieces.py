@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from st_core import tokens
-from st_core.tokens import load_tokenizer
-from st_core.word_pieces import read_word_pieces
+from st_core.text import tokens
+from st_core.text.tokens import load_tokenizer
+from st_core.text.word_pieces import read_word_pieces
 
 SHIPPED = files("st_core") / "builtin" / "dense" / "0_StaticEmbedding" / "tokenizer.json"
 MARKS = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2022"

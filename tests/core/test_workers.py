@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import st_core
-from st_core import workers
-from st_core.workers import WorkerPool, cores_of
+from st_core.processes import pool as workers
+from st_core.processes.pool import WorkerPool, cores_of
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from st_core.tokens import AnyTokenizer, Tokens
+    from st_core.text.tokens import AnyTokenizer, Tokens
 
 __all__ = ["Features", "Runner"]
 

@@ -2,12 +2,12 @@
 
 One file per kind of module. Each holds a frozen, slotted dataclass with what the module's files say (weights as numpy arrays) and
 ``load(files: ModuleFiles)``, which reads them. ``KINDS`` maps the class name in ``modules.json`` to that file. What a module computes is in
-the backends, looked up by the dataclass's type: ``st_core.backends.numpy.RUNNERS`` and ``st_core.backends.torch``.
+the backends, looked up by the dataclass's type: ``st_core.backends.numpy.modules.RUNNERS`` and ``st_core.backends.torch.backend``.
 
 A dataclass may offer, and the engine asks by these names:
 
 ``dimension``   the width of what it puts out, or None where it passes on the width it was given
-``tokenizer``   a :class:`st_core.tokens.TextTokenizer`; the module can then be the first of a stack
+``tokenizer``   a :class:`st_core.text.tokens.TextTokenizer`; the module can then be the first of a stack
 ``max_length``  the most tokens it reads of a text, or None for no limit
 
 To add a module: its file here, its line in ``KINDS``, its function in a backend.
@@ -21,7 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from st_core.checkpoint import last_name, read_json, read_weights
+from st_core.checkpoint.files import last_name, read_json
+from st_core.checkpoint.tensors import read_weights
 from st_core.errors import ModelBroken, ModelUnsupported
 
 __all__ = ["KINDS", "LoadOptions", "Module", "ModuleFiles", "load_module"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from st_core.errors import ModelBroken
 from st_core.modules import ModuleFiles
-from st_core.tokens import TextTokenizer, load_tokenizer
+from st_core.text.tokens import TextTokenizer, load_tokenizer
 from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:

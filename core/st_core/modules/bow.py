@@ -10,7 +10,7 @@ import numpy as np
 
 from st_core.modules import ModuleFiles
 from st_core.modules.word_weights import read_words, weights_of
-from st_core.words import WordTokenizer
+from st_core.text.words import WordTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from st_core.checkpoint import inside, read_json
+from st_core.checkpoint.files import inside, read_json
 from st_core.errors import ModelBroken
 from st_core.modules import Module, ModuleFiles, load_module
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_core.checkpoint import read_json
+from st_core.checkpoint.files import read_json
 from st_core.errors import ModelBroken
 from st_core.modules import ModuleFiles
-from st_core.tokens import TextTokenizer, finite, load_tokenizer
+from st_core.text.tokens import TextTokenizer, finite, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

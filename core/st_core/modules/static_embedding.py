@@ -9,7 +9,7 @@ import numpy as np
 
 from st_core.errors import ModelBroken
 from st_core.modules import ModuleFiles
-from st_core.tokens import TextTokenizer, load_tokenizer
+from st_core.text.tokens import TextTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

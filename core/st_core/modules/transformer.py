@@ -13,10 +13,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from st_core.checkpoint import adapter_base, is_there, read_json
+from st_core.checkpoint.files import is_there, read_json
+from st_core.checkpoint.find import adapter_base
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, ModuleFiles
-from st_core.tokens import is_length
+from st_core.text.tokens import is_length
 
 TASKS = {
     "feature-extraction": "token_embeddings",

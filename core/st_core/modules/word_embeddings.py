@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from st_core.checkpoint import last_name
+from st_core.checkpoint.files import last_name
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import ModuleFiles
-from st_core.words import WordTokenizer
+from st_core.text.words import WordTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,21 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from st_connectors.store import (
-    Capabilities,
-    DenseField,
-    Fuse,
-    Hit,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    Store,
-    TextField,
-)
+from st_connectors.schema import DenseField, Metric, Schema, TextField
+from st_connectors.store import Capabilities, Fuse, Hit, Match, Near, Parts, Record, SearchRequest, Store
 from st_connectors.testing.broken.passing import Broken, Passing, around, in_order, with_schema
 from st_core.vectors import SparseVector
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from st_connectors.filters import And, Filter, Not, Or
 from st_connectors.memory import matches
-from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, Schema, SearchRequest, Store
+from st_connectors.schema import Schema
+from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest, Store
 from st_connectors.testing.base import EVERYTHING, Make
 
 __all__ = ["Broken", "Loose", "Passing", "around", "in_order", "with_schema"]

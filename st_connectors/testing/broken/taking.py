@@ -9,21 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from st_connectors.filters import Filter
+from st_connectors.schema import DenseField, Field, Quantization, Schema, SparseField
 from st_connectors.store import (
     Capabilities,
-    DenseField,
-    Field,
     Fuse,
     Hit,
     Leg,
     Near,
     Parts,
-    Quantization,
     Record,
     Rejected,
-    Schema,
     SearchRequest,
-    SparseField,
     Store,
     Vector,
 )

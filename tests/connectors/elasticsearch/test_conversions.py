@@ -15,7 +15,7 @@ from st_connectors.elasticsearch import (
     sparse_vector_query,
 )
 from st_connectors.filters import And, Eq, Not
-from st_connectors.store import DenseField, FilterKind, SparseField, TextField
+from st_connectors.schema import DenseField, FilterKind, SparseField, TextField
 from st_core.vectors import SparseVector
 
 

@@ -24,22 +24,10 @@ from st_connectors.errors import (
     Unsupported,
 )
 from st_connectors.filters import Eq
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.registry import adopt_store
-from st_connectors.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Fuse,
-    Match,
-    Near,
-    Parts,
-    Record,
-    Rrf,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Rrf, Schema, SparseField, TextField
+from st_connectors.store import Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")

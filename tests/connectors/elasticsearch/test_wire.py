@@ -14,26 +14,19 @@ from st_connectors._lucene.vocabulary import vocabulary_of
 from st_connectors.elasticsearch import PLUGIN, wire
 from st_connectors.elasticsearch.server import server_from
 from st_connectors.filters import Eq
-from st_connectors.store import (
-    Candidates,
+from st_connectors.schema import (
     DenseField,
-    Exact,
     FilterKind,
-    Fuse,
     FusionMethod,
-    Match,
     Metric,
-    Near,
-    Parts,
     Quantization,
-    Record,
     Rrf,
     Schema,
-    SearchRequest,
     SparseField,
     TextField,
     Weighted,
 )
+from st_connectors.store import Candidates, Exact, Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema(

@@ -15,17 +15,8 @@ from st_connectors._lucene.queries import filtered, hits, match_query, rank_feat
 from st_connectors._lucene.scores import unfolded
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField
+from st_connectors.store import Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("c", {"dense": DenseField(2, Metric.DOT), "sparse": SparseField()}, {"n": FilterKind.INT})

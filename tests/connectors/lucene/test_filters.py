@@ -7,7 +7,7 @@ import pytest
 from st_connectors._lucene.filters import filter_query
 from st_connectors._lucene.layout import Hidden, Plain
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
-from st_connectors.store import FilterKind, Schema
+from st_connectors.schema import FilterKind, Schema
 
 KINDS = {
     "w": FilterKind.KEYWORD,

@@ -11,7 +11,8 @@ from st_connectors._lucene.encoding import decoded, encoded
 from st_connectors._lucene.keys import DIGITS, Keys, sparse_keys
 from st_connectors._lucene.layout import Hidden, Plain
 from st_connectors._lucene.vocabulary import vocabulary_of
-from st_connectors.store import Parts, Record, Schema, SparseField
+from st_connectors.schema import Schema, SparseField
+from st_connectors.store import Parts, Record
 from st_core.vectors import MAX_INDEX, SparseVector
 
 TOKENS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(".%2E5 \x00")), min_size=1, max_size=6)

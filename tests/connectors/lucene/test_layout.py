@@ -7,7 +7,8 @@ import pytest
 
 from st_connectors._lucene.encoding import decoded, encoded
 from st_connectors._lucene.layout import Hidden, Plain, micros, properties
-from st_connectors.store import DenseField, FilterKind, Parts, Record, Schema, SparseField, TextField
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
+from st_connectors.store import Parts, Record
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema(

@@ -12,9 +12,10 @@ from st_connectors import open_store
 from st_connectors._lucene.forms import own_mapping, with_tokens
 from st_connectors._lucene.vocabulary import read
 from st_connectors.errors import Refused, SchemaMismatch
+from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import adopt_store
-from st_connectors.retry import NO_RETRY
-from st_connectors.store import Near, Record, Schema, SearchRequest, SparseField
+from st_connectors.schema import Schema, SparseField
+from st_connectors.store import Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("wordy", {"sparse": SparseField()})

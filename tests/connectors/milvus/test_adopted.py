@@ -20,19 +20,8 @@ from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.milvus.adopted import Key, Scalar, theirs
 from st_connectors.registry import adopt_store, collections, open_store
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 ROWS = [

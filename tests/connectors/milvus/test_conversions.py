@@ -20,7 +20,7 @@ from st_connectors.errors import SchemaMismatch
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.milvus import filter_to_milvus, hybrid_requests, sparse_vector
 from st_connectors.registry import collections, open_store
-from st_connectors.store import DenseField, Rrf, Schema
+from st_connectors.schema import DenseField, Rrf, Schema
 from st_core.vectors import SparseMatrix, SparseVector
 
 ROW = {9: 0.5, 2: 1.5}

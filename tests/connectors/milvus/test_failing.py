@@ -11,9 +11,9 @@ pytest.importorskip("pymilvus", reason="needs the milvus extra")
 from pymilvus.grpc_gen import milvus_pb2
 
 from st_connectors.errors import Unavailable
+from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import open_store
-from st_connectors.retry import NO_RETRY
-from st_connectors.store import Schema
+from st_connectors.schema import Schema
 from st_connectors.testing import GrpcErrors
 from st_connectors.testing.statuses import StatusServer
 

@@ -11,8 +11,8 @@ pytest.importorskip("pymilvus", reason="needs the milvus extra")
 
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
+from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import open_store
-from st_connectors.retry import NO_RETRY
 
 NONE = schema_pb2.ScalarField(string_data=schema_pb2.StringArray())
 FILE = Path(__file__).with_name("golden.json")

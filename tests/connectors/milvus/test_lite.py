@@ -18,19 +18,8 @@ from pymilvus import MilvusClient
 from st_connectors.errors import NotFound, Refused
 from st_connectors.filters import Eq, In, Range
 from st_connectors.registry import collections, open_store
-from st_connectors.store import (
-    DenseField,
-    FilterKind,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 VECTOR = np.array([1, 0], np.float32)

@@ -16,11 +16,12 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Throttled, Unavailable, Unsupported
 from st_connectors.filters import Eq, Range
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.milvus import wire
 from st_connectors.milvus.layout import Layout
 from st_connectors.registry import collections, open_store
-from st_connectors.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import DenseField, Exact, FilterKind, Near, Schema, SearchRequest
+from st_connectors.schema import DenseField, FilterKind, Schema
+from st_connectors.store import Exact, Near, SearchRequest
 
 SECRET = "s3cr3t:of-the-test"
 SCHEMA = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})

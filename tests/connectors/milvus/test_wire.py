@@ -13,21 +13,8 @@ from hypothesis import strategies as st
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.milvus import layout, rows, wire
 from st_connectors.milvus.expressions import Expression, after, expression, of_ids, rendered
-from st_connectors.store import (
-    Candidates,
-    DenseField,
-    Exact,
-    FilterKind,
-    Match,
-    Metric,
-    Near,
-    Parts,
-    Record,
-    Schema,
-    SearchRequest,
-    SparseField,
-    TextField,
-)
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.store import Candidates, Exact, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema(

@@ -27,10 +27,11 @@ from st_connectors.errors import (
     Unsupported,
 )
 from st_connectors.filters import Eq
+from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.opensearch import CAPABILITIES, PLUGIN, wire
 from st_connectors.registry import adopt_store, parse_address
-from st_connectors.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import DenseField, FilterKind, Near, Record, Schema, SearchRequest, SparseField
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField
+from st_connectors.store import Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"year": FilterKind.INT})

@@ -15,26 +15,18 @@ from st_connectors.filters import Eq, Not
 from st_connectors.opensearch import CAPABILITIES, PLUGIN, mapping, seismic_query, wire
 from st_connectors.opensearch.faults import error_of
 from st_connectors.opensearch.server import UNKNOWN, Server, server_from
-from st_connectors.store import (
-    Candidates,
-    Default,
+from st_connectors.schema import (
     DenseField,
-    Exact,
     FilterKind,
-    Fuse,
     FusionMethod,
-    Match,
     Metric,
-    Near,
-    Parts,
-    Record,
     Rrf,
     Schema,
-    SearchRequest,
     SparseField,
     TextField,
     Weighted,
 )
+from st_connectors.store import Candidates, Default, Exact, Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.protocols import ModelKind, ModelRef
 from st_core.vectors import SparseVector
 

@@ -17,21 +17,11 @@ from scipy import sparse
 from st_connectors.errors import NotFound, Refused, Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.fusion import rrf
+from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN, filter_to_qdrant, hybrid_query, sparse_vector, wire
 from st_connectors.registry import wrapped
-from st_connectors.store import (
-    Address,
-    DenseField,
-    FilterKind,
-    Fuse,
-    Near,
-    Record,
-    Rrf,
-    Schema,
-    SearchRequest,
-    SparseField,
-    Weighted,
-)
+from st_connectors.schema import DenseField, FilterKind, Rrf, Schema, SparseField, Weighted
+from st_connectors.store import Fuse, Near, Record, SearchRequest
 from st_core.vectors import SparseMatrix, SparseVector
 
 ROW = {9: 0.5, 2: 1.5}

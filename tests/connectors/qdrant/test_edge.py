@@ -19,10 +19,12 @@ import qdrant_edge
 from st_connectors import collections, open_store
 from st_connectors.errors import NotFound, Permanent, SchemaMismatch, Unavailable, Unsupported
 from st_connectors.filters import Eq, Not
+from st_connectors.layers.retry import NO_RETRY
+from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN
 from st_connectors.qdrant.edge import _query
-from st_connectors.retry import NO_RETRY
-from st_connectors.store import Address, DenseField, FilterKind, Near, Record, Schema, SearchRequest
+from st_connectors.schema import DenseField, FilterKind, Schema
+from st_connectors.store import Near, Record, SearchRequest
 
 SCHEMA = Schema("books", {"dense": DenseField(2)}, {"year": FilterKind.INT})
 UP = np.array([0.0, 1.0], np.float32)

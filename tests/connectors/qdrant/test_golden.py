@@ -14,8 +14,8 @@ import qdrant_client.grpc as messages
 from qdrant_client.conversions.conversion import json_to_value
 from qdrant_client.grpc import collections_service_pb2, points_service_pb2, qdrant_pb2
 
+from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import open_store
-from st_connectors.retry import NO_RETRY
 
 FILE = Path(__file__).with_name("golden_grpc.json")
 SERVICES = [

@@ -12,8 +12,8 @@ import grpc
 
 from st_connectors import open_store
 from st_connectors.errors import Permanent, Throttled
-from st_connectors.retry import NO_RETRY
-from st_connectors.store import DenseField, Schema
+from st_connectors.layers.retry import NO_RETRY
+from st_connectors.schema import DenseField, Schema
 from st_connectors.testing import GrpcErrors
 from st_connectors.testing.statuses import StatusServer
 

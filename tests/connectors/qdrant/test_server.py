@@ -28,11 +28,13 @@ from st_connectors.errors import (
     Unsupported,
 )
 from st_connectors.filters import Eq
+from st_connectors.layers.retry import NO_RETRY
+from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN, wire
 from st_connectors.qdrant.layout import Hidden
 from st_connectors.registry import bulk_loading
-from st_connectors.retry import NO_RETRY
-from st_connectors.store import Address, DenseField, Exact, FilterKind, Near, Record, Schema, SearchRequest, SparseField
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField
+from st_connectors.store import Exact, Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"year": FilterKind.INT})

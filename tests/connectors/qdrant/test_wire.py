@@ -14,26 +14,18 @@ from hypothesis import strategies as st
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.qdrant import wire
 from st_connectors.qdrant.layout import NAMESPACE, Hidden, Plain
-from st_connectors.store import (
-    Candidates,
-    Default,
+from st_connectors.schema import (
     DenseField,
-    Exact,
     FilterKind,
-    Fuse,
-    Match,
     Metric,
-    Near,
-    Parts,
     Quantization,
-    Record,
     Rrf,
     Schema,
-    SearchRequest,
     SparseField,
     TextField,
     Weighted,
 )
+from st_connectors.store import Candidates, Default, Exact, Fuse, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema(

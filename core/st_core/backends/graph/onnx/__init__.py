@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, int8 and 16-bit conversion."""

@@ -1,0 +1,109 @@
+"""Graphs on ONNX Runtime: written from a traced program, weights in fewer bits, sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_core.backends.dtypes import GRAPHS
+from st_core.backends.graph import sixteen_bits
+from st_core.backends.graph.child_process import is_installed, run_module
+from st_core.backends.graph.onnx.dtypes import weight_types
+from st_core.backends.graph.onnx.sixteen import LARGE, store_in_sixteen_bits
+from st_core.errors import ModelBroken, missing_extra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["check", "installed", "open_session", "reduce", "weight_types", "write"]
+
+FILE = "model.onnx"
+OPSET = 18
+"""The newest that torch.onnx writes without converting."""
+
+
+def _package() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnx", "backend='onnx'") from error
+    return onnxruntime
+
+
+def installed() -> bool:
+    """Whether its package can be imported."""
+    return is_installed("onnxruntime")
+
+
+def check(dtype: str, *, calibrated: bool = False) -> None:
+    """Raise ValueError for a type there is none of, ImportError where the package is missing."""
+    _package()
+    if dtype not in GRAPHS:
+        raise ValueError(f"backend 'onnx' has no type {dtype!r}; there are {', '.join(GRAPHS)}")
+    if calibrated:
+        raise ValueError(
+            "backend 'onnx' has no int8 with fixed ranges; calibrate with backend='openvino', or give no texts"
+        )
+
+
+def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
+    """Write a traced program as ``model.onnx``, with its weights beside it where they are more than 2 GB."""
+    import torch
+
+    try:
+        import onnxscript  # noqa: F401 - torch's own message does not name our extra
+    except ImportError as error:
+        raise missing_extra("export", "writing an ONNX graph") from error
+    large = sum(each.numel() * each.element_size() for each in program.state_dict.values()) > LARGE
+    torch.onnx.export(
+        program,
+        (),
+        folder / FILE,
+        dynamo=True,
+        opset_version=OPSET,
+        output_names=list(outputs),
+        external_data=large,
+        verbose=False,
+    )
+    return FILE
+
+
+def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:  # noqa: ARG001 - the runtimes' common form
+    """Convert the matrices of a written graph to eight or sixteen bits."""
+    if dtype in sixteen_bits.TYPES:
+        store_in_sixteen_bits(file, dtype)
+        return
+    run_module(
+        "st_core.backends.graph.onnx.int8",
+        str(file),
+        needs=("onnx", "onnx_ir"),  # onnxruntime 1.32's quantizer imports both and requires neither
+    )
+
+
+class Session:
+    """A graph in ONNX Runtime; safe in threads, as its ``run`` is."""
+
+    def __init__(self, session: Any) -> None:
+        """``session`` is ONNX Runtime's own."""
+        self._session = session
+        self.outputs = tuple(each.name for each in session.get_outputs())
+        self.inputs = tuple(each.name for each in session.get_inputs())
+
+    def __call__(self, feed: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Outputs in the graph's order."""
+        found: list[NDArray[np.float32]] = self._session.run(None, dict(feed))
+        return found
+
+
+def open_session(file: Path, dtype: str, kept: Path | None) -> Session:  # noqa: ARG001 - the runtimes' common form
+    """A written graph, ready to run on this processor."""
+    ort = _package()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return Session(ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]))
+    except Exception as error:  # its errors share no class
+        raise ModelBroken(f"{file}: ONNX Runtime cannot use it: {str(error).strip().splitlines()[0]}") from error

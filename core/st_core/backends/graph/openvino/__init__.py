@@ -1,0 +1,1 @@
+"""OpenVINO: sessions and int8 conversion."""

@@ -1,0 +1,1 @@
+"""Run stacks of static modules with numpy alone."""

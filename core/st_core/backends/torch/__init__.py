@@ -1,0 +1,1 @@
+"""Run stacks of modules with torch."""

@@ -1,0 +1,131 @@
+"""The families of encoders that are read without the transformers library: how they name their parts, and what their configurations may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from st_core.backends.torch.encoder import FORMS
+
+__all__ = ["ACTIVATIONS", "FAMILIES", "KEYS", "USUAL", "Family"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a family names its parts and sizes; ``scores`` and ``words`` are its heads, ``{base}`` the encoder's own prefix.
+
+    ``from_padding`` numbers positions from behind the padding's; ``epsilon`` is None where the configuration says it.
+    """
+
+    prefix: str
+    form: Mapping[str, str]
+    scores: tuple[str, type[nn.Module], str]
+    words: tuple[str, str, str, str]
+    sizes: tuple[str, str, str, str] = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    act: str = "hidden_act"
+    word_act: str | None = None
+    epsilon: float | None = None
+    typed: bool = True
+    from_padding: bool = False
+
+
+_BERT = Family(
+    "bert",
+    FORMS[0],
+    ("{base}pooler.dense", nn.Tanh, "classifier"),
+    (
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.decoder.weight",
+        "cls.predictions.bias",
+    ),
+)
+_ROBERTA = Family(
+    "roberta",
+    FORMS[0],
+    ("classifier.dense", nn.Tanh, "classifier.out_proj"),
+    ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
+    word_act="gelu",
+    from_padding=True,
+)
+_DISTILBERT = Family(
+    "distilbert",
+    FORMS[2],
+    ("pre_classifier", nn.ReLU, "classifier"),
+    ("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias"),
+    ("dim", "hidden_dim", "n_layers", "n_heads"),
+    "activation",
+    epsilon=1e-12,
+    typed=False,
+)
+FAMILIES = {
+    "bert": _BERT,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+}
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+USUAL: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "chunk_size_feed_forward": 0,
+    "is_decoder": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "position_embedding_type": "absolute",
+    "pruned_heads": {},
+    "return_dict": True,
+    "sinusoidal_pos_embds": False,
+    "tie_word_embeddings": True,
+    "torchscript": False,
+}
+"""Keys of a configuration that change what is computed, with the value that is known here."""
+
+KEYS = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "attention_probs_dropout_prob",
+        "bos_token_id",
+        "classifier_dropout",
+        "directionality",
+        "dropout",
+        "dtype",
+        "eos_token_id",
+        "finetuning_task",
+        "gradient_checkpointing",
+        "hidden_dropout_prob",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "language",
+        "layer_norm_eps",
+        "max_position_embeddings",
+        "model_type",
+        "num_labels",
+        "output_past",
+        "pad_token_id",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+        "problem_type",
+        "qa_dropout",
+        "sbert_ce_default_activation_function",
+        "sentence_transformers",
+        "seq_classif_dropout",
+        "tie_weights_",
+        "torch_dtype",
+        "transformers_version",
+        "type_vocab_size",
+        "use_cache",
+        "vocab_size",
+    )
+)
+"""Keys that are read, or say nothing about inference."""

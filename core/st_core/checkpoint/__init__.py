@@ -1,0 +1,1 @@
+"""Find, read and check checkpoints; no torch, except for pickled weights."""

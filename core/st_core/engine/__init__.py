@@ -1,0 +1,1 @@
+"""Decide what runs where, and run texts through a model's stacks."""

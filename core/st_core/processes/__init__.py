@@ -1,0 +1,1 @@
+"""Encode in several processes."""

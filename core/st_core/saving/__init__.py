@@ -1,0 +1,1 @@
+"""Save models and export their graphs."""

@@ -1,0 +1,394 @@
+"""Texts become token ids, once, with no state shared between calls.
+
+A tokenizer of the ``tokenizers`` library keeps truncation and padding as its own mutable state, so two threads with two lengths spoil each
+other's results. Here it only ever turns text into ids; cutting and the special tokens are added by this file, by the layout the tokenizer
+itself showed for a probe. That is exact: the library, too, cuts the plain ids and adds the special tokens afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.text.word_pieces import WordPieces, read_word_pieces
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Later",
+    "Layout",
+    "SlowTokenizer",
+    "TextTokenizer",
+    "Tokens",
+    "cut_pair",
+    "load_tokenizer",
+    "pad",
+    "parse_tokenizer",
+    "read_layout",
+]
+
+UNLIMITED = 10**9
+"""A ``model_max_length`` from here on means that there is none; transformers writes 10**30."""
+
+WINDOW = 4096
+"""Texts given to the tokenizer at once: its result objects are some hundred times the size of the ids kept of them."""
+
+MANY, FEW = 256, 4
+"""From so many texts on, and on more cores than a few, the library is faster than one thread of Python: it uses them all.
+
+Measured on two cores: Python takes a third of the library's time on one of them.
+"""
+
+CORES = os.cpu_count() or 1
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids per input, int32, special tokens included; ``types`` are their segment numbers, or None where all are 0."""
+
+    ids: list[NDArray[np.int32]]
+    types: list[NDArray[np.int32]] | None = None
+
+    def __len__(self) -> int:
+        """How many inputs there are."""
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per input [n]."""
+        return np.fromiter((row.size for row in self.ids), np.int64, len(self.ids))
+
+    def take(self, positions: Iterable[int]) -> Tokens:
+        """The inputs at some positions."""
+        chosen = list(positions)
+        types = None if self.types is None else [self.types[position] for position in chosen]
+        return Tokens([self.ids[position] for position in chosen], types)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a tokenizer puts special tokens: ``fixed[0] content[0] fixed[1] content[1] … fixed[-1]``.
+
+    ``fixed`` are token ids, ``fixed_types`` their segment numbers; ``content_types`` is one segment number for each content.
+    """
+
+    fixed: tuple[NDArray[np.int32], ...]
+    fixed_types: tuple[NDArray[np.int32], ...]
+    content_types: tuple[int, ...]
+
+    @property
+    def added(self) -> int:
+        """How many special tokens there are."""
+        return sum(part.size for part in self.fixed)
+
+    @property
+    def typed(self) -> bool:
+        """Whether any segment number is not 0."""
+        return any(self.content_types) or any(bool(part.any()) for part in self.fixed_types)
+
+    def fill(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The ids of one input."""
+        parts = [self.fixed[0]]
+        for content, after in zip(contents, self.fixed[1:], strict=True):
+            parts += (content, after)
+        return np.concatenate(parts)
+
+    def fill_types(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The segment numbers of one input."""
+        parts = [self.fixed_types[0]]
+        for content, kind, after in zip(contents, self.content_types, self.fixed_types[1:], strict=True):
+            parts += (np.full(content.size, kind, np.int32), after)
+        return np.concatenate(parts)
+
+
+_NONE = np.empty(0, np.int32)
+BARE = Layout((_NONE, _NONE), (_NONE, _NONE), (0,))
+
+
+def read_layout(backend: Any, *, pair: bool) -> Layout | None:
+    """What the tokenizer adds around a text, or around a pair; None where it does not keep contents whole and in order."""
+    for probe in ("a", "1", *_some_tokens(backend)):
+        encoding = backend.encode(probe, probe) if pair else backend.encode(probe)
+        layout = _layout_of(encoding, contents=2 if pair else 1)
+        if layout is not None:
+            plain = np.asarray(backend.encode(probe, add_special_tokens=False).ids, np.int32)
+            contents = (plain, plain) if pair else (plain,)
+            return layout if layout.fill(*contents).tolist() == encoding.ids else None
+    return None
+
+
+def _some_tokens(backend: Any) -> list[str]:
+    vocabulary = backend.get_vocab_size()
+    picked = (backend.id_to_token(int(index)) for index in np.linspace(0, max(vocabulary - 1, 0), 16))
+    return [token for token in picked if token]
+
+
+def _layout_of(encoding: Any, contents: int) -> Layout | None:
+    ids = np.asarray(encoding.ids, np.int32)
+    types = np.asarray(encoding.type_ids, np.int32)
+    owners = np.asarray([-1 if owner is None else owner for owner in encoding.sequence_ids], np.int64)
+    fixed, fixed_types, content_types = [], [], []
+    start = 0
+    for content in range(contents):
+        where = np.flatnonzero(owners == content)
+        if where.size == 0 or where[-1] - where[0] + 1 != where.size or where[0] < start:
+            return None
+        fixed.append(ids[start : where[0]])
+        fixed_types.append(types[start : where[0]])
+        content_types.append(int(types[where[0]]))
+        start = int(where[-1]) + 1
+    return Layout((*fixed, ids[start:]), (*fixed_types, types[start:]), tuple(content_types))
+
+
+def cut_pair(first: int, second: int, limit: int) -> tuple[int, int]:
+    """How many tokens of each text of a pair stay so that both fit into ``limit``: the longer one is cut first, then both evenly.
+
+    This is the ``longest_first`` of the tokenizers library, including which of two long texts gets the odd token.
+    """
+    if first + second <= limit:
+        return first, second
+    short, long = sorted((first, second))
+    long = short if short > limit else max(short, limit - short)
+    if short + long > limit:
+        short = limit // 2
+        long = short + limit % 2
+    return (short, long) if first <= second else (long, short)
+
+
+def _row(ids: list[int] | None) -> NDArray[np.int32] | None:
+    return None if ids is None else np.array(ids, np.int32)
+
+
+def _mended(text: str) -> str:
+    """Text with halves of surrogate pairs joined where both stand together, and replaced by U+FFFD where one stands alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Later:
+    """An object that is made when it is first asked for, and once; safe in threads."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """``make`` makes it."""
+        self._make = make
+        self._made: list[Any] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Any:
+        """The object."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokenizer:
+    """A tokenizer of the ``tokenizers`` library and the layouts it uses; safe in threads, for it is never changed.
+
+    ``offered`` is what a model offers as its ``tokenizer``, or makes it :class:`Later`. ``keep_left`` is False where long texts lose their
+    beginning. ``special_ids`` are the ids that mark no text. ``words`` finds the ids of most texts where the tokenizer is BERT's.
+    """
+
+    backend: Any
+    single: Layout
+    pair: Layout | None = None
+    pad_id: int = 0
+    pad_type: int = 0
+    pad_left: bool = False
+    keep_left: bool = True
+    wants_types: bool = False
+    model_max_length: int | None = None
+    special_ids: frozenset[int] = frozenset()
+    offered: Any = None
+    words: WordPieces | None = None
+
+    @property
+    def shown(self) -> Any:
+        """What a model offers as its ``tokenizer``."""
+        return self.offered() if isinstance(self.offered, Later) else self.offered
+
+    def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each text, uncut and without special tokens."""
+        if self.words is None or (len(texts) >= MANY and CORES > FEW):
+            return self._by_library(texts)
+        known: dict[str, list[int]] = {}
+        rows = [_row(self.words.ids(text, known)) for text in texts]
+        left = [index for index, row in enumerate(rows) if row is None]
+        for index, row in zip(left, self._by_library([texts[index] for index in left]), strict=True):
+            rows[index] = row
+        return rows  # type: ignore[return-value]
+
+    def _by_library(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        rows: list[NDArray[np.int32]] = []
+        for start in range(0, len(texts), WINDOW):
+            window = list(texts[start : start + WINDOW])
+            try:
+                encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
+            except TypeError:  # half of a surrogate pair, which is no Unicode: such text comes of careless decoding
+                encodings = self.backend.encode_batch_fast([_mended(text) for text in window], add_special_tokens=False)
+            rows.extend(np.array(encoding.ids, np.int32) for encoding in encodings)
+        return rows
+
+    def bare(self, text: str) -> list[int]:
+        """The ids of one text, uncut and without special tokens, as Python's numbers."""
+        ids = None if self.words is None else self.words.ids(text)
+        return self._by_library([text])[0].tolist() if ids is None else ids
+
+    def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
+        """The ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        texts = [each for each in inputs if isinstance(each, str)]
+        pairs = [(each[0], each[1]) for each in inputs if not isinstance(each, str)]
+        if texts and pairs:
+            raise ValueError("texts and pairs of texts cannot be mixed in one call")
+        if pairs:
+            return self._tokenize_pairs(pairs, limit)
+        room = self._room(self.single, limit)
+        rows = [self._cut(row, room) for row in self.plain(texts)]
+        layout = self.single
+        types = [layout.fill_types(row) for row in rows] if layout.typed and self.wants_types else None
+        return Tokens([layout.fill(row) for row in rows] if layout.added else rows, types)
+
+    def _tokenize_pairs(self, pairs: Sequence[Pair], limit: int | None) -> Tokens:
+        layout = self.pair
+        if layout is None:
+            raise ModelUnsupported("the model's tokenizer has no form for pairs of texts that this engine understands")
+        distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+        known = dict(zip(distinct, self.plain(distinct), strict=True))
+        room = self._room(layout, limit)
+        ids, types = [], []
+        for first_text, second_text in pairs:
+            first, second = known[first_text], known[second_text]
+            if room is not None:
+                keep_first, keep_second = cut_pair(first.size, second.size, room)
+                first, second = self._cut(first, keep_first), self._cut(second, keep_second)
+            ids.append(layout.fill(first, second))
+            types.append(layout.fill_types(first, second))
+        return Tokens(ids, types if self.wants_types and layout.typed else None)
+
+    @staticmethod
+    def _room(layout: Layout, limit: int | None) -> int | None:
+        if limit is None:
+            return None
+        if limit <= layout.added:
+            raise ValueError(f"a maximum length of {limit} leaves no room beside the {layout.added} special tokens")
+        return limit - layout.added
+
+    def _cut(self, row: NDArray[np.int32], room: int | None) -> NDArray[np.int32]:
+        if room is None or row.size <= room:
+            return row
+        return row[:room] if self.keep_left else row[row.size - room :]
+
+    def token(self, index: int) -> str:
+        """The text of a token, as it stands in the vocabulary."""
+        return str(self.backend.id_to_token(index))
+
+
+@dataclass(frozen=True, slots=True)
+class SlowTokenizer:
+    """A transformers tokenizer that is not made of the ``tokenizers`` library; its calls are made one at a time."""
+
+    shown: Any
+    pad_id: int
+    pad_type: int = 0
+    pad_left: bool = False
+    wants_types: bool = False
+    model_max_length: int | None = None
+    special_ids: frozenset[int] = frozenset()
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
+        """The ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        options: dict[str, Any] = {"truncation": "longest_first", "max_length": limit} if limit is not None else {}
+        with self._lock:
+            out = self.shown(
+                [list(each) if not isinstance(each, str) else each for each in inputs],
+                return_attention_mask=False,
+                return_token_type_ids=self.wants_types,
+                **options,
+            )
+        ids = [np.array(row, np.int32) for row in out["input_ids"]]
+        types = [np.array(row, np.int32) for row in out["token_type_ids"]] if self.wants_types else None
+        return Tokens(ids, types)
+
+    def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each text, uncut and without special tokens."""
+        with self._lock:
+            out = self.shown(list(texts), add_special_tokens=False, return_attention_mask=False)
+        return [np.array(row, np.int32) for row in out["input_ids"]]
+
+    def token(self, index: int) -> str:
+        """The text of a token, as it stands in the vocabulary."""
+        return str(self.shown.convert_ids_to_tokens(index))
+
+
+AnyTokenizer = TextTokenizer | SlowTokenizer
+
+
+def is_length(length: object) -> TypeGuard[float]:
+    """Whether a maximum length is a whole number of at least one, or infinity; neither true nor NaN is one."""
+    if isinstance(length, bool) or not isinstance(length, (int, float)):
+        return False
+    return length >= 1 and (length == inf or int(length) == length)
+
+
+def finite(length: object) -> int | None:
+    """A maximum length as a number of tokens, or None where it means that there is none."""
+    return int(length) if is_length(length) and length < UNLIMITED else None
+
+
+def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool = False) -> TextTokenizer:
+    """The tokenizer in a ``tokenizer.json``, bare: no special tokens are added, as static models read their texts.
+
+    ``max_length`` becomes its ``model_max_length``; with ``own_limit`` the truncation written into the file does. The file is parsed once
+    for all modules that share it.
+    """
+    try:
+        stamp = path.stat()
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path}: the file is missing") from error
+    backend, special, written, words = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    limit = written if own_limit else finite(max_length)
+    return TextTokenizer(backend, BARE, None, model_max_length=limit, special_ids=special, offered=backend, words=words)
+
+
+@lru_cache(maxsize=4)
+def parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozenset[int], int | None, WordPieces | None]:
+    """The tokenizer in a file, its special ids, the length written into it, and its word pieces; not to be changed."""
+    from tokenizers import Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception for a file it cannot read
+        raise ModelBroken(f"{path}: not a readable tokenizer file: {error}") from error
+    special = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
+    written = (backend.truncation or {}).get("max_length")
+    backend.no_padding()
+    backend.no_truncation()
+    return backend, special, finite(written), read_word_pieces(backend)
+
+
+def pad(
+    rows: Sequence[NDArray[np.int32]], value: int, *, left: bool = False, least: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of different lengths as one array [n, longest or ``least``] filled up with ``value``, and the mask of what is real."""
+    width = max((row.size for row in rows), default=0)
+    width = max(width, least)
+    ids = np.full((len(rows), width), value, np.int64)
+    mask = np.zeros((len(rows), width), np.int64)
+    for index, row in enumerate(rows):
+        part = slice(width - row.size, width) if left else slice(0, row.size)
+        ids[index, part] = row
+        mask[index, part] = 1
+    return ids, mask
