@@ -16,7 +16,7 @@ from st_core.engine.batches import joined, restore
 from st_core.engine.engine import UNSET
 from st_core.engine.inputs import as_list, given_inputs
 from st_core.errors import ModelUnsupported, missing_extra
-from st_core.model import LoadArguments, Model
+from st_core.model import LoadArguments, Model, Placement
 from st_core.modules.dense import Dense
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
@@ -137,9 +137,9 @@ class CrossEncoder(Model):
         )
         activation = activation_fn or self.activation_fn
         arrays = self._engine.graphs is not None and activation in ACTIVATIONS.values()
-        method = "_array_scores" if arrays else "_scores"
-        placed = (device, pool, chunk_size)
-        scores = joined(self._everywhere(placed, method, pairs, call, activation, bool(apply_softmax)))
+        compute = CrossEncoder._array_scores if arrays else CrossEncoder._scores
+        placement = Placement(device, pool, chunk_size)
+        scores = joined(self._everywhere(placement, compute, pairs, call, activation, bool(apply_softmax)))
         if convert_to_numpy and not convert_to_tensor:
             found: Any = _as_array(scores) if len(pairs) else np.array([])
         else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from st_core.engine.call import Call, read_processing
 from st_core.engine.choose import check_device, fetches, make_engine, split_graph_options
 from st_core.engine.engine import Engine
 from st_core.engine.inputs import as_texts, check_positive
-from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
@@ -61,6 +62,68 @@ class LoadArguments(TypedDict, total=False):
     backend: str
 
 
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a call computes: ``device`` here or, as a list, in processes of its own, or in ``pool``, ``chunk_size`` inputs at a time."""
+
+    device: Any = None
+    pool: object = None
+    chunk_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a worker builds a model as it is now: class, folder, loading arguments, and the settings changed since.
+
+    ``limit`` contains the maximum length where one was set; ``include_prompt`` is the setting of each pooling module, None for other modules.
+    """
+
+    kind: type[Model]
+    folder: str
+    loading: LoadArguments
+    limit: tuple[int | None, ...]
+    include_prompt: tuple[bool | None, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> Recipe:
+        """Return the recipe of a model."""
+        engine = model._engine  # noqa: SLF001
+        return cls(
+            type(model),
+            str(model.checkpoint.folder),
+            model._loading,  # noqa: SLF001
+            (engine.limit,) if engine.has_limit else (),
+            tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
+        )
+
+    def build(self, device: str) -> Model:
+        """Load the model on a device."""
+        kind: Callable[..., Model] = self.kind  # each family adds arguments to those of all
+        model = kind(self.folder, device=device, **self.loading)
+        engine = model._engine  # noqa: SLF001
+        modules = [
+            module if own is None or own == module.include_prompt else replace(module, include_prompt=own)
+            for module, own in zip(engine.modules, self.include_prompt, strict=True)
+        ]
+        if any(new is not old for new, old in zip(modules, engine.modules, strict=True)):
+            engine = model._engine = engine.with_modules(modules)  # noqa: SLF001
+        for limit in self.limit:
+            engine.limit = limit
+        return model
+
+    def build_to_fork(self) -> Model:
+        """Load the model on the CPU with every route; an error of loading one surfaces in the worker that needs it."""
+        model = self.build("cpu")
+        engine = model._engine  # noqa: SLF001
+        for task in engine.tasks():
+            with suppress(ModelError, ImportError):
+                engine.runner(task)
+        return model
+
+
 class Model:
     """A loaded checkpoint. Safe in threads: a call changes nothing, and what it needs it reads once when it begins."""
 
@@ -100,7 +163,7 @@ class Model:
         if processor_kwargs and tokenizer_kwargs:
             raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
         processor_kwargs = processor_kwargs or tokenizer_kwargs
-        self._loading = {
+        self._loading: LoadArguments = {
             "dtype": dtype,
             "backend": backend,
             "trust_remote_code": trust_remote_code,
@@ -201,40 +264,74 @@ class Model:
         return replace(base, **read_processing(kwargs.get("processing_kwargs")))
 
     def _everywhere(
-        self, placed: tuple[Any, Any, int | None], method: str, listed: list[Any], call: Call, *arguments: Any
-    ) -> list[Any]:
-        """The results of a method for all inputs, in a list of parts that follow each other; ``placed`` are device, pool and chunk size.
+        self,
+        placement: Placement,
+        job: Callable[..., Result],
+        listed: list[Any],
+        options: Call,
+        *arguments: object,
+    ) -> list[Result]:
+        """Return ``job(model, inputs, options, *arguments)`` for all inputs, as parts in order.
 
-        Several devices or a pool do it in processes of their own, one device here, after the model has moved to it.
+        One device computes in this process, after the model has moved there; several devices or a pool compute in worker processes.
         """
-        device, pool, chunk_size = placed
-        check_positive("chunk_size", chunk_size)
+        check_positive("chunk_size", placement.chunk_size)
+        device, pool = placement.device, placement.pool
         several = pool is not None or isinstance(device, (list, tuple))
         if not several and device is not None and str(device) != str(self.device):
             self.to(device)
         if not several or not listed:
-            return [getattr(self, method)(listed, call, *arguments)]
-        from st_core.processes.pool import pool_for
+            return [job(self, listed, options, *arguments)]
+        with self._workers(device, pool) as workers:
+            silent = replace(options, progress=False)
+            parts = workers.run(job, listed, (silent, *arguments), placement.chunk_size, options.progress)
+        return cast("list[Result]", parts)
 
-        with pool_for(self, device, pool) as workers:
-            silent = replace(call, progress=False)
-            return workers.run(method, listed, (silent, *arguments), chunk_size, call.progress)
+    @contextmanager
+    def _workers(self, devices: Sequence[Any], pool: object) -> Iterator[WorkerPool]:
+        """Yield the pool of a call, or one for this call alone on ``devices``; raise ValueError for another model's pool."""
+        from st_core.processes.pool import WorkerPool
+
+        if pool is None:
+            with self._start_pool(devices) as started:
+                yield started
+            return
+        if not isinstance(pool, WorkerPool):
+            raise TypeError(f"pool is a {type(pool).__name__}; expected the result of start_multi_process_pool")
+        if pool.owner is not self.checkpoint:
+            raise ValueError(
+                "the pool was started by another model; start one with this model's start_multi_process_pool"
+            )
+        yield pool
+
+    def _start_pool(self, devices: Sequence[Any]) -> WorkerPool:
+        from st_core.processes.pool import WorkerPool
+
+        for device in devices:
+            check_device(self.backend, device)
+            if self._engine.uses_torch and str(device) != "cpu":  # a model with a light route has not imported torch
+                from st_core.backends.torch.backend import pick_device
+
+                pick_device(device)
+        names = [str(device) for device in devices]
+        share = self._engine.graphs is None  # the runtimes of graphs have threads
+        return WorkerPool(Recipe.of(self), names, owner=self.checkpoint, share=share)
 
     def start_multi_process_pool(self, target_devices: Any = None) -> WorkerPool:
-        """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be given to calls as ``pool``.
+        """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be passed to calls as ``pool``.
 
-        None takes every CUDA device, or else up to four processes on the CPU, which share out its cores; a name that stands alone is one device.
-        The model stays where it is. Raises ValueError for a device that there is not, before any process is started, what loading the model in
-        a process raises, and RuntimeError where one dies.
+        None takes every CUDA device, or else up to four processes on the CPU, which share its cores; a single name is one device. The model
+        stays where it is. Raises ValueError for an unknown device, before any process is started, the errors of loading in a process, and
+        RuntimeError where one dies.
         """
-        from st_core.processes.pool import WorkerPool, default_devices
+        from st_core.processes.pool import default_devices
 
-        if "device_map" in (self._loading["model_kwargs"] or {}):
+        if "device_map" in (self._loading.get("model_kwargs") or {}):
             raise ValueError("workers place the model themselves: load it without a device_map to start them")
         if target_devices is None:
             target_devices = default_devices()
-        alone = isinstance(target_devices, str) or not isinstance(target_devices, Iterable)
-        return WorkerPool(self, [target_devices] if alone else list(target_devices))
+        single = isinstance(target_devices, str) or not isinstance(target_devices, Iterable)
+        return self._start_pool([target_devices] if single else list(target_devices))
 
     @staticmethod
     def stop_multi_process_pool(pool: WorkerPool) -> None:

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
-__all__ = ["progress"]
-
+__all__ = ["Advance", "progress"]
 
 MANY = 1000
-"""From so many inputs on, a person at a terminal sees a progress bar without asking."""
+"""From this many inputs on, an interactive terminal shows a progress bar by default."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Silent:
-    def __call__(self, _count: int) -> None:
-        """Show nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    bar: Any
-    task: Any = field(default=None)
-
-    def __call__(self, count: int) -> None:
-        """Move on by ``count`` inputs."""
-        self.bar.advance(self.task, count)
+Advance: TypeAlias = Callable[[int], None]
+"""Moves a progress bar on by a number of inputs."""
 
 
 @contextmanager
-def progress(total: int, wanted: bool | None) -> Iterator[Any]:
-    """A progress bar on standard error, where it is asked for, or nothing was said, somebody is watching and there is much to do."""
-    if not (wanted or (wanted is None and total >= MANY and sys.stderr.isatty())):
-        yield _Silent()
+def progress(total: int, show: bool | None) -> Iterator[Advance]:
+    """Show a progress bar and yield the function that advances it.
+
+    ``show`` None shows it for ``MANY`` inputs and more where standard error is a terminal.
+    """
+    if not (show or (show is None and total >= MANY and sys.stderr.isatty())):
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar, bar.add_task("Encoding", total=total))
+        task = bar.add_task("Encoding", total=total)
+        yield lambda count: bar.advance(task, count)

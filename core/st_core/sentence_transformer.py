@@ -18,7 +18,7 @@ from st_core.engine.call import Call
 from st_core.engine.engine import UNSET
 from st_core.engine.inputs import given_inputs, one_or_many
 from st_core.errors import ModelBroken, missing_extra
-from st_core.model import LoadArguments
+from st_core.model import LoadArguments, Placement
 from st_core.multi import OUTPUTS, Heads, MultiOutput
 
 if TYPE_CHECKING:
@@ -100,13 +100,15 @@ class SentenceTransformer(Encoder):
         listed, single = one_or_many(given_inputs(inputs, kwargs))
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(f"{precision!r} is no precision; there are {', '.join(PRECISIONS)}")
-        placed = (device, pool, chunk_size)
+        placement = Placement(device, pool, chunk_size)
         call = self._call(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         if output_value != "sentence_embedding":
             found = [
-                each for part in self._everywhere(placed, "_features", listed, call, output_value) for each in part
+                each
+                for part in self._everywhere(placement, SentenceTransformer._features, listed, call, output_value)
+                for each in part
             ]
             return found[0] if single else found
         dimension = truncate_dim if truncate_dim is not None else self.truncate_dim
@@ -115,7 +117,11 @@ class SentenceTransformer(Encoder):
         tensors = convert_to_tensor or not convert_to_numpy
         quantized = precision not in (None, "float32")
         plain = tensors and not (quantized and len(listed))
-        vectors = joined(self._everywhere(placed, "_vectors", listed, call, dimension, normalize_embeddings, plain))
+        vectors = joined(
+            self._everywhere(
+                placement, SentenceTransformer._vectors, listed, call, dimension, normalize_embeddings, plain
+            )
+        )
         if quantized and len(listed):
             vectors = self._quantize(vectors, precision)
         if tensors:

@@ -13,7 +13,7 @@ import numpy as np
 from st_core.encoder import Encoder
 from st_core.engine.engine import UNSET
 from st_core.engine.inputs import check_positive, given_inputs, one_or_many
-from st_core.model import LoadArguments
+from st_core.model import LoadArguments, Placement
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -106,7 +106,7 @@ class SparseEncoder(Encoder):
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         call = replace(call, keep=keep) if self._coded else call
-        parts = self._everywhere((device, pool, chunk_size), "_matrix", listed, call, keep)
+        parts = self._everywhere(Placement(device, pool, chunk_size), SparseEncoder._matrix, listed, call, keep)
         matrix = parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
         if not convert_to_tensor:
             return matrix[0] if single else matrix

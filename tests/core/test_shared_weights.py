@@ -14,7 +14,6 @@ import pytest
 
 from st_core import SentenceTransformer
 from st_core.processes import pool as workers
-from st_core.processes.pool import WorkerPool
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -133,7 +132,7 @@ def test_workers_end_with_their_caller_however_it_ends(large):
 def test_where_nothing_can_be_forked_each_worker_loads_the_model(large, some, agree, monkeypatch):
     """Another system, or an old kernel."""
     monkeypatch.setattr(workers, "can_fork", lambda: False)
-    with WorkerPool(large, ["cpu", "cpu"]) as pool:
+    with large.start_multi_process_pool(["cpu", "cpu"]) as pool:
         found = large.encode(some, pool=pool, chunk_size=2)
         assert pool._server is None
 

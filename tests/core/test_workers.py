@@ -127,7 +127,7 @@ def test_a_killed_worker_is_replaced_and_its_work_done_again(light, some, agree,
         def killing(_total, _wanted):
             def advance(_count):
                 if not held:
-                    held.append(len(pool._workers[0].waiting))
+                    held.append(len(pool._workers[0].unanswered))
                     os.kill(victim, signal.SIGKILL)
 
             yield advance
@@ -177,7 +177,7 @@ def test_a_device_that_stands_alone_is_one(light, device):
 
 def test_a_worker_that_dies_at_its_start_is_told_with_its_exit_code(light, monkeypatch):
     """Nobody waits for a process that is gone."""
-    monkeypatch.setattr(workers.Recipe, "of", lambda _: Deadly())
+    monkeypatch.setattr("st_core.model.Recipe.of", lambda _: Deadly())
 
     with pytest.raises(RuntimeError, match=r"worker on cpu ended with exit code 3 before it was ready"):
         light.start_multi_process_pool(["cpu", "cpu"])
@@ -206,7 +206,7 @@ def test_a_pool_refuses_what_it_was_not_made_for(checkpoints, model, shared_pool
     with pytest.raises(ValueError, match="chunk_size"):
         model.encode(["a"], pool=shared_pool, chunk_size=0)
     with pytest.raises(ValueError, match="at least one device"):
-        WorkerPool(model, [])
+        model.start_multi_process_pool([])
     with shared_pool._lock, pytest.raises(RuntimeError, match="another thread"):
         model.encode(["a"], pool=shared_pool)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_core.backends.dtypes import STORED_TYPES, stored_type
 from st_core.backends.tokenizer_files import as_transformers
 
 if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
     from st_core.text.tokens import AnyTokenizer
 
-__all__ = ["Outline", "read_outline", "stored_type"]
-
-_KINDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+__all__ = ["Outline", "read_outline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +45,8 @@ def _precision(module: Transformer, device: Any, dtype: Any) -> str | None:
     asked = dtype or module.asked_type
     if asked is not None and asked != "auto":
         name = str(asked).removeprefix("torch.")
-        return name if name in _KINDS.values() else None
+        return name if name in STORED_TYPES.values() else None
     stored = stored_type(module.folder / "model.safetensors", module.config)
     if asked == "auto" or stored == "float32":
         return stored
     return "float32" if str(device).partition(":")[0] == "cpu" else None
-
-
-def stored_type(path: Path, config: Mapping[str, Any]) -> str | None:
-    """The type of all tensors in a file; None where there are several, or the configuration names another one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError):
-        return None
-    found = _KINDS.get(kinds.pop()) if len(kinds) == 1 else None
-    named = config.get("dtype") or config.get("torch_dtype")
-    return found if named in (None, found) else None

@@ -1,8 +1,8 @@
-"""Runs a model in several processes, one for each device named: what ``device=[...]`` and a pool of workers do.
+"""Run a model in several processes, one per device: the workers behind ``device=[...]`` and ``pool=``.
 
-Each worker is a process of its own. On Linux those on the CPU are forked off one that has loaded the model, and share its memory; the others load it
-from its folder. Inputs go out in chunks, at most two to a worker, and answers come back in whatever order; a worker that dies is replaced
-and its chunks are computed again.
+On Linux, workers on the CPU are forked off one process that has loaded the model, and share its memory; the others load the model from its
+folder. Inputs are sent in chunks, at most two to a worker, and answers arrive in any order; a worker that dies is replaced and its chunks are
+computed again.
 """
 
 from __future__ import annotations
@@ -12,80 +12,78 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from multiprocessing import connection
-from typing import TYPE_CHECKING, Any, Self
+from multiprocessing.connection import Connection
+from typing import Self
 
 from st_core.processes.fork_server import ForkServer, can_fork
-from st_core.processes.spawn import PATIENCE, end, spawn
-from st_core.processes.worker import Message, Recipe, died_early, serve
-from st_core.progress import progress
+from st_core.processes.spawn import PATIENCE, Process, end, spawn
+from st_core.processes.worker import Job, Message, Recipe, died_early, serve
+from st_core.progress import Advance, progress
 
-if TYPE_CHECKING:
-    from st_core.model import Model
-
-__all__ = ["WorkerPool"]
+__all__ = ["WorkerPool", "default_devices"]
 
 AHEAD = 2
-"""Chunks a worker holds: one that it computes, and the next."""
+"""Chunks sent to a worker at a time: the one it computes, and the next."""
 
 REPLACEMENTS = 3
-"""How many workers that died during one call are replaced before it gives up."""
+"""Workers that die during one call and are replaced before the call gives up."""
 
 LARGEST = 5_000
-"""Inputs of a chunk at most, where the caller says nothing; sentence-transformers 6.2 has the same."""
+"""Inputs per chunk at most, where the caller sets no size; as in sentence-transformers 6.2."""
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A process at work: ``waiting`` are the chunks it was given and has not answered."""
+    """A process at work; ``unanswered`` are the chunks it was sent, as (call, number)."""
 
     device: str
     place: int
-    process: Any
-    pipe: Any
+    process: Process
+    pipe: Connection
     ready: bool = False
-    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+    unanswered: deque[tuple[int, int]] = field(default_factory=deque)
 
     def stop(self) -> None:
-        """Ask the process to end, and kill it where it does not."""
+        """Tell the process to end, and kill it where it does not."""
         self.pipe.close()  # an idle worker ends when its pipe does
         self.process.terminate()
         end(self.process)
 
 
 class WorkerPool:
-    """Processes that run one model, started with ``model.start_multi_process_pool`` and good for any number of calls.
+    """Processes that run one model, started with ``model.start_multi_process_pool`` and usable for any number of calls.
 
-    For one thread at a time: a second one that comes meanwhile gets a RuntimeError. The model's maximum length and what its pooling does with
-    prompts are those of when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool needs its main module
-    guarded by ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
+    For one thread at a time: a second one gets a RuntimeError. The model's maximum length and its pooling's treatment of prompts are those of
+    when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool needs its main module guarded by
+    ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
     """
 
-    def __init__(self, model: Model, devices: Sequence[Any]) -> None:
+    def __init__(self, recipe: Recipe, devices: Sequence[str], *, owner: object = None, share: bool = True) -> None:
         """Start a worker for each device and wait until all are ready.
 
-        Raises ValueError for a device that there is not before one is started, what loading in a worker raises, and RuntimeError where one dies.
+        ``owner`` identifies the model that the pool belongs to. ``share`` allows forking; a runtime that has started threads must not be
+        forked. Raises ValueError without a device, the errors of loading in a worker, and RuntimeError where one dies.
         """
         if not devices:
             raise ValueError("a pool needs at least one device, for instance ['cpu', 'cpu']")
-        check_devices(model, devices)
-        self.checkpoint = model.checkpoint
-        self._recipe = Recipe.of(model)
-        self._devices = [str(device) for device in devices]
+        self.owner = owner
+        self._recipe = recipe
+        self._devices = tuple(devices)
         self._lock = threading.Lock()
         self._call = 0
         self._workers: list[Worker] = []
         self._server: ForkServer | None = None
-        self._forks = model._engine.graphs is None and can_fork()  # noqa: SLF001 - the runtimes of graphs have threads
+        self._forks = share and can_fork()
         try:
             for place in range(len(self._devices)):
                 self._workers.append(self._start(place))
             while not all(worker.ready for worker in self._workers):
-                for worker, (kind, _, value) in self._answers():
-                    self._note(worker, kind, value)
+                for worker, (kind, _, content) in self._messages():
+                    self._note(worker, kind, content)
         except BaseException:
             self.stop()
             raise
@@ -97,7 +95,7 @@ class WorkerPool:
         self.stop()
 
     def stop(self) -> None:
-        """End all workers; does nothing where they are ended already."""
+        """End all workers; a stopped pool may be stopped again."""
         while self._workers:
             self._workers.pop().stop()
         if self._server is not None:
@@ -107,13 +105,13 @@ class WorkerPool:
     def _start(self, place: int) -> Worker:
         device, cores = self._devices[place], cores_of(place, self._devices)
         if self._forks and device.partition(":")[0] == "cpu":
-            process, pipe = self._forked(cores)
+            process, pipe = self._fork(cores)
         else:
             process, pipe = spawn(serve, self._recipe, device, cores, name="st_core-worker")
         return Worker(device, place, process, pipe)
 
-    def _forked(self, cores: tuple[int, ...]) -> tuple[Any, Any]:
-        """A worker that shares the fork server's memory; the server is started where there is none, or none any more."""
+    def _fork(self, cores: tuple[int, ...]) -> tuple[Process, Connection]:
+        """Fork a worker off the server, which is started first where none runs."""
         if self._server is not None:
             try:
                 return self._server.fork(cores)
@@ -122,11 +120,13 @@ class WorkerPool:
         self._server = ForkServer(self._recipe)
         return self._server.fork(cores)
 
-    def _answers(self) -> Iterator[tuple[Worker, Message]]:
-        """What has come from the workers, after waiting for something; of a dead one, a message "died" with its exit code."""
-        waited = {worker.pipe: worker for worker in self._workers}
-        waited |= {worker.process.sentinel: worker for worker in self._workers}
-        for worker in dict.fromkeys(waited[each] for each in connection.wait(list(waited))):
+    def _messages(self) -> Iterator[tuple[Worker, Message]]:
+        """Wait for messages and yield those that arrived; for a dead worker, a message "died" with its exit code."""
+        sources: dict[object, Worker] = {}
+        for worker in self._workers:
+            sources |= {worker.pipe: worker, worker.process.sentinel: worker}
+        waiting = [each for worker in self._workers for each in (worker.pipe, worker.process.sentinel)]
+        for worker in dict.fromkeys(sources[each] for each in connection.wait(waiting)):
             try:
                 if worker.pipe.poll():
                     yield worker, pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - from our own process
@@ -139,33 +139,39 @@ class WorkerPool:
                 worker.process.join()
             yield worker, ("died", (0, 0), worker.process.exitcode)
 
-    def _note(self, worker: Worker, kind: str, value: Any) -> None:
-        """Take a message that is no answer to a chunk; raises what it reports of a worker that cannot start."""
+    def _note(self, worker: Worker, kind: str, content: object) -> None:
+        """Handle a message about the worker itself; raise the error of one that cannot start, and replace one that died."""
         if kind == "ready":
             worker.ready = True
         elif kind == "unready":
-            raise value
+            assert isinstance(content, Exception)
+            raise content
         elif kind == "died":
             if not worker.ready:
-                raise died_early(worker.device, value)
+                raise died_early(worker.device, content)
             self._workers.remove(worker)
             worker.stop()
             self._workers.append(self._start(worker.place))
 
-    def _settle(self, worker: Worker, kind: str, value: Any) -> None:
-        """The same during a call, where the pool ends if a worker that stands in for a dead one cannot start."""
+    def _note_or_stop(self, worker: Worker, kind: str, content: object) -> None:
+        """Handle such a message during a call: the pool stops if the replacement of a dead worker cannot start."""
         try:
-            self._note(worker, kind, value)
+            self._note(worker, kind, content)
         except BaseException:
             self.stop()
             raise
 
     def run(
-        self, method: str, inputs: Sequence[Any], arguments: tuple[Any, ...], chunk_size: int | None, shown: bool | None
-    ) -> list[Any]:
-        """The results of a model's method for each chunk of the inputs, in order; ``arguments`` follow the inputs.
+        self,
+        job: Job,
+        inputs: Sequence[object],
+        arguments: tuple[object, ...],
+        chunk_size: int | None,
+        show_progress: bool | None,
+    ) -> list[object]:
+        """Return ``job(model, chunk, *arguments)`` for each chunk of the inputs, in order.
 
-        Raises what the method raises in a worker; RuntimeError where workers die again and again, and for a second thread.
+        Raises the errors of the job; RuntimeError where workers die again and again, and for a second thread.
         """
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("another thread is using this pool of workers; start one for each thread")
@@ -174,56 +180,57 @@ class WorkerPool:
                 raise RuntimeError("this pool of workers is stopped; start another with start_multi_process_pool")
             size = chunk_size or max(1, min(ceil(len(inputs) / len(self._workers) / 10), LARGEST))
             chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-            job = sendable(method, arguments)
-            with progress(len(inputs), shown) as advance:
-                return self._collect(job, chunks, advance)
+            pickled = pickle_job(job, arguments)
+            with progress(len(inputs), show_progress) as advance:
+                return self._collect(pickled, chunks, advance)
         except (KeyboardInterrupt, SystemExit):
-            self.stop()  # an interrupted message cannot be taken up again
+            self.stop()  # a message that was interrupted cannot be resumed
             raise
         finally:
             self._lock.release()
 
-    def _collect(self, job: bytes, chunks: Sequence[Sequence[Any]], advance: Any) -> list[Any]:
-        self._call += 1  # answers to chunks of an earlier call, which an error ended, are told by it
-        results: dict[int, Any] = {}
-        left = deque(range(len(chunks)))
+    def _collect(self, job: bytes, chunks: Sequence[Sequence[object]], advance: Advance) -> list[object]:
+        self._call += 1  # distinguishes answers to chunks of an earlier call that ended with an error
+        results: dict[int, object] = {}
+        unsent = deque(range(len(chunks)))
         deaths = 0
         while len(results) < len(chunks):
             for worker in self._workers:
-                while left and len(worker.waiting) < AHEAD:
-                    self._send(worker, left.popleft(), job, chunks)
-            for worker, (kind, chunk, value) in self._answers():
+                while unsent and len(worker.unanswered) < AHEAD:
+                    self._send(worker, unsent.popleft(), job, chunks)
+            for worker, (kind, chunk, content) in self._messages():
                 if kind == "died":
                     deaths += 1
-                    left.extendleft(number for call, number in reversed(worker.waiting) if call == self._call)
+                    unsent.extendleft(number for call, number in reversed(worker.unanswered) if call == self._call)
                     if deaths > REPLACEMENTS:
                         self.stop()
                         raise RuntimeError(
-                            f"workers died {deaths} times, the last on {worker.device} with exit code {value}; the pool is stopped. "
+                            f"workers died {deaths} times, the last on {worker.device} with exit code {content}; the pool is stopped. "
                             "A negative code is the signal that ended it; 9 often means that memory ran out"
                         )
                 if kind in ("done", "failed"):
-                    worker.waiting.remove(chunk)
+                    worker.unanswered.remove(chunk)
                     if chunk[0] != self._call:
                         continue
                     if kind == "failed":
-                        raise value
-                    results[chunk[1]] = value
+                        assert isinstance(content, Exception)
+                        raise content
+                    results[chunk[1]] = content
                     advance(len(chunks[chunk[1]]))
                 else:
-                    self._settle(worker, kind, value)
+                    self._note_or_stop(worker, kind, content)
         return [results[number] for number in range(len(chunks))]
 
-    def _send(self, worker: Worker, number: int, job: bytes, chunks: Sequence[Sequence[Any]]) -> None:
-        worker.waiting.append((self._call, number))
-        with suppress(OSError):  # a dead worker is noticed where answers are waited for
+    def _send(self, worker: Worker, number: int, job: bytes, chunks: Sequence[Sequence[object]]) -> None:
+        worker.unanswered.append((self._call, number))
+        with suppress(OSError):  # a dead worker is noticed where messages are waited for
             worker.pipe.send_bytes(pickle.dumps(((self._call, number), job, chunks[number])))
 
 
-def sendable(method: str, arguments: tuple[Any, ...]) -> bytes:
-    """A method's name and arguments as bytes; raises ValueError for an argument that cannot go to another process."""
+def pickle_job(job: Job, arguments: tuple[object, ...]) -> bytes:
+    """Pickle a job and its arguments; raise ValueError for an argument that cannot be sent to another process."""
     try:
-        return pickle.dumps((method, arguments))
+        return pickle.dumps((job, arguments))
     except (AttributeError, TypeError, pickle.PicklingError) as error:
         raise ValueError(
             f"an argument cannot be sent to workers ({error}); an activation_fn has to be a class or a function of a module"
@@ -231,7 +238,7 @@ def sendable(method: str, arguments: tuple[Any, ...]) -> bytes:
 
 
 def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
-    """The cores of the worker at a place among those on the CPU, each having its own part where there are enough; none for other devices."""
+    """Return the cores of the worker at ``place``: its own share of them where there are enough; none off the CPU."""
     if not devices[place].startswith("cpu"):
         return ()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
@@ -241,36 +248,10 @@ def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
     return tuple(cores[first : first + share])
 
 
-def check_devices(model: Model, devices: Sequence[Any]) -> None:
-    """Raise ValueError for a device that a model cannot be loaded on."""
-    from st_core.engine.choose import check_device
-
-    for device in devices:
-        check_device(model.backend, device)
-        if model._engine.uses_torch and str(device) != "cpu":  # noqa: SLF001 - a light route's parent has not imported torch
-            from st_core.backends.torch.backend import pick_device
-
-            pick_device(device)
-
-
 def default_devices() -> list[str]:
-    """Every CUDA device, or else up to four workers on the CPU, not more than it has cores."""
+    """Return every CUDA device, or else up to four times "cpu", no more than the machine has cores."""
     try:
         import torch
     except ImportError:
         return ["cpu"] * min(4, os.cpu_count() or 1)
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"] * min(4, os.cpu_count() or 1)
-
-
-@contextmanager
-def pool_for(model: Model, device: Any, pool: Any) -> Iterator[WorkerPool]:
-    """The pool of a call: the one given, or one for this call alone on a list of devices; raises ValueError for one of another model."""
-    if pool is None:
-        with WorkerPool(model, device) as made:
-            yield made
-        return
-    if not isinstance(pool, WorkerPool):
-        raise TypeError(f"pool is a {type(pool).__name__}; expected what start_multi_process_pool gives")
-    if pool.checkpoint is not model.checkpoint:
-        raise ValueError("the pool was started by another model; start one with this model's start_multi_process_pool")
-    yield pool

@@ -1,19 +1,59 @@
-"""Processes of this package's own: spawned with a pipe to them, and ended."""
+"""Spawn processes with a pipe to them, and end them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from multiprocessing import get_context
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Protocol
 
-__all__ = ["PATIENCE", "end", "spawn"]
+__all__ = ["PATIENCE", "Process", "end", "spawn"]
 
 PATIENCE = 5.0
-"""Seconds a process has to end by itself before it is killed."""
+"""Seconds a process gets to end by itself before it is killed."""
 
 
-def spawn(serve: Callable[..., None], *arguments: Any, name: str) -> tuple[Any, Any]:
-    """A process that runs ``serve`` with its end of a pipe and the arguments, and our end; raises what starting it raises."""
+class Process(Protocol):
+    """The part of ``multiprocessing.Process`` that spawned and forked workers share."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        ...
+
+    @property
+    def sentinel(self) -> int:
+        """A handle that becomes readable when the process ends."""
+        ...
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code, negative for a signal; None while the process runs."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Return whether the process runs."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the process ends, at most ``timeout`` seconds."""
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+    def close(self) -> None:
+        """Release the handle of a process that has ended."""
+        ...
+
+
+def spawn(serve: Callable[..., None], *arguments: object, name: str) -> tuple[Process, Connection]:
+    """Start a process that runs ``serve(pipe, *arguments)``; return it and the parent's end of the pipe."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, *arguments), name=name, daemon=True)
@@ -27,8 +67,8 @@ def spawn(serve: Callable[..., None], *arguments: Any, name: str) -> tuple[Any, 
     return process, ours
 
 
-def end(process: Any) -> None:
-    """Wait for the end of a process that was asked to, kill it where it does not end, and give it back."""
+def end(process: Process) -> None:
+    """Wait for a process that was told to end, kill it after ``PATIENCE`` seconds, and release its handle."""
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()

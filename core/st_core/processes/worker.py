@@ -1,4 +1,4 @@
-"""What runs in the process of a worker: the model made again, and chunks of inputs answered until the pipe closes."""
+"""The code of a worker process: build the model, then answer chunks of inputs until the pipe closes."""
 
 from __future__ import annotations
 
@@ -7,65 +7,35 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-from st_core.modules.pooling import Pooling
+__all__ = ["Job", "Message", "Recipe", "died_early", "live", "pin", "portable", "serve", "set_threads"]
 
-if TYPE_CHECKING:
-    from st_core.model import Model
+Message = tuple[str, tuple[int, int], object]
+"""A worker's message: its kind, the chunk as (call, number), and its content."""
 
-__all__ = ["Message", "Recipe", "died_early", "live", "pin", "portable", "serve", "set_threads"]
-
-Message = tuple[str, tuple[int, int], Any]
-"""What a worker says: what it is about, the chunk by call and number, and what goes with it."""
+Job = Callable[..., object]
+"""``job(model, inputs, *arguments)``: a function of a module or of a class, which pickle sends by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a worker makes the model again: its class, its folder, the arguments it was loaded with, and what was set since then.
+class Recipe(Protocol):
+    """How a worker builds its model; must survive pickling."""
 
-    ``limit`` holds the maximum length where one was set; ``include_prompt`` is what each pooling module says, None for other modules.
-    """
+    def build(self, device: str) -> object:
+        """Build the model on a device."""
+        ...
 
-    kind: type[Model]
-    folder: str
-    loading: Mapping[str, Any]
-    limit: tuple[int | None, ...]
-    include_prompt: tuple[bool | None, ...]
-
-    @classmethod
-    def of(cls, model: Model) -> Recipe:
-        """How to make a model again as it is now."""
-        engine = model._engine  # noqa: SLF001
-        return cls(
-            type(model),
-            str(model.checkpoint.folder),
-            model._loading,  # noqa: SLF001
-            (engine.limit,) if engine.has_limit else (),
-            tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
-        )
-
-    def make(self, device: str) -> Model:
-        """The model on a device; raises what loading raises."""
-        kind: Any = self.kind  # each family adds arguments of its own to those that all have
-        model: Model = kind(self.folder, device=device, **self.loading)
-        modules = [
-            module if own is None or own == module.include_prompt else replace(module, include_prompt=own)
-            for module, own in zip(model._engine.modules, self.include_prompt, strict=True)  # noqa: SLF001
-        ]
-        if any(new is not old for new, old in zip(modules, model._engine.modules, strict=True)):  # noqa: SLF001
-            model._engine = model._engine.with_modules(modules)  # noqa: SLF001
-        for limit in self.limit:
-            model._engine.limit = limit  # noqa: SLF001
-        return model
+    def build_to_fork(self) -> object:
+        """Build the model on the CPU with all that its jobs may load, so that forked workers share it."""
+        ...
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this process on some cores, and let its libraries have as many threads."""
+    """Keep this process on some cores and give its libraries as many threads; no cores leave everything as it is."""
     if not cores:
         return
     set_threads(len(cores))
@@ -75,56 +45,60 @@ def pin(cores: Sequence[int]) -> None:
 
 
 def set_threads(count: int) -> None:
-    """Let this process's libraries have so many threads."""
+    """Set the number of threads of this process's libraries."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
     if "torch" in sys.modules:  # loaded by the caller's main module, which is imported here too, or by the model
         sys.modules["torch"].set_num_threads(count)
 
 
-def serve(pipe: Any, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
-    """What a worker that was spawned does: make the model, then answer."""
+def serve(pipe: Connection, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
+    """Run a spawned worker: build the model, then answer."""
     pin(cores)
-    live(pipe, lambda: recipe.make(device))
+    live(pipe, lambda: recipe.build(device))
 
 
-def live(pipe: Any, model_of: Callable[[], Model]) -> None:
-    """Answer chunks until the pipe closes; what ``model_of`` raises is told the parent."""
+def live(pipe: Connection, build: Callable[[], object]) -> None:
+    """Answer chunks until the pipe closes; an error that ``build`` raises is sent to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an orderly end: progress bars of libraries hold semaphores
-    waiting: SimpleQueue[bytes | None] = SimpleQueue()
-    threading.Thread(target=listen, args=(pipe, waiting), daemon=True).start()
+    received: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=listen, args=(pipe, received), daemon=True).start()
     try:
-        model = model_of()
+        model = build()
     except Exception as error:  # noqa: BLE001 - the parent raises it
         answer(pipe, ("unready", (0, 0), portable(error)))
         return
     answer(pipe, ("ready", (0, 0), None))
-    while (message := waiting.get()) is not None:
-        number, job, inputs = pickle.loads(message)  # noqa: S301 - from our own parent
+    while (message := received.get()) is not None:
+        chunk, job, inputs = pickle.loads(message)  # noqa: S301 - from our own parent
+        reply: Message
         try:
-            method, arguments = pickle.loads(job)  # noqa: S301 - from our own parent
-            found = ("done", number, moved(getattr(model, method)(inputs, *arguments)))
+            function, arguments = pickle.loads(job)  # noqa: S301 - from our own parent
+            reply = ("done", chunk, to_cpu(function(model, inputs, *arguments)))
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            found = ("failed", number, portable(error))
-        answer(pipe, found)
+            reply = ("failed", chunk, portable(error))
+        answer(pipe, reply)
 
 
-def listen(pipe: Any, waiting: SimpleQueue[bytes | None]) -> None:
-    """Take what comes at once, so that the parent never waits to send while this process waits to answer; None is the end."""
+def listen(pipe: Connection, received: SimpleQueue[bytes | None]) -> None:
+    """Queue messages as they arrive, so that the parent never waits to send while this process waits to answer.
+
+    None marks the end.
+    """
     with suppress(EOFError, OSError):
         while True:
-            waiting.put(pipe.recv_bytes())
-    waiting.put(None)
+            received.put(pipe.recv_bytes())
+    received.put(None)
 
 
-def answer(pipe: Any, message: Message) -> None:
-    """Send a message; plain pickle carries tensors as bytes, where torch's own way leaves them in memory of a process that may die."""
+def answer(pipe: Connection, message: Message) -> None:
+    """Send a message; plain pickle carries tensors as bytes, where torch's own leaves them in memory of a process that may die."""
     with suppress(OSError):  # the parent is gone, or has stopped us
         pipe.send_bytes(pickle.dumps(message))
 
 
 def died_early(device: str, code: object) -> RuntimeError:
-    """The error for a process that ended before it could work."""
+    """Return the error for a process that ended before it was ready."""
     return RuntimeError(
         f"a worker on {device} ended with exit code {code} before it was ready; a script that starts workers needs its calls under "
         "`if __name__ == '__main__':`, else see what it wrote to standard error"
@@ -132,18 +106,18 @@ def died_early(device: str, code: object) -> RuntimeError:
 
 
 def portable(error: Exception) -> Exception:
-    """The error, where it survives the way to the parent, else a RuntimeError with its name and message."""
+    """Return the error where it survives pickling, else a RuntimeError with its class name and message."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever a foreign error does when it is copied
+    except Exception:  # noqa: BLE001 - a foreign error may raise any error when it is copied
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
-def moved(value: Any) -> Any:
-    """Results with their tensors on the CPU."""
+def to_cpu(value: object) -> object:
+    """Return results with their tensors moved to the CPU, inside lists and dictionaries too."""
     if isinstance(value, list):
-        return [moved(each) for each in value]
+        return [to_cpu(each) for each in value]
     if isinstance(value, dict):
-        return {name: moved(each) for name, each in value.items()}
+        return {name: to_cpu(each) for name, each in value.items()}
     return value.cpu() if hasattr(value, "cpu") else value

@@ -16,8 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from st_core.backends.dtypes import FLOATS
-from st_core.backends.outline import stored_type
+from st_core.backends.dtypes import FLOATS, stored_type
 from st_core.backends.tokenizer_files import as_transformers
 from st_core.backends.torch.encoder import FastEncoder, same_on_probe
 from st_core.backends.torch.families import ACTIVATIONS, FAMILIES, KEYS, USUAL, Family
