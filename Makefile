@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme clean
+.PHONY: help demo test test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ $(STAMPS)/contenders: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group contenders)
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group docs)
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group light 'elasticsearch<9')
 	@mkdir -p $(STAMPS) && touch $@
@@ -90,7 +94,7 @@ integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand, Ela
 integration-client-8: $(STAMPS)/client-8
 	$(BIN)/python -m pytest integration/test_elasticsearch.py $(ARGS)
 
-conformance: $(STAMPS)/dev  ## the suite on every engine at hand, and its table in the README
+conformance: $(STAMPS)/dev  ## the suite on every available engine, and its tables in the pages
 	$(BIN)/python -m integration.conformance $(ARGS)
 	$(if $(ARGS),,$(MAKE) --no-print-directory VENV=.venv-client-8 conformance-client-8)
 
@@ -116,8 +120,11 @@ test-wheel: wheel  ## install the built wheel into a fresh environment and run t
 builtin: $(STAMPS)/dev  ## make the two built-in models again from open material
 	$(BIN)/python -m bench.builtin_models $(ARGS)
 
-readme: $(STAMPS)/demo  ## write the generated parts of the README again
-	$(BIN)/python docs/readme.py
+readme: $(STAMPS)/demo  ## write the generated parts of the README and of the pages
+	$(BIN)/python docs/generate.py
+
+docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links fail
+	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-lowest .venv-uv dist build demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
-"""Runs the conformance suite on every engine at hand and writes what came of it: `make conformance`.
+"""Run the conformance suite on every available engine and record the results: `make conformance`.
 
-Rows of ``docs/conformance.json`` that were run are replaced, the others stay as they are; the README's table is made of them. An engine that was
-never run is there without numbers. By hand: ``python -m integration.conformance qdrant-edge milvus-lite``.
+Rows of ``docs/conformance.json`` that were run are replaced, the others stay as they are. The tables of ``docs/stores/index.md`` are written from
+them. An engine that was never run has a row without numbers. By hand: ``python -m integration.conformance qdrant-edge milvus-lite``.
 """
 
 from __future__ import annotations
@@ -140,13 +140,13 @@ def kept() -> list[Row]:
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Put rows in the places of those before them, one for every engine, and the table into the README."""
+    """Replace the recorded rows, one for every engine, and write the tables of the pages."""
     known = {row.key: row for row in (*kept(), *rows)}
     empty = [Row(engine.name, engine.scheme, engine.client_major) for engine in ENGINES]
     whole = [asdict(known.get(row.key, row)) for row in empty]
     lines = ",\n".join(json.dumps(each) for each in whole)
     KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    subprocess.run([sys.executable, ROOT / "docs" / "readme.py"], check=True)
+    subprocess.run([sys.executable, ROOT / "docs" / "generate.py"], check=True)
 
 
 def main(names: Sequence[str]) -> int:

@@ -1,77 +1,125 @@
-"""The blocks of docs/lucene.md run as they stand, on real servers, and give what they are there to show."""
+"""The blocks of the pages that need a server run as they stand, and give what they are there to show."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import subprocess
-import sys
+import urllib.error
 import urllib.request
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from pages import PAGES, Block, blocks, commands, run_program, run_python
+from stand_ins import build_stand_ins, use_stand_ins
 
 from integration.stores import address_of
 from st_connectors._lucene.vocabulary import read
 from st_connectors.registry import open_store
 from st_core import SparseEncoder
 
-PAGE = Path(__file__).parents[1] / "docs" / "lucene.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-(COMMAND,) = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+NEEDING = [block for page in PAGES for block in blocks(page) if block.needs is not None]
 COPYING, REMOVING = "Copying a directory tree", "Removing a folder"
+COLLECTION = "of-the-docs"
 
 
-@pytest.mark.parametrize(
-    ("engine", "client", "printed"),
-    [
-        pytest.param(engine, client, printed, marks=pytest.mark.engine(engine), id=engine)
-        for engine, client, printed in (
-            ("elasticsearch-9", "Elasticsearch(", [COPYING]),
-            ("opensearch", "OpenSearch(", [COPYING, REMOVING]),
+def with_engine(block: Block) -> pytest.param:
+    """A block as a parameter that belongs to its engine."""
+    return pytest.param(block, marks=pytest.mark.engine(block.needs), id=block.place)
+
+
+def localized(text: str, engine: str, url: str) -> str:
+    """A block with the test's own server in place of localhost, and collections of the test's own."""
+    scheme = engine.partition("-")[0]
+    text = text.replace(f"{scheme}://localhost:9200", address_of(engine, url)).replace("http://localhost:9200", url)
+    for name in ("notes", "books"):
+        text = text.replace(f'"{name}"', f'"{name}-{COLLECTION}"').replace(
+            f"--collection {name}", f"--collection {name}-{COLLECTION}"
         )
-    ],
-)
-def test_the_page_s_block_runs(engine, client, printed, engines, capsys):
-    """On an empty index of its own; the first question finds the right note, and the filter keeps the old one out."""
-    (block,) = [block for block in BLOCKS if client in block]
-    code = block.replace("http://localhost:9200", engines.url(engine)).replace('"notes"', '"notes-of-the-docs"')
+    return text
+
+
+def drop(engine: str, url: str, *collections: str) -> None:
+    """Remove what a block may have left, index by index, behind an alias or not."""
+    for name in collections:
+        for index in (f"{name}-{COLLECTION}", f"{name}-{COLLECTION}@1"):
+            request = urllib.request.Request(f"{url}/{index}?ignore_unavailable=true", method="DELETE")
+            try:
+                urllib.request.urlopen(request).close()
+            except urllib.error.HTTPError:
+                continue
+
+
+CLIENT_BLOCKS = [block for block in NEEDING if block.language == "python" and "client" in block.text]
+SUITE_BLOCKS = [block for block in NEEDING if block.language == "python" and "client" not in block.text]
+PLANS = [block for block in NEEDING if block.language == "console" and "--for" in block.text]
+VOCABULARIES = [block for block in NEEDING if block.language == "console" and "vocabulary" in block.text]
+
+
+def test_every_block_with_a_server_is_run():
+    """Each belongs to one of the tests below."""
+    assert len(NEEDING) == sum(map(len, (CLIENT_BLOCKS, SUITE_BLOCKS, PLANS, VOCABULARIES)))
+
+
+@pytest.mark.parametrize("block", [with_engine(each) for each in CLIENT_BLOCKS])
+def test_a_page_s_client_finds_the_right_notes(block, engines, capsys):
+    """On an empty index of its own; the first query finds the right note, and the filter excludes the old one."""
+    url = engines.url(block.needs)
     scope: dict = {}
     try:
-        exec(compile(code, str(PAGE), "exec"), scope)
+        run_python(replace(block, text=localized(block.text, block.needs, url)), scope)
         out = capsys.readouterr().out
     finally:
-        scope["client"].indices.delete(index="notes-of-the-docs", ignore_unavailable=True)
-        scope["client"].close()
+        if "client" in scope:
+            scope["client"].close()
+        drop(block.needs, url, "notes")
 
-    assert all(text in out for text in printed)
-    assert "Boiling" not in out
     assert out.splitlines()[0].startswith(f"['{COPYING}")
+    assert "Boiling" not in out
+    assert block.needs != "opensearch" or REMOVING in out
 
 
-@pytest.mark.parametrize(
-    "engine", [pytest.param(each, marks=pytest.mark.engine(each)) for each in ("elasticsearch-9", "opensearch")]
-)
-def test_the_page_s_command_keeps_tokens_as_keys(engine, engines, tmp_path):
-    """The server's documents have the model's tokens, and the store gives its vectors back."""
-    url = engines.url(engine)
-    address = address_of(engine, url)
-    (tmp_path / "notes.jsonl").write_text(json.dumps({"id": "1", "text": COPYING}))
-    command = COMMAND.replace("elasticsearch://localhost:9200", address).replace("notes --sparse", "ingested --sparse")
-    program, *arguments = shlex.split(command)
-    program = str(Path(sys.executable).with_name(program))
-    subprocess.run([program, *arguments], cwd=tmp_path, check=True, capture_output=True)
+@pytest.mark.parametrize("block", [with_engine(each) for each in SUITE_BLOCKS])
+def test_a_page_s_index_answers(block, engines, tmp_path, monkeypatch, capsys):
+    """With stand-ins for the Hub's models, on a collection of its own."""
+    url = engines.url(block.needs)
+    use_stand_ins(monkeypatch, build_stand_ins(tmp_path))
+    try:
+        run_python(replace(block, text=localized(block.text, block.needs, url)), {})
+        out = capsys.readouterr().out
+    finally:
+        drop(block.needs, url, "books")
 
-    with closing(open_store(f"{address}?vocabulary=builtin:sparse", "ingested")) as store:
+    assert "'sea'" in out
+
+
+@pytest.mark.parametrize("block", [with_engine(each) for each in PLANS])
+def test_a_page_s_plan_creates_nothing(block, engines, tmp_path):
+    """The proposal is printed, with bytes."""
+    url = engines.url(block.needs)
+    for _, line in commands(block):
+        printed = run_program(shlex.split(localized(line, block.needs, url))[1:], tmp_path)
+        assert "MB" in printed or "GB" in printed
+
+
+@pytest.mark.parametrize("block", [with_engine(each) for each in VOCABULARIES])
+def test_a_page_s_command_stores_tokens_as_keys(block, engines, tmp_path):
+    """The server's documents have the model's tokens, and the store returns its vectors."""
+    url = engines.url(block.needs)
+    (source,) = [each for each in blocks(block.page) if each.file == "notes.jsonl"]
+    (tmp_path / "notes.jsonl").write_text(source.text, encoding="utf-8")
+    name = f"notes-{COLLECTION}"
+    for _, line in commands(block):
+        run_program(shlex.split(localized(line, block.needs, url))[1:], tmp_path)
+
+    with closing(open_store(f"{address_of(block.needs, url)}?vocabulary=builtin:sparse", name)) as store:
         try:
-            with urllib.request.urlopen(f"{url}/ingested/_doc/1") as answer:
+            with urllib.request.urlopen(f"{url}/{name}/_doc/1") as answer:
                 document = json.load(answer)["_source"]
             (record,) = store.get(["1"])
         finally:
             store.drop()
-    (wanted,) = SparseEncoder("builtin:sparse").encode_document([COPYING]).rows()
+    (expected,) = SparseEncoder("builtin:sparse").encode_document([COPYING]).rows()
     token_of = read("builtin:sparse").tokens
-    assert set(document["vector"]["sparse"]) == {token_of[index] for index in wanted.indices.tolist()}
-    assert record.vectors["sparse"] == wanted
+    assert set(document["vector"]["sparse"]) == {token_of[index] for index in expected.indices.tolist()}
+    assert record.vectors["sparse"] == expected

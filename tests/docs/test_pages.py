@@ -1,63 +1,66 @@
-"""Every Python block of the stores' pages runs, one after the other, and finds what the page is about."""
+"""What the pages show is right, complete and reachable."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+from pages import DOCS, PAGES, ROOT, blocks, run_python
 
 from st_core.modules import KINDS
 
-DOCS = Path(__file__).parents[2] / "docs"
-FOUND = {
-    "qdrant": ("qdrant_client", ["Renaming a file", "[('3', 'Deleting a folder')]"]),
-    "milvus": ("milvus_lite", ["Renaming a file", "[('3', 'Deleting a folder')]"]),
-}
+STORES = ("elasticsearch", "memory", "milvus", "opensearch", "qdrant")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("page", list(FOUND))
-def test_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
-    """In an empty folder; the last two searches find the note that was asked for, first."""
-    module, (hybrid, adopted) = FOUND[page]
+def text_of(page: str) -> str:
+    """The text of a page."""
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def code_of(page: str) -> str:
+    """All Python of a page."""
+    return "\n".join(block.text for block in blocks(DOCS / page) if block.language == "python")
+
+
+@pytest.mark.parametrize(("page", "module"), [("qdrant", "qdrant_client"), ("milvus", "milvus_lite")])
+def test_the_searches_of_a_store_s_page_find_the_right_note(page, module, tmp_path, monkeypatch, capsys):
+    """The hybrid search returns the renamed file first, and the search of the adopted collection the deleted folder."""
     pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     names: dict[str, object] = {"__name__": page}
-    for block in blocks:
-        exec(compile(block[1], f"{page}.md:{text.count(chr(10), 0, block.start()) + 1}", "exec"), names)
+    for block in blocks(DOCS / "stores" / f"{page}.md"):
+        run_python(block, names)
 
     printed = capsys.readouterr().out.splitlines()
-    assert len(blocks) == 4
-    assert printed[-2].startswith(f"['{hybrid}'")
-    assert printed[-1] == adopted
+    assert printed[-2].startswith("['Renaming a file'")
+    assert printed[-1] == "[('3', 'Deleting a folder')]"
 
 
-@pytest.mark.parametrize(
-    ("package", "page"),
-    [("qdrant", "qdrant"), ("milvus", "milvus"), ("elasticsearch", "lucene"), ("opensearch", "lucene")],
-)
-def test_every_public_conversion_has_an_example(package, page):
-    """Whatever a store's package publishes beside its plugin is imported from it and used on its page."""
-    module = pytest.importorskip(f"st_connectors.{package}")
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    code = "\n".join(block for block in blocks if f"from st_connectors.{package} import" in block)
+@pytest.mark.parametrize("store", [store for store in STORES if store != "memory"])
+def test_every_public_conversion_has_an_example(store):
+    """Whatever a store's package publishes beside its plugin is imported from it and called on its page."""
+    module = pytest.importorskip(f"st_connectors.{store}")
+    code = code_of(f"stores/{store}.md")
 
+    assert f"from st_connectors.{store} import" in code
     assert [name for name in module.__all__ if name != "PLUGIN" and f"{name}(" not in code] == []
 
 
-def test_blocks_of_the_page_of_lucene_that_need_no_server_run(capsys):
-    """The others are run by the integration tests. Keys with dots are escaped in rank features only, and each form is the one that was asked for."""
-    text = (DOCS / "lucene.md").read_text(encoding="utf-8")
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        if "client" not in block:
-            exec(compile(block, "lucene.md", "exec"), {})
+def printed_by(page: str, capsys) -> list[object]:
+    """The values that the blocks of a page print, those aside that need a server."""
+    for block in blocks(DOCS / page):
+        if block.language == "python" and block.needs is None:
+            run_python(block, {})
+    return list(map(ast.literal_eval, capsys.readouterr().out.splitlines()))
 
-    features, clauses, fused, summed, seismic, query = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+
+def test_elasticsearch_requests_are_as_described(capsys):
+    """Keys with dots are escaped in rank features only, and the retrievers contain the queries."""
+    features, clauses, fused, summed = printed_by("stores/elasticsearch.md", capsys)
     assert features == {"properties": {"splade": {"type": "rank_features"}}}
-    found = {each["rank_feature"]["field"]: each["rank_feature"]["boost"] for each in clauses["bool"]["should"]}
-    assert found == {"splade.kettle": 1.5, "splade.10%2E5": 0.25}
+    boosts = {each["rank_feature"]["field"]: each["rank_feature"]["boost"] for each in clauses["bool"]["should"]}
+    assert boosts == {"splade.kettle": 1.5, "splade.10%2E5": 0.25}
     first, second = (leg["standard"]["query"] for leg in fused["rrf"]["retrievers"])
     assert first["sparse_vector"]["query_vector"] == {"kettle": 1.5, "10.5": 0.25}
     assert second == {"match": {"text": "kettle"}}
@@ -65,33 +68,79 @@ def test_blocks_of_the_page_of_lucene_that_need_no_server_run(capsys):
         (first, 0.75),
         (second, 0.25),
     ]
+
+
+def test_opensearch_requests_are_as_described(capsys):
+    """The SEISMIC field has the parameter of the page, and the query its tokens."""
+    seismic, query = printed_by("stores/opensearch.md", capsys)
     method = seismic["properties"]["splade"]["method"]
     assert (method["name"], method["parameters"]) == ("seismic", {"n_postings": 300})
     assert query["neural_sparse"]["splade"]["query_tokens"] == {"7": 1.5, "2024": 0.25}
 
 
-def test_the_readme_leads_to_every_page():
-    """No page is left alone."""
-    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-
-    assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
-
-
-def test_blocks_of_the_page_of_checkpoints_run(tmp_path, monkeypatch, capsys):
-    """A saved model keeps what was set, and the search among bits finds the text about names."""
+def test_a_saved_model_keeps_its_settings(tmp_path, monkeypatch, capsys):
+    """The dimension and the ranges of the example survive, and the search among bits returns the text about names."""
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {"__name__": "checkpoints"}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "checkpoints.md", "exec"), names)
+    for block in blocks(DOCS / "models.md"):
+        if block.language == "python" and ("save_pretrained" in block.text or "ubinary" in block.text):
+            run_python(block, {})
 
-    saved, found = capsys.readouterr().out.splitlines()
-    assert saved == "64 (1, 64)"
-    assert "'corpus_id': 2" in found
+    printed = capsys.readouterr().out.splitlines()
+    assert "'corpus_id': 2" in printed[0]
+    assert printed[1] == "64 (1, 64)"
 
 
 def test_every_module_is_in_the_table_of_checkpoints():
     """Whatever ``modules.json`` may name has its line."""
-    text = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
+    text = text_of("checkpoints.md")
 
     assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
+
+
+def test_the_readme_is_short():
+    """At most 150 lines; everything else has a page."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_page_is_in_the_navigation():
+    """No page is left out of the site's menu, and every decision is in the list of decisions."""
+    navigation = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    assert [page for page in pages if f'"{page}"' not in navigation] == []
+
+    decisions = text_of("decisions/index.md")
+    assert [page.name for page in (DOCS / "decisions").glob("0*.md") if f"({page.name})" not in decisions] == []
+
+
+def test_the_readme_leads_to_the_pages_of_the_menu():
+    """Every page at the top of the menu and every store is linked from the README, apart from the site's home and the API."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(ROOT)) for page in [*DOCS.glob("*.md"), *(DOCS / "stores").glob("*.md")]]
+
+    assert [page for page in pages if page != "docs/index.md" and f"({page}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_resolve(page):
+    """Relative links lead to a file of the checkout, and links to a heading to one that is there."""
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_glossary_defines_each_term_once():
+    """One meaning each."""
+    terms = re.findall(r"^\*\*(.+)\*\*$", text_of("glossary.md"), re.MULTILINE)
+
+    assert len(terms) > 50
+    assert len(set(terms)) == len(terms)

@@ -1,4 +1,4 @@
-"""The README's table of what each engine passes is what was kept of the runs, and has a row for every way into every declared store."""
+"""The tables of the pages are what `make conformance` and `make bench` recorded, and what the program prints."""
 
 import importlib.util
 import json
@@ -17,28 +17,47 @@ ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "docs" / "conformance.json").read_text(encoding="utf-8"))
 GROUPS = [group.__name__.lower() for group in StoreConformance.__bases__]
 OURS = ("memory", "qdrant", "elasticsearch", "opensearch", "milvus")
+TABLES = [
+    ("README.md", "speed"),
+    ("docs/performance.md", "encode"),
+    ("docs/performance.md", "others"),
+    ("docs/stores/index.md", "stores"),
+    ("docs/stores/index.md", "conformance"),
+    ("docs/stores/index.md", "groups"),
+]
 
 
 @pytest.fixture(scope="module")
-def writer():
-    """The script that writes the README's tables."""
-    spec = importlib.util.spec_from_file_location("readme_writer", ROOT / "docs" / "readme.py")
+def generate():
+    """The script that writes the tables."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_table_is_made_of_what_was_kept(writer):
-    """Nobody wrote into it by hand."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"<!-- conformance:begin[^>]*-->\n(.*?)<!-- conformance:end -->", text, re.DOTALL)
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_generated_tables_are_current(generate, page, name):
+    """Each is what the script writes: nobody edited it by hand, and `make readme` was not forgotten."""
+    text = (ROOT / page).read_text(encoding="utf-8")
 
-    assert table is not None
-    assert table[1] == writer.conformance((ROOT / "docs" / "conformance.json").read_text(encoding="utf-8"))
+    assert generate.replaced(text, name, generate.PARTS[page][name]()) == text
 
 
-def test_every_way_into_every_store_has_a_row():
-    """Those of the declared plugins and no others; TLS and gRPC are the same engine by another way."""
+def test_every_generated_part_is_tested(generate):
+    """The transcript has a test of its own."""
+    parts = {(page, name) for page, names in generate.PARTS.items() for name in names}
+
+    assert parts == {*TABLES, ("README.md", "demo")}
+
+
+def test_groups_of_the_page_are_those_of_the_suite(generate):
+    """None is missing from the table, and each says what it is about."""
+    assert list(generate.GROUPS) == GROUPS
+
+
+def test_every_variant_of_every_store_has_a_row():
+    """Those of the declared plugins and no others; TLS and gRPC are other ways to the same engine."""
     declared = {f"{name}+{variant}" if variant else name for name in OURS for variant in plugins()[name].variants}
 
     assert {row["scheme"] for row in ROWS} == {
@@ -48,7 +67,7 @@ def test_every_way_into_every_store_has_a_row():
 
 
 def test_rows_that_were_run_are_whole():
-    """Versions of engine and client without a date, every group of the suite with tests that passed; the others have no numbers at all."""
+    """They have versions of engine and client and passed tests in every group; the other rows have no numbers."""
     run = [row for row in ROWS if row["groups"] is not None]
     for row in run:
         assert re.fullmatch(r"\d+\.\d+(\.\d+)?", row["version"]), row["engine"]
@@ -61,6 +80,6 @@ def test_rows_that_were_run_are_whole():
 
 
 def test_all_rows_were_run_with_one_suite():
-    """Each group has as many tests for one engine as for any other: no row is left from an older suite."""
+    """Each group has as many tests for one engine as for any other, so no row is of an older suite."""
     totals = {row["engine"]: [sum(counts) for counts in row["groups"].values()] for row in ROWS if row["groups"]}
     assert len({tuple(total) for total in totals.values()}) == 1, totals
