@@ -76,9 +76,10 @@ test-light: $(STAMPS)/light  ## the tests that need no torch
 test: $(STAMPS)/dev  ## all tests; no network, no servers
 	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO))
 
-check: $(STAMPS)/check  ## ruff (lint, format), mypy strict, import-linter
+check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell core st_connectors tests integration bench docs *.md pyproject.toml Makefile
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
