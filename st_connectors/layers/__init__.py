@@ -1,1 +1,1 @@
-"""Wrap a store in one behaviour each, from store to store: guard, fuse, isolate, retry."""
+"""Layers: stores that wrap another store and add one behaviour each."""

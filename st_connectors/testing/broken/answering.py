@@ -11,6 +11,7 @@ import numpy as np
 
 from st_connectors.schema import DenseField, Metric, Schema, TextField
 from st_connectors.store import Capabilities, Fuse, Hit, Match, Near, Parts, Record, SearchRequest, Store
+from st_connectors.testing.base import EVERYTHING
 from st_connectors.testing.broken.passing import Broken, Passing, around, in_order, with_schema
 from st_core.vectors import SparseVector
 
@@ -67,7 +68,8 @@ class _IgnoresFiltersInSearch(_Searching):
 
 class _TiesByArrival(_Searching):
     def answer(self, request: SearchRequest) -> list[Hit]:
-        hits = self.everything(request)
+        uncut = replace(request, limit=EVERYTHING, offset=0, parts=request.parts | Parts.PAYLOAD)
+        [hits] = self.store.search([uncut])
         arrival = {record.id: at for at, record in enumerate(self.store.scan(parts=Parts.NONE))}
         hits.sort(key=lambda hit: (-hit.score, arrival[hit.id]))
         return hits[request.offset : request.offset + request.limit]

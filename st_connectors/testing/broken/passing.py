@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from st_connectors.filters import And, Filter, Not, Or
+from st_connectors.layers.passing import Passing
 from st_connectors.memory import matches
 from st_connectors.schema import Schema
-from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest, Store
-from st_connectors.testing.base import EVERYTHING, Make
+from st_connectors.store import Hit, Parts, Record, SearchRequest, Store
+from st_connectors.testing.base import Make
 
 __all__ = ["Broken", "Loose", "Passing", "around", "in_order", "with_schema"]
 
@@ -22,68 +23,6 @@ class Broken:
     bug: str
     caught_by: str
     breaks: Callable[[Make], Make]
-
-
-class Passing:
-    """Passes everything on; broken stores change one thing."""
-
-    def __init__(self, store: Store) -> None:
-        """Stand in front of a good store."""
-        self.store = store
-
-    @property
-    def schema(self) -> Schema:
-        """The good store's."""
-        return self.store.schema
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The good store's."""
-        return self.store.capabilities
-
-    def create(self) -> None:
-        """Pass on."""
-        self.store.create()
-
-    def drop(self) -> None:
-        """Pass on."""
-        self.store.drop()
-
-    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Pass on."""
-        return self.store.upsert(records)
-
-    def delete(self, ids: Sequence[str]) -> None:
-        """Pass on."""
-        self.store.delete(ids)
-
-    def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Pass on."""
-        return self.store.get(ids, parts=parts)
-
-    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Pass on."""
-        return self.store.search(requests)
-
-    def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Pass on."""
-        return self.store.scan(where=where, parts=parts, batch=batch)
-
-    def count(self, where: Filter | None = None) -> int:
-        """Pass on."""
-        return self.store.count(where)
-
-    def refresh(self) -> None:
-        """Pass on."""
-        self.store.refresh()
-
-    def close(self) -> None:
-        """Pass on."""
-        self.store.close()
-
-    def everything(self, request: SearchRequest) -> list[Hit]:
-        """All hits of a request, uncut and with their payload, so that a broken store can choose among them wrongly."""
-        return self.store.search([replace(request, limit=EVERYTHING, offset=0, parts=request.parts | Parts.PAYLOAD)])[0]
 
 
 class Loose(Passing):
