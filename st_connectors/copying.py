@@ -14,10 +14,11 @@ from dataclasses import replace
 import numpy as np
 import xxhash
 
+from st_connectors.arguments import check_int
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress, Refusal
 from st_connectors.ingest.report import Tally
-from st_connectors.layers.records import checked_record, size_of
+from st_connectors.layers.records import check_record, size_of
 from st_connectors.registry import parse_address
 from st_connectors.schema import Schema, schema_difference
 from st_connectors.store import Capabilities, Record, Store
@@ -47,8 +48,7 @@ def copy(
     The report counts what the target confirmed and what was ``skipped``. Raises SchemaMismatch where the target has another schema, IngestFailed where
     a store breaks and IngestInterrupted on Ctrl-C; the last two carry the report until then, and copying again finishes.
     """
-    if batch < 1:
-        raise ValueError(f"batch is at least 1, not {batch}")
+    check_int(batch, 1, "batch")
     _check_schemas(source, target)
     target.create()
     tally = Tally(MAX_REFUSED)
@@ -136,6 +136,6 @@ def _lacking(records: Sequence[Record], target: Store) -> list[int]:
 def _asked_hash(record: Record, schema: Schema, can: Capabilities) -> bytes:
     """The digest of a record as the target gets it; that of nothing for one that it refuses, which it is left to say."""
     try:
-        return content_hash(checked_record(record, schema, optional_vectors=can.optional_vectors))
+        return content_hash(check_record(record, schema, optional_vectors=can.optional_vectors))
     except (ValueError, TypeError):
         return b""

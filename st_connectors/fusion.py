@@ -1,17 +1,19 @@
-"""How several rankings become one: pure formulas, the reference that a store's own fusion must agree with."""
+"""Fusion of several rankings into one: pure formulas, the reference that a store's own fusion must agree with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
+from st_connectors.arguments import check_int
 from st_connectors.schema import Fusion, Rrf, Weighted
 
-__all__ = ["check_weights", "fuse", "rrf", "weighted"]
+__all__ = ["check_fusion", "check_weights", "fuse", "rrf", "weighted"]
 
 
 def fuse(legs: Sequence[Mapping[str, float]], method: Fusion) -> list[tuple[str, float]]:
-    """Fuse legs, each the scores of its candidates by id, best first; gives ids and fused scores by ``(-score, id)``."""
+    """Fuse legs, mappings of ids to scores, best first; return ids and fused scores sorted by ``(-score, id)``."""
     match method:
         case Rrf(k, weights):
             return rrf([list(leg) for leg in legs], k, weights)
@@ -24,11 +26,11 @@ def fuse(legs: Sequence[Mapping[str, float]], method: Fusion) -> list[tuple[str,
 def rrf(
     rankings: Sequence[Sequence[str]], k: int = 60, weights: Sequence[float] | None = None
 ) -> list[tuple[str, float]]:
-    """Reciprocal rank fusion: the sum over rankings of ``weight / (k + rank)``, ranks from 1, by ``(-score, id)``.
+    """Fuse by reciprocal ranks: the sum over rankings of ``weight / (k + rank)``, ranks from 1.
 
-    Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods", SIGIR 2009, with
-    k = 60; the weights are the usual extension. An id counts where it first stands in a ranking. A ranking of weight 0 takes no part:
-    what only it holds is left out.
+    Sorted by ``(-score, id)``. Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
+    SIGIR 2009, with k = 60; the weights are the usual extension. Of an id that a ranking repeats, the first place
+    counts. A ranking of weight 0 takes no part: ids that only it contains are left out.
     """
     fused: dict[str, float] = {}
     for ranking, weight in zip(rankings, _weights(weights, len(rankings)), strict=True):
@@ -39,11 +41,11 @@ def rrf(
 
 
 def weighted(legs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> list[tuple[str, float]]:
-    """The weighted sum of scores brought to [0, 1] leg by leg, ``(score - least) / (most - least)``, by ``(-score, id)``.
+    """Fuse by the weighted sum of scores, scaled leg by leg to [0, 1]: ``(score - least) / (most - least)``.
 
-    Fox and Shaw, "Combination of multiple searches", TREC-2 1994 (CombSUM), over min-max normalised scores (Lee, SIGIR 1997). A leg
-    whose scores are all equal, or that holds one candidate, gives 1 to each; an id absent from a leg gets 0 from it; a leg of weight 0
-    takes no part.
+    Fox and Shaw, "Combination of multiple searches", TREC-2 1994 (CombSUM), over min-max normalised scores (Lee, SIGIR
+    1997). Sorted by ``(-score, id)``. In a leg whose scores are all equal each id scores 1; an id absent from a leg
+    scores 0; a leg of weight 0 takes no part.
     """
     fused: dict[str, float] = {}
     for leg, weight in zip(legs, _weights(weights, len(legs)), strict=True):
@@ -55,15 +57,32 @@ def weighted(legs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> l
     return _sorted(fused)
 
 
+def check_fusion(method: object) -> Fusion:
+    """Return ``method`` where it is a usable fusion; raise TypeError or ValueError otherwise."""
+    match method:
+        case Rrf(k, weights):
+            check_int(k, 1, "k of Rrf")
+        case Weighted(weights, normalise):
+            if normalise != "min_max":
+                raise ValueError(f"unknown normalisation {normalise!r} of Weighted; expected 'min_max'")
+        case _:
+            raise TypeError(f"expected a fusion, Rrf or Weighted of st_connectors.store, not {method!r}")
+    if weights is None:
+        return method
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise ValueError(f"expected finite weights, none below 0 and one above it; got {weights}")
+    return method
+
+
 def check_weights(method: Fusion, legs: Collection[str]) -> None:
-    """Raise ValueError where a fusion has weights, and not one for each of the legs."""
+    """Raise ValueError unless a fusion has no weights, or one for each of ``legs``."""
     if method.weights is not None and len(method.weights) != len(legs):
         count = len(method.weights)
         raise ValueError(f"the fusion has {count} weight{'s' * (count != 1)} for {len(legs)} legs: {', '.join(legs)}")
 
 
 def _weights(weights: Sequence[float] | None, legs: int) -> Sequence[float]:
-    """One weight per leg; raises ValueError for another number of them."""
+    """Return one weight per leg, 1.0 where there are none; raise ValueError for another number of weights."""
     if weights is None:
         return [1.0] * legs
     if len(weights) != legs:

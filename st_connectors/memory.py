@@ -36,6 +36,7 @@ from st_connectors.store import (
     SearchRequest,
     Store,
     Vector,
+    is_empty_leg,
 )
 from st_core.vectors import SparseVector
 
@@ -73,15 +74,13 @@ class _Dense:
     rows: NDArray[np.float64]
 
     def scores(self, query: NDArray[np.float64], metric: Metric) -> dict[str, float]:
-        """The score of each record, by id; nothing for a query without direction where only direction counts."""
+        """Return the score of each record by id."""
         if not self.ids:
             return {}
         match metric:
             case Metric.COSINE:
-                length = float(np.linalg.norm(query))
-                if length == 0.0:
-                    return {}
-                values = np.clip(self.rows @ query / (np.linalg.norm(self.rows, axis=1) * length), -1.0, 1.0)
+                lengths = np.linalg.norm(self.rows, axis=1) * float(np.linalg.norm(query))
+                values = np.clip(self.rows @ query / lengths, -1.0, 1.0)
             case Metric.DOT:
                 values = self.rows @ query
             case Metric.EUCLIDEAN:
@@ -113,7 +112,7 @@ class _Sparse:
 
     def scores(self, query: SparseVector, rarity: Callable[[int], float] | None = None) -> dict[str, float]:
         """The inner product with each record that shares an index, by id; ``rarity`` gives a factor by the number of records that have an index."""
-        if not len(query) or not self.indices.size:
+        if not self.indices.size:
             return {}
         place = np.minimum(np.searchsorted(query.indices, self.indices), len(query) - 1)
         shared = query.indices[place] == self.indices
@@ -262,6 +261,8 @@ class MemoryStore:
 
     def _scores(self, collection: _Collection, leg: Leg) -> dict[str, float]:
         name = leg.field
+        if is_empty_leg(leg, self._schema.fields[name]):
+            return {}
         if name not in collection.legs:
             collection.legs[name] = _lay_out(collection, name)
         flat = collection.legs[name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from st_connectors.arguments import check_int
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import Spans
 from st_core.engine.choose import type_again, type_named
@@ -31,14 +32,9 @@ class Split:
     overlap: int = 32
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("overlap", 0)):
-            number = getattr(self, name)
-            if number is None and name == "tokens":
-                continue
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise TypeError(f"{name} is a whole number, not {number!r}")
-            if number < least:
-                raise ValueError(f"{name} is at least {least}, not {number}")
+        if self.tokens is not None:
+            check_int(self.tokens, 1, "tokens")
+        check_int(self.overlap, 0, "overlap")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from st_connectors.errors import SchemaMismatch
-from st_connectors.fusion import check_weights
+from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.models import LazyModel, Running, by_reference, check_same, has_name
 from st_connectors.schema import (
     DenseField,
@@ -21,6 +21,7 @@ from st_connectors.schema import (
     Weighted,
     kind_of,
 )
+from st_core import builtin
 from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 
 __all__ = ["adopted", "given", "kinds_of", "remembered", "reranker_given", "reranker_of", "schema_for", "text_key_of"]
@@ -54,10 +55,8 @@ def schema_for(
     fusion: Fusion | None,
 ) -> Schema:
     """The schema of a new collection; loads the models, to know their widths and what to remember of them."""
-    if fusion is not None and not isinstance(fusion, Fusion):
-        raise TypeError(f"fusion is an Rrf or a Weighted of st_connectors.store, not {fusion!r}")
     if fusion is not None:
-        check_weights(fusion, [*models, *(["text"] if text else [])])
+        check_weights(check_fusion(fusion), [*models, *(["text"] if text else [])])
     refs = {name: _found_again(model.ref()) for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():
@@ -102,11 +101,9 @@ def metric_of(model: LazyModel) -> Metric:
 
 def builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
     """The measured weights where the two built-in models are fused with each other."""
-    if names != {"dense": "builtin:dense", "sparse": "builtin:sparse"} or list(fields) != ["dense", "sparse"]:
+    if names != {"dense": builtin.DENSE, "sparse": builtin.SPARSE} or list(fields) != ["dense", "sparse"]:
         return None
-    from st_core.builtin import HYBRID_WEIGHTS
-
-    return Weighted(tuple(HYBRID_WEIGHTS))
+    return Weighted(builtin.HYBRID_WEIGHTS)
 
 
 def remembered(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_connectors.arguments import check_int
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
-from st_connectors.fusion import check_weights
+from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.schema import FieldKind, Fusion, Rrf, Schema, kind_of
 from st_connectors.store import (
     Default,
@@ -24,7 +25,7 @@ from st_connectors.store import (
     Parts,
     SearchRequest,
     Store,
-    Vector,
+    is_empty_vector,
 )
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector
@@ -128,13 +129,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("offset", 0), ("depth", 1)):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise TypeError(f"{name} is a whole number, not {number!r}")
-            if number < least:
-                raise ValueError(f"{name} is at least {least}, not {number}")
-        if self.fusion is not None and not isinstance(self.fusion, Fusion):
-            raise TypeError(f"fusion is an Rrf or a Weighted of st_connectors.store, not {self.fusion!r}")
+            check_int(getattr(self, name), least, name)
+        if self.fusion is not None:
+            check_fusion(self.fusion)
 
     @property
     def window(self) -> int:
@@ -198,13 +195,9 @@ def _legs(
         if name not in by_field:
             raise ValueError(f"no encoder for the field {name!r} of {schema.collection!r}: give one, or another mode")
         for own, vector in zip(legs, by_field[name].queries(queries), strict=True):
-            if _has_direction(vector):
+            if not is_empty_vector(vector):
                 own[name] = Near(name, vector)
     return legs
-
-
-def _has_direction(vector: Vector) -> bool:
-    return len(vector) > 0 if isinstance(vector, SparseVector) else bool(np.any(vector))
 
 
 def _ask(

@@ -1,4 +1,4 @@
-"""The store contract: frozen values, and the protocol that every adapter and every wrapper follows."""
+"""The store contract: its values, and the protocol that every adapter and every layer implements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from st_connectors.schema import Fusion, FusionMethod, Metric, Quantization, Rrf, Schema
+from st_connectors.schema import DenseField, Field, Fusion, FusionMethod, Metric, Quantization, Rrf, Schema
 from st_core.vectors import SparseVector
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ __all__ = [
     "SearchRequest",
     "Store",
     "Vector",
+    "is_empty_leg",
+    "is_empty_vector",
 ]
 
 MAX_ID_BYTES = 512
@@ -50,9 +52,10 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One stored thing: an id of 1 to 512 bytes of UTF-8, its vectors by field name (any may be absent), and a JSON payload.
+    """One entry of a collection: an id of 1 to 512 bytes of UTF-8, vectors by field name and a JSON payload.
 
-    The payload comes back exactly as given: int64 integers, no NaN, 1 apart from 1.0, order of keys kept.
+    Any vector may be absent. Stores return the payload exactly as written: integers of 64 bits, 1 distinct from 1.0, keys in order; NaN is not
+    allowed.
     """
 
     id: str
@@ -61,19 +64,19 @@ class Record:
 
 
 class Parts(enum.Flag):
-    """What an answer carries beside ids and scores."""
+    """The parts of records and hits to return beside ids and scores."""
 
     NONE = 0
     PAYLOAD = enum.auto()
     VECTORS = enum.auto()
     LEGS = enum.auto()
-    """Per leg rank and score; fusing is then done in the client, since no store tells them."""
+    """Rank and score in each leg; legs are then fused in the client, since no store returns these."""
     ALL = PAYLOAD | VECTORS | LEGS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Near:
-    """A leg: the records whose vector in ``field`` is nearest to ``vector`` (float32 [dimension], or sparse)."""
+    """A leg that ranks records by how near they are to ``vector`` (float32 [dimension], or sparse) in ``field``."""
 
     field: str
     vector: Vector
@@ -81,7 +84,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A leg: the records whose text matches, by BM25."""
+    """A leg that ranks records by BM25 over a text field."""
 
     field: str
     text: str
@@ -90,9 +93,25 @@ class Match:
 Leg: TypeAlias = Near | Match
 
 
+def is_empty_vector(vector: Vector) -> bool:
+    """Return whether a vector counts as absent: a sparse one without terms, or a dense one of zeros."""
+    return len(vector) == 0 if isinstance(vector, SparseVector) else not np.any(vector)
+
+
+def is_empty_leg(leg: Leg, field: Field | None) -> bool:
+    """Return whether a leg over ``field`` can match no record: blank text, no terms, or zeros compared by cosine."""
+    match leg:
+        case Match(_, text):
+            return not text.strip()
+        case Near(_, SparseVector() as vector):
+            return is_empty_vector(vector)
+        case Near(_, vector):
+            return isinstance(field, DenseField) and field.metric is Metric.COSINE and is_empty_vector(vector)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fuse:
-    """Several legs, each asked for ``depth`` candidates, fused by ``method``."""
+    """Several legs, each searched for ``depth`` candidates, whose hits are fused by ``method``."""
 
     legs: tuple[Leg, ...]
     depth: int = 100
@@ -101,17 +120,17 @@ class Fuse:
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Compare with every record."""
+    """The effort that compares the query with every record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """What the store thinks right."""
+    """The store's own default effort."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Look at about ``count`` candidates of the index (``ef``, ``num_candidates``)."""
+    """The effort that visits about ``count`` candidates of the index (``ef``, ``num_candidates``)."""
 
     count: int
 
@@ -121,7 +140,7 @@ Effort: TypeAlias = Exact | Default | Candidates
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchRequest:
-    """One search: how to rank, which records count, how many to give, and how hard to look."""
+    """One search: how to rank, which records to consider, which page to return, and the effort."""
 
     rank: Leg | Fuse
     limit: int = 10
@@ -133,7 +152,7 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class LegHit:
-    """Where one leg of a search had a record: ``leg`` counts from 0 in the order of the request, ``rank`` from 1."""
+    """A record's place in one leg of a search: ``leg`` counts from 0 in the order of the request, ``rank`` from 1."""
 
     leg: int
     field: str
@@ -143,7 +162,10 @@ class LegHit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hit:
-    """One answer. ``legs`` holds an entry for each leg that found the record, when asked for; adapters leave it empty, *fusing* fills it."""
+    """One result of a search; ``legs`` has an entry for each leg that matched the record.
+
+    Adapters leave ``legs`` empty, the fusing layer fills it.
+    """
 
     id: str
     score: float
@@ -154,7 +176,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that did not go in: its position in the batch, its id, and an error of the class that says whether to try again."""
+    """A record that was not stored: its position in the batch, its id, and the error.
+
+    The error's class tells whether trying again can help.
+    """
 
     position: int
     id: str
@@ -163,7 +188,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How faithfully a field is searched: whether ``Exact`` effort finds the true nearest, and within what relative difference scores are ties."""
+    """How accurately a field is searched.
+
+    ``exact``: effort ``Exact`` returns the true nearest. Scores within the relative difference ``score_rtol`` are ties.
+    """
 
     exact: bool = True
     score_rtol: float = 1e-6
@@ -171,12 +199,14 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a store can do, as data: a plugin's says the most that any version can, a store's what this one can.
+    """What a store can do, as data.
 
-    ``fields`` gives the precision by field name in a store's, by kind ("dense", "sparse", "text") in a plugin's. Limits of None are none.
-    ``fusion`` is what the store fuses by itself as the reference would, of 2 to ``max_fused_legs`` legs with ``max_query_terms`` terms in all.
-    ``filters`` names the classes of :mod:`st_connectors.filters` by their lower-case names, ``bulk_loading`` the settings that loading much at once
-    changes: none where a store has nothing to set.
+    ``Plugin.capabilities`` is the upper bound across versions; ``Store.capabilities`` describes this connection.
+    ``None`` means unlimited. ``fields`` maps field names to their precision, or kinds ("dense", "sparse", "text") in a
+    plugin's. ``fusion`` lists the methods by which the store itself fuses 2 to ``max_fused_legs`` legs with at most
+    ``max_query_terms`` terms in total, in agreement with :mod:`st_connectors.fusion`. ``filters`` lists classes of
+    :mod:`st_connectors.filters` in lower case. ``bulk_loading`` lists the settings that bulk loading changes; it is
+    empty where a store has none.
     """
 
     metrics: frozenset[Metric] = frozenset()
@@ -200,88 +230,81 @@ class Capabilities:
 
 
 class Store(Protocol):
-    """One open collection; safe in threads. Operations on a collection that was not created raise ``NotFound``."""
+    """A connection to one collection; safe in threads.
+
+    Operations on a collection that was not created raise ``NotFound``.
+    """
 
     @property
     def schema(self) -> Schema:
-        """The schema as stored, so that a collection can be opened knowing only its name."""
+        """The schema as stored: a collection can be opened by its name alone."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this store, with these options, can."""
+        """What this connection, with its options, can do."""
         ...
 
     def create(self) -> None:
-        """Make the collection. A second time it changes nothing; raises ``SchemaMismatch`` where it exists with another schema."""
+        """Create the collection unless it exists; raise ``SchemaMismatch`` where it exists with another schema."""
         ...
 
     def drop(self) -> None:
-        """Remove the collection and all its records; absent is fine."""
+        """Remove the collection and all its records, if it exists."""
         ...
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Put whole records, replacing those of the same id, and return those that did not go in; the last of equal ids wins."""
+        """Store whole records and return the rejected ones; the same id replaces, the last of equal ids wins."""
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove records; absent ids are silent."""
+        """Remove records; absent ids are ignored."""
         ...
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """The records of these ids in the order asked, absent ones left out."""
+        """Return the records with these ids in the order of ``ids``, without absent ones."""
         ...
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """The answers to requests, in order, each sorted by ``(-score, id)``; one round trip where the store can.
+        """Return the hits of each request, in order, sorted by ``(-score, id)``; in one round trip where the store can.
 
-        Records without the asked vector never match; nor do records that share no term with a sparse or text leg.
+        Records without a vector in the searched field never match, nor do records that share no term with a sparse or
+        text leg.
         """
         ...
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Every record once, in no promised order, fetched ``batch`` at a time; unchanged records are seen even while others are written."""
+        """Yield every record once, in no promised order, fetched ``batch`` at a time.
+
+        Concurrent writes hide no record that they leave unchanged.
+        """
         ...
 
     def count(self, where: Filter | None = None) -> int:
-        """How many records there are, exactly."""
+        """Return the exact number of records."""
         ...
 
     def refresh(self) -> None:
-        """After it returns, every earlier write is visible to this store's reads."""
+        """Make every earlier write visible to the reads of this connection."""
         ...
 
     def close(self) -> None:
-        """Give back what is held; a second time does nothing."""
+        """Release the connection's resources; a second call does nothing."""
         ...
 
 
-_MOVED = {
-    **dict.fromkeys(("CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin"), "plugin"),
-    **dict.fromkeys(
-        (
-            *(
-                "DenseField",
-                "Field",
-                "FieldKind",
-                "FilterKind",
-                "Fusion",
-                "FusionMethod",
-                "Metric",
-                "Quantization",
-                "Rrf",
-            ),
-            *("Schema", "SparseField", "TextField", "Weighted", "fusion_from_json", "fusion_to_json", "kind_of"),
-            "schema_difference",
-        ),
-        "schema",
-    ),
-}
-"""Names that lived in this module before 0.2; adapters written then still import them from here."""
+_TO_PLUGIN = ("CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin")
+_TO_SCHEMA = (
+    *("DenseField", "Field", "FieldKind", "FilterKind", "Fusion", "FusionMethod", "Metric", "Quantization", "Rrf"),
+    *("Schema", "SparseField", "TextField", "Weighted", "fusion_from_json", "fusion_to_json", "kind_of"),
+    "schema_difference",
+)
+_MOVED = dict.fromkeys(_TO_PLUGIN, "plugin") | dict.fromkeys(_TO_SCHEMA, "schema")
+"""Names that moved to other modules in 0.2; adapters written before still import them from here."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a moved name from its module."""
+    """Import a name from the module it moved to."""
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"st_connectors.{_MOVED[name]}"), name)

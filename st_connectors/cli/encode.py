@@ -11,6 +11,7 @@ import typer
 
 from st_connectors.cli.options import DEFAULT_DENSE, Backend, Dtype
 from st_connectors.cli.output import complain, print_json
+from st_core import builtin
 
 if TYPE_CHECKING:
     from st_core.vectors import SparseMatrix
@@ -53,7 +54,7 @@ def encode(
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
     if not lines:
         raise ValueError("no text to encode: give texts, or lines on standard input")
-    chosen = kind or (Kind.SPARSE if model == "builtin:sparse" else Kind.DENSE)
+    chosen = kind or (Kind.SPARSE if model == builtin.SPARSE else Kind.DENSE)
     suffix = ".npz" if chosen is Kind.SPARSE else ".npy"
     if out is not None and out.suffix != suffix:
         raise ValueError(f"{chosen} vectors go to a {suffix} file, not {out.name!r}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from st_core import builtin
+
 if TYPE_CHECKING:
     from st_connectors.schema import Fusion
 
@@ -35,8 +37,8 @@ __all__ = [
     "quietly",
 ]
 
-DEFAULT_DENSE = "builtin:dense"
-DEFAULT_SPARSE = "builtin:sparse"
+DEFAULT_DENSE = builtin.DENSE
+DEFAULT_SPARSE = builtin.SPARSE
 NONE = "none"
 FUSIONS = "rrf, rrf:60 (its constant), rrf:60:1,2 (a weight per leg) or weighted:0.25,0.75"
 

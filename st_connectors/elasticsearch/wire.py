@@ -26,6 +26,7 @@ from st_connectors.store import (
     Near,
     Precision,
     SearchRequest,
+    is_empty_vector,
 )
 from st_core.vectors import SparseVector
 
@@ -188,7 +189,7 @@ def _query(form: Form, layout: Layout, request: SearchRequest) -> Body:
         case Match(name, text):
             return filtered(match_query(layout.text(name), text), where, layout)
         case Near(name, SparseVector() as vector):
-            if len(vector) == 0:
+            if is_empty_vector(vector):
                 return dict(NOTHING)
             query = rank_features_query if form.sparse[name] == "rank_features" else sparse_vector_query
             return filtered(query(layout.vector(name), layout.keys.weights(name, vector)), where, layout)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from st_connectors.arguments import check_int
 from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.prepare import Batch, Spans, encoded, gathered
@@ -37,11 +38,7 @@ class IngestOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "batch_bytes", "ahead"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise TypeError(f"{name} is a whole number, not {number!r}")
-            if number < 1:
-                raise ValueError(f"{name} is at least 1, not {number}")
+            check_int(getattr(self, name), 1, name)
 
 
 def ingest(

@@ -111,9 +111,7 @@ def encoded(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
     names = [encoder.field for encoder in encoders]
     columns = zip(*vectors, strict=True) if vectors else iter([()] * len(windows))
     records = tuple(
-        Record(
-            window.id, {name: vector for name, vector in zip(names, row, strict=True) if len(vector)}, window.payload
-        )
+        Record(window.id, dict(zip(names, row, strict=True)), window.payload)
         for window, row in zip(windows, columns, strict=True)
     )
     owners = tuple(chain.from_iterable([index] * len(item.windows) for index, item in enumerate(documents)))

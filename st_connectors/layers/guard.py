@@ -1,160 +1,144 @@
-"""Refuses the undeclared and the invalid before any byte is sent, and brings what is sent into one form; the outermost wrapper."""
+"""Validate and normalise records, requests and filters before anything is sent; the outermost layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from st_connectors.arguments import check_int
 from st_connectors.errors import Refused, StoreError
 from st_connectors.filters import Filter
-from st_connectors.layers.records import checked_id, checked_record, size_of
-from st_connectors.layers.requests import Limits, whole
-from st_connectors.schema import Schema
-from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest, Store
+from st_connectors.layers.passing import Passing
+from st_connectors.layers.records import check_id, check_record, size_of
+from st_connectors.layers.requests import RequestChecks
+from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Store
 
 __all__ = ["guarded"]
 
 
 def guarded(store: Store, *, name: str = "store") -> Store:
-    """The same store, which takes only what its schema and capabilities declare; ``name`` is for messages.
+    """Return a store that accepts only what its schema and capabilities declare; ``name`` is used in messages.
 
-    - Arguments that are wrong anywhere raise ValueError or TypeError; what this store cannot do raises ``Unsupported``; a record at fault is
-      returned as ``Rejected`` with ``Refused``, and the others of its batch go in.
-    - The last of equal ids in a batch wins, among those that are not refused.
-    - Vectors are made float32; those of cosine fields are brought to unit length, in queries as in records. Zero and empty vectors count as
-      none.
-    - Batches are split by ``max_batch`` and ``max_bytes``, bytes being reckoned as 24 a dense number, 36 a sparse weight, and the payload's JSON.
-      Where a later part fails after an earlier one went in, its records and all after it are returned as rejected with that error.
+    - Invalid arguments raise ValueError or TypeError; what this store cannot do raises ``Unsupported``; an invalid
+      record is returned as ``Rejected`` with ``Refused``, and the others of its batch are stored.
+    - The last of equal ids in a batch wins, rejected records aside.
+    - Vectors are converted to float32; those of cosine fields are scaled to unit length, in queries and in records.
+      Zero and empty vectors count as absent.
+    - Batches are split by ``max_batch`` and ``max_bytes``, estimated as 24 bytes a dense number, 36 a sparse weight,
+      and the payload's JSON. Where a part fails after an earlier one was stored, its records and all later ones are
+      returned as rejected with that error.
     """
     return _Guarded(store, name)
 
 
 class _Clean(NamedTuple):
-    """A record that may be sent, its position in what was given, and its bytes where the store has a limit of them."""
+    """A valid record, its position in the caller's batch, and its size in bytes, 0 where the store limits none."""
 
-    at: int
+    position: int
     record: Record
     size: int
 
 
-class _Guarded:
+class _Guarded(Passing):
     def __init__(self, store: Store, name: str) -> None:
-        self._store = store
+        super().__init__(store)
         self._name = name
 
     @property
-    def schema(self) -> Schema:
-        return self._store.schema
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._store.capabilities
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(self._name, self._store.schema, self._store.capabilities)
+    def _checks(self) -> RequestChecks:
+        return RequestChecks(self._name, self.store.schema, self.store.capabilities)
 
     def create(self) -> None:
-        self._limits.check_schema()
-        self._store.create()
-
-    def drop(self) -> None:
-        self._store.drop()
+        self._checks.check_schema()
+        self.store.create()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        clean, rejected = self._checked(records)
+        clean, rejected = self._clean(records)
         confirmed = False
-        parts = _split(clean, self.capabilities.max_batch, self.capabilities.max_bytes)
+        parts = _split_batch(clean, self.capabilities.max_batch, self.capabilities.max_bytes)
         for number, part in enumerate(parts):
             try:
-                answer = self._store.upsert([each.record for each in part])
+                answer = self.store.upsert([each.record for each in part])
             except StoreError as error:
                 if not confirmed:
                     raise
-                rejected += [Rejected(each.at, each.record.id, error) for rest in parts[number:] for each in rest]
+                rejected += [Rejected(each.position, each.record.id, error) for rest in parts[number:] for each in rest]
                 break
             confirmed = True
-            rejected += [Rejected(part[item.position].at, item.id, item.error) for item in answer]
+            rejected += [Rejected(part[item.position].position, item.id, item.error) for item in answer]
         return sorted(rejected, key=lambda item: item.position)
 
     def delete(self, ids: Sequence[str]) -> None:
         for part in self._id_parts(ids):
-            self._store.delete(part)
+            self.store.delete(part)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        return [record for part in self._id_parts(ids) for record in self._store.get(part, parts=_checked_parts(parts))]
+        _check_parts(parts)
+        return [record for part in self._id_parts(ids) for record in self.store.get(part, parts=parts)]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        limits = self._limits
-        checked = [limits.request(request) for request in requests]
-        return self._store.search(checked) if checked else []
+        checks = self._checks
+        checked = [checks.check_request(request) for request in requests]
+        return self.store.search(checked) if checked else []
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        most = self.capabilities.max_limit
-        batch = whole(batch, 1, "batch")
-        checked = None if where is None else self._limits.filter(where, "scan")
-        return self._store.scan(
-            where=checked, parts=_checked_parts(parts), batch=batch if most is None else min(batch, most)
-        )
+        limit = self.capabilities.max_limit
+        check_int(batch, 1, "batch")
+        _check_parts(parts)
+        checked = None if where is None else self._checks.check_filter(where, "scan")
+        return self.store.scan(where=checked, parts=parts, batch=batch if limit is None else min(batch, limit))
 
     def count(self, where: Filter | None = None) -> int:
-        return self._store.count(None if where is None else self._limits.filter(where, "count"))
+        return self.store.count(None if where is None else self._checks.check_filter(where, "count"))
 
-    def refresh(self) -> None:
-        self._store.refresh()
-
-    def close(self) -> None:
-        self._store.close()
-
-    def _checked(self, records: Sequence[Record]) -> tuple[list[_Clean], list[Rejected]]:
-        """Clean records, the last of equal ids, and the rejections of the others."""
-        schema, can = self.schema, self.capabilities
+    def _clean(self, records: Sequence[Record]) -> tuple[list[_Clean], list[Rejected]]:
+        """Return the valid records, the last of equal ids, and rejections of the invalid ones."""
+        schema, capabilities = self.schema, self.capabilities
         clean: dict[str, _Clean] = {}
         rejected: list[Rejected] = []
         for at, record in enumerate(records):
             if not isinstance(record, Record):
-                raise TypeError(f"upsert takes Records; number {at} is {type(record).__name__}")
+                raise TypeError(f"upsert expects Records; the one at position {at} is {type(record).__name__}")
             try:
-                kept = checked_record(record, schema, optional_vectors=can.optional_vectors)
-                size = 0 if can.max_bytes is None else _checked_size(kept, can.max_bytes)
+                checked = check_record(record, schema, optional_vectors=capabilities.optional_vectors)
+                size = 0 if capabilities.max_bytes is None else _check_size(checked, capabilities.max_bytes)
             except (ValueError, TypeError) as error:
                 refused = Refused(str(error), store=self._name, operation="upsert")
                 refused.__cause__ = error
                 rejected.append(Rejected(at, str(record.id), refused))
                 continue
-            clean.pop(kept.id, None)
-            clean[kept.id] = _Clean(at, kept, size)
+            clean.pop(checked.id, None)
+            clean[checked.id] = _Clean(at, checked, size)
         return list(clean.values()), rejected
 
     def _id_parts(self, ids: Sequence[str]) -> list[list[str]]:
         if isinstance(ids, str):
-            raise TypeError("ids are a list of strings, not one string")
-        checked = [checked_id(each) for each in ids]
+            raise TypeError("ids must be a list of strings, not one string")
+        checked = [check_id(each) for each in ids]
         size = self.capabilities.max_batch or len(checked) or 1
         return [checked[at : at + size] for at in range(0, len(checked), size)]
 
 
-def _split(items: Sequence[_Clean], most: int | None, most_bytes: int | None) -> list[list[_Clean]]:
-    """Cut into parts of at most ``most`` records and about ``most_bytes`` bytes, in order."""
+def _split_batch(items: Sequence[_Clean], max_records: int | None, max_bytes: int | None) -> list[list[_Clean]]:
+    """Split into parts of at most ``max_records`` records and about ``max_bytes`` bytes, in order."""
     parts: list[list[_Clean]] = []
-    room = 0
+    free = 0
     for item in items:
-        if not parts or len(parts[-1]) == most or (most_bytes is not None and item.size > room):
+        if not parts or len(parts[-1]) == max_records or (max_bytes is not None and item.size > free):
             parts.append([])
-            room = most_bytes or 0
+            free = max_bytes or 0
         parts[-1].append(item)
-        room -= item.size
+        free -= item.size
     return parts
 
 
-def _checked_size(record: Record, most: int) -> int:
+def _check_size(record: Record, max_bytes: int) -> int:
     size = size_of(record)
-    if size > most:
-        raise ValueError(f"the record takes about {size} bytes, and a request at most {most}")
+    if size > max_bytes:
+        raise ValueError(f"the record has about {size} bytes, and a request has at most {max_bytes}")
     return size
 
 
-def _checked_parts(parts: Parts) -> Parts:
+def _check_parts(parts: Parts) -> None:
     if not isinstance(parts, Parts):
-        raise TypeError(f"parts is of Parts, not {parts!r}")
-    return parts
+        raise TypeError(f"parts must be of Parts, not {parts!r}")

@@ -1,4 +1,4 @@
-"""What a record must be before a store sees it; pure. Each function gives the clean value or raises ValueError or TypeError with a sentence."""
+"""Validate and normalise records before they are sent; pure functions that raise ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_connectors.filters import parse_date
-from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
-from st_connectors.store import MAX_ID_BYTES, Record, Vector
+from st_connectors.schema import DenseField, FilterKind, Metric, Schema, TextField
+from st_connectors.store import MAX_ID_BYTES, Record, Vector, is_empty_vector
 from st_core.vectors import SparseVector
 
 if TYPE_CHECKING:
@@ -19,80 +19,80 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INT64",
-    "checked_id",
-    "checked_record",
-    "dense_vector",
-    "encoded",
+    "check_dense",
+    "check_id",
+    "check_record",
+    "check_sparse",
+    "encode_text",
     "is_of_kind",
-    "names",
+    "list_names",
     "size_of",
-    "sparse_vector",
 ]
 
 INT64 = range(-(2**63), 2**63)
 _JSON = json.JSONEncoder(ensure_ascii=False)
 _DEPTH = 64
-"""How deep payloads nest: half of what serde_json, and with it Qdrant, reads."""
+"""The depth of nesting allowed in payloads: half of what serde_json, and with it Qdrant, reads."""
 _UNIT = 1e-7
-"""A float32 vector once brought to unit length is within 2**-24 of it, and is left as it is the second time."""
+"""A float32 vector scaled to unit length is within 2**-24 of it, and is not scaled again."""
 
 
-def checked_id(value: object) -> str:
-    """An id of 1 to 512 bytes of UTF-8."""
+def check_id(value: object) -> str:
+    """Return an id of 1 to 512 bytes of UTF-8 as a plain string."""
     if not isinstance(value, str):
-        raise TypeError(f"an id is a string, not {type(value).__name__}: {value!r}")
+        raise TypeError(f"an id must be a string, not {type(value).__name__}: {value!r}")
     if not value:
-        raise ValueError("an id has at least one character; this one is empty")
-    size = len(encoded(value, "the id"))
+        raise ValueError("an id must have at least one character; this one is empty")
+    size = len(encode_text(value, "the id"))
     if size > MAX_ID_BYTES:
-        raise ValueError(f"an id has at most {MAX_ID_BYTES} bytes of UTF-8; {value[:40]!r}… has {size}")
+        raise ValueError(f"an id must have at most {MAX_ID_BYTES} bytes of UTF-8; {value[:40]!r}… has {size}")
     return value[:]
 
 
-def checked_record(record: Record, schema: Schema, *, optional_vectors: bool) -> Record:
-    """The record as a store gets it: float32 vectors in their normal form, unit length for cosine, vectors that say nothing left out, a copied payload."""
-    key = checked_id(record.id)
+def check_record(record: Record, schema: Schema, *, optional_vectors: bool) -> Record:
+    """Return the record as it is sent to a store.
+
+    Vectors are float32, of unit length in cosine fields, empty ones are omitted, and the payload is a copy.
+    """
+    key = check_id(record.id)
     unknown = record.vectors.keys() - schema.fields.keys()
     if unknown:
-        raise ValueError(f"there is no field {min(unknown)!r}; the collection has {names(schema.fields)}")
+        raise ValueError(f"unknown field {min(unknown)!r}; the collection has {list_names(schema.fields)}")
     vectors: dict[str, Vector] = {}
     for name, spec in schema.fields.items():
         if isinstance(spec, TextField):
             if name in record.vectors:
                 raise ValueError(
-                    f"field {name!r} is text: it is read from the payload's {spec.source!r}, and takes no vector"
+                    f"field {name!r} is text, read from the payload's {spec.source!r}: leave out its vector"
                 )
             continue
         vector = None
         if name in record.vectors:
-            given = record.vectors[name]
-            vector = dense_vector(given, spec, name) if isinstance(spec, DenseField) else sparse_vector(given, name)
-        if vector is not None and _says_something(vector):
+            value = record.vectors[name]
+            vector = check_dense(value, spec, name) if isinstance(spec, DenseField) else check_sparse(value, name)
+        if vector is not None and not is_empty_vector(vector):
             vectors[name] = vector
         elif not (optional_vectors and spec.optional):
-            _missing(name, spec, given=vector is not None, optional_vectors=optional_vectors)
-    return Record(key, vectors, _checked_payload(record.payload, schema))
+            raise ValueError(_lacking(name, vector, optional_vectors=optional_vectors))
+    return Record(key, vectors, _check_payload(record.payload, schema))
 
 
-def _missing(name: str, spec: DenseField | SparseField, *, given: bool, optional_vectors: bool) -> None:
-    what = (
-        "is all zeros, which counts as none"
-        if given and isinstance(spec, DenseField)
-        else "is empty"
-        if given
-        else "is missing"
-    )
+def _lacking(name: str, vector: Vector | None, *, optional_vectors: bool) -> str:
+    """Return the message for a required vector that is missing or empty."""
+    match vector:
+        case None:
+            state = "is missing"
+        case SparseVector():
+            state = "is empty"
+        case _:
+            state = "is all zeros, which counts as absent"
     why = "the field is not optional" if optional_vectors else "this store needs every vector of every record"
-    raise ValueError(f"the vector of field {name!r} {what}, and {why}")
+    return f"the vector of field {name!r} {state}, and {why}"
 
 
-def _says_something(vector: Vector) -> bool:
-    return vector.indices.size > 0 if isinstance(vector, SparseVector) else bool(np.count_nonzero(vector))
-
-
-def dense_vector(value: object, spec: DenseField, name: str) -> NDArray[np.float32]:
-    """Float32 [dimension] of anything like an array; brought to unit length, measured in float64, where the metric is cosine."""
-    expected = f"field {name!r} is dense and takes {spec.dimension} numbers"
+def check_dense(value: object, spec: DenseField, name: str) -> NDArray[np.float32]:
+    """Convert an array-like to float32 [dimension], scaled to unit length (measured in float64) for cosine fields."""
+    expected = f"dense field {name!r} expects {spec.dimension} numbers"
     if isinstance(value, SparseVector):
         raise TypeError(f"{expected}, not a sparse vector")
     try:
@@ -109,94 +109,97 @@ def dense_vector(value: object, spec: DenseField, name: str) -> NDArray[np.float
         with np.errstate(over="ignore"):
             vector = np.ascontiguousarray(array, dtype=np.float32)
     wide = vector.astype(np.float64)
-    square = float(wide.dot(wide))  # which squares of float32 numbers do not overflow
+    square = float(wide.dot(wide))  # squares of float32 numbers do not overflow float64
     if not math.isfinite(square):
-        raise ValueError(f"{expected} that are finite in float32; this one holds NaN or infinity")
+        raise ValueError(f"{expected} that are finite in float32, not NaN or infinity")
     length = math.sqrt(square)
     if spec.metric is not Metric.COSINE or length == 0.0 or abs(length - 1.0) <= _UNIT:
         return vector
     return (wide / length).astype(np.float32)
 
 
-def sparse_vector(value: object, name: str) -> SparseVector:
-    """A sparse vector, which is in its normal form by construction."""
+def check_sparse(value: object, name: str) -> SparseVector:
+    """Return a SparseVector unchanged; its constructor has normalised it."""
     if not isinstance(value, SparseVector):
         raise TypeError(
-            f"field {name!r} is sparse and takes a SparseVector, not {type(value).__name__}: make one with SparseVector.from_mapping or from_arrays"
+            f"sparse field {name!r} expects a SparseVector, not {type(value).__name__}: "
+            "create one with SparseVector.from_mapping or from_arrays"
         )
     return value
 
 
-def _checked_payload(payload: object, schema: Schema) -> dict[str, Any]:
+def _check_payload(payload: object, schema: Schema) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
-        raise TypeError(f"a payload is a mapping, not {type(payload).__name__}")
-    plain = _object(payload, "payload", 0)
+        raise TypeError(f"a payload must be a mapping, not {type(payload).__name__}")
+    plain = _copy_object(payload, "payload", 0)
     for name, kind in schema.filterable.items():
         if name in plain:
             _check_filterable(plain[name], kind, name)
     for spec in schema.fields.values():
         if isinstance(spec, TextField) and not isinstance(plain.get(spec.source, ""), str | None):
             raise TypeError(
-                f"payload[{spec.source!r}] is searched as text and must be a string, not {type(plain[spec.source]).__name__}"
+                f"payload[{spec.source!r}] is the text of a field and must be a string, "
+                f"not {type(plain[spec.source]).__name__}"
             )
     return plain
 
 
-def _object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
+def _copy_object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
+    """Return a copy of a JSON object; ``where`` is its place in the payload, for messages."""
     if depth > _DEPTH:
         raise ValueError(f"{where[:60]}… nests deeper than {_DEPTH} levels")
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise TypeError(f"the keys of {where} are strings, not {type(key).__name__}: {key!r}")
+            raise TypeError(f"the keys of {where} must be strings, not {type(key).__name__}: {key!r}")
         if not key.isascii():
-            encoded(key, f"a key of {where}")
-        # Most values are such strings, and need no name for a message.
-        plain_string = isinstance(item, str) and item.isascii()
-        plain[key[:]] = item[:] if plain_string else _plain(item, f"{where}[{key!r}]", depth + 1)
+            encode_text(key, f"a key of {where}")
+        # Most values are ASCII strings: a quick path that does not build their place for a message.
+        is_ascii = isinstance(item, str) and item.isascii()
+        plain[key[:]] = item[:] if is_ascii else _copy_json(item, f"{where}[{key!r}]", depth + 1)
     return plain
 
 
-def _plain(value: object, where: str, depth: int) -> Any:
-    """A JSON value in Python's own types, copied."""
+def _copy_json(value: object, where: str, depth: int) -> Any:
+    """Return a copy of a JSON value in Python's own types."""
     match value:
         case None | bool():
             return value
         case str():
-            encoded(value, where)
+            encode_text(value, where)
             return value[:]
         case int():
             if value not in INT64:
-                raise ValueError(f"{where} is {value}, beyond 64 bits: give it as a string")
+                raise ValueError(f"{where} is {value}, beyond 64 bits: use a string")
             return int(value)
         case float():
             if not math.isfinite(value):
-                raise ValueError(f"{where} is {value}, which JSON does not know: leave it out or give null")
+                raise ValueError(f"{where} is {value}, which JSON does not allow: leave it out or use null")
             return float(value)
         case list():
             if depth > _DEPTH:
                 raise ValueError(f"{where[:60]}… nests deeper than {_DEPTH} levels")
-            return [_plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
+            return [_copy_json(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
         case Mapping():
-            return _object(value, where, depth)
+            return _copy_object(value, where, depth)
         case _:
             raise TypeError(
-                f"{where} is {type(value).__name__}, which is not JSON: give a string, number, boolean, null, list or object"
+                f"{where} is {type(value).__name__}, not JSON: use a string, number, boolean, null, list or object"
             )
 
 
 def _check_filterable(value: object, kind: FilterKind, name: str) -> None:
-    """Raise unless a value, or each element of a list, is of the declared kind; null alone is fine."""
+    """Raise unless a value, or each element of a list, is of the declared kind; null alone is allowed."""
     if value is None:
         return
     for one in value if isinstance(value, list) else [value]:
         if not is_of_kind(one, kind):
-            hint = "; null cannot stand inside a list" if one is None else ""
+            hint = "; lists must not contain null" if one is None else ""
             raise ValueError(f"payload[{name!r}] is filterable as {kind.value}, and {one!r} is not{hint}")
 
 
 def is_of_kind(value: object, kind: FilterKind) -> bool:
-    """Whether a payload value may stand under a filterable field: an int field takes no 1.0, a float field takes 1."""
+    """Return whether a payload value is of a filterable kind: 1.0 is no int, 1 is a float."""
     match kind:
         case FilterKind.KEYWORD:
             return isinstance(value, str)
@@ -218,25 +221,26 @@ def _is_date(text: str) -> bool:
     return True
 
 
-def encoded(text: str, what: str) -> bytes:
-    """UTF-8; raises ValueError for lone surrogates."""
+def encode_text(text: str, what: str) -> bytes:
+    """Encode as UTF-8; raise ValueError for lone surrogates, with ``what`` as their place."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{what} holds half of a surrogate pair, {text[error.start]!a}, which UTF-8 cannot write"
+            f"{what} contains half of a surrogate pair, {text[error.start]!a}, which UTF-8 cannot encode"
         ) from error
 
 
-def names(fields: Mapping[str, object]) -> str:
-    """Names for a message."""
+def list_names(fields: Mapping[str, object]) -> str:
+    """Return the names of fields for a message."""
     return ", ".join(repr(name) for name in fields) or "no fields"
 
 
 def size_of(record: Record) -> int:
-    """The most bytes that a record takes in a JSON request.
+    """Return an upper bound of a record's bytes in a JSON request.
 
-    24 a dense number and 36 a sparse weight, the longest that a float32 is written with as a double; the payload as it is written; 64 around.
+    24 a dense number and 36 a sparse weight, the longest forms of a float32 written as a double; the payload's JSON;
+    and 64 for the rest.
     """
     vectors = sum(
         36 * each.indices.size if isinstance(each, SparseVector) else 24 * each.size for each in record.vectors.values()

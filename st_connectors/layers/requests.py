@@ -1,6 +1,6 @@
-"""What searches, filters and schemas must be before a store sees them; pure.
+"""Validate and normalise searches, filters and schemas before they are sent; pure.
 
-ValueError and TypeError tell what is wrong anywhere, ``Unsupported`` what this store cannot do.
+Invalid arguments raise ValueError or TypeError, what this store cannot do raises ``Unsupported``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeGuard, assert_never
 
+from st_connectors.arguments import check_int
 from st_connectors.errors import Unsupported
 from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range, parse_date
-from st_connectors.layers.records import INT64, dense_vector, encoded, names, sparse_vector
-from st_connectors.schema import DenseField, FilterKind, Fusion, Rrf, Schema, SparseField, TextField, Weighted
+from st_connectors.fusion import check_fusion, check_weights
+from st_connectors.layers.records import INT64, check_dense, check_sparse, encode_text, list_names
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import (
     Candidates,
     Capabilities,
@@ -28,76 +30,67 @@ from st_connectors.store import (
     SearchRequest,
 )
 
-__all__ = ["Limits", "whole"]
+__all__ = ["RequestChecks"]
 
 _DEPTH = 100
-"""How deep filters nest; evaluating one recurses as deep."""
-
-
-def whole(value: object, least: int, what: str) -> int:
-    """A whole number of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is a whole number, not {value!r}")
-    if value < least:
-        raise ValueError(f"{what} must be at least {least}, not {value}")
-    return value
+"""The depth of nesting allowed in filters: evaluating one recurses as deep."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one store takes; each method gives the clean value or raises."""
+class RequestChecks:
+    """The checks of one store's requests; each method returns the normalised value or raises."""
 
     store: str
     schema: Schema
-    can: Capabilities
+    capabilities: Capabilities
 
-    def cannot(self, what: str, operation: str) -> Unsupported:
-        """The error for what this store lacks."""
+    def _unsupported(self, what: str, operation: str) -> Unsupported:
+        """Return the error for something this store cannot do."""
         return Unsupported(what, store=self.store, operation=operation)
 
     def check_schema(self) -> None:
-        """Raise unless the schema's fields can be made here."""
+        """Raise unless this store can have the schema's fields."""
         if not self.schema.collection or not isinstance(self.schema.collection, str):
-            raise ValueError("a collection needs a name")
+            raise ValueError("a collection needs a name, a string that is not empty")
         for name in (*self.schema.fields, *self.schema.filterable):
             if not name:
                 raise ValueError("a field needs a name; this one is empty")
-            encoded(name, "the name of a field")
+            encode_text(name, "the name of a field")
         for name, spec in self.schema.fields.items():
             match spec:
                 case DenseField():
                     self._check_dense(name, spec)
                 case SparseField():
-                    if not self.can.sparse:
-                        raise self.cannot(f"field {name!r}: this store has no sparse vectors", "create")
+                    if not self.capabilities.sparse:
+                        raise self._unsupported(f"field {name!r}: this store has no sparse vectors", "create")
                 case TextField():
-                    if not self.can.text:
-                        raise self.cannot(f"field {name!r}: this store has no text search", "create")
+                    if not self.capabilities.text:
+                        raise self._unsupported(f"field {name!r}: this store has no text search", "create")
                 case _:
                     assert_never(spec)
 
     def _check_dense(self, name: str, spec: DenseField) -> None:
-        whole(spec.dimension, 1, f"the dimension of field {name!r}")
-        if self.can.max_dimension is not None and spec.dimension > self.can.max_dimension:
-            raise self.cannot(
-                f"field {name!r} has {spec.dimension} dimensions, and the most here is {self.can.max_dimension}",
+        check_int(spec.dimension, 1, f"the dimension of field {name!r}")
+        if self.capabilities.max_dimension is not None and spec.dimension > self.capabilities.max_dimension:
+            raise self._unsupported(
+                f"field {name!r} has {spec.dimension} dimensions; this store allows {self.capabilities.max_dimension}",
                 "create",
             )
-        for what, asked, known in (
-            ("metric", spec.metric, self.can.metrics),
-            ("quantization", spec.quantization, self.can.quantizations),
+        for option, value, known in (
+            ("metric", spec.metric, self.capabilities.metrics),
+            ("quantization", spec.quantization, self.capabilities.quantizations),
         ):
-            if asked not in known:
-                here = ", ".join(sorted(known)) or "none"
-                raise self.cannot(f"field {name!r} asks for {what} {asked}; this store has {here}", "create")
+            if value not in known:
+                expected = ", ".join(sorted(known)) or "none"
+                raise self._unsupported(f"field {name!r} has {option} {value}; this store has {expected}", "create")
 
-    def request(self, request: SearchRequest) -> SearchRequest:
-        """A search whose vectors and filter are in their normal form."""
+    def check_request(self, request: SearchRequest) -> SearchRequest:
+        """Return the search with normalised vectors and filter."""
         if not isinstance(request, SearchRequest):
-            raise TypeError(f"a search is a SearchRequest, not {type(request).__name__}")
-        limit, offset = whole(request.limit, 1, "limit"), whole(request.offset, 0, "offset")
+            raise TypeError(f"expected a SearchRequest, not {type(request).__name__}")
+        limit, offset = check_int(request.limit, 1, "limit"), check_int(request.offset, 0, "offset")
         if not isinstance(request.parts, Parts):
-            raise TypeError(f"parts is of Parts, not {request.parts!r}")
+            raise TypeError(f"parts must be of Parts, not {request.parts!r}")
         self._check_effort(request.effort)
         rank = request.rank
         if isinstance(rank, Fuse):
@@ -106,12 +99,14 @@ class Limits:
         else:
             rank = self._leg(rank)
             self._check_reach(offset + limit, "offset + limit")
-        where = None if request.where is None else self.filter(request.where, "search")
+        where = None if request.where is None else self.check_filter(request.where, "search")
         return replace(request, rank=rank, where=where)
 
-    def _check_reach(self, reach: int, what: str) -> None:
-        if self.can.max_limit is not None and reach > self.can.max_limit:
-            raise self.cannot(f"{what} is {reach}, and the most this store gives is {self.can.max_limit}", "search")
+    def _check_reach(self, reach: int, name: str) -> None:
+        if self.capabilities.max_limit is not None and reach > self.capabilities.max_limit:
+            raise self._unsupported(
+                f"{name} is {reach}, and this store returns at most {self.capabilities.max_limit}", "search"
+            )
 
     def _check_effort(self, effort: Effort) -> None:
         match effort:
@@ -120,43 +115,42 @@ class Limits:
             case Default():
                 name = "default"
             case Candidates(count):
-                whole(count, 1, "the count of Candidates")
+                check_int(count, 1, "the count of Candidates")
                 name = "candidates"
             case _:
-                raise TypeError(f"effort is Exact(), Default() or Candidates(n), not {effort!r}")
-        if name not in self.can.efforts:
-            raise self.cannot(
-                f"effort {name} is not for this store, which has {', '.join(sorted(self.can.efforts))}", "search"
+                raise TypeError(f"effort must be Exact(), Default() or Candidates(n), not {effort!r}")
+        if name not in self.capabilities.efforts:
+            raise self._unsupported(
+                f"unsupported effort {name}; this store has {', '.join(sorted(self.capabilities.efforts))}", "search"
             )
 
     def _fuse(self, rank: Fuse, reach: int) -> Fuse:
-        depth = whole(rank.depth, 1, "depth")
+        depth = check_int(rank.depth, 1, "depth")
         if reach > depth:
-            raise ValueError(f"offset + limit is {reach}, beyond depth {depth}: ask for a depth of at least {reach}")
+            raise ValueError(f"offset + limit is {reach}, beyond depth {depth}: use a depth of at least {reach}")
         if not rank.legs:
             raise ValueError("a Fuse needs at least one leg")
-        _check_fusion(rank.method, len(rank.legs))
-        return replace(rank, legs=tuple(self._leg(leg) for leg in rank.legs))
+        legs = tuple(self._leg(leg) for leg in rank.legs)
+        check_weights(check_fusion(rank.method), [leg.field for leg in legs])
+        return replace(rank, legs=legs)
 
     def _leg(self, leg: Leg) -> Leg:
         if not isinstance(leg, Near | Match):
-            raise TypeError(f"a leg is Near or Match, not {type(leg).__name__}")
+            raise TypeError(f"a leg must be Near or Match, not {type(leg).__name__}")
         spec = self.schema.fields.get(leg.field)
         if spec is None:
-            raise ValueError(
-                f"there is no field {leg.field!r} to search; the collection has {names(self.schema.fields)}"
-            )
+            raise ValueError(f"unknown field {leg.field!r}; the collection has {list_names(self.schema.fields)}")
         if isinstance(leg, Match):
             return self._match(leg, isinstance(spec, TextField))
         match spec:
             case DenseField():
-                return Near(leg.field, dense_vector(leg.vector, spec, leg.field))
+                return Near(leg.field, check_dense(leg.vector, spec, leg.field))
             case SparseField():
-                vector = sparse_vector(leg.vector, leg.field)
-                most = self.can.max_query_terms
-                if most is not None and len(vector) > most:
-                    raise self.cannot(
-                        f"the query has {len(vector)} terms, and the most here is {most}: keep the heaviest with vector.top({most})",
+                vector = check_sparse(leg.vector, leg.field)
+                limit = self.capabilities.max_query_terms
+                if limit is not None and len(vector) > limit:
+                    raise self._unsupported(
+                        f"the query has {len(vector)} terms, and this store allows {limit}: use vector.top({limit})",
                         "search",
                     )
                 return Near(leg.field, vector)
@@ -167,31 +161,31 @@ class Limits:
 
     def _match(self, leg: Match, is_text: bool) -> Match:
         if not is_text:
-            raise ValueError(f"field {leg.field!r} holds vectors: search it with Near, not Match")
-        if not self.can.text:
-            raise self.cannot(f"field {leg.field!r}: this store has no text search", "search")
+            raise ValueError(f"field {leg.field!r} has vectors: search it with Near, not Match")
+        if not self.capabilities.text:
+            raise self._unsupported(f"field {leg.field!r}: this store has no text search", "search")
         if not isinstance(leg.text, str):
-            raise TypeError(f"Match takes a text, not {type(leg.text).__name__}")
-        encoded(leg.text, "the text of Match")
+            raise TypeError(f"the text of Match must be a string, not {type(leg.text).__name__}")
+        encode_text(leg.text, "the text of Match")
         return leg
 
-    def filter(self, where: Filter, operation: str, depth: int = 0) -> Filter:
-        """A filter whose fields are declared and whose values are of their kinds."""
+    def check_filter(self, where: Filter, operation: str, depth: int = 0) -> Filter:
+        """Return the filter with values of the kinds its fields declare."""
         if depth > _DEPTH:
             raise ValueError(f"the filter nests deeper than {_DEPTH} levels")
         kind = type(where).__name__.lower()
         if not isinstance(where, Eq | In | Range | Exists | And | Or | Not):
-            raise TypeError(f"a filter is one of Eq, In, Range, Exists, And, Or, Not; got {where!r}")
-        if kind not in self.can.filters:
-            here = ", ".join(sorted(self.can.filters)) or "none"
-            raise self.cannot(f"filter {kind} is not for this store, which has {here}", operation)
+            raise TypeError(f"expected a filter, one of Eq, In, Range, Exists, And, Or, Not; got {where!r}")
+        if kind not in self.capabilities.filters:
+            known = ", ".join(sorted(self.capabilities.filters)) or "none"
+            raise self._unsupported(f"unsupported filter {kind}; this store has {known}", operation)
         match where:
             case And(parts):
-                return And(tuple(self.filter(part, operation, depth + 1) for part in parts))
+                return And(tuple(self.check_filter(part, operation, depth + 1) for part in parts))
             case Or(parts):
-                return Or(tuple(self.filter(part, operation, depth + 1) for part in parts))
+                return Or(tuple(self.check_filter(part, operation, depth + 1) for part in parts))
             case Not(part):
-                return Not(self.filter(part, operation, depth + 1))
+                return Not(self.check_filter(part, operation, depth + 1))
             case _:
                 return self._leaf(where)
 
@@ -201,7 +195,7 @@ class Limits:
                 return Eq(name, self._value(name, value))
             case In(name, values):
                 if isinstance(values, str):
-                    raise TypeError(f"In({name!r}, …) takes a tuple of values, not a string")
+                    raise TypeError(f"In({name!r}, …) expects a tuple of values, not a string")
                 self._kind(name)
                 return In(name, tuple(self._value(name, value) for value in values))
             case Range():
@@ -216,17 +210,17 @@ class Limits:
         kind = self.schema.filterable.get(name)
         if kind is None:
             raise ValueError(
-                f"field {name!r} is not filterable; this collection filters on {names(self.schema.filterable)}"
+                f"field {name!r} is not filterable; this collection filters on {list_names(self.schema.filterable)}"
             )
         return kind
 
     def _value(self, name: str, value: FilterValue) -> FilterValue:
-        """A value as its field's kind: 2020.0 as 2020 on int fields, 1 as 1.0 on float fields, dates in UTC."""
+        """Convert a value to its field's kind: 2020.0 to 2020 on int fields, 1 to 1.0 on float fields, dates to UTC."""
         kind = self._kind(name)
-        wrong = f"field {name!r} holds {kind.value}: {value!r} cannot be compared with it"
+        wrong = f"field {name!r} is of kind {kind.value}: {value!r} cannot be compared with it"
         match kind:
             case FilterKind.KEYWORD if isinstance(value, str):
-                encoded(value, f"the value for {name!r}")
+                encode_text(value, f"the value for {name!r}")
                 return value
             case FilterKind.BOOL if isinstance(value, bool):
                 return value
@@ -237,30 +231,30 @@ class Limits:
             case FilterKind.FLOAT if _is_number(value):
                 return _finite(value, name)
             case _:
-                raise ValueError(wrong if value is not None else f"{wrong}; ask for null with Not(Exists({name!r}))")
+                raise ValueError(wrong if value is not None else f"{wrong}; to match null, use Not(Exists({name!r}))")
 
     def _range(self, where: Range) -> Range:
         kind = self._kind(where.field)
         if kind in {FilterKind.KEYWORD, FilterKind.BOOL}:
-            raise ValueError(f"field {where.field!r} holds {kind.value}: Range is for numbers and dates")
+            raise ValueError(f"field {where.field!r} is of kind {kind.value}: Range is for numbers and dates")
         bounds = {name: getattr(where, name) for name in ("gt", "gte", "lt", "lte")}
-        given = {name: bound for name, bound in bounds.items() if bound is not None}
-        if not given:
-            raise ValueError(f"Range({where.field!r}) has no bound: give gt, gte, lt or lte, or ask Exists")
+        bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+        if not bounds:
+            raise ValueError(f"Range({where.field!r}) has no bound: add gt, gte, lt or lte, or use Exists")
         if kind is FilterKind.INT:  # x > 1.5 is x > 1, and x >= 1.5 is x >= 2
-            given = {
-                name: _rounded(bound, math.floor if name in {"gt", "lte"} else math.ceil)
-                for name, bound in given.items()
+            bounds = {
+                name: _round(bound, math.floor if name in {"gt", "lte"} else math.ceil)
+                for name, bound in bounds.items()
             }
-        return Range(where.field, **{name: self._value(where.field, bound) for name, bound in given.items()})
+        return Range(where.field, **{name: self._value(where.field, bound) for name, bound in bounds.items()})
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _rounded(value: object, to: Callable[[float], int]) -> object:
-    """A finite float as a whole number; anything else as it is."""
+def _round(value: object, to: Callable[[float], int]) -> object:
+    """Round a finite float by ``to``; return anything else unchanged."""
     return to(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -276,22 +270,5 @@ def _finite(value: float, name: str) -> float:
     except OverflowError:
         wide = math.inf
     if not math.isfinite(wide):
-        raise ValueError(f"field {name!r} holds finite numbers: {wide} cannot be compared with it")
+        raise ValueError(f"field {name!r} is of finite numbers: {wide} cannot be compared with it")
     return wide
-
-
-def _check_fusion(method: Fusion, legs: int) -> None:
-    match method:
-        case Rrf(k, weights):
-            whole(k, 1, "k of Rrf")
-        case Weighted(weights, normalise):
-            if normalise != "min_max":
-                raise ValueError(f"Weighted normalises by 'min_max', not {normalise!r}")
-        case _:
-            raise TypeError(f"a Fuse is fused by Rrf or Weighted, not {method!r}")
-    if weights is None:
-        return
-    if len(weights) != legs:
-        raise ValueError(f"{len(weights)} weights for {legs} legs: give one weight per leg")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-        raise ValueError(f"weights are finite, none below 0 and one above it; got {weights}")

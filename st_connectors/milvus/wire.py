@@ -12,7 +12,20 @@ import numpy as np
 from st_connectors.milvus import layout
 from st_connectors.milvus.expressions import Expression, both, expression
 from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField, TextField
-from st_connectors.store import Candidates, Effort, Fuse, Leg, Match, Near, Parts, Record, SearchRequest, Vector
+from st_connectors.store import (
+    Candidates,
+    Effort,
+    Fuse,
+    Leg,
+    Match,
+    Near,
+    Parts,
+    Record,
+    SearchRequest,
+    Vector,
+    is_empty_leg,
+    is_empty_vector,
+)
 from st_core.vectors import SparseVector
 
 __all__ = [
@@ -172,7 +185,7 @@ def row(schema: Schema, given: Record, *, packed: bool) -> dict[str, Any]:
             made[layout.text_column(name)] = _text(name, given.payload.get(spec.source))
             continue
         vector = given.vectors.get(name)
-        lacks = vector is None or len(vector) == 0
+        lacks = vector is None or is_empty_vector(vector)
         if spec.optional:
             made[layout.has_column(name)] = not lacks
         elif lacks:
@@ -305,19 +318,22 @@ def planned(
 
     The first ``offset`` hits are asked for too: Milvus breaks ties as it likes, and only a whole list can be put in order before it is cut.
     """
+    leg = leg_of(request)
+    if is_empty_leg(leg, spec):
+        return None
     limit = request.offset + request.limit
     data: Any
     params: dict[str, Any]
-    match leg_of(request):
+    match leg:
         case Match(_, text):
-            data, params = text if text.strip() else None, {"metric_type": "BM25"}
+            data, params = text, {"metric_type": "BM25"}
         case Near(_, SparseVector() as vector):
             data, params = sparse_row(vector), {"metric_type": "IP", "params": {}}
         case Near(_, vector):
             metric = spec.metric if isinstance(spec, DenseField) else Metric.DOT
             data = np.asarray(vector, np.float32).tolist()
             params = {"metric_type": METRICS[metric], "params": _effort(index, request.effort, limit)}
-    return Plan(column, data, params, limit, where, tuple(asked), present) if data else None
+    return Plan(column, data, params, limit, where, tuple(asked), present)
 
 
 def _effort(dense: str, effort: Effort, limit: int) -> dict[str, int]:

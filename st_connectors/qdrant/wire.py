@@ -37,6 +37,8 @@ from st_connectors.store import (
     Record,
     SearchRequest,
     Vector,
+    is_empty_leg,
+    is_empty_vector,
 )
 from st_core.vectors import SparseVector
 
@@ -138,7 +140,7 @@ def point(schema: Schema, layout: Layout, given: Record) -> Body:
     for name, vector in given.vectors.items():
         if not isinstance(vector, SparseVector):
             vectors[name] = vector.tolist()
-        elif len(vector):
+        elif not is_empty_vector(vector):
             vectors[name] = sparse_body(vector)
     for name, field in schema.fields.items():
         text = given.payload.get(field.source) if isinstance(field, TextField) else None
@@ -213,17 +215,19 @@ def query_body(schema: Schema, layout: Layout, request: SearchRequest) -> Body |
 
 def _leg(schema: Schema, leg: Leg, where: Body | None, effort: Effort) -> Body | None:
     field = schema.fields[leg.field]
+    if is_empty_leg(leg, field):
+        return None
     params = _params(field, effort)
     match leg:
         case Near(name, SparseVector() as vector):
-            query: Any = sparse_body(vector) if len(vector) else None
+            query: Any = sparse_body(vector)
         case Near(name, vector):
             query = np.asarray(vector, np.float32).tolist()
         case Match(name, text):
             weights = bm25.query_vector(text)
-            query = sparse_body(weights) if len(weights) else None
-    if query is None:
-        return None
+            if is_empty_vector(weights):
+                return None
+            query = sparse_body(weights)
     body: Body = {"query": query, "using": name}
     if where is not None:
         body["filter"] = where

@@ -256,7 +256,7 @@ def test_refused_records_are_told_by_their_place_and_the_others_are_in(source, t
 
         [refused] = report.refused
         assert (refused.position, refused.id) == (123, "id 123")
-        assert "no field 'nope'" in refused.reason
+        assert "unknown field 'nope'" in refused.reason
         assert (report.confirmed + report.skipped, report.refused_total) == (229, 1)
 
 
@@ -286,7 +286,7 @@ def test_wrong_arguments(source):
     """One store twice, and a batch of nothing."""
     with pytest.raises(ValueError, match="one store"):
         copy(source, source)
-    with pytest.raises(ValueError, match="batch is at least 1"):
+    with pytest.raises(ValueError, match="batch must be at least 1"):
         copy(source, Passing(source), batch=0)
 
 

@@ -73,7 +73,7 @@ def test_batches_are_split_by_count_and_bytes(sizes, most, most_bytes):
 def test_a_record_larger_than_a_request_is_refused():
     """With about its size and the limit."""
     message = refusal(Record("a", {"dot": UNIT}, {"x": "y" * 1000}), max_bytes=900)
-    assert message == f"the record takes about {64 + 1 + 3 * 24 + 1009} bytes, and a request at most 900"
+    assert message == f"the record has about {64 + 1 + 3 * 24 + 1009} bytes, and a request has at most 900"
 
 
 def test_the_estimate_of_bytes_is_not_below_json():
@@ -134,7 +134,7 @@ def test_ids_are_asked_for_in_parts():
 def test_upsert_takes_records_only():
     """Anything else is the caller's mistake, told before anything is sent."""
     store = Watched()
-    with pytest.raises(TypeError, match="number 1 is dict"):
+    with pytest.raises(TypeError, match="the one at position 1 is dict"):
         guarded(store).upsert([Record("a"), {"id": "b"}])
     assert store.calls == []
 

@@ -64,17 +64,17 @@ def test_any_array_becomes_float32(given_as):
 
 
 BAD_VECTORS = [
-    ("cosine", [1.0, 2.0], "'cosine' is dense and takes 3 numbers, not an array of shape (2,)"),
+    ("cosine", [1.0, 2.0], "dense field 'cosine' expects 3 numbers, not an array of shape (2,)"),
     ("cosine", [[1.0, 2.0, 3.0]], "not an array of shape (1, 3)"),
-    ("cosine", [1.0, float("nan"), 0.0], "holds NaN or infinity"),
-    ("dot", [1.0, float("inf"), 0.0], "holds NaN or infinity"),
+    ("cosine", [1.0, float("nan"), 0.0], "not NaN or infinity"),
+    ("dot", [1.0, float("inf"), 0.0], "not NaN or infinity"),
     ("dot", [1.0, 1e39, 0.0], "finite in float32"),
-    ("dot", ["1", "2", "3"], "takes 3 numbers, not list of"),
-    ("dot", [True, False, True], "takes 3 numbers, not list of bool"),
-    ("dot", [[1.0], [2.0, 3.0]], "takes 3 numbers, not list"),
-    ("dot", None, "takes 3 numbers, not NoneType"),
-    ("dot", SOME, "takes 3 numbers, not a sparse vector"),
-    ("sparse", UNIT, "'sparse' is sparse and takes a SparseVector, not ndarray"),
+    ("dot", ["1", "2", "3"], "expects 3 numbers, not list of"),
+    ("dot", [True, False, True], "expects 3 numbers, not list of bool"),
+    ("dot", [[1.0], [2.0, 3.0]], "expects 3 numbers, not list"),
+    ("dot", None, "expects 3 numbers, not NoneType"),
+    ("dot", SOME, "expects 3 numbers, not a sparse vector"),
+    ("sparse", UNIT, "sparse field 'sparse' expects a SparseVector, not ndarray"),
     ("sparse", {1: 1.0}, "SparseVector.from_mapping"),
 ]
 
@@ -94,9 +94,9 @@ def test_a_vector_for_a_field_that_is_not_there_is_refused():
     """The message lists the fields; a text field takes no vector."""
     assert (
         refusal(Record("a", {"dens": UNIT}))
-        == "there is no field 'dens'; the collection has 'cosine', 'dot', 'sparse', 'body'"
+        == "unknown field 'dens'; the collection has 'cosine', 'dot', 'sparse', 'body'"
     )
-    assert "is read from the payload's 'text', and takes no vector" in refusal(Record("a", {"body": SOME}))
+    assert "is text, read from the payload's 'text': leave out its vector" in refusal(Record("a", {"body": SOME}))
 
 
 def test_vectors_that_say_nothing_are_left_out():
@@ -113,7 +113,7 @@ def test_vectors_that_say_nothing_are_left_out():
         ({}, "the vector of field 'v' is missing, and the field is not optional"),
         (
             {"v": [0.0, 0.0, 0.0]},
-            "the vector of field 'v' is all zeros, which counts as none, and the field is not optional",
+            "the vector of field 'v' is all zeros, which counts as absent, and the field is not optional",
         ),
         (
             {"v": UNIT, "s": SparseVector.from_mapping({})},
@@ -162,8 +162,8 @@ def test_any_other_string_is_an_id(key):
 
 def test_ids_are_strings():
     """Numbers are not made into strings, for 1 and "1" would meet."""
-    assert "an id is a string, not int: 7" in str(guarded(Watched()).upsert([Record(7)])[0].error)
-    with pytest.raises(TypeError, match="a list of strings, not one string"):
+    assert "an id must be a string, not int: 7" in str(guarded(Watched()).upsert([Record(7)])[0].error)
+    with pytest.raises(TypeError, match="must be a list of strings, not one string"):
         guarded(Watched()).get("abc")
 
 
@@ -202,16 +202,16 @@ def nested(depth):
         ({"x": float("nan")}, "payload['x'] is nan"),
         ({"x": [1, {"y": float("inf")}]}, "payload['x'][1]['y'] is inf"),
         ({"x": 2**63}, "payload['x'] is 9223372036854775808, beyond 64 bits"),
-        ({1: "x"}, "the keys of payload are strings, not int: 1"),
-        ({"x": {None: 1}}, "the keys of payload['x'] are strings"),
-        ({"x": (1, 2)}, "payload['x'] is tuple, which is not JSON"),
+        ({1: "x"}, "the keys of payload must be strings, not int: 1"),
+        ({"x": {None: 1}}, "the keys of payload['x'] must be strings"),
+        ({"x": (1, 2)}, "payload['x'] is tuple, not JSON"),
         ({"x": b"bytes"}, "payload['x'] is bytes"),
         ({"x": np.int64(1)}, "payload['x'] is int64"),
-        ({"x": "\udc00"}, "payload['x'] holds half of a surrogate pair"),
-        ({"\ud800": 1}, "a key of payload holds half of a surrogate pair"),
+        ({"x": "\udc00"}, "payload['x'] contains half of a surrogate pair"),
+        ({"\ud800": 1}, "a key of payload contains half of a surrogate pair"),
         (nested(70), "nests deeper than 64 levels"),
-        ([("x", 1)], "a payload is a mapping, not list"),
-        ({"text": 5}, "payload['text'] is searched as text and must be a string, not int"),
+        ([("x", 1)], "a payload must be a mapping, not list"),
+        ({"text": 5}, "payload['text'] is the text of a field and must be a string, not int"),
     ],
 )
 def test_what_is_not_json_is_refused(payload, message):

@@ -286,7 +286,7 @@ def test_filterable_is_a_mapping(here):
 
 def test_a_fusion_is_no_name(here):
     """What the command line writes as text is a value here, in a schema and in a search."""
-    says = "fusion is an Rrf or a Weighted of st_connectors.store, not 'rrf'"
+    says = "expected a fusion, Rrf or Weighted of st_connectors.store, not 'rrf'"
     with pytest.raises(TypeError, match=says):
         Index.create(here, collection="x", fusion="rrf", **BUILTIN)
     with books(here) as index, pytest.raises(TypeError, match=says):
@@ -320,10 +320,10 @@ def test_split_is_a_split(here, value):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"tokens": 0}, ValueError, "tokens is at least 1, not 0"),
-        ({"overlap": -1}, ValueError, "overlap is at least 0, not -1"),
-        ({"tokens": "64"}, TypeError, "tokens is a whole number, not '64'"),
-        ({"overlap": None}, TypeError, "overlap is a whole number, not None"),
+        ({"tokens": 0}, ValueError, "tokens must be at least 1, not 0"),
+        ({"overlap": -1}, ValueError, "overlap must be at least 0, not -1"),
+        ({"tokens": "64"}, TypeError, "tokens must be an integer, not '64'"),
+        ({"overlap": None}, TypeError, "overlap must be an integer, not None"),
     ],
 )
 def test_windows_that_cannot_be(options, error, says):
@@ -335,7 +335,7 @@ def test_windows_that_cannot_be(options, error, says):
 @pytest.mark.parametrize("batch", ["5", None, 2.0])
 def test_a_batch_is_a_number(here, batch):
     """Anything else is a TypeError that says what came."""
-    with books(here) as index, pytest.raises(TypeError, match=f"batch is a whole number, not {batch!r}"):
+    with books(here) as index, pytest.raises(TypeError, match=f"batch must be an integer, not {batch!r}"):
         index.ingest(BOOKS, batch=batch)
 
 

@@ -479,5 +479,5 @@ def test_ids_like_those_of_windows_are_refused_when_splitting(memory, encoders):
 @pytest.mark.parametrize("option", ["batch", "batch_bytes", "ahead"])
 def test_options_below_one_are_refused(option):
     """A batch of nothing would never end."""
-    with pytest.raises(ValueError, match=f"{option} is at least 1, not 0"):
+    with pytest.raises(ValueError, match=f"{option} must be at least 1, not 0"):
         IngestOptions(**{option: 0})

@@ -326,7 +326,7 @@ def test_a_fusion_for_other_legs_is_an_error(fruit, encoders):
 @pytest.mark.parametrize(("option", "value"), [("limit", 0), ("offset", -1), ("depth", 0)])
 def test_numbers_out_of_range_are_refused(option, value):
     """No page of nothing, none before the first."""
-    with pytest.raises(ValueError, match=f"{option} is at least {value + 1}, not {value}"):
+    with pytest.raises(ValueError, match=f"{option} must be at least {value + 1}, not {value}"):
         SearchOptions(**{option: value})
 
 
@@ -334,7 +334,7 @@ def test_numbers_out_of_range_are_refused(option, value):
 @pytest.mark.parametrize("value", ["5", 5.0, None, True])
 def test_numbers_that_are_none_are_refused(option, value):
     """Text as it comes from a web form, say, is a TypeError that says what came."""
-    with pytest.raises(TypeError, match=f"{option} is a whole number, not {value!r}"):
+    with pytest.raises(TypeError, match=f"{option} must be an integer, not {value!r}"):
         SearchOptions(**{option: value})
 
 

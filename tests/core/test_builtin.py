@@ -77,7 +77,7 @@ def test_both_load_without_torch():
 
 def test_an_unknown_name_says_which_there_are():
     """A misspelt built-in name names the two that exist."""
-    with pytest.raises(ModelNotFound, match=re.escape("builtin:dense and builtin:sparse")):
+    with pytest.raises(ModelNotFound, match="expected one of builtin:dense, builtin:sparse"):
         path("builtin:dnese")
 
 

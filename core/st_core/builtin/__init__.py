@@ -6,22 +6,25 @@ from pathlib import Path
 
 from st_core.errors import ModelNotFound
 
-__all__ = ["HYBRID_WEIGHTS", "NAMES", "PREFIX", "path"]
+__all__ = ["DENSE", "HYBRID_WEIGHTS", "NAMES", "PREFIX", "SPARSE", "path"]
 
 PREFIX = "builtin:"
 NAMES = ("dense", "sparse")
+DENSE = f"{PREFIX}dense"
+SPARSE = f"{PREFIX}sparse"
 
 HYBRID_WEIGHTS = (0.25, 0.75)
-"""Dense and sparse weight of min-max fusion for this pair.
+"""Weights of the dense and the sparse leg of this pair, fused by min-max scores.
 
-The static dense vectors are the weaker half: reciprocal ranks give both lists an equal voice and lose against the sparse list alone, while a quarter
-of the say lets the dense list decide among near equals and find what shares no word with the query.
+The static dense vectors are the weaker half: with equal weights, as in reciprocal rank fusion, both together rank worse
+than the sparse leg alone. With a quarter of the weight the dense leg decides between near equals and adds documents that
+share no word with the query.
 """
 
 
 def path(name: str) -> Path:
-    """The folder of a built-in model by its name, with or without the prefix: ``dense``, ``builtin:dense``; raises ModelNotFound for any other."""
+    """Return the folder of a built-in model, named with or without the prefix; raise ModelNotFound for other names."""
     short = name.removeprefix(PREFIX)
     if short not in NAMES:
-        raise ModelNotFound(f"no built-in model {name!r}: there are {' and '.join(PREFIX + known for known in NAMES)}")
+        raise ModelNotFound(f"unknown built-in model {name!r}; expected one of {DENSE}, {SPARSE}")
     return Path(__file__).parent / short

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from st_core import builtin
 from st_core.checkpoint.files import is_there, read_object
 from st_core.errors import ModelBroken, ModelError, ModelNotFound
 
@@ -81,8 +81,6 @@ _BARE_NAMES = frozenset(
     """.split()  # noqa: SIM905 - eighty names read better as text
 )
 
-BUILTIN = "builtin:"
-
 
 def find_checkpoint(
     name: str,
@@ -99,8 +97,8 @@ def find_checkpoint(
     A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of ``fetch`` the first is downloaded whose graphs the
     repository has, else the last. Raises ModelNotFound.
     """
-    if name.startswith(BUILTIN):
-        return _find_builtin(name), name, None
+    if name.startswith(builtin.PREFIX):
+        return builtin.path(name), name, None
     if not name:
         raise ModelNotFound("there is no folder ''; expected a folder with a checkpoint, a Hub name or a built-in")
     try:
@@ -121,16 +119,6 @@ def find_checkpoint(
         name = f"{organisation}/{name}"
     folder = _download(name, revision, cache_folder, token, fetch, local_files_only=local_files_only)
     return folder, name, folder.name if len(folder.name) == 40 else revision  # a commit's hash
-
-
-def _find_builtin(name: str) -> Path:
-    kept = name.removeprefix(BUILTIN)
-    root = Path(str(package_files("st_core.builtin")))
-    known = sorted(path.name for path in root.iterdir() if (path / "modules.json").is_file())
-    if kept not in known:
-        listed = ", ".join(BUILTIN + each for each in known) or "none"
-        raise ModelNotFound(f"there is no built-in model {name!r}; there are: {listed}")
-    return root / kept
 
 
 def _download(
