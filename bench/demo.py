@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import plain_environment, report, spread
-from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, build
-from st_connectors.demo.docstrings import Docstring, collect
+from st_connectors.demo.build import ADDRESS, COLLECTION, NEXT_QUESTION, build_index
+from st_connectors.demo.docstrings import Docstring, collect, has_enough_words
 
 ROUNDS = 7
 BUILDS = 3
 QUERIES = 200
-WORDS = 5
-"""The least of a docstring that counts."""
+COUNTED_WORDS = 5
+"""Docstrings of at least so many words are counted."""
 
 AIMS: dict[str, tuple[str, float]] = {
     "import_over_numpy_s": ("<", 0.15),
@@ -45,7 +45,7 @@ def _processes(folder: Path) -> dict[str, dict[str, float]]:
     """Whole processes, interleaved, so that what else the machine does meets all of them alike."""
     python = [sys.executable, "-c"]
     command = [sys.executable, "-c", "from st_connectors.cli import main; main()"]
-    search = ["search", NEXT, "--in", ADDRESS, "--collection", COLLECTION]
+    search = ["search", NEXT_QUESTION, "--in", ADDRESS, "--collection", COLLECTION]
     runs: dict[str, Sequence[str]] = {
         "python": [*python, "pass"],
         "numpy": [*python, "import numpy"],
@@ -68,15 +68,18 @@ def _processes(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def _build(found: Sequence[Docstring], folder: Path) -> tuple[dict[str, float], dict[str, float], int]:
+def _build(docstrings: Sequence[Docstring], folder: Path) -> tuple[dict[str, float], dict[str, float], int]:
     """Documents per second encoded and stored, milliseconds per query with its encoding, and how many documents there are."""
     rates: list[float] = []
     for number in range(BUILDS):
-        index, report, _ = build(f"qdrant+edge:{folder / str(number)}", found)
-        rates.append(report.confirmed / report.seconds)
+        built = build_index(f"qdrant+edge:{folder / str(number)}", docstrings)
+        index = built.index
+        rates.append(built.report.confirmed / built.report.seconds)
         if number < BUILDS - 1:
             index.close()
-    questions = [" ".join(item.text.split()[:8]) for item in found[:: max(1, len(found) // QUERIES)]][:QUERIES]
+    questions = [" ".join(each.text.split()[:8]) for each in docstrings[:: max(1, len(docstrings) // QUERIES)]][
+        :QUERIES
+    ]
     index.search(questions[0])
     times = [_timed(lambda query=question: index.search(query)) for question in questions]
     count = index.count()
@@ -102,14 +105,13 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.perf_counter()
-        found = collect()
+        docstrings = collect()
         collected = time.perf_counter() - began
-        rates, latency, count = _build(found, folder)
-        index, _, _ = build(f"qdrant+edge:{folder / 'demo-index'}", found)
-        index.close()
+        rates, latency, count = _build(docstrings, folder)
+        build_index(f"qdrant+edge:{folder / 'demo-index'}", docstrings).index.close()
         return {
             "documents": count,
-            "distinct_docstrings": len({item.text for item in found if len(item.text.split()) >= WORDS}),
+            "distinct_docstrings": len({each.text for each in docstrings if has_enough_words(each, COUNTED_WORDS)}),
             "collect_s": collected,
             "documents_per_s": rates,
             "query_p50_ms": latency,

@@ -135,13 +135,13 @@ def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
 
 def questions() -> dict[str, Any]:
     """How many plain questions find one of their functions among the first three of the demo's index, for each way of searching."""
-    from st_connectors.cli.demo import build
+    from st_connectors.demo.build import build_index
     from st_connectors.demo.docstrings import collect
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        index, report, _ = build(f"qdrant+edge:{folder}/demo-index", collect())
-        with index:
+        built = build_index(f"qdrant+edge:{folder}/demo-index", collect())
+        with built.index as index:
             for name, path in QUESTIONS.items():
                 asked = list(_lines(path))
                 ways = {
@@ -149,7 +149,7 @@ def questions() -> dict[str, Any]:
                     for way in ("dense", "sparse", "hybrid")
                 }
                 found[name] = {
-                    "documents": report.confirmed,
+                    "documents": built.report.confirmed,
                     "questions": len(asked),
                     "hits@3": {way: _hits(best, asked) for way, best in ways.items()},
                 }
@@ -162,7 +162,7 @@ def _hits(best: Sequence[Sequence[str]], asked: Sequence[Mapping[str, Any]]) -> 
 
 def teacher() -> dict[str, int]:
     """The same for MiniLM on the same texts, searched exactly."""
-    from st_connectors.cli.demo import documents
+    from st_connectors.demo.corpus import documents
     from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer
 

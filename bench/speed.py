@@ -67,7 +67,7 @@ class Material:
 
 def material() -> Material:
     """The docstrings and questions, encoded."""
-    from st_connectors.cli.demo import documents
+    from st_connectors.demo.corpus import documents
     from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer, SparseEncoder
 

@@ -1,7 +1,10 @@
-"""The command line ``st-connectors``: one file per command, and one place where errors become a line and an exit status.
+"""The command line ``st-connectors``: one file per command, and the mapping from errors to messages and exit statuses.
 
-Exit status: 0 done, 1 some records refused or not found, 2 wrong use, 3 the store or the model failed, 130 interrupted,
-141 nobody reads on (as in ``| head``).
+``options`` holds the options that commands share, ``output`` what prints results, progress and errors, ``usage`` the
+usage lines of the help.
+
+Exit statuses: 0 success, 1 some records refused or missing, 2 usage error, 3 the store or the model failed, 130
+interrupted, 141 the reader of the output closed it (as in ``| head``).
 """
 
 from __future__ import annotations
@@ -22,17 +25,17 @@ from st_connectors.cli.encode import encode
 from st_connectors.cli.export import export
 from st_connectors.cli.get import get
 from st_connectors.cli.ingest import ingest
-from st_connectors.cli.output import CUT_OFF, DONE, FAILED, INTERRUPTED, WRONG_USE, complain, one_line
+from st_connectors.cli.output import BROKEN_PIPE, FAILURE, INTERRUPTED, SUCCESS, USAGE_ERROR, one_line, print_error
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
-from st_connectors.cli.usage import Command, is_wrong_use, wrong_use
+from st_connectors.cli.usage import Command, is_usage_error, usage_message
 
 __all__ = ["app", "main", "run"]
 
 
 app = typer.Typer(
     name="st-connectors",
-    help="Put text into vector stores and find it again.",
+    help="Store texts in vector databases and search them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -44,8 +47,8 @@ for command in (demo, create, ingest, search, get, count, copy, drop, stores, en
 
 
 @app.callback(invoke_without_command=True)
-def version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
-    """Put text into vector stores and find it again."""
+def version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Store texts in vector databases and search them."""
     if version:
         from st_core import __version__
 
@@ -54,47 +57,47 @@ def version(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line and leave with its status."""
+    """Run the command line and exit with its status."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit status; an error that people can do something about becomes one line on standard error.
+    """Run one command and return its exit status; an error that the user can fix becomes one line on standard error.
 
-    With ``ST_TRACEBACK`` set in the environment errors come through whole.
+    If ``ST_TRACEBACK`` is set in the environment, errors are raised instead.
     """
     try:
         status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
-    except SystemExit as leave:
-        if isinstance(leave.__context__, BrokenPipeError):
-            return CUT_OFF
-        return leave.code if isinstance(leave.code, int) else DONE
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return BROKEN_PIPE
+        return leaving.code if isinstance(leaving.code, int) else SUCCESS
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        if is_wrong_use(error):
-            complain(wrong_use(error))
-            return WRONG_USE
-        known = _status_of(error)
-        if known is None or os.environ.get("ST_TRACEBACK"):
+        if is_usage_error(error):
+            print_error(usage_message(error))
+            return USAGE_ERROR
+        error_status = _status_of(error)
+        if error_status is None or os.environ.get("ST_TRACEBACK"):
             raise
-        complain(f"st-connectors: {one_line(error)}")
-        return known
-    return status if isinstance(status, int) else DONE
+        print_error(f"st-connectors: {one_line(error)}")
+        return error_status
+    return status if isinstance(status, int) else SUCCESS
 
 
 def _status_of(error: BaseException) -> int | None:
-    """The exit status for errors that say what to do; None for a fault of our own."""
+    """Return the exit status of an error that says what to do; ``None`` for a bug in this package."""
     from st_connectors.errors import StoreError
     from st_connectors.ingest import IngestFailed
     from st_core.errors import ModelError
 
     match error:
         case IngestFailed():
-            return _status_of(error.__cause__) if error.__cause__ is not None else FAILED
+            return _status_of(error.__cause__) if error.__cause__ is not None else FAILURE
         case StoreError() | ModelError():
-            return FAILED
+            return FAILURE
         case ValueError() | OSError() | ImportError():
-            return WRONG_USE
+            return USAGE_ERROR
         case _:
             return None

@@ -6,17 +6,21 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import AsJson, quietly
-from st_connectors.cli.output import DONE, FAILED, print_json, say
+from st_connectors.cli.options import AsJson, silence_retry_logging
+from st_connectors.cli.output import FAILURE, SUCCESS, print_json, print_line
 
 __all__ = ["conform"]
 
 
 def conform(
-    address: Annotated[str, typer.Argument(metavar="URL", callback=quietly, help="The store to put to the test.")],
+    address: Annotated[
+        str, typer.Argument(metavar="URL", callback=silence_retry_logging, help="Address of the store to test.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Run the conformance suite on a store; it makes collections of its own and removes them. Needs the extra 'testing'.
+    """Run the conformance suite on a store; needs the extra 'testing'.
+
+    The suite creates collections of its own and drops them afterwards. The exit status is 3 if a test fails.
 
     Example: st-connectors conform qdrant+edge:/tmp/conform
     """
@@ -28,5 +32,5 @@ def conform(
     if as_json:
         print_json(report.to_json())
     else:
-        say(report.table())
-    raise typer.Exit(DONE if report.passed else FAILED)
+        print_line(report.table())
+    raise typer.Exit(SUCCESS if report.passed else FAILURE)

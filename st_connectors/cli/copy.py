@@ -8,31 +8,34 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import AsJson, quietly
-from st_connectors.cli.output import finish, print_json, progress_of, stop
+from st_connectors.cli.options import AsJson, silence_retry_logging
+from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_json, progress_bar
 
 __all__ = ["copy"]
 
 
 def copy(
-    source: Annotated[str, typer.Argument(metavar="FROM", callback=quietly, help="The store to read.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="The store to write.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", callback=silence_retry_logging, help="Address of the store to read.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Address of the store to write.")],
     *,
-    collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="The collection to copy.")],
+    collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Name of the collection to copy.")],
     into: Annotated[
         str | None,
-        typer.Option("--into", metavar="NAME", help="The collection to make or fill; the same name if not given."),
+        typer.Option("--into", metavar="NAME", help="Name of the target collection (default: the same name)."),
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Write only records that are missing or differ.")
+        bool, typer.Option("--skip-existing", help="Write only records that are missing or different in the target.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Records read and written together.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Records read and written per batch.")] = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a collection with its vectors from store to store; nothing is encoded again.
+    """Copy a collection with its vectors to another store.
 
-    The target is made where it is not there; where it is, it must have the same schema, and records of the same id are replaced. A copy that
-    was stopped is finished by the same command; with --skip-existing what is there is compared first and not written again.
+    Nothing is encoded again. The target collection is created if it does not exist. An existing one must have the
+    same schema; records with the same id are replaced. To finish an interrupted copy, run the same command again;
+    --skip-existing compares records first and does not write those that are already there.
 
     Example: st-connectors copy qdrant+edge:demo-index qdrant://localhost:6333 --collection python-docs
     """
@@ -40,20 +43,23 @@ def copy(
     from st_connectors.ingest import IngestFailed, IngestInterrupted
     from st_connectors.registry import open_store
 
-    name = into or collection
-    if name == collection and copying.same_place(source, target):
-        raise ValueError("source and target are the same collection: give another address, or another name by --into")
+    target_name = into or collection
+    if target_name == collection and copying.same_place(source, target):
+        raise ValueError("source and target are the same collection; use another address, or another name with --into")
     with (
-        closing(open_store(source, collection)) as reading,
-        closing(open_store(target, name, replace(reading.schema, collection=name))) as writing,
-        progress_of(f"copying {collection}") as progress,
+        closing(open_store(source, collection)) as source_store,
+        closing(open_store(target, target_name, replace(source_store.schema, collection=target_name))) as target_store,
+        progress_bar(f"copying {collection}") as progress,
     ):
         try:
-            report = copying.copy(reading, writing, skip_existing=skip_existing, batch=batch, progress=progress)
+            report = copying.copy(
+                source_store, target_store, skip_existing=skip_existing, batch=batch, progress=progress
+            )
         except IngestInterrupted as error:
-            stop(error.report, as_json=as_json, again="the same copy with --skip-existing finishes it")
+            hint = "run the same copy with --skip-existing to finish it"
+            exit_with_interrupted(error.report, as_json=as_json, hint=hint)
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
             raise
-    finish(report, as_json=as_json)
+    exit_with_report(report, as_json=as_json)

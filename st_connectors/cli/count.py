@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from st_connectors.cli.options import Address, AsJson, Collection, Where
-from st_connectors.cli.output import print_json, say
+from st_connectors.cli.output import print_json, print_line
 
 __all__ = ["count"]
 
 
 def count(address: Address, collection: Collection, where: Where = None, as_json: AsJson = False) -> None:
-    """Count records, all or those that a filter lets through.
+    """Count the records of a collection, or those that match a filter.
 
     Example: st-connectors count --in qdrant+edge:demo-index --collection python-docs --where 'kind == "class"'
     """
     from st_connectors.registry import open_store
     from st_connectors.where import parse_where
 
-    chosen = None if where is None else parse_where(where)
+    record_filter = None if where is None else parse_where(where)
     store = open_store(address, collection)
     try:
-        number = store.count(chosen)
+        number = store.count(record_filter)
     finally:
         store.close()
     if as_json:
         print_json({"collection": collection, "count": number})
     else:
-        say(str(number))
+        print_line(str(number))

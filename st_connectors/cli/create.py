@@ -12,18 +12,18 @@ from st_connectors.cli.options import (
     AsJson,
     Backend,
     Collection,
+    CollectionOptions,
     DenseModel,
     Dtype,
     Filterable,
     FusionMethod,
-    Making,
     RerankerModel,
     SparseModel,
-    TextLeg,
+    TextField,
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import print_json, say
+from st_connectors.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
     from st_connectors.advice import Advice
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["create"]
 
-TERMS = 100
+DEFAULT_TERMS = 100
+"""Entries of a sparse vector that a proposal assumes."""
+
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -43,89 +45,94 @@ def create(
     dense: DenseModel = None,
     sparse: SparseModel = None,
     reranker: RerankerModel = None,
-    text: TextLeg = False,
+    text: TextField = False,
     filterable: Filterable = None,
     fusion: FusionMethod = None,
     backend: Backend = "torch",
     dtype: Dtype = None,
     count: Annotated[
-        int | None, typer.Option("--for", metavar="N", help="Make nothing; propose how to lay out N records.")
+        int | None,
+        typer.Option("--for", metavar="N", help="Propose a layout for N records instead of creating the collection."),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="With --for: what there is, such as 2GB or 512MiB.")
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="With --for: available memory, such as 2GB or 512MiB."),
     ] = None,
     terms: Annotated[
         int | None,
-        typer.Option("--terms", metavar="N", help=f"With --for: entries of a sparse vector; {TERMS} if not given."),
+        typer.Option("--terms", metavar="N", help=f"With --for: entries per sparse vector (default: {DEFAULT_TERMS})."),
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="With --for: make the collection as proposed.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --for: create the collection as proposed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a collection, or with --for propose how: quantization, index options and shards, with bytes and reasons.
+    """Create an empty collection, or propose a layout for it.
 
-    The bytes are of vectors and their index by the store's published figures; payloads, texts and replicas are not counted.
+    With --for, print a proposal instead: quantization, index options and shards, with sizes in bytes and the reasons;
+    --apply creates the collection that way. Sizes are those of vectors and their index by the store's published
+    figures, without payloads, texts and replicas.
 
     Example: st-connectors create --in elasticsearch://localhost:9200 --collection books --for 5000000 --memory 2GB
 
-    Example: st-connectors create --in qdrant+edge:library --collection books --dense ./minilm-int8 --backend openvino --dtype int8
+    Example: st-connectors create --in qdrant+edge:library --collection books --dense ./minilm-int8 --backend openvino
+    --dtype int8
     """
     from st_connectors.models import Running
     from st_connectors.registry import parse_address
 
     parsed = parse_address(address)
     if count is None:
-        given = {"--memory": memory, "--terms": terms, "--apply": apply or None}
-        if alone := [name for name, value in given.items() if value is not None]:
-            raise ValueError(f"{', '.join(alone)} is about a proposal: add --for N, how many records there will be")
+        proposal_options = {"--memory": memory, "--terms": terms, "--apply": apply or None}
+        if without_for := [name for name, value in proposal_options.items() if value is not None]:
+            raise ValueError(f"{', '.join(without_for)} needs --for N, the expected number of records")
     elif count < 1:
-        raise ValueError(f"--for is at least 1 record, not {count}")
+        raise ValueError(f"--for: expected at least 1 record, got {count}")
     if terms is not None and terms < 1:
-        raise ValueError(f"--terms is at least 1 entry, not {terms}")
-    size = None if memory is None else _bytes(memory)
-    making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
-    schema = _schema(collection, making, Running(backend, dtype))
+        raise ValueError(f"--terms: expected at least 1 entry, got {terms}")
+    memory_bytes = None if memory is None else _parse_size(memory)
+    options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
+    schema = _build_schema(collection, options, Running(backend, dtype))
     if count is None:
-        _make(str(parsed), schema)
-        _tell_made(schema, as_json=as_json)
+        _create_collection(str(parsed), schema)
+        _print_created(schema, as_json=as_json)
         return
-    advice = _advice(address, schema, count, size, terms or TERMS)
+    advice = _propose(address, schema, count, memory_bytes, terms or DEFAULT_TERMS)
     if apply:
         if advice.fits is False:
-            raise ValueError(f"not made: {_short(advice)}")
-        _make(str(advice.address(parsed)), advice.schema(schema))
+            raise ValueError(f"not created: {_memory_verdict(advice)}")
+        _create_collection(str(advice.address(parsed)), advice.schema(schema))
     if as_json:
         print_json({"collection": collection, **advice.to_json(), "made": apply})
     else:
-        _tell(advice, str(advice.address(parsed)), made=apply)
+        _print_proposal(advice, str(advice.address(parsed)), is_created=apply)
 
 
-def _bytes(text: str) -> int:
-    """``2GB`` or ``512MiB`` in bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]i?|)b", text.strip().lower())
-    size = int(float(found[1]) * UNITS[found[2]]) if found else 0
+def _parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``2GB`` or ``512MiB``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]i?|)b", text.strip().lower())
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
     if size < 1:
-        raise ValueError(f"--memory {text!r}: write a size above 0 such as 2GB, 512MB or 4GiB")
+        raise ValueError(f"--memory {text!r}: expected a size above 0 such as 2GB, 512MB or 4GiB")
     return size
 
 
-def _schema(collection: str, making: Making, running: Running) -> Schema:
-    """The schema that the options ask for; loads the models."""
+def _build_schema(collection: str, options: CollectionOptions, running: Running) -> Schema:
+    """Return the schema that the options describe; loads the models."""
     from st_connectors.schemas import given, reranker_given, schema_for
 
-    models = given(making.dense_model, making.sparse_model, running)
-    if not models and not making.text:
-        raise ValueError("nothing to search by: give --dense, --sparse or --text")
+    models = given(options.dense_model, options.sparse_model, running)
+    if not models and not options.text:
+        raise ValueError("a collection needs at least one field; pass --dense, --sparse or --text")
     return schema_for(
         collection,
         models,
-        reranker_given(making.reranker, running),
-        text=making.text,
-        filterable=parse_filterable(making.filterable),
-        fusion=parse_fusion(making.fusion),
+        reranker_given(options.reranker, running),
+        text=options.text,
+        filterable=parse_filterable(options.filterable),
+        fusion=parse_fusion(options.fusion),
     )
 
 
-def _make(address: str, schema: Schema) -> None:
+def _create_collection(address: str, schema: Schema) -> None:
     from st_connectors.registry import open_store
 
     store = open_store(address, schema.collection, schema)
@@ -135,7 +142,7 @@ def _make(address: str, schema: Schema) -> None:
         store.close()
 
 
-def _advice(address: str, schema: Schema, count: int, memory: int | None, terms: int) -> Advice:
+def _propose(address: str, schema: Schema, count: int, memory: int | None, terms: int) -> Advice:
     from st_connectors.advice import advise, sizing_for
     from st_connectors.registry import parse_address, plugins
     from st_connectors.schema import DenseField, FieldKind
@@ -152,18 +159,17 @@ def _advice(address: str, schema: Schema, count: int, memory: int | None, terms:
     )
 
 
-def _tell_made(schema: Schema, *, as_json: bool) -> None:
+def _print_created(schema: Schema, *, as_json: bool) -> None:
     if as_json:
         print_json(schema.to_json())
         return
     from st_connectors.schema import kind_of
 
     fields = ", ".join(f"{name} ({kind_of(spec)})" for name, spec in schema.fields.items())
-    say(f"{schema.collection!r} is there, with {fields}")
+    print_line(f"collection {schema.collection!r} exists with fields {fields}")
 
 
-def _tell(advice: Advice, address: str, *, made: bool) -> None:
-    """Print a proposal for people."""
+def _print_proposal(advice: Advice, address: str, *, is_created: bool) -> None:
     from st_connectors.advice import human
 
     rows = [("address", address)]
@@ -174,20 +180,23 @@ def _tell(advice: Advice, address: str, *, made: bool) -> None:
     rows += [(name, human(size)) for name, size in advice.parts.items()]
     rows.append(("in memory", human(advice.total)))
     for name, value in rows:
-        say(f"{name:<12}  {value}")
+        print_line(f"{name:<12}  {value}")
     if advice.fits is not None:
-        say(f"{'':<12}  {_short(advice)}")
+        print_line(f"{'':<12}  {_memory_verdict(advice)}")
     for reason in advice.reasons:
-        say(f"- {reason}")
+        print_line(f"- {reason}")
     for step in advice.by_hand:
-        say(f"- by hand: {step}")
-    say("made as proposed" if made else "nothing was made; add --apply to make it so")
+        print_line(f"- manual step: {step}")
+    print_line(
+        "created as proposed" if is_created else "nothing was created; add --apply to create the collection as proposed"
+    )
 
 
-def _short(advice: Advice) -> str:
+def _memory_verdict(advice: Advice) -> str:
     from st_connectors.advice import human
 
-    have = human(advice.memory or 0)
+    available = human(advice.memory or 0)
     if advice.fits:
-        return f"fits into {have}"
-    return f"even the smallest needs {human(advice.total)} of memory for {advice.count:,} records, and there is {have}"
+        return f"fits into {available}"
+    needed = human(advice.total)
+    return f"the smallest layout needs {needed} of memory for {advice.count:,} records; only {available} is available"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import Address, AsJson, Collection
-from st_connectors.cli.output import INTERRUPTED, complain, print_json, say
+from st_connectors.cli.output import INTERRUPTED, print_error, print_json, print_line
 
 __all__ = ["drop"]
 
@@ -16,10 +16,12 @@ __all__ = ["drop"]
 def drop(
     address: Address,
     collection: Collection,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a collection with all its records; asks first.
+    """Drop a collection with all its records.
+
+    Asks for confirmation unless --yes is set.
 
     Example: st-connectors drop --in qdrant+edge:demo-index --collection python-docs --yes
     """
@@ -30,9 +32,10 @@ def drop(
         number = store.count()
         if not yes:
             if not sys.stdin.isatty():
-                raise ValueError(f"{collection!r} holds {number:,} records and nobody is there to ask: add --yes")
-            if not typer.confirm(f"Remove {collection!r} with {number:,} records?", err=True):
-                complain("left as it is")
+                what = f"{collection!r} with {number:,} records"
+                raise ValueError(f"cannot ask whether to drop {what}: standard input is not a terminal; add --yes")
+            if not typer.confirm(f"Drop {collection!r} with {number:,} records?", err=True):
+                print_error("not dropped")
                 raise typer.Exit(INTERRUPTED)
         store.drop()
     finally:
@@ -40,4 +43,4 @@ def drop(
     if as_json:
         print_json({"collection": collection, "dropped": number})
     else:
-        say(f"removed {collection!r} with {number:,} records")
+        print_line(f"dropped {collection!r} with {number:,} records")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_connectors.cli.options import DEFAULT_DENSE, Backend, Dtype
-from st_connectors.cli.output import complain, print_json
+from st_connectors.cli.output import print_error, print_json
 from st_core import builtin
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["encode"]
 
 
 class Kind(StrEnum):
-    """What the model gives."""
+    """Kinds of vectors."""
 
     DENSE = "dense"
     SPARSE = "sparse"
@@ -28,43 +28,47 @@ class Kind(StrEnum):
 
 def encode(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; without any, the lines of standard input.")
+        list[str] | None,
+        typer.Argument(metavar="TEXT...", help="Texts to encode (default: the lines of standard input)."),
     ] = None,
     *,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="builtin:dense, builtin:sparse, a folder or a Hub name.")
+        str, typer.Option(metavar="MODEL", help="Model to load: builtin:dense, builtin:sparse, a folder or a Hub name.")
     ] = DEFAULT_DENSE,
     kind: Annotated[
-        Kind | None, typer.Option(help="What the model gives; known for the built-in ones, else dense.")
+        Kind | None,
+        typer.Option(help="Kind of vectors the model computes (default: dense, or sparse for builtin:sparse)."),
     ] = None,
     backend: Backend = "torch",
     dtype: Dtype = None,
-    query: Annotated[bool, typer.Option("--query", help="Encode as queries, not as documents.")] = False,
+    query: Annotated[bool, typer.Option("--query", help="Encode the texts as queries instead of documents.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write .npy (dense) or .npz (sparse, as CSR) instead of JSON.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the vectors to a file: .npy (dense) or .npz (sparse, as CSR)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one vector a line; the default.")] = False,  # noqa: ARG001  (every command takes it)
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one vector per line (the default).")] = False,  # noqa: ARG001  (every command accepts it)
 ) -> None:
-    """Encode texts to vectors, printed as JSON lines or written to a file.
+    """Encode texts into vectors; print or save them.
 
     Example: st-connectors encode "copy a directory" --model builtin:sparse
 
-    Example: st-connectors encode "copy a directory" --model ./all-MiniLM-L6-v2-openvino-int8 --backend openvino --dtype int8
+    Example: st-connectors encode "copy a directory" --model ./all-MiniLM-L6-v2-openvino-int8 --backend openvino
+    --dtype int8
     """
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
     if not lines:
-        raise ValueError("no text to encode: give texts, or lines on standard input")
-    chosen = kind or (Kind.SPARSE if model == builtin.SPARSE else Kind.DENSE)
-    suffix = ".npz" if chosen is Kind.SPARSE else ".npy"
+        raise ValueError("no text to encode: pass texts as arguments, or lines on standard input")
+    vector_kind = kind or (Kind.SPARSE if model == builtin.SPARSE else Kind.DENSE)
+    suffix = ".npz" if vector_kind is Kind.SPARSE else ".npy"
     if out is not None and out.suffix != suffix:
-        raise ValueError(f"{chosen} vectors go to a {suffix} file, not {out.name!r}")
-    vectors = _encode(lines, model, chosen, backend, dtype, query=query)
+        raise ValueError(f"expected a {suffix} file for {vector_kind} vectors, got {out.name!r}")
+    vectors = _encode(lines, model, vector_kind, backend, dtype, query=query)
     if out is not None:
         _save(vectors, out)
-        complain(f"wrote {len(vectors)} vectors to {out}")
+        print_error(f"wrote {len(vectors)} vectors to {out}")
         return
     for row in vectors:
-        if chosen is Kind.SPARSE:
+        if vector_kind is Kind.SPARSE:
             print_json({"indices": row.indices.tolist(), "values": row.values.tolist()})
         else:
             print_json(row.tolist())
@@ -74,10 +78,10 @@ def _encode(texts: list[str], model: str, kind: Kind, backend: str, dtype: str |
     import st_core
     from st_connectors.vectorise import dense_rows, sparse_rows
 
-    family = st_core.SparseEncoder if kind is Kind.SPARSE else st_core.SentenceTransformer
-    loaded: Any = family(model, backend=backend, dtype=dtype)
-    encoded = loaded.encode_query(texts) if query else loaded.encode_document(texts)
-    return sparse_rows(encoded) if kind is Kind.SPARSE else dense_rows(encoded)
+    model_class = st_core.SparseEncoder if kind is Kind.SPARSE else st_core.SentenceTransformer
+    encoder: Any = model_class(model, backend=backend, dtype=dtype)
+    vectors = encoder.encode_query(texts) if query else encoder.encode_document(texts)
+    return sparse_rows(vectors) if kind is Kind.SPARSE else dense_rows(vectors)
 
 
 def _save(vectors: Any, out: Path) -> None:

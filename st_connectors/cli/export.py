@@ -9,90 +9,90 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import AsJson
-from st_connectors.cli.output import print_json, say, steps_of
+from st_connectors.cli.output import print_json, print_line, status_line
 
 __all__ = ["export"]
 
 
 class Kind(StrEnum):
-    """What the model gives."""
+    """Kinds of models."""
 
     DENSE = "dense"
     SPARSE = "sparse"
     RERANKER = "reranker"
 
 
-FAMILIES = {Kind.DENSE: "SentenceTransformer", Kind.SPARSE: "SparseEncoder", Kind.RERANKER: "CrossEncoder"}
+MODEL_CLASSES = {Kind.DENSE: "SentenceTransformer", Kind.SPARSE: "SparseEncoder", Kind.RERANKER: "CrossEncoder"}
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hub name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model to export: a folder or a Hub name.")],
     *,
     backend: Annotated[
         str,
-        typer.Option(
-            help="What will run it: openvino, onnx, or auto (either, whichever is faster where it is loaded)."
-        ),
+        typer.Option(help="Backend that will run it: openvino, onnx, or auto (both; loading chooses the faster one)."),
     ] = "openvino",
     dtype: Annotated[
         str,
-        typer.Option(help="What its weights are kept in: float32, int8 (fastest and smallest), float16 or bfloat16."),
+        typer.Option(help="Type of the weights: float32, int8 (fastest and smallest), float16 or bfloat16."),
     ] = "float32",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A new folder, or the model's own; by default ./NAME-BACKEND-DTYPE."),
+        typer.Option(metavar="FOLDER", help="A new folder, or the model's own (default: ./NAME-BACKEND-DTYPE)."),
     ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="What the model gives, where its files leave that open.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of model, if its files do not say.")] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Fix the ranges of int8 on these texts, one a line (pairs: two, with a tab)."
+            metavar="FILE",
+            help="Calibrate the int8 ranges on the texts of this file, one per line (pairs: separated by a tab).",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model's folder with a graph in it that runs without torch.
+    """Export a model as a graph that runs without torch.
+
+    Writes a copy of the model's folder with the graph in it. Loading it needs the backend and dtype of the export.
 
     Example: st-connectors export sentence-transformers/all-MiniLM-L6-v2 --backend openvino --dtype int8
     """
     from st_core import export_model
 
-    name = Path(model).name or "model"
-    target = out or Path(f"{name}-{backend}-{dtype}")
-    with steps_of(f"exporting {model} for {backend} in {dtype}") as told:
-        done = export_model(
+    target = out or Path(f"{Path(model).name or 'model'}-{backend}-{dtype}")
+    with status_line(f"exporting {model} for {backend} in {dtype}") as show_step:
+        exported = export_model(
             model,
             target,
             backend=backend,
             dtype=dtype,
-            family=None if kind is None else FAMILIES[kind],
-            calibration=[] if calibrate is None else _lines(calibrate),
-            told=told,
+            family=None if kind is None else MODEL_CLASSES[kind],
+            calibration=[] if calibrate is None else _read_calibration(calibrate),
+            told=show_step,
         )
     if as_json:
         print_json(
             {
-                "folder": str(done.folder),
-                "class": done.family,
+                "folder": str(exported.folder),
+                "class": exported.family,
                 "backend": backend,
                 "dtype": dtype,
-                "graphs": [str(place) for place in done.graphs],
-                "bytes": done.size,
+                "graphs": [str(path) for path in exported.graphs],
+                "bytes": exported.size,
             }
         )
         return
-    say(
-        f"{done.folder}: {len(done.graphs)} graph{'s' * (len(done.graphs) != 1)}, {done.size / 1e6:.1f} MB; load it with"
-    )
-    say(f'{done.family}("{done.folder}", backend="{backend}", dtype="{dtype}")')
+    count = len(exported.graphs)
+    graphs = f"{count} graph{'s' * (count != 1)}, {exported.size / 1e6:.1f} MB"
+    print_line(f"{exported.folder}: {graphs}; load it with")
+    print_line(f'{exported.family}("{exported.folder}", backend="{backend}", dtype="{dtype}")')
 
 
-def _lines(path: Path) -> list[str | tuple[str, ...]]:
-    """Texts, or pairs where a line has a tab; raises ValueError for a file that holds none or cannot be read."""
+def _read_calibration(path: Path) -> list[str | tuple[str, ...]]:
+    """Return the texts of a file, or pairs for lines with a tab; raise ValueError if it has none or cannot be read."""
     try:
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the texts to calibrate on cannot be read: {error}") from error
+        raise ValueError(f"{path}: cannot read the calibration texts: {error}") from error
     if not lines:
-        raise ValueError(f"{path} holds no text to calibrate on")
+        raise ValueError(f"{path} contains no calibration text")
     return [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]

@@ -18,18 +18,18 @@ from st_connectors.cli.options import (
     Backend,
     Collection,
     CollectionDtype,
+    CollectionOptions,
     DenseModel,
     Filterable,
     FusionMethod,
-    Making,
     RerankerModel,
     SparseModel,
-    TextLeg,
+    TextField,
     TrustModel,
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import complain, finish, print_json, progress_of, stop
+from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_error, print_json, progress_bar
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
@@ -39,86 +39,99 @@ if TYPE_CHECKING:
 __all__ = ["ingest"]
 
 TextFields = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="The column or key of the text; several are joined.")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Column or key of the text (default: text). Repeat to join several."),
 ]
 Bulk = Annotated[
     bool,
-    typer.Option("--bulk", help="Set the store for loading until the end, and say so where there is nothing to set."),
+    typer.Option(
+        "--bulk", help="Apply the store's bulk-loading settings until the ingest ends; says so if it has none."
+    ),
 ]
 
 
 def ingest(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files or folders to read; - reads standard input.")
+    ],
     *,
     address: Address,
     collection: Collection,
-    create: Annotated[bool, typer.Option("--create", help="Make the collection if it is not there.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Create the collection if it does not exist.")] = False,
     dense: DenseModel = None,
     sparse: SparseModel = None,
     reranker: RerankerModel = None,
-    text: TextLeg = False,
+    text: TextField = False,
     filterable: Filterable = None,
     fusion: FusionMethod = None,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
     trust_model: TrustModel = False,
-    id_field: Annotated[str, typer.Option(metavar="NAME", help="The column or key of the id.")] = "id",
+    id_field: Annotated[str, typer.Option(metavar="NAME", help="Column or key of the document id.")] = "id",
     text_field: TextFields = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="jsonl, csv, parquet or text; by the file's name if not given.")
+        str | None,
+        typer.Option("--format", help="Format of the sources: jsonl, csv, parquet or text (default: by file name)."),
     ] = None,
     split: Annotated[
-        bool | None, typer.Option(help="Split long texts into windows; on for text files and with --split-tokens.")
+        bool | None,
+        typer.Option(help="Split long texts into windows (default: only for text files or with --split-tokens)."),
     ] = None,
     split_tokens: Annotated[
-        int | None, typer.Option(min=8, metavar="N", help="Tokens of a window; 256, or what the model takes.")
+        int | None,
+        typer.Option(
+            min=8, metavar="N", help="Tokens per window (default: 256, or the model's maximum if that is less)."
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written together.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written per batch.")] = 512,
     bulk: Bulk = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encode documents and put them into a collection; records of the same id are replaced.
+    """Encode documents and store them in a collection.
 
-    JSONL, CSV and Parquet give an id and a text per row and the rest as payload; folders of text or Markdown give a document per file.
-    Status 1 where records were refused; the others are in.
+    A row of JSONL, CSV or Parquet is a document: an id, a text, and the rest as payload. In a folder, each text or
+    Markdown file is a document. Records with the same id are replaced. The exit status is 1 if documents were
+    refused; the others are stored.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
 
-    Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense ./minilm-int8 --backend openvino --dtype int8
+    Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense
+    ./minilm-int8 --backend openvino --dtype int8
     """
     from st_connectors.ingest import IngestFailed, IngestInterrupted
     from st_connectors.models import Running
     from st_connectors.registry import bulk_loading
 
-    chosen = [(source, _format(source, form)) for source in sources]
-    windows = _windows(split, split_tokens, [form for _, form in chosen])
-    making = Making(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
+    inputs = [(source, _format_of(source, form)) for source in sources]
+    splitting = _split_options(split, split_tokens, [form for _, form in inputs])
+    options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     running = Running(backend, dtype)
-    index = (_create if create else _open)(address, collection, making, running, trust=trust_model)
+    index = (_create if create else _open)(address, collection, options, running, trust=trust_model)
     if bulk and not index.store.capabilities.bulk_loading:
-        complain(f"st-connectors: --bulk changes nothing: {address.partition(':')[0]} has no settings for loading")
-    with index, progress_of(f"ingesting into {collection}") as progress:
-        documents = _documents(chosen, id_field, text_field or ["text"], index)
+        scheme = address.partition(":")[0]
+        print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
+    with index, progress_bar(f"ingesting into {collection}") as progress:
+        documents = _documents(inputs, id_field, text_field or ["text"], index)
         try:
             with bulk_loading(address, collection) if bulk else nullcontext():
-                report = index.ingest(documents, split=windows, batch=batch, progress=progress)
+                report = index.ingest(documents, split=splitting, batch=batch, progress=progress)
         except IngestInterrupted as error:
-            stop(error.report, as_json=as_json)
+            exit_with_interrupted(error.report, as_json=as_json)
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
             raise
     if not (index.store.capabilities.persistent or as_json):
-        complain(f"st-connectors: {address} keeps nothing: what was ingested is gone when this command ends")
-    finish(report, as_json=as_json)
+        print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
+    exit_with_report(report, as_json=as_json)
 
 
-def _format(source: str, form: str | None) -> Format:
-    """The format of a source, which must be there."""
+def _format_of(source: str, form: str | None) -> Format:
+    """Return the format of a source; raise ValueError for an unknown format and for a path that does not exist."""
     from st_connectors.ingest.sources import Format, format_of
 
-    if form is not None and form not in {known.value for known in Format}:
-        raise ValueError(f"--format {form!r}: one of {', '.join(Format)}")
+    if form is not None and form not in {each.value for each in Format}:
+        raise ValueError(f"unknown --format {form!r}; expected one of {', '.join(Format)}")
     if source == "-":
         return Format(form) if form else Format.JSONL
     path = Path(source)
@@ -127,62 +140,60 @@ def _format(source: str, form: str | None) -> Format:
     return Format(form) if form else format_of(path)
 
 
-def _windows(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
-    """How long texts are split: where that is asked for, by the size of windows too, and else where files of text are among the sources."""
+def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
+    """Return how to split long texts: on request, or by default if a window size or a text file was passed."""
     from st_connectors.index import Split
 
     if split is False and tokens is not None:
-        raise ValueError(
-            "--split-tokens says how texts are split, and --no-split that they are not: leave out one of them"
-        )
-    wanted = split if split is not None else tokens is not None or "text" in forms
-    return Split(tokens=tokens) if wanted else None
+        raise ValueError("--split-tokens and --no-split exclude each other; pass only one of them")
+    is_splitting = split if split is not None else tokens is not None or "text" in forms
+    return Split(tokens=tokens) if is_splitting else None
 
 
-def _create(address: str, collection: str, making: Making, running: Running, *, trust: bool) -> Index:
+def _create(address: str, collection: str, options: CollectionOptions, running: Running, *, trust: bool) -> Index:
     from st_connectors.index import Index
 
     if trust:
-        raise ValueError("--trust-model is about a collection that is there: leave out --create")
+        raise ValueError("--trust-model applies to existing collections only; remove it or --create")
 
     return Index.create(
         address,
         collection=collection,
-        dense=making.dense_model,
-        sparse=making.sparse_model,
-        reranker=making.reranker,
-        text=making.text,
-        filterable=parse_filterable(making.filterable),
-        fusion=parse_fusion(making.fusion),
+        dense=options.dense_model,
+        sparse=options.sparse_model,
+        reranker=options.reranker,
+        text=options.text,
+        filterable=parse_filterable(options.filterable),
+        fusion=parse_fusion(options.fusion),
         backend=running.backend,
         dtype=running.dtype,
     )
 
 
-def _open(address: str, collection: str, making: Making, running: Running, *, trust: bool) -> Index:
-    """Open what is there; without --create nothing is made, so that a misspelt name is an error."""
+def _open(address: str, collection: str, options: CollectionOptions, running: Running, *, trust: bool) -> Index:
+    """Open an existing collection; without --create none is created, so that a misspelled name is an error."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
 
-    given = [f"--{field.name}" for field in fields(making) if getattr(making, field.name)]
-    if given:
-        raise ValueError(f"{', '.join(given)} says how a collection is made: add --create")
+    creating = [f"--{field.name}" for field in fields(options) if getattr(options, field.name)]
+    if creating:
+        raise ValueError(f"{', '.join(creating)} describes a new collection; add --create")
     try:
         return Index.open(
             address, collection=collection, trust_model=trust, backend=running.backend, dtype=running.dtype
         )
     except NotFound as error:
-        message = f"{error.message}; to make it, add --create"
+        message = f"{error.message}; add --create to create it"
         raise NotFound(message, store=error.store, operation=error.operation) from error
 
 
 def _documents(
-    chosen: Sequence[tuple[str, Format]], id_field: str, text_fields: Sequence[str], index: Index
+    inputs: Sequence[tuple[str, Format]], id_field: str, text_fields: Sequence[str], index: Index
 ) -> Iterator[object]:
     from st_connectors.ingest.sources import Reading
 
     reading = Reading(id_field, tuple(text_fields), index.schema.filterable)
-    return chain.from_iterable(_read(source, form, reading) for source, form in chosen)
+    return chain.from_iterable(_read(source, form, reading) for source, form in inputs)
 
 
 def _read(source: str, form: Format, reading: Reading) -> Read:

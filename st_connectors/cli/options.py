@@ -1,4 +1,4 @@
-"""The options that several commands share, and what their texts mean."""
+"""Options that several commands share: their types and help texts, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ __all__ = [
     "Backend",
     "Collection",
     "CollectionDtype",
+    "CollectionOptions",
     "DenseModel",
     "Dtype",
     "Filterable",
     "FusionMethod",
-    "Making",
     "RerankerModel",
     "SparseModel",
-    "TextLeg",
+    "TextField",
     "TrustModel",
     "Where",
     "parse_filterable",
     "parse_fusion",
-    "quietly",
+    "silence_retry_logging",
 ]
 
 DEFAULT_DENSE = builtin.DENSE
 DEFAULT_SPARSE = builtin.SPARSE
 NONE = "none"
-FUSIONS = "rrf, rrf:60 (its constant), rrf:60:1,2 (a weight per leg) or weighted:0.25,0.75"
+FUSIONS = "rrf, rrf:60 (rank constant), rrf:60:1,2 (and a weight per leg) or weighted:0.25,0.75"
 
 
-def quietly(address: str) -> str:
-    """The same address; from here on repeated calls are not logged, for the error after the last one is what people read."""
+def silence_retry_logging(address: str) -> str:
+    """Return the address unchanged, and stop logging retries: the error after the last attempt says what matters."""
     from stamina.instrumentation import set_on_retry_hooks
 
     set_on_retry_hooks(())
@@ -56,69 +56,92 @@ Address = Annotated[
     typer.Option(
         "--in",
         metavar="URL",
-        callback=quietly,
-        help="The store: qdrant+edge:PATH, qdrant://HOST:6333, memory:, …",
+        callback=silence_retry_logging,
+        help="Address of the store, such as qdrant+edge:PATH, qdrant://HOST:6333 or memory:",
     ),
 ]
-Collection = Annotated[str, typer.Option("--collection", metavar="NAME", help="The collection in that store.")]
+Collection = Annotated[str, typer.Option("--collection", metavar="NAME", help="Name of the collection.")]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="FILTER", help='Only records like this: \'year >= 2020 and tag in ["a", "b"]\'.'),
+    typer.Option(
+        "--where",
+        metavar="FILTER",
+        help='Filter on filterable fields, such as \'year >= 2020 and tag in ["a", "b"]\'.',
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 Backend = Annotated[
     str,
-    typer.Option("--backend", help="What runs transformers: torch, openvino, onnx, or auto, the fastest here."),
+    typer.Option(
+        "--backend",
+        help="Backend that runs transformer models: torch, openvino, onnx, or auto (the fastest on this machine).",
+    ),
 ]
-TYPES = "What they compute in: float32, float16, bfloat16, or int8 (openvino and onnx)"
+_DTYPES = "Type that weights are computed in: float32, float16, bfloat16, or int8 (openvino and onnx)"
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", help=f"{TYPES}; by default float32, on a GPU the model's own."),
+    typer.Option("--dtype", help=f"{_DTYPES}. Default: float32, or the model's own type on a GPU."),
 ]
 CollectionDtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help=f"{TYPES}; by default on openvino and onnx what the collection was made in, else float32, on a GPU the model's own.",
+        help=f"{_DTYPES}. Default: on openvino and onnx, the type recorded in the collection; otherwise float32, "
+        "or the model's own type on a GPU.",
     ),
 ]
 
-TrustModel = Annotated[bool, typer.Option("--trust-model", help="Allow a model that has changed.")]
+TrustModel = Annotated[
+    bool, typer.Option("--trust-model", help="Accept a model that differs from the one recorded in the collection.")
+]
 
 DenseModel = Annotated[
     str | None,
     typer.Option(
-        "--dense", metavar="MODEL", help=f"Of a new collection; {DEFAULT_DENSE} if not given, {NONE} for none."
+        "--dense",
+        metavar="MODEL",
+        help=f"Dense model for a new collection, or {NONE} (default: {DEFAULT_DENSE}).",
     ),
 ]
 SparseModel = Annotated[
     str | None,
     typer.Option(
-        "--sparse", metavar="MODEL", help=f"Of a new collection; {DEFAULT_SPARSE} if not given, {NONE} for none."
+        "--sparse",
+        metavar="MODEL",
+        help=f"Sparse model for a new collection, or {NONE} (default: {DEFAULT_SPARSE}).",
     ),
 ]
 RerankerModel = Annotated[
-    str | None, typer.Option("--reranker", metavar="MODEL", help="The reranker that a new collection remembers.")
+    str | None,
+    typer.Option("--reranker", metavar="MODEL", help="Reranker to record in a new collection (default: no reranker)."),
 ]
-TextLeg = Annotated[bool, typer.Option("--text", help="Give a new collection a leg by the store's own BM25.")]
+TextField = Annotated[
+    bool,
+    typer.Option("--text", help="Add a text field to a new collection, searched with the store's own BM25."),
+]
 Filterable = Annotated[
     list[str] | None,
     typer.Option(
         "--filterable",
         metavar="FIELD[:KIND]",
-        help="A field of a new collection to filter by, such as year:int; a keyword if no KIND (int, float, bool, date) is given.",
+        help="Filterable field of a new collection, such as year:int. KIND is keyword, int, float, bool or date "
+        "(default: keyword). Repeat for several fields.",
     ),
 ]
 FusionMethod = Annotated[
     str | None,
-    typer.Option("--fusion", metavar="METHOD", help=f"Of a new collection: {FUSIONS}."),
+    typer.Option(
+        "--fusion",
+        metavar="METHOD",
+        help=f"Fusion of the legs of a new collection: {FUSIONS}.",
+    ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
-    """The options that say how a collection is made."""
+class CollectionOptions:
+    """The options that describe a new collection."""
 
     dense: str | None
     sparse: str | None
@@ -129,31 +152,33 @@ class Making:
 
     @property
     def dense_model(self) -> str | None:
-        """The dense model's name, None for none."""
+        """The name of the dense model; ``None`` if the collection has no dense field."""
         return None if self.dense == NONE else self.dense or DEFAULT_DENSE
 
     @property
     def sparse_model(self) -> str | None:
-        """The sparse model's name, None for none."""
+        """The name of the sparse model; ``None`` if the collection has no sparse field."""
         return None if self.sparse == NONE else self.sparse or DEFAULT_SPARSE
 
 
 def parse_filterable(items: Sequence[str]) -> dict[str, str]:
-    """``year:int`` as a field and the kind of its values; a field alone is a keyword."""
+    """Parse ``FIELD:KIND`` items into kinds by field name; a field without a kind is a keyword."""
     from st_connectors.schema import FilterKind
 
     kinds = {}
     for item in items:
         name, colon, kind = item.rpartition(":")
         name, kind = (name, kind) if colon else (item, FilterKind.KEYWORD.value)
-        if not name or kind not in {known.value for known in FilterKind}:
-            raise ValueError(f"--filterable {item!r}: write FIELD:KIND, KIND one of {', '.join(FilterKind)}")
+        if not name or kind not in {each.value for each in FilterKind}:
+            raise ValueError(
+                f"--filterable {item!r}: expected FIELD or FIELD:KIND with KIND one of {', '.join(FilterKind)}"
+            )
         kinds[name] = kind
     return kinds
 
 
 def parse_fusion(text: str | None) -> Fusion | None:
-    """``rrf``, ``rrf:60``, ``rrf:60:1,2`` or ``weighted:0.25,0.75``."""
+    """Parse ``rrf``, ``rrf:60``, ``rrf:60:1,2`` or ``weighted:0.25,0.75``."""
     if text is None:
         return None
     from st_connectors.schema import Rrf, Weighted
@@ -166,15 +191,15 @@ def parse_fusion(text: str | None) -> Fusion | None:
             case "rrf", [k]:
                 return Rrf(int(k))
             case "rrf", [k, weights]:
-                return Rrf(int(k), _numbers(weights))
+                return Rrf(int(k), _parse_numbers(weights))
             case "weighted", [weights]:
-                return Weighted(_numbers(weights))
+                return Weighted(_parse_numbers(weights))
             case _:
                 pass
     except ValueError:
         pass
-    raise ValueError(f"--fusion {text!r}: write rrf, rrf:60, rrf:60:1,2 or weighted:0.25,0.75")
+    raise ValueError(f"--fusion {text!r}: expected rrf, rrf:60, rrf:60:1,2 or weighted:0.25,0.75")
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _parse_numbers(text: str) -> tuple[float, ...]:
     return tuple(float(number) for number in text.split(","))

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, progress and errors on standard error."""
+"""Printing of results (standard output), progress and errors (standard error), and the exit statuses."""
 
 from __future__ import annotations
 
@@ -17,114 +17,117 @@ if TYPE_CHECKING:
     from st_connectors.search import SearchHit, SearchResult
 
 __all__ = [
-    "CUT_OFF",
-    "DONE",
-    "FAILED",
+    "BROKEN_PIPE",
+    "FAILURE",
     "INTERRUPTED",
-    "REFUSED",
-    "WRONG_USE",
-    "complain",
-    "finish",
+    "PARTIAL",
+    "SUCCESS",
+    "USAGE_ERROR",
+    "escape_control_characters",
+    "exit_with_interrupted",
+    "exit_with_report",
     "one_line",
+    "print_error",
     "print_json",
+    "print_line",
     "print_result",
-    "progress_of",
-    "say",
-    "steps_of",
-    "stop",
-    "visible",
+    "progress_bar",
+    "status_line",
 ]
 
-DONE, REFUSED, WRONG_USE, FAILED, INTERRUPTED, CUT_OFF = 0, 1, 2, 3, 130, 141
-"""The exit statuses."""
+SUCCESS, PARTIAL, USAGE_ERROR, FAILURE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+"""The exit statuses. ``PARTIAL``: some records were refused or do not exist."""
 
-SHOWN_REFUSALS = 5
+MAX_SHOWN_REFUSALS = 5
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def say(text: str = "") -> None:
-    """Print a line of the result."""
-    typer.echo(visible(text))
+def print_line(text: str = "") -> None:
+    """Print a line of the result to standard output."""
+    typer.echo(escape_control_characters(text))
 
 
-def complain(text: str) -> None:
-    """Print a line about the run, on standard error."""
-    typer.echo(visible(text), err=True)
+def print_error(text: str) -> None:
+    """Print a line about the run to standard error."""
+    typer.echo(escape_control_characters(text), err=True)
 
 
-def visible(text: str) -> str:
-    r"""The text with control characters but tab and newline, and what UTF-8 cannot write, as ``\u001b``: what a file holds must not steer a terminal.
+def escape_control_characters(text: str) -> str:
+    r"""Write control characters other than tab and newline, and lone surrogates, as escapes such as ``\u001b``.
 
-    JSON stays the same value, for it has such characters in strings only.
+    Stored text must not control the terminal. JSON keeps its value, because these characters occur only inside its
+    strings.
     """
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """Return an error's message on one line, or its class name if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    say(json.dumps(value, ensure_ascii=False, default=_plain))
+    print_line(json.dumps(value, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else dict(value)
 
 
-def finish(report: IngestReport, *, as_json: bool) -> NoReturn:
-    """Print what became of an ingest, with the first of the refusals on standard error, and leave with its status."""
+def exit_with_report(report: IngestReport, *, as_json: bool) -> NoReturn:
+    """Print the report of an ingest, with its first refusals on standard error, and exit with its status."""
     if as_json:
         print_json(report.to_json())
     else:
         _print_report(report)
-    raise typer.Exit(REFUSED if report.refused_total else DONE)
+    raise typer.Exit(PARTIAL if report.refused_total else SUCCESS)
 
 
-def stop(report: IngestReport, *, as_json: bool, again: str = "ingesting the same again is safe") -> NoReturn:
-    """Say what was confirmed before Ctrl-C and what ``again`` does, and leave."""
+def exit_with_interrupted(
+    report: IngestReport, *, as_json: bool, hint: str = "the same ingest can be run again"
+) -> NoReturn:
+    """Report the documents confirmed before Ctrl-C and how to go on (``hint``), and exit."""
     if as_json:
         print_json(report.to_json())
-    complain(f"st-connectors: interrupted; what is confirmed stays: {report}; {again}")
+    print_error(f"st-connectors: interrupted; confirmed documents stay stored: {report}; {hint}")
     raise typer.Exit(INTERRUPTED)
 
 
 def _print_report(report: IngestReport) -> None:
-    for refusal in report.refused[:SHOWN_REFUSALS]:
+    for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
         name = f" {refusal.id!r}" if refusal.id else ""
-        complain(f"refused: record {refusal.position + 1}{name}: {refusal.reason}")
-    if report.refused_total > SHOWN_REFUSALS:
-        complain(f"refused: {report.refused_total - SHOWN_REFUSALS:,} more; --json lists them")
-    say(str(report))
+        print_error(f"refused: record {refusal.position + 1}{name}: {refusal.reason}")
+    if report.refused_total > MAX_SHOWN_REFUSALS:
+        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; --json lists them")
+    print_line(str(report))
 
 
 def print_result(result: SearchResult, *, text_key: str = "text") -> None:
-    """Print hits for people: rank, score, id and the beginning of the text."""
+    """Print rank, score, id and the beginning of the text of each hit."""
     if not result.hits:
-        say("nothing found")
-    width = _width()
+        print_line("no hits")
+    width = _terminal_width()
     for rank, hit in enumerate(result.hits, 1):
-        say(f"{rank:3}. {hit.score:8.4f}  {hit.id}")
+        print_line(f"{rank:3}. {hit.score:8.4f}  {hit.id}")
         text = " ".join(str(hit.payload.get(text_key, "")).split())
         if text:
-            say("     " + (text if len(text) <= width - 6 else text[: width - 7] + "…"))
+            print_line("     " + (text if len(text) <= width - 6 else text[: width - 7] + "…"))
         for line in _explanation(hit):
-            say("     " + line)
+            print_line("     " + line)
 
 
 def _explanation(hit: SearchHit) -> Iterator[str]:
-    """How a hit came about, where that was asked: only explained hits have terms or were reranked."""
+    """Yield lines with the score before reranking, and the legs and matched terms of an explained hit."""
     if hit.retrieved is not None:
-        yield f"before reranking {hit.retrieved:.4f}"
+        yield f"score before reranking {hit.retrieved:.4f}"
     if hit.terms:
         yield ", ".join(f"{leg.field} #{leg.rank} {leg.score:.4f}" for leg in hit.legs)
         yield "matched " + ", ".join(f"{term.term} {term.weight:.2f}" for term in hit.terms)
 
 
-def _width() -> int:
+def _terminal_width() -> int:
     try:
         return max(40, os.get_terminal_size(sys.stdout.fileno()).columns)
     except (OSError, ValueError):
@@ -132,20 +135,20 @@ def _width() -> int:
 
 
 @contextmanager
-def steps_of(what: str) -> Iterator[Callable[[str], None]]:
-    """A function that shows what is being done while standard error is a terminal, and does nothing else."""
+def status_line(task: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows the current step of a task; it does nothing unless standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _step: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(what) as status:
-        yield lambda step: status.update(f"{what}: {step}")
+    with Console(stderr=True).status(task) as status:
+        yield lambda step: status.update(f"{task}: {step}")
 
 
 @contextmanager
-def progress_of(what: str) -> Iterator[Progress | None]:
-    """A progress callback that draws a line while standard error is a terminal, else None."""
+def progress_bar(task: str) -> Iterator[Progress | None]:
+    """Yield a progress callback that draws a line, or ``None`` if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -155,11 +158,11 @@ def progress_of(what: str) -> Iterator[Progress | None]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what)
+        bar_task = bar.add_task(task)
 
         def draw(report: IngestReport) -> None:
             rate = report.confirmed / report.seconds if report.seconds else 0.0
             refused = f", {report.refused_total:,} refused" if report.refused_total else ""
-            bar.update(task, description=f"{what}: {report.confirmed:,} confirmed{refused}, {rate:,.0f}/s")
+            bar.update(bar_task, description=f"{task}: {report.confirmed:,} confirmed{refused}, {rate:,.0f}/s")
 
         yield draw

@@ -23,39 +23,40 @@ __all__ = ["search"]
 
 
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
     *,
     address: Address,
     collection: Collection,
-    limit: Annotated[int, typer.Option(min=1, help="How many hits.")] = 10,
-    offset: Annotated[int, typer.Option(min=0, help="How many hits to skip.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of hits.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Number of hits to skip.")] = 0,
     where: Where = None,
     mode: Annotated[
-        str | None, typer.Option(help="dense, sparse, text or hybrid; hybrid where there are several legs.")
+        str | None, typer.Option(help="dense, sparse, text or hybrid (default: hybrid, or the only leg).")
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help=f"{FUSIONS}; the collection's own if not given."),
+        typer.Option(metavar="METHOD", help=f"{FUSIONS} (default: the collection's own)."),
     ] = None,
-    depth: Annotated[int, typer.Option(min=1, help="Candidates of each leg, and of the reranker.")] = 100,
+    depth: Annotated[int, typer.Option(min=1, help="Candidates per leg, and candidates to rerank.")] = 100,
     rerank: Annotated[
-        bool, typer.Option("--rerank", help="Let the collection's reranker order the candidates.")
+        bool, typer.Option("--rerank", help="Rerank the candidates with the collection's reranker.")
     ] = False,
     reranker: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Let this reranker order the candidates.")
+        str | None, typer.Option(metavar="MODEL", help="Rerank the candidates with this model.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say what each leg found and which terms matched.")
+        bool, typer.Option("--explain", help="Show rank and score in each leg, and the terms that matched.")
     ] = False,
-    fold: Annotated[bool, typer.Option("--fold", help="Give a document that was split only once.")] = False,
+    fold: Annotated[bool, typer.Option("--fold", help="Return a split document once, by its best window.")] = False,
     trust_model: TrustModel = False,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what answers a question in words.
+    """Search a collection with a text query.
 
-    A --dtype that the collection was not made in is refused, unless --trust-model says that the vectors are alike; a reranker runs in any.
+    A --dtype other than the one recorded in the collection is an error unless --trust-model is set; rerankers accept
+    any.
 
     Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
 
@@ -69,7 +70,7 @@ def search(
         address, collection=collection, reranker=reranker, trust_model=trust_model, backend=backend, dtype=dtype
     ) as index:
         if rerank and reranker_of(index.schema, reranker, Running(backend, dtype)) is None:
-            raise ValueError("this index has no reranker: name one by --reranker MODEL")
+            raise ValueError("the collection records no reranker; pass one with --reranker MODEL")
         result = index.search(
             query,
             limit=limit,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_connectors.cli.options import AsJson
-from st_connectors.cli.output import print_json, say
+from st_connectors.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
     from st_connectors.plugin import Plugin
@@ -18,56 +18,64 @@ __all__ = ["markdown", "stores"]
 
 
 def stores(
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the installed stores and what each can do at most.
+    """Show the installed stores and their capabilities.
+
+    Capabilities are the upper bound across server versions.
 
     Example: st-connectors stores --markdown
     """
     from st_connectors.registry import plugins
 
-    known = plugins()
+    installed = plugins()
     if as_json:
-        print_json({name: _plain(plugin) for name, plugin in known.items()})
+        print_json({name: _plugin_json(plugin) for name, plugin in installed.items()})
     elif as_markdown:
-        say(markdown(known))
+        print_line(markdown(installed))
     else:
-        say(_columns(known))
+        print_line(_text_table(installed))
 
 
-def markdown(known: Mapping[str, Plugin]) -> str:
-    """The table of abilities as Markdown, one column per store."""
-    rows = _rows(known)
-    lines = ["| ability | " + " | ".join(f"`{name}`" for name in known) + " |", "|---" * (len(known) + 1) + "|"]
+def markdown(installed: Mapping[str, Plugin]) -> str:
+    """Return a Markdown table of capabilities with one column per store."""
+    rows = _rows(installed)
+    lines = [
+        "| capability | " + " | ".join(f"`{name}`" for name in installed) + " |",
+        "|---" * (len(installed) + 1) + "|",
+    ]
     lines += [f"| {label} | " + " | ".join(cells) + " |" for label, cells in rows]
     return "\n".join(lines)
 
 
-def _columns(known: Mapping[str, Plugin]) -> str:
-    rows = [("", list(known)), *_rows(known)]
-    widths = [max(len(row[0]) for row in rows), *(max(len(cells[i]) for _, cells in rows) for i in range(len(known)))]
+def _text_table(installed: Mapping[str, Plugin]) -> str:
+    rows = [("", list(installed)), *_rows(installed)]
+    widths = [
+        max(len(row[0]) for row in rows),
+        *(max(len(cells[i]) for _, cells in rows) for i in range(len(installed))),
+    ]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip([label, *cells], widths, strict=True)).rstrip()
         for label, cells in rows
     )
 
 
-def _rows(known: Mapping[str, Plugin]) -> list[tuple[str, list[str]]]:
-    """What each store can do, a row per ability."""
-    return [(label, [cell(plugin) for plugin in known.values()]) for label, cell in _CELLS.items()]
+def _rows(installed: Mapping[str, Plugin]) -> list[tuple[str, list[str]]]:
+    """Return a label and one cell per store for each capability."""
+    return [(label, [cell(plugin) for plugin in installed.values()]) for label, cell in _CELLS.items()]
 
 
 def _names(values: Any) -> str:
     return ", ".join(sorted(str(getattr(value, "value", value)) for value in values)) or "–"  # noqa: RUF001
 
 
-def _yes(value: bool) -> str:
+def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
 def _limit(value: int | None) -> str:
-    return "any" if value is None else f"{value:,}"
+    return "unlimited" if value is None else f"{value:,}"
 
 
 _CELLS: dict[str, Callable[[Plugin], str]] = {
@@ -75,39 +83,39 @@ _CELLS: dict[str, Callable[[Plugin], str]] = {
     "install": lambda p: "included" if p.extra is None else f"st-connectors[{p.extra}]",
     "dense metrics": lambda p: _names(p.capabilities.metrics),
     "quantization": lambda p: _names(p.capabilities.quantizations),
-    "sparse": lambda p: _yes(p.capabilities.sparse),
-    "text": lambda p: _yes(p.capabilities.text),
-    "records may lack vectors": lambda p: _yes(p.capabilities.optional_vectors),
-    "fuses by itself": lambda p: _names(p.capabilities.fusion),
+    "sparse": lambda p: _yes_no(p.capabilities.sparse),
+    "text": lambda p: _yes_no(p.capabilities.text),
+    "optional vectors": lambda p: _yes_no(p.capabilities.optional_vectors),
+    "native fusion": lambda p: _names(p.capabilities.fusion),
     "filters": lambda p: _names(p.capabilities.filters),
-    "efforts": lambda p: _names(p.capabilities.efforts),
-    "persistent": lambda p: _yes(p.capabilities.persistent),
-    "refuses single records": lambda p: _yes(p.capabilities.partial_failure),
-    "bulk loading sets": lambda p: _names(p.capabilities.bulk_loading),
-    "largest dimension": lambda p: _limit(p.capabilities.max_dimension),
-    "most hits": lambda p: _limit(p.capabilities.max_limit),
-    "most query terms": lambda p: _limit(p.capabilities.max_query_terms),
+    "search effort": lambda p: _names(p.capabilities.efforts),
+    "persistent": lambda p: _yes_no(p.capabilities.persistent),
+    "reports single refused records": lambda p: _yes_no(p.capabilities.partial_failure),
+    "bulk-loading settings": lambda p: _names(p.capabilities.bulk_loading),
+    "max dimension": lambda p: _limit(p.capabilities.max_dimension),
+    "max hits": lambda p: _limit(p.capabilities.max_limit),
+    "max query terms": lambda p: _limit(p.capabilities.max_query_terms),
 }
 
 
-def _plain(plugin: Plugin) -> dict[str, Any]:
-    """A plugin as plain values."""
+def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    """Return a plugin as plain values for JSON."""
     return {
         "extra": plugin.extra,
         "variants": dict(plugin.variants),
         "contract": plugin.contract,
-        "capabilities": _capabilities(plugin.capabilities),
+        "capabilities": _capabilities_json(plugin.capabilities),
     }
 
 
-def _capabilities(value: Capabilities) -> dict[str, Any]:
+def _capabilities_json(capabilities: Capabilities) -> dict[str, Any]:
     from dataclasses import fields
 
     plain: dict[str, Any] = {}
-    for entry in fields(value):
-        item = getattr(value, entry.name)
+    for entry in fields(capabilities):
+        item = getattr(capabilities, entry.name)
         if isinstance(item, frozenset):
-            plain[entry.name] = sorted(str(getattr(one, "value", one)) for one in item)
+            plain[entry.name] = sorted(str(getattr(member, "value", member)) for member in item)
         elif isinstance(item, Mapping):
             plain[entry.name] = {
                 key: {"exact": precision.exact, "score_rtol": precision.score_rtol} for key, precision in item.items()

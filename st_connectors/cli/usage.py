@@ -1,4 +1,4 @@
-"""How commands show their arguments, and what a wrong use of them costs: one line, as every other mistake does."""
+"""Usage lines of the commands' help, and the message for arguments that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["Command", "is_wrong_use", "wrong_use"]
+__all__ = ["Command", "is_usage_error", "usage_message"]
 
-_WRONG_USE = typer.BadParameter.__mro__[1]
-"""UsageError of click, or of the copy of click inside typer 0.29, which exports only the subclass."""
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""``UsageError`` of click, or of the copy of click inside typer 0.29, which exports only this subclass of it."""
 
 
 class Command(TyperCommand):
-    """A command whose usage has ``MODEL``, ``SOURCE...`` and ``[TEXT...]``, whatever way typer writes arguments."""
+    """A command whose usage line shows ``MODEL``, ``SOURCE...`` and ``[TEXT...]``, however typer formats arguments."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The options and arguments of the usage line."""
-        return [_piece(piece) for piece in super().collect_usage_pieces(ctx)]
+        """Return the options and arguments of the usage line."""
+        return [_plain_argument(piece) for piece in super().collect_usage_pieces(ctx)]
 
 
-def _piece(piece: str) -> str:
-    """An argument as it stands in the usage: typer 0.29 puts braces round a required one, and dots behind one that names its own."""
+def _plain_argument(piece: str) -> str:
+    """Strip what typer 0.29 adds: braces around a required argument, dots after a metavar that ends in dots already."""
     bare = re.sub(r"^\{(.*)\}(\.\.\.)?$", r"\1\2", piece)
     return re.sub(r"\.\.\.(\]?)\.\.\.$", r"...\1", bare)
 
 
-def is_wrong_use(error: Exception) -> bool:
-    """Whether the parser of the command line raised it."""
-    return isinstance(error, _WRONG_USE)
+def is_usage_error(error: Exception) -> bool:
+    """Return whether the command line parser raised an error."""
+    return isinstance(error, _USAGE_ERROR)
 
 
-def wrong_use(error: Exception) -> str:
-    """What to tell about an error of the parser: one line with the command whose help says more, or all the help where nothing was given."""
-    parsed = cast("typer.BadParameter", error)
-    said = parsed.format_message()
+def usage_message(error: Exception) -> str:
+    """Return one line that names the ``--help`` to read, or the whole help if no arguments were passed."""
+    parser_error = cast("typer.BadParameter", error)
+    message = parser_error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
-        return said
-    told = " ".join(said.split()).removesuffix(".")
-    return f"st-connectors: {told}; see {parsed.ctx.command_path if parsed.ctx else 'st-connectors'} --help"
+        return message
+    line = " ".join(message.split()).removesuffix(".")
+    command = parser_error.ctx.command_path if parser_error.ctx else "st-connectors"
+    return f"st-connectors: {line}; see {command} --help"

@@ -1,6 +1,7 @@
-"""The docstrings of Python's standard library: real text that every machine has.
+"""Collect the docstrings of Python's standard library: real text that is present on every machine.
 
-Python sources are parsed, not run. Names written in C are read from modules that do nothing when imported, listed here.
+Python sources are parsed, not executed. Names implemented in C are read from imported modules; only modules whose
+import has no side effects are listed here.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["Docstring", "collect"]
+__all__ = ["MINIMUM_WORDS", "Docstring", "collect", "has_enough_words"]
 
-LEAST_WORDS = 3
+MINIMUM_WORDS = 3
+"""Docstrings with fewer words say too little to be searched."""
 
-LEFT_OUT = frozenset(
+EXCLUDED = frozenset(
     """
     antigravity ensurepip idlelib ntpath pydoc_data test this turtledemo
-    aifc asynchat asyncore cgi cgitb chunk distutils imghdr imp lib2to3 mailcap nntplib pipes smtpd sndhdr sunau telnetlib uu xdrlib
+    aifc asynchat asyncore cgi cgitb chunk distutils imghdr imp lib2to3 mailcap nntplib pipes smtpd sndhdr sunau
+    telnetlib uu xdrlib
     """.split()  # noqa: SIM905
 )
-"""Applications, tests, data, jokes, paths of another system, and what Python 3.12 and 3.13 have removed."""
+"""Applications, tests, data, jokes, path functions of another system, and modules that Python 3.12 and 3.13 removed."""
 
-KNOWN_AS = {
+PUBLIC_MODULES = {
     "posixpath": "os.path",
     "genericpath": "os.path",
     "_collections_abc": "collections.abc",
@@ -38,15 +41,16 @@ KNOWN_AS = {
     "_strptime": "time",
     "_weakrefset": "weakref",
 }
-"""Modules whose names people know from another module."""
+"""Public module by the private module that implements it."""
 
 PACKAGES = """
-asyncio concurrent.futures ctypes email.policy importlib.abc importlib.machinery importlib.metadata importlib.resources json
-getpass logging multiprocessing sqlite3 tkinter tomllib unittest unittest.mock urllib.request xml.etree.ElementTree zoneinfo
+asyncio concurrent.futures ctypes email.policy importlib.abc importlib.machinery importlib.metadata
+importlib.resources json getpass logging multiprocessing sqlite3 tkinter tomllib unittest unittest.mock urllib.request
+xml.etree.ElementTree zoneinfo
 """.split()  # noqa: SIM905
-"""Packages that offer names of their submodules, private ones too, as their own; their import has no effect of its own."""
+"""Packages that export names of their submodules, private ones included; importing them has no side effects."""
 
-NATIVE = """
+C_MODULES = """
 builtins os os.path sys math cmath time datetime itertools functools operator collections array struct zlib bz2
 lzma binascii hashlib hmac re json csv random bisect heapq decimal io string unicodedata codecs select
 socket ssl errno atexit gc weakref types inspect marshal mmap threading contextvars queue sqlite3 pickle
@@ -54,12 +58,12 @@ copyreg zoneinfo statistics signal resource fcntl pwd grp termios tty syslog fau
 symtable tokenize warnings asyncio abc enum ctypes multiprocessing secrets uuid
 xml.etree.ElementTree xml.parsers.expat
 """.split()  # noqa: SIM905  (as a list it would be seventy lines long)
-"""Modules whose import has no effect of its own and which have names written in C."""
+"""Modules that export names implemented in C; importing them has no side effects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """One documented name: ``kind`` is module, class or function, ``signature`` the arguments as written, where they are known."""
+    """A documented name: ``kind`` is module, class or function; ``signature`` is empty where it is unknown."""
 
     name: str
     kind: str
@@ -72,46 +76,49 @@ class Docstring:
         return self.name.partition(".")[0]
 
 
+def has_enough_words(docstring: Docstring, minimum: int = MINIMUM_WORDS) -> bool:
+    """Return whether a docstring has at least ``minimum`` words, separated by whitespace."""
+    return len(docstring.text.split()) >= minimum
+
+
 def collect() -> list[Docstring]:
-    """Every distinct docstring of five words or more under its most public name, sorted by name."""
-    best: dict[str, Docstring] = {}
+    """Return the distinct docstrings of at least ``MINIMUM_WORDS`` words under their most public names, sorted by name."""
     with warnings.catch_warnings():
-        # Looking at a deprecated name is enough for a warning, and nothing here uses one.
+        # Accessing a deprecated name warns, and none of them is used here.
         warnings.simplefilter("ignore", DeprecationWarning)
-        everything = list(_all())
-    for found in everything:
-        if len(found.text.split()) < LEAST_WORDS:
-            continue
-        known = best.get(found.text)
-        if known is None or _rank(found.name) < _rank(known.name):
-            best[found.text] = found
-    names: dict[str, Docstring] = {}
-    for found in best.values():
-        names.setdefault(found.name, found)
-    return sorted(names.values(), key=lambda found: found.name)
+        candidates = [docstring for docstring in _read_all() if has_enough_words(docstring)]
+    by_text: dict[str, Docstring] = {}
+    for docstring in candidates:
+        previous = by_text.get(docstring.text)
+        if previous is None or _publicity(docstring.name) < _publicity(previous.name):
+            by_text[docstring.text] = docstring
+    by_name: dict[str, Docstring] = {}
+    for docstring in by_text.values():
+        by_name.setdefault(docstring.name, docstring)
+    return [by_name[name] for name in sorted(by_name)]
 
 
-def _all() -> Iterator[Docstring]:
-    for name in NATIVE:
+def _read_all() -> Iterator[Docstring]:
+    for name in C_MODULES:
         try:
             module = import_module(name)
         except ImportError:
-            continue  # not on this platform, or left out of this build
-        yield from _of_module(module, name)
+            continue  # absent on this platform or in this build
+        yield from _read_module(module, name)
     root = Path(sysconfig.get_path("stdlib"))
-    known = _known_names()
+    exported = _exported_names()
     for path in sorted(root.rglob("*.py")):
         module_name = _module_name(path.relative_to(root))
         if module_name is not None:
-            for found in _of_source(path, module_name):
-                name = _known(found.name, known)
+            for docstring in _read_source(path, module_name):
+                name = _public_name(docstring.name, exported)
                 if not any(_is_private(part) for part in name.split(".")):
-                    yield replace(found, name=name)
+                    yield replace(docstring, name=name)
 
 
-def _known_names() -> dict[str, str]:
-    """The names by which packages offer what their submodules define, by the names under which it is defined."""
-    known: dict[str, str] = {}
+def _exported_names() -> dict[str, str]:
+    """Return the names that packages export from their submodules, by the name under which each is defined."""
+    exported: dict[str, str] = {}
     for name in PACKAGES:
         try:
             module = import_module(name)
@@ -122,22 +129,25 @@ def _known_names() -> dict[str, str]:
             if not (inspect.isclass(value) or inspect.isfunction(value)) or key.startswith("_"):
                 continue
             if value.__module__ == name or value.__module__.startswith((f"{name}.", "_")) or "._" in value.__module__:
-                known.setdefault(f"{value.__module__}.{value.__qualname__}", f"{name}.{key}")
-    return known
+                exported.setdefault(f"{value.__module__}.{value.__qualname__}", f"{name}.{key}")
+    return exported
 
 
-def _known(name: str, known: Mapping[str, str]) -> str:
-    """A name, or the beginning of it, as its package offers it."""
+def _public_name(name: str, exported: Mapping[str, str]) -> str:
+    """Return a name with its longest exported prefix replaced by the package's name for it."""
     parts = name.split(".")
     for count in range(len(parts), 1, -1):
-        offered = known.get(".".join(parts[:count]))
-        if offered is not None:
-            return ".".join([offered, *parts[count:]])
+        prefix = exported.get(".".join(parts[:count]))
+        if prefix is not None:
+            return ".".join([prefix, *parts[count:]])
     return name
 
 
-def _rank(name: str) -> tuple[int, int, int, str]:
-    """The most public name first: no private part, then the shortest path, then the shortest first part (set, not frozenset)."""
+def _publicity(name: str) -> tuple[int, int, int, str]:
+    """Return a sort key, most public first: no private part, then the shortest path, then the shortest first part.
+
+    The last rule prefers ``set`` to ``frozenset``.
+    """
     parts = name.split(".")
     return sum(_is_private(part) for part in parts), len(parts), len(parts[0]), name
 
@@ -147,52 +157,52 @@ def _is_private(part: str) -> bool:
 
 
 def _module_name(path: Path) -> str | None:
-    """The dotted name of a source file of the library, or None where it is not for reading."""
+    """Return the dotted name of a source file of the library, or None for a file that is not read."""
     parts = [*path.parts[:-1], path.stem]
-    if parts[0] not in sys.stdlib_module_names or parts[0] in LEFT_OUT or "test" in parts or "tests" in parts:
+    if parts[0] not in sys.stdlib_module_names or parts[0] in EXCLUDED or "test" in parts or "tests" in parts:
         return None
-    top = KNOWN_AS.get(parts[0], parts[0])
+    top = PUBLIC_MODULES.get(parts[0], parts[0])
     if top.startswith("_"):
         return None
     return ".".join([top, *(part for part in parts[1:] if part != "__init__")])
 
 
-def _of_source(path: Path, module: str) -> Iterator[Docstring]:
+def _read_source(path: Path, module: str) -> Iterator[Docstring]:
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return  # a file that shows bad syntax on purpose
+        return  # a file with deliberate syntax errors
     text = ast.get_docstring(tree)
     if text:
         yield Docstring(module, "module", "", text)
-    yield from _of_body(tree.body, module)
+    yield from _read_body(tree.body, module)
 
 
-def _of_body(body: list[ast.stmt], prefix: str) -> Iterator[Docstring]:
+def _read_body(body: list[ast.stmt], prefix: str) -> Iterator[Docstring]:
     for node in body:
         match node:
             case ast.ClassDef(name=name) if not _is_private(name):
-                yield from _of_class(node, f"{prefix}.{name}")
+                yield from _read_class(node, f"{prefix}.{name}")
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if not _is_private(name):
                 text = ast.get_docstring(node)
                 if text:
                     yield Docstring(f"{prefix}.{name}", "function", f"({ast.unparse(node.args)})", text)
             case ast.If() | ast.Try():
-                yield from _of_body(_branches(node), prefix)
+                yield from _read_body(_branches(node), prefix)
             case _:
                 pass
 
 
-def _of_class(node: ast.ClassDef, name: str) -> Iterator[Docstring]:
-    """A class and its methods; where it has no docstring of its own, its constructor's speaks for it."""
-    own = ast.get_docstring(node)
-    for found in _of_body(node.body, name):
-        if found.name == f"{name}.__init__" and not own:
-            yield Docstring(name, "class", found.signature, found.text)
+def _read_class(node: ast.ClassDef, name: str) -> Iterator[Docstring]:
+    """Yield the docstrings of a class and its methods; a class without one takes its constructor's."""
+    own_text = ast.get_docstring(node)
+    for docstring in _read_body(node.body, name):
+        if docstring.name == f"{name}.__init__" and not own_text:
+            yield Docstring(name, "class", docstring.signature, docstring.text)
         else:
-            yield found
-    if own:
-        yield Docstring(name, "class", "", own)
+            yield docstring
+    if own_text:
+        yield Docstring(name, "class", "", own_text)
 
 
 def _branches(node: ast.If | ast.Try) -> list[ast.stmt]:
@@ -200,46 +210,49 @@ def _branches(node: ast.If | ast.Try) -> list[ast.stmt]:
     return [*node.body, *handlers, *node.orelse]
 
 
-def _of_module(module: ModuleType, name: str) -> Iterator[Docstring]:
-    """The names of an imported module that are written in C, and the module itself."""
+def _read_module(module: ModuleType, name: str) -> Iterator[Docstring]:
+    """Yield the docstrings of an imported module and of its names implemented in C."""
     text = inspect.cleandoc(module.__doc__ or "")
     if text:
         yield Docstring(name, "module", "", text)
     for key, value in sorted(vars(module).items()):
         if key.startswith("_"):
             continue
-        full = key if name == "builtins" else f"{name}.{key}"
-        if not _belongs(value, key, name):
+        qualified_name = key if name == "builtins" else f"{name}.{key}"
+        if not _is_own_name(value, key, name):
             continue
         if inspect.isroutine(value):
-            yield from _native(value, full, "function")
+            yield from _read_native(value, qualified_name, "function")
         elif inspect.isclass(value):
-            yield from _native(value, full, "class")
+            yield from _read_native(value, qualified_name, "class")
             for member, method in sorted(vars(value).items()):
                 if not member.startswith("_"):
-                    yield from _native(method, f"{full}.{member}", "function")
+                    yield from _read_native(method, f"{qualified_name}.{member}", "function")
 
 
-def _belongs(value: object, key: str, module: str) -> bool:
-    """Whether a function or class is the module's own, or one written in C that no other of these modules offers as its own."""
+def _is_own_name(value: object, key: str, module: str) -> bool:
+    """Return whether a function or class belongs to ``module``.
+
+    A name implemented in C also counts if no other listed module exports it as its own.
+    """
     origin = getattr(value, "__module__", None) or module
-    home = KNOWN_AS.get(origin, origin.lstrip("_"))
+    home = PUBLIC_MODULES.get(origin, origin.lstrip("_"))
     if module in (home, "builtins"):
         return True
-    native = inspect.isbuiltin(value) or inspect.ismethod(value)
-    return native and not (home in NATIVE and hasattr(import_module(home), key))
+    is_native = inspect.isbuiltin(value) or inspect.ismethod(value)
+    return is_native and not (home in C_MODULES and hasattr(import_module(home), key))
 
 
-def _native(value: object, name: str, kind: str) -> Iterator[Docstring]:
+def _read_native(value: object, name: str, kind: str) -> Iterator[Docstring]:
     text = getattr(value, "__doc__", None)
     if isinstance(text, str) and text.strip():
-        written, text = _signature_apart(inspect.cleandoc(text), name.rpartition(".")[2])
-        signature = getattr(value, "__text_signature__", None) or written
+        leading_signature, text = _split_signature(inspect.cleandoc(text), name.rpartition(".")[2])
+        signature = getattr(value, "__text_signature__", None) or leading_signature
         yield Docstring(name, kind, signature.replace("$self, ", "").replace("$module, ", ""), text)
 
 
-def _signature_apart(text: str, name: str) -> tuple[str, str]:
-    """The arguments and the rest of a docstring that begins with ``name(arguments)`` in a paragraph of its own."""
+def _split_signature(text: str, name: str) -> tuple[str, str]:
+    """Split a docstring that begins with a paragraph ``name(arguments)`` into the arguments and the rest."""
     first, _, rest = text.partition("\n\n")
     if rest.strip() and first.startswith(f"{name}("):
         return first.removeprefix(name).split("\n")[0], rest.strip()

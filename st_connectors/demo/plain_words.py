@@ -1,4 +1,4 @@
-"""The everyday words that people ask with, for the technical words that documentation is written in."""
+"""Everyday words for the technical words that documentation uses, so that plain questions match it."""
 
 from __future__ import annotations
 
@@ -120,18 +120,17 @@ whitespace: spaces blanks
 """
 
 
-def _read(table: str) -> Mapping[str, tuple[str, ...]]:
+def _parse_table(table: str) -> Mapping[str, tuple[str, ...]]:
     pairs = (line.split(":") for line in table.strip().splitlines())
     return {technical: tuple(plain.split()) for technical, plain in pairs}
 
 
-_PLAIN = _read(_TABLE)
+_PLAIN = _parse_table(_TABLE)
 
 
 def plain_words(text: str) -> str:
-    """The everyday words for the technical ones of a text, each once, in the order of the text."""
-    found: dict[str, None] = {}
-    for word in _WORD.findall(text.lower()):
-        for plain in _PLAIN.get(word, ()):
-            found[plain] = None
-    return " ".join(found)
+    """Return the everyday words for the technical words of a text, each once, in order of first occurrence."""
+    words: dict[str, None] = {}
+    for technical in _WORD.findall(text.lower()):
+        words.update(dict.fromkeys(_PLAIN.get(technical, ())))
+    return " ".join(words)

@@ -1,4 +1,4 @@
-"""Running commands in this process, and files to run them on."""
+"""Fixtures that run commands in this process, and the files they read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from st_connectors.cli import run
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: its status and what it printed."""
+    """The exit status of a command and what it printed."""
 
     status: int
     out: str
@@ -25,8 +25,8 @@ class Outcome:
     def json(self) -> Any:
         return json.loads(self.out)
 
-    def complaint(self) -> str:
-        """The one line that a mistake costs; anything more, or a traceback, fails the test."""
+    def error_line(self) -> str:
+        """Return the single error line; any other output, such as a traceback, fails the test."""
         [line] = self.err.splitlines()
         assert line.startswith("st-connectors: ")
         assert self.out == ""
@@ -44,7 +44,7 @@ BOOKS = [
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process."""
+    """Return a function that runs a command in this process."""
 
     def call(*arguments: object) -> Outcome:
         capsys.readouterr()
@@ -57,7 +57,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def books(tmp_path: Path) -> Path:
-    """Three books as JSONL."""
+    """Write three books as JSONL."""
     path = tmp_path / "books.jsonl"
     path.write_text("".join(json.dumps(book) + "\n" for book in BOOKS), encoding="utf-8")
     return path
@@ -65,8 +65,8 @@ def books(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def library(cli: Run, books: Path, tmp_path: Path) -> list[str]:
-    """The options that name a collection with the three books."""
-    where = ["--in", f"qdrant+edge:{tmp_path / 'library'}", "--collection", "books"]
-    outcome = cli("ingest", books, *where, "--create", "--filterable", "year:int")
+    """Ingest the three books and return the options that name their collection."""
+    target = ["--in", f"qdrant+edge:{tmp_path / 'library'}", "--collection", "books"]
+    outcome = cli("ingest", books, *target, "--create", "--filterable", "year:int")
     assert (outcome.status, outcome.err) == (0, "")
-    return where
+    return target

@@ -1,4 +1,7 @@
-"""Every mistake costs one line that says what to do, and a status; nothing confirmed is lost, and no traceback is shown."""
+"""A mistake is reported as one line that says what to do, and a status.
+
+Nothing confirmed is lost, and no traceback is shown.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +20,45 @@ pytest.importorskip("qdrant_edge")
 
 
 def test_an_unknown_built_in_model(cli, books, tmp_path):
-    """Status 3, the built-in names are told, and no collection is left behind."""
-    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    """The status is 3, the message lists the built-in names, and no collection is left behind."""
+    target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
 
-    outcome = cli("ingest", books, *where, "--create", "--dense", "builtin:nope")
+    outcome = cli("ingest", books, *target, "--create", "--dense", "builtin:nope")
 
     assert outcome.status == 3
-    assert "builtin:nope" in outcome.complaint()
-    assert "builtin:dense" in outcome.complaint()
-    assert "there is no collection 'c'" in cli("count", *where).complaint()
+    assert "builtin:nope" in outcome.error_line()
+    assert "builtin:dense" in outcome.error_line()
+    assert "there is no collection 'c'" in cli("count", *target).error_line()
 
 
 def test_a_wrong_url_scheme(cli):
-    """Status 2, with the schemes there are and the nearest."""
+    """The status is 2, and the message suggests the closest scheme."""
     outcome = cli("search", "x", "--in", "qdrnt://localhost", "--collection", "c")
 
     assert outcome.status == 2
-    assert "no store has the scheme 'qdrnt'; did you mean qdrant:" in outcome.complaint()
+    assert "no store has the scheme 'qdrnt'; did you mean qdrant:" in outcome.error_line()
 
 
 def test_a_wrong_url_variant(cli):
-    """Status 2, and the schemes that are told hold every way to connect, gRPC with TLS among them."""
+    """The status is 2, and the message lists every variant of a scheme, such as gRPC with TLS."""
     outcome = cli("count", "--in", "qdrant+grcp+https://localhost", "--collection", "c")
 
     assert outcome.status == 2
-    assert "did you mean qdrant+grpc+https:; known are" in outcome.complaint()
-    assert "qdrant+grpc:, qdrant+grpc+https:, " in outcome.complaint()
+    assert "did you mean qdrant+grpc+https:; known are" in outcome.error_line()
+    assert "qdrant+grpc:, qdrant+grpc+https:, " in outcome.error_line()
 
 
-def test_a_server_that_is_not_there(cli):
-    """Status 3; the store and what was tried are named."""
+def test_an_unreachable_server(cli):
+    """The status is 3, and the message names the store."""
     outcome = cli("count", "--in", "qdrant://127.0.0.1:1", "--collection", "c")
 
     assert outcome.status == 3
-    assert "qdrant" in outcome.complaint()
-    assert "cannot be reached" in outcome.complaint()
+    assert "qdrant" in outcome.error_line()
+    assert "cannot be reached" in outcome.error_line()
 
 
-def test_repeating_is_not_told(books, library):
-    """A call that is repeated before it fails costs one line as well, in a process that sets up no logging."""
+def test_retries_are_not_reported(books, library):
+    """A call that is retried before it fails is one line too, in a process that configures no logging."""
     code = "from st_connectors.cli import main; main()"
     server = "qdrant://127.0.0.1:1"
     for arguments in (
@@ -69,8 +72,8 @@ def test_repeating_is_not_told(books, library):
         assert (done.returncode, done.stdout) == (3, "")
 
 
-def test_a_model_of_another_kind_costs_one_line(books, library):
-    """The error alone: that it is loaded as another is warned of where it is, in a process that sets up no logging."""
+def test_a_model_of_another_kind_is_one_line(books, library):
+    """Only the error is printed, without a warning, in a process that configures no logging."""
     code = "from st_connectors.cli import main; main()"
     for arguments in (
         ["search", "x", *library, "--reranker", "builtin:dense"],
@@ -84,8 +87,8 @@ def test_a_model_of_another_kind_costs_one_line(books, library):
 
 
 @pytest.mark.torch
-def test_a_folder_of_another_kind_costs_one_line(checkpoints, library):
-    """The error alone too, where only the weights tell that nothing can be made of it."""
+def test_a_folder_of_another_kind_is_one_line(checkpoints, library):
+    """Only the error is printed if the weights of a checkpoint do not fit the model class."""
     code = "from st_connectors.cli import main; main()"
     arguments = ["search", "x", *library, "--reranker", str(checkpoints.folder("bert-mean"))]
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
@@ -96,42 +99,42 @@ def test_a_folder_of_another_kind_costs_one_line(checkpoints, library):
 
 
 @pytest.mark.torch
-def test_a_model_of_another_kind_that_loads_is_warned_of(checkpoints, books):
-    """Once, and the command does its work."""
+def test_a_model_of_another_kind_that_loads_warns_once(checkpoints, books):
+    """A single warning is printed, and the command succeeds."""
     code = "from st_connectors.cli import main; main()"
     folder = str(checkpoints.folder("splade-max"))
-    where = ["--in", "memory:", "--collection", "c", "--create", "--sparse", "none", "--dense", folder]
+    options = ["--in", "memory:", "--collection", "c", "--create", "--sparse", "none", "--dense", folder]
     done = subprocess.run(
-        [sys.executable, "-c", code, "ingest", books, *where], check=False, capture_output=True, text=True
+        [sys.executable, "-c", code, "ingest", books, *options], check=False, capture_output=True, text=True
     )
 
     assert done.stderr.splitlines() == [
         f"{folder} is a SparseEncoder loaded as a SentenceTransformer",
-        "st-connectors: memory: keeps nothing: what was ingested is gone when this command ends",
+        "st-connectors: memory: is not persistent: its records are lost when this command ends",
     ]
     assert done.returncode == 0
 
 
 def test_a_missing_extra(cli, monkeypatch):
-    """Status 2, with the command that installs it."""
+    """The status is 2, and the message has the command that installs the extra."""
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
     monkeypatch.delitem(sys.modules, "st_connectors.qdrant.edge", raising=False)
 
     outcome = cli("count", "--in", "qdrant+edge:x", "--collection", "c")
 
     assert outcome.status == 2
-    assert "pip install 'st-connectors[qdrant]'" in outcome.complaint()
+    assert "pip install 'st-connectors[qdrant]'" in outcome.error_line()
 
 
 def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):
-    """Status 1: each bad line is named by its number, the others are in."""
+    """The status is 1: each bad line is reported by its number, and the others are stored."""
     source = tmp_path / "in.jsonl"
     source.write_text(
         '{"id": "a", "text": "red"}\n{"id": "b", "text"\n{"text": "no id"}\n{"id": "d"}\n{"id": "e", "text": "blue"}\n'
     )
-    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
 
-    outcome = cli("ingest", source, *where, "--create")
+    outcome = cli("ingest", source, *target, "--create")
 
     assert outcome.status == 1
     assert outcome.err.splitlines() == [
@@ -140,26 +143,26 @@ def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):
         f"refused: record 4 'd': {source} line 4: 'text' is missing",
     ]
     assert outcome.out.startswith("2 of 5 documents confirmed")
-    assert cli("get", "a", "e", *where).status == 0
+    assert cli("get", "a", "e", *target).status == 0
 
 
-def test_a_stored_text_does_not_steer_the_terminal(cli, tmp_path):
-    """Its control characters come as escapes, which in JSON are the same value."""
-    steering = "red\x1b[2J\x9b\rgone"
+def test_stored_text_does_not_control_the_terminal(cli, tmp_path):
+    """Control characters are printed as escapes, which keep their value in JSON."""
+    text = "red\x1b[2J\x9b\rgone"
     source = tmp_path / "in.jsonl"
-    source.write_text(json.dumps({"id": "a", "text": steering}))
-    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
-    assert cli("ingest", source, *where, "--create").status == 0
+    source.write_text(json.dumps({"id": "a", "text": text}))
+    target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    assert cli("ingest", source, *target, "--create").status == 0
 
-    assert r"red\u001b[2J\u009b" in cli("get", "a", *where).out
-    assert r"red\u001b[2J\u009b gone" in cli("search", "red", *where).out
-    as_json = cli("get", "a", *where, "--json")
+    assert r"red\u001b[2J\u009b" in cli("get", "a", *target).out
+    assert r"red\u001b[2J\u009b gone" in cli("search", "red", *target).out
+    as_json = cli("get", "a", *target, "--json")
     assert "\x9b" not in as_json.out
-    assert as_json.json[0]["payload"]["text"] == steering
+    assert as_json.json[0]["payload"]["text"] == text
 
 
 def test_refusals_as_json(cli, tmp_path):
-    """With --json the report is on standard output, whole, and standard error is empty."""
+    """With ``--json`` the complete report is on standard output, and standard error is empty."""
     source = tmp_path / "in.jsonl"
     source.write_text("nonsense\n" * 8 + '{"id": "a", "text": "red"}\n')
 
@@ -170,7 +173,7 @@ def test_refusals_as_json(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("absent.jsonl", None, "absent.jsonl: no such file or folder"),
         ("data.xyz", "", "pass one of jsonl, csv, parquet, text"),
@@ -178,11 +181,11 @@ def test_refusals_as_json(cli, tmp_path):
         ("t.parquet", "no parquet", "Parquet"),
         ("binary.csv", b"\x89PNG\x1b[2J\xff,\n", "binary.csv line 1: not UTF-8"),
         ("quoted.csv", '"id"x,text\n1,x\n', "quoted.csv line 1: not CSV"),
-        ("steering.csv", "\x1b[2Jid,text\n1,x\n", r"no column 'id'; the columns are \u001b[2Jid, text"),
+        ("escape.csv", "\x1b[2Jid,text\n1,x\n", r"no column 'id'; the columns are \u001b[2Jid, text"),
     ],
 )
-def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, says):
-    """Status 2, with what was expected."""
+def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, message):
+    """The status is 2, and the message says what was expected."""
     pytest.importorskip("pyarrow")
     source = tmp_path / name
     if content is not None:
@@ -191,11 +194,11 @@ def test_a_file_that_cannot_be_read_at_all(cli, tmp_path, name, content, says):
     outcome = cli("ingest", source, "--in", "memory:unreadable", "--collection", name, "--create")
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
+    assert message in outcome.error_line()
 
 
-def test_another_dimension_than_the_collections(cli, books, tmp_path):
-    """Status 3, with both dimensions."""
+def test_a_model_with_another_dimension(cli, books, tmp_path):
+    """The status is 3, and the message has both dimensions."""
     address = f"qdrant+edge:{tmp_path / 'x'}"
     store = open_store(address, "c", Schema("c", {"dense": DenseField(16)}))
     store.create()
@@ -204,12 +207,12 @@ def test_another_dimension_than_the_collections(cli, books, tmp_path):
     outcome = cli("ingest", books, "--in", address, "--collection", "c", "--create", "--sparse", "none")
 
     assert outcome.status == 3
-    assert "16" in outcome.complaint()
-    assert "256" in outcome.complaint()
+    assert "16" in outcome.error_line()
+    assert "256" in outcome.error_line()
 
 
-def test_another_model_than_the_collections(cli, library):
-    """Status 3: the model is named, and what differs in it; what needs no model still works."""
+def test_a_model_with_another_fingerprint(cli, library):
+    """The status is 3, and the message says what differs; commands that need no model still work."""
     address, name = library[1], library[3]
     store = open_store(address, name)
     other = replace(store.schema.models["dense"], fingerprint={"weights": "0" * 32})
@@ -223,38 +226,38 @@ def test_another_model_than_the_collections(cli, library):
     outcome = cli("search", "ocean", "--in", address, "--collection", "old")
 
     assert outcome.status == 3
-    assert "made by 'builtin:dense', which has changed since: it differs in weights" in outcome.complaint()
+    assert "made by 'builtin:dense', which has changed since: it differs in weights" in outcome.error_line()
     assert cli("search", "ocean", "--in", address, "--collection", "old", "--trust-model").status == 0
     assert cli("count", "--in", address, "--collection", "old").out == "0\n"
 
 
-HOLD = """
+LOCK_HOLDER = """
 import sys
 from st_connectors.registry import open_store
 store = open_store(sys.argv[1], "books")
-print("held", store.count(), flush=True)
+print("opened", store.count(), flush=True)
 sys.stdin.read()
 store.close()
 """
 
 
-def test_an_edge_folder_that_another_process_holds(cli, library):
-    """Status 3 while it is held, and fine afterwards."""
+def test_an_edge_folder_opened_by_another_process(cli, library):
+    """The status is 3 while another process has the folder open; afterwards the command succeeds."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, library[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK_HOLDER, library[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held 3\n"
+    assert holder.stdout.readline() == "opened 3\n"
 
     outcome = cli("search", "ocean", *library)
     holder.communicate("")
 
     assert outcome.status == 3
-    assert "another process" in outcome.complaint()
+    assert "another process" in outcome.error_line()
     assert cli("count", *library).out == "3\n"
 
 
-# A parent that runs in the background hands down Ctrl-C ignored; a terminal does not.
+# A background parent process passes on an ignored Ctrl-C to its children; a terminal does not.
 INTERRUPTED = """
 import signal
 import sys
@@ -265,19 +268,19 @@ from st_connectors.cli import ingest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @contextmanager
-def told(what):
+def print_progress(task):
     yield lambda report: print(report.confirmed, flush=True)
 
-sys.modules["st_connectors.cli.ingest"].progress_of = told
+sys.modules["st_connectors.cli.ingest"].progress_bar = print_progress
 sys.exit(cli.run(sys.argv[1:]))
 """
 
 
 def test_ctrl_c_in_the_middle_of_an_ingest(cli, tmp_path):
-    """Status 130: the line says how many are confirmed, exactly those are there, and the same ingest can be run again."""
-    where = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    """The status is 130; exactly the documents reported as confirmed are stored, and the ingest can be run again."""
+    target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
     lines = [json.dumps({"id": f"d{n}", "text": "red"}) + "\n" for n in range(25)]
-    command = [sys.executable, "-c", INTERRUPTED, "ingest", "-", *where, "--create", "--batch", "10"]
+    command = [sys.executable, "-c", INTERRUPTED, "ingest", "-", *target, "--create", "--batch", "10"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
@@ -292,82 +295,82 @@ def test_ctrl_c_in_the_middle_of_an_ingest(cli, tmp_path):
     assert child.returncode == 130
     assert out == ""
     [line] = err.splitlines()
-    assert line.startswith("st-connectors: interrupted; what is confirmed stays: 20 of 20 documents confirmed")
-    assert cli("count", *where).out == "20\n"
-    assert cli("get", *(f"d{n}" for n in range(20)), *where).status == 0
+    assert line.startswith("st-connectors: interrupted; confirmed documents stay stored: 20 of 20 documents confirmed")
+    assert cli("count", *target).out == "20\n"
+    assert cli("get", *(f"d{n}" for n in range(20)), *target).status == 0
     (tmp_path / "again.jsonl").write_text("".join(lines))
-    assert cli("ingest", tmp_path / "again.jsonl", *where).status == 0
-    assert cli("count", *where).out == "25\n"
+    assert cli("ingest", tmp_path / "again.jsonl", *target).status == 0
+    assert cli("count", *target).out == "25\n"
 
 
-def test_ingest_into_a_collection_that_is_not_there(cli, books, library):
-    """Status 3: without --create a misspelt name makes nothing."""
+def test_ingest_into_a_missing_collection(cli, books, library):
+    """The status is 3: without ``--create`` a misspelled name creates nothing."""
     outcome = cli("ingest", books, "--in", library[1], "--collection", "boks")
 
     assert outcome.status == 3
-    assert "'boks'" in outcome.complaint()
-    assert "to make it, add --create" in outcome.complaint()
+    assert "'boks'" in outcome.error_line()
+    assert "add --create to create it" in outcome.error_line()
     assert cli("count", "--in", library[1], "--collection", "boks").status == 3
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--where", "year >> 3"], "column 7"),
         (["--where", "genre == 'x'"], "genre"),
         (["--mode", "fuzzy"], "mode is one of dense, sparse, text, hybrid, not 'fuzzy'"),
         (["--mode", "text"], "has no text field to search; its fields: 'dense', 'sparse'"),
-        (["--fusion", "magic"], "--fusion 'magic': write rrf"),
+        (["--fusion", "magic"], "--fusion 'magic': expected rrf"),
         (["--fusion", "weighted:1"], "the fusion has 1 weight for 2 legs: dense, sparse"),
-        (["--rerank"], "this index has no reranker: name one by --reranker MODEL"),
+        (["--rerank"], "the collection records no reranker; pass one with --reranker MODEL"),
     ],
 )
-def test_searches_that_cannot_be(cli, library, arguments, says):
-    """Status 2, with what would be right."""
+def test_invalid_searches(cli, library, arguments, message):
+    """The status is 2, and the message says what is accepted."""
     outcome = cli("search", "ocean", *library, *arguments)
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
+    assert message in outcome.error_line()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (["--filterable", "year"], "--filterable says how a collection is made: add --create"),
-        (["--create", "--filterable", "year:integer"], "write FIELD:KIND, KIND one of keyword, int"),
-        (["--format", "xml"], "--format 'xml': one of jsonl, csv, parquet, text"),
+        (["--filterable", "year"], "--filterable describes a new collection; add --create"),
+        (["--create", "--filterable", "year:integer"], "expected FIELD or FIELD:KIND with KIND one of keyword, int"),
+        (["--format", "xml"], "unknown --format 'xml'; expected one of jsonl, csv, parquet, text"),
         (["--create", "--dense", "none", "--sparse", "none"], "nothing to search by"),
     ],
 )
-def test_ingests_that_cannot_be(cli, books, library, arguments, says):
-    """Status 2, with what would be right."""
+def test_invalid_ingests(cli, books, library, arguments, message):
+    """The status is 2, and the message says what is accepted."""
     outcome = cli("ingest", books, *library, *arguments)
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
+    assert message in outcome.error_line()
 
 
-def test_a_misspelt_field_is_named(cli, books, library):
-    """Status 1, and the reason is the name that is not there."""
+def test_a_misspelled_field_is_named(cli, books, library):
+    """The status is 1, and the reason names the missing field."""
     outcome = cli("ingest", books, *library, "--id-field", "isbn")
 
     assert outcome.status == 1
     assert outcome.err.splitlines()[0] == f"refused: record 1: {books} line 1: 'isbn' is missing"
 
 
-def test_nothing_read_is_not_counted(cli, library, tmp_path):
-    """An error before the first record speaks of itself alone."""
+def test_an_error_before_the_first_record_has_no_counts(cli, library, tmp_path):
+    """The message of an error before the first record does not report zero documents."""
     table = tmp_path / "semicolons.csv"
     table.write_text("id;text\n1;red\n")
 
     outcome = cli("ingest", table, *library)
 
     assert outcome.status == 2
-    assert outcome.complaint().endswith("the columns are id;text: pass the right ones")
+    assert outcome.error_line().endswith("the columns are id;text: pass the right ones")
 
 
 def test_a_reader_that_leaves_early(library):
-    """Status 141, as for any program that ``head`` cuts off, and not that of refused records; nothing is said."""
+    """The status is 141, as for any program that ``head`` cuts off, and nothing is printed."""
     code = "from st_connectors.cli import main; main()"
     command = [sys.executable, "-c", code, "search", "ocean", *library, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
@@ -379,68 +382,71 @@ def test_a_reader_that_leaves_early(library):
     assert child.returncode == 141
 
 
-def test_dropping_with_nobody_to_ask(cli, library, monkeypatch):
-    """Status 2 without --yes where standard input is no terminal, and the collection stays."""
+def test_drop_without_a_terminal_needs_yes(cli, library):
+    """The status is 2 without ``--yes`` if standard input is not a terminal, and the collection stays."""
     outcome = cli("drop", *library)
 
     assert outcome.status == 2
-    assert "'books' holds 3 records and nobody is there to ask: add --yes" in outcome.complaint()
+    assert (
+        "cannot ask whether to drop 'books' with 3 records: standard input is not a terminal; add --yes"
+        in outcome.error_line()
+    )
     assert cli("count", *library).out == "3\n"
 
 
 def test_copying_onto_itself(cli, library):
-    """Status 2: it would replace what it reads."""
+    """The status is 2: the copy would replace the records it reads."""
     outcome = cli("copy", library[1], library[1], "--collection", "books")
 
     assert outcome.status == 2
-    assert "the same collection" in outcome.complaint()
+    assert "the same collection" in outcome.error_line()
 
 
 def test_copying_onto_itself_by_another_spelling(cli, library, monkeypatch, tmp_path):
-    """The same folder written as a relative path is the same."""
+    """A relative path to the same folder is recognised as the same address."""
     monkeypatch.chdir(tmp_path)
 
     outcome = cli("copy", library[1], "qdrant+edge:./library/", "--collection", "books")
 
     assert outcome.status == 2
-    assert "the same collection" in outcome.complaint()
+    assert "the same collection" in outcome.error_line()
 
 
-def test_copying_a_collection_that_is_not_there(cli, library, tmp_path):
-    """Status 3, and no target is made."""
+def test_copying_a_missing_collection(cli, library, tmp_path):
+    """The status is 3, and no target is created."""
     target = f"qdrant+edge:{tmp_path / 'new'}"
 
     outcome = cli("copy", library[1], target, "--collection", "boks")
 
     assert outcome.status == 3
-    assert "there is no collection 'boks'" in outcome.complaint()
+    assert "there is no collection 'boks'" in outcome.error_line()
     assert not (tmp_path / "new").exists()
 
 
 def test_copying_into_a_collection_of_another_schema(cli, library):
-    """Status 3: what differs is told, and the target is left as it is."""
+    """The status is 3: the message says what differs, and the target stays unchanged."""
     other = open_store("memory:other-schema", "books", Schema("books", {"dense": DenseField(16)}))
     other.create()
 
     outcome = cli("copy", library[1], "memory:other-schema", "--collection", "books")
 
     assert outcome.status == 3
-    assert "dimension 16" in outcome.complaint()
+    assert "dimension 16" in outcome.error_line()
     assert other.count() == 0
     other.drop()
 
 
 def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
-    """Status 130: what is confirmed is told and there, and the same copy with --skip-existing writes only the rest."""
+    """The status is 130; confirmed records are stored, and the copy with ``--skip-existing`` writes only the rest."""
     source, target = f"qdrant+edge:{tmp_path / 'one'}", f"qdrant+edge:{tmp_path / 'two'}"
     (tmp_path / "in.jsonl").write_text("".join(f'{{"id": "d{n}", "text": "red {n}"}}\n' for n in range(95)))
     assert cli("ingest", tmp_path / "in.jsonl", "--in", source, "--collection", "c", "--create").status == 0
     copy = ["copy", source, target, "--collection", "c", "--batch", "10"]
     program = INTERRUPTED.replace("cli.ingest", "cli.copy").replace(
-        "print(report.confirmed, flush=True)", "held(report)"
+        "print(report.confirmed, flush=True)", "pause_after_30(report)"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", HELD + program, *copy],
+        [sys.executable, "-c", PAUSE + program, *copy],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -455,7 +461,7 @@ def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
 
     assert child.returncode == 130
     [line] = err.splitlines()
-    assert "what is confirmed stays: 30 of 30 documents confirmed" in line
+    assert "confirmed documents stay stored: 30 of 30 documents confirmed" in line
     assert "--skip-existing" in line
     assert cli("count", "--in", target, "--collection", "c").out == "30\n"
     again = cli(*copy, "--skip-existing", "--json").json
@@ -463,10 +469,10 @@ def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
     assert cli("count", "--in", target, "--collection", "c").out == "95\n"
 
 
-HELD = """
+PAUSE = """
 import sys
 
-def held(report):
+def pause_after_30(report):
     print(report.confirmed, flush=True)
     if report.confirmed == 30:
         sys.stdin.read()
@@ -474,7 +480,7 @@ def held(report):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["search"], "'QUERY'; see st-connectors search --help"),
         (["search", "x"], "'--in'; see st-connectors search --help"),
@@ -486,24 +492,24 @@ def held(report):
         (["search", "x", "--in", "memory:", "--collection", "c", "--limit", "0"], "'--limit'"),
     ],
 )
-def test_wrong_options(cli, arguments, says):
-    """Status 2 and one line, which names the option or argument and where to read on."""
+def test_wrong_options(cli, arguments, message):
+    """The status is 2, and one line names the option or argument and the help to read."""
     outcome = cli(*arguments)
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
-    assert outcome.complaint().endswith(" --help")
+    assert message in outcome.error_line()
+    assert outcome.error_line().endswith(" --help")
 
 
-def test_no_command_at_all(cli):
-    """Gets the help."""
+def test_no_command_prints_the_help(cli):
+    """Without a command the help is printed."""
     outcome = cli()
 
     assert "Usage: st-connectors [OPTIONS] COMMAND" in outcome.out + outcome.err
 
 
-def test_a_fault_of_our_own_is_not_hidden(cli, monkeypatch):
-    """What no user can mend comes through whole, for a report."""
+def test_a_bug_keeps_its_traceback(cli, monkeypatch):
+    """An error that no user can fix is raised with its traceback."""
     monkeypatch.setattr("st_connectors.registry.open_store", lambda *_: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):

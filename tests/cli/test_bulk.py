@@ -1,4 +1,4 @@
-"""``ingest --bulk``: the store is set for loading while documents are written, and set back whatever happens."""
+"""``ingest --bulk`` applies the store's loading settings while it writes, and restores them in every case."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ from st_connectors import memory, registry
 from st_connectors.errors import Permanent
 
 
-class Loads:
-    """The plugin of memory as a store with a setting for loading; remembers whether each write came while that was set."""
+class LoadingStub:
+    """The memory plugin with a bulk-loading setting; records the value of the setting at each write."""
 
     def __init__(self, plugin):
-        self.now = "found"
+        self.setting = "original"
         self.writes = []
-        self.asked = []
-        self.failing = None
+        self.requests = []
+        self.failure = None
         self.plugin = replace(plugin, connect=self.connect, loading=self.loading)
 
     def connect(self, address, collection, schema, client):
-        held = memory.PLUGIN.connect(address, collection, schema, client)
-        return _Store(held, self)
+        inner = memory.PLUGIN.connect(address, collection, schema, client)
+        return _Store(inner, self)
 
     @contextmanager
     def loading(self, address, collection, client):
-        self.asked.append((str(address), collection))
-        found, self.now = self.now, "loading"
+        self.requests.append((str(address), collection))
+        original, self.setting = self.setting, "loading"
         try:
             yield
         finally:
-            self.now = found
+            self.setting = original
 
 
 class _Store:
-    def __init__(self, held, loads):
-        self._held, self._loads = held, loads
+    def __init__(self, inner, stub):
+        self._inner, self._stub = inner, stub
 
     def __getattr__(self, name):
-        return getattr(self._held, name)
+        return getattr(self._inner, name)
 
     @property
     def capabilities(self):
-        return replace(self._held.capabilities, bulk_loading=frozenset({"graphs"}), persistent=True)
+        return replace(self._inner.capabilities, bulk_loading=frozenset({"graphs"}), persistent=True)
 
     def upsert(self, records):
-        self._loads.writes.append(self._loads.now)
-        if self._loads.failing is not None:
-            raise self._loads.failing
-        return self._held.upsert(records)
+        self._stub.writes.append(self._stub.setting)
+        if self._stub.failure is not None:
+            raise self._stub.failure
+        return self._inner.upsert(records)
 
 
 @pytest.fixture
-def loads(monkeypatch):
-    """A store with a setting for loading, in the place of memory."""
-    stub = Loads(memory.PLUGIN)
+def stub(monkeypatch):
+    """Replace the memory plugin with one that has a bulk-loading setting."""
+    stub = LoadingStub(memory.PLUGIN)
     monkeypatch.setattr(registry, "_load", {**registry.plugins(), "memory": stub.plugin}.__getitem__)
     return stub
 
 
 @pytest.fixture
-def where(tmp_path):
-    """The options that name a new collection in memory."""
+def target(tmp_path):
+    """Return the options that name a new collection in memory."""
     return ["--in", f"memory:{tmp_path.name}", "--collection", "books", "--create", "--dense", "none"]
 
 
-def test_all_is_written_while_the_store_is_set_for_loading(cli, books, where, loads):
-    """It is set back afterwards, and nothing is said."""
-    outcome = cli("ingest", books, *where, "--bulk", "--batch", "1")
+def test_all_writes_happen_with_the_loading_settings(cli, books, target, stub):
+    """The settings are restored afterwards, without a message."""
+    outcome = cli("ingest", books, *target, "--bulk", "--batch", "1")
 
     assert (outcome.status, outcome.err) == (0, "")
-    assert loads.asked == [(where[1], "books")]
-    assert loads.writes == ["loading"] * 3
-    assert loads.now == "found"
+    assert stub.requests == [(target[1], "books")]
+    assert stub.writes == ["loading"] * 3
+    assert stub.setting == "original"
 
 
-def test_nothing_is_set_without_the_flag(cli, books, where, loads):
-    """The flag is the only thing that asks for it."""
-    assert cli("ingest", books, *where).status == 0
+def test_settings_stay_without_the_flag(cli, books, target, stub):
+    """Only ``--bulk`` changes the settings."""
+    assert cli("ingest", books, *target).status == 0
 
-    assert loads.asked == []
-    assert loads.writes == ["found"]
+    assert stub.requests == []
+    assert stub.writes == ["original"]
 
 
 @pytest.mark.parametrize(
@@ -90,29 +90,29 @@ def test_nothing_is_set_without_the_flag(cli, books, where, loads):
     [(Permanent("gone", store="memory", operation="upsert"), 3), (KeyboardInterrupt(), 130)],
     ids=["the store fails", "Ctrl-C"],
 )
-def test_what_was_found_is_set_back_after_a_failed_ingest(cli, books, where, loads, failure, status):
-    """Whatever ended the ingest, the store is as it was found."""
-    loads.failing = failure
+def test_settings_are_restored_after_a_failed_ingest(cli, books, target, stub, failure, status):
+    """The original settings return, whatever ended the ingest."""
+    stub.failure = failure
 
-    outcome = cli("ingest", books, *where, "--bulk")
+    outcome = cli("ingest", books, *target, "--bulk")
 
     assert outcome.status == status
-    assert set(loads.writes) == {"loading"}
-    assert loads.now == "found"
+    assert set(stub.writes) == {"loading"}
+    assert stub.setting == "original"
 
 
-def test_a_store_with_nothing_to_set_is_named_and_the_ingest_goes_on(cli, books, where):
-    """A line on standard error, before that of a store which keeps nothing; the documents are in."""
-    outcome = cli("ingest", books, *where, "--bulk")
+def test_a_store_without_loading_settings_is_reported(cli, books, target):
+    """A line on standard error says that ``--bulk`` has no effect, and the documents are stored."""
+    outcome = cli("ingest", books, *target, "--bulk")
 
     assert outcome.status == 0
-    assert outcome.err.splitlines()[0] == "st-connectors: --bulk changes nothing: memory has no settings for loading"
+    assert outcome.err.splitlines()[0] == "st-connectors: --bulk has no effect: memory has no bulk-loading settings"
     assert "3" in outcome.out
 
 
-def test_capabilities_name_the_settings_just_where_a_plugin_can_set_them():
-    """What a plugin says and what it can do are one thing."""
-    said = {name: bool(plugin.capabilities.bulk_loading) for name, plugin in registry.plugins().items()}
+def test_capabilities_list_loading_settings_exactly_if_a_plugin_has_them():
+    """``Capabilities.bulk_loading`` is non-empty exactly for plugins with ``loading``."""
+    declared = {name: bool(plugin.capabilities.bulk_loading) for name, plugin in registry.plugins().items()}
 
-    assert said == {name: plugin.loading is not None for name, plugin in registry.plugins().items()}
-    assert said == {"elasticsearch": True, "memory": False, "milvus": False, "opensearch": True, "qdrant": True}
+    assert declared == {name: plugin.loading is not None for name, plugin in registry.plugins().items()}
+    assert declared == {"elasticsearch": True, "memory": False, "milvus": False, "opensearch": True, "qdrant": True}

@@ -1,4 +1,4 @@
-"""What each command does when all is well."""
+"""What each command prints and stores when it succeeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMMANDS = [
 
 
 def test_search_as_json_has_query_and_hits(cli, library):
-    """Each hit has id, score, payload, and what each leg found."""
+    """Each hit has an id, a score, a payload, and its rank and score in each leg."""
     outcome = cli("search", "a voyage under the ocean", *library, "--limit", "2", "--json")
 
     answer = outcome.json
@@ -46,7 +46,7 @@ def test_search_as_json_has_query_and_hits(cli, library):
 
 
 def test_search_filters_and_explains(cli, library):
-    """--where keeps what it says, and --explain adds legs and terms."""
+    """``--where`` limits the hits, and ``--explain`` adds legs and terms."""
     outcome = cli("search", "a voyage", *library, "--where", "year >= 1880", "--explain", "--mode", "hybrid")
 
     assert outcome.status == 0
@@ -57,15 +57,15 @@ def test_search_filters_and_explains(cli, library):
     assert "sparse #1" in shown
 
 
-def test_search_that_finds_nothing_says_so(cli, library):
-    """No hits is an answer, status 0."""
+def test_search_without_hits_says_so(cli, library):
+    """An empty result is a success with status 0."""
     outcome = cli("search", "zebra", *library, "--mode", "sparse")
 
-    assert (outcome.status, outcome.out) == (0, "nothing found\n")
+    assert (outcome.status, outcome.out) == (0, "no hits\n")
 
 
-def test_get_shows_records_and_names_the_absent(cli, library):
-    """In the order asked; status 1 where one is not there."""
+def test_get_shows_records_and_names_missing_ids(cli, library):
+    """Records come in the requested order; the status is 1 if one does not exist."""
     outcome = cli("get", "time", "nope", "sea", *library, "--json")
 
     assert outcome.status == 1
@@ -74,39 +74,39 @@ def test_get_shows_records_and_names_the_absent(cli, library):
 
 
 def test_count_counts_all_or_some(cli, library):
-    """With and without a filter."""
+    """``count`` works with and without a filter."""
     assert cli("count", *library).out == "3\n"
     assert cli("count", *library, "--where", "year < 1900", "--json").json == {"collection": "books", "count": 2}
 
 
 def test_copy_keeps_payloads_and_vectors(cli, library, tmp_path):
-    """The target has the schema, the payloads and the very vectors of the source, and answers alike."""
+    """The target has the schema, the payloads and the exact vectors of the source, and answers searches equally."""
     target = f"qdrant+edge:{tmp_path / 'copy'}"
 
     outcome = cli("copy", library[1], target, "--collection", "books", "--into", "again", "--json")
 
     assert (outcome.status, outcome.json["confirmed"]) == (0, 3)
-    source, made = open_store(library[1], "books"), open_store(target, "again")
-    ours, theirs = ({record.id: record for record in store.scan()} for store in (source, made))
-    assert ours.keys() == theirs.keys()
-    for key, record in ours.items():
-        assert json.dumps(theirs[key].payload) == json.dumps(record.payload)
-        np.testing.assert_array_equal(theirs[key].vectors["dense"], record.vectors["dense"])
-        assert theirs[key].vectors["sparse"] == record.vectors["sparse"]
+    source, copied = open_store(library[1], "books"), open_store(target, "again")
+    expected, actual = ({record.id: record for record in store.scan()} for store in (source, copied))
+    assert expected.keys() == actual.keys()
+    for key, record in expected.items():
+        assert json.dumps(actual[key].payload) == json.dumps(record.payload)
+        np.testing.assert_array_equal(actual[key].vectors["dense"], record.vectors["dense"])
+        assert actual[key].vectors["sparse"] == record.vectors["sparse"]
     source.close()
-    made.close()
+    copied.close()
     again = ["--in", target, "--collection", "again"]
     assert cli("search", "ocean", *again, "--json").json == cli("search", "ocean", *library, "--json").json
 
 
 def test_drop_removes_with_yes(cli, library):
-    """Afterwards the collection is not there."""
-    assert cli("drop", *library, "--yes").out == "removed 'books' with 3 records\n"
+    """After ``drop --yes`` the collection does not exist."""
+    assert cli("drop", *library, "--yes").out == "dropped 'books' with 3 records\n"
     assert cli("count", *library).status == 3
 
 
 def test_ingest_reads_csv_folders_and_standard_input(cli, tmp_path, monkeypatch):
-    """Several sources at once, each in its own format; texts of folders are split."""
+    """One ingest reads several sources, each in its own format, and splits the texts of folders."""
     (tmp_path / "a.csv").write_text("id,text,year\nc1,red,1990\n")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "long.md").write_text("\n\n".join(f"Paragraph {n} speaks of the sea." for n in range(80)))
@@ -124,7 +124,7 @@ def test_ingest_reads_csv_folders_and_standard_input(cli, tmp_path, monkeypatch)
 
 
 def test_encode_prints_or_writes_vectors(cli, tmp_path):
-    """The vectors are the model's own, as JSON lines, .npy or .npz."""
+    """The vectors equal the model's, as JSON lines, .npy or .npz."""
     texts = ["copy a directory", "boil an egg"]
     dense = SentenceTransformer("builtin:dense").encode_document(texts)
     sparse = SparseEncoder("builtin:sparse").encode_query(texts)
@@ -147,42 +147,42 @@ def test_encode_prints_or_writes_vectors(cli, tmp_path):
 
 
 def test_encode_needs_a_text(cli, monkeypatch):
-    """Nothing on standard input either is a mistake, not an empty result."""
+    """Without texts and with an empty standard input, ``encode`` is a usage error."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
 
     outcome = cli("encode")
 
     assert outcome.status == 2
-    assert "no text to encode" in outcome.complaint()
+    assert "no text to encode" in outcome.error_line()
 
 
-def test_encode_checks_the_files_ending(cli, tmp_path):
-    """A dense array does not go into a .txt."""
+def test_encode_checks_the_file_suffix(cli, tmp_path):
+    """Dense vectors are not written to a .txt file."""
     outcome = cli("encode", "x", "--out", tmp_path / "d.txt")
 
     assert outcome.status == 2
-    assert "dense vectors go to a .npy file, not 'd.txt'" in outcome.complaint()
+    assert "expected a .npy file for dense vectors, got 'd.txt'" in outcome.error_line()
 
 
 def test_stores_shows_what_the_plugins_declare(cli):
-    """As text, Markdown and JSON, with every installed store."""
-    known = plugins()
+    """``stores`` lists every installed store as text, Markdown and JSON."""
+    installed = plugins()
 
-    told = cli("stores", "--json").json
-    assert told.keys() == known.keys()
-    for name, plugin in known.items():
-        assert told[name]["extra"] == plugin.extra
-        assert told[name]["capabilities"]["sparse"] == plugin.capabilities.sparse
-        assert set(told[name]["capabilities"]["filters"]) == plugin.capabilities.filters
+    listed = cli("stores", "--json").json
+    assert listed.keys() == installed.keys()
+    for name, plugin in installed.items():
+        assert listed[name]["extra"] == plugin.extra
+        assert listed[name]["capabilities"]["sparse"] == plugin.capabilities.sparse
+        assert set(listed[name]["capabilities"]["filters"]) == plugin.capabilities.filters
     header, rule, *rows = cli("stores", "--markdown").out.splitlines()
-    assert header == "| ability | " + " | ".join(f"`{name}`" for name in known) + " |"
-    assert all(line.count("|") == len(known) + 2 for line in (rule, *rows))
-    assert all(name in cli("stores").out for name in known)
+    assert header == "| capability | " + " | ".join(f"`{name}`" for name in installed) + " |"
+    assert all(line.count("|") == len(installed) + 2 for line in (rule, *rows))
+    assert all(name in cli("stores").out for name in installed)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_an_example_and_json(cli, command):
-    """--help shows an example of that very command, and --json is there."""
+    """``--help`` shows an example of the command, and lists ``--json``."""
     outcome = cli(command, "--help")
 
     assert outcome.status == 0
@@ -191,19 +191,19 @@ def test_every_command_has_an_example_and_json(cli, command):
 
 
 def test_no_command_is_untested():
-    """The list above is complete."""
+    """``COMMANDS`` lists every registered command."""
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == COMMANDS
 
 
 def test_version(cli):
-    """--version prints the package's."""
+    """``--version`` prints the version of the package."""
     from st_core import __version__
 
     assert cli("--version").out == f"{__version__}\n"
 
 
-def test_a_size_of_windows_asks_for_windows(cli, tmp_path):
-    """Of rows too, which are else not split; where splitting is ruled out, the size is an error."""
+def test_split_tokens_implies_splitting(cli, tmp_path):
+    """With ``--split-tokens`` rows are split too; together with ``--no-split`` it is a usage error."""
     source = tmp_path / "long.jsonl"
     source.write_text(json.dumps({"id": "a", "text": "a voyage under the sea " * 40}) + "\n")
     ingest = ["ingest", source, "--in", f"qdrant+edge:{tmp_path / 'store'}", "--collection", "c", "--create", "--json"]
@@ -211,19 +211,19 @@ def test_a_size_of_windows_asks_for_windows(cli, tmp_path):
     assert cli(*ingest).json["split"] == 0
     assert cli(*ingest, "--split-tokens", "50").json["split"] == 1
     refused = cli(*ingest, "--split-tokens", "50", "--no-split")
-    assert (refused.status, refused.complaint()[:14]) == (2, "--split-tokens")
+    assert (refused.status, refused.error_line()[:14]) == (2, "--split-tokens")
 
 
-def test_a_store_that_keeps_nothing_says_so(cli, books):
-    """The command's process ends, and with it what was ingested."""
+def test_ingest_warns_if_the_store_is_not_persistent(cli, books):
+    """A store in memory loses its records when the command ends, so a line on standard error says so."""
     outcome = cli("ingest", books, "--in", "memory:lost", "--collection", "c", "--create")
 
     assert outcome.status == 0
-    assert outcome.err == "st-connectors: memory:lost keeps nothing: what was ingested is gone when this command ends\n"
+    assert outcome.err == "st-connectors: memory:lost is not persistent: its records are lost when this command ends\n"
 
 
-def test_a_folder_of_one_file_is_a_document(cli, tmp_path: Path):
-    """A single Markdown file goes in under its name."""
+def test_a_single_file_is_a_document(cli, tmp_path: Path):
+    """A single Markdown file is stored under its name."""
     (tmp_path / "readme.md").write_text("# Sea\nThe ocean.")
 
     assert cli("ingest", tmp_path / "readme.md", "--in", "memory:single", "--collection", "c", "--create").status == 0

@@ -1,4 +1,4 @@
-"""The demo: what it collects, what it indexes, and what it finds."""
+"""The demo's docstrings, the documents built from them, and the answers of its index."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from st_connectors.cli.demo import ADDRESS, COLLECTION, NEXT, QUESTIONS, build, documents
-from st_connectors.demo.docstrings import Docstring, _of_source, collect
+from st_connectors.demo.build import ADDRESS, COLLECTION, NEXT_QUESTION, QUESTIONS, build_index
+from st_connectors.demo.corpus import documents
+from st_connectors.demo.docstrings import MINIMUM_WORDS, Docstring, _read_source, collect, has_enough_words
 from st_connectors.demo.plain_words import plain_words
 from st_connectors.demo.wordings import wordings
 
 pytest.importorskip("qdrant_edge")
 
-KNOWN = [
+PUBLIC_NAMES = [
     "shutil.copytree",
     "shutil.rmtree",
     "os.remove",
@@ -49,47 +50,48 @@ KNOWN = [
 
 
 @pytest.fixture(scope="session")
-def found() -> list[Docstring]:
+def docstrings() -> list[Docstring]:
     return collect()
 
 
-def test_there_are_enough_distinct_docstrings(found):
-    """At least 6,000 of five words or more, all different, each name once, in order; none shorter than "Greatest Common Divisor."."""
-    texts = {item.text for item in found}
-    names = [item.name for item in found]
+def test_there_are_enough_distinct_docstrings(docstrings):
+    """At least 6,000 docstrings have five words; all are different, sorted by name, and none is below the minimum."""
+    texts = {item.text for item in docstrings}
+    names = [item.name for item in docstrings]
 
-    assert len(texts) == len(found)
-    assert sum(len(text.split()) >= 5 for text in texts) >= 6000
-    assert min(len(text.split()) for text in texts) == 3
+    assert len(texts) == len(docstrings)
+    assert sum(has_enough_words(item, 5) for item in docstrings) >= 6000
+    assert all(has_enough_words(item) for item in docstrings)
+    assert any(len(item.text.split()) == MINIMUM_WORDS for item in docstrings)
     assert names == sorted(set(names))
 
 
-def test_names_are_the_public_ones(found):
-    """The names people know are there, of Python and of C, and none is private."""
-    names = {item.name for item in found}
+def test_names_are_the_public_ones(docstrings):
+    """Well-known names implemented in Python and in C are present, and none is private."""
+    names = {item.name for item in docstrings}
 
-    assert [name for name in KNOWN if name not in names] == []
+    assert [name for name in PUBLIC_NAMES if name not in names] == []
     assert [name for name in names if any(p.startswith("_") and not p.endswith("__") for p in name.split("."))] == []
 
 
-def test_a_name_is_not_given_to_whom_it_does_not_belong(found):
-    """Neither by the submodule that defines it, nor by a module that merely imports it, nor by a private module."""
-    names = {item.name for item in found}
+def test_names_belong_to_the_module_that_exports_them(docstrings):
+    """No name has the path of a defining submodule, of a module that merely imports it, or of a private module."""
+    names = {item.name for item in docstrings}
 
     assert names.isdisjoint(
         {"asyncio.tasks.sleep", "unittest.case.TestCase", "pickle.pack", "ast.contextmanager", "email.get_word"}
     )
 
 
-def test_where_a_class_has_no_docstring_its_constructor_speaks(tmp_path):
-    """Under the name of the class; where the class has one of its own, both stand."""
+def test_a_class_without_docstring_takes_its_constructors(tmp_path):
+    """The constructor's docstring appears under the class name; a class with a docstring of its own keeps both."""
     source = tmp_path / "some.py"
     source.write_text(
         'class A:\n    def __init__(self, x):\n        """Make an A."""\n'
         'class B:\n    """A B."""\n    def __init__(self):\n        """Make a B."""\n'
     )
 
-    rows = [(item.name, item.kind, item.signature, item.text) for item in _of_source(source, "some")]
+    rows = [(item.name, item.kind, item.signature, item.text) for item in _read_source(source, "some")]
 
     assert rows == [
         ("some.A", "class", "(self, x)", "Make an A."),
@@ -98,13 +100,13 @@ def test_where_a_class_has_no_docstring_its_constructor_speaks(tmp_path):
     ]
 
 
-def test_docstrings_are_the_objects_own(found):
-    """Parsed from the source they equal what Python itself shows."""
+def test_docstrings_equal_those_of_inspect(docstrings):
+    """Docstrings parsed from the source equal those that ``inspect.getdoc`` returns."""
     import inspect
     import shutil
     import textwrap
 
-    texts = {item.name: item for item in found}
+    texts = {item.name: item for item in docstrings}
     assert texts["shutil.copytree"].text == inspect.getdoc(shutil.copytree)
     assert texts["textwrap.dedent"].text == inspect.getdoc(textwrap.dedent)
     assert texts["shutil.copytree"].signature.startswith("(src, dst, symlinks=False")
@@ -112,17 +114,17 @@ def test_docstrings_are_the_objects_own(found):
     assert texts["collections.Counter"].kind == "class"
 
 
-def test_a_signature_in_a_docstring_of_c_is_set_apart(found):
-    """C's docstrings may begin with the call; what is searched begins with what it does."""
-    [sleep] = [item for item in found if item.name == "time.sleep"]
+def test_a_leading_signature_is_separated_from_the_text(docstrings):
+    """The docstring of a name implemented in C may begin with a call, which becomes the signature."""
+    [sleep] = [item for item in docstrings if item.name == "time.sleep"]
 
     assert sleep.signature == "(seconds)"
     assert sleep.text.startswith("Delay execution")
 
 
-def test_what_is_searched_is_name_beginning_and_plain_words(found):
-    """The document shows the whole docstring, and searches its beginning with everyday words."""
-    by_id = {document["id"]: document for document in documents(found)}
+def test_searched_text_is_name_beginning_and_plain_words(docstrings):
+    """The payload has the whole docstring; the searched text is its beginning with everyday words."""
+    by_id = {document["id"]: document for document in documents(docstrings)}
     document = by_id["http.server.SimpleHTTPRequestHandler.list_directory"]
 
     assert document["docstring"].startswith("Helper to produce a directory listing")
@@ -131,9 +133,9 @@ def test_what_is_searched_is_name_beginning_and_plain_words(found):
     assert (document["module"], document["kind"], document["wordings"]) == ("http", "function", "")
 
 
-def test_wordings_are_searched_twice_and_shown(found):
-    """After the first paragraph of the docstring, and in a field of their own."""
-    by_id = {document["id"]: document for document in documents(found)}
+def test_wordings_are_searched_twice_and_stored(docstrings):
+    """Wordings follow the first paragraph of the docstring, and have a payload field of their own."""
+    by_id = {document["id"]: document for document in documents(docstrings)}
     document = by_id["shutil.copytree"]
 
     lines = document["text"].split("\n")
@@ -142,9 +144,9 @@ def test_wordings_are_searched_twice_and_shown(found):
     assert len(document["text"]) < len(document["docstring"])
 
 
-def test_wordings_are_for_names_that_are_there(found):
-    """A general table: at least 1,000 names, all but a few of them in every version of Python."""
-    names = {item.name for item in found}
+def test_wordings_are_for_existing_names(docstrings):
+    """The table has at least 1,000 names, almost all of them present in this version of Python."""
+    names = {item.name for item in docstrings}
     table = wordings()
 
     assert len(table) >= 1000
@@ -152,10 +154,10 @@ def test_wordings_are_for_names_that_are_there(found):
     assert all(phrases == phrases.strip() and phrases for phrases in table.values())
 
 
-def test_wordings_are_not_the_questions_they_are_measured_with():
-    """No phrase has three words and three quarters of those of a question that its function answers.
+def test_wordings_do_not_copy_the_benchmark_questions():
+    """No phrase shares three words and three quarters of the words of a question that its function answers.
 
-    The questions held out were written after the wordings by somebody who had not read them: where they agree, it is by chance.
+    The held-out questions are exempt: they were written after the wordings and without reading them.
     """
     files = [
         path
@@ -181,8 +183,8 @@ def _stems(text: str) -> set[str]:
     return {word[:4] for word in re.findall(r"[a-z0-9]+", text.lower()) if len(word) > 3}
 
 
-def test_what_a_name_belongs_to_is_searched_too():
-    """The first lines of class and module, the nearest first; nothing where they are not documented."""
+def test_enclosing_first_lines_are_searched_too():
+    """The first lines of class and module follow, innermost first, if they are documented."""
     shop = Docstring("shop", "module", "", "A shop for all.\n\nWith much more.")
     cart = Docstring("shop.Cart", "class", "", "What a customer takes.\nSecond line.")
     add = Docstring("shop.Cart.add", "function", "(thing)", "Put one thing in.")
@@ -195,35 +197,35 @@ def test_what_a_name_belongs_to_is_searched_too():
     assert texts[3] == ["lone.thing", "Belongs to nobody known."]
 
 
-def test_plain_words_are_given_once_in_order():
-    """Each everyday word once, for whole words of the text only."""
+def test_plain_words_are_distinct_and_in_order():
+    """Each everyday word appears once, and only whole words of the text count."""
     assert plain_words("Delete a directory, then delete the directory") == "remove erase folder"
     assert plain_words("undeleted") == ""
 
 
-def test_the_index_finds_functions_and_is_made_anew(found, tmp_path: Path):
-    """Built twice over, it holds what was given once, and says that there was one before."""
+def test_building_twice_replaces_the_index(docstrings, tmp_path: Path):
+    """The second build contains only its own docstrings, and reports that it replaced a collection."""
     address = f"qdrant+edge:{tmp_path / 'demo-index'}"
-    some = [item for item in found if item.module in {"shutil", "os", "textwrap", "math"}]
+    some = [item for item in docstrings if item.module in {"shutil", "os", "textwrap", "math"}]
 
-    first, report, replaced = build(address, some)
-    first.close()
-    again, _, replaced_again = build(address, some[10:])
+    first = build_index(address, some)
+    first.index.close()
+    second = build_index(address, some[10:])
 
-    assert (report.confirmed, report.refused_total) == (len(some), 0)
-    assert (replaced, replaced_again) == (False, True)
-    assert again.count() == len(some) - 10
-    assert "shutil.copytree" in [hit.id for hit in again.search(QUESTIONS[0], limit=3)]
-    assert "shutil.rmtree" in [hit.id for hit in again.search(NEXT, limit=3)]
-    again.close()
+    assert (first.report.confirmed, first.report.refused_total) == (len(some), 0)
+    assert (first.is_replacement, second.is_replacement) == (False, True)
+    with second.index as index:
+        assert index.count() == len(some) - 10
+        assert "shutil.copytree" in [hit.id for hit in index.search(QUESTIONS[0], limit=3)]
+        assert "shutil.rmtree" in [hit.id for hit in index.search(NEXT_QUESTION, limit=3)]
 
 
-def test_the_demo_ends_with_the_command_to_go_on_with(cli, found, tmp_path, monkeypatch):
-    """It answers its questions and prints a search line that works as it stands."""
+def test_the_demo_ends_with_a_search_command(cli, docstrings, tmp_path, monkeypatch):
+    """The demo answers its questions and prints a search command that works as printed."""
     import shlex
 
     monkeypatch.chdir(tmp_path)
-    some = [item for item in found if item.module in {"shutil", "datetime", "collections"}]
+    some = [item for item in docstrings if item.module in {"shutil", "datetime", "collections"}]
     monkeypatch.setattr("st_connectors.demo.docstrings.collect", lambda: some)
 
     outcome = cli("demo")
@@ -232,6 +234,5 @@ def test_the_demo_ends_with_the_command_to_go_on_with(cli, found, tmp_path, monk
     assert all(f"“{question}”" in outcome.out for question in QUESTIONS)
     assert "shutil.copytree" in outcome.out
     line = outcome.out.splitlines()[-1].strip()
-    assert line == f'st-connectors search "{NEXT}" --in {ADDRESS} --collection {COLLECTION}'
-    answer = cli(*shlex.split(line)[1:])
-    assert "shutil.rmtree" in answer.out
+    assert line == f'st-connectors search "{NEXT_QUESTION}" --in {ADDRESS} --collection {COLLECTION}'
+    assert "shutil.rmtree" in cli(*shlex.split(line)[1:]).out

@@ -1,4 +1,4 @@
-"""``st-connectors export``: what is written loads with the same numbers, and mistakes cost one line."""
+"""``st-connectors export`` writes folders that load with the same numbers, and reports a mistake as one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from st_core import SentenceTransformer
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A plain BERT of two small layers."""
+    """Save a plain BERT with two small layers."""
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "copy", "a", "tree"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -26,14 +26,14 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.torch
-def test_what_is_exported_loads_with_the_same_numbers(cli, checkpoint, tmp_path):
-    """--json says where it is, which class loads it, and how large the graph is."""
+def test_an_exported_folder_gives_the_same_vectors(cli, checkpoint, tmp_path):
+    """``--json`` reports the folder, the class that loads it, and the size of the graph."""
     pytest.importorskip("openvino", reason="needs openvino")
     out = tmp_path / "out"
 
     outcome = cli("export", checkpoint, "--backend", "openvino", "--out", out, "--json")
 
-    assert outcome.status == 0  # transformers shows on standard error that it loads weights
+    assert outcome.status == 0  # transformers reports on standard error that it loads weights
     (graph,) = (out / "graphs").iterdir()
     assert outcome.json == {
         "folder": str(out),
@@ -44,13 +44,13 @@ def test_what_is_exported_loads_with_the_same_numbers(cli, checkpoint, tmp_path)
         "bytes": sum(path.stat().st_size for path in graph.iterdir()),
     }
     texts = ["a red tree", "", "copy"]
-    found = SentenceTransformer(out, backend="openvino").encode(texts)
-    np.testing.assert_allclose(found, SentenceTransformer(checkpoint, device="cpu").encode(texts), atol=1e-5)
+    vectors = SentenceTransformer(out, backend="openvino").encode(texts)
+    np.testing.assert_allclose(vectors, SentenceTransformer(checkpoint, device="cpu").encode(texts), atol=1e-5)
 
 
 @pytest.mark.torch
 def test_auto_exports_for_each_runtime(cli, checkpoint, tmp_path, monkeypatch):
-    """Both graphs are there, so that the folder can be timed where it is loaded; its vectors are torch's."""
+    """The folder has a graph for each runtime, so that loading can time both; the vectors equal torch's."""
     pytest.importorskip("openvino", reason="needs openvino")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
@@ -59,7 +59,7 @@ def test_auto_exports_for_each_runtime(cli, checkpoint, tmp_path, monkeypatch):
 
     assert outcome.status == 0
     assert f'SentenceTransformer("{tmp_path / "out"}", backend="auto", dtype="float32")' in outcome.out
-    graphs = [place.name.partition("-")[0] for place in (tmp_path / "out" / "graphs").iterdir()]
+    graphs = [path.name.partition("-")[0] for path in (tmp_path / "out" / "graphs").iterdir()]
     assert sorted(graphs) == ["onnx", "openvino"]
     code = """
 import sys
@@ -67,14 +67,14 @@ sys.modules["torch"] = sys.modules["transformers"] = None
 import numpy, st_core
 numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto").encode(["a red tree", ""]))
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "found.npy")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "vectors.npy")], check=True)
     expected = SentenceTransformer(checkpoint, device="cpu").encode(["a red tree", ""])
-    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), expected, atol=1e-5)
     assert len(list((tmp_path / "cache" / "fastest").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
         (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
@@ -82,8 +82,8 @@ numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto")
         (["--out", "."], "name a new folder, or the model's own"),
     ],
 )
-def test_what_cannot_be_exported(cli, checkpoint, tmp_path, monkeypatch, arguments, says):
-    """Status 2, one line, and nothing is written."""
+def test_invalid_exports(cli, checkpoint, tmp_path, monkeypatch, arguments, message):
+    """The status is 2 with one line, and nothing is written."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     pytest.importorskip("openvino", reason="needs openvino")
     monkeypatch.chdir(tmp_path)
@@ -92,23 +92,23 @@ def test_what_cannot_be_exported(cli, checkpoint, tmp_path, monkeypatch, argumen
     outcome = cli("export", checkpoint, *arguments)
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
+    assert message in outcome.error_line()
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_backend_that_there_is_not(cli, tmp_path):
-    """Status 2 and one line, with the names there are."""
-    outcome = cli("export", tmp_path, "--backend", "tensorrt")
+def test_an_unknown_backend(cli, tmp_path):
+    """The status is 2, and one line lists the backends."""
+    exporting = cli("export", tmp_path, "--backend", "tensorrt")
     encoding = cli("encode", "text", "--backend", "tensorrt")
 
-    assert (outcome.status, encoding.status) == (2, 2)
-    assert "there are graphs for onnx and openvino, not for backend 'tensorrt'" in outcome.complaint()
-    assert "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto" in encoding.complaint()
+    assert (exporting.status, encoding.status) == (2, 2)
+    assert "there are graphs for onnx and openvino, not for backend 'tensorrt'" in exporting.error_line()
+    assert "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto" in encoding.error_line()
 
 
 @pytest.mark.torch
-def test_vectors_by_the_fastest_backend(cli, checkpoint, tmp_path, monkeypatch):
-    """They are torch's."""
+def test_encode_with_the_fastest_backend(cli, checkpoint, tmp_path, monkeypatch):
+    """The vectors of ``--backend auto`` equal torch's."""
     pytest.importorskip("openvino", reason="needs openvino")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
     outcome = cli("encode", "a red tree", "--model", checkpoint, "--backend", "auto", "--out", tmp_path / "v.npy")
@@ -120,51 +120,51 @@ def test_vectors_by_the_fastest_backend(cli, checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.mark.torch
-def test_vectors_by_a_graph_of_another_type(cli, checkpoint, tmp_path, monkeypatch):
-    """They are those that the library gives with that type, which are not float32's; so they are on torch."""
+def test_encode_with_another_dtype(cli, checkpoint, tmp_path, monkeypatch):
+    """The vectors equal the library's with the same backend and dtype, and differ from those in float32."""
     pytest.importorskip("openvino", reason="needs openvino")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
 
     for backend, dtype in [("openvino", "int8"), ("torch", "bfloat16")]:
         options = ("--model", checkpoint, "--backend", backend, "--dtype", dtype, "--out", tmp_path / "v.npy")
         assert cli("encode", "a red tree", *options).status == 0
-        found = np.load(tmp_path / "v.npy").astype(np.float32)
+        vectors = np.load(tmp_path / "v.npy").astype(np.float32)
         expected = SentenceTransformer(checkpoint, device="cpu", backend=backend, dtype=dtype)
-        whole = SentenceTransformer(checkpoint, device="cpu").encode_document(["a red tree"])
-        np.testing.assert_allclose(found, expected.encode_document(["a red tree"]), atol=1e-6)
-        assert np.abs(found - whole).max() > 1e-5
+        float32 = SentenceTransformer(checkpoint, device="cpu").encode_document(["a red tree"])
+        np.testing.assert_allclose(vectors, expected.encode_document(["a red tree"]), atol=1e-6)
+        assert np.abs(vectors - float32).max() > 1e-5
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
         (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
         (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
     ],
 )
-def test_types_that_do_not_go_with_a_backend(cli, checkpoint, arguments, says):
-    """Status 2 and the library's own words."""
+def test_dtypes_that_a_backend_does_not_have(cli, checkpoint, arguments, message):
+    """The status is 2, with the message of the library."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
     outcome = cli("encode", "a red tree", "--model", checkpoint, *arguments)
 
     assert outcome.status == 2
-    assert says in outcome.complaint()
+    assert message in outcome.error_line()
 
 
 def test_a_missing_runtime(cli, checkpoint, monkeypatch):
-    """Status 2, with the command that installs it."""
+    """The status is 2, and the message has the command that installs the runtime."""
     monkeypatch.setitem(sys.modules, "openvino", None)
 
     outcome = cli("export", checkpoint, "--backend", "openvino")
 
     assert outcome.status == 2
-    assert "pip install 'st-connectors[openvino]'" in outcome.complaint()
+    assert "pip install 'st-connectors[openvino]'" in outcome.error_line()
 
 
-def test_a_model_without_anything_to_export(cli, tmp_path, monkeypatch):
-    """Is told at once, not after a runtime was installed for it."""
+def test_a_model_of_static_modules(cli, tmp_path, monkeypatch):
+    """There is nothing to export, and the message says so even if no runtime is installed."""
     for runtime in ("openvino", "onnxruntime"):
         monkeypatch.setitem(sys.modules, runtime, None)
 
@@ -172,4 +172,4 @@ def test_a_model_without_anything_to_export(cli, tmp_path, monkeypatch):
         outcome = cli("export", "builtin:dense", "--backend", backend, "--out", tmp_path / "out")
 
         assert outcome.status == 3
-        assert "builtin:dense is made of static modules, which run on numpy; there is nothing" in outcome.complaint()
+        assert "builtin:dense is made of static modules, which run on numpy; there is nothing" in outcome.error_line()

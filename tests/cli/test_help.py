@@ -1,4 +1,4 @@
-"""What ``--help`` tells: every spelling that an option takes, and usages that can be typed."""
+"""``--help`` lists every spelling that an option accepts, and usage lines that can be typed as printed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ def _words(text: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["create", "ingest"])
-def test_the_help_tells_what_a_field_without_a_kind_is(cli, command):
-    """``--filterable year`` makes a keyword of it, so the help says that beside the kinds."""
+def test_help_names_the_default_kind_of_a_filterable_field(cli, command):
+    """The help lists the kinds and says that a field without one is a keyword."""
     outcome = cli(command, "--help")
 
     assert outcome.status == 0
-    assert "year:int; a keyword if no KIND (int, float, bool, date) is given" in _words(outcome.out)
+    assert "such as year:int. KIND is keyword, int, float, bool or date (default: keyword)." in _words(outcome.out)
 
 
 @pytest.mark.parametrize("command", ["create", "ingest", "search"])
-def test_the_help_tells_every_spelling_of_a_fusion(cli, command):
-    """What the error for a wrong fusion proposes stands in the help as well."""
+def test_help_lists_every_spelling_of_a_fusion(cli, command):
+    """The help lists the same spellings as the error for an unknown fusion."""
     outcome = cli(command, "--help")
 
     for spelling in ("rrf,", "rrf:60 ", "rrf:60:1,2 ", "weighted:0.25,0.75"):
@@ -39,19 +39,23 @@ def test_the_help_tells_every_spelling_of_a_fusion(cli, command):
         ("conform", "URL"),
     ],
 )
-def test_usages_name_arguments_as_people_write_them(cli, command, usage):
-    """No braces round what must be given, and dots once."""
+def test_usage_lines_show_plain_arguments(cli, command, usage):
+    """Required arguments have no braces, and repeated ones have dots once."""
     outcome = cli(command, "--help")
 
     assert outcome.out.splitlines()[0] == f"Usage: st-connectors {command} [OPTIONS] {usage}"
 
 
 @pytest.mark.parametrize("command", ["create", "encode", "ingest", "search"])
-def test_the_help_tells_what_runs_models_in_the_same_words(cli, command):
-    """Which backends and types there are, and an example with both or one of them."""
+def test_help_describes_backends_in_the_same_words(cli, command):
+    """Every command that runs models lists the backends and dtypes, and shows an example with them."""
     words = _words(cli(command, "--help").out)
 
-    assert "What runs transformers: torch, openvino, onnx, or auto, the fastest here." in words
-    assert "What they compute in: float32, float16, bfloat16, or int8 (openvino and onnx); by default" in words
+    assert (
+        "Backend that runs transformer models: torch, openvino, onnx, or auto (the fastest on this machine)." in words
+    )
+    assert (
+        "Type that weights are computed in: float32, float16, bfloat16, or int8 (openvino and onnx). Default:" in words
+    )
     assert words.count(f"Example: st-connectors {command}") == 2
     assert "--backend openvino" in words.rpartition("Example:")[2]
