@@ -5,9 +5,9 @@ Names are imported when first used, so that ``import st_connectors`` loads neith
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from st_connectors.lazy import lazy_attributes
 from st_core import __version__
 
 if TYPE_CHECKING:
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from st_connectors.registry import collections, open_store
     from st_connectors.search import SearchResult
     from st_connectors.where import parse_where
-
-_WHERE = {
-    "Document": "ingest",
-    "Index": "index",
-    "IngestReport": "ingest",
-    "SearchResult": "search",
-    "collections": "registry",
-    "open_store": "registry",
-    "parse_where": "where",
-}
 
 __all__ = [
     "Document",
@@ -39,13 +29,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Document": "ingest",
+        "Index": "index",
+        "IngestReport": "ingest",
+        "SearchResult": "search",
+        "collections": "registry",
+        "open_store": "registry",
+        "parse_where": "where",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -18,12 +18,12 @@ For people with their own index and client: :func:`rank_features_query`, :func:`
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from st_connectors._lucene.entry import Entry
 from st_connectors._lucene.loading import LOADING
 from st_connectors._lucene.sizing import SIZING as LUCENE
+from st_connectors.lazy import lazy_attributes
 from st_connectors.plugin import Plugin
 from st_connectors.schema import FusionMethod, Metric
 from st_connectors.sizing import DenseLayout
@@ -112,9 +112,4 @@ PLUGIN = Plugin(
     sizing=SIZING,
 )
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public conversion when it is first asked for."""
-    if name.startswith("_") or name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.conversions"), name)
+__getattr__ = lazy_attributes(__name__, {name: "conversions" for name in __all__ if name != "PLUGIN"})
