@@ -14,7 +14,7 @@ from pages import PAGES, Block, blocks, commands, run_program, run_python
 from stand_ins import build_stand_ins, use_stand_ins
 
 from integration.stores import address_of
-from st_connectors._lucene.vocabulary import read
+from st_connectors._lucene.vocabulary import read_vocabulary
 from st_connectors.registry import open_store
 from st_core import SparseEncoder
 
@@ -120,6 +120,6 @@ def test_a_page_s_command_stores_tokens_as_keys(block, engines, tmp_path):
         finally:
             store.drop()
     (expected,) = SparseEncoder("builtin:sparse").encode_document([COPYING]).rows()
-    token_of = read("builtin:sparse").tokens
+    token_of = read_vocabulary("builtin:sparse").tokens
     assert set(document["vector"]["sparse"]) == {token_of[index] for index in expected.indices.tolist()}
     assert record.vectors["sparse"] == expected

@@ -92,7 +92,7 @@ class TestWithoutNeuralSearch(Sparse):
     def make(cls, url: str) -> Iterator[Make]:
         """Open stores that learn of no plugins."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("st_connectors.opensearch.store._asked", lambda *_: None)
+            patch.setattr("st_connectors._lucene.client.Connection.send_optional", lambda *_: None)
             yield opener(address_of("opensearch", url))
 
 
@@ -116,7 +116,7 @@ class TestByTokens(Sparse, Fidelity):
 def test_odd_tokens_are_keys_of_their_own(by_tokens: str, neural: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dots, patterns and control characters included, in either form of the query."""
     if not neural:
-        monkeypatch.setattr("st_connectors.opensearch.store._asked", lambda *_: None)
+        monkeypatch.setattr("st_connectors._lucene.client.Connection.send_optional", lambda *_: None)
     assert_odd_tokens_are_keys_of_their_own(by_tokens)
 
 

@@ -15,13 +15,15 @@ import pytest
 from scipy.stats import spearmanr
 
 from integration.vocabularies import vocabulary_file
+from st_connectors._lucene.answers import read_hits
 from st_connectors._lucene.forms import keys_of, with_tokens
-from st_connectors._lucene.keys import sparse_keys
-from st_connectors._lucene.layout import Hidden
-from st_connectors._lucene.queries import hits
-from st_connectors._lucene.vocabulary import read
+from st_connectors._lucene.keys import digit_keys
+from st_connectors._lucene.layout import OwnLayout
+from st_connectors._lucene.queries import Collection, search_lines
+from st_connectors._lucene.vocabulary import read_vocabulary
 from st_connectors.demo.docstrings import collect
 from st_connectors.elasticsearch import mapping, rank_features_query, wire
+from st_connectors.elasticsearch.server import UNKNOWN
 from st_connectors.filters import Eq, Exists, Not
 from st_connectors.registry import open_store
 from st_connectors.schema import Schema, SparseField
@@ -90,7 +92,7 @@ def test_linear_finds_what_the_inner_product_finds_and_saturation_does_not(index
     questions = [json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     encoder = SparseEncoder("builtin:sparse")
     documents = dict(zip(texts, encoder.encode_document(list(texts.values())).rows(), strict=True))
-    fill(index, {name: sparse_keys(vector) for name, vector in documents.items()})
+    fill(index, {name: digit_keys(vector) for name, vector in documents.items()})
     overlaps: dict[str, list[float]] = {"linear": [], "saturation": []}
     correlations = []
     for vector in encoder.encode_query(questions).rows():
@@ -121,9 +123,10 @@ def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, key
     schema = Schema("by-hand", {"sparse": SparseField()}, corpus.FILTERABLE)
     form, vocabulary = wire.form_for(schema, sparse="rank_features"), None
     if keys == "tokens":
-        vocabulary = read(str(vocabulary_file(tmp_path)))
+        vocabulary = read_vocabulary(str(vocabulary_file(tmp_path)))
         form = with_tokens(form, vocabulary)
-    layout = Hidden(schema, keys_of(form, vocabulary))
+    layout = OwnLayout(schema, keys_of(form, vocabulary))
+    collection = Collection(schema, form, layout, UNKNOWN)
     records = [
         replace(record, vectors={name: each for name, each in record.vectors.items() if name == "sparse"})
         for record in corpus.library(lacking=True)
@@ -139,7 +142,7 @@ def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, key
     try:
         lines = [part for each in records for part in ({"index": {"_id": each.id}}, layout.to_source(each))]
         assert not ask(url, "POST", "/_bulk?refresh=true", lines)["errors"]
-        answers = ask(url, "POST", "/_msearch", wire.msearch_lines(form, layout, requests))["responses"]
+        answers = ask(url, "POST", "/_msearch", search_lines(wire.DIALECT, collection, requests))["responses"]
         kept = ask(url, "POST", "/_mget", {"ids": [each.id for each in records]})["docs"]
     finally:
         ask(url, "DELETE", "", None)
@@ -149,7 +152,7 @@ def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, key
         assert oracle.upsert(records) == []
         whole = oracle.search([replace(each, limit=corpus.SIZE) for each in requests])
         for request, answer, full in zip(requests, answers, whole, strict=True):
-            found = hits(schema, layout, request, answer["hits"]["hits"])
+            found = read_hits(schema, layout, request, answer["hits"]["hits"])
             bare = [replace(hit, legs=()) for hit in full]  # which a wrapper of open_store adds
             assert_hits_agree(found, bare, offset=0, limit=20, rtol=0.004)
         back = [layout.from_source(each["_id"], each["_source"], Parts.ALL) for each in kept]
@@ -161,6 +164,6 @@ def _saturated(vector: SparseVector) -> dict:
     """The same terms by the query that is the default, whose pivot the server reckons."""
     should = [
         {"rank_feature": {"field": f"splade.{key}", "boost": weight, "saturation": {}}}
-        for key, weight in sparse_keys(vector).items()
+        for key, weight in digit_keys(vector).items()
     ]
     return {"bool": {"should": should}}

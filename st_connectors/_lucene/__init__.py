@@ -1,22 +1,25 @@
-"""What Elasticsearch and OpenSearch share because both are Lucene; pure, nothing is sent and no client is imported.
+"""The store of both Lucene engines, Elasticsearch and OpenSearch; no client is imported here.
 
-- ``names``: which collection names an index can have, field names without dots, keys of rank features.
-- ``vocabulary``: a model's tokens and indices, read from its files.
-- ``keys``: what the keys of sparse fields are, indices or tokens.
-- ``layout``: what a document looks like (``Hidden`` for our own collections, ``Plain`` for other people's) and how it is mapped and read.
-- ``forms``: how a collection keeps its vectors, and its mapping, ours or other people's.
-- ``existing``: what is found, or not, where a collection should be.
-- ``options``: options of an address that both engines have.
+- ``plugin``: capabilities, sizing and the plugin entry that both engines extend.
+- ``client``: a connection that sends one request and returns its parsed answer.
+- ``engine``: what the two engines do differently, as data and functions.
+- ``store``: the store, and the functions that open, adopt and list collections.
+- ``loading``: index settings for bulk loading.
+- ``options``: address options that both engines have.
+- ``names``: index names, field names without dots, keys of rank features.
+- ``vocabulary``: tokens and indices of a model, read from its files.
+- ``keys``: keys of sparse fields, indices or tokens.
+- ``layout``: documents of our own collections (``OwnLayout``) and of adopted ones (``AdoptedLayout``).
+- ``forms``: field types and index kinds of a collection's vectors, and its mapping.
 - ``filters``: filters as queries.
-- ``queries``: sparse and text legs, and the body around a leg that filters, orders and pages.
-- ``scores``: what an engine's folded score means.
-- ``bulk``: the lines of a bulk request, and its answer item by item.
-- ``answers``: answers to reads, as records and hits.
-- ``faults``: HTTP statuses and error bodies as our errors.
-- ``loading``: settings of an index while it is loaded.
-- ``entry``: the functions of a plugin, before its client is imported.
-- ``sizing``: what sparse vectors and shards are reckoned to take.
+- ``queries``: search bodies, and the legs that both engines share.
+- ``conversions``: public conversions that both engines share.
+- ``scores``: vector scores from the engines' positive scores.
+- ``bulk``: lines and results of bulk requests.
+- ``answers``: records and hits from answers.
+- ``faults``: HTTP statuses and error bodies as store errors.
+- ``encoding``: JSON with short float32 numbers.
 
-A collection "books" is an index ``books@1`` behind the alias ``books``: bulk requests with ``require_alias=true`` then cannot make an index
-by mistake, which both engines otherwise do for any write to a name that is not there.
+A collection "books" is an index ``books@1`` behind the alias ``books``. Bulk requests require the alias: both engines
+otherwise create an index for any write to an unknown name.
 """

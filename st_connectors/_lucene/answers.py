@@ -1,74 +1,85 @@
-"""Answers to reads, which both engines give in the same form."""
+"""Records, hits and counts from answers, which have the same form on both engines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from st_connectors._lucene import faults
 from st_connectors._lucene.bulk import ItemError
-from st_connectors._lucene.layout import Body, Layout
-from st_connectors._lucene.queries import hits
+from st_connectors._lucene.faults import is_missing_index, quote_reason
+from st_connectors._lucene.layout import Layout
+from st_connectors._lucene.scores import unfold_score
 from st_connectors.errors import Unavailable
-from st_connectors.schema import Schema
-from st_connectors.store import Hit, Parts, Record, SearchRequest
+from st_connectors.schema import DenseField, Metric, Schema
+from st_connectors.store import Hit, Near, Parts, Record, SearchRequest
 
-__all__ = ["ITEMS", "KEEP_ALIVE", "check_shards", "docs", "pages", "records", "shards_in"]
-
-KEEP_ALIVE = "5m"
-"""How long the server keeps a scan's place between two pages."""
-ITEMS = "errors,items.*.status,items.*.error"
-"""``filter_path`` of a bulk request."""
+__all__ = ["check_shards", "count_shards", "read_hits", "read_pages", "read_records"]
 
 
-def docs(layout: Layout, ids: Sequence[str], parts: Parts) -> list[Body]:
-    """The documents that a multi-get asks for."""
-    selector = layout.selector(parts)
-    return [{"_id": each, "_source": selector} for each in ids]
+def read_records(layout: Layout, answer: Mapping[str, Any], parts: Parts, error_of: ItemError) -> list[Record]:
+    """Return the records of a multi-get without absent ones."""
+    records = []
+    for document in answer["docs"]:
+        if "error" in document:
+            raise error_of(404 if is_missing_index(document["error"]) else 500, document["error"])
+        if document["found"]:
+            records.append(layout.from_source(document["_id"], document.get("_source"), parts))
+    return records
 
 
-def records(layout: Layout, answer: Mapping[str, Any], parts: Parts, error_of: ItemError) -> list[Record]:
-    """The records of a multi-get, less those that are not there."""
-    found = []
-    for each in answer["docs"]:
-        if "error" in each:
-            raise error_of(404 if faults.is_missing(each["error"]) else 500, each["error"])
-        if each["found"]:
-            found.append(layout.from_source(each["_id"], each.get("_source"), parts))
-    return found
-
-
-def pages(
+def read_pages(
     schema: Schema,
     layout: Layout,
     requests: Sequence[SearchRequest],
     answer: Mapping[str, Any],
     error_of: ItemError,
 ) -> list[list[Hit]]:
-    """The hits of a multi-search, request by request; raises the first error among them."""
-    found = []
-    for request, each in zip(requests, answer["responses"], strict=True):
-        if "error" in each:
-            raise error_of(each["status"], each["error"])
-        found.append(hits(schema, layout, request, each["hits"]["hits"]))
-    return found
+    """Return the hits of a multi-search by request; raise the first error among its responses."""
+    pages = []
+    for request, response in zip(requests, answer["responses"], strict=True):
+        if "error" in response:
+            raise error_of(response["status"], response["error"])
+        pages.append(read_hits(schema, layout, request, response["hits"]["hits"]))
+    return pages
+
+
+def read_hits(
+    schema: Schema, layout: Layout, request: SearchRequest, documents: Sequence[Mapping[str, Any]]
+) -> list[Hit]:
+    """Return hits in the order ``(-score, id)``, with the scores of dense legs as their metric defines them."""
+    metric = _metric_of(schema, request)
+    hits = []
+    for document in documents:
+        record = layout.from_source(document["_id"], document.get("_source"), request.parts)
+        # Hits that the server fuses, or sorts by score alone, have no sort values.
+        score = float(document["sort"][0] if "sort" in document else document["_score"])
+        payload = record.payload if Parts.PAYLOAD in request.parts else {}
+        hits.append(Hit(record.id, score if metric is None else unfold_score(metric, score), payload, record.vectors))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def _metric_of(schema: Schema, request: SearchRequest) -> Metric | None:
+    if not isinstance(request.rank, Near):
+        return None
+    field = schema.fields[request.rank.field]
+    return field.metric if isinstance(field, DenseField) else None
 
 
 def check_shards(answer: Mapping[str, Any], *, store: str, operation: str) -> None:
-    """Raise ``Unavailable`` where not all shards took part in an answer."""
+    """Raise ``Unavailable`` where a shard did not take part in an answer."""
     shards = answer["_shards"]
     if shards["failed"]:
         failures = shards.get("failures") or [{}]
-        told = f"not all shards answered: {faults.reason(failures[0].get('reason'))}"
-        raise Unavailable(told, store=store, operation=operation)
+        message = f"not all shards answered: {quote_reason(failures[0].get('reason'))}"
+        raise Unavailable(message, store=store, operation=operation)
 
 
-def shards_in(settings: object) -> int | None:
-    """How many shards an answer of ``_settings`` tells of, over all indices; None where it tells of none."""
+def count_shards(settings: object) -> int | None:
+    """Return the number of shards of all indices in an answer of ``_settings``; None where it has none."""
     counts: list[int] = []
-    for each in settings.values() if isinstance(settings, Mapping) else ():
-        found: Any = each
+    for index in settings.values() if isinstance(settings, Mapping) else ():
+        value: Any = index
         for step in ("settings", "index", "number_of_shards"):
-            found = found.get(step) if isinstance(found, Mapping) else None
-        counts += [] if found is None else [int(found)]
+            value = value.get(step) if isinstance(value, Mapping) else None
+        counts += [] if value is None else [int(value)]
     return sum(counts) or None

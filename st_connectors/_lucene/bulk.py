@@ -1,4 +1,4 @@
-"""Bulk requests: their lines, and what became of each."""
+"""Lines of bulk requests, and the result of each item."""
 
 from __future__ import annotations
 
@@ -6,50 +6,64 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from st_connectors._lucene.encoding import encoded
+from st_connectors._lucene.encoding import encode_json
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors.errors import NotFound, Refused, StoreError
 from st_connectors.store import Record, Rejected
 
-__all__ = ["deletions", "raise_for_deletions", "rejections", "upserted", "writes"]
+__all__ = [
+    "ITEMS",
+    "ItemError",
+    "delete_lines",
+    "raise_for_deletions",
+    "read_rejections",
+    "upsert_lines",
+    "upsert_valid",
+]
 
 ItemError = Callable[[int, Any], StoreError]
-"""Makes the error of one item from its status and its error body."""
+"""Returns the error of an item for its status and its error body."""
+ITEMS = "errors,items.*.status,items.*.error"
+"""``filter_path`` of a bulk request."""
 
 
-def writes(layout: Layout, records: Sequence[Record]) -> list[bytes]:
-    """Two lines for each record, which put it whole."""
-    lines = ((encoded({"index": {"_id": record.id}}), encoded(layout.to_source(record))) for record in records)
+def upsert_lines(layout: Layout, records: Sequence[Record]) -> list[bytes]:
+    """Return two lines for each record, which index its whole document."""
+    lines = ((encode_json({"index": {"_id": record.id}}), encode_json(layout.to_source(record))) for record in records)
     return list(chain.from_iterable(lines))
 
 
-def upserted(
-    records: Sequence[Record],
-    problem: Callable[[Record], str | None],
-    put: Callable[[Sequence[Record]], list[Rejected]],
-    *,
-    store: str,
-) -> list[Rejected]:
-    """Put the records in which there is no problem; those that are not sent, and those that the server rejects, by position."""
-    told = [problem(record) for record in records]
-    kept = [at for at, each in enumerate(told) if each is None]
-    rejected = [
-        Rejected(at, records[at].id, Refused(each, store=store, operation="upsert"))
-        for at, each in enumerate(told)
-        if each is not None
-    ]
-    if kept:
-        rejected += [Rejected(kept[item.position], item.id, item.error) for item in put([records[at] for at in kept])]
-    return sorted(rejected, key=lambda item: item.position)
-
-
-def deletions(ids: Sequence[str]) -> list[Body]:
-    """One line for each id."""
+def delete_lines(ids: Sequence[str]) -> list[Body]:
+    """Return one line for each distinct id."""
     return [{"delete": {"_id": record_id}} for record_id in dict.fromkeys(ids)]
 
 
-def rejections(records: Sequence[Record], answer: Mapping[str, Any], error_of: ItemError) -> list[Rejected]:
-    """The records that did not go in, by position; raises ``NotFound`` where there is no collection at all."""
+def upsert_valid(
+    records: Sequence[Record],
+    problem_of: Callable[[Record], str | None],
+    upsert: Callable[[Sequence[Record]], list[Rejected]],
+    *,
+    store: str,
+) -> list[Rejected]:
+    """Upsert the records without a problem.
+
+    Returns, by position, the records with a problem, which are not sent, and those that the server rejects.
+    """
+    problems = [problem_of(record) for record in records]
+    valid = [position for position, problem in enumerate(problems) if problem is None]
+    rejected = [
+        Rejected(position, records[position].id, Refused(problem, store=store, operation="upsert"))
+        for position, problem in enumerate(problems)
+        if problem is not None
+    ]
+    if valid:
+        rejections = upsert([records[position] for position in valid])
+        rejected += [Rejected(valid[each.position], each.id, each.error) for each in rejections]
+    return sorted(rejected, key=lambda item: item.position)
+
+
+def read_rejections(records: Sequence[Record], answer: Mapping[str, Any], error_of: ItemError) -> list[Rejected]:
+    """Return the rejected records by position; raise ``NotFound`` where there is no collection."""
     rejected = []
     for position, (record, item) in enumerate(zip(records, answer["items"], strict=True)):
         result = item["index"]
@@ -62,7 +76,7 @@ def rejections(records: Sequence[Record], answer: Mapping[str, Any], error_of: I
 
 
 def raise_for_deletions(answer: Mapping[str, Any], error_of: ItemError) -> None:
-    """Raise the first error of a request to delete; an id that is not there is none."""
+    """Raise the first error of a request that deletes; an absent id is no error."""
     for item in answer["items"]:
         if "error" in item["delete"]:
             raise error_of(item["delete"]["status"], item["delete"]["error"])

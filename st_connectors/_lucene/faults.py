@@ -1,4 +1,7 @@
-"""HTTP statuses and error bodies as our errors. Messages are the server's own words, cut short, without the request."""
+"""HTTP statuses, error bodies and connection failures as store errors.
+
+Messages quote the server's own words, shortened, without the request.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +11,64 @@ from typing import Any
 
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
-__all__ = ["from_status", "is_missing", "reason", "seconds"]
+__all__ = ["error_from_status", "is_missing_index", "parse_seconds", "quote_reason", "unreachable", "wrong_product"]
 
 _LONGEST = 400
-"""Characters of a server's message that are kept: enough to name the fault, too few to carry a batch."""
+"""Characters of a quoted message: enough to name the fault, too few for a batch."""
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
-_LATE = "search_context_missing_exception"
+_EXPIRED = "search_context_missing_exception"
 
 
-def from_status(  # noqa: PLR0911  # one return for each kind
-    status: int, body: object, *, store: str, operation: str, key: str, retry_after: float | None = None
+def error_from_status(  # noqa: PLR0911  # one return for each class
+    status: int, body: object, *, store: str, operation: str, access: str, retry_after: float | None = None
 ) -> StoreError:
-    """The error for an HTTP status, of a whole answer or of one item; ``key`` is the environment variable that the store's key comes from."""
-    told = f"the server answered {status}: {reason(body)}"
+    """Return the error for the HTTP status of an answer or of one of its items.
+
+    ``access`` says what to set where the server denies access.
+    """
+    message = f"the server answered {status}: {quote_reason(body)}"
     names: Mapping[str, str] = {"store": store, "operation": operation}
-    if _LATE in told:
-        return Permanent(f"{told}; the scan rested longer than the server keeps its place: begin it again", **names)
+    if _EXPIRED in message:
+        return Permanent(f"{message}; the scan paused longer than the server keeps its place: start it again", **names)
     match status:
-        case 404:
-            missing = is_missing(body)
-            return NotFound(f"{told}; create the collection first", **names) if missing else Permanent(told, **names)
+        case 404 if is_missing_index(body):
+            return NotFound(f"{message}; create the collection first", **names)
         case 401 | 403:
-            return Permanent(f"{told}; set {key} to a key that may do this", **names)
+            return Permanent(f"{message}; set {access}", **names)
         case 429:
-            return Throttled(told, store=store, operation=operation, retry_after=retry_after)
+            return Throttled(message, store=store, operation=operation, retry_after=retry_after)
         case 408 | 500 | 502 | 503 | 504:
-            return Unavailable(told, store=store, operation=operation, retry_after=retry_after)
+            return Unavailable(message, store=store, operation=operation, retry_after=retry_after)
         case 400 | 409 | 413 | 422:
-            return Refused(told, **names)
+            return Refused(message, **names)
         case _:
-            return Permanent(told, **names)
+            return Permanent(message, **names)
 
 
-def is_missing(body: object) -> bool:
-    """Whether an error body says that there is no such index."""
-    return any(kind in _types(body) for kind in _MISSING)
+def unreachable(reason: str, *, is_tls: bool, store: str, operation: str) -> StoreError:
+    """Return the error for a request without an answer; ``reason`` is the client's message."""
+    words = " ".join(reason.split())[:300]
+    if is_tls:
+        hint = "does the server speak TLS here, with a certificate that this machine trusts?"
+        return Permanent(f"TLS failed: {words}; {hint}", store=store, operation=operation)
+    if "aborted" in words and not store.endswith("+https"):
+        words = f"{words} (if it speaks TLS, write {store}+https://)"
+    return Unavailable(f"the server cannot be reached: {words}", store=store, operation=operation)
 
 
-def _types(body: object) -> str:
-    """The types of an error and of its root causes."""
+def wrong_product(product: str, reason: str, *, store: str, operation: str) -> Permanent:
+    """Return the error for an answer that is not the product's; ``reason`` says how it differs."""
+    message = f"the answer is not from {product} ({reason}): is this the right address?"
+    return Permanent(message, store=store, operation=operation)
+
+
+def is_missing_index(body: object) -> bool:
+    """Return whether an error body reports a missing index or alias."""
+    return any(kind in _error_types(body) for kind in _MISSING)
+
+
+def _error_types(body: object) -> str:
+    """Return the types of an error and of its root causes in one string."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         return str(error)
@@ -54,29 +76,28 @@ def _types(body: object) -> str:
     return " ".join(str(each.get("type", "")) for each in (error, *causes) if isinstance(each, Mapping))
 
 
-def reason(body: object) -> str:
-    """What an error body says, in one line: the error, its first root cause, and the last of what it was caused by."""
+def quote_reason(body: object) -> str:
+    """Return the message of an error body in one line: the error, its first root cause, and its innermost cause."""
     error: Any = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         text = error.decode("utf-8", "replace") if isinstance(error, bytes) else str(error or "")
         return " ".join(text.split())[:_LONGEST] or "(no message)"
-    said = [_said(error)]
     roots = error.get("root_cause") or []
-    last = error
-    while isinstance(last.get("caused_by"), Mapping):
-        last = last["caused_by"]
-    said += [_said(each) for each in (*roots[:1], last) if isinstance(each, Mapping)]
-    return " ".join("; because ".join(dict.fromkeys(said)).split())[:_LONGEST]
+    innermost = error
+    while isinstance(innermost.get("caused_by"), Mapping):
+        innermost = innermost["caused_by"]
+    causes = [_quote_error(each) for each in (error, *roots[:1], innermost) if isinstance(each, Mapping)]
+    return " ".join("; because ".join(dict.fromkeys(causes)).split())[:_LONGEST]
 
 
-def _said(error: Mapping[str, Any]) -> str:
+def _quote_error(error: Mapping[str, Any]) -> str:
     return f"{error.get('type', 'error')}: {error.get('reason', '(no reason)')}"
 
 
-def seconds(header: str | None) -> float | None:
-    """``Retry-After`` in seconds; None where it is absent, a date, or no time that can be waited."""
+def parse_seconds(text: str | None) -> float | None:
+    """Return seconds from a text such as ``Retry-After``; None where it is absent, a date, negative or infinite."""
     try:
-        wish = float(header or "")
+        seconds = float(text or "")
     except ValueError:
         return None
-    return wish if math.isfinite(wish) and wish >= 0 else None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -1,4 +1,7 @@
-"""Filters as queries, exact by the truth table of :mod:`st_connectors.filters` on the typed copies of ``Hidden``."""
+"""Filters as queries.
+
+They follow the truth table of :mod:`st_connectors.filters` exactly, on the typed copies that ``OwnLayout`` writes.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ __all__ = ["EVERYTHING", "NOTHING", "filter_query"]
 EVERYTHING: Body = {"match_all": {}}
 NOTHING: Body = {"match_none": {}}
 _MOST_TERMS = 65_536
-"""``index.max_terms_count``: values that one ``terms`` query takes."""
+"""``index.max_terms_count``: the values that one ``terms`` query accepts."""
 
 
 def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one return for each member of the family
-    """A filter as a query for filter context; its fields must be declared, which *guarded* has seen to."""
+    """Return a filter as a query for filter context; its fields must be filterable fields of the schema."""
     match where:
         case Eq(field, value):
             return _one_of(layout, field, (value,))
@@ -29,7 +32,7 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
         case And(parts):
             return _all(parts, layout)
         case Or(parts):
-            return _any([filter_query(part, layout) for part in _gathered(_flat(parts, Or))])
+            return _any([filter_query(part, layout) for part in _merge_values(_flatten(parts, Or))])
         case Not(Not(part)):
             return filter_query(part, layout)
         case Not(part):
@@ -38,16 +41,16 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
             assert_never(where)
 
 
-def _flat(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
-    """Parts with those of the same kind opened up, since engines nest only 20 or 30 deep."""
+def _flatten(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
+    """Return parts with nested ones of the same kind replaced by their parts: engines nest only 20 or 30 deep."""
     flat: list[Filter] = []
     for part in parts:
-        flat += _flat(part.parts, kind) if isinstance(part, And | Or) and isinstance(part, kind) else [part]
+        flat += _flatten(part.parts, kind) if isinstance(part, And | Or) and isinstance(part, kind) else [part]
     return flat
 
 
-def _gathered(parts: list[Filter]) -> list[Filter]:
-    """Equalities of one field as one ``In``: each clause counts towards OpenSearch's 1,024, values do not."""
+def _merge_values(parts: list[Filter]) -> list[Filter]:
+    """Return parts with all equalities of a field as one ``In``: OpenSearch limits clauses to 1,024, but not values."""
     values: dict[str, list[FilterValue]] = {}
     others: list[Filter] = []
     for part in parts:
@@ -58,16 +61,16 @@ def _gathered(parts: list[Filter]) -> list[Filter]:
                 values.setdefault(field, []).extend(several)
             case _:
                 others.append(part)
-    return [*(In(field, tuple(kept)) for field, kept in values.items()), *others]
+    return [*(In(field, tuple(merged)) for field, merged in values.items()), *others]
 
 
 def _all(parts: tuple[Filter, ...], layout: Layout) -> Body:
-    flat = _flat(parts, And)
-    holds = [filter_query(part, layout) for part in flat if not isinstance(part, Not)]
-    fails = [filter_query(part.part, layout) for part in flat if isinstance(part, Not)]
-    if not fails:
-        return holds[0] if len(holds) == 1 else {"bool": {"filter": holds}} if holds else dict(EVERYTHING)
-    return {"bool": {"filter": holds, "must_not": fails}} if holds else {"bool": {"must_not": fails}}
+    flat = _flatten(parts, And)
+    positive = [filter_query(part, layout) for part in flat if not isinstance(part, Not)]
+    negative = [filter_query(part.part, layout) for part in flat if isinstance(part, Not)]
+    if not negative:
+        return positive[0] if len(positive) == 1 else {"bool": {"filter": positive}} if positive else dict(EVERYTHING)
+    return {"bool": {"filter": positive, "must_not": negative}} if positive else {"bool": {"must_not": negative}}
 
 
 def _any(queries: list[Body]) -> Body:
@@ -77,12 +80,12 @@ def _any(queries: list[Body]) -> Body:
 
 
 def _one_of(layout: Layout, field: str, values: tuple[object, ...]) -> Body:
-    """The field holds one of these values."""
+    """Return a query for documents whose field has one of the values."""
     path, kind = layout.filter(field), layout.filterable[field]
-    kept: list[Any] = [one for value in values for one in layout.typed(kind, value)]
-    if len(kept) == 1:
-        return {"term": {path: {"value": kept[0]}}}
-    return _any([{"terms": {path: kept[at : at + _MOST_TERMS]}} for at in range(0, len(kept), _MOST_TERMS)])
+    terms: list[Any] = [term for value in values for term in layout.typed(kind, value)]
+    if len(terms) == 1:
+        return {"term": {path: {"value": terms[0]}}}
+    return _any([{"terms": {path: terms[at : at + _MOST_TERMS]}} for at in range(0, len(terms), _MOST_TERMS)])
 
 
 def _within(layout: Layout, where: Range) -> Body:
@@ -92,8 +95,8 @@ def _within(layout: Layout, where: Range) -> Body:
         bound = getattr(where, name)
         if bound is None:
             continue
-        kept = layout.typed(kind, bound)
-        if not kept:
-            return dict(NOTHING)  # a bound of another kind is beyond comparison
-        bounds[name] = kept[0]
+        typed = layout.typed(kind, bound)
+        if not typed:
+            return dict(NOTHING)  # a bound of another type compares with no value
+        bounds[name] = typed[0]
     return {"range": {layout.filter(where.field): bounds}}

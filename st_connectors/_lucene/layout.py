@@ -1,12 +1,14 @@
-"""What a document looks like: ours, with everything typed and hidden, and other people's, plain.
+"""Documents: those of our own collections, with typed copies of everything, and those of adopted ones.
 
-Ours::
+Our own::
 
-    {"id": "a", "payload": "{…}", "filter": {"year": [1999]}, "vector": {"dense": [0.6, 0.8], "sparse": {"1012": 0.83}}, "text": {"text": "…"}}
+    {"id": "a", "payload": "{…}", "filter": {"year": [1999]},
+     "vector": {"dense": [0.6, 0.8], "sparse": {"1012": 0.83}}, "text": {"text": "…"}}
 
-The payload is one string that is neither indexed nor parsed, because no mapping holds a number and an object under one key, and JSON
-parsers of engines keep neither 1 apart from 1.0 nor the order of keys. Filterable fields are copied into fields of the one type that answers their
-filters exactly. ``id`` is a copy of ``_id`` that hits can be sorted by, as ``_id`` itself cannot.
+The payload is one string, neither indexed nor parsed: no mapping accepts a number and an object under one key, and JSON
+parsers of engines preserve neither the difference between 1 and 1.0 nor the order of keys. Filterable fields are copied
+into fields of the one type that answers their filters exactly. ``id`` is a copy of ``_id`` for sorting, which ``_id``
+itself does not allow.
 """
 
 from __future__ import annotations
@@ -20,24 +22,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from st_connectors._lucene.encoding import decoded, encoded
+from st_connectors._lucene.encoding import decode_json, encode_json
 from st_connectors._lucene.keys import DIGITS, Keys
-from st_connectors._lucene.names import escaped
+from st_connectors._lucene.names import escape_field
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import Parts, Record, Vector
 from st_core.vectors import SparseVector
 
-__all__ = [
-    "Body",
-    "Hidden",
-    "Layout",
-    "Plain",
-    "filter_properties",
-    "micros",
-    "properties",
-    "text_properties",
-]
+__all__ = ["AdoptedLayout", "Body", "Layout", "OwnLayout", "properties", "to_micros"]
 
 Body: TypeAlias = dict[str, Any]
 
@@ -49,51 +42,51 @@ TEXT = "text"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 8_000
-"""Characters of a keyword that are indexed as they are. Lucene takes terms of 32,766 bytes; longer values are compared by their digest."""
+"""Characters of a keyword that is indexed unchanged; longer ones are compared by hash. Lucene accepts 32,766 bytes."""
 _DIGEST = "\x01sha256:"
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
-    """Our own collections: any id, the payload exactly as given."""
+class OwnLayout:
+    """Documents of our own collections: any id, and a payload that is returned unchanged."""
 
     schema: Schema
     keys: Keys = DIGITS
 
     @property
     def filterable(self) -> Mapping[str, FilterKind]:
-        """What can be filtered on."""
+        """The kind of each filterable field."""
         return self.schema.filterable
 
     @property
     def order(self) -> list[Body]:
-        """How hits are sorted: ``(-score, id)``."""
+        """The sort order of hits, ``(-score, id)``."""
         return [{"_score": "desc"}, {ID: "asc"}]
 
     def vector(self, field: str) -> str:
-        """The path of a dense or sparse field."""
-        return f"{VECTOR}.{escaped(field)}"
+        """Return the path of a dense or sparse field."""
+        return f"{VECTOR}.{escape_field(field)}"
 
     def text(self, field: str) -> str:
-        """The path of a text field."""
-        return f"{TEXT}.{escaped(field)}"
+        """Return the path of a text field."""
+        return f"{TEXT}.{escape_field(field)}"
 
     def filter(self, field: str) -> str:
-        """The path that filters on a payload field ask about."""
-        return f"{FILTER}.{escaped(field)}"
+        """Return the path of the typed copy of a filterable field."""
+        return f"{FILTER}.{escape_field(field)}"
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """The value as its field holds it, or nothing, so that nothing can equal it."""
+        """Return the value in its field's type, or an empty list for a value of another type, which equals none."""
         return _TYPED[kind](value)
 
     def to_source(self, record: Record) -> Body:
-        """The document of a record."""
-        source: Body = {ID: record.id, PAYLOAD: encoded(record.payload).decode()}
+        """Return the document of a record."""
+        source: Body = {ID: record.id, PAYLOAD: encode_json(record.payload).decode()}
         if copies := self._copies(record.payload):
             source[FILTER] = copies
         if record.vectors:
             source[VECTOR] = {
-                escaped(name): vector_body(self.keys, name, vector) for name, vector in record.vectors.items()
+                escape_field(name): _vector_body(self.keys, name, vector) for name, vector in record.vectors.items()
             }
         if texts := self._texts(record.payload):
             source[TEXT] = texts
@@ -104,169 +97,175 @@ class Hidden:
         for name, kind in self.schema.filterable.items():
             value = payload.get(name)
             items = value if isinstance(value, list | tuple) else [value]
-            if kept := [one for item in items for one in self.typed(kind, item)]:
-                copies[escaped(name)] = kept
+            if terms := [term for item in items for term in self.typed(kind, item)]:
+                copies[escape_field(name)] = terms
         return copies
 
     def _texts(self, payload: Mapping[str, Any]) -> Body:
-        found = {
-            escaped(name): payload.get(field.source)
+        texts = {
+            escape_field(name): payload.get(field.source)
             for name, field in self.schema.fields.items()
             if isinstance(field, TextField)
         }
-        return {name: text for name, text in found.items() if isinstance(text, str) and text}
+        return {name: text for name, text in texts.items() if isinstance(text, str) and text}
 
     def selector(self, parts: Parts) -> list[str] | bool:
-        """``_source``. Vectors are named, since Elasticsearch 9.2 leaves them out where they are not."""
-        wanted = [PAYLOAD] if Parts.PAYLOAD in parts else []
-        return ([*wanted, VECTOR] if Parts.VECTORS in parts else wanted) or False
+        """Return ``_source`` for the requested parts; Elasticsearch 9.2 omits vectors that are not named."""
+        paths = [PAYLOAD] if Parts.PAYLOAD in parts else []
+        return ([*paths, VECTOR] if Parts.VECTORS in parts else paths) or False
 
     def from_source(self, record_id: str, source: Mapping[str, Any] | None, parts: Parts) -> Record:
-        """The record that a document holds, with what was asked for of it."""
-        held = source or {}
-        payload = decoded(held[PAYLOAD]) if PAYLOAD in held else {}
+        """Return the record of a document with the requested parts."""
+        document = source or {}
+        payload = decode_json(document[PAYLOAD]) if PAYLOAD in document else {}
         if Parts.VECTORS not in parts:
             return Record(record_id, {}, payload)
-        vectors = held.get(VECTOR) or {}
-        named = {name: vectors.get(escaped(name)) for name in self.schema.fields}
-        return Record(record_id, _vectors(self.schema, self.keys, named), payload)
+        vectors = document.get(VECTOR) or {}
+        values = {name: vectors.get(escape_field(name)) for name in self.schema.fields}
+        return Record(record_id, _vectors(self.schema, self.keys, values), payload)
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """Other people's collections: ``_source`` is the payload, less its vectors; field names are the index's own paths."""
+class AdoptedLayout:
+    """Documents of adopted collections.
+
+    ``_source`` without its vectors is the payload, and field names are the index's own paths.
+    """
 
     schema: Schema
     keys: Keys = DIGITS
 
     @property
     def filterable(self) -> Mapping[str, FilterKind]:
-        """What can be filtered on."""
+        """The kind of each filterable field."""
         return self.schema.filterable
 
     @property
     def order(self) -> list[Body]:
-        """How hits are sorted: by score, for there need be no field that holds their ids."""
+        """The sort order of hits, by score only: an adopted index need not have a field with ids."""
         return [{"_score": "desc"}]
 
     def vector(self, field: str) -> str:
-        """The field is the path."""
+        """Return the field name, which is its path."""
         return field
 
     def text(self, field: str) -> str:
-        """The field is the path."""
+        """Return the field name, which is its path."""
         return field
 
     def filter(self, field: str) -> str:
-        """The field is the path."""
+        """Return the field name, which is its path."""
         return field
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """The value in the type of its kind; dates as they are written."""
+        """Return the value in the type of its kind, dates as written, or an empty list for a value of another type."""
         if kind in (FilterKind.KEYWORD, FilterKind.DATE):
             return [value] if isinstance(value, str) else []
         return _TYPED[kind](value)
 
     def to_source(self, record: Record) -> Body:
-        """The payload with the vectors put where the index has them."""
+        """Return the payload with the vectors at their paths."""
         source = json.loads(json.dumps(record.payload))
         for name, vector in record.vectors.items():
             *steps, last = name.split(".")
             inner = source
             for step in steps:
                 inner = inner.setdefault(step, {})
-            inner[last] = vector_body(self.keys, name, vector)
+            inner[last] = _vector_body(self.keys, name, vector)
         return dict(source)
 
     def selector(self, parts: Parts) -> list[str] | bool | Body:
-        """``_source``."""
+        """Return ``_source`` for the requested parts."""
         names = [name for name, field in self.schema.fields.items() if not isinstance(field, TextField)]
         if Parts.PAYLOAD in parts:
             return ["*", *names] if Parts.VECTORS in parts else {"excludes": names} if names else True
         return names if Parts.VECTORS in parts and names else False
 
     def from_source(self, record_id: str, source: Mapping[str, Any] | None, parts: Parts) -> Record:
-        """The record that a document holds."""
+        """Return the record of a document with the requested parts."""
         payload = dict(source or {})
         values = {
-            name: _taken(payload, name.split("."))
+            name: _pop_path(payload, name.split("."))
             for name, field in self.schema.fields.items()
             if not isinstance(field, TextField)
         }
         return Record(record_id, _vectors(self.schema, self.keys, values), payload if Parts.PAYLOAD in parts else {})
 
 
-Layout: TypeAlias = Hidden | Plain
+Layout: TypeAlias = OwnLayout | AdoptedLayout
 
 
-def _taken(source: dict[str, Any], steps: list[str]) -> Any:
-    """The value at a path, taken out of the document; written with dots or as objects."""
+def _pop_path(source: dict[str, Any], steps: list[str]) -> Any:
+    """Remove and return the value at a path, which may be one key with dots or nested objects.
+
+    Objects that become empty are removed; nested objects are copied first.
+    """
     whole = ".".join(steps)
     if whole in source:
         return source.pop(whole)
     inner = source.get(steps[0])
     if len(steps) == 1 or not isinstance(inner, dict):
         return None
-    kept = dict(inner)
-    value = _taken(kept, steps[1:])
-    source[steps[0]] = kept
-    if not kept:
+    rest = dict(inner)
+    value = _pop_path(rest, steps[1:])
+    source[steps[0]] = rest
+    if not rest:
         del source[steps[0]]
     return value
 
 
 def properties(schema: Schema, vectors: Mapping[str, Body]) -> Body:
-    """The properties of our mapping; ``vectors`` are the engine's own for dense and sparse fields, by field name."""
-    made: Body = {
+    """Return the properties of our mapping; ``vectors`` are the engine's properties of vector fields by field name."""
+    tree: Body = {
         ID: {"type": "keyword", "index": False},
         PAYLOAD: {"type": "keyword", "index": False, "doc_values": False},
     }
     for name, inner in (
-        (FILTER, filter_properties(schema)),
-        (VECTOR, {escaped(field): body for field, body in vectors.items()}),
-        (TEXT, text_properties(schema)),
+        (FILTER, _filter_properties(schema)),
+        (VECTOR, {escape_field(field): body for field, body in vectors.items()}),
+        (TEXT, _text_properties(schema)),
     ):
         if inner:
-            made[name] = {"properties": inner}
-    return made
+            tree[name] = {"properties": inner}
+    return tree
 
 
-def filter_properties(schema: Schema) -> Body:
-    """The typed copies of filterable fields."""
-    return {escaped(name): {"type": _TYPES[kind]} for name, kind in schema.filterable.items()}
+def _filter_properties(schema: Schema) -> Body:
+    """Return the properties of the typed copies of filterable fields."""
+    return {escape_field(name): {"type": _TYPES[kind]} for name, kind in schema.filterable.items()}
 
 
-def text_properties(schema: Schema) -> Body:
-    """The copies of texts; the standard analyser keeps words of every language apart and folds case."""
+def _text_properties(schema: Schema) -> Body:
+    """Return the properties of text copies; the standard analyser splits words of every language and folds case."""
     fields = [name for name, field in schema.fields.items() if isinstance(field, TextField)]
-    return {escaped(name): {"type": "text", "analyzer": "standard"} for name in fields}
+    return {escape_field(name): {"type": "text", "analyzer": "standard"} for name in fields}
 
 
-def vector_body(keys: Keys, name: str, vector: Vector) -> Any:
-    """A vector as a document holds it."""
+def _vector_body(keys: Keys, name: str, vector: Vector) -> Any:
+    """Return a vector in the form of a document."""
     return keys.weights(name, vector) if isinstance(vector, SparseVector) else vector
 
 
 def _vectors(schema: Schema, keys: Keys, values: Mapping[str, Any]) -> dict[str, Vector]:
-    """Vectors by field name from what a document holds; fields of text, and keys that stand for no index, are left out."""
-    kept: dict[str, Vector] = {}
+    """Return vectors by field name from a document's values, without sparse fields whose keys have no index."""
+    vectors: dict[str, Vector] = {}
     for name, field in schema.fields.items():
         value = values.get(name)
         if not value:
             continue
         match field:
             case DenseField():
-                kept[name] = np.asarray(value, dtype=np.float32)
+                vectors[name] = np.asarray(value, dtype=np.float32)
             case SparseField():
                 if (vector := keys.vector(name, value)) is not None:
-                    kept[name] = vector
+                    vectors[name] = vector
             case TextField():
                 pass
-    return kept
+    return vectors
 
 
-def micros(text: str) -> int:
-    """Microseconds since 1970 of a date: engines' own dates hold milliseconds, or end in 2262."""
+def to_micros(text: str) -> int:
+    """Return a date in microseconds since 1970: dates of engines have milliseconds, or end in 2262."""
     return (parse_date(text) - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -278,28 +277,28 @@ def _keyword(value: object) -> list[str]:
     return [_DIGEST + hashlib.sha256(value.encode()).hexdigest()]
 
 
-def _whole(value: object) -> list[int]:
+def _whole_number(value: object) -> list[int]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return [value] if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else []
 
 
-def _real(value: object) -> list[float]:
-    # Lucene sorts -0.0 below 0.0 and holds them apart; adding 0.0 makes them one.
+def _real_number(value: object) -> list[float]:
+    # Lucene distinguishes -0.0 from 0.0; adding 0.0 turns the first into the second.
     return [float(value) + 0.0] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _date(value: object) -> list[int]:
     try:
-        return [micros(value)] if isinstance(value, str) else []
+        return [to_micros(value)] if isinstance(value, str) else []
     except ValueError:
         return []
 
 
 _TYPED: Mapping[FilterKind, Callable[[object], list[Any]]] = {
     FilterKind.KEYWORD: _keyword,
-    FilterKind.INT: _whole,
-    FilterKind.FLOAT: _real,
+    FilterKind.INT: _whole_number,
+    FilterKind.FLOAT: _real_number,
     FilterKind.BOOL: lambda value: [value] if isinstance(value, bool) else [],
     FilterKind.DATE: _date,
 }
@@ -311,4 +310,4 @@ _TYPES: Mapping[FilterKind, str] = {
     FilterKind.BOOL: "boolean",
     FilterKind.DATE: "long",
 }
-"""The type of the copy of each kind."""
+"""The mapping type of the typed copy of each kind."""

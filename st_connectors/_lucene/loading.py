@@ -1,66 +1,102 @@
-"""Settings of an index that make loading it faster, put in and taken out again."""
+"""Index settings for bulk loading, set for a block and restored afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["LOADING", "Settings", "loading"]
+from st_connectors._lucene.client import Connection
+from st_connectors._lucene.names import index_path
+
+__all__ = ["LOADING", "IndexSettings", "Settings", "bulk_loading"]
 
 LOADING: Mapping[str, str] = {"index.refresh_interval": "-1", "index.number_of_replicas": "0"}
-"""No segment a second, and no copy of each write; the server makes the copies at once when it is over."""
+"""No new segment each second, no copy of each write; the server copies the shards once when replicas are restored."""
 
 Flat = Mapping[str, Any]
+_OPERATION = "bulk_loading"
 
 
 class Settings(Protocol):
     """The settings of the indices behind a name, flat: ``{"index.refresh_interval": "1s"}``."""
 
     def read(self) -> Mapping[str, Flat]:
-        """By index, what is set; what is not set is left out."""
+        """Return the settings by index; a setting with its default value is absent."""
         ...
 
     def write(self, index: str, settings: Flat) -> None:
-        """Set; None takes a setting out."""
+        """Change settings of one index; None resets a setting to its default."""
         ...
 
     def refresh(self) -> None:
-        """Make what was written visible."""
+        """Make earlier writes visible."""
         ...
 
     def close(self) -> None:
-        """Give back the client that was opened for this."""
+        """Close the client that was opened for this."""
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexSettings:
+    """The settings of the indices behind a name on a server."""
+
+    connection: Connection
+    name: str
+
+    def read(self) -> Mapping[str, Flat]:
+        """Return the settings by index; a setting with its default value is absent."""
+        path = f"{index_path(self.name)}/_settings"
+        answer = self.connection.send(_OPERATION, "GET", path, params={"flat_settings": "true"})
+        return {index: each["settings"] for index, each in answer.items()}
+
+    def write(self, index: str, settings: Flat) -> None:
+        """Change settings of one index; None resets a setting to its default."""
+        path = f"{index_path(index)}/_settings"
+        self.connection.send(_OPERATION, "PUT", path, dict(settings), expect="acknowledged")
+
+    def refresh(self) -> None:
+        """Make earlier writes visible."""
+        self.connection.send(_OPERATION, "POST", f"{index_path(self.name)}/_refresh")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
 @contextmanager
-def loading(settings: Settings) -> Iterator[None]:
-    """Loading settings for the block; afterwards, whatever happened in it, each index has again what it had, and what was written is visible."""
+def bulk_loading(settings: Settings) -> Iterator[None]:
+    """Apply loading settings for the block.
+
+    Afterwards, even after an error, each index has its previous settings again; after a block without an error, its
+    writes are visible.
+    """
     with closing(settings):
-        with _loaded(settings):
+        with _applied(settings):
             yield
         settings.refresh()
 
 
 @contextmanager
-def _loaded(settings: Settings) -> Iterator[None]:
-    found = {index: {name: held.get(name) for name in LOADING} for index, held in settings.read().items()}
+def _applied(settings: Settings) -> Iterator[None]:
+    previous = {index: {name: flat.get(name) for name in LOADING} for index, flat in settings.read().items()}
     try:
-        for index in found:
+        for index in previous:
             settings.write(index, LOADING)
         yield
     finally:
-        _restore(settings, found)
+        _restore(settings, previous)
 
 
-def _restore(settings: Settings, found: Mapping[str, Flat]) -> None:
-    """Put back what was found in every index, then raise the first error of those that could not be."""
-    failed: list[Exception] = []
-    for index, held in found.items():
+def _restore(settings: Settings, previous: Mapping[str, Flat]) -> None:
+    """Restore every index, then raise the first error."""
+    errors: list[Exception] = []
+    for index, flat in previous.items():
         try:
-            settings.write(index, held)
-        except Exception as error:  # noqa: BLE001  # the other indices are restored first, then it is raised
-            failed.append(error)
-    if failed:
-        raise failed[0]
+            settings.write(index, flat)
+        except Exception as error:  # noqa: BLE001  # raised after the other indices are restored
+            errors.append(error)
+    if errors:
+        raise errors[0]

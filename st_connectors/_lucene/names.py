@@ -1,50 +1,72 @@
-"""Names: of indices, of fields inside documents, and of rank features."""
+"""Names of indices, of fields inside documents, and of rank features."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from urllib.parse import quote
 
-__all__ = ["METADATA", "escaped", "feature_key", "feature_token", "index_of", "problem_with"]
+__all__ = [
+    "METADATA",
+    "check_collection",
+    "escape_field",
+    "feature_key",
+    "feature_token",
+    "index_of",
+    "index_path",
+]
 
 METADATA = "st_connectors"
-"""The key of a mapping's ``_meta`` that holds the schema and how it was laid out."""
+"""The key of a mapping's ``_meta`` that stores the schema and the form of its fields."""
 
 _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:@\x00-\x1f]')
 _LONGEST = 250
-"""Bytes: an index has 255, and some are for the number behind the name."""
+"""Bytes of a collection name: an index name has 255, less a few for the number that is appended."""
 
 
-def problem_with(collection: str) -> str | None:
-    """Why no index can have this name, in a sentence; None where one can. Ask before any request: a name such as ``*`` means every index."""
+def check_collection(collection: str) -> None:
+    """Raise ValueError for a name that no index can have.
+
+    Must be called before any request: a name such as ``*`` addresses every index.
+    """
     rule = f"the collection {collection!r} cannot be an index"
-    if found := _FORBIDDEN.search(collection):
-        return f'{rule}: a name holds no {found[0]!r}, nor any of \\ / * ? " < > | , # : @ and space'
+    if forbidden := _FORBIDDEN.search(collection):
+        raise ValueError(f'{rule}: a name contains no {forbidden[0]!r}, nor any of \\ / * ? " < > | , # : @ and space')
     if collection != collection.lower():
-        return f"{rule}: a name is in lower case; {collection.lower()!r} would do"
+        raise ValueError(f"{rule}: a name is in lower case, for example {collection.lower()!r}")
     if collection[0] in "-_+." or collection == "..":
-        return f"{rule}: a name does not begin with - _ + or a dot"
+        raise ValueError(f"{rule}: a name does not begin with - _ + or a dot")
     if len(collection.encode()) > _LONGEST:
-        return f"{rule}: a name has at most {_LONGEST} bytes of UTF-8"
-    return None
+        raise ValueError(f"{rule}: a name has at most {_LONGEST} bytes of UTF-8")
 
 
 def index_of(collection: str) -> str:
-    """The index behind the alias that has the collection's name."""
+    """Return the name of the index behind the collection's alias."""
     return f"{collection}@1"
 
 
+def index_path(*names: str) -> str:
+    """Return the URL path of one or several indices or aliases."""
+    return f"/{','.join(quote(name, safe='') for name in names)}"
+
+
 @lru_cache(maxsize=1024)
-def escaped(name: str) -> str:
-    """A field name as one step of a path: anything but ASCII letters, digits and underscores as ``-hex-``, so that no two names meet."""
-    return re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", name)
+def escape_field(name: str) -> str:
+    """Return a field name as one step of a path.
+
+    All but ASCII letters, digits and underscores become ``-hex-``, so that different names stay different.
+    """
+    return re.sub(r"[^A-Za-z0-9_]", lambda character: f"-{ord(character[0]):x}-", name)
 
 
 def feature_key(token: str) -> str:
-    """A token as the key of a rank feature, which takes no dots: ``.`` and ``%`` are written as in URLs, so that no two tokens meet."""
+    """Return a token as the key of a rank feature, which cannot contain dots.
+
+    ``.`` and ``%`` are percent-encoded, so that different tokens stay different.
+    """
     return token.replace("%", "%25").replace(".", "%2E")
 
 
 def feature_token(key: str) -> str:
-    """The token that ``feature_key`` wrote."""
+    """Return the token of a key that ``feature_key`` returned."""
     return key.replace("%2E", ".").replace("%25", "%")

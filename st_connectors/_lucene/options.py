@@ -1,61 +1,87 @@
-"""Options of an address that both engines have; raises ValueError for what they cannot be."""
+"""Address options that both engines have. The functions raise ValueError for invalid values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from st_connectors._lucene.faults import seconds
-from st_connectors._lucene.vocabulary import Vocabulary, read
+from st_connectors._lucene.faults import parse_seconds
+from st_connectors._lucene.vocabulary import Vocabulary, read_vocabulary
 from st_connectors.plugin import Address
 
-__all__ = ["authorities", "check_names", "index_settings", "timeout", "vocabulary"]
+__all__ = [
+    "CollectionOptions",
+    "check_choice",
+    "check_names",
+    "read_authorities",
+    "read_collection_options",
+    "read_timeout",
+]
 
 TIMEOUT = 60.0
-"""Seconds; the clients' own 10 are too few for a large batch."""
+"""Seconds; the clients' default of 10 is too short for a large batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionOptions:
+    """Options for a new collection: the form of its fields, settings of its index, vocabulary of its sparse fields.
+
+    The vocabulary is None where the keys of sparse fields are indices.
+    """
+
+    form: Mapping[str, str]
+    settings: Mapping[str, int]
+    vocabulary: Vocabulary | None = None
+
+
+def read_collection_options(address: Address, *form: str) -> CollectionOptions:
+    """Return an address's options for a new collection; ``form`` names those that select types and index kinds."""
+    options = address.options
+    place = options.get("vocabulary")
+    least = {"shards": 1, "replicas": 0}
+    return CollectionOptions(
+        {name: options[name] for name in form if name in options},
+        {f"number_of_{name}": _whole_number(address, name, least[name]) for name in least if name in options},
+        None if place is None else read_vocabulary(place),
+    )
 
 
 def check_names(address: Address, names: Collection[str]) -> None:
-    """Refuse options that there are not."""
+    """Raise ValueError where the address has an option that is not among ``names``."""
     if unknown := address.options.keys() - set(names):
-        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there are {', '.join(names)}")
+        raise ValueError(f"unknown option {min(unknown)!r} of {address.scheme}; expected one of {', '.join(names)}")
 
 
-def index_settings(address: Address) -> dict[str, int]:
-    """What ``shards`` and ``replicas`` ask of a new index."""
-    wanted = (("shards", 1), ("replicas", 0))
-    return {f"number_of_{name}": _whole(address, name, least) for name, least in wanted if name in address.options}
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise ValueError where an option's value is not among ``choices``."""
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
 
 
-def timeout(address: Address) -> float:
-    """Seconds that a request may take."""
-    given = address.options.get("timeout", str(TIMEOUT))
-    found = seconds(given)
-    if not found:
-        raise ValueError(f"timeout is a number of seconds above 0, not {given!r}")
-    return found
+def read_timeout(address: Address) -> float:
+    """Return the timeout of a request in seconds."""
+    text = address.options.get("timeout", str(TIMEOUT))
+    timeout = parse_seconds(text)
+    if not timeout:
+        raise ValueError(f"timeout must be a number of seconds above 0, not {text!r}")
+    return timeout
 
 
-def authorities(address: Address) -> str | None:
-    """The file of certificates that ``ca`` names, by which the server's own is judged instead of by those that the client trusts."""
+def read_authorities(address: Address) -> str | None:
+    """Return the path of the PEM certificates that verify the server; None for those that the client trusts."""
     path = address.options.get("ca")
     if path is None:
         return None
     if "https" not in address.variants:
         raise ValueError(f"ca is for TLS: write {address.name}+https://, or leave it out")
     if not Path(path).is_file():
-        raise ValueError(f"ca names a file of PEM certificates, and there is no file {path!r}")
+        raise ValueError(f"ca must be the path of a file of PEM certificates, and there is no file {path!r}")
     return path
 
 
-def vocabulary(address: Address) -> Vocabulary | None:
-    """The vocabulary that ``vocabulary`` names, whose tokens are the keys of sparse fields; None where those are indices."""
-    place = address.options.get("vocabulary")
-    return None if place is None else read(place)
-
-
-def _whole(address: Address, name: str, least: int) -> int:
-    given = address.options[name]
-    if not given.isdecimal() or int(given) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, not {given!r}")
-    return int(given)
+def _whole_number(address: Address, name: str, least: int) -> int:
+    text = address.options[name]
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {text!r}")
+    return int(text)

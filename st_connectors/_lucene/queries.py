@@ -1,26 +1,111 @@
-"""Legs that both engines have, and the body around any leg."""
+"""Search bodies: the legs that both engines share, and the lines of a multi-search around the legs of either."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from st_connectors._lucene.filters import EVERYTHING, NOTHING, filter_query
+from st_connectors._lucene.forms import Form
 from st_connectors._lucene.keys import Keys
 from st_connectors._lucene.layout import Body, Layout
-from st_connectors._lucene.scores import unfolded
 from st_connectors.filters import Filter
-from st_connectors.schema import DenseField, Metric, Schema
-from st_connectors.store import Fuse, Hit, Near, Parts, SearchRequest
+from st_connectors.schema import Schema
+from st_connectors.store import Fuse, Match, Near, Parts, SearchRequest, Vector, is_empty_vector
 from st_core.vectors import SparseVector
 
-__all__ = ["filtered", "hits", "match_query", "rank_features_query", "search_body", "unknown_index", "where_query"]
+__all__ = [
+    "Collection",
+    "Dialect",
+    "ServerT",
+    "filtered",
+    "match_query",
+    "rank_features_query",
+    "scan_body",
+    "search_lines",
+    "sparse_legs",
+    "to_floats",
+    "unknown_index",
+    "where_query",
+]
+
+ServerT = TypeVar("ServerT")
+"""What one engine's server reports about itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection(Generic[ServerT]):
+    """Everything that decides how a search is written."""
+
+    schema: Schema
+    form: Form
+    layout: Layout
+    server: ServerT
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect(Generic[ServerT]):
+    """Functions that write the legs of one engine, each with its filter, and its fusion of several queries.
+
+    ``sparse_leg`` takes the weights by key of a vector that is not empty. ``fused_body`` adds the queries to a body
+    that has page and source.
+    """
+
+    sparse_leg: Callable[[Collection[ServerT], str, dict[str, float], SearchRequest], Body]
+    dense_leg: Callable[[Collection[ServerT], str, Vector, SearchRequest], Body]
+    fused_body: Callable[[Fuse, list[Body], Body], Body]
+
+
+def search_lines(
+    dialect: Dialect[ServerT], collection: Collection[ServerT], requests: Sequence[SearchRequest]
+) -> list[Body]:
+    """Return a header and a body for each search; a server must answer from all shards or with an error."""
+    lines: list[Body] = []
+    for request in requests:
+        header: Body = {"allow_partial_search_results": False}
+        if isinstance(request.rank, Match):
+            # Otherwise each shard scores by the word frequencies of its own documents.
+            header["search_type"] = "dfs_query_then_fetch"
+        lines += [header, _search_body(dialect, collection, request)]
+    return lines
+
+
+def _search_body(dialect: Dialect[ServerT], collection: Collection[ServerT], request: SearchRequest) -> Body:
+    layout, rank = collection.layout, request.rank
+    page = {"from": request.offset, "size": request.limit}
+    rest = {"track_total_hits": False, "_source": layout.selector(request.parts)}
+    if isinstance(rank, Fuse):
+        # Fused hits cannot be sorted by the server; equal scores are ordered by id when they are read.
+        legs = [replace(request, rank=leg, limit=rank.depth, offset=0) for leg in rank.legs]
+        return dialect.fused_body(rank, [leg_query(dialect, collection, leg) for leg in legs], {**page, **rest})
+    # The score is read from the sort values: ``track_scores`` would make both engines run the query again for each hit.
+    return {"query": leg_query(dialect, collection, request), **page, "sort": layout.order, **rest}
+
+
+def leg_query(dialect: Dialect[ServerT], collection: Collection[ServerT], request: SearchRequest) -> Body:
+    """Return the query of a single leg with its filter; an empty sparse vector matches nothing."""
+    layout = collection.layout
+    match request.rank:
+        case Fuse():
+            raise TypeError("a leg cannot be a fusion of legs")
+        case Match(name, text):
+            return filtered(match_query(layout.text(name), text), request.where, layout)
+        case Near(name, SparseVector() as vector):
+            if is_empty_vector(vector):
+                return dict(NOTHING)
+            return dialect.sparse_leg(collection, name, layout.keys.weights(name, vector), request)
+        case Near(name, vector):
+            return dialect.dense_leg(collection, name, vector, request)
 
 
 def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
-    """The inner product of ``weights`` with a field of type ``rank_features``, by its keys.
+    """Return the inner product of weights by key with a field of type ``rank_features``.
 
-    ``linear`` because it alone is ``weight * feature``; the default, ``saturation``, is ``weight * feature / (feature + pivot)`` and ranks otherwise.
+    Only ``linear`` is ``weight * feature``; the default, ``saturation``, is ``weight * feature / (feature + pivot)``
+    and ranks differently.
     """
     if not weights:
         return dict(NOTHING)
@@ -35,70 +120,46 @@ def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
 
 
 def match_query(path: str, text: str) -> Body:
-    """BM25 over the words of a text, any of which may match."""
+    """Return BM25 over the words of a text, any of which may match."""
     return {"match": {path: {"query": text, "operator": "or"}}}
 
 
 def where_query(where: Filter | None, layout: Layout) -> Body:
-    """A filter as a whole query."""
+    """Return a filter as a complete query."""
     return dict(EVERYTHING) if where is None else {"bool": {"filter": [filter_query(where, layout)]}}
 
 
 def filtered(query: Body, where: Filter | None, layout: Layout) -> Body:
-    """A scoring query among the documents that a filter lets through."""
+    """Return a scoring query restricted to the documents that pass a filter."""
     if where is None:
         return query
     return {"bool": {"must": [query], "filter": [filter_query(where, layout)]}}
 
 
-def search_body(layout: Layout, request: SearchRequest, query: Body) -> Body:
-    """A search for the request's page, in the order ``(-score, id)``; ``query`` is its leg with its filter.
-
-    Scores are read from what hits are sorted by: to have them beside it as well, ``track_scores``, makes both engines run the query again for each hit.
-    """
+def scan_body(layout: Layout, where: Filter | None, parts: Parts, batch: int, order: list[Body]) -> Body:
+    """Return one page of a scan without its point in time."""
     return {
-        "query": query,
-        "from": request.offset,
-        "size": request.limit,
-        "sort": layout.order,
+        "query": where_query(where, layout),
+        "size": batch,
+        "sort": order,
         "track_total_hits": False,
-        "_source": layout.selector(request.parts),
+        "_source": layout.selector(parts),
     }
 
 
+def sparse_legs(request: SearchRequest) -> list[tuple[str, SparseVector]]:
+    """Return field and vector of each sparse leg of a request."""
+    legs = request.rank.legs if isinstance(request.rank, Fuse) else (request.rank,)
+    return [(leg.field, leg.vector) for leg in legs if isinstance(leg, Near) if isinstance(leg.vector, SparseVector)]
+
+
 def unknown_index(keys: Keys, requests: Sequence[SearchRequest]) -> str | None:
-    """Which index of a query the vocabulary lacks, in a sentence; None where it has all."""
-    for request in requests:
-        legs = request.rank.legs if isinstance(request.rank, Fuse) else (request.rank,)
-        sparse = [
-            (leg.field, leg.vector) for leg in legs if isinstance(leg, Near) if isinstance(leg.vector, SparseVector)
-        ]
-        told = next(filter(None, (keys.unknown(*each) for each in sparse)), None)
-        if told is not None:
-            return told
-    return None
+    """Return a sentence about the first query index without a token in the vocabulary; None where all have one."""
+    problems = (keys.unknown_index(*leg) for request in requests for leg in sparse_legs(request))
+    return next(filter(None, problems), None)
 
 
-def hits(
-    schema: Schema, layout: Layout, request: SearchRequest, found: Sequence[Mapping[str, Any]], scale: float = 1.0
-) -> list[Hit]:
-    """The hits of an answer, with scores of their plain meaning; ``scale`` multiplies those of sparse legs (where a query's weights were divided by it)."""
-    metric = _metric(schema, request)
-    made = []
-    for each in found:
-        record = layout.from_source(each["_id"], each.get("_source"), request.parts)
-        # What the server fuses, and what is sorted by its score alone, has the score beside it.
-        given = float(each["sort"][0] if "sort" in each else each["_score"])
-        score = given * scale if metric is None else unfolded(metric, given)
-        payload = record.payload if Parts.PAYLOAD in request.parts else {}
-        made.append(Hit(record.id, score, payload, record.vectors))
-    return sorted(made, key=lambda hit: (-hit.score, hit.id))
-
-
-def _metric(schema: Schema, request: SearchRequest) -> Metric | None:
-    """The metric of a dense leg."""
-    rank = request.rank
-    if not isinstance(rank, Near):
-        return None
-    field = schema.fields[rank.field]
-    return field.metric if isinstance(field, DenseField) else None
+def to_floats(vector: Any) -> list[float]:
+    """Return a dense vector as Python floats with float32 values."""
+    values: list[float] = np.asarray(vector, np.float32).tolist()
+    return values

@@ -53,7 +53,7 @@ def test_a_weighted_sum_of_queries():
             "rank_window_size": 40,
         }
     }
-    with pytest.raises(ValueError, match="1 weights for 2 queries"):
+    with pytest.raises(ValueError, match="expected one weight for each of 2 queries, got 1 weights"):
         linear_retriever([words, terms], [1.0])
 
 

@@ -8,11 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_connectors._lucene.forms import Form, adopted_schema, keys_of, other_form, other_tokens, stored, with_tokens
-from st_connectors._lucene.layout import Hidden
-from st_connectors._lucene.vocabulary import vocabulary_of
+from st_connectors._lucene.forms import (
+    Form,
+    adopted_schema,
+    form_difference,
+    keys_of,
+    stored_schema,
+    token_difference,
+    with_tokens,
+)
+from st_connectors._lucene.layout import OwnLayout
+from st_connectors._lucene.queries import Collection, scan_body, search_lines
+from st_connectors._lucene.vocabulary import build_vocabulary
 from st_connectors.elasticsearch import PLUGIN, wire
-from st_connectors.elasticsearch.server import server_from
+from st_connectors.elasticsearch.server import UNKNOWN, server_from
 from st_connectors.filters import Eq
 from st_connectors.schema import (
     DenseField,
@@ -35,7 +44,7 @@ SCHEMA = Schema(
     {"year": FilterKind.INT},
     fusion=Rrf(7),
 )
-HIDDEN = Hidden(SCHEMA)
+OWN = OwnLayout(SCHEMA)
 FORM = wire.form_for(SCHEMA)
 UP = np.array([0.0, 1.0], np.float32)
 SPARSE = SparseVector.from_mapping({3: 0.5, 70_000: 2.0})
@@ -44,7 +53,7 @@ YEAR = {"term": {"filter.year": {"value": 1999}}}
 
 def body_of(rank, form=FORM, **options):
     request = SearchRequest(rank, **{"parts": Parts.NONE, **options})
-    header, body = wire.msearch_lines(form, HIDDEN, [request])
+    header, body = search_lines(wire.DIALECT, Collection(SCHEMA, form, OWN, UNKNOWN), [request])
     assert header.pop("search_type", None) == ("dfs_query_then_fetch" if isinstance(rank, Match) else None)
     assert header == {"allow_partial_search_results": False}
     return body
@@ -92,13 +101,13 @@ def test_the_source_keeps_its_vectors(version, excluded):
 def test_the_mapping_gives_the_schema_back():
     """Fields in their order, in whatever order the server keeps keys; what others wrote is none of ours."""
     mappings = wire.index_body(SCHEMA, FORM, "9.5.3", {})["mappings"]
-    schema, form = stored(mappings)
+    schema, form = stored_schema(mappings)
     assert schema == SCHEMA
     assert list(schema.fields) == list(SCHEMA.fields)
     assert form == FORM
-    assert stored({}) is None
-    assert stored({"_meta": {"other": 1}}) is None
-    assert stored({"_meta": {"st_connectors": {"not": "ours"}}}) is None
+    assert stored_schema({}) is None
+    assert stored_schema({"_meta": {"other": 1}}) is None
+    assert stored_schema({"_meta": {"st_connectors": {"not": "ours"}}}) is None
 
 
 @pytest.mark.parametrize(
@@ -148,22 +157,22 @@ def test_a_field_gets_the_quantisation_that_it_asks_for(quantization, option, ki
 
 def test_unknown_forms_are_refused():
     """With the known ones."""
-    with pytest.raises(ValueError, match="sparse is one of sparse_vector, rank_features, not 'text'"):
+    with pytest.raises(ValueError, match="unknown sparse 'text'; expected one of sparse_vector, rank_features"):
         wire.form_for(SCHEMA, sparse="text")
-    with pytest.raises(ValueError, match="dense_index is one of hnsw, flat"):
+    with pytest.raises(ValueError, match="unknown dense_index 'ivf'; expected one of hnsw, flat"):
         wire.form_for(SCHEMA, dense_index="ivf")
 
 
 def test_only_options_that_were_named_must_fit():
     """A collection keeps its form; an address that says nothing of it agrees with any."""
     kept = wire.form_for(SCHEMA, sparse="rank_features", dense_index="flat")
-    assert other_form(kept, FORM, {}, dense="dense_index") is None
+    assert form_difference(kept, FORM, {}, dense="dense_index") is None
     assert (
-        other_form(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}, dense="dense_index")
+        form_difference(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}, dense="dense_index")
         is None
     )
-    told = other_form(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"}, dense="dense_index")
-    assert told.startswith("the collection keeps its field 'sparse' as rank_features, not as sparse_vector")
+    told = form_difference(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"}, dense="dense_index")
+    assert told.startswith("the collection stores its field 'sparse' as rank_features, not as sparse_vector")
 
 
 def test_a_dense_leg():
@@ -301,13 +310,13 @@ def test_fusion_is_declared_by_licence_version_and_shards(told, version, setting
     server = server_from(told, {"version": {"number": version}}, settings)
     fields = {"dense": DenseField(2), **({"text": TextField()} if text else {})}
     schema = Schema("books", fields)
-    assert wire.can(PLUGIN.capabilities, schema, wire.form_for(schema), server).fusion == fusion
-    assert wire.can(PLUGIN.capabilities, schema, wire.form_for(schema)).fusion == set()
+    assert wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema), server).fusion == fusion
+    assert wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema)).fusion == set()
 
 
 def test_a_scan_walks_by_shard_and_document():
     """No other order is needed, nor a total."""
-    assert wire.scan_body({"match_all": {}}, ["payload"], 500) == {
+    assert scan_body(OWN, None, Parts.PAYLOAD, 500, wire.scan_order(OWN)) == {
         "query": {"match_all": {}},
         "size": 500,
         "sort": [{"_shard_doc": "asc"}],
@@ -320,9 +329,9 @@ def test_precision_is_told_by_field():
     """Only a flat index of full vectors compares with all, however many there are; small distances lose digits."""
     fields = {"c": DenseField(2), "e": DenseField(2, Metric.EUCLIDEAN), "s": SparseField(), "t": TextField()}
     schema = Schema("c", fields)
-    graph = wire.can(PLUGIN.capabilities, schema, wire.form_for(schema)).fields
-    flat = wire.can(PLUGIN.capabilities, schema, wire.form_for(schema, dense_index="flat")).fields
-    short = wire.can(PLUGIN.capabilities, schema, wire.form_for(schema, dense_index="int8_flat")).fields
+    graph = wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema)).fields
+    flat = wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema, dense_index="flat")).fields
+    short = wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema, dense_index="int8_flat")).fields
 
     assert [fields["c"].exact for fields in (graph, flat, short)] == [False, True, False]
     assert (graph["c"].score_rtol, graph["e"].score_rtol, graph["s"].score_rtol) == (1e-5, 5e-4, 0.004)
@@ -357,8 +366,8 @@ def test_other_peoples_mappings_are_read():
     )
 
 
-TOKENS = vocabulary_of([("te.a", 3), ("##pot", 70_000)])
-OTHERS = vocabulary_of([("te.a", 70_000), ("##pot", 3)])
+TOKENS = build_vocabulary([("te.a", 3), ("##pot", 70_000)])
+OTHERS = build_vocabulary([("te.a", 70_000), ("##pot", 3)])
 
 
 @pytest.mark.parametrize(
@@ -382,10 +391,11 @@ OTHERS = vocabulary_of([("te.a", 70_000), ("##pot", 3)])
     ],
 )
 def test_with_a_vocabulary_keys_are_tokens(sparse, leg):
-    """In queries and documents, escaped where the type takes no dots."""
+    """In queries and documents, escape_field where the type takes no dots."""
     form = with_tokens(wire.form_for(SCHEMA, sparse=sparse), TOKENS)
-    layout = Hidden(SCHEMA, keys_of(form, TOKENS))
-    _, body = wire.msearch_lines(form, layout, [SearchRequest(Near("sparse", SPARSE))])
+    layout = OwnLayout(SCHEMA, keys_of(form, TOKENS))
+    collection = Collection(SCHEMA, form, layout, UNKNOWN)
+    _, body = search_lines(wire.DIALECT, collection, [SearchRequest(Near("sparse", SPARSE))])
     assert body["query"] == leg
 
     key = "te.a" if sparse == "sparse_vector" else "te%2Ea"
@@ -397,7 +407,7 @@ def test_a_mapping_remembers_its_vocabulary_by_digest():
     form = with_tokens(FORM, TOKENS)
     mappings = wire.index_body(SCHEMA, form, "9.5.3", {})["mappings"]
     assert json.loads(mappings["_meta"]["st_connectors"])["tokens"] == TOKENS.digest
-    assert stored(mappings) == (SCHEMA, form)
+    assert stored_schema(mappings) == (SCHEMA, form)
     assert "tokens" not in json.loads(wire.index_body(SCHEMA, FORM, "9.5.3", {})["mappings"]["_meta"]["st_connectors"])
     assert with_tokens(Form({}, {"dense": "hnsw"}), TOKENS).tokens is None
 
@@ -413,11 +423,11 @@ def test_a_mapping_remembers_its_vocabulary_by_digest():
 def test_another_vocabulary_is_told(kept, asked, told):
     """With what to do."""
     with pytest.raises(ValueError, match=told):
-        raise ValueError(other_tokens(with_tokens(FORM, kept), asked))
+        raise ValueError(token_difference(with_tokens(FORM, kept), asked))
 
 
 @pytest.mark.parametrize("vocabulary", [None, TOKENS])
 def test_the_same_vocabulary_is_no_difference(vocabulary):
     """Nor is any, where no field is sparse."""
-    assert other_tokens(with_tokens(FORM, vocabulary), vocabulary) is None
-    assert other_tokens(Form({}, {"dense": "hnsw"}), vocabulary) is None
+    assert token_difference(with_tokens(FORM, vocabulary), vocabulary) is None
+    assert token_difference(Form({}, {"dense": "hnsw"}), vocabulary) is None

@@ -1,4 +1,4 @@
-"""What comes back: scores unfolded, hits in order, items of bulk requests, errors."""
+"""Answers: vector scores, the order of hits, items of bulk requests, errors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from st_connectors._lucene import bulk, faults
-from st_connectors._lucene.answers import shards_in
-from st_connectors._lucene.encoding import decoded
-from st_connectors._lucene.layout import Hidden
-from st_connectors._lucene.queries import filtered, hits, match_query, rank_features_query, search_body, where_query
-from st_connectors._lucene.scores import unfolded
+from st_connectors._lucene.answers import count_shards, read_hits
+from st_connectors._lucene.encoding import decode_json
+from st_connectors._lucene.layout import OwnLayout
+from st_connectors._lucene.queries import filtered, match_query, rank_features_query, where_query
+from st_connectors._lucene.scores import unfold_score
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField
@@ -20,7 +20,7 @@ from st_connectors.store import Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("c", {"dense": DenseField(2, Metric.DOT), "sparse": SparseField()}, {"n": FilterKind.INT})
-HIDDEN = Hidden(SCHEMA)
+OWN = OwnLayout(SCHEMA)
 UP = np.array([0.0, 1.0], np.float32)
 
 FOLDS = {
@@ -36,59 +36,46 @@ def test_scores_are_unfolded(metric, value):
     """Whatever an engine folds comes out as it went in."""
     if (metric is Metric.COSINE and abs(value) > 1) or (metric is Metric.EUCLIDEAN and value > 0):
         pytest.skip("there is no such value of this metric")
-    assert unfolded(metric, FOLDS[metric](value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
+    assert unfold_score(metric, FOLDS[metric](value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
 def test_scores_stay_within_their_meaning():
     """Rounding takes no cosine over 1 and no distance below 0."""
-    assert unfolded(Metric.COSINE, 1.0000001) == 1.0
-    assert unfolded(Metric.COSINE, -1e-8) == -1.0
-    assert math.copysign(1, unfolded(Metric.EUCLIDEAN, 1.0000001)) == 1
-    assert unfolded(Metric.EUCLIDEAN, 0.0) == unfolded(Metric.DOT, 0.0) == -math.inf
+    assert unfold_score(Metric.COSINE, 1.0000001) == 1.0
+    assert unfold_score(Metric.COSINE, -1e-8) == -1.0
+    assert math.copysign(1, unfold_score(Metric.EUCLIDEAN, 1.0000001)) == 1
+    assert unfold_score(Metric.EUCLIDEAN, 0.0) == unfold_score(Metric.DOT, 0.0) == -math.inf
 
 
 def test_hits_come_in_the_order_of_score_and_id():
-    """Scores are unfolded, and ties go by id."""
+    """Scores are unfold_score, and ties go by id."""
     request = SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD)
     found = [
         {"_id": "b", "_score": None, "sort": [3.0, "b"], "_source": {"payload": '{"k":1}'}},
         {"_id": "a", "_score": None, "sort": [3.0, "a"], "_source": {"payload": "{}"}},
         {"_id": "c", "_score": 0.5, "_source": {"payload": "{}"}},
     ]
-    assert [(hit.id, hit.score, hit.payload) for hit in hits(SCHEMA, HIDDEN, request, found)] == [
+    assert [(hit.id, hit.score, hit.payload) for hit in read_hits(SCHEMA, OWN, request, found)] == [
         ("a", 2.0, {}),
         ("b", 2.0, {"k": 1}),
         ("c", -1.0, {}),
     ]
 
 
-def test_sparse_scores_are_scaled_back():
-    """Where the query's weights were made smaller."""
+def test_sparse_scores_are_the_servers():
+    """A hit without parts has an empty payload."""
     request = SearchRequest(Near("sparse", SparseVector.from_mapping({1: 1.0})), parts=Parts.NONE)
-    (hit,) = hits(SCHEMA, HIDDEN, request, [{"_id": "a", "_score": 1.5}], scale=10.0)
-    assert (hit.id, hit.score, hit.payload) == ("a", 15.0, {})
-
-
-def test_a_search_asks_for_its_page_in_order():
-    """No total is counted, and scores are wanted."""
-    request = SearchRequest(Near("dense", UP), limit=5, offset=10, where=Eq("n", 1), parts=Parts.PAYLOAD)
-    assert search_body(HIDDEN, request, {"q": 1}) == {
-        "query": {"q": 1},
-        "from": 10,
-        "size": 5,
-        "sort": [{"_score": "desc"}, {"id": "asc"}],
-        "track_total_hits": False,
-        "_source": ["payload"],
-    }
+    (hit,) = read_hits(SCHEMA, OWN, request, [{"_id": "a", "_score": 1.5}])
+    assert (hit.id, hit.score, hit.payload) == ("a", 1.5, {})
 
 
 def test_legs_and_their_filters():
     """A filter does not score."""
     leaf = {"term": {"filter.n": {"value": 1}}}
-    assert filtered({"q": 1}, None, HIDDEN) == {"q": 1}
-    assert filtered({"q": 1}, Eq("n", 1), HIDDEN) == {"bool": {"must": [{"q": 1}], "filter": [leaf]}}
-    assert where_query(Eq("n", 1), HIDDEN) == {"bool": {"filter": [leaf]}}
-    assert where_query(None, HIDDEN) == {"match_all": {}}
+    assert filtered({"q": 1}, None, OWN) == {"q": 1}
+    assert filtered({"q": 1}, Eq("n", 1), OWN) == {"bool": {"must": [{"q": 1}], "filter": [leaf]}}
+    assert where_query(Eq("n", 1), OWN) == {"bool": {"filter": [leaf]}}
+    assert where_query(None, OWN) == {"match_all": {}}
     assert match_query("text.t", "a +b") == {"match": {"text.t": {"query": "a +b", "operator": "or"}}}
 
 
@@ -106,7 +93,9 @@ def test_rank_features_are_linear():
 
 
 def _error_of(status, body):
-    return faults.from_status(status, body, store="s", operation="upsert", key="ST_S_API_KEY")
+    return faults.error_from_status(
+        status, body, store="s", operation="upsert", access="ST_S_API_KEY to a key with the privilege"
+    )
 
 
 RECORDS = [Record("a", {"dense": UP}), Record("b"), Record("c")]
@@ -114,13 +103,13 @@ RECORDS = [Record("a", {"dense": UP}), Record("b"), Record("c")]
 
 def test_a_bulk_request_has_two_lines_for_a_record_and_one_for_a_deletion():
     """No line names an index, which would make one."""
-    assert [decoded(line) for line in bulk.writes(HIDDEN, RECORDS[:2])] == [
+    assert [decode_json(line) for line in bulk.upsert_lines(OWN, RECORDS[:2])] == [
         {"index": {"_id": "a"}},
         {"id": "a", "payload": "{}", "vector": {"dense": [0.0, 1.0]}},
         {"index": {"_id": "b"}},
         {"id": "b", "payload": "{}"},
     ]
-    assert bulk.deletions(["a", "b", "a"]) == [{"delete": {"_id": "a"}}, {"delete": {"_id": "b"}}]
+    assert bulk.delete_lines(["a", "b", "a"]) == [{"delete": {"_id": "a"}}, {"delete": {"_id": "b"}}]
 
 
 def test_each_item_has_its_own_error():
@@ -138,7 +127,7 @@ def test_each_item_has_its_own_error():
             {"index": {"status": 400, "error": refused}},
         ],
     }
-    first, last = bulk.rejections(RECORDS, answer, _error_of)
+    first, last = bulk.read_rejections(RECORDS, answer, _error_of)
     assert (first.position, first.id, type(first.error)) == (0, "a", Throttled)
     assert (last.position, last.id, type(last.error)) == (2, "c", Refused)
     assert str(last.error) == (
@@ -154,7 +143,7 @@ def test_writes_to_a_missing_collection_are_not_found():
     """It is the collection that is missing, not a record that is at fault."""
     answer = {"errors": True, "items": [{"index": {"status": 404, "error": MISSING}}] * 3}
     with pytest.raises(NotFound, match="create the collection first"):
-        bulk.rejections(RECORDS, answer, _error_of)
+        bulk.read_rejections(RECORDS, answer, _error_of)
     with pytest.raises(NotFound):
         bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "error": MISSING}}]}, _error_of)
 
@@ -174,7 +163,7 @@ def test_deleting_the_absent_is_silent():
         (404, {"error": MISSING}, NotFound, "no such index"),
         (404, {"error": {"root_cause": [MISSING], "type": "x"}}, NotFound, "no such index"),
         (404, "", Permanent, r"\(no message\)"),
-        (404, {"error": {"type": "search_context_missing_exception"}}, Permanent, "begin it again"),
+        (404, {"error": {"type": "search_context_missing_exception"}}, Permanent, "start it again"),
         (409, {"error": {"type": "version_conflict_engine_exception"}}, Refused, r"\(no reason\)"),
         (413, None, Refused, "413"),
         (418, "teapot", Permanent, "418: teapot"),
@@ -201,7 +190,7 @@ def test_messages_are_cut_short():
 )  # fmt: skip
 def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
     """``Retry-After`` as a date, a word or below zero is none."""
-    assert faults.seconds(header) == seconds
+    assert faults.parse_seconds(header) == seconds
 
 
 @pytest.mark.parametrize(
@@ -217,4 +206,4 @@ def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
 )
 def test_shards_are_counted_over_all_indices(answer, count):
     """None where the server does not tell."""
-    assert shards_in(answer) == count
+    assert count_shards(answer) == count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st_connectors._lucene.filters import filter_query
-from st_connectors._lucene.layout import Hidden, Plain
+from st_connectors._lucene.layout import AdoptedLayout, OwnLayout
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.schema import FilterKind, Schema
 
@@ -16,7 +16,7 @@ KINDS = {
     "b": FilterKind.BOOL,
     "d": FilterKind.DATE,
 }
-HIDDEN = Hidden(Schema("c", {}, KINDS))
+OWN = OwnLayout(Schema("c", {}, KINDS))
 W, N = {"term": {"filter.w": {"value": "a"}}}, {"term": {"filter.n": {"value": 1}}}
 NOTHING = {"match_none": {}}
 
@@ -52,7 +52,7 @@ NOTHING = {"match_none": {}}
 )
 def test_every_filter_has_its_query(where, query):
     """Leaves ask the typed copies; nothing and everything are said, since an empty ``bool`` matches all."""
-    assert filter_query(where, HIDDEN) == query
+    assert filter_query(where, OWN) == query
 
 
 def test_trees_of_one_kind_are_flat():
@@ -60,24 +60,24 @@ def test_trees_of_one_kind_are_flat():
     where = Eq("w", "a")
     for _ in range(100):
         where = And((where, Eq("n", 1)))
-    assert filter_query(where, HIDDEN) == {"bool": {"filter": [W, *[N] * 100]}}
+    assert filter_query(where, OWN) == {"bool": {"filter": [W, *[N] * 100]}}
     where = Range("n", gt=1)
     for _ in range(100):
         where = Or((where, Exists("w")))
-    assert len(filter_query(where, HIDDEN)["bool"]["should"]) == 101
+    assert len(filter_query(where, OWN)["bool"]["should"]) == 101
 
 
 def test_equalities_of_one_field_are_one_clause():
     """OpenSearch takes 1,024 clauses, and 65,536 values in one."""
     where = Or((*(Eq("n", number) for number in range(2_000)), In("n", (7, 9_999)), Eq("w", "a")))
-    assert filter_query(where, HIDDEN) == {
+    assert filter_query(where, OWN) == {
         "bool": {"should": [{"terms": {"filter.n": [*range(2_000), 7, 9_999]}}, W], "minimum_should_match": 1}
     }
 
 
 def test_more_values_than_one_clause_takes_are_several():
     """65,536 values go into one ``terms``."""
-    query = filter_query(In("n", tuple(range(70_000))), HIDDEN)
+    query = filter_query(In("n", tuple(range(70_000))), OWN)
     parts = [part["terms"]["filter.n"] for part in query["bool"]["should"]]
     assert [len(part) for part in parts] == [65_536, 4_464]
     assert [value for part in parts for value in part] == list(range(70_000))
@@ -85,7 +85,7 @@ def test_more_values_than_one_clause_takes_are_several():
 
 def test_other_peoples_fields_are_asked_by_their_own_paths():
     """And dates as they are written."""
-    plain = Plain(Schema("theirs", {}, {"a.day": FilterKind.DATE}))
+    plain = AdoptedLayout(Schema("theirs", {}, {"a.day": FilterKind.DATE}))
     assert filter_query(Eq("a.day", "2020-01-01"), plain) == {"term": {"a.day": {"value": "2020-01-01"}}}
     with pytest.raises(KeyError):
         filter_query(Eq("b", 1), plain)

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_connectors._lucene.encoding import decoded, encoded
-from st_connectors._lucene.keys import DIGITS, Keys, sparse_keys
-from st_connectors._lucene.layout import Hidden, Plain
-from st_connectors._lucene.vocabulary import vocabulary_of
+from st_connectors._lucene.encoding import decode_json, encode_json
+from st_connectors._lucene.keys import DIGITS, Keys, digit_keys
+from st_connectors._lucene.layout import AdoptedLayout, OwnLayout
+from st_connectors._lucene.vocabulary import build_vocabulary
 from st_connectors.schema import Schema, SparseField
 from st_connectors.store import Parts, Record
 from st_core.vectors import MAX_INDEX, SparseVector
 
 TOKENS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(".%2E5 \x00")), min_size=1, max_size=6)
 VOCABULARIES = st.dictionaries(TOKENS, st.integers(0, MAX_INDEX), min_size=1, max_size=12).map(
-    lambda pairs: vocabulary_of((token, index) for index, token in {i: t for t, i in pairs.items()}.items())
+    lambda pairs: build_vocabulary((token, index) for index, token in {i: t for t, i in pairs.items()}.items())
 )
-ODD = vocabulary_of([("10.5", 1), ("%2E", 2), (".", 3), ("7", 8), ("8", 7)])
+ODD = build_vocabulary([("10.5", 1), ("%2E", 2), (".", 3), ("7", 8), ("8", 7)])
 
 
 @given(st.data(), st.booleans())
@@ -31,8 +31,8 @@ def test_vectors_come_back_whatever_the_tokens_are(data, features):
     keys = Keys(vocabulary, frozenset({"s"} if features else ()))
     schema = Schema("books", {"s": SparseField()})
 
-    for layout in (Hidden(schema, keys), Plain(schema, keys)):
-        source = decoded(encoded(layout.to_source(Record("a", {"s": vector}))))
+    for layout in (OwnLayout(schema, keys), AdoptedLayout(schema, keys)):
+        source = decode_json(encode_json(layout.to_source(Record("a", {"s": vector}))))
         assert layout.from_source("a", source, Parts.ALL).vectors["s"] == vector
     held = keys.weights("s", vector)
     assert len(held) == len(vector)
@@ -60,10 +60,10 @@ def test_an_index_that_the_vocabulary_lacks_is_named():
     """With its field; where keys are indices there is none."""
     vector = SparseVector.from_mapping({8: 1.0, 9: 1.0, 10: 1.0})
     told = "field 's' has index 9, which the vocabulary in the address, of 5 tokens, lacks"
-    assert str(Keys(ODD).unknown("s", vector)).startswith(told)
-    assert Keys(ODD).unknown("s", SparseVector.from_mapping({8: 1.0})) is None
-    assert DIGITS.unknown("s", vector) is None
-    assert str(Keys(ODD).unknown_in(Record("a", {"d": np.ones(2, np.float32), "s": vector}))).startswith(told)
+    assert str(Keys(ODD).unknown_index("s", vector)).startswith(told)
+    assert Keys(ODD).unknown_index("s", SparseVector.from_mapping({8: 1.0})) is None
+    assert DIGITS.unknown_index("s", vector) is None
+    assert str(Keys(ODD).unknown_index_of(Record("a", {"d": np.ones(2, np.float32), "s": vector}))).startswith(told)
     with pytest.raises(KeyError):
         Keys(ODD).weights("s", vector)
 
@@ -71,4 +71,4 @@ def test_an_index_that_the_vocabulary_lacks_is_named():
 def test_without_a_vocabulary_keys_are_digits():
     """As they always were."""
     vector = SparseVector.from_mapping({0: 1.0, MAX_INDEX: 2.0})
-    assert DIGITS.weights("s", vector) == sparse_keys(vector) == {"0": 1.0, str(MAX_INDEX): 2.0}
+    assert DIGITS.weights("s", vector) == digit_keys(vector) == {"0": 1.0, str(MAX_INDEX): 2.0}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from st_connectors._lucene.encoding import decoded, encoded
-from st_connectors._lucene.layout import Hidden, Plain, micros, properties
+from st_connectors._lucene.encoding import decode_json, encode_json
+from st_connectors._lucene.layout import AdoptedLayout, OwnLayout, properties, to_micros
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import Parts, Record
 from st_core.vectors import SparseVector
@@ -22,7 +22,7 @@ SCHEMA = Schema(
         "day": FilterKind.DATE,
     },
 )
-HIDDEN = Hidden(SCHEMA)
+OWN = OwnLayout(SCHEMA)
 UP = np.array([0.0, 1.0], np.float32)
 SPARSE = SparseVector.from_mapping({3: 0.5, 4294967294: 2.0})
 
@@ -31,7 +31,7 @@ def test_a_record_becomes_one_document():
     """Payload in one string, vectors and text copied, filterable fields copied into their types."""
     payload = {"body": "ünï", "a.b": 1, "word": ["x", "y"], "real": 3, "flag": False, "day": "1970-01-02", "z": None}
 
-    assert decoded(encoded(HIDDEN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload)))) == {
+    assert decode_json(encode_json(OWN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload)))) == {
         "id": "a",
         "payload": '{"body":"ünï","a.b":1,"word":["x","y"],"real":3,"flag":false,"day":"1970-01-02","z":null}',
         "filter": {"word": ["x", "y"], "a-2e-b": [1], "real": [3.0], "flag": [False], "day": [86_400_000_000]},
@@ -43,7 +43,7 @@ def test_a_record_becomes_one_document():
 def test_what_is_lacking_is_left_out():
     """No vector, no text, null and empty lists leave no trace, since engines refuse null for some of them."""
     payload = {"body": "", "word": None, "a.b": [], "other": 1}
-    assert HIDDEN.to_source(Record("a", {}, payload)) == {
+    assert OWN.to_source(Record("a", {}, payload)) == {
         "id": "a",
         "payload": '{"body":"","word":null,"a.b":[],"other":1}',
     }
@@ -52,15 +52,15 @@ def test_what_is_lacking_is_left_out():
 def test_a_document_is_read_back():
     """Id, payload and vectors are those of the record, as far as they were asked for."""
     payload = {"one": 1, "float": 1.0, "big": 2**63 - 1, "a": {"z": [None, True]}}
-    source = decoded(encoded(HIDDEN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload))))
+    source = decode_json(encode_json(OWN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload))))
 
-    whole = HIDDEN.from_source("a", source, Parts.ALL)
+    whole = OWN.from_source("a", source, Parts.ALL)
     assert (whole.id, repr(whole.payload)) == ("a", repr(payload))
     assert np.array_equal(whole.vectors["dense"], UP)
     assert whole.vectors["dense"].dtype == np.float32
     assert whole.vectors["sparse"] == SPARSE
-    assert HIDDEN.from_source("a", source, Parts.PAYLOAD).vectors == {}
-    assert HIDDEN.from_source("a", None, Parts.NONE).payload == {}
+    assert OWN.from_source("a", source, Parts.PAYLOAD).vectors == {}
+    assert OWN.from_source("a", None, Parts.NONE).payload == {}
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_a_document_is_read_back():
 )
 def test_only_what_is_asked_for_is_sent(parts, selector):
     """The source is selected by what the caller wants."""
-    assert HIDDEN.selector(parts) == selector
+    assert OWN.selector(parts) == selector
 
 
 def test_long_keywords_are_known_by_their_digest():
     """Lucene takes terms of 32,766 bytes; a digest is told from a text that looks like one."""
-    (digest,) = HIDDEN.typed(FilterKind.KEYWORD, "x" * 8_001)
+    (digest,) = OWN.typed(FilterKind.KEYWORD, "x" * 8_001)
     assert digest.startswith("\x01sha256:")
     assert len(digest) == 72
-    assert HIDDEN.typed(FilterKind.KEYWORD, "ü" * 8_000) == ["ü" * 8_000]
-    assert HIDDEN.typed(FilterKind.KEYWORD, digest) != [digest]
-    assert HIDDEN.typed(FilterKind.KEYWORD, "x" * 8_002) != [digest]
+    assert OWN.typed(FilterKind.KEYWORD, "ü" * 8_000) == ["ü" * 8_000]
+    assert OWN.typed(FilterKind.KEYWORD, digest) != [digest]
+    assert OWN.typed(FilterKind.KEYWORD, "x" * 8_002) != [digest]
 
 
 @pytest.mark.parametrize(
@@ -109,18 +109,18 @@ def test_long_keywords_are_known_by_their_digest():
 )
 def test_only_values_of_their_kind_are_copied(kind, value, kept):
     """An engine would turn 1 into "1" and "" into false, or refuse the record."""
-    assert HIDDEN.typed(kind, value) == kept
+    assert OWN.typed(kind, value) == kept
 
 
 def test_minus_zero_is_zero():
     """Lucene holds them apart."""
-    assert [str(value) for value in HIDDEN.typed(FilterKind.FLOAT, -0.0)] == ["0.0"]
+    assert [str(value) for value in OWN.typed(FilterKind.FLOAT, -0.0)] == ["0.0"]
 
 
 def test_dates_are_microseconds_at_both_ends_of_time():
     """From the first year to the last, to the microsecond, within 64 bits."""
-    assert micros("0001-01-01") == -62_135_596_800_000_000
-    assert micros("9999-12-31T23:59:59.999999Z") == 253_402_300_799_999_999
+    assert to_micros("0001-01-01") == -62_135_596_800_000_000
+    assert to_micros("9999-12-31T23:59:59.999999Z") == 253_402_300_799_999_999
 
 
 def test_properties_hold_every_part():
@@ -143,7 +143,7 @@ def test_properties_hold_every_part():
     }
 
 
-PLAIN = Plain(Schema("theirs", {"vec": DenseField(2), "deep.splade": SparseField(), "t": TextField("t")}))
+PLAIN = AdoptedLayout(Schema("theirs", {"vec": DenseField(2), "deep.splade": SparseField(), "t": TextField("t")}))
 
 
 def test_other_peoples_documents_are_the_payload_with_the_vectors_in_their_places():
@@ -151,7 +151,7 @@ def test_other_peoples_documents_are_the_payload_with_the_vectors_in_their_place
     record = Record(
         "1", {"vec": UP, "deep.splade": SparseVector.from_mapping({3: 0.5})}, {"t": "tea", "deep": {"n": 1}}
     )
-    source = decoded(encoded(PLAIN.to_source(record)))
+    source = decode_json(encode_json(PLAIN.to_source(record)))
     assert source == {"t": "tea", "deep": {"n": 1, "splade": {"3": 0.5}}, "vec": [0.0, 1.0]}
     assert record.payload == {"t": "tea", "deep": {"n": 1}}
 

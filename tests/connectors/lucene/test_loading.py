@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from st_connectors._lucene.loading import LOADING, loading
+from st_connectors._lucene.loading import LOADING, bulk_loading
 
 FOUND = {
     "one": {"index.refresh_interval": "7s", "index.number_of_replicas": "2", "index.uuid": "x"},
@@ -42,7 +42,7 @@ def test_what_was_found_is_put_back():
     """Seven seconds stay seven seconds, and what was not set is not set."""
     held = Held()
 
-    with loading(held):
+    with bulk_loading(held):
         assert all(settings.items() >= LOADING.items() for settings in held.now.values())
 
     assert held.now == FOUND
@@ -54,7 +54,7 @@ def test_also_after_an_error(error):
     """The error comes through."""
     held = Held()
 
-    with pytest.raises(type(error)), loading(held):
+    with pytest.raises(type(error)), bulk_loading(held):
         raise error
 
     assert held.now == FOUND
@@ -65,8 +65,8 @@ def test_blocks_inside_one_another():
     """The inner one leaves the outer one's settings."""
     held = Held()
 
-    with loading(held):
-        with loading(held):
+    with bulk_loading(held):
+        with bulk_loading(held):
             pass
         assert held.now["one"]["index.refresh_interval"] == "-1"
 
@@ -77,7 +77,7 @@ def test_an_index_that_cannot_be_restored_does_not_keep_the_others_from_it():
     """The error is raised when the rest is done."""
     held = Held()
 
-    with pytest.raises(OSError, match="one is gone"), loading(held):
+    with pytest.raises(OSError, match="one is gone"), bulk_loading(held):
         held.broken = "one"
 
     assert held.now["two"] == FOUND["two"]
@@ -88,7 +88,7 @@ def test_an_index_that_cannot_be_set_leaves_all_as_they_were():
     held = Held()
     held.broken = "two"
 
-    with pytest.raises(OSError, match="two is gone"), loading(held):
+    with pytest.raises(OSError, match="two is gone"), bulk_loading(held):
         pytest.fail("the block was run")
 
     assert held.now["one"] == FOUND["one"]

@@ -6,39 +6,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_connectors._lucene.names import escaped, feature_key, feature_token, index_of, problem_with
+from st_connectors._lucene.names import check_collection, escape_field, feature_key, feature_token, index_of, index_path
 
 
 @pytest.mark.parametrize("name", ["books", "books-2024", "bücher", "a.b", "a_b+c", "1", "é" * 125])
 def test_names_that_an_index_can_have(name):
-    """Nothing is wrong with them, and nor is their index's own name over the limit of 255 bytes."""
-    assert problem_with(name) is None
+    """They are accepted, and the name of their index is within the limit of 255 bytes."""
+    check_collection(name)
     assert len(index_of(name).encode()) <= 255
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("*", r"holds no '\*'"),
-        ("books,films", "holds no ','"),
-        ("two words", "holds no ' '"),
-        ("cluster:books", "holds no ':'"),
-        ("books@1", "holds no '@'"),
-        ("a/b", "holds no '/'"),
-        ("a\\b", "holds no"),
-        ("a\nb", "holds no"),
-        ("Books", "'books' would do"),
+        ("*", r"contains no '\*'"),
+        ("books,films", "contains no ','"),
+        ("two words", "contains no ' '"),
+        ("cluster:books", "contains no ':'"),
+        ("books@1", "contains no '@'"),
+        ("a/b", "contains no '/'"),
+        ("a\\b", "contains no"),
+        ("a\nb", "contains no"),
+        ("Books", "for example 'books'"),
         ("_all", "does not begin with"),
         ("-books", "does not begin with"),
         ("..", "does not begin with"),
         ("é" * 126, "at most 250 bytes"),
     ],
 )
-def test_names_that_no_index_can_have(name, told):
-    """They are told before anything is sent, since some of them mean every index."""
-    assert problem_with(name) is not None
-    with pytest.raises(ValueError, match=told):
-        raise ValueError(problem_with(name))
+def test_names_that_no_index_can_have(name, message):
+    """They are refused before anything is sent, because some of them address every index."""
+    with pytest.raises(ValueError, match=message):
+        check_collection(name)
+
+
+def test_the_path_of_indices_is_quoted():
+    """Several names are joined by commas."""
+    assert index_path("bücher@1", "a+b") == "/b%C3%BCcher%401,a%2Bb"
 
 
 @pytest.mark.parametrize(
@@ -46,14 +50,14 @@ def test_names_that_no_index_can_have(name, told):
 )
 def test_field_names_become_one_step_of_a_path(name, path):
     """Letters, digits and underscores stay; all else is written by its code point."""
-    assert escaped(name) == path
+    assert escape_field(name) == path
 
 
 @given(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8))
 def test_no_two_field_names_meet(one, other):
     """Different names have different paths, and none has a dot."""
-    assert (escaped(one) == escaped(other)) == (one == other)
-    assert "." not in escaped(one)
+    assert (escape_field(one) == escape_field(other)) == (one == other)
+    assert "." not in escape_field(one)
 
 
 @given(st.text("ab.%2E5", max_size=8))

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from st_connectors._lucene.options import authorities, check_names, index_settings, timeout
+from st_connectors._lucene.options import (
+    CollectionOptions,
+    check_choice,
+    check_names,
+    read_authorities,
+    read_collection_options,
+    read_timeout,
+)
 from st_connectors.registry import parse_address
 
 
 def test_options_are_read():
     """Each as what it is, and none where it is not given."""
-    full = parse_address("opensearch://h?shards=3&replicas=0&timeout=2.5")
-    assert index_settings(full) == {"number_of_shards": 3, "number_of_replicas": 0}
-    assert timeout(full) == 2.5
+    full = parse_address("opensearch://h?shards=3&replicas=0&timeout=2.5&sparse=x")
+    options = read_collection_options(full, "sparse")
+    assert options == CollectionOptions({"sparse": "x"}, {"number_of_shards": 3, "number_of_replicas": 0})
+    assert read_timeout(full) == 2.5
     bare = parse_address("opensearch://h")
-    assert index_settings(bare) == {}
-    assert timeout(bare) == 60.0
-    assert authorities(bare) is None
+    assert read_collection_options(bare, "sparse") == CollectionOptions({}, {})
+    assert read_timeout(bare) == 60.0
+    assert read_authorities(bare) is None
 
 
 def test_a_certificate_authority_is_a_file(tmp_path):
     """It must be there, and TLS must be asked for."""
     path = tmp_path / "ca.pem"
     path.write_text("")
-    assert authorities(parse_address(f"opensearch+https://h?ca={path}")) == str(path)
+    assert read_authorities(parse_address(f"opensearch+https://h?ca={path}")) == str(path)
     with pytest.raises(ValueError, match=r"no file 'missing\.pem'"):
-        authorities(parse_address("elasticsearch+https://h?ca=missing.pem"))
+        read_authorities(parse_address("elasticsearch+https://h?ca=missing.pem"))
     with pytest.raises(ValueError, match=r"write elasticsearch\+https://"):
-        authorities(parse_address(f"elasticsearch://h?ca={path}"))
+        read_authorities(parse_address(f"elasticsearch://h?ca={path}"))
 
 
 @pytest.mark.parametrize("wrong", ["shards=0", "shards=two", "replicas=-1", "timeout=0", "timeout=soon", "timeout=inf"])
@@ -35,12 +43,19 @@ def test_wrong_values_are_told(wrong):
     """The sentence names the option and what came."""
     address = parse_address(f"elasticsearch://h?{wrong}")
     name, _, value = wrong.partition("=")
-    read = timeout if name == "timeout" else index_settings
-    with pytest.raises(ValueError, match=rf"{name} is a .*'{value}'"):
+    read = read_timeout if name == "timeout" else read_collection_options
+    with pytest.raises(ValueError, match=rf"{name} must be a .*'{value}'"):
         read(address)
 
 
 def test_options_that_there_are_not_are_refused():
     """With those that there are."""
-    with pytest.raises(ValueError, match="no option 'shard'; there are shards, timeout"):
+    with pytest.raises(ValueError, match="unknown option 'shard' of elasticsearch; expected one of shards, timeout"):
         check_names(parse_address("elasticsearch://h?shard=1"), ("shards", "timeout"))
+
+
+def test_a_value_that_is_no_choice_is_refused():
+    """The message lists the choices."""
+    check_choice("sparse", "a", ("a", "b"))
+    with pytest.raises(ValueError, match="unknown sparse 'c'; expected one of a, b"):
+        check_choice("sparse", "c", ("a", "b"))

@@ -10,7 +10,7 @@ import pytest
 
 from st_connectors import open_store
 from st_connectors._lucene.forms import own_mapping, with_tokens
-from st_connectors._lucene.vocabulary import read
+from st_connectors._lucene.vocabulary import read_vocabulary
 from st_connectors.errors import Refused, SchemaMismatch
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import adopt_store
@@ -47,7 +47,7 @@ def engine(request, lucene_stub, tmp_path):
         kind, token = "rank_features", "te%2Ea"
     stub = lucene_stub(request.param)
     (tmp_path / "vocab.txt").write_text("a\nte.a\nb\n")
-    form = with_tokens(wire.form_for(SCHEMA), read(str(tmp_path)))
+    form = with_tokens(wire.form_for(SCHEMA), read_vocabulary(str(tmp_path)))
     stub.on("GET", "/wordy/_mapping", {"wordy@1": {"mappings": own_mapping(SCHEMA, form, {"sparse": {"type": kind}})}})
     return Engine(stub, f"{stub.address}?vocabulary={tmp_path}", kind, token)
 

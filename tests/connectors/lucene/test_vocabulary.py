@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_connectors._lucene.vocabulary import read, vocabulary_of
+from st_connectors._lucene.vocabulary import build_vocabulary, read_vocabulary
 from st_core.vectors import MAX_INDEX
 
 
@@ -24,23 +24,23 @@ def written(folder, vocab, added=(), name="tokenizer.json"):
 def test_a_tokenizer_s_tokens_are_read(tmp_path):
     """Those of the model and those added; the folder is as good as the file."""
     path = written(tmp_path, {"tea": 3, "##pot": 7}, [("[MASK]", 9), ("tea", 3)])
-    found = read(str(path))
+    found = read_vocabulary(str(path))
     assert found.tokens == {3: "tea", 7: "##pot", 9: "[MASK]"}
     assert found.indices == {"tea": 3, "##pot": 7, "[MASK]": 9}
-    assert read(str(tmp_path)) == found
+    assert read_vocabulary(str(tmp_path)) == found
 
 
 def test_unigrams_are_numbered_in_their_order(tmp_path):
     """Their vocabulary is a list of tokens with scores."""
     path = written(tmp_path, [["<s>", 0.0], ["▁tea", -3.5]])
-    assert read(str(path)).tokens == {0: "<s>", 1: "▁tea"}
+    assert read_vocabulary(str(path)).tokens == {0: "<s>", 1: "▁tea"}
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_list_of_words_is_numbered_by_lines(tmp_path, end):
     """Lines end at newlines only: a token may hold what Python too takes for the end of a line."""
     (tmp_path / "vocab.txt").write_bytes(f"[PAD]\na\u2028b\n\x0b{end}".encode())
-    assert read(str(tmp_path)).tokens == {0: "[PAD]", 1: "a\u2028b", 2: "\x0b"}
+    assert read_vocabulary(str(tmp_path)).tokens == {0: "[PAD]", 1: "a\u2028b", 2: "\x0b"}
 
 
 def test_a_built_in_model_is_read_as_its_tokenizer_numbers_it():
@@ -49,7 +49,7 @@ def test_a_built_in_model_is_read_as_its_tokenizer_numbers_it():
 
     from st_core import builtin
 
-    found = read("builtin:sparse")
+    found = read_vocabulary("builtin:sparse")
     library = Tokenizer.from_file(str(builtin.path("sparse") / "tokenizer.json"))
     assert found.indices == library.get_vocab(with_added_tokens=True)
 
@@ -57,7 +57,7 @@ def test_a_built_in_model_is_read_as_its_tokenizer_numbers_it():
 def test_reading_loads_neither_tokenizers_nor_torch():
     """The files are plain JSON and text."""
     code = (
-        "import sys; from st_connectors._lucene.vocabulary import read; read('builtin:sparse');"
+        "import sys; from st_connectors._lucene.vocabulary import read_vocabulary; read_vocabulary('builtin:sparse');"
         "print({'torch', 'tokenizers', 'transformers'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -69,8 +69,8 @@ def test_reading_loads_neither_tokenizers_nor_torch():
     [
         ([("a", 1), ("a", 2)], "the token 'a' stands for 1 and for 2"),
         ([("a", 1), ("b", 1)], "the index 1 stands for 'a' and for 'b'"),
-        ([("", 1)], "a string that is not empty, and that of index 1 is ''"),
-        ([(None, 1)], "is None"),
+        ([("", 1)], "token of index 1 must be a string that is not empty, not ''"),
+        ([(None, 1)], "not None"),
         ([("a", -1)], "not -1"),
         ([("a", MAX_INDEX + 1)], f"not {MAX_INDEX + 1}"),
         ([("a", True)], "not True"),
@@ -83,13 +83,13 @@ def test_reading_loads_neither_tokenizers_nor_torch():
 def test_what_is_no_vocabulary_is_refused(pairs, told):
     """Tokens and indices stand for each other, one for one, and can be keys."""
     with pytest.raises(ValueError, match=told):
-        vocabulary_of(pairs)
+        build_vocabulary(pairs)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("tokenizer.json", '{"model": {"vocab": {"a": 1, "a": 2}}}', "'a' is there twice"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 1, "a": 2}}}', "'a' occurs twice"),
         ("tokenizer.json", '{"model": {"vocab": {"a": 1, "b": 1}}}', "stands for 'a' and for 'b'"),
         ("tokenizer.json", '{"model": {}}', "not the tokenizer.json of a model"),
         ("tokenizer.json", "[]", "not the tokenizer.json of a model"),
@@ -97,18 +97,18 @@ def test_what_is_no_vocabulary_is_refused(pairs, told):
         ("tokenizer.json", '{"model": {"vocab": {"a": 1}}, "added_tokens": [3]}', "not the tokenizer.json of a model"),
         ("tokenizer.json", '{"model": {"vocab": {"a": 1}}, "added_tokens": 3}', "not the tokenizer.json of a model"),
         ("tokenizer.json", "{", "cannot be read: Expecting"),
-        ("vocab.txt", "a\n\nb\n", "that of index 1 is ''"),
+        ("vocab.txt", "a\n\nb\n", "token of index 1 must be a string that is not empty, not ''"),
         ("vocab.txt", "a\nb\na\n", "the token 'a' stands for 0 and for 2"),
         ("vocab.txt", "", "no tokens"),
-        ("vocab.bin", "a", "vocab.bin' is none"),
+        ("vocab.bin", "a", "vocab.bin'; expected"),
     ],
 )
 def test_files_that_hold_none_are_told(tmp_path, name, text, told):
     """The message names the option, the file, and what is wrong with it."""
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=told) as raised:
-        read(str(tmp_path / name))
-    assert str(raised.value).startswith("vocabulary names ")
+        read_vocabulary(str(tmp_path / name))
+    assert "vocabulary" in str(raised.value)
     assert name in str(raised.value)
 
 
@@ -118,8 +118,8 @@ def test_files_that_hold_none_are_told(tmp_path, name, text, told):
 def test_places_without_a_file_are_told(tmp_path, monkeypatch, place):
     """Whatever is wrong with the place."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^vocabulary names"):
-        read(place)
+    with pytest.raises(ValueError, match=r"^there is no vocabulary"):
+        read_vocabulary(place)
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=4), st.integers(0, 99), min_size=1))
@@ -127,10 +127,10 @@ def test_the_digest_is_the_same_in_any_order_and_another_for_another(pairs):
     """It stands for the tokens and their indices, not for a file."""
     apart = {index: token for token, index in pairs.items()}
     held = [(token, index) for index, token in apart.items()]
-    found = vocabulary_of(held)
+    found = build_vocabulary(held)
 
-    assert found.digest == vocabulary_of(sorted(held)).digest
+    assert found.digest == build_vocabulary(sorted(held)).digest
     for token, index in held:
         others = [pair for pair in held if pair[1] != index]
-        assert vocabulary_of([*others, (token, 100)]).digest != found.digest
-        assert vocabulary_of([*others, (token + "x" * 5, index)]).digest != found.digest
+        assert build_vocabulary([*others, (token, 100)]).digest != found.digest
+        assert build_vocabulary([*others, (token + "x" * 5, index)]).digest != found.digest

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_connectors._lucene.forms import Form, adopted_schema, stored
-from st_connectors._lucene.layout import Hidden, Plain
+from st_connectors._lucene.forms import Form, adopted_schema, stored_schema
+from st_connectors._lucene.layout import AdoptedLayout, OwnLayout
+from st_connectors._lucene.queries import Collection, scan_body, search_lines
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.filters import Eq, Not
 from st_connectors.opensearch import CAPABILITIES, PLUGIN, mapping, seismic_query, wire
@@ -37,7 +38,7 @@ SCHEMA = Schema(
 )
 NEURAL = Server((2, 19), frozenset({"opensearch-knn", "opensearch-neural-search"}))
 PLAIN = Server((2, 19), frozenset({"opensearch-knn"}))
-HELD = wire.Collection(SCHEMA, wire.form_for(SCHEMA), Hidden(SCHEMA), NEURAL)
+HELD = Collection(SCHEMA, wire.form_for(SCHEMA), OwnLayout(SCHEMA), NEURAL)
 UP = np.array([0.0, 1.0], np.float32)
 SPARSE = SparseVector.from_mapping({3: 0.5, 70_000: 2.0})
 RECENT = {"term": {"filter.year": {"value": 2001}}}
@@ -45,7 +46,7 @@ RECENT = {"term": {"filter.year": {"value": 2001}}}
 
 def search(rank, held=HELD, **options):
     """Header and body of one search."""
-    return wire.msearch_lines(held, [SearchRequest(rank, **options)])
+    return search_lines(wire.DIALECT, held, [SearchRequest(rank, **options)])
 
 
 def query(rank, held=HELD, **options):
@@ -120,9 +121,9 @@ def test_the_schema_comes_back_from_the_mapping():
     """With the form; an index without it is not ours."""
     form = wire.form_for(SCHEMA, engine="faiss")
 
-    assert stored(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
-    assert stored({"_meta": {"st_connectors": {"other": "shape"}}}) is None
-    assert stored({"properties": {}}) is None
+    assert stored_schema(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
+    assert stored_schema({"_meta": {"st_connectors": {"other": "shape"}}}) is None
+    assert stored_schema({"properties": {}}) is None
 
 
 def test_a_whole_search():
@@ -221,7 +222,7 @@ def test_dense_efforts(effort, candidates):
 def test_exact_effort_compares_with_all_that_have_the_vector(metric, space):
     """A document without it would score 0."""
     schema = replace(SCHEMA, fields={"dense": DenseField(2, metric)})
-    held = wire.Collection(schema, wire.form_for(schema), Hidden(schema), NEURAL)
+    held = Collection(schema, wire.form_for(schema), OwnLayout(schema), NEURAL)
 
     assert query(Near("dense", UP), held, effort=Exact(), where=Eq("year", 2001)) == {
         "script_score": {
@@ -288,15 +289,17 @@ def test_other_fusions_are_not_for_the_server(method):
 )
 def test_fusion_is_declared_where_it_was_seen_to_be_the_references(options, server, shards, fuses):
     """One shard, the plugin, and the engines that were run."""
-    can = wire.can(CAPABILITIES, SCHEMA, wire.form_for(SCHEMA, **options), server, shards)
+    can = wire.capabilities_of(CAPABILITIES, SCHEMA, wire.form_for(SCHEMA, **options), replace(server, shards=shards))
     assert can.fusion == ({FusionMethod.RRF} if fuses else frozenset())
     assert can.max_fused_legs == 5
 
 
-@pytest.mark.parametrize(("layout", "last"), [(Hidden(SCHEMA), "id"), (Plain(SCHEMA), "_id")], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("layout", "last"), [(OwnLayout(SCHEMA), "id"), (AdoptedLayout(SCHEMA), "_id")], ids=["ours", "theirs"]
+)
 def test_a_walk_is_in_a_total_order(layout, last):
     """Sequence numbers are each shard's own."""
-    body = wire.scan_body(layout, Not(Eq("year", 2001)), False, 100)
+    body = scan_body(layout, Not(Eq("year", 2001)), Parts.NONE, 100, wire.scan_order(layout))
 
     assert body["sort"] == [{"_seq_no": "asc"}, {last: "asc"}]
     assert body["size"] == 100
@@ -320,7 +323,7 @@ def test_a_server_has_the_plugins_that_all_its_nodes_have():
 def test_a_server_that_does_not_tell_is_taken_for_the_least():
     """Managed services keep plugins and settings to themselves."""
     assert server_from(info("2.19.1"), None, None) == UNKNOWN
-    assert not UNKNOWN.neural
+    assert not UNKNOWN.has_neural_search
 
 
 def level(count):
@@ -340,7 +343,7 @@ def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
     """Transient before persistent before default."""
     server = server_from(info("2.19.1"), NODES, settings)
 
-    assert wire.can(CAPABILITIES, SCHEMA, HELD.form, server).max_query_terms == terms
+    assert wire.capabilities_of(CAPABILITIES, SCHEMA, HELD.form, server).max_query_terms == terms
 
 
 @pytest.mark.parametrize(
@@ -382,10 +385,10 @@ def test_indices_that_would_fold_are_told():
     beyond = Record("b", {"sparse": SparseVector.from_mapping({1: 1.0, 2**15: 1.0})})
     seismic = wire.form_for(SCHEMA, sparse="seismic")
 
-    assert wire.folded(seismic, below) is None
-    assert "32768" in wire.folded(seismic, beyond)
-    assert wire.folded(seismic, Record("c")) is None
-    assert wire.folded(HELD.form, beyond) is None
+    assert wire.record_problem(seismic, below) is None
+    assert "32768" in wire.record_problem(seismic, beyond)
+    assert wire.record_problem(seismic, Record("c")) is None
+    assert wire.record_problem(HELD.form, beyond) is None
 
 
 @pytest.mark.parametrize(
@@ -408,14 +411,14 @@ def test_parameters_that_cannot_be_are_refused(name, text):
 @pytest.mark.parametrize("options", [{"sparse": "splade"}, {"engine": "nmslib"}])
 def test_forms_that_are_not_known_are_refused(options):
     """With those that are."""
-    with pytest.raises(ValueError, match="is one of"):
+    with pytest.raises(ValueError, match="expected one of"):
         wire.form_for(SCHEMA, **options)
 
 
 def test_precision_is_said_by_field():
     """Euclid's folding costs digits, and SEISMIC is no exact search."""
     schema = replace(SCHEMA, fields={"far": DenseField(2, Metric.EUCLIDEAN), **SCHEMA.fields})
-    can = wire.can(CAPABILITIES, schema, wire.form_for(schema, sparse="seismic"), NEURAL).fields
+    can = wire.capabilities_of(CAPABILITIES, schema, wire.form_for(schema, sparse="seismic"), NEURAL).fields
 
     assert set(can) == set(schema.fields)
     assert can["far"].score_rtol > can["dense"].score_rtol
@@ -481,7 +484,7 @@ def test_another_persons_index_is_read_from_its_mapping():
     assert form == Form(
         {"splade": "rank_features", "seismic": "seismic"}, {"meta.emb": "faiss", "cos": "lucene", "ivf": ""}
     )
-    held = wire.Collection(schema, form, Plain(schema), NEURAL)
+    held = Collection(schema, form, AdoptedLayout(schema), NEURAL)
     assert "method_parameters" not in query(Near("ivf", np.ones(4, np.float32)), held)["knn"]["ivf"]
 
 

@@ -1,0 +1,352 @@
+"""The store of both Lucene engines, and the functions that open, adopt, load and list collections.
+
+The functions at the end are the plugin's: each takes an engine's ``open_engine`` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Generic
+
+from st_connectors._lucene import bulk
+from st_connectors._lucene.answers import check_shards, read_pages, read_records
+from st_connectors._lucene.client import Connection
+from st_connectors._lucene.encoding import encode_json
+from st_connectors._lucene.engine import Engine, OpenEngine
+from st_connectors._lucene.forms import (
+    Form,
+    adopted_schema,
+    form_difference,
+    keys_of,
+    stored_schema,
+    token_difference,
+    with_tokens,
+)
+from st_connectors._lucene.layout import AdoptedLayout, Layout, OwnLayout
+from st_connectors._lucene.loading import IndexSettings, bulk_loading
+from st_connectors._lucene.names import METADATA, check_collection, index_of, index_path
+from st_connectors._lucene.queries import (
+    Collection,
+    ServerT,
+    scan_body,
+    search_lines,
+    sparse_legs,
+    unknown_index,
+    where_query,
+)
+from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
+from st_connectors.filters import Filter
+from st_connectors.plugin import Address
+from st_connectors.schema import FilterKind, Schema, schema_difference
+from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
+
+__all__ = ["LuceneStore", "adopt", "collections", "connect", "loading"]
+
+KEEP_ALIVE = "5m"
+"""How long the server keeps a point in time between two pages of a scan."""
+
+
+class LuceneStore(Generic[ServerT]):
+    """One collection of either engine, without layers. Safe in threads."""
+
+    def __init__(
+        self, engine: Engine[ServerT], schema: Schema, form: Form, layout: Layout, *, server: ServerT | None = None
+    ) -> None:
+        """Send nothing. ``server`` is None where it was not asked yet."""
+        self._engine = engine
+        self._connection = engine.connection
+        self._schema = schema
+        self._name = schema.collection
+        self._path = index_path(schema.collection)
+        self._form = form
+        self._layout = layout
+        self._server = server
+        self._is_closed = False
+
+    @property
+    def schema(self) -> Schema:
+        """The schema as requested, which ``create`` compares with the stored one."""
+        return self._schema
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of this collection; before ``create`` they are those that every server has."""
+        server = self._engine.unknown if self._server is None else self._server
+        return self._engine.capabilities(self._schema, self._form, server)
+
+    def create(self) -> None:
+        """Create the index with its alias, or compare an existing one with the schema and the address options."""
+        if isinstance(self._layout, AdoptedLayout):
+            return
+        server = self._identify("create")
+        stored = self._stored("create")
+        if stored is None:
+            self._create_index(server)
+            stored = self._stored("create")
+        if stored is None:
+            message = f"the index {index_of(self._name)!r} exists without the alias {self._name!r}"
+            raise self._error(SchemaMismatch, f"{message}: add the alias, or remove the index", "create")
+        schema, form = stored
+        options = self._engine.options
+        difference = (
+            schema_difference(schema, self._schema)
+            or form_difference(form, self._form, options.form, dense=self._engine.dense_option)
+            or token_difference(form, options.vocabulary)
+        )
+        if difference:
+            raise self._error(SchemaMismatch, difference, "create")
+        self._form = form
+        self._layout = replace(self._layout, keys=keys_of(form, options.vocabulary))
+        self._server = self._engine.inspect(self._connection, server, self._name, "create")
+
+    def _create_index(self, server: ServerT) -> None:
+        body = self._engine.index_body(self._connection, self._schema, self._form, server)
+        try:
+            self._send("create", "PUT", index_path(index_of(self._name)), body, expect="acknowledged")
+        except Refused as error:
+            # Another client was faster: its index is compared with the schema as any existing one.
+            if "resource_already_exists_exception" not in str(error):
+                raise
+
+    def _stored(self, operation: str) -> tuple[Schema, Form] | None:
+        self._check_open(operation)
+        indices = _read_mappings(self._connection, self._name, operation)
+        return None if indices is None else _own_schema(self._connection, self._name, indices, operation)
+
+    def drop(self) -> None:
+        """Delete the index with its alias; raise ``Unsupported`` for an adopted one."""
+        if isinstance(self._layout, AdoptedLayout):
+            message = "the index was adopted, not created here: delete it with the tool that created it"
+            raise self._error(Unsupported, message, "drop")
+        self._check_open("drop")
+        indices = _read_mappings(self._connection, self._name, "drop")
+        if indices is None:
+            return
+        _own_schema(self._connection, self._name, indices, "drop")
+        path = index_path(*sorted(indices))
+        self._send("drop", "DELETE", path, params={"ignore_unavailable": "true"}, expect="acknowledged")
+
+    def upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        """Index complete documents; each is acknowledged when it is in the translog."""
+        return bulk.upsert_valid(records, self._record_problem, self._upsert, store=self._connection.name)
+
+    def _record_problem(self, record: Record) -> str | None:
+        return self._engine.record_problem(self._form, record) or self._layout.keys.unknown_index_of(record)
+
+    def _upsert(self, records: Sequence[Record]) -> list[Rejected]:
+        answer = self._bulk("upsert", bulk.upsert_lines(self._layout, records))
+        return bulk.read_rejections(records, answer, self._item_error("upsert"))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete documents; absent ids are no error."""
+        if ids:
+            bulk.raise_for_deletions(self._bulk("delete", bulk.delete_lines(ids)), self._item_error("delete"))
+
+    def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
+        """Send a bulk request that never creates an index.
+
+        Our own index requires its alias; an adopted one has none to require and is looked up first.
+        """
+        params = {"filter_path": bulk.ITEMS}
+        if isinstance(self._layout, OwnLayout):
+            params["require_alias"] = "true"
+        else:
+            self._send(operation, "GET", f"{self._path}/_alias")
+        return self._send(operation, "POST", f"{self._path}/_bulk", lines=lines, params=params, expect="items")
+
+    def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
+        """Return documents by id, visible as soon as they are written."""
+        if not ids:
+            return []
+        source = self._layout.selector(parts)
+        body = {"docs": [{"_id": record_id, "_source": source} for record_id in ids]}
+        answer = self._send("get", "POST", f"{self._path}/_mget", body, expect="docs")
+        return read_records(self._layout, answer, parts, self._item_error("get"))
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+        """Send all requests in one multi-search."""
+        if not requests:
+            return []
+        if problem := unknown_index(self._layout.keys, requests):
+            raise self._error(Refused, problem, "search")
+        # Only sparse legs depend on the server.
+        server = self._identify("search") if any(map(sparse_legs, requests)) else self._engine.unknown
+        collection = Collection(self._schema, self._form, self._layout, server)
+        lines = [encode_json(line) for line in search_lines(self._engine.dialect, collection, requests)]
+        answer = self._send("search", "POST", f"{self._path}/_msearch", lines=lines, expect="responses")
+        return read_pages(self._schema, self._layout, requests, answer, self._item_error("search"))
+
+    def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
+        """Read a point in time page by page."""
+        point = self._engine.point_in_time
+        path = f"{self._path}/{point.path}"
+        place = self._send("scan", "POST", path, params={"keep_alive": KEEP_ALIVE}, expect=point.key)[point.key]
+        body = scan_body(self._layout, where, parts, batch, self._engine.scan_order(self._layout))
+        try:
+            while True:
+                page = body | {"pit": {"id": place, "keep_alive": KEEP_ALIVE}}
+                answer = self._send("scan", "POST", "/_search", page, params=point.params, expect="hits")
+                place = answer.get("pit_id", place)
+                documents = answer["hits"]["hits"]
+                yield from (self._layout.from_source(each["_id"], each.get("_source"), parts) for each in documents)
+                if len(documents) < batch:
+                    return
+                body = body | {"search_after": documents[-1]["sort"]}
+        finally:
+            # If this fails, the server closes it after KEEP_ALIVE.
+            with suppress(StoreError):
+                self._connection.send("scan", "DELETE", f"/{point.path}", point.closing(place))
+
+    def count(self, where: Filter | None = None) -> int:
+        """Return the exact number of documents."""
+        body = {"query": where_query(where, self._layout)}
+        answer = self._send("count", "POST", f"{self._path}/_count", body, expect="count")
+        check_shards(answer, store=self._connection.name, operation="count")
+        return int(answer["count"])
+
+    def refresh(self) -> None:
+        """Make earlier writes visible to searches."""
+        answer = self._send("refresh", "POST", f"{self._path}/_refresh", expect="_shards")
+        check_shards(answer, store=self._connection.name, operation="refresh")
+
+    def close(self) -> None:
+        """Close the connection, unless its client belongs to the caller."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.close()
+
+    def _identify(self, operation: str) -> ServerT:
+        """Return what the server reports about itself, asked once; two threads that ask at once get the same answer."""
+        self._check_open(operation)
+        if self._server is None:
+            self._server = self._engine.identify(self._connection, operation)
+        return self._server
+
+    def _send(self, operation: str, method: str, path: str, body: object = None, **options: Any) -> Any:
+        self._check_open(operation)
+        return self._connection.send(operation, method, path, body, **options)
+
+    def _check_open(self, operation: str) -> None:
+        if self._is_closed:
+            raise self._error(Permanent, "the store is closed; open it again", operation)
+
+    def _error(self, kind: type[StoreError], message: str, operation: str) -> StoreError:
+        return kind(message, store=self._connection.name, operation=operation)
+
+    def _item_error(self, operation: str) -> bulk.ItemError:
+        def error_of(status: int, body: Any) -> StoreError:
+            return self._engine.error_of(status, body, store=self._connection.name, operation=operation)
+
+        return error_of
+
+
+def _read_mappings(connection: Connection, collection: str, operation: str) -> dict[str, Mapping[str, Any]] | None:
+    """Return the mappings of the indices behind a name; None where there is no such index."""
+    try:
+        answer = connection.send(operation, "GET", f"{index_path(collection)}/_mapping")
+    except NotFound:
+        return None
+    try:
+        return {index: answer[index]["mappings"] for index in sorted(answer)} or None
+    except (LookupError, TypeError) as error:
+        raise connection.unexpected(operation) from error
+
+
+def _own_schema(
+    connection: Connection, collection: str, mappings: Mapping[str, Mapping[str, Any]], operation: str
+) -> tuple[Schema, Form]:
+    """Return schema and form of our own collection; raise ``SchemaMismatch`` for an index that we did not create."""
+    stored = stored_schema(next(iter(mappings.values())))
+    if stored is None:
+        message = f"the index {collection!r} was not created by st-connectors; use Index.adopt to search or fill it"
+        raise SchemaMismatch(message, store=connection.name, operation=operation)
+    return stored
+
+
+def connect(
+    open_engine: OpenEngine[ServerT], address: Address, collection: str, schema: Schema | None, client: object | None
+) -> LuceneStore[ServerT]:
+    """Return a store for a schema, or without one a store for an existing collection.
+
+    A store for a schema sends nothing until it is used. Raises ``NotFound`` where an existing collection is requested
+    and absent.
+    """
+    check_collection(collection)
+    engine = open_engine(address, client)
+    vocabulary = engine.options.vocabulary
+    if schema is not None:
+        form = with_tokens(engine.form_for(schema, **engine.options.form), vocabulary)
+        return LuceneStore(engine, schema, form, OwnLayout(schema, keys_of(form, vocabulary)))
+    with _closing_on_error(engine.connection):
+        server, mappings = _look_up(engine, address, collection, "connect")
+        schema, form = _own_schema(engine.connection, collection, mappings, "connect")
+        if difference := token_difference(form, vocabulary):
+            raise SchemaMismatch(difference, store=engine.connection.name, operation="connect")
+        server = engine.inspect(engine.connection, server, collection, "connect")
+        return LuceneStore(engine, schema, form, OwnLayout(schema, keys_of(form, vocabulary)), server=server)
+
+
+def adopt(
+    open_engine: OpenEngine[ServerT],
+    address: Address,
+    collection: str,
+    filterable: Mapping[str, FilterKind],
+    client: object | None,
+) -> LuceneStore[ServerT]:
+    """Return a store for an index that we did not create, with the schema of its mapping."""
+    check_collection(collection)
+    engine = open_engine(address, client)
+    with _closing_on_error(engine.connection):
+        server, mappings = _look_up(engine, address, collection, "adopt")
+        mapping = next(iter(mappings.values()))
+        schema, form = adopted_schema(collection, mapping, filterable, engine.vector_field)
+        if problem := engine.adoption_problem(form, engine.options):
+            raise Unsupported(problem, store=engine.connection.name, operation="adopt")
+        server = engine.inspect(engine.connection, server, collection, "adopt")
+        layout = AdoptedLayout(schema, keys_of(form, engine.options.vocabulary))
+        return LuceneStore(engine, schema, form, layout, server=server)
+
+
+def _look_up(
+    engine: Engine[ServerT], address: Address, collection: str, operation: str
+) -> tuple[ServerT, Mapping[str, Mapping[str, Any]]]:
+    """Return the server and the mappings of a collection; raise ``NotFound`` where there is none."""
+    server = engine.identify(engine.connection, operation)
+    mappings = _read_mappings(engine.connection, collection, operation)
+    if mappings is None:
+        message = f"there is no collection {collection!r} at {address}: create it first, or check its spelling"
+        raise NotFound(message, store=engine.connection.name, operation=operation)
+    return server, mappings
+
+
+@contextmanager
+def _closing_on_error(connection: Connection) -> Iterator[None]:
+    """Close a connection when no store will be returned that closes it."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def collections(open_engine: OpenEngine[ServerT], address: Address, client: object | None) -> list[str]:
+    """Return the names of our collections."""
+    connection = open_engine(address, client).connection
+    try:
+        params = {"filter_path": f"*.mappings._meta.{METADATA}"}
+        answer = connection.send("collections", "GET", "/_mapping", params=params)
+        stored = [stored_schema(each["mappings"]) for each in answer.values()]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise connection.unexpected("collections") from error
+    finally:
+        connection.close()
+    return sorted(each[0].collection for each in stored if each is not None)
+
+
+def loading(
+    open_engine: OpenEngine[ServerT], address: Address, collection: str, client: object | None
+) -> AbstractContextManager[None]:
+    """Return a context in which an index has the settings for bulk loading."""
+    return bulk_loading(IndexSettings(open_engine(address, client).connection, collection))

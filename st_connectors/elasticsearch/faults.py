@@ -1,0 +1,42 @@
+"""Errors of elasticsearch-py as store errors."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import elasticsearch
+from elasticsearch import ApiError, TransportError, UnsupportedProductError
+
+from st_connectors._lucene import faults
+from st_connectors.errors import StoreError, Unsupported
+
+__all__ = ["API_KEY", "PRODUCT", "error_of", "translate"]
+
+PRODUCT = "Elasticsearch"
+API_KEY = "ST_ELASTICSEARCH_API_KEY"
+error_of = partial(faults.error_from_status, access=f"{API_KEY} to a key with the privilege")
+
+
+def translate(error: ApiError | TransportError, *, store: str, operation: str) -> StoreError:
+    """Return the store error for an error of the client."""
+    if isinstance(error, UnsupportedProductError):
+        return faults.wrong_product(PRODUCT, "it has no header X-Elastic-Product", store=store, operation=operation)
+    if isinstance(error, ApiError):
+        if "media_type_header_exception" in str(error.body):
+            return Unsupported(_client_too_new(), store=store, operation=operation)
+        retry_after = faults.parse_seconds(error.meta.headers.get("retry-after"))
+        return error_of(error.meta.status, error.body, store=store, operation=operation, retry_after=retry_after)
+    if isinstance(error, elasticsearch.SerializationError):
+        words = " ".join(str(error.message).split())[:300]
+        return faults.wrong_product(PRODUCT, words, store=store, operation=operation)
+    is_tls = isinstance(error, elasticsearch.SSLError)
+    return faults.unreachable(str(error.message), is_tls=is_tls, store=store, operation=operation)
+
+
+def _client_too_new() -> str:
+    major, *_ = elasticsearch.__version__
+    version = ".".join(map(str, elasticsearch.__version__))
+    return (
+        f"the client elasticsearch {version} is newer than the server and cannot talk to it: "
+        f"pip install 'elasticsearch<{major}'"
+    )
