@@ -12,7 +12,7 @@ from typing import Any
 from st_connectors.arguments import check_int
 from st_connectors.errors import SchemaMismatch
 from st_connectors.ingest import Spans
-from st_core.engine.choose import type_again, type_named
+from st_core.backends.dtypes import check_dtype, dtype_of_precision
 from st_core.errors import ModelNotFound
 from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
@@ -48,13 +48,13 @@ class Running:
     dtype: str | None
 
     def __post_init__(self) -> None:
-        type_named(self.backend, self.dtype)
+        check_dtype(self.backend, self.dtype)
 
     def again(self, ref: ModelRef | None) -> Running:
         """The same for a model that is to be the one of ``ref``: where no type is named, graphs are in that of ``ref``, if they can be."""
         if ref is None or self.dtype is not None:
             return self
-        return replace(self, dtype=type_again(self.backend, ref.precision))
+        return replace(self, dtype=dtype_of_precision(self.backend, ref.precision))
 
 
 class LazyModel:

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 
+from st_core.arguments import LoadArguments, Placement
 from st_core.backends.numpy.modules import ACTIVATIONS
 from st_core.checkpoint.files import last_name
 from st_core.encoder import WINDOW, windows
-from st_core.engine.batches import joined, restore
-from st_core.engine.engine import UNSET
-from st_core.engine.inputs import as_list, given_inputs
+from st_core.engine.batches import empty_rows, joined
+from st_core.engine.inputs import UNSET, CallArguments, Input, as_list, pop_inputs
+from st_core.engine.options import CallOptions
+from st_core.engine.prepared import Computed, Prepared
 from st_core.errors import ModelUnsupported, missing_extra
-from st_core.model import LoadArguments, Model, Placement
+from st_core.model import Model
 from st_core.modules.dense import Dense
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
-    from st_core.backends import Features
-    from st_core.engine.call import Call
+    from st_core.engine.plan import Device
+    from st_core.processes.pool import WorkerPool
+    from st_core.progress import Advance
 
 __all__ = ["CrossEncoder"]
+
+
+Activation: TypeAlias = Callable[[Any], Any]
+"""A function from logits to scores, arrays or tensors."""
 
 
 class CrossEncoder(Model):
@@ -47,17 +55,17 @@ class CrossEncoder(Model):
         *,
         num_labels: int | None = None,
         max_length: int | None = None,
-        activation_fn: Callable[[Any], Any] | None = None,
+        activation_fn: Activation | None = None,
         **loading: Unpack[LoadArguments],
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
         if num_labels is not None:
             loading["config_kwargs"] = dict(loading.get("config_kwargs") or {}) | {"num_labels": num_labels}
         if max_length is not None:
-            kept = loading.get("processor_kwargs") or loading.pop("tokenizer_kwargs", None) or {}
-            loading["processor_kwargs"] = dict(kept) | {"model_max_length": max_length}
-        self._load(model_name_or_path, **loading)
-        self.activation_fn: Callable[[Any], Any] = activation_fn or self.get_default_activation_fn()
+            options = loading.get("processor_kwargs") or loading.pop("tokenizer_kwargs", None) or {}
+            loading["processor_kwargs"] = dict(options) | {"model_max_length": max_length}
+        self._load(model_name_or_path, loading)
+        self.activation_fn: Activation = activation_fn or self.get_default_activation_fn()
 
     @property
     def num_labels(self) -> int:
@@ -68,7 +76,7 @@ class CrossEncoder(Model):
             if isinstance(module, LogitScore):
                 return 1
             if isinstance(module, Transformer):
-                return int(self._engine.runner(None).labels)  # type: ignore[attr-defined]
+                return self._engine.runner(None).info.labels
         return 1
 
     @property
@@ -80,7 +88,7 @@ class CrossEncoder(Model):
     def max_length(self, value: int | None) -> None:
         self.max_seq_length = value
 
-    def get_default_activation_fn(self) -> Callable[[Any], Any]:
+    def get_default_activation_fn(self) -> Activation:
         """The activation that the checkpoint names, if it is torch's; else a sigmoid for one label, nothing for several."""
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
@@ -111,19 +119,19 @@ class CrossEncoder(Model):
 
     def predict(  # noqa: PLR0917 - the order of sentence-transformers
         self,
-        inputs: Any = UNSET,
+        inputs: object = UNSET,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        activation_fn: Callable[[Any], Any] | None = None,
+        activation_fn: Activation | None = None,
         apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: Any = None,
-        pool: Any = None,
+        device: Device | Iterable[Device] = None,
+        pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """The scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
 
@@ -131,20 +139,51 @@ class CrossEncoder(Model):
         pairs the tokens are found once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
         ``sentences`` is the old name of ``inputs``.
         """
-        pairs, single = _pairs(given_inputs(inputs, kwargs))
-        call = self._call(
+        pairs, single = _pairs(pop_inputs(inputs, kwargs))
+        options = self._options(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         activation = activation_fn or self.activation_fn
-        arrays = self._engine.graphs is not None and activation in ACTIVATIONS.values()
-        compute = CrossEncoder._array_scores if arrays else CrossEncoder._scores
-        placement = Placement(device, pool, chunk_size)
-        scores = joined(self._everywhere(placement, compute, pairs, call, activation, bool(apply_softmax)))
-        if convert_to_numpy and not convert_to_tensor:
-            found: Any = _as_array(scores) if len(pairs) else np.array([])
-        else:
-            found = _as_tensor(scores) if convert_to_tensor else list(_as_tensor(scores))
-        return found[0] if single else found
+        placement = Placement.of(device, pool, chunk_size)
+        parts = self._everywhere(placement, CrossEncoder._predict, pairs, options, activation, bool(apply_softmax))
+        return _converted(
+            joined(parts), single=single, to_array=convert_to_numpy and not convert_to_tensor, stacked=convert_to_tensor
+        )
+
+    def prepare(
+        self,
+        inputs: object,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        batch_size: int | None = None,
+        **kwargs: Unpack[CallArguments],
+    ) -> Prepared:
+        """Tokenize the pairs of a request: the first of the three steps of :meth:`predict`, with its arguments.
+
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``predict(inputs)`` gives; see :meth:`st_core.SentenceTransformer.prepare`.
+        """
+        pairs, single = _pairs(inputs)
+        options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
+        return self._engine.prepare(pairs, options, is_single=single)
+
+    def finish(
+        self,
+        computed: Computed[Any],
+        *,
+        activation_fn: Activation | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+    ) -> Any:
+        """Turn what :meth:`compute` returned for a request into scores: the last of the three steps of :meth:`predict`, with its arguments."""
+        scores = self._scores(computed, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
+        return _converted(
+            scores,
+            single=computed.prepared.is_single,
+            to_array=convert_to_numpy and not convert_to_tensor,
+            stacked=convert_to_tensor,
+        )
 
     def predict_iter(self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
         """The score of each pair of a stream, in order, holding ``window`` pairs at a time; the other arguments are :meth:`predict`'s."""
@@ -156,38 +195,38 @@ class CrossEncoder(Model):
             raise ValueError("the stream holds a text that is no pair of texts; expected (query, document)")
         return self.predict(listed, **kwargs)
 
-    def _array_scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], softmax: bool) -> Any:
-        """Scores as an array, without torch."""
-        parts: list[tuple[Any, Any]] = []
-        for positions, features in self._engine.run(pairs, call) if pairs else ():
-            part = activation(self._given_scores(features))
-            part = part.squeeze(-1) if self.num_labels == 1 and part.ndim > 1 else part
-            parts.append((positions, softmax_of(part) if softmax and part.ndim > 1 else part))
-        return np.array(restore(parts, len(pairs)), np.float32)
+    def _predict(self, pairs: list[Input], options: CallOptions, activation: Activation, softmax: bool) -> Any:
+        """Return the scores of a worker's or this process's pairs."""
+        windows = self._computed_windows(pairs, options)
+        return joined([self._scores(computed, activation, softmax=softmax) for computed in windows])
 
-    def _given_scores(self, features: Features) -> Any:
-        if "scores" not in features:
-            raise ModelUnsupported(f"{self.checkpoint.name}: its modules give no scores")
-        return features["scores"]
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
+        rows: Any = None
+        for positions, features in self._engine.compute(requests):
+            if "scores" not in features:
+                raise ModelUnsupported(f"{self.checkpoint.name}: its modules write no scores")
+            part = features["scores"]
+            if rows is None:
+                rows = empty_rows(part, sum(len(request) for request in requests))
+            rows[positions] = part
+            advance(int(positions.size))
+        return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
 
-    def _scores(self, pairs: list[Any], call: Call, activation: Callable[[Any], Any], softmax: bool) -> Any:
+    def _scores(self, computed: Computed[Any], activation: Activation, *, softmax: bool) -> Any:
+        """Return the scores of one request after activation: an array where graphs run the model, as far as that needs no torch."""
+        if self._engine.graphs is not None and activation in ACTIVATIONS.values():
+            scores = activation(computed.rows)
+            scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
+            return np.asarray(softmax_of(scores) if softmax and scores.ndim > 1 else scores, np.float32)
         try:
             import torch
         except ImportError as error:
             raise missing_extra("torch", f"the activation {activation!r}, a function of tensors,") from error
-        labels = self.num_labels
-        result: Any = None
         with torch.inference_mode():
-            for positions, features in self._engine.run(pairs, call) if pairs else ():
-                part = activation(torch.as_tensor(self._given_scores(features)).float())
-                if labels == 1 and part.ndim > 1:
-                    part = part.squeeze(-1)
-                if softmax and part.ndim > 1:
-                    part = torch.nn.functional.softmax(part, dim=1)
-                if result is None:
-                    result = part.new_empty((len(pairs), *part.shape[1:]))
-                result[torch.from_numpy(positions)] = part
-        return torch.empty(0) if result is None else result
+            tensor = activation(torch.as_tensor(computed.rows).float())
+            if self.num_labels == 1 and tensor.ndim > 1:
+                tensor = tensor.squeeze(-1)
+            return torch.nn.functional.softmax(tensor, dim=1) if softmax and tensor.ndim > 1 else tensor
 
     def rank(  # noqa: PLR0917 - the order of sentence-transformers
         self,
@@ -199,9 +238,9 @@ class CrossEncoder(Model):
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        activation_fn: Callable[[Any], Any] | None = None,
-        device: Any = None,
-        pool: Any = None,
+        activation_fn: Activation | None = None,
+        device: Device | Iterable[Device] = None,
+        pool: WorkerPool | None = None,
         chunk_size: int | None = None,
     ) -> list[dict[str, Any]]:
         """Documents by their score with a query, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
@@ -263,14 +302,21 @@ def softmax_of(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
-def _as_tensor(scores: Any) -> Any:
-    if not isinstance(scores, np.ndarray):
-        return scores
+def _converted(scores: Any, *, single: bool, to_array: bool, stacked: bool) -> Any:
+    """Return scores as an array, as a tensor with ``stacked``, else as a list of tensors; of a single pair, its own."""
+    if to_array:
+        values: Any = _as_array(scores) if len(scores) else np.array([])
+    else:
+        values = _as_tensor(scores) if stacked else list(_as_tensor(scores))
+    return values[0] if single else values
+
+
+def _as_tensor(scores: Any) -> torch.Tensor:
     try:
-        from torch import from_numpy
+        import torch
     except ImportError as error:
         raise missing_extra("torch", "a tensor") from error
-    return from_numpy(scores)
+    return torch.as_tensor(scores)
 
 
 def _as_array(scores: Any) -> NDArray[np.float32]:
@@ -278,13 +324,13 @@ def _as_array(scores: Any) -> NDArray[np.float32]:
     return array
 
 
-def _pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:
-    """Pairs as a list, and whether there was a single one; raises ValueError for what is no pair of texts."""
+def _pairs(inputs: object) -> tuple[list[Input], bool]:
+    """Return pairs as a list, and whether there was a single one; raise ValueError unless each is a pair of texts."""
     listed = as_list(inputs)
     single = len(listed) == 2 and all(isinstance(each, str) for each in listed)
     listed = [listed] if single else listed
     for position, pair in enumerate(listed):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
             kind = last_name(type(pair).__name__)
-            raise ValueError(f"input {position} is a {kind} that is no pair of texts; expected (query, document)")
+            raise ValueError(f"input {position} is a {kind}; expected a pair of texts (query, document)")
     return [(pair[0], pair[1]) for pair in listed], single

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from st_core.engine.engine import UNSET
+from st_core.engine.inputs import UNSET
 from st_core.errors import ModelUnsupported
 from st_core.model import Model
 
@@ -40,10 +40,8 @@ class Encoder(Model):
     default_similarity: str
 
     @abstractmethod
-    def encode(
-        self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
-    ) -> Any:
-        """The vectors of texts."""
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the vectors of texts."""
 
     def encode_query(
         self, inputs: Any = UNSET, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any

@@ -127,7 +127,7 @@ def _ours(model: Model) -> ModelRef:
         precision=precision,
         fingerprint=Fingerprint(
             {
-                **_of_weights(stack, outline.file),
+                **_of_weights(stack, outline.repository_graph),
                 "tokenizer": lambda: _tokenizer(outline.tokenizer),
                 "configuration": lambda: _hash(_canonical(shape)),
                 "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),

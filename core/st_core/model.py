@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import numpy as np
 
-from st_core.checkpoint.find import Fetch, find_checkpoint
+from st_core.arguments import LoadArguments, Placement
+from st_core.checkpoint.find import find_checkpoint
 from st_core.checkpoint.read import Checkpoint, read_checkpoint
-from st_core.engine.call import Call, read_processing
-from st_core.engine.choose import check_device, fetches, make_engine, split_graph_options
-from st_core.engine.engine import Engine
-from st_core.engine.inputs import as_texts, check_positive
+from st_core.engine.inputs import CallArguments, Input, Unset, as_texts, check_positive
+from st_core.engine.load import load_engine
+from st_core.engine.options import CallOptions, with_processing
+from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, split_graph_options
+from st_core.engine.prepared import Computed, Prepared
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
@@ -24,8 +27,14 @@ from st_core.modules.pooling import Pooling
 from st_core.modules.router import stack_dimension
 from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_another
 from st_core.modules.static_embedding import StaticEmbedding
+from st_core.modules.transformer import Transformer
+from st_core.progress import Advance, progress
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from st_core.engine.plan import Device
     from st_core.modules import Module
     from st_core.processes.pool import WorkerPool
 
@@ -33,45 +42,17 @@ NO_LIMIT = int(1e30)
 """What transformers gives as the maximum length of a tokenizer that has none."""
 
 
-class LoadArguments(TypedDict, total=False):
-    """What the constructors of all models take, with the names of sentence-transformers.
-
-    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` stand above the checkpoint's.
-    ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders; on onnx and openvino
-    ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a graph that the repository holds.
-    ``backend`` is torch, onnx, openvino or auto, which is the one of these that was fastest for the model on this machine, measured when it was
-    first asked for; ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. On onnx and openvino it is what
-    weights are kept in; those of 16 bits are computed with in float32 where the runtime has no better way. Models of static modules run on numpy
-    whatever is said. ``modules`` is there to be refused: a model is made from a checkpoint.
-    """
-
-    modules: Sequence[Any] | None
-    device: Any
-    dtype: Any
-    prompts: Mapping[str, str] | None
-    default_prompt_name: str | None
-    cache_folder: str | None
-    trust_remote_code: bool
-    revision: str | None
-    local_files_only: bool
-    token: bool | str | None
-    model_kwargs: Mapping[str, Any] | None
-    processor_kwargs: Mapping[str, Any] | None
-    tokenizer_kwargs: Mapping[str, Any] | None
-    config_kwargs: Mapping[str, Any] | None
-    backend: str
-
-
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a call computes: ``device`` here or, as a list, in processes of its own, or in ``pool``, ``chunk_size`` inputs at a time."""
-
-    device: Any = None
-    pool: object = None
-    chunk_size: int | None = None
+def _for_workers(loading: LoadArguments, plan: ExecutionPlan) -> LoadArguments:
+    """Return the arguments that load a model in a worker by the plan that runs it here."""
+    kept = (
+        *("trust_remote_code", "local_files_only", "cache_folder", "token"),
+        *("model_kwargs", "processor_kwargs", "tokenizer_kwargs", "config_kwargs"),
+    )
+    arguments = {name: value for name, value in loading.items() if name in kept}
+    return cast("LoadArguments", arguments | {"backend": plan.backend, "dtype": plan.dtype})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +75,8 @@ class Recipe:
         return cls(
             type(model),
             str(model.checkpoint.folder),
-            model._loading,  # noqa: SLF001
-            (engine.limit,) if engine.has_limit else (),
+            _for_workers(model._loading, engine.plan),  # noqa: SLF001
+            () if isinstance(engine.limit, Unset) else (engine.limit,),
             tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
         )
 
@@ -120,7 +101,7 @@ class Recipe:
         engine = model._engine  # noqa: SLF001
         for task in engine.tasks():
             with suppress(ModelError, ImportError):
-                engine.runner(task)
+                engine.runner(task).prepare()
         return model
 
 
@@ -135,80 +116,52 @@ class Model:
     prompts: dict[str, str]
     default_prompt_name: str | None
 
-    def _load(
-        self,
-        name: str | PathLike[str] | None,
-        *,
-        modules: Sequence[Any] | None = None,
-        device: Any = None,
-        dtype: Any = None,
-        prompts: Mapping[str, str] | None = None,
-        default_prompt_name: str | None = None,
-        cache_folder: str | None = None,
-        trust_remote_code: bool = False,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        token: bool | str | None = None,
-        model_kwargs: Mapping[str, Any] | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        tokenizer_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        backend: str = "torch",
-    ) -> None:
-        """Find the checkpoint, read it and make it ready to run; the arguments are those of LoadArguments."""
+    def _load(self, name: str | PathLike[str] | None, loading: LoadArguments) -> None:
+        """Find the checkpoint, read it and make it ready to run."""
+        unknown = set(loading) - LoadArguments.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
         if name is None:
             raise ValueError(f"{self.family} needs the name or the folder of a model")
-        if modules is not None:
-            raise ModelUnsupported("a model is made from a checkpoint; modules= is not supported")
-        if processor_kwargs and tokenizer_kwargs:
-            raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both given; give one")
-        processor_kwargs = processor_kwargs or tokenizer_kwargs
-        self._loading: LoadArguments = {
-            "dtype": dtype,
-            "backend": backend,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-            "cache_folder": cache_folder,
-            "token": token,
-            "model_kwargs": model_kwargs,
-            "processor_kwargs": processor_kwargs,
-            "config_kwargs": config_kwargs,
-        }
-        file_name, model_options = split_graph_options(backend, model_kwargs or {})
+        if loading.get("modules") is not None:
+            raise ModelUnsupported("a model is loaded from a checkpoint; modules= is not supported")
+        if loading.get("processor_kwargs") and loading.get("tokenizer_kwargs"):
+            raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both set; pass one")
+        backend = loading.get("backend", "torch")
+        file_name, model_options = split_graph_options(backend, loading.get("model_kwargs") or {})
+        request = Request(backend, loading.get("device"), loading.get("dtype"), file_name)
+        trusted = loading.get("trust_remote_code", False)
         options = LoadOptions(
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trusted,
             model_kwargs=model_options,
-            processor_kwargs=dict(processor_kwargs or {}),
-            config_kwargs=dict(config_kwargs or {}),
-            hub={"cache_folder": cache_folder, "token": token, "local_files_only": local_files_only},
+            processor_kwargs=dict(loading.get("processor_kwargs") or loading.get("tokenizer_kwargs") or {}),
+            config_kwargs=dict(loading.get("config_kwargs") or {}),
+            hub={
+                "cache_folder": loading.get("cache_folder"),
+                "token": loading.get("token"),
+                "local_files_only": loading.get("local_files_only", False),
+            },
         )
-        self.checkpoint = self._find(str(fspath(name)), revision, options, fetches(backend, dtype, file_name))
-        self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
-        self._set_prompts(prompts, default_prompt_name)
-        self._engine = make_engine(
-            self.checkpoint,
-            assemble(self.checkpoint, self.family, options),
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            file_name=file_name,
-        )
-        warn_of_another(self.checkpoint, self.family)
-        if backend == "auto":  # other processes that load this model do as this one does
-            self._loading |= {"backend": self.backend, "dtype": "float32"}
-
-    def _find(self, name: str, revision: str | None, options: LoadOptions, fetch: tuple[Fetch, ...]) -> Checkpoint:
-        """The checkpoint of a name or folder, read; a name is fetched as ``fetch`` says."""
-        hub = options.hub
         folder, full_name, revision = find_checkpoint(
-            name, organisation=self.organisation, revision=revision, fetch=fetch, **hub
+            str(fspath(name)),
+            organisation=self.organisation,
+            revision=loading.get("revision"),
+            fetch=fetches(request),
+            **options.hub,
         )
-        trusted = options.trust_remote_code
-        return read_checkpoint(folder, name=full_name, revision=revision, trust_remote_code=trusted, hub=hub)
+        self.checkpoint = read_checkpoint(
+            folder, name=full_name, revision=revision, trust_remote_code=trusted, hub=options.hub
+        )
+        self._loading = loading
+        self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
+        self._set_prompts(loading.get("prompts"), loading.get("default_prompt_name"))
+        modules = assemble(self.checkpoint, self.family, options)
+        self._engine = load_engine(self.checkpoint.folder, modules, request)
+        warn_of_another(self.checkpoint, self.family)
 
-    def _set_prompts(self, given: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
-        """The prompts of the caller, then the checkpoint's, then the family's; an empty prompt counts as given, None does not."""
-        merged: dict[str, str | None] = dict(self.default_prompts) | dict(given or {})
+    def _set_prompts(self, prompts: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
+        """Merge the caller's prompts, the checkpoint's and the family's, in this order; an empty prompt overrides, None does not."""
+        merged: dict[str, str | None] = dict(self.default_prompts) | dict(prompts or {})
         for key, value in (self._settings.get("prompts") or {}).items():
             if merged.get(key) is None:
                 merged[key] = value
@@ -216,59 +169,93 @@ class Model:
         saved_name = self._settings.get("default_prompt_name")
         if saved_name is not None and saved_name not in self.prompts:
             raise ModelBroken(
-                f"{self.checkpoint.folder / 'config_sentence_transformers.json'}: there is no prompt {saved_name!r} to be "
-                f"the default; there are {sorted(self.prompts)}"
+                f"{self.checkpoint.folder / 'config_sentence_transformers.json'}: unknown default_prompt_name {saved_name!r}; "
+                f"expected one of {sorted(self.prompts)}"
             )
         self.default_prompt_name = default_prompt_name or saved_name
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ValueError(
-                f"there is no prompt {self.default_prompt_name!r} to be the default; there are {sorted(self.prompts)}"
+                f"unknown default_prompt_name {self.default_prompt_name!r}; expected one of {sorted(self.prompts)}"
             )
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
-        """The prompt that holds: the text given, else the name given, else the default name."""
+        """Return the prompt of a call: ``prompt``, else the one named, else the default one."""
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt must be text, got {prompt!r}")
             return prompt
         if prompt_name is not None:
             if prompt_name not in self.prompts:
-                raise ValueError(f"there is no prompt {prompt_name!r}; there are {sorted(self.prompts)}")
+                raise ValueError(f"unknown prompt_name {prompt_name!r}; expected one of {sorted(self.prompts)}")
             return self.prompts[prompt_name]
         if self.default_prompt_name is not None:
             return self.prompts.get(self.default_prompt_name)
         return None
 
-    def _call(
+    def _options(
         self,
-        kwargs: Mapping[str, Any],
+        kwargs: CallArguments,
         *,
         prompt: str | None,
         prompt_name: str | None,
-        batch_size: int | None,
-        show_progress_bar: bool | None,
-    ) -> Call:
-        """One call's wishes, checked; raises ValueError for arguments nobody takes."""
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> CallOptions:
+        """Validate the options of a call; raise ValueError for unknown arguments."""
         unknown = set(kwargs) - {"task", "processing_kwargs"}
         if unknown:
-            raise ValueError(f"{self.family} has no use for the arguments {sorted(unknown)}")
+            raise ValueError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
         check_positive("batch_size", batch_size)
-        task = kwargs.get("task")
-        base = Call(
-            task=task,
+        options = CallOptions(
+            task=kwargs.get("task"),
             prompt=self._prompt(prompt, prompt_name),
             batch_size=batch_size,
             progress=show_progress_bar,
-            **_saved_processing(self._engine.modules),
         )
-        return replace(base, **read_processing(kwargs.get("processing_kwargs")))
+        return with_processing(self._with_saved_processing(options), kwargs.get("processing_kwargs"))
+
+    def _with_saved_processing(self, options: CallOptions) -> CallOptions:
+        """Return the options with the checkpoint's own settings for truncation."""
+        first = self._engine.modules[0]
+        saved = first.text_kwargs if isinstance(first, Transformer) else {}
+        return with_processing(options, {name: saved[name] for name in ("max_length", "truncation") if name in saved})
+
+    def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Any]]:
+        """Compute prepared requests, one result each, in order: the second of the three steps of encoding.
+
+        Requests of different prompts and maximum lengths share batches, which are cut by the model's token budget and by the smallest
+        ``batch_size`` among them; requests of different routes do not. A text's numbers may differ in the last digits from those of
+        computing its request alone, as they do between batches of any sizes.
+        """
+        return self._compute(prepared, lambda _: None)
+
+    def _compute(self, prepared: Sequence[Prepared], advance: Advance) -> list[Computed[Any]]:
+        computed: dict[int, Computed[Any]] = {}
+        for positions in self._engine.groups(prepared):
+            requests = [prepared[position] for position in positions]
+            rows, start = self._rows(requests, advance), 0
+            for position, request in zip(positions, requests, strict=True):
+                own = rows if len(requests) == 1 else rows[start : start + len(request)]
+                computed[position] = Computed(own, request)
+                start += len(request)
+        return [computed[position] for position in range(len(prepared))]
+
+    @abstractmethod
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
+        """Return the rows that were computed for requests of one group, in their order; they can be sliced."""
+
+    def _computed_windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Computed[Any]]:
+        """Prepare and compute the inputs of a call window by window, with a progress bar."""
+        with progress(len(inputs), options.progress) as advance:
+            for prepared in self._engine.windows(inputs, options):
+                yield self._compute([prepared], advance)[0]
 
     def _everywhere(
         self,
         placement: Placement,
         job: Callable[..., Result],
-        listed: list[Any],
-        options: Call,
+        inputs: list[Input],
+        options: CallOptions,
         *arguments: object,
     ) -> list[Result]:
         """Return ``job(model, inputs, options, *arguments)`` for all inputs, as parts in order.
@@ -276,19 +263,20 @@ class Model:
         One device computes in this process, after the model has moved there; several devices or a pool compute in worker processes.
         """
         check_positive("chunk_size", placement.chunk_size)
-        device, pool = placement.device, placement.pool
-        several = pool is not None or isinstance(device, (list, tuple))
-        if not several and device is not None and str(device) != str(self.device):
-            self.to(device)
-        if not several or not listed:
-            return [job(self, listed, options, *arguments)]
-        with self._workers(device, pool) as workers:
+        devices, device = placement.devices, placement.device
+        if placement.pool is None and devices is None:
+            if device is not None and str(device) != str(self.device):
+                self.to(device)
+            return [job(self, inputs, options, *arguments)]
+        if not inputs:
+            return [job(self, inputs, options, *arguments)]
+        with self._workers(devices or (), placement.pool) as workers:
             silent = replace(options, progress=False)
-            parts = workers.run(job, listed, (silent, *arguments), placement.chunk_size, options.progress)
+            parts = workers.run(job, inputs, (silent, *arguments), placement.chunk_size, options.progress)
         return cast("list[Result]", parts)
 
     @contextmanager
-    def _workers(self, devices: Sequence[Any], pool: object) -> Iterator[WorkerPool]:
+    def _workers(self, devices: Sequence[Device], pool: WorkerPool | None) -> Iterator[WorkerPool]:
         """Yield the pool of a call, or one for this call alone on ``devices``; raise ValueError for another model's pool."""
         from st_core.processes.pool import WorkerPool
 
@@ -304,7 +292,7 @@ class Model:
             )
         yield pool
 
-    def _start_pool(self, devices: Sequence[Any]) -> WorkerPool:
+    def _start_pool(self, devices: Sequence[Device]) -> WorkerPool:
         from st_core.processes.pool import WorkerPool
 
         for device in devices:
@@ -317,7 +305,7 @@ class Model:
         share = self._engine.graphs is None  # the runtimes of graphs have threads
         return WorkerPool(Recipe.of(self), names, owner=self.checkpoint, share=share)
 
-    def start_multi_process_pool(self, target_devices: Any = None) -> WorkerPool:
+    def start_multi_process_pool(self, target_devices: Device | Iterable[Device] = None) -> WorkerPool:
         """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be passed to calls as ``pool``.
 
         None takes every CUDA device, or else up to four processes on the CPU, which share its cores; a single name is one device. The model
@@ -331,41 +319,40 @@ class Model:
         if target_devices is None:
             target_devices = default_devices()
         single = isinstance(target_devices, str) or not isinstance(target_devices, Iterable)
-        return self._start_pool([target_devices] if single else list(target_devices))
+        return self._start_pool(
+            [cast("Device", target_devices)] if single else list(cast("Iterable[Device]", target_devices))
+        )
 
     @staticmethod
     def stop_multi_process_pool(pool: WorkerPool) -> None:
         """End the processes of a pool; does nothing where they are ended already."""
         pool.stop()
 
-    def to(self, device: Any) -> Any:
-        """Move the model to another device; not while another thread is using it. Raises ValueError for one that graphs do not run on."""
+    def to(self, device: Device) -> Self:
+        """Move the model to another device; not while another thread uses it. Raises ValueError for a device that graphs do not run on."""
         check_device(self.backend, device)
         if self._engine.uses_torch:
-            limit = self._engine.limit
-            self._engine = Engine(self._engine.modules, device, self._engine._dtype)  # noqa: SLF001
-            self._engine.limit = limit
+            self._engine = self._engine.on(replace(self._engine.plan, device=device))
         return self
 
     @property
-    def device(self) -> Any:
-        """The torch device it computes on, or "cpu" for a model that needs no torch."""
+    def device(self) -> str | torch.device:
+        """The torch device that the model computes on, or "cpu" for one that needs no torch."""
         return self._engine.device
 
     @property
     def backend(self) -> str:
-        """What runs its transformers: torch, onnx or openvino."""
-        graphs = self._engine.graphs
-        return "torch" if graphs is None else graphs.name
+        """The backend that runs the model's transformers: torch, onnx or openvino."""
+        return self._engine.plan.backend
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer's own object: transformers' for a transformer on torch, the tokenizers library's for the others."""
+        """The tokenizer as an object of transformers, for a transformer on torch, or of the tokenizers library."""
         return self._engine.outline(self._engine.tasks()[0]).tokenizer.shown
 
     @property
-    def max_seq_length(self) -> Any:
-        """The most tokens of a text that are read, special ones counted; infinity for a static model without a limit, None for a bag of words."""
+    def max_seq_length(self) -> int | float | None:
+        """The maximum tokens of a text, special tokens included; infinity for a static model without a limit, None for a bag of words."""
         lengths = [self._length(task) for task in self._engine.tasks()]
         return None if None in lengths else max(length for length in lengths if length is not None)
 
@@ -385,8 +372,8 @@ class Model:
             return None
         return float("inf") if isinstance(first, StaticEmbedding) else NO_LIMIT
 
-    def get_max_seq_length(self) -> Any:
-        """The same as ``max_seq_length``."""
+    def get_max_seq_length(self) -> int | float | None:
+        """Return ``max_seq_length``."""
         return self.max_seq_length
 
     def _dimension(self) -> int | None:
@@ -404,18 +391,19 @@ class Model:
         ]
         self._engine = self._engine.with_modules(modules)
 
-    def tokenize(self, texts: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
+    def tokenize(self, texts: Sequence[Input], **kwargs: Any) -> dict[str, NDArray[np.int64]]:
         """The old name of ``preprocess``."""
         return self.preprocess(texts, **kwargs)
 
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """The tokens of a list of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest] int64, as arrays."""
+    def preprocess(
+        self, inputs: Sequence[Input], prompt: str | None = None, **kwargs: Unpack[CallArguments]
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return the tokens of a list of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest] int64, as arrays."""
         from st_core.text.tokens import pad
 
-        call = self._call(kwargs, prompt=prompt, prompt_name=None, batch_size=None, show_progress_bar=False)
-        call = replace(call, prompt=prompt)
-        tokens = self._engine.tokenize(as_texts(inputs), call)
-        tokenizer = self._engine.runner(call.task).tokenizer
+        options = replace(self._options(kwargs, prompt=prompt, prompt_name=None), prompt=prompt)
+        tokens = self._engine.tokenize(as_texts(inputs), options)
+        tokenizer = self._engine.runner(options.task).info.tokenizer
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
         features = {"input_ids": ids, "attention_mask": mask}
         if tokenizer.wants_types:
@@ -439,10 +427,11 @@ class Model:
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
-        given = next((file for task in self._engine.tasks() if (file := self._given_file(task)) is not None), None)
-        if given is not None:
+        graphs = [self._engine.runner(task).info.repository_graph for task in self._engine.tasks()]
+        graph = next((each for each in graphs if each is not None), None)
+        if graph is not None:
             raise ModelUnsupported(
-                f"the model runs the graph {given}, not its weights: copy its folder, or save it as loaded with backend='torch'"
+                f"the model runs the graph {graph}, not its weights: copy its folder, or save it as loaded with backend='torch'"
             )
         from st_core.saving.save import card_of, save_folder, settled
 
@@ -454,14 +443,9 @@ class Model:
             return
         from st_core.saving.export import copy_graphs, graph_places
 
-        places, trusted = graph_places(self._engine), self._loading["trust_remote_code"]
+        places, trusted = graph_places(self._engine), self._loading.get("trust_remote_code", False)
         save_folder(Path(path), settled(self._engine), settings, self._saved_files(), card)
         copy_graphs(places, self._engine, Path(path), self.family, trust_remote_code=trusted)
-
-    def _given_file(self, task: str | None) -> Path | None:
-        """The graph that a stack came with, None where it has weights."""
-        file: Path | None = getattr(self._engine.runner(task), "file", None)
-        return file
 
     save = save_pretrained
 
@@ -532,13 +516,3 @@ class Model:
     def __repr__(self) -> str:
         kinds = ", ".join(type(module).__name__ for module in self._engine.modules)
         return f"{type(self).__name__}({self.checkpoint.name!r}: {kinds})"
-
-
-def _saved_processing(modules: Sequence[Module]) -> dict[str, Any]:
-    """What the checkpoint itself says about cutting texts."""
-    saved = {
-        key: value
-        for key, value in getattr(modules[0], "text_kwargs", {}).items()
-        if key in ("max_length", "truncation")
-    }
-    return read_processing(saved)

@@ -111,7 +111,7 @@ class Heads:
             sparse,
             heads.get("multi_vector"),
             0 if sparse is None else int(first.config["vocab_size"]),
-            frozenset() if sparse is None else _special(engine.runner(task).tokenizer.shown),
+            frozenset() if sparse is None else _special(engine.runner(task).info.tokenizer.shown),
         )
 
     def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
+from st_core.arguments import LoadArguments, Placement
 from st_core.checkpoint.files import read_json
 from st_core.encoder import Encoder
-from st_core.engine.batches import joined, restore
-from st_core.engine.call import Call
-from st_core.engine.engine import UNSET
-from st_core.engine.inputs import given_inputs, one_or_many
+from st_core.engine.batches import empty_rows, joined, restore
+from st_core.engine.inputs import UNSET, CallArguments, Input, Unset, one_or_many, pop_inputs
+from st_core.engine.options import CallOptions
+from st_core.engine.prepared import Computed, Prepared
 from st_core.errors import ModelBroken, missing_extra
-from st_core.model import LoadArguments, Placement
 from st_core.multi import OUTPUTS, Heads, MultiOutput
+from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_core.backends import Features
+    from st_core.engine.plan import Device
+    from st_core.processes.pool import WorkerPool
+    from st_core.progress import Advance
     from st_core.quantize import Precision
     from st_core.similarity import SimilarityFunction
 
@@ -34,6 +39,17 @@ RANGES = "quantization_ranges.json"
 """Where a model keeps its calibration."""
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What vectors a call returns; ``precision`` None is float32."""
+
+    width: int | None
+    normalize: bool
+    precision: Precision | None
+    as_tensors: bool
+    stacked: bool
 
 
 class SentenceTransformer(Encoder):
@@ -59,15 +75,15 @@ class SentenceTransformer(Encoder):
         **loading: Unpack[LoadArguments],
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
-        self._load(model_name_or_path, **loading)
+        self._load(model_name_or_path, loading)
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
-        self._truncate_here: ContextVar[Any] = ContextVar("truncate_dim", default=UNSET)
+        self._truncate_here: ContextVar[int | Unset | None] = ContextVar("truncate_dim", default=UNSET)
         self._set_similarity(similarity_fn_name)
         self.quantization_ranges = _read_ranges(self.checkpoint.folder / RANGES, self._dimension())
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
-        inputs: Any = UNSET,
+        inputs: object = UNSET,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -76,12 +92,12 @@ class SentenceTransformer(Encoder):
         precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: Any = None,
+        device: Device | Iterable[Device] = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        pool: Any = None,
+        pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """The vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
 
@@ -97,70 +113,132 @@ class SentenceTransformer(Encoder):
 
         Raises ValueError for arguments nobody takes and for inputs that are not text.
         """
-        listed, single = one_or_many(given_inputs(inputs, kwargs))
-        if precision is not None and precision not in PRECISIONS:
-            raise ValueError(f"{precision!r} is no precision; there are {', '.join(PRECISIONS)}")
-        placement = Placement(device, pool, chunk_size)
-        call = self._call(
+        listed, single = one_or_many(pop_inputs(inputs, kwargs))
+        _check_precision(precision)
+        options = self._options(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
+        placement = Placement.of(device, pool, chunk_size)
         if output_value != "sentence_embedding":
-            found = [
-                each
-                for part in self._everywhere(placement, SentenceTransformer._features, listed, call, output_value)
-                for each in part
-            ]
-            return found[0] if single else found
-        dimension = truncate_dim if truncate_dim is not None else self.truncate_dim
-        if dimension is not None and dimension < 1:
-            raise ValueError(f"truncate_dim must be a positive integer, got {dimension}")
-        tensors = convert_to_tensor or not convert_to_numpy
-        quantized = precision not in (None, "float32")
-        plain = tensors and not (quantized and len(listed))
-        vectors = joined(
-            self._everywhere(
-                placement, SentenceTransformer._vectors, listed, call, dimension, normalize_embeddings, plain
-            )
+            parts = self._everywhere(placement, SentenceTransformer._features, listed, options, output_value)
+            items = [item for part in parts for item in part]
+            return items[0] if single else items
+        target = _Target(
+            self._width(truncate_dim),
+            normalize_embeddings,
+            None if precision == "float32" else precision,
+            as_tensors=convert_to_tensor or not convert_to_numpy,
+            stacked=convert_to_tensor,
         )
-        if quantized and len(listed):
-            vectors = self._quantize(vectors, precision)
-        if tensors:
-            vectors = _as_tensors(vectors, stacked=convert_to_tensor)
+        vectors = joined(self._everywhere(placement, SentenceTransformer._encode, listed, options, target))
+        vectors = self._converted(vectors, target)
         return vectors[0] if single else vectors
 
-    def _vectors(self, listed: list[Any], call: Call, dimension: int | None, normalize: bool, tensors: bool) -> Any:
-        if not listed:
-            return _no_tensor(self.device) if tensors else np.array([])
-        runner = self._engine.runner(call.task)
-        result: Any = None
-        for positions, features in self._engine.run(listed, call, pooled=True):
-            part = runner.finish(_embedding(features), dimension, normalize=normalize)
-            part = part if tensors else _as_array(part)
-            if tensors and isinstance(part, np.ndarray):
-                part = _tensor(part)
-            if result is None:
-                result = _room(part, len(listed))
-            result[positions] = part
-        return result
+    def prepare(
+        self,
+        inputs: object,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        batch_size: int | None = None,
+        **kwargs: Unpack[CallArguments],
+    ) -> Prepared:
+        """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
 
-    def _features(self, listed: list[Any], call: Call, output_value: str | None) -> list[Any]:
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives. Separate steps let a server compute several requests
+        together, and tell how many tokens each text has (``lengths``) before anything is computed.
+        """
+        listed, single = one_or_many(inputs)
+        options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
+        return self._engine.prepare(listed, options, is_single=single)
+
+    def finish(
+        self,
+        computed: Computed[Any],
+        *,
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """Turn what :meth:`compute` returned for a request into vectors: the last of the three steps of :meth:`encode`, with its arguments."""
+        _check_precision(precision)
+        target = _Target(
+            self._width(truncate_dim),
+            normalize_embeddings,
+            None if precision == "float32" else precision,
+            as_tensors=convert_to_tensor or not convert_to_numpy,
+            stacked=convert_to_tensor,
+        )
+        vectors = self._converted(self._vectors(computed, target), target)
+        return vectors[0] if computed.prepared.is_single else vectors
+
+    def _width(self, truncate_dim: int | None) -> int | None:
+        """Return the width that vectors are truncated to, None for all of it; raise ValueError unless it is positive."""
+        width = truncate_dim if truncate_dim is not None else self.truncate_dim
+        if width is not None and width < 1:
+            raise ValueError(f"truncate_dim must be a positive integer, got {width}")
+        return width
+
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
+        rows: Any = None
+        for positions, features in self._engine.compute(requests, pooled=True):
+            part = _embedding(features)
+            if rows is None:
+                rows = empty_rows(part, sum(len(request) for request in requests))
+            rows[positions] = part
+            advance(int(positions.size))
+        return np.zeros((0, self._dimension() or 0), np.float32) if rows is None else rows
+
+    def _vectors(self, computed: Computed[Any], target: _Target) -> Any:
+        """Return one request's vectors, truncated and normalised, as an array or a tensor."""
+        as_tensor = target.as_tensors and not (target.precision and len(computed.prepared))
+        if not len(computed.prepared):
+            return _no_tensor(self.device) if as_tensor else np.array([])
+        runner = self._engine.runner(computed.prepared.options.task)
+        vectors = runner.finish(computed.rows, target.width, normalize=target.normalize)
+        if not as_tensor:
+            return _as_array(vectors)
+        return _tensor(vectors) if isinstance(vectors, np.ndarray) else vectors
+
+    def _encode(self, inputs: list[Input], options: CallOptions, target: _Target) -> Any:
+        """Return the vectors of a worker's or this process's inputs."""
+        vectors: Any = None
+        start = 0
+        for computed in self._computed_windows(inputs, options):
+            part = self._vectors(computed, target)
+            if len(part) == len(inputs):
+                return part
+            if vectors is None:
+                vectors = empty_rows(part, len(inputs))
+            vectors[start : start + len(part)] = part
+            start += len(part)
+        return vectors
+
+    def _converted(self, vectors: Any, target: _Target) -> Any:
+        """Return finished vectors quantized and as the requested type."""
+        if target.precision and len(vectors):
+            vectors = self._quantize(vectors, target.precision)
+        return _as_tensors(vectors, stacked=target.stacked) if target.as_tensors else vectors
+
+    def _features(self, inputs: list[Input], options: CallOptions, output_value: str | None) -> list[Any]:
+        """Return all features of each input, or one of them for each token."""
         if output_value not in (None, "token_embeddings"):
             raise ValueError(
-                f"there is no output_value {output_value!r}; there are sentence_embedding, token_embeddings and None"
+                f"unknown output_value {output_value!r}; expected sentence_embedding, token_embeddings or None"
             )
-        cut = self.backend != "torch" and "token_embeddings" not in getattr(
-            self._engine.runner(call.task), "outputs", ("token_embeddings",)
-        )
-        if output_value is not None and cut:
+        outputs = self._engine.runner(options.task).info.outputs
+        if output_value is not None and outputs is not None and output_value not in outputs:
             raise ValueError(
-                f"the graph for backend={self.backend!r} gives no {output_value}: it computes only the token that the model's "
+                f"the graph for backend={self.backend!r} has no {output_value}: it computes only the token that the model's "
                 "pooling reads; load the model with backend='torch'"
             )
         parts = [
             (positions, [_item(features, row, output_value) for row in range(positions.size)])
-            for positions, features in self._engine.run(listed, call)
+            for positions, features in self._engine.run(inputs, options)
         ]
-        return restore(parts, len(listed))
+        return restore(parts, len(inputs))
 
     def encode_multi(
         self,
@@ -171,7 +249,7 @@ class SentenceTransformer(Encoder):
         outputs: Collection[str] = ("dense", "sparse"),
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> MultiOutput:
         """Dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
 
@@ -184,14 +262,14 @@ class SentenceTransformer(Encoder):
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, got {outputs!r}")
         listed, single = one_or_many(inputs)
         if single:
-            raise ValueError("encode_multi takes a list of texts, and one text came: put it into a list")
-        call = self._call(
+            raise ValueError("encode_multi takes a list of texts, got one text; put it into a list")
+        options = self._options(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        heads = Heads.of(self._engine, call.task, self.checkpoint.folder, outputs)
+        heads = Heads.of(self._engine, options.task, self.checkpoint.folder, outputs)
         parts = [
-            (positions, heads.read(features, self._engine.runner(call.task), self.truncate_dim))
-            for positions, features in self._engine.run(listed, call)
+            (positions, heads.read(features, self._engine.runner(options.task), self.truncate_dim))
+            for positions, features in self._engine.run(listed, options)
         ]
         return heads.together(parts)
 
@@ -235,7 +313,7 @@ class SentenceTransformer(Encoder):
     def truncate_dim(self) -> int | None:
         """The width vectors are cut to where a call says nothing, None for all of it."""
         here = self._truncate_here.get()
-        return self._truncate_dim if here is UNSET else here
+        return self._truncate_dim if isinstance(here, Unset) else here
 
     @truncate_dim.setter
     def truncate_dim(self, value: int | None) -> None:
@@ -274,11 +352,17 @@ def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
     return ranges
 
 
+def _check_precision(precision: str | None) -> None:
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+
 def _embedding(features: Features) -> Any:
     try:
-        return features["sentence_embedding"]
+        vectors = features["sentence_embedding"]
     except KeyError as error:
-        raise ValueError("the model's modules give no sentence_embedding; a pooling module is missing") from error
+        raise ValueError("the model's modules write no sentence_embedding; a pooling module is missing") from error
+    return vectors.to_dense() if isinstance(vectors, SparseMatrix) else vectors
 
 
 def _as_array(part: Any) -> NDArray[Any]:
@@ -288,13 +372,6 @@ def _as_array(part: Any) -> NDArray[Any]:
 
     array: NDArray[Any] = as_numpy(part)
     return array
-
-
-def _room(part: Any, rows: int) -> Any:
-    """An empty array or tensor of the kind of ``part`` with ``rows`` rows."""
-    if isinstance(part, np.ndarray):
-        return np.empty((rows, *part.shape[1:]), part.dtype)
-    return part.new_empty((rows, *part.shape[1:]))
 
 
 def _tensor(array: NDArray[Any]) -> Any:
@@ -329,7 +406,9 @@ def _item(features: Features, row: int, output_value: str | None) -> Any:
     for name, value in features.items():
         if name == "tokens":
             continue
-        if not hasattr(value, "shape") or value.shape[:1] != (len(tokens),):
+        if name == "prompt_length":
+            item[name] = int(value[row])
+        elif not hasattr(value, "shape") or value.shape[:1] != (len(tokens),):
             item[name] = value
         elif value.ndim > 1 and value.shape[1] == width and name != "sentence_embedding":
             item[name] = value[row][real]

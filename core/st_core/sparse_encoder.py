@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
+from st_core.arguments import LoadArguments, Placement
 from st_core.encoder import Encoder
-from st_core.engine.engine import UNSET
-from st_core.engine.inputs import check_positive, given_inputs, one_or_many
-from st_core.model import LoadArguments, Placement
+from st_core.engine.inputs import UNSET, CallArguments, Input, Unset, check_positive, one_or_many, pop_inputs
+from st_core.engine.options import CallOptions
+from st_core.engine.prepared import Computed, Prepared
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from st_core.engine.call import Call
+    from st_core.engine.plan import Device
+    from st_core.processes.pool import WorkerPool
+    from st_core.progress import Advance
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["SparseEncoder"]
@@ -59,10 +62,9 @@ class SparseEncoder(Encoder):
     ) -> None:
         """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
         check_positive("max_active_dims", max_active_dims)
-        self._load(model_name_or_path, **loading)
+        self._load(model_name_or_path, loading)
         saved = self._settings.get("max_active_dims")
         coders = [module for module in self._engine.modules if isinstance(module, SparseAutoEncoder)]
-        self._coded = bool(coders)
         if saved is None and coders:
             saved = coders[-1].keep
         self.max_active_dims = max_active_dims if max_active_dims is not None else saved
@@ -70,7 +72,7 @@ class SparseEncoder(Encoder):
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
-        inputs: Any = UNSET,
+        inputs: object = UNSET,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -78,11 +80,11 @@ class SparseEncoder(Encoder):
         convert_to_tensor: bool = False,
         convert_to_sparse_tensor: bool = True,
         save_to_cpu: bool = False,
-        device: Any = None,
+        device: Device | Iterable[Device] = None,
         max_active_dims: int | None = None,
-        pool: Any = None,
+        pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """The vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
 
@@ -92,41 +94,100 @@ class SparseEncoder(Encoder):
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
-        plain = not convert_to_tensor and device is batch_size is pool is chunk_size is None and not show_progress_bar
-        if plain and isinstance(inputs, str) and len(kwargs) == ("task" in kwargs):
+        is_here = device is None and pool is None and chunk_size is None
+        is_plain = is_here and batch_size is None and not convert_to_tensor and not show_progress_bar
+        if is_plain and isinstance(inputs, str) and len(kwargs) == ("task" in kwargs):
             engine = self._engine
             one = engine.one_text(kwargs.get("task"))
             if one is not None:
                 chosen = self._prompt(prompt, prompt_name)
-                limit = one.max_length if engine.limit is UNSET else engine.limit
+                limit = one.max_length if isinstance(engine.limit, Unset) else engine.limit
                 vector = one(chosen + inputs if chosen else inputs, limit)
                 return vector if keep is None else vector.top(keep)
-        listed, single = one_or_many(given_inputs(inputs, kwargs))
-        call = self._call(
+        listed, single = one_or_many(pop_inputs(inputs, kwargs))
+        options = self._options(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        call = replace(call, keep=keep) if self._coded else call
-        parts = self._everywhere(Placement(device, pool, chunk_size), SparseEncoder._matrix, listed, call, keep)
+        placement = Placement.of(device, pool, chunk_size)
+        parts = self._everywhere(placement, SparseEncoder._encode, listed, replace(options, keep=keep))
         matrix = parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
-        if not convert_to_tensor:
+        return self._converted(
+            matrix,
+            single=single,
+            to_tensor=convert_to_tensor,
+            to_sparse_tensor=convert_to_sparse_tensor,
+            to_cpu=save_to_cpu,
+        )
+
+    def prepare(
+        self,
+        inputs: object,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        batch_size: int | None = None,
+        max_active_dims: int | None = None,
+        **kwargs: Unpack[CallArguments],
+    ) -> Prepared:
+        """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
+
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives; see :meth:`st_core.SentenceTransformer.prepare`. Requests
+        of different ``max_active_dims`` do not share batches.
+        """
+        keep = max_active_dims if max_active_dims is not None else self.max_active_dims
+        check_positive("max_active_dims", keep)
+        listed, single = one_or_many(inputs)
+        options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
+        return self._engine.prepare(listed, replace(options, keep=keep), is_single=single)
+
+    def finish(
+        self,
+        computed: Computed[SparseMatrix],
+        *,
+        convert_to_tensor: bool = False,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+    ) -> Any:
+        """Turn what :meth:`compute` returned for a request into vectors: the last of the three steps of :meth:`encode`, with its arguments."""
+        return self._converted(
+            computed.rows,
+            single=computed.prepared.is_single,
+            to_tensor=convert_to_tensor,
+            to_sparse_tensor=convert_to_sparse_tensor,
+            to_cpu=save_to_cpu,
+        )
+
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> SparseMatrix:
+        keep = requests[0].options.keep
+        order: list[NDArray[np.int64]] = []
+        parts: list[SparseMatrix] = []
+        for positions, features in self._engine.compute(requests, pooled=True):
+            order.append(positions)
+            parts.append(_sparse(features["sentence_embedding"], keep))
+            advance(int(positions.size))
+        if not parts:
+            return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
+        if len(parts[0]) == 1 == len(parts):
+            return parts[0]
+        together = SparseMatrix.concatenate(parts, parts[0].shape[1])
+        return _rearranged(together, np.argsort(np.concatenate(order)))
+
+    def _encode(self, inputs: list[Input], options: CallOptions) -> SparseMatrix:
+        """Return the vectors of a worker's or this process's inputs."""
+        parts = [computed.rows for computed in self._computed_windows(inputs, options)]
+        return parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
+
+    def _converted(
+        self, matrix: SparseMatrix, *, single: bool, to_tensor: bool, to_sparse_tensor: bool, to_cpu: bool
+    ) -> Any:
+        """Return vectors as the requested type."""
+        if not to_tensor:
             return matrix[0] if single else matrix
         tensor = matrix.to_torch()
-        tensor = tensor if convert_to_sparse_tensor else tensor.to_dense()
-        if not save_to_cpu:
+        tensor = tensor if to_sparse_tensor else tensor.to_dense()
+        if not to_cpu:
             tensor = tensor.to(self.device)
         return tensor[0] if single else tensor
-
-    def _matrix(self, listed: list[Any], call: Call, keep: int | None) -> SparseMatrix:
-        if not listed:
-            return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
-        parts = [
-            (positions, _sparse(features["sentence_embedding"], keep))
-            for positions, features in self._engine.run(listed, call, pooled=True)
-        ]
-        if len(listed) == 1:
-            return parts[0][1]
-        together = SparseMatrix.concatenate([part for _, part in parts], parts[0][1].shape[1])
-        return _rearranged(together, np.argsort(np.concatenate([positions for positions, _ in parts])))
 
     def _now_saved(self) -> dict[str, Any]:
         return super()._now_saved() | {"max_active_dims": self.max_active_dims}

@@ -20,6 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 import st_core  # noqa: E402 -- after the guards
 from st_core.backends.graph.openvino import session as openvino  # noqa: E402
 from st_core.engine import fastest  # noqa: E402
+from st_core.model import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -195,8 +196,9 @@ def test_static_models_and_other_processes(exports, texts, agree, timed):
     timed.slow |= {"onnx": 0.0}
     model = st_core.SentenceTransformer(exports.both(NAME), backend="auto")
 
-    assert model._loading["backend"] == "onnx"
-    assert model._loading["dtype"] == "float32"
+    assert model._engine.plan.backend == "onnx"
+    loading = Recipe.of(model).loading
+    assert (loading["backend"], loading["dtype"]) == ("onnx", "float32")
 
 
 def test_a_cache_that_cannot_be_written_to_is_no_hindrance(exports, tmp_path, monkeypatch, caplog):

@@ -249,11 +249,11 @@ def test_loading_a_route_changes_nothing_of_what_is_described(checkpoints, tmp_p
         edit(path.parent / "config.json", lambda value: value | {"dtype": "float16"})
     model = SparseEncoder(folder, device="cpu", **options)
     before, length = describe(model).to_json(), model.max_seq_length
-    assert model._engine._torch is None
+    assert model._engine.factory.torch is None
 
     model.encode_document("copy a tree")
 
-    assert model._engine._torch is not None
+    assert model._engine.factory.torch is not None
     assert (describe(model).to_json(), model.max_seq_length) == (before, length)
 
 

@@ -351,11 +351,11 @@ def hub(monkeypatch, tmp_path):
 )
 def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, file_name, graphs):
     """Settings, the weights of small modules, and one graph: no weights of a transformer."""
-    from st_core.engine import choose
+    from st_core.engine import plan
 
-    monkeypatch.setattr(choose, "can_export", lambda: False)
-    monkeypatch.setattr(choose, "RUNTIMES", ("openvino", "onnx"))
-    find_checkpoint("someone/model", organisation="o", fetch=choose.fetches(backend, None, file_name))
+    monkeypatch.setattr(plan, "can_export", lambda: False)
+    monkeypatch.setattr(plan, "RUNTIMES", ("openvino", "onnx"))
+    find_checkpoint("someone/model", organisation="o", fetch=plan.fetches(plan.Request(backend, file_name=file_name)))
 
     plain = {"config.json", "modules.json", "tokenizer.json", "2_Dense/model.safetensors"}
     assert hub == plain | graphs
@@ -363,11 +363,11 @@ def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, f
 
 def test_with_torch_the_weights_are_downloaded_and_no_foreign_graph(hub):
     """Graphs are made of them."""
-    from st_core.engine import choose
+    from st_core.engine import plan
 
     for backend in ("torch", "onnx", "auto"):
         hub.clear()
-        find_checkpoint("someone/model", organisation="o", fetch=choose.fetches(backend, None, None))
+        find_checkpoint("someone/model", organisation="o", fetch=plan.fetches(plan.Request(backend)))
         assert "model.safetensors" in hub
         assert not any(name.startswith(("onnx", "openvino")) for name in hub)
 

@@ -103,7 +103,7 @@ def test_padding_on_the_left_moves_no_text(checkpoints, tmp_path, padding):
     model, plain = (SentenceTransformer(each, device="cpu") for each in (folder, checkpoints.folder("bert-mean")))
     texts = ["a", "How do I copy a directory tree?"]
 
-    assert model._engine.runner(None).tokenizer.pad_left == (padding == "left")
+    assert model._engine.runner(None).info.tokenizer.pad_left == (padding == "left")
     assert np.allclose(model.encode(texts), plain.encode(texts), atol=1e-5)
 
 

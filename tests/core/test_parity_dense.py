@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 import st_core  # noqa: E402 -- after the guard
-from st_core.engine.call import Call  # noqa: E402
+from st_core.backends import RunOptions  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -96,7 +96,7 @@ def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
     agree(np.stack([ours.encode(text) for text in some]), ours.encode(some))
     bare = st_core.SentenceTransformer(str(ours[0].base), device="cpu")
     assert np.abs(ours.encode(some) - bare.encode(some)).max() > 0.1
-    assert not any("lora" in key for key in ours._engine._torch.transformer(ours[0]).model.state_dict())
+    assert not any("lora" in key for key in ours._engine.factory.torch.transformer(ours[0]).model.state_dict())
 
 
 def test_an_adapter_that_would_be_loaded_in_part_is_refused(checkpoints):
@@ -486,10 +486,10 @@ def test_cls_pooling_computes_the_last_layer_for_the_first_token_alone(checkpoin
     theirs, ours = checkpoints.pair(DENSE, name)
     runner = ours._engine.runner(None)
     few = [text for text in texts if len(text) < 1000]
-    tokens = ours._engine.tokenize(few, Call())
+    tokens = ours.prepare(few).tokens
     assert runner.pooled_steps
 
-    whole, cut = runner.run(tokens), runner.run(tokens, pooled=True)
+    whole, cut = runner.run(tokens), runner.run(tokens, RunOptions(pooled=True))
 
     assert cut["token_embeddings"].shape[1] == 1 < whole["token_embeddings"].shape[1]
     agree(cut["sentence_embedding"], whole["sentence_embedding"])

@@ -33,11 +33,11 @@ def test_out_of_memory_is_answered_with_smaller_batches(checkpoints, texts, monk
     wanted = model.encode(texts)
     run, failures = TorchRunner.run, []
 
-    def small(self, tokens, prompt_length=None):
+    def small(self, tokens, options):
         if len(tokens) * int(tokens.lengths.max()) > 200:
             failures.append(len(tokens))
             raise torch.OutOfMemoryError
-        return run(self, tokens, prompt_length)
+        return run(self, tokens, options)
 
     monkeypatch.setattr(TorchRunner, "run", small)
 
@@ -82,7 +82,7 @@ def test_number_types(checkpoints, given, wanted):
 
     vectors = model.encode(["copy a directory tree"])
 
-    assert str(model._engine.runner(None).dtype) == f"torch.{wanted}"
+    assert model._engine.runner(None).info.precision == wanted
     assert vectors.dtype == (np.float16 if wanted == "float16" else np.float32)
     assert np.allclose(
         vectors,
@@ -183,7 +183,7 @@ def test_one_text_of_many_pairs_is_read_once(checkpoints, monkeypatch):
     """Ranking tokenises the query once, and scores are those of pair by pair."""
     model = CrossEncoder(checkpoints.folder("rerank-bert"), device="cpu")
     documents = ["copy a tree", "parse a date", "the quick brown fox"]
-    tokenizer = model._engine.runner(None).tokenizer
+    tokenizer = model._engine.runner(None).info.tokenizer
     read = []
     plain = type(tokenizer).plain
     monkeypatch.setattr(type(tokenizer), "plain", lambda self, listed: read.append(len(listed)) or plain(self, listed))

@@ -1,11 +1,27 @@
-"""The dtypes that models are computed in or their weights stored in, by the names that callers use."""
+"""The backends, and the dtypes that models are computed in or their weights stored in, by the names that callers use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["FLOATS", "GRAPHS", "STATIC", "STORED_TYPES", "stored_type"]
+__all__ = [
+    "BACKENDS",
+    "FLOATS",
+    "GRAPHS",
+    "RUNTIMES",
+    "STATIC",
+    "STORED_TYPES",
+    "check_dtype",
+    "dtype_name",
+    "dtype_of_precision",
+    "stored_type",
+]
+
+RUNTIMES = ("onnx", "openvino")
+"""The backends that run graphs."""
+
+BACKENDS = ("torch", *RUNTIMES, "auto")
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 """The dtypes of torch, by the only names that all backends know."""
@@ -18,6 +34,42 @@ STATIC = "-static"
 
 STORED_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """The dtypes of safetensors files by their names there."""
+
+
+def dtype_name(dtype: object) -> str | None:
+    """Return the name of a dtype, ``torch.float16`` or "float16" alike; None for None."""
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def check_dtype(backend: str, dtype: object) -> str | None:
+    """Return the name of a requested dtype, None for the default.
+
+    Raises ValueError for an unknown backend, and for a dtype that the backend does not compute in.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+    name = dtype_name(dtype)
+    if name == "":
+        raise ValueError("dtype is empty; name a type, or leave out dtype")
+    if backend == "auto" and name not in (None, "float32"):
+        raise ValueError(
+            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={name!r} name the backend"
+        )
+    if backend == "torch" and name == "int8":
+        raise ValueError("dtype='int8' needs backend='onnx' or backend='openvino'; torch computes in floats")
+    known = GRAPHS if backend in RUNTIMES else (*FLOATS, "auto")
+    if name is not None and name not in known:
+        raise ValueError(f"unknown dtype {name!r} for backend {backend!r}; expected one of {', '.join(known)}")
+    return name
+
+
+def dtype_of_precision(backend: str, precision: str) -> str | None:
+    """Return the ``dtype`` that loads a model in a precision that ``describe`` reported.
+
+    None on torch and auto, and for a precision that the backend has no graphs in.
+    """
+    name = precision.removesuffix(STATIC)
+    return name if backend in RUNTIMES and name in GRAPHS else None
 
 
 def stored_type(path: Path, config: Mapping[str, object]) -> str | None:

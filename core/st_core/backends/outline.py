@@ -1,33 +1,22 @@
-"""What is told of a transformer without its weights: its tokenizer, the most tokens it reads, and the type it is computed in on torch."""
+"""Read a transformer's outline without its weights: tokenizer, maximum length, and the dtype that torch computes in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_core.backends.dtypes import STORED_TYPES, stored_type
+from st_core.backends import Outline
+from st_core.backends.dtypes import STORED_TYPES, dtype_name, stored_type
 from st_core.backends.tokenizer_files import as_transformers
 
 if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
     from st_core.text.tokens import AnyTokenizer
 
-__all__ = ["Outline", "read_outline"]
+__all__ = ["read_outline"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What is told of a stack; ``file`` is its graph where it came as one."""
-
-    tokenizer: AnyTokenizer
-    max_length: int | None
-    precision: str
-    file: Path | None = None
-
-
-def read_outline(module: Transformer, device: Any, dtype: Any) -> Outline | None:
-    """The outline of a transformer on torch, for a device and a type as the caller gave them; None where only loading it tells the type."""
+def read_outline(module: Transformer, device: object, dtype: object) -> Outline | None:
+    """Return the outline of a transformer on torch, for a requested device and dtype; None where only loading tells the dtype."""
     precision = _precision(module, device, dtype)
     if precision is None:
         return None
@@ -41,12 +30,11 @@ def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
     return tokenizer_of(module)
 
 
-def _precision(module: Transformer, device: Any, dtype: Any) -> str | None:
-    asked = dtype or module.asked_type
-    if asked is not None and asked != "auto":
-        name = str(asked).removeprefix("torch.")
-        return name if name in STORED_TYPES.values() else None
+def _precision(module: Transformer, device: object, dtype: object) -> str | None:
+    requested = dtype_name(dtype or module.asked_type)
+    if requested is not None and requested != "auto":
+        return requested if requested in STORED_TYPES.values() else None
     stored = stored_type(module.folder / "model.safetensors", module.config)
-    if asked == "auto" or stored == "float32":
+    if requested == "auto" or stored == "float32":
         return stored
     return "float32" if str(device).partition(":")[0] == "cpu" else None

@@ -1,10 +1,10 @@
-"""Token ids that a model has no vector for: a tokenizer got tokens that the model was never told of."""
+"""Check tokens against a model's tables: token ids without a vector, and texts longer than its positions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_core.errors import ModelBroken
+from st_core.errors import InputTooLong, ModelBroken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,32 +12,51 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["check_padding", "check_words", "words_of"]
+    from st_core.text.tokens import Tokens
 
-REMEDY = "tokens were added to the tokenizer alone; make the model's table of word vectors as large (transformers: resize_token_embeddings)"
+__all__ = ["check_padding", "check_positions", "check_words", "words_of"]
+
+REMEDY = (
+    "tokens were added to the tokenizer alone; resize the model's table of token vectors "
+    "(transformers: resize_token_embeddings)"
+)
 
 
-def words_of(model: Any) -> int | None:
-    """The rows of a transformer's table of word vectors, None where it is not told."""
-    if not hasattr(model, "get_input_embeddings"):
-        return getattr(model.config, "vocab_size", None)
+def words_of(model: object) -> int | None:
+    """Return the number of a transformer's token vectors, None where it does not say."""
+    get_table = getattr(model, "get_input_embeddings", None)
+    if get_table is None:
+        return getattr(getattr(model, "config", None), "vocab_size", None)
     try:
-        return getattr(model.get_input_embeddings(), "num_embeddings", None)
+        return getattr(get_table(), "num_embeddings", None)
     except (NotImplementedError, AttributeError):
         return None
 
 
 def check_words(ids: NDArray[np.int64], words: int | None) -> None:
-    """Raise ModelBroken for an id beyond the table: OpenVINO 2026.4 computes with whatever it reads there, and a card's context is lost."""
+    """Raise ModelBroken for an id beyond the table.
+
+    OpenVINO 2026.4 computes with whatever memory it reads there, and CUDA loses its context.
+    """
     if words is not None and ids.size and int(ids.max()) >= words:
         raise ModelBroken(
-            f"the tokenizer gives the token {int(ids.max())} and the model has vectors for {words}: {REMEDY}"
+            f"the tokenizer produced the token {int(ids.max())} and the model has vectors for {words}: {REMEDY}"
         )
 
 
 def check_padding(pad_id: int, words: int | None, folder: Path) -> None:
-    """Raise ModelBroken for padding beyond the table, which every batch of texts of several lengths would need."""
+    """Raise ModelBroken for a padding token beyond the table, which every batch of texts of several lengths would need."""
     if words is not None and pad_id >= words:
         raise ModelBroken(
-            f"{folder}: the tokenizer's padding is the token {pad_id} and the model has vectors for {words}: {REMEDY}"
+            f"{folder}: the tokenizer pads with the token {pad_id} and the model has vectors for {words}: {REMEDY}"
+        )
+
+
+def check_positions(tokens: Tokens, positions: int | None) -> None:
+    """Raise InputTooLong for a text of more tokens than the model has position vectors for."""
+    longest = max((row.size for row in tokens.ids), default=0)
+    if positions is not None and longest > positions:
+        raise InputTooLong(
+            f"a text of {longest} tokens does not fit into the {positions} positions of the model; "
+            f"leave truncation on, with a max_seq_length of {positions} or less"
         )

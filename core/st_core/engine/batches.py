@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Budget", "cut", "joined", "restore", "run_batches"]
+__all__ = ["Budget", "cut", "empty_rows", "joined", "restore", "run_batches"]
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -92,8 +92,15 @@ def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: in
     return [placed[index] for index in range(count)]
 
 
+def empty_rows(part: Any, rows: int) -> Any:
+    """Return an uninitialised array or tensor of the dtype, width and device of ``part`` with ``rows`` rows."""
+    if isinstance(part, np.ndarray):
+        return np.empty((rows, *part.shape[1:]), part.dtype)
+    return part.new_empty((rows, *part.shape[1:]))
+
+
 def joined(parts: Sequence[Any]) -> Any:
-    """Arrays or tensors that follow each other as one."""
+    """Return arrays or tensors that follow each other as one."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], np.ndarray):

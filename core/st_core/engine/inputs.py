@@ -1,53 +1,83 @@
-"""The inputs of a call: texts and pairs of texts, under the names and in the kinds that sentence-transformers takes."""
+"""The inputs of a call: texts and pairs of texts, under the names and in the types that sentence-transformers takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypedDict
 
 import numpy as np
 
-from st_core.engine.engine import UNSET
+__all__ = [
+    "UNSET",
+    "CallArguments",
+    "Input",
+    "Unset",
+    "as_list",
+    "as_texts",
+    "check_positive",
+    "one_or_many",
+    "pop_inputs",
+]
 
-__all__ = ["as_list", "as_texts", "check_positive", "given_inputs", "one_or_many"]
+Input: TypeAlias = str | Sequence[str]
+"""A text, or a pair of texts."""
 
 
-def as_list(inputs: Any) -> list[Any]:
-    """Several inputs as a list; raises ValueError for what holds none, or holds them in no order."""
+class CallArguments(TypedDict, total=False):
+    """The arguments of a call that are passed by name only.
+
+    ``task`` selects a router's route; ``processing_kwargs`` contain ``max_length`` and ``truncation``; ``sentences`` is the old name of
+    ``inputs``.
+    """
+
+    task: str | None
+    processing_kwargs: Mapping[str, object] | None
+    sentences: object
+
+
+class Unset:
+    """The type of ``UNSET``, for arguments whose None means something."""
+
+
+UNSET: Final = Unset()
+
+
+def as_list(inputs: object) -> list[Any]:
+    """Return several inputs as a list; raise ValueError for a single value and for an unordered collection."""
     if isinstance(inputs, np.ndarray):
         inputs = inputs.tolist()
     if isinstance(inputs, (str, bytes, Mapping, set, frozenset)) or not isinstance(inputs, Iterable):
         raise ValueError(  # noqa: TRY004 - sentence-transformers' error
-            f"the input is {_named(inputs)}; expected a list of texts"
+            f"the input is {_type_name(inputs)}; expected a list of texts"
         )
     return list(inputs)
 
 
-def as_texts(inputs: Any) -> list[Any]:
-    """Inputs as a list; raises ValueError for what is not text."""
+def as_texts(inputs: object) -> list[Input]:
+    """Return inputs as a list; raise ValueError unless each is a text or a pair of texts."""
     listed = as_list(inputs)
     for position, each in enumerate(listed):
         if not isinstance(each, str) and not _is_pair(each):
-            raise ValueError(f"input {position} is {_named(each)}; expected text, or a pair of texts")
+            raise ValueError(f"input {position} is {_type_name(each)}; expected text, or a pair of texts")
     return listed
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Raise ValueError for an argument that is given and is no positive integer."""
+def check_positive(name: str, value: object) -> None:
+    """Raise ValueError for an argument other than None and a positive integer."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
-def _named(value: Any) -> str:
+def _type_name(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def one_or_many(inputs: Any) -> tuple[list[Any], bool]:
-    """Inputs as a checked list, and whether it was a single text."""
+def one_or_many(inputs: object) -> tuple[list[Input], bool]:
+    """Return inputs as a list of texts and pairs, and whether there was a single text."""
     if isinstance(inputs, np.ndarray) and inputs.ndim == 0:
         inputs = inputs.item()
     if isinstance(inputs, str):
@@ -55,12 +85,12 @@ def one_or_many(inputs: Any) -> tuple[list[Any], bool]:
     return as_texts(inputs), False
 
 
-def given_inputs(inputs: Any, kwargs: dict[str, Any]) -> Any:
-    """``inputs``, or what came by its old name ``sentences``, which is taken out of ``kwargs``."""
+def pop_inputs(inputs: object, kwargs: CallArguments) -> object:
+    """Return ``inputs``, or the argument under its old name ``sentences``, which is removed from ``kwargs``."""
     if "sentences" not in kwargs:
         if inputs is UNSET:
-            raise TypeError("inputs are missing: give a text or a list of texts")
+            raise TypeError("inputs are missing; pass a text or a list of texts")
         return inputs
     if inputs is not UNSET:
-        raise TypeError("inputs and its old name sentences are both given; give one")
+        raise TypeError("inputs and its old name sentences are both set; pass one")
     return kwargs.pop("sentences")

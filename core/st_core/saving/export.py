@@ -19,6 +19,7 @@ from st_core.backends.graph.kept import FOLDER, GraphSpec, copy_graph, graph_key
 from st_core.backends.graph.runtimes import RUNTIMES, runtime
 from st_core.checkpoint.find import find_checkpoint
 from st_core.checkpoint.read import Checkpoint, read_checkpoint
+from st_core.engine.inputs import Unset
 from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
 from st_core.modules import LoadOptions
 from st_core.modules.stack import assemble, warn_of_another
@@ -222,7 +223,7 @@ def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: st
         family,
         LoadOptions(trust_remote_code=trust_remote_code),
     )
-    limit = (engine.limit,) if engine.has_limit else ()
+    limit = () if isinstance(engine.limit, Unset) else (engine.limit,)
     for place, written in zip(places, stacks_for_graphs(saved).values(), strict=True):
         key = graph_key(written, graphs.name, graphs.dtype)
         _put_anew(folder / FOLDER / key, partial(keep, write=partial(_copy_of, place, limit)))

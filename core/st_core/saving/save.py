@@ -17,6 +17,7 @@ import numpy as np
 
 from st_core.checkpoint.files import read_json
 from st_core.checkpoint.tensors import read_tensors, read_weights
+from st_core.engine.inputs import Unset
 from st_core.module_files import Parts, kind_of, parts_of, type_of
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.router import Router
@@ -50,7 +51,7 @@ def _settled(module: Module, engine: Engine) -> Module:
             module, routes={name: tuple(known[id(each)] for each in stack) for name, stack in module.routes.items()}
         )
     if isinstance(module, LogitScore):
-        shown: Any = engine.runner(None).tokenizer.shown
+        shown: Any = engine.runner(None).info.tokenizer.shown
         tokens = (module.true, module.false)
         true, false = (shown.convert_tokens_to_ids(each) if isinstance(each, str) else each for each in tokens)
         assert true is not None
@@ -61,7 +62,7 @@ def _settled(module: Module, engine: Engine) -> Module:
     chat = isinstance(tokenizer, ChatTokenizer)
     form = ("structured" if tokenizer.structured else "flat") if chat else "auto"
     kept = dict(module.processor_kwargs)
-    if engine.has_limit:
+    if not isinstance(engine.limit, Unset):
         kept["model_max_length"] = engine.limit or int(1e30)  # transformers' number for none
     return replace(module, chat=chat, chat_format=form, processor_kwargs=kept)
 

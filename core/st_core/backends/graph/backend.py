@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_core.backends import Outline, StackInfo
 from st_core.backends.graph.child_process import is_installed
 from st_core.backends.graph.kept import (
     FOLDER,
@@ -22,10 +23,10 @@ from st_core.backends.graph.kept import (
     read_spec,
     read_tokenizer,
 )
-from st_core.backends.graph.runner import GraphRunner, feeds_of
+from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feeds_of
 from st_core.backends.graph.runtimes import runtime
 from st_core.backends.numpy import modules as numpy_backend
-from st_core.backends.outline import Outline, read_outline
+from st_core.backends.outline import read_outline
 from st_core.errors import ModelBroken, missing_extra
 from st_core.modules.stack import flatten, tasks_of
 from st_core.modules.transformer import Transformer
@@ -63,7 +64,7 @@ class GraphBackend:
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
         """A stack ready to run."""
-        given = self.given(stack)
+        given = self.repository_graph(stack)
         if given is not None:
             from st_core.backends.graph.repository import given_runner
 
@@ -74,23 +75,23 @@ class GraphBackend:
             raise ModelBroken(f"{place}: the graph is gone")
         root = cache_root()
         compiled = None if root is None else root / "compiled" / place.name
-        return GraphRunner(
-            runtime(self.name).open_session(place / spec.file, self.dtype, compiled),
-            spec.inputs,
-            spec.outputs,
+        info = StackInfo(
             read_tokenizer(place, spec.tokenizer),
             spec.max_length,
-            spec.positions,
-            spec.labels,
             spec.precision,
-            even=spec.even,
-            words=spec.words,
+            token_budget=TOKEN_BUDGET,
+            positions=spec.positions,
+            vocabulary=spec.words,
+            labels=spec.labels,
+            outputs=spec.outputs,
         )
+        session = runtime(self.name).open_session(place / spec.file, self.dtype, compiled)
+        return GraphRunner(session, spec.inputs, spec.outputs, info, has_equal_lengths=spec.even)
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:
         """What is told of a stack without loading or making its graph; None where only that tells it."""
         first = stack[0]
-        if not isinstance(first, Transformer) or self.given(stack) is not None:
+        if not isinstance(first, Transformer) or self.repository_graph(stack) is not None:
             return None
         place = self.find(stack)
         spec = None if place is None else read_spec(place)
@@ -99,7 +100,7 @@ class GraphBackend:
             return None if found is None else replace(found, precision=self.dtype)
         return Outline(read_tokenizer(place, spec.tokenizer), spec.max_length, spec.precision)
 
-    def given(self, stack: Sequence[Module]) -> Path | None:
+    def repository_graph(self, stack: Sequence[Module]) -> Path | None:
         """The graph of the transformer alone that this stack is run with, None where it is one of our own; raises ModelNotFound for a wrong name."""
         from st_core.backends.graph.repository import find_given
 

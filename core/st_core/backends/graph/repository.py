@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends import StackInfo
 from st_core.backends.graph.child_process import is_installed
-from st_core.backends.graph.runner import GraphRunner, feed_of
+from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feed_of
 from st_core.backends.graph.runtimes import runtime
 from st_core.backends.numpy import modules as numpy_backend
 from st_core.backends.padding import mixes_padding
@@ -123,20 +124,20 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
     tokenizer = replace(tokenizer, wants_types="token_type_ids" in session.inputs)
     names = OUTPUTS[first.task]
     index = next((session.outputs.index(name) for name in names if name in session.outputs), 0)
-    runner = GraphRunner(
-        _Attending(session, index, tokenizer.pad_left),
-        session.inputs,
-        (first.writes,),
+    outputs = (first.writes,)
+    info = StackInfo(
         tokenizer,
         limit,
-        _positions(first, tokenizer),
-        1,
         kind if kind == "float32" else f"{kind}-{file.stem}",
-        tuple(rest),
-        file=file,
+        file,
+        token_budget=TOKEN_BUDGET,
+        positions=_positions(first, tokenizer),
+        outputs=outputs,
     )
-    labels = _tried(runner, first, session.outputs[index])
-    return replace(runner, labels=labels, even=mixes_padding(runner, first.config.get("model_type")))
+    runner = GraphRunner(_Attending(session, index, tokenizer.pad_left), session.inputs, outputs, info, tuple(rest))
+    labels = _tried(runner, file, first, session.outputs[index])
+    equal = mixes_padding(runner, first.config.get("model_type"))
+    return replace(runner, info=replace(info, labels=labels), has_equal_lengths=equal)
 
 
 def _check(first: Module, rest: Sequence[Module]) -> None:
@@ -160,10 +161,11 @@ def _kind(types: frozenset[str]) -> str:
     return next((each for each in order if each in types), "float32")
 
 
-def _tried(runner: GraphRunner, first: Transformer, name: str) -> int:
+def _tried(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
     """How many scores the graph gives; raises ModelUnsupported where one text shows that it gives something else than the modules want."""
-    tokens = runner.tokenizer.tokenize(["text"], None)
-    feed = feed_of(tokens, runner.tokenizer, runner.inputs)
+    tokenizer = runner.info.tokenizer
+    assert isinstance(tokenizer, TextTokenizer)
+    feed = feed_of(tokenizer.tokenize(["text"], None), tokenizer, runner.inputs)
     (found,) = runner.session({each: feed[each] for each in runner.inputs})
     scores = first.task == "sequence-classification"
     width = first.dimension
@@ -171,7 +173,7 @@ def _tried(runner: GraphRunner, first: Transformer, name: str) -> int:
     if found.ndim != wanted or (width is not None and found.shape[-1] != width):
         form = "[texts, labels]" if scores else f"[texts, tokens, {width}]"
         raise ModelUnsupported(
-            f"{runner.file}: its output {name!r} for one text has the shape {list(found.shape)}, expected {form}"
+            f"{file}: its output {name!r} for one text has the shape {list(found.shape)}, expected {form}"
         )
     return int(found.shape[1]) if scores else 1
 

@@ -1,101 +1,114 @@
-"""What runs a graph: a session of one of the runtimes, what it is fed with, and the modules that are left for numpy behind it."""
+"""Run a graph: feed a session of one of the runtimes, and run the modules behind the graph with numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from st_core.backends import DEFAULTS, RunOptions, StackInfo
 from st_core.backends.numpy import modules as numpy_backend
-from st_core.backends.vocabulary_bounds import check_words
-from st_core.errors import InputTooLong
-from st_core.text.tokens import pad
+from st_core.backends.vocabulary_bounds import check_positions, check_words
+from st_core.text.tokens import TextTokenizer, pad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_core.backends import Features
+    from st_core.backends.graph.runtimes import Feed, RunGraph
     from st_core.modules import Module
-    from st_core.text.tokens import TextTokenizer, Tokens
+    from st_core.text.tokens import Tokens
 
 __all__ = ["GraphRunner", "feed_of", "feeds_of"]
 
 TOKEN_BUDGET = 1_024
 """Measured on two cores: 512 to 1,024 tokens a batch are fastest on both runtimes."""
 
-Session = Callable[[Mapping[str, Any]], list[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class GraphRunner:
-    """A graph ready to run, and the modules that are left for numpy; ``dtype`` is what the graph computes in.
+    """A graph ready to run, and the modules behind it that numpy runs.
 
-    ``file`` is the graph where it came with the model and was not made from its weights.
+    ``session`` runs the graph; ``inputs`` and ``outputs`` are the names of its arrays in order. ``info.tokenizer`` is a TextTokenizer.
     """
 
-    session: Session
+    session: RunGraph
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    tokenizer: TextTokenizer
-    max_length: int | None
-    positions: int | None
-    labels: int
-    dtype: str
+    info: StackInfo
     rest: tuple[Module, ...] = ()
-    even: bool = False
-    token_budget: int = TOKEN_BUDGET
-    device: str = "cpu"
-    file: Path | None = None
-    words: int | None = None
+    has_equal_lengths: bool = False
 
-    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
-        """The features of one batch, as arrays."""
-        longest = max((row.size for row in tokens.ids), default=0)
-        if self.positions is not None and longest > self.positions:
-            raise InputTooLong(
-                f"a text of {longest} tokens does not fit into the {self.positions} positions of the model; "
-                f"leave truncation on, with a max_seq_length of {self.positions} or less"
-            )
-        feed = feed_of(tokens, self.tokenizer, self.inputs, prompt_length)
-        check_words(feed["input_ids"], self.words)
-        found = self.session({name: feed[name] for name in self.inputs})
-        features: Features = {"tokens": tokens, **feed, **dict(zip(self.outputs, found, strict=True))}
-        if prompt_length is not None:
-            features["prompt_length"] = prompt_length
+    def needs_equal_lengths(self) -> bool:
+        """Return whether a batch must hold texts of one length, as tried when the graph was written or loaded."""
+        return self.has_equal_lengths
+
+    def prepare(self) -> None:
+        """Do nothing: the graph is compiled when it is opened."""
+
+    def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
+        """Return the features of one batch, as arrays."""
+        check_positions(tokens, self.info.positions)
+        tokenizer = self.info.tokenizer
+        assert isinstance(tokenizer, TextTokenizer)
+        feed = feed_of(tokens, tokenizer, self.inputs)
+        check_words(feed["input_ids"], self.info.vocabulary)
+        features: Features = {"tokens": tokens, **feed}
+        features |= dict(zip(self.outputs, self._outputs(feed, options.prompt_lengths), strict=True))
+        if options.prompt_lengths is not None:
+            features["prompt_length"] = options.prompt_lengths
         for module in self.rest:
             features = numpy_backend.RUNNERS[type(module).__name__](module, features)
         return features
 
-    def finish(self, vectors: Any, dimension: int | None, *, normalize: bool) -> Any:
-        """Vectors [n, d] cut and brought to length one."""
+    def _outputs(self, feed: Feed, prompt_lengths: NDArray[np.int64] | None) -> list[NDArray[np.float32]]:
+        """Run the graph, once for each prompt length in the batch where it takes one for all texts."""
+        feed = {name: feed[name] for name in self.inputs if name in feed}
+        if "prompt_length" not in self.inputs:
+            return self.session(feed)
+        lengths = np.zeros(len(feed["input_ids"]), np.int64) if prompt_lengths is None else prompt_lengths
+        distinct = np.unique(lengths)
+        if distinct.size == 1:
+            return self.session(feed | {"prompt_length": distinct})
+        rows = [np.flatnonzero(lengths == length) for length in distinct]
+        parts = [
+            self.session(
+                {name: array[picked] for name, array in feed.items()} | {"prompt_length": distinct[at : at + 1]}
+            )
+            for at, picked in enumerate(rows)
+        ]
+        order = np.argsort(np.concatenate(rows))
+        return [np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)]
+
+    def finish(self, vectors: NDArray[np.float32], dimension: int | None, *, normalize: bool) -> NDArray[np.float32]:
+        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
         cut = vectors[:, :dimension]
         return numpy_backend.normalize(cut) if normalize else cut
 
-    def out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
-        """The memory is the machine's: a smaller batch would not help."""
+    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
+        """Return False: the memory is the machine's, and a smaller batch would not help."""
         return False
 
 
-def feed_of(
-    tokens: Tokens, tokenizer: TextTokenizer, inputs: Sequence[str], prompt_length: int | None = None
-) -> dict[str, NDArray[np.int64]]:
-    """What a graph is fed for a batch: ids and mask [n, longest], and of the types and the prompt's length what ``inputs`` names."""
+def feed_of(tokens: Tokens, tokenizer: TextTokenizer, inputs: Sequence[str]) -> Feed:
+    """Return a graph's inputs for a batch: ids and mask [n, longest], and segment numbers where ``inputs`` names them."""
     ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
     feed = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in inputs:
         rows = tokens.types if tokens.types is not None else [row * 0 for row in tokens.ids]
         feed["token_type_ids"], _ = pad(rows, tokenizer.pad_type, left=tokenizer.pad_left, least=1)
-    if "prompt_length" in inputs:
-        feed["prompt_length"] = np.array([prompt_length or 0], np.int64)
     return feed
 
 
 def feeds_of(
-    calibration: Sequence[Any], tokenizer: TextTokenizer, inputs: Sequence[str], limit: int | None
-) -> list[dict[str, NDArray[np.int64]]]:
-    """One feed for each text or pair."""
-    tokens = tokenizer.tokenize(list(calibration), limit)
-    return [feed_of(tokens.take([index]), tokenizer, inputs) for index in range(len(tokens))]
+    calibration: Sequence[str] | Sequence[tuple[str, str]],
+    tokenizer: TextTokenizer,
+    inputs: Sequence[str],
+    limit: int | None,
+) -> list[Feed]:
+    """Return the inputs of a graph for each text or pair, without a prompt."""
+    tokens = tokenizer.tokenize(calibration, limit)
+    prompt: Feed = {"prompt_length": np.zeros(1, np.int64)} if "prompt_length" in inputs else {}
+    return [feed_of(tokens.take([index]), tokenizer, inputs) | prompt for index in range(len(tokens))]

@@ -1,24 +1,74 @@
-"""The two runtimes of graphs, by name; each is a file of this package with the same six functions.
-
-``installed()``                      whether its package is there
-``check(dtype, calibrated)``         raises for a type it does not do, and ImportError where it is not installed
-``write(program, folder, outputs)``  writes a traced program, gives the name of the file
-``reduce(file, dtype, feeds)``       changes a written float32 graph to another type; ``feeds`` are inputs that int8 is calibrated on
-``weight_types(file)``               the types that the weights of a graph are kept in
-``open_session(file, dtype, kept)``  the graph ready to run: a function from arrays by name to a list of arrays, safe in threads, with the
-                                     names of both as ``inputs`` and ``outputs``. ``kept`` is a folder for what makes the next start quicker, or None
-"""
+"""The two runtimes of graphs, by name; each is a module of this package with the functions of ``Runtime``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-__all__ = ["RUNTIMES", "runtime"]
+from st_core.backends.dtypes import RUNTIMES
 
-RUNTIMES = ("onnx", "openvino")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch.export import ExportedProgram
+
+__all__ = ["RUNTIMES", "Feed", "RunGraph", "Runtime", "Session", "runtime"]
+
+Feed: TypeAlias = "dict[str, NDArray[np.int64]]"
+"""The inputs of a graph by name: [n, longest], and [1] for ``prompt_length``."""
+
+RunGraph: TypeAlias = "Callable[[Feed], list[NDArray[np.float32]]]"
+"""Runs a graph on its inputs and returns its outputs in order; safe in threads."""
 
 
-def runtime(name: str) -> Any:
-    """The module of a runtime; its packages are imported when a function of it is called."""
-    return import_module(f"st_core.backends.graph.{name}.session")
+class Session(Protocol):
+    """A graph ready to run, with the names of its inputs and outputs; safe in threads."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        ...
+
+    def __call__(self, feed: Feed, /) -> list[NDArray[np.float32]]:
+        """Return the outputs in the graph's order."""
+        ...
+
+
+class Runtime(Protocol):
+    """The functions of a runtime's module."""
+
+    def installed(self) -> bool:
+        """Return whether its package is installed."""
+        ...
+
+    def check(self, dtype: str, *, calibrated: bool = ...) -> None:
+        """Raise ValueError for a dtype that it has no graphs in, ImportError where it is not installed."""
+        ...
+
+    def write(self, program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str:
+        """Write a traced program and return the name of the file."""
+        ...
+
+    def reduce(self, file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
+        """Convert a written float32 graph to another dtype; ``feeds`` are inputs that int8 is calibrated on."""
+        ...
+
+    def weight_types(self, file: Path) -> frozenset[str]:
+        """Return the dtypes of a graph's weights."""
+        ...
+
+    def open_session(self, file: Path, dtype: str, cache: Path | None) -> Session:
+        """Open a graph; ``cache`` is a folder for files that make the next start quicker."""
+        ...
+
+
+def runtime(name: str) -> Runtime:
+    """Return the module of a runtime; its packages are imported when one of its functions is called."""
+    return cast("Runtime", import_module(f"st_core.backends.graph.{name}.session"))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.backends import StackInfo
 from st_core.backends.graph.first_token import keep_first_token
 from st_core.backends.graph.kept import GraphSpec, write_tokenizer
 from st_core.backends.graph.runner import GraphRunner, feeds_of
@@ -143,7 +144,8 @@ def export_graph(
 def _is_even(session: Any, traced: Trace, first: Module) -> bool:
     """Whether texts must be in batches of one length."""
     length, positions = traced.loaded.max_length, traced.loaded.positions
-    runner = GraphRunner(session, traced.inputs, traced.outputs, traced.tokenizer, length, positions, 1, "float32")
+    info = StackInfo(traced.tokenizer, length, positions=positions)
+    runner = GraphRunner(session, traced.inputs, traced.outputs, info)
     return mixes_padding(runner, getattr(first, "config", {}).get("model_type"))
 
 

@@ -31,11 +31,11 @@ def run_splade(module: SpladePooling, features: Features) -> Features:
 
 
 def pool(
-    module: Pooling, vectors: NDArray[np.float32], mask: NDArray[np.int64], prompt_length: int | None
+    module: Pooling, vectors: NDArray[np.float32], mask: NDArray[np.int64], prompt_length: NDArray[np.int64] | None
 ) -> NDArray[np.float32]:
     """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]."""
     counted = mask
-    if prompt_length and not module.include_prompt:
+    if prompt_length is not None and not module.include_prompt:
         counted = mask * (np.arange(mask.shape[1]) >= (_first(mask) + prompt_length)[:, None])
     return np.concatenate([POOLS[mode](vectors, counted, mask) for mode in module.modes], axis=-1)
 

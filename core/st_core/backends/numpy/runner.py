@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from st_core.backends import DEFAULTS, RunOptions, StackInfo
 from st_core.backends.numpy import modules as numpy_modules
 from st_core.backends.numpy.modules import RUNNERS, TOKEN_BUDGET, as_array
 
 if TYPE_CHECKING:
-    from st_core.backends import Features
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from st_core.backends import Features, Vectors
     from st_core.modules import Module
-    from st_core.text.tokens import AnyTokenizer, Tokens
+    from st_core.text.tokens import Tokens
 
 __all__ = ["NumpyRunner"]
 
 
-@dataclass(frozen=True, slots=True)
 class NumpyRunner:
     """A stack of static modules."""
 
-    modules: tuple[Module, ...]
-    token_budget: int = TOKEN_BUDGET
-    even: bool = False
-    device: str = "cpu"
+    def __init__(self, modules: Sequence[Module]) -> None:
+        """The first module reads texts."""
+        self.modules = tuple(modules)
+        first = self.modules[0]
+        self.info = StackInfo(first.tokenizer, first.max_length, token_budget=TOKEN_BUDGET)
 
-    @property
-    def tokenizer(self) -> AnyTokenizer:
-        """The first module's."""
-        tokenizer: AnyTokenizer = self.modules[0].tokenizer
-        return tokenizer
+    def needs_equal_lengths(self) -> bool:
+        """Return False: nothing is padded."""
+        return False
 
-    @property
-    def max_length(self) -> int | None:
-        """The first module's."""
-        limit: int | None = self.modules[0].max_length
-        return limit
+    def prepare(self) -> None:
+        """Do nothing: the first use does no more than a later one."""
 
-    def run(self, tokens: Tokens, prompt_length: int | None = None) -> Features:
-        """The features of one batch."""
+    def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
+        """Return the features of one batch, as arrays and sparse matrices."""
         features: Features = {"tokens": tokens}
-        if prompt_length is not None:
-            features["prompt_length"] = prompt_length
+        if options.prompt_lengths is not None:
+            features["prompt_length"] = options.prompt_lengths
         for module in self.modules:
             features = RUNNERS[type(module).__name__](module, features)
         return features
 
-    def finish(self, vectors: Any, dimension: int | None, *, normalize: bool) -> Any:
-        """Vectors [n, d] cut and brought to length one."""
+    def finish(self, vectors: Vectors, dimension: int | None, *, normalize: bool) -> NDArray[np.float32]:
+        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
         cut = as_array(vectors)[:, :dimension]
         return numpy_modules.normalize(cut) if normalize else cut
 
-    def out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
-        """Numpy's memory is the machine's: a smaller batch would not help."""
+    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
+        """Return False: numpy's memory is the machine's, and a smaller batch would not help."""
         return False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_core.backends import StackInfo
 from st_core.backends.numpy import modules as numpy_backend
 from st_core.backends.padding import mixes_padding
 from st_core.backends.torch.encoder import accelerated, first_as_in_whole, reads_first_token
@@ -118,20 +119,18 @@ class TorchBackend:
             steps.append(_transformer_step(loaded, first.writes))
         steps += [self.step(_numbered(module, loaded), dtype) for module in rest]
         labels = int(getattr(loaded.model.config, "num_labels", 1))
-        made = TorchRunner(
-            tuple(steps),
+        info = StackInfo(
             loaded.tokenizer,
             loaded.max_length,
-            self._budget(),
-            str(self.device),
-            dtype,
-            self.device,
-            labels,
-            loaded.positions,
-            self._pooled_steps(loaded, first, rest, steps),
-            words_of(loaded.model),
+            str(dtype).removeprefix("torch."),
+            token_budget=self._budget(),
+            device=str(self.device),
+            positions=loaded.positions,
+            vocabulary=words_of(loaded.model),
+            labels=labels,
         )
-        return replace(made, even=mixes_padding(made, first.config.get("model_type")))
+        runner = TorchRunner(tuple(steps), info, self.device, self._pooled_steps(loaded, first, rest, steps))
+        return replace(runner, has_equal_lengths=mixes_padding(runner, first.config.get("model_type")))
 
     def _pooled_steps(
         self, loaded: LoadedTransformer, first: Transformer, rest: Sequence[Module], steps: Sequence[Step]
@@ -154,9 +153,9 @@ class TorchBackend:
 
         begin = STEPS[type(first)](first, self.device, torch.float32) if type(first) in STEPS else start
         steps = (begin, *(self.step(module, torch.float32) for module in modules[1:]))
-        return TorchRunner(
-            steps, first.tokenizer, first.max_length, self._budget(), str(self.device), torch.float32, self.device
-        )
+        budget, device = self._budget(), str(self.device)
+        info = StackInfo(first.tokenizer, first.max_length, token_budget=budget, device=device)
+        return TorchRunner(steps, info, self.device)
 
     def _budget(self) -> int:
         return CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS

@@ -35,17 +35,17 @@ def first_real(mask: Tensor) -> Tensor:
     return mask.to(torch.int32).argmax(dim=1)
 
 
-def without_prompt(mask: Tensor, prompt_length: int) -> Tensor:
-    """The mask [n, t] with the first ``prompt_length`` real tokens of each row taken out."""
+def without_prompt(mask: Tensor, prompt_length: Tensor) -> Tensor:
+    """Return the mask [n, t] without the first ``prompt_length`` real tokens, [n] or [1], of each row."""
     positions = torch.arange(mask.shape[1], device=mask.device)[None, :]
     return mask * (positions >= (first_real(mask) + prompt_length)[:, None])
 
 
 def pool(
-    module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: int | None, total: Tensor | None = None
+    module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: Tensor | None, total: Tensor | None = None
 ) -> Tensor:
     """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]; sums of half-precision vectors are float32."""
-    counted = mask if module.include_prompt or not prompt_length else without_prompt(mask, prompt_length)
+    counted = mask if module.include_prompt or prompt_length is None else without_prompt(mask, prompt_length)
     wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
     return torch.cat([POOLS[mode](wide, counted, mask, total) for mode in module.modes], dim=-1).to(vectors.dtype)
 

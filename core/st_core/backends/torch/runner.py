@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from st_core.backends import DEFAULTS, RunOptions, StackInfo
 from st_core.backends.torch.modules import Step
-from st_core.backends.vocabulary_bounds import check_words
-from st_core.errors import InputTooLong
+from st_core.backends.vocabulary_bounds import check_positions, check_words
 from st_core.text.tokens import pad
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_core.backends import Features
-    from st_core.text.tokens import AnyTokenizer, Tokens
+    from st_core.text.tokens import Tokens
 
 __all__ = ["TorchRunner"]
 
@@ -29,29 +29,24 @@ class TorchRunner:
     """A stack of modules on one device; nothing in it changes when it runs."""
 
     steps: tuple[Step, ...]
-    tokenizer: AnyTokenizer
-    max_length: int | None
-    token_budget: int
-    device: str
-    dtype: torch.dtype
-    _device: torch.device
-    labels: int = 1
-    positions: int | None = None
+    info: StackInfo
+    torch_device: torch.device
     pooled_steps: tuple[Step, ...] = ()
-    words: int | None = None
-    even: bool = False
+    has_equal_lengths: bool = False
 
-    def run(
-        self, tokens: Tokens, prompt_length: int | None = None, keep: int | None = None, *, pooled: bool = False
-    ) -> Features:
-        """The features of one batch, as tensors on the device; ``keep`` is how many dimensions of a sparse code stay.
+    def needs_equal_lengths(self) -> bool:
+        """Return whether a batch must hold texts of one length because padding would change them."""
+        return self.has_equal_lengths
 
-        ``pooled`` says that vectors of single tokens will not be read: they may be missing then.
-        """
-        tokenizer = self.tokenizer
-        self._check_lengths(tokens)
+    def prepare(self) -> None:
+        """Do the work of the first use now, so that processes forked later share it."""
+
+    def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
+        """Return the features of one batch, as tensors on the device."""
+        tokenizer = self.info.tokenizer
+        check_positions(tokens, self.info.positions)
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
-        check_words(ids, self.words)
+        check_words(ids, self.info.vocabulary)
         features: Features = {
             "tokens": tokens,
             "input_ids": self._send(ids),
@@ -59,43 +54,36 @@ class TorchRunner:
         }
         if tokenizer.wants_types:
             features["token_type_ids"] = self._types(tokens, features["input_ids"])
-        if prompt_length is not None:
-            features["prompt_length"] = prompt_length
-        if keep is not None:
-            features["max_active_dims"] = keep
+        if options.prompt_lengths is not None:
+            features["prompt_length"] = self._send(options.prompt_lengths)
+        if options.keep is not None:
+            features["max_active_dims"] = options.keep
         with torch.inference_mode():
-            for step in (self.pooled_steps if pooled else ()) or self.steps:
+            for step in (self.pooled_steps if options.pooled else ()) or self.steps:
                 features = step(features)
         return features
 
-    def _check_lengths(self, tokens: Tokens) -> None:
-        longest = max((row.size for row in tokens.ids), default=0)
-        if self.positions is not None and longest > self.positions:
-            raise InputTooLong(
-                f"a text of {longest} tokens does not fit into the {self.positions} positions of the model; "
-                f"leave truncation on, with a max_seq_length of {self.positions} or less"
-            )
-
     def _types(self, tokens: Tokens, ids: Tensor) -> Tensor:
-        if tokens.types is None and self.tokenizer.pad_type == 0:
+        tokenizer = self.info.tokenizer
+        if tokens.types is None and tokenizer.pad_type == 0:
             return torch.zeros_like(ids)
         rows = tokens.types if tokens.types is not None else [row * 0 for row in tokens.ids]
-        types, _ = pad(rows, self.tokenizer.pad_type, left=self.tokenizer.pad_left)
+        types, _ = pad(rows, tokenizer.pad_type, left=tokenizer.pad_left)
         return self._send(types)
 
     def _send(self, array: NDArray[np.int64]) -> Tensor:
-        """An array on the device: to a card from pinned memory, without waiting for what the card still computes (not verified on one)."""
+        """Return an array on the device: to a card from pinned memory, without waiting for its pending work."""
         tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
+        if self.torch_device.type == "cuda":
+            return tensor.pin_memory().to(self.torch_device, non_blocking=True)
+        return tensor.to(self.torch_device)
 
     def finish(self, vectors: Tensor, dimension: int | None, *, normalize: bool) -> Tensor:
-        """Vectors [n, d] cut and brought to length one."""
+        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
         with torch.inference_mode():
             cut = vectors[:, :dimension]
             return functional.normalize(cut, p=2, dim=1) if normalize else cut
 
-    def out_of_memory(self, error: Exception) -> bool:
-        """Torch's own error for a full card."""
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Return whether an error is torch's for a full card."""
         return isinstance(error, torch.OutOfMemoryError)

@@ -98,7 +98,7 @@ class Session:
         return found
 
 
-def open_session(file: Path, dtype: str, kept: Path | None) -> Session:  # noqa: ARG001 - the runtimes' common form
+def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the runtimes' common form
     """A written graph, ready to run on this processor."""
     ort = _package()
     options = ort.SessionOptions()

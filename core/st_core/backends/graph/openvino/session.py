@@ -259,8 +259,8 @@ def weight_types(file: Path) -> frozenset[str]:
     return frozenset(TYPES[name] for name in found if name in TYPES)
 
 
-def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
-    """A written graph, compiled for this processor; what was compiled stays in ``kept``, where that can be written, for the next start.
+def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
+    """A written graph, compiled for this processor; what was compiled is stored in ``cache``, where that can be written, for the next start.
 
     It computes in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a file it cannot use, ValueError where
     OpenVINO computes in another type than it was told to.
@@ -271,8 +271,8 @@ def open_session(file: Path, dtype: str, kept: Path | None) -> Session:
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     if dtype == "int8":
         options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
-    if kept is not None and _can_hold(kept):
-        options["CACHE_DIR"] = str(kept)
+    if cache is not None and _can_hold(cache):
+        options["CACHE_DIR"] = str(cache)
     try:
         compiled = core.compile_model(file, "CPU", options)
     except RuntimeError as error:

@@ -1,0 +1,67 @@
+"""Make the modules of a checkpoint ready to run on the backend that was requested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from st_core.backends.graph.backend import or_graphs, stacks_for_graphs
+from st_core.backends.graph.kept import graph_key
+from st_core.engine.engine import Engine
+from st_core.engine.fastest import fastest
+from st_core.engine.options import CallOptions
+from st_core.engine.plan import ExecutionPlan, Request, candidate_plans
+from st_core.engine.runners import RunnerFactory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from st_core.backends import Features
+    from st_core.modules import Module
+
+__all__ = ["load_engine"]
+
+
+def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> Engine:
+    """Return the engine for a model in a folder; with backend="auto", on the backend that is fastest here.
+
+    Raises ValueError for a backend, a dtype or a device that does not go with the others.
+    """
+    plans = candidate_plans(request, folder, modules)
+    if len(plans) == 1:
+        return _build(modules, plans[0])
+    stacks = stacks_for_graphs(modules)
+    engine: Engine = fastest(
+        " ".join(graph_key(stack, str(request.device), "float32") for stack in stacks.values()),
+        {plan.backend: partial(_build, modules, plan) for plan in plans},
+        partial(_seconds, next(reversed(stacks))),
+    )
+    return engine
+
+
+def _build(modules: Sequence[Module], plan: ExecutionPlan) -> Engine:
+    """Load the stacks; where torch is missing, the error names the graphs that the folder has."""
+    try:
+        return Engine(modules, RunnerFactory(plan))
+    except ImportError as error:
+        if plan.runs_graphs:
+            raise
+        stacks = stacks_for_graphs(modules).values()
+        raise or_graphs(error, plan.artifacts.folder, next(iter(stacks), modules)) from error.__cause__
+
+
+def _seconds(task: str | None, engine: Engine, texts: Sequence[str]) -> float:
+    """Return the seconds in which an engine computes texts."""
+    began = perf_counter()
+    for _, features in engine.run(texts, CallOptions(task=task, progress=False)):
+        _wait(features)
+    return perf_counter() - began
+
+
+def _wait(features: Features) -> None:
+    """Wait until a result is there: a card computes after the call that started it has returned."""
+    for name in ("scores", "sentence_embedding"):
+        if hasattr(features.get(name), "cpu"):
+            features[name].cpu()

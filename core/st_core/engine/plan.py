@@ -1,0 +1,179 @@
+"""Decide what runs a model: from what the caller named, the checkpoint and the machine to one execution plan.
+
+Nothing here runs a model. ``backend="auto"`` yields one plan for each backend that can run the model; which one is fastest is measured by
+:mod:`st_core.engine.fastest`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from st_core.backends.dtypes import RUNTIMES, check_dtype, dtype_name
+from st_core.backends.graph.backend import (
+    GraphBackend,
+    can_export,
+    check_weights,
+    has_all_weights,
+    stacks_for_graphs,
+)
+from st_core.backends.graph.repository import patterns_of
+from st_core.backends.graph.runtimes import runtime
+from st_core.checkpoint.find import Fetch
+
+if TYPE_CHECKING:
+    import torch
+
+    from st_core.modules import Module
+
+__all__ = [
+    "Artifacts",
+    "Device",
+    "ExecutionPlan",
+    "Request",
+    "candidate_plans",
+    "check_device",
+    "fetches",
+    "pass_over",
+    "split_graph_options",
+]
+
+logger = logging.getLogger(__name__)
+
+Device: TypeAlias = "str | torch.device | None"
+"""A device as callers name it; None is the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Backend, device, dtype and the file of a repository graph, as the caller named them."""
+
+    backend: str = "torch"
+    device: Device = None
+    dtype: object = None
+    file_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Where the graphs of a plan are: in a model's folder, or the repository graph ``file_name`` there."""
+
+    folder: Path
+    file_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionPlan:
+    """The backend, dtype, device and artifacts that a model runs with, decided once at load.
+
+    ``dtype`` None is the backend's default, and on a repository graph whatever its weights are. Stacks of static modules run on numpy
+    under every plan.
+    """
+
+    backend: str
+    dtype: str | None
+    device: Device
+    artifacts: Artifacts
+
+    @property
+    def runs_graphs(self) -> bool:
+        """Whether graphs run the stacks that numpy cannot run."""
+        return self.backend in RUNTIMES
+
+
+def split_graph_options(backend: str, model_kwargs: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
+    """Split ``model_kwargs`` into the file name of a repository graph and the options for transformers.
+
+    Raises ValueError for an execution provider other than the CPU's, and for a file name with backend="auto".
+    """
+    options = dict(model_kwargs)
+    if backend == "torch":
+        return None, options
+    file_name, provider = options.pop("file_name", None), options.pop("provider", None)
+    if provider not in (None, "CPUExecutionProvider"):
+        raise ValueError(f"graphs run on the processor: provider is CPUExecutionProvider, not {provider!r}")
+    if file_name is not None and backend == "auto":
+        raise ValueError(
+            f"file_name={str(file_name)!r} names the graph of one backend; use backend='onnx' or backend='openvino'"
+        )
+    return None if file_name is None else str(file_name), options
+
+
+def fetches(request: Request) -> tuple[Fetch, ...]:
+    """Return what to fetch from the Hub: weights where graphs are exported from them or found by them, else a graph."""
+    backend, file_name = request.backend, request.file_name
+    if backend not in RUNTIMES and backend != "auto":
+        return (Fetch(),)
+    if file_name is not None:
+        return (Fetch(weights=False, graphs=patterns_of(backend, file_name)),)
+    names = [name for name in RUNTIMES if runtime(name).installed()] if backend == "auto" else [backend]
+    dtype = dtype_name(request.dtype) or "float32"
+    own = Fetch(graphs=tuple(f"graphs/{name}-{dtype}-*/*" for name in names))
+    if can_export():
+        return (Fetch() if backend == "auto" else own,)
+    repository = [Fetch(weights=False, graphs=patterns_of(name)) for name in names if dtype == "float32"]
+    return (*repository, own)
+
+
+def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -> tuple[ExecutionPlan, ...]:
+    """Return the plan for a model in a folder; several, to choose the fastest, for backend="auto".
+
+    Raises ValueError for a backend, a dtype or a device that does not go with the others.
+    """
+    dtype = check_dtype(request.backend, request.dtype)
+    on_torch = ExecutionPlan("torch", dtype, request.device, Artifacts(folder))
+    if request.backend == "torch":
+        return (on_torch,)
+    stacks = tuple(stacks_for_graphs(modules).values())
+    if request.backend == "auto":
+        return _automatic(replace(on_torch, dtype="float32"), stacks)
+    if not stacks:
+        return (replace(on_torch, dtype=None, device=None),)
+    check_device(request.backend, request.device)
+    return (ExecutionPlan(request.backend, dtype, "cpu", Artifacts(folder, request.file_name)),)
+
+
+def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> tuple[ExecutionPlan, ...]:
+    """Return a plan for each backend that can run all stacks in float32: another dtype's numbers would depend on the machine."""
+    if not stacks or not _is_cpu(on_torch.device):  # only torch knows other devices
+        return (on_torch,)
+    folder = on_torch.artifacts.folder
+    installed = [name for name in RUNTIMES if runtime(name).installed()]
+    has_torch = can_export() and has_all_weights(stacks)
+    names = installed if has_torch else [name for name in installed if _has_graphs(name, folder, stacks)]
+    if not names and can_export():
+        for name, stack in product(installed, stacks):
+            check_weights(stack, name, folder)
+    graphs = [replace(on_torch, backend=name, device="cpu") for name in names]
+    # Without torch and graphs the plan is torch's all the same: the error of loading it says what is missing.
+    return (*graphs, *([on_torch] if has_torch or not names else []))
+
+
+def _has_graphs(name: str, folder: Path, stacks: Iterable[Sequence[Module]]) -> bool:
+    """Return whether a backend can run all stacks without torch; a runtime that cannot be imported is passed over."""
+    try:
+        graphs = GraphBackend(name, "float32", folder)
+    except (ImportError, OSError) as error:
+        pass_over(name, error)
+        return False
+    return all(graphs.find(stack) or graphs.repository_graph(stack) for stack in stacks)
+
+
+def pass_over(name: str, error: Exception) -> None:
+    """Log why backend="auto" does not use a backend."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    logger.warning("backend='auto' passes over %s: %s", name, reason)
+
+
+def check_device(backend: str, device: object) -> None:
+    """Raise ValueError for a device that a backend does not run on; torch checks its own."""
+    if backend in RUNTIMES and not _is_cpu(device):
+        raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
+
+
+def _is_cpu(device: object) -> bool:
+    return device is None or str(device).partition(":")[0] == "cpu"

@@ -1,0 +1,74 @@
+"""Requests on their way through the three steps of encoding: prepared, then computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from st_core.engine.options import CallOptions
+from st_core.text.tokens import Tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Computed", "Prepared", "joined_tokens", "prompt_lengths"]
+
+Rows_co = TypeVar("Rows_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """The tokens of one request, with the options that decide how they are computed.
+
+    ``prompt_length`` is the number of leading tokens that belong to the prompt; ``is_single`` says that the request was one input and not a
+    list of them.
+    """
+
+    tokens: Tokens
+    options: CallOptions
+    prompt_length: int = 0
+    is_single: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The tokens of each input [n], with prompt and special tokens and after truncation."""
+        return self.tokens.lengths
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed(Generic[Rows_co]):
+    """What a model computed for one request, one row per input in order; ``finish`` turns it into results."""
+
+    rows: Rows_co
+    prepared: Prepared
+
+
+def joined_tokens(requests: Sequence[Prepared]) -> Tokens:
+    """Return the tokens of several requests as one batch."""
+    if len(requests) == 1:
+        return requests[0].tokens
+    ids = [row for request in requests for row in request.tokens.ids]
+    if all(request.tokens.types is None for request in requests):
+        return Tokens(ids)
+    types = [
+        row
+        for request in requests
+        for row in (request.tokens.types or [np.zeros_like(each) for each in request.tokens.ids])
+    ]
+    return Tokens(ids, types)
+
+
+def prompt_lengths(requests: Sequence[Prepared]) -> NDArray[np.int64] | None:
+    """Return the prompt length of each input [n]; None where no request has a prompt."""
+    if not any(request.prompt_length for request in requests):
+        return None
+    return np.repeat(
+        np.array([request.prompt_length for request in requests], np.int64), [len(request) for request in requests]
+    )
