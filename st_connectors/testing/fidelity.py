@@ -63,10 +63,10 @@ class Fidelity(Group):
         pair, wanted = self._payloads(lab), corpus.PAYLOADS[name]
 
         (record,) = pair.store.get([name])
-        assert same_json(dict(record.payload), wanted), f"{record.payload} is not {wanted}"
+        assert same_json(dict(record.payload), wanted), f"expected payload {wanted}, got {record.payload}"
         hit = pair.store.search([pair.near(Near("dense", record.vectors["dense"]), limit=1)])[0][0]
         assert hit.id == name
-        assert same_json(dict(hit.payload), wanted), f"{hit.payload} is not {wanted}"
+        assert same_json(dict(hit.payload), wanted), f"expected payload {wanted}, got {hit.payload}"
 
     @pytest.mark.parametrize("metric", list(Metric))
     def test_dense_vectors_come_back(self, lab: Lab, metric: str) -> None:

@@ -1,4 +1,4 @@
-"""Broken stores: each has one bug that was seen somewhere, and names the test of the suite that must catch it.
+"""Broken stores: each has one bug that was seen somewhere, and says which test of the suite catches it, and how.
 
 A bug report becomes a broken store first, then a test that catches it.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from st_connectors.testing.broken.answering import ANSWERING
-from st_connectors.testing.broken.choosing import CHOOSING
-from st_connectors.testing.broken.keeping import KEEPING
-from st_connectors.testing.broken.passing import Broken, Passing, around
-from st_connectors.testing.broken.taking import TAKING
+from st_connectors.testing.broken.base import Broken, Passing, wrapping
+from st_connectors.testing.broken.filtering import FILTERING
+from st_connectors.testing.broken.searching import SEARCHING
+from st_connectors.testing.broken.storing import STORING
+from st_connectors.testing.broken.validating import VALIDATING
 
-__all__ = ["BROKEN", "Broken", "Passing", "around"]
+__all__ = ["BROKEN", "Broken", "Passing", "wrapping"]
 
-BROKEN: Mapping[str, Broken] = {**KEEPING, **ANSWERING, **CHOOSING, **TAKING}
+BROKEN: Mapping[str, Broken] = {**STORING, **SEARCHING, **FILTERING, **VALIDATING}

@@ -59,7 +59,7 @@ def test_disagreement(got):
 
 def test_ties_of_one_score_are_sorted_by_id():
     """Hits of one reported score come by id, even where the oracle has them as a tie."""
-    with pytest.raises(AssertionError, match="not in order"):
+    with pytest.raises(AssertionError, match="not sorted"):
         assert_hits_agree(hits(("a", 0.9), ("c", 0.5), ("b", 0.5)), FULL, offset=0, limit=3, rtol=1e-6)
 
 

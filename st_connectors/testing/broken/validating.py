@@ -1,4 +1,4 @@
-"""Stores that take what they should refuse, or fold names that are not the same."""
+"""Stores that accept what they should reject, or treat different names as the same."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ from st_connectors.store import (
     Store,
     Vector,
 )
-from st_connectors.testing.broken.passing import Broken, Passing, around, with_schema
+from st_connectors.testing.broken.base import Broken, Failed, Passing, with_schema, wrapping
 from st_connectors.testing.opening import Make, Opener
 from st_core.vectors import SparseVector
 
-__all__ = ["TAKING"]
+__all__ = ["VALIDATING"]
 
 _DUMMY = SparseVector.from_mapping({0: 1e-6})
 
 
 class _Dummies(Passing):
-    """Milvus Lite refuses empty sparse vectors, and adapters for it were seen to write something instead."""
+    """A store that writes a dummy for an empty sparse vector, as adapters for Milvus Lite were seen to do."""
 
     optional = True
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        lacking = [
+        optional_fields = [
             name
             for name, spec in self.schema.fields.items()
             if isinstance(spec, SparseField) and spec.optional is self.optional
         ]
-        return self.store.upsert([replace(record, vectors=_filled(record.vectors, lacking)) for record in records])
+        return self.store.upsert(
+            [replace(record, vectors=_filled(record.vectors, optional_fields)) for record in records]
+        )
 
 
-class _DummiesWhereNeeded(_Dummies):
+class _DummiesForRequired(_Dummies):
     optional = False
 
 
@@ -55,7 +57,7 @@ def _filled(vectors: Mapping[str, Vector], names: Sequence[str]) -> dict[str, Ve
     return {**vectors, **empty}
 
 
-class _TakesMappings(Passing):
+class _AcceptsMappings(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(
             [
@@ -71,27 +73,27 @@ class _TakesMappings(Passing):
         )
 
 
-class _TakesOneForMany(Passing):
+class _AcceptsTextAsList(Passing):
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         return self.store.get(list(ids), parts=parts)
 
 
-class _ForgetsItsWindow(Passing):
+class _IgnoresMaxLimit(Passing):
     @property
     def capabilities(self) -> Capabilities:
         return replace(self.store.capabilities, max_limit=50)
 
 
 class _FoldsFields(Passing):
-    """Field names become identifiers, whoever else becomes the same."""
+    """A store that turns field names into identifiers, even if two become the same."""
 
     def __init__(self, store: Store, schema: Schema) -> None:
         super().__init__(store)
-        self.asked = schema
+        self.requested = schema
 
     @property
     def schema(self) -> Schema:
-        return self.asked
+        return self.requested
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(
@@ -106,8 +108,8 @@ class _FoldsFields(Passing):
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         for record in self.store.scan(where=where, parts=parts, batch=batch):
-            found = {name: record.vectors.get(_folded(name)) for name in self.asked.fields}
-            yield replace(record, vectors={name: vector for name, vector in found.items() if vector is not None})
+            vectors = {name: record.vectors.get(_folded(name)) for name in self.requested.fields}
+            yield replace(record, vectors={name: vector for name, vector in vectors.items() if vector is not None})
 
 
 def _folded(name: str) -> str:
@@ -119,31 +121,31 @@ def _folded_leg(rank: Leg | Fuse) -> Leg | Fuse:
 
 
 def _folding_fields(make: Make) -> Make:
-    def opened(what: Schema | str, /) -> Store:
+    def open_folded(what: Schema | str, /) -> Store:
         if isinstance(what, str):
             return make(what)
         fields: dict[str, Field] = {_folded(name): spec for name, spec in what.fields.items()}
         return _FoldsFields(make(replace(what, fields=fields)), what)
 
-    return opened
+    return open_folded
 
 
-class _FillsWhatItNeeds(Passing):
-    """Declares that it needs every vector, and takes records without."""
+class _IgnoresRequiredVectors(Passing):
+    """A store that declares every vector as required, but accepts records that lack one."""
 
     @property
     def capabilities(self) -> Capabilities:
         return replace(self.store.capabilities, optional_vectors=False)
 
 
-class _ForgetsItsSize(Passing):
+class _IgnoresMaxBytes(Passing):
     @property
     def capabilities(self) -> Capabilities:
         return replace(self.store.capabilities, max_bytes=2_000)
 
 
-class _KeepsShortened(Passing):
-    """Declares a quantisation, and scores by the shortened vectors whatever the effort."""
+class _StoresQuantized(Passing):
+    """A store that declares quantization and scores quantized vectors at every effort."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -152,13 +154,13 @@ class _KeepsShortened(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(
             [
-                replace(record, vectors={name: _shortened(vector) for name, vector in record.vectors.items()})
+                replace(record, vectors={name: _quantized(vector) for name, vector in record.vectors.items()})
                 for record in records
             ]
         )
 
 
-def _shortened(vector: Vector) -> Vector:
+def _quantized(vector: Vector) -> Vector:
     return vector if isinstance(vector, SparseVector) else np.round(vector * 30).astype(np.float32) / np.float32(30)
 
 
@@ -171,18 +173,18 @@ def _unquantized(schema: Schema) -> Schema:
 
 
 @dataclass(frozen=True, slots=True)
-class _Elsewhere(Opener):
-    """Keeps its collections where nobody lists them."""
+class _UnlistedOpener(Opener):
+    """Opens collections that do not appear in the list of collections."""
 
     make: Make
 
     def __call__(self, what: Schema | str, /) -> Store:
-        """Open it where the good store does."""
+        """Open a collection of the correct store."""
         return self.make(what)
 
 
-class _HidesItsIdInThePayload(Passing):
-    """Stores that keep a record's id under a key of the payload: what the payload has there itself is lost."""
+class _StoresIdInPayload(Passing):
+    """A store that keeps the id under a key of the payload, whose own value there is lost."""
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(
@@ -190,80 +192,103 @@ class _HidesItsIdInThePayload(Passing):
         )
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        return [_less_its_id(record) for record in self.store.get(ids, parts=parts)]
+        return [_without_id(record) for record in self.store.get(ids, parts=parts)]
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        return map(_less_its_id, self.store.scan(where=where, parts=parts, batch=batch))
+        return map(_without_id, self.store.scan(where=where, parts=parts, batch=batch))
 
 
-def _less_its_id(record: Record) -> Record:
+def _without_id(record: Record) -> Record:
     return replace(record, payload={key: value for key, value in record.payload.items() if key != "_st_id"})
 
 
-def _lower(schema: Schema) -> Schema:
+def _in_lower_case(schema: Schema) -> Schema:
     return replace(schema, collection=schema.collection.lower())
 
 
-def _named(schema: Schema) -> Schema:
+def _with_names(schema: Schema) -> Schema:
     return replace(schema, fields={name or "unnamed": spec for name, spec in schema.fields.items()})
 
 
-TAKING: Mapping[str, Broken] = {
+VALIDATING: Mapping[str, Broken] = {
     "dummies": Broken(
-        "a dummy stands for an empty sparse vector",
+        "a dummy replaces an empty sparse vector",
         "test_weights_that_are_none_are_left_out[negative]",
-        around(_Dummies),
+        wrapping(_Dummies),
+        "'all': expected vectors",
     ),
     "dummies-where-needed": Broken(
-        "a dummy stands for a sparse vector that is needed",
+        "a dummy replaces a missing required sparse vector",
         "test_an_empty_sparse_vector_is_refused_where_one_is_needed",
-        around(_DummiesWhereNeeded),
+        wrapping(_DummiesForRequired),
+        r"Right contains one more item: \(0, 'empty'",
     ),
     "mappings-taken": Broken(
-        "anything like a sparse vector is taken for one",
+        "a mapping is accepted as a sparse vector",
         "test_vectors_of_another_form_are_refused[mapping]",
-        around(_TakesMappings),
+        wrapping(_AcceptsMappings),
+        r"Right contains one more item: \(1, 'broken'",
     ),
     "collections-folded": Broken(
-        "names of collections are blind to case", "test_collections_are_kept_apart_or_refused", with_schema(_lower)
+        "names of collections ignore case",
+        "test_collections_are_kept_apart_or_refused",
+        with_schema(_in_lower_case),
+        "assert 1 == 0",
     ),
     "fields-folded": Broken(
-        "names of vector fields are made identifiers", "test_vector_fields_are_kept_apart_or_refused", _folding_fields
+        "names of vector fields become identifiers",
+        "test_vector_fields_are_kept_apart_or_refused",
+        _folding_fields,
+        "'one': expected a.b",
     ),
     "id-in-the-payload": Broken(
         "the key under which the store keeps an id hides the payload's own",
         "test_payload_keys_may_be_those_of_the_store[undeclared]",
-        around(_HidesItsIdInThePayload),
+        wrapping(_StoresIdInPayload),
+        "'all': expected payload",
     ),
     "text-for-list": Broken(
-        "a text is taken for a list of ids", "test_wrong_arguments_are_refused[get-text]", around(_TakesOneForMany)
+        "a string is accepted as a list of ids",
+        "test_wrong_arguments_are_refused[get-text]",
+        wrapping(_AcceptsTextAsList),
+        "DID NOT RAISE.*TypeError",
+        Failed,
     ),
     "window-forgotten": Broken(
-        "the declared window is not kept",
+        "the declared maximum of hits is not enforced",
         "test_candidates_over_the_stores_window_are_refused",
-        around(_ForgetsItsWindow),
+        wrapping(_IgnoresMaxLimit),
+        "DID NOT RAISE.*Unsupported",
+        Failed,
     ),
     "needed-vectors-filled": Broken(
-        "a vector that is needed may be missing",
+        "a required vector may be missing",
         "test_records_that_lack_vectors_are_refused_where_undeclared",
-        around(_FillsWhatItNeeds),
+        wrapping(_IgnoresRequiredVectors),
+        r"Right contains one more item: \(0, 'r000'\)",
     ),
     "size-forgotten": Broken(
-        "the declared size of a request is not kept",
+        "the declared size of a request is not enforced",
         "test_a_record_over_the_size_of_a_request_is_refused",
-        around(_ForgetsItsSize),
+        wrapping(_IgnoresMaxBytes),
+        r"Right contains one more item: \(1, 'r001'\)",
     ),
     "shortened-for-good": Broken(
-        "exact effort compares shortened vectors",
+        "exact effort compares quantized vectors",
         "test_quantized_fields_are_exact_at_exact_effort[int8]",
-        lambda make: around(_KeepsShortened)(with_schema(_unquantized)(make)),
+        lambda make: wrapping(_StoresQuantized)(with_schema(_unquantized)(make)),
+        "'r000': expected dense",
     ),
     "listed-nowhere": Broken(
         "collections are not listed",
         "test_collections_are_listed",
-        lambda make: _Elsewhere("memory:empty", None, None, make),
+        lambda make: _UnlistedOpener("memory:empty", None, None, make),
+        "Extra items in the left set",
     ),
     "nameless-field": Broken(
-        "a field without a name is given one", "test_wrong_schemas_are_refused[no-name]", with_schema(_named)
+        "a field without a name gets one",
+        "test_wrong_schemas_are_refused[no-name]",
+        with_schema(_with_names),
+        " is None",
     ),
 }

@@ -1,4 +1,4 @@
-"""Stores that lose, mix up or change what they are given."""
+"""Stores that lose, mix up or change collections, records, ids and payloads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from st_connectors.errors import NotFound, Refused, SchemaMismatch
 from st_connectors.filters import Filter
 from st_connectors.registry import open_store
 from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest
-from st_connectors.testing.broken.passing import Broken, Passing, around, with_schema
+from st_connectors.testing.broken.base import Broken, Failed, Passing, with_schema, wrapping
 
-__all__ = ["KEEPING"]
+__all__ = ["STORING"]
 
 
 class _CreateWipes(Passing):
@@ -26,7 +26,7 @@ class _CreateWipes(Passing):
         self.store.create()
 
 
-class _CreateTakesWhatIsThere(Passing):
+class _CreateAcceptsAnySchema(Passing):
     def create(self) -> None:
         with suppress(SchemaMismatch):
             self.store.create()
@@ -37,13 +37,13 @@ class _DropLeavesRecords(Passing):
         """Do nothing."""
 
 
-class _CreatesByItself(Passing):
+class _UpsertCreates(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         self.store.create()
         return self.store.upsert(records)
 
 
-class _EmptyWhenAbsent(Passing):
+class _AbsentCountsZero(Passing):
     def count(self, where: Filter | None = None) -> int:
         try:
             return self.store.count(where)
@@ -62,7 +62,7 @@ class _MergesPayloads(Passing):
         )
 
 
-class _KeepsOldVectors(Passing):
+class _MergesVectors(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         old = {record.id: record for record in self.store.get([record.id for record in records])}
         return self.store.upsert(
@@ -91,15 +91,15 @@ class _SortsPayloadInPlace(Passing):
         return self.store.upsert(records)
 
 
-class _HandsOutItsOwn(Passing):
+class _ReturnsSharedRecords(Passing):
     def __init__(self, store: Any) -> None:
         super().__init__(store)
-        self.kept: dict[str, Record] = {}
+        self.shared: dict[str, Record] = {}
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         for record in self.store.get(ids, parts=parts):
-            self.kept.setdefault(record.id, record)
-        return [self.kept[name] for name in ids if name in self.kept]
+            self.shared.setdefault(record.id, record)
+        return [self.shared[name] for name in ids if name in self.shared]
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         return (
@@ -107,13 +107,13 @@ class _HandsOutItsOwn(Passing):
         )
 
 
-class _LosesTheLastPart(Passing):
+class _LosesLastPart(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        whole = len(records) // 100 * 100 if len(records) > 100 else len(records)
-        return self.store.upsert(records[:whole])
+        count = len(records) // 100 * 100 if len(records) > 100 else len(records)
+        return self.store.upsert(records[:count])
 
 
-class _KeepsTheFirst(Passing):
+class _FirstOfEqualIdsWins(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(list({record.id: record for record in reversed(records)}.values()))
 
@@ -123,24 +123,24 @@ class _RefusesWholeBatches(Passing):
         schema = replace(self.schema, collection=f"{self.schema.collection}_trial")
         trial = open_store("memory:trial", schema.collection, schema)
         trial.create()
-        refused = trial.upsert(records)
+        rejected = trial.upsert(records)
         trial.drop()
-        return refused or self.store.upsert(records)
+        return rejected or self.store.upsert(records)
 
 
-class _HidesRefusals(Passing):
+class _HidesRejections(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         self.store.upsert(records)
         return []
 
 
-class _CountsRefusalsAnew(Passing):
+class _CountsRejectionsOnly(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return [replace(item, position=at) for at, item in enumerate(self.store.upsert(records))]
 
 
 class _OneRefreshBehind(Passing):
-    """Every write is seen one ``refresh`` too late."""
+    """A store whose writes become visible one ``refresh`` too late."""
 
     def __init__(self, store: Any) -> None:
         super().__init__(store)
@@ -148,13 +148,13 @@ class _OneRefreshBehind(Passing):
         self.ready: list[Callable[[], object]] = []
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        kept = list(records)
-        self.waiting.append(lambda: self.store.upsert(kept))
+        batch = list(records)
+        self.waiting.append(lambda: self.store.upsert(batch))
         return []
 
     def delete(self, ids: Sequence[str]) -> None:
-        kept = list(ids)
-        self.waiting.append(lambda: self.store.delete(kept))
+        batch = list(ids)
+        self.waiting.append(lambda: self.store.delete(batch))
 
     def refresh(self) -> None:
         for write in self.ready:
@@ -165,9 +165,9 @@ class _OneRefreshBehind(Passing):
 
 class _DeleteRaises(Passing):
     def delete(self, ids: Sequence[str]) -> None:
-        there = {record.id for record in self.store.get(ids, parts=Parts.NONE)}
+        existing = {record.id for record in self.store.get(ids, parts=Parts.NONE)}
         for name in ids:
-            if name not in there:
+            if name not in existing:
                 raise Refused(f"there is no {name!r}", store="broken", operation="delete")
         self.store.delete(ids)
 
@@ -179,7 +179,7 @@ class _DeletesByPrefix(Passing):
         )
 
 
-class _GetInItsOwnOrder(Passing):
+class _GetSortsById(Passing):
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         return sorted(self.store.get(ids, parts=parts), key=lambda record: record.id)
 
@@ -195,7 +195,7 @@ class _KeepsFirstVectors(Passing):
         )
 
 
-class _FindsTheDeleted(Passing):
+class _SearchFindsDeleted(Passing):
     def __init__(self, store: Any) -> None:
         super().__init__(store)
         self.deleted: list[str] = []
@@ -230,21 +230,23 @@ def _with_ids(change: Callable[[str], str]) -> type[Passing]:
 
 
 def _with_payloads(change: Callable[[Any], Any]) -> type[Passing]:
-    """Payload comes back with every value changed, from the innermost out."""
+    """Return a store whose payloads come back with every value changed, innermost first."""
 
-    def bent(value: Any) -> Any:
+    def changed(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return change({key: bent(item) for key, item in value.items()})
+            return change({key: changed(item) for key, item in value.items()})
         if isinstance(value, list):
-            return change([bent(item) for item in value])
+            return change([changed(item) for item in value])
         return change(value)
 
     class Changed(Passing):
         def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-            return [replace(record, payload=bent(record.payload)) for record in self.store.get(ids, parts=parts)]
+            return [replace(record, payload=changed(record.payload)) for record in self.store.get(ids, parts=parts)]
 
         def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-            return [[replace(hit, payload=bent(hit.payload)) for hit in hits] for hits in self.store.search(requests)]
+            return [
+                [replace(hit, payload=changed(hit.payload)) for hit in hits] for hits in self.store.search(requests)
+            ]
 
     return Changed
 
@@ -287,155 +289,227 @@ def _dots_nested(value: Any) -> Any:
     return nested
 
 
-def _without_their_keys(value: Any) -> Any:
+def _without_internal_keys(value: Any) -> Any:
     return {key: item for key, item in value.items() if not key.startswith("_")} if isinstance(value, dict) else value
 
 
-def _datetimes(value: Any) -> Any:
+def _days_only(value: Any) -> Any:
     return value[:10] if isinstance(value, str) and value[4:5] == "-" and "T" in value else value
 
 
-KEEPING: Mapping[str, Broken] = {
+STORING: Mapping[str, Broken] = {
     "create-wipes": Broken(
-        "``create`` makes the collection anew", "test_create_twice_keeps_the_records", around(_CreateWipes)
+        "``create`` replaces an existing collection",
+        "test_create_twice_keeps_the_records",
+        wrapping(_CreateWipes),
+        r"expected records \['r000', 'r001', 'r002'\], got \[\]",
     ),
     "create-takes-any-schema": Broken(
-        "``create`` is content with whatever is there",
+        "``create`` accepts a collection with another schema",
         "test_create_with_another_schema_raises_schema_mismatch[dimension]",
-        around(_CreateTakesWhatIsThere),
+        wrapping(_CreateAcceptsAnySchema),
+        "DID NOT RAISE.*SchemaMismatch",
+        Failed,
     ),
     "drop-leaves-records": Broken(
-        "``drop`` removes nothing", "test_drop_removes_the_records", around(_DropLeavesRecords)
+        "``drop`` removes nothing", "test_drop_removes_the_records", wrapping(_DropLeavesRecords), "assert 5 == 0"
     ),
     "upsert-creates": Broken(
-        "the first write makes the collection",
+        "the first write creates the collection",
         "test_any_call_before_create_raises_not_found[upsert]",
-        around(_CreatesByItself),
+        wrapping(_UpsertCreates),
+        "DID NOT RAISE.*NotFound",
+        Failed,
     ),
     "absent-counts-zero": Broken(
-        "a collection that is not there counts as empty",
+        "a missing collection counts as empty",
         "test_any_call_before_create_raises_not_found[count]",
-        around(_EmptyWhenAbsent),
+        wrapping(_AbsentCountsZero),
+        "DID NOT RAISE.*NotFound",
+        Failed,
     ),
     "one-for-all": Broken(
-        "all collections share one",
+        "all collections share the same records",
         "test_two_collections_do_not_see_each_other",
         with_schema(lambda schema: replace(schema, collection="shared")),
+        "expected records",
     ),
     "merges-payloads": Broken(
-        "upsert merges payloads", "test_upsert_replaces_the_whole_record", around(_MergesPayloads)
+        "upsert merges payloads",
+        "test_upsert_replaces_the_whole_record",
+        wrapping(_MergesPayloads),
+        "'a': expected payload",
     ),
     "keeps-old-vectors": Broken(
         "upsert keeps vectors that the new record lacks",
         "test_upsert_replaces_the_whole_record",
-        around(_KeepsOldVectors),
+        wrapping(_MergesVectors),
+        "'a': expected vectors",
     ),
     "normalises-in-place": Broken(
-        "the caller's arrays are normalised in place", "test_inputs_are_not_changed", around(_NormalisesInPlace)
+        "the caller's arrays are normalised in place",
+        "test_inputs_are_not_changed",
+        wrapping(_NormalisesInPlace),
+        "array_equal",
     ),
     "sorts-payload-in-place": Broken(
-        "the caller's lists are sorted", "test_inputs_are_not_changed", around(_SortsPayloadInPlace)
+        "the caller's lists are sorted", "test_inputs_are_not_changed", wrapping(_SortsPayloadInPlace), "same_json"
     ),
     "hands-out-its-own": Broken(
-        "what is handed out is what is kept", "test_what_is_kept_is_a_copy", around(_HandsOutItsOwn)
+        "returned records share memory with stored ones",
+        "test_what_is_kept_is_a_copy",
+        wrapping(_ReturnsSharedRecords),
+        "'a': expected payload",
     ),
     "loses-the-last-part": Broken(
-        "the last part of a large batch is lost", "test_a_large_batch_arrives_whole", around(_LosesTheLastPart)
+        "the last part of a large batch is lost",
+        "test_a_large_batch_arrives_whole",
+        wrapping(_LosesLastPart),
+        "expected records",
     ),
-    "keeps-the-first": Broken("the first of equal ids wins", "test_the_last_of_equal_ids_wins", around(_KeepsTheFirst)),
+    "keeps-the-first": Broken(
+        "the first of equal ids wins",
+        "test_the_last_of_equal_ids_wins",
+        wrapping(_FirstOfEqualIdsWins),
+        "'same': expected payload",
+    ),
     "refuses-whole-batches": Broken(
-        "one bad record keeps its whole batch out",
+        "one bad record rejects its whole batch",
         "test_one_bad_record_is_returned_and_the_others_go_in[nan-in-payload]",
-        around(_RefusesWholeBatches),
+        wrapping(_RefusesWholeBatches),
+        r"expected records \['r000', 'r001', 'r002'\], got \[\]",
     ),
     "hides-refusals": Broken(
-        "a refused record is dropped in silence",
+        "a rejected record is dropped silently",
         "test_one_bad_record_is_returned_and_the_others_go_in[wrong-dimension]",
-        around(_HidesRefusals),
+        wrapping(_HidesRejections),
+        r"\[\] == \[\(3, 'broken'\)\]",
     ),
     "counts-refusals-anew": Broken(
-        "positions count refusals, not records",
+        "positions count rejections, not records",
         "test_one_bad_record_is_returned_and_the_others_go_in[empty-id]",
-        around(_CountsRefusalsAnew),
+        wrapping(_CountsRejectionsOnly),
+        r"\[\(0, ''\)\] == \[\(3, ''\)\]",
     ),
     "one-refresh-behind": Broken(
-        "reads after ``refresh`` are stale", "test_refresh_shows_every_earlier_write", around(_OneRefreshBehind)
+        "reads after ``refresh`` are stale",
+        "test_refresh_shows_every_earlier_write",
+        wrapping(_OneRefreshBehind),
+        "expected records",
     ),
-    "delete-raises": Broken("deleting the absent raises", "test_deleting_the_absent_is_silent", around(_DeleteRaises)),
+    "delete-raises": Broken(
+        "deleting a missing id raises",
+        "test_deleting_the_absent_is_silent",
+        wrapping(_DeleteRaises),
+        "there is no 'nowhere'",
+        Refused,
+    ),
     "deletes-by-prefix": Broken(
-        "an id deletes all that begin with it", "test_deleting_the_absent_is_silent", around(_DeletesByPrefix)
+        "deleting an id deletes all ids that begin with it",
+        "test_deleting_the_absent_is_silent",
+        wrapping(_DeletesByPrefix),
+        r"expected records \['r000', 'r002'\], got \[\]",
     ),
     "get-in-its-own-order": Broken(
-        "``get`` answers in the store's order", "test_get_answers_in_the_order_asked", around(_GetInItsOwnOrder)
+        "``get`` returns records in the store's order",
+        "test_get_answers_in_the_order_asked",
+        wrapping(_GetSortsById),
+        "'r000' != 'r011'",
     ),
     "keeps-first-vectors": Broken(
         "a replaced record keeps its first vectors",
         "test_upsert_replaces_vectors_in_the_index",
-        around(_KeepsFirstVectors),
+        wrapping(_KeepsFirstVectors),
+        "expected score",
     ),
     "finds-the-deleted": Broken(
-        "search finds what was deleted", "test_delete_removes_only_what_is_named", around(_FindsTheDeleted)
+        "search returns deleted records",
+        "test_delete_removes_only_what_is_named",
+        wrapping(_SearchFindsDeleted),
+        "expected 8 hits, got 10",
     ),
     "ids-trimmed": Broken(
-        "ids lose their blanks", "test_ids_come_back_as_given[space-after]", around(_with_ids(str.strip))
+        "spaces around ids are removed",
+        "test_ids_come_back_as_given[space-after]",
+        wrapping(_with_ids(str.strip)),
+        "'a' != 'a '",
     ),
     "ids-lower-case": Broken(
-        "ids that look like UUIDs are written anew",
+        "ids that look like UUIDs are normalised",
         "test_ids_come_back_as_given[uuid-upper]",
-        around(_with_ids(str.lower)),
+        wrapping(_with_ids(str.lower)),
+        "'abcdef00.*' != 'ABCDEF00",
     ),
     "ids-composed": Broken(
         "ids are normalised",
         "test_ids_come_back_as_given[decomposed]",
-        around(_with_ids(lambda name: unicodedata.normalize("NFC", name))),
+        wrapping(_with_ids(lambda name: unicodedata.normalize("NFC", name))),
+        "At index 0 diff",
     ),
     "ids-cut": Broken(
         "ids are cut at 255 characters",
         "test_ids_come_back_as_given[512-bytes]",
-        around(_with_ids(lambda name: name[:255])),
+        wrapping(_with_ids(lambda name: name[:255])),
+        "At index 0 diff",
     ),
     "ids-as-numbers": Broken(
-        "ids of digits become numbers",
+        "ids of digits lose leading zeros",
         "test_ids_come_back_as_given[digits-zero]",
-        around(_with_ids(lambda name: str(int(name)) if name.isdigit() else name)),
+        wrapping(_with_ids(lambda name: str(int(name)) if name.isdigit() else name)),
+        "'42' != '0042'",
     ),
     "floats-as-ints": Broken(
         "1.0 comes back as 1",
         "test_payloads_come_back_as_given[one-as-float]",
-        around(_with_payloads(_whole_floats_as_ints)),
+        wrapping(_with_payloads(_whole_floats_as_ints)),
+        "expected payload .*'float': 1.0",
     ),
     "booleans-as-ints": Broken(
-        "true comes back as 1", "test_payloads_come_back_as_given[booleans]", around(_with_payloads(_booleans_as_ints))
+        "true comes back as 1",
+        "test_payloads_come_back_as_given[booleans]",
+        wrapping(_with_payloads(_booleans_as_ints)),
+        "expected payload .*'yes': True",
     ),
     "ints-through-floats": Broken(
         "integers pass through floats",
         "test_payloads_come_back_as_given[big-integers]",
-        around(_with_payloads(_ints_through_floats)),
+        wrapping(_with_payloads(_ints_through_floats)),
+        "expected payload .*'odd': 9007199254740993",
     ),
     "nulls-dropped": Broken(
-        "null is left out", "test_payloads_come_back_as_given[null]", around(_with_payloads(_without_nulls))
+        "null values are dropped",
+        "test_payloads_come_back_as_given[null]",
+        wrapping(_with_payloads(_without_nulls)),
+        "expected payload .*'nothing': None",
     ),
     "empties-dropped": Broken(
-        "empty values are left out",
+        "empty values are dropped",
         "test_payloads_come_back_as_given[empties]",
-        around(_with_payloads(_without_empties)),
+        wrapping(_with_payloads(_without_empties)),
+        "expected payload .*'text': ''",
     ),
     "keys-sorted": Broken(
-        "keys come back sorted", "test_payloads_come_back_as_given[order-of-keys]", around(_with_payloads(_sorted_keys))
+        "keys come back sorted",
+        "test_payloads_come_back_as_given[order-of-keys]",
+        wrapping(_with_payloads(_sorted_keys)),
+        "expected payload .*'z': 1, 'a': 2",
     ),
     "dots-nested": Broken(
         "dotted keys come back nested",
         "test_payloads_come_back_as_given[dotted-keys]",
-        around(_with_payloads(_dots_nested)),
+        wrapping(_with_payloads(_dots_nested)),
+        "expected payload .*'a.b': 1",
     ),
     "own-keys-eaten": Broken(
-        "keys like the store's own are eaten",
+        "keys like the store's internal ones are dropped",
         "test_payloads_come_back_as_given[keys-like-ours]",
-        around(_with_payloads(_without_their_keys)),
+        wrapping(_with_payloads(_without_internal_keys)),
+        "expected payload .*'_id': 'y'",
     ),
     "dates-rewritten": Broken(
         "dates come back in another spelling",
         "test_payloads_come_back_as_given[day-as-written]",
-        around(_with_payloads(_datetimes)),
+        wrapping(_with_payloads(_days_only)),
+        "expected payload .*'2020-01-01T00:00:00.120",
     ),
 }
