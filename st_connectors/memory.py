@@ -112,7 +112,7 @@ class _Sparse:
 
     def scores(self, query: SparseVector, rarity: Callable[[int], float] | None = None) -> dict[str, float]:
         """The inner product with each record that shares an index, by id; ``rarity`` gives a factor by the number of records that have an index."""
-        if not self.indices.size:
+        if not len(query) or not self.indices.size:  # a text query may have no words
             return {}
         place = np.minimum(np.searchsorted(query.indices, self.indices), len(query) - 1)
         shared = query.indices[place] == self.indices
