@@ -1,6 +1,6 @@
 """Milvus: embedded (``milvus+lite:PATH``) and servers (``milvus://host:19530``, ``milvus+https://``).
 
-For people with their own collection and client: :func:`sparse_vector`, :func:`hybrid_requests` and :func:`filter_to_milvus`.
+For use with your own collection and client: :func:`sparse_vector`, :func:`hybrid_requests` and :func:`filter_to_milvus`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from st_connectors.errors import NotFound
 from st_connectors.plugin import Address, Plugin
 from st_connectors.schema import FilterKind, Metric, Quantization, Schema
 from st_connectors.sizing import DenseLayout, Sizing
@@ -31,7 +30,7 @@ CAPABILITIES = Capabilities(
     efforts=frozenset({"exact", "default", "candidates"}),
     persistent=True,
     max_batch=1000,
-    # A request may take 64 MiB; texts and filterable values are sent beside the payload that holds them.
+    # A server accepts 64 MiB per request; texts and filterable values are sent in addition to the payload that contains them.
     max_bytes=20_000_000,
     max_dimension=32_768,
     max_limit=16_384,
@@ -45,8 +44,8 @@ CAPABILITIES = Capabilities(
 _FLAT = DenseLayout(
     "flat",
     4,
-    "compares with every vector, exactly, so that time grows with the records",
-    "Milvus, FLAT: float32 as they are",
+    "compares with every vector, exactly, in time proportional to the records",
+    "Milvus, FLAT: uncompressed float32",
     options={"index": "flat"},
 )
 _HNSW = DenseLayout(
@@ -62,7 +61,7 @@ SIZING = {"": _SERVER, "lite": replace(_SERVER, dense=(_FLAT, _HNSW))}
 
 
 def _module(name: str) -> Any:
-    """A module of this package that needs the driver."""
+    """Import a module of this package that needs the driver."""
     try:
         return import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
@@ -72,34 +71,17 @@ def _module(name: str) -> Any:
 
 
 def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    ways, stores = _module("client"), _module("store")
-    if schema is None and client is None and "lite" in address.variants and not ways.exists(address):
-        told = f"there is no collection {collection!r} at {address}; create it, or check the path"
-        raise NotFound(told, store=address.scheme, operation="connect")
-    held = ways.open_client(address, client)
-    made: Store = (
-        stores.opened(held, collection, str(address), CAPABILITIES)
-        if schema is None
-        else stores.MilvusStore(held, _module("rows").Ours(schema, held.layout), CAPABILITIES)
-    )
-    return made
+    store: Store = _module("store").connect(address, collection, schema, client)
+    return store
 
 
 def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    ways = _module("client")
-    if client is None and "lite" in address.variants and not ways.exists(address):
-        told = f"there is no collection {collection!r} at {address}; check the path"
-        raise NotFound(told, store=address.scheme, operation="adopt")
-    held = ways.open_client(address, client)
-    made: Store = _module("store").adopted(held, collection, str(address), filterable, CAPABILITIES)
-    return made
+    store: Store = _module("store").adopt(address, collection, filterable, client)
+    return store
 
 
 def _collections(address: Address, client: object | None) -> list[str]:
-    ways = _module("client")
-    if client is None and "lite" in address.variants and not ways.exists(address):
-        return []
-    return list(_module("store").collections(ways.open_client(address, client)))
+    return list(_module("store").collections(address, client))
 
 
 PLUGIN = Plugin(
@@ -119,7 +101,7 @@ PLUGIN = Plugin(
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public conversion when it is first asked for."""
+    """Import a public conversion on first use."""
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_module("conversions"), name)

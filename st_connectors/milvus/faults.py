@@ -1,22 +1,25 @@
-"""pymilvus's and gRPC's errors to ours; pure. Messages are the server's own words, cut short, without the request."""
+"""Translate pymilvus's and gRPC's errors. Messages contain the server's own text, shortened, without the request."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
-__all__ = ["from_client", "is_already_there"]
+__all__ = ["capture_logs", "from_client", "is_already_there", "translate_errors"]
 
 CONNECT = 2
-"""pymilvus 3.0's own code for a server that it cannot talk to, for whatever reason."""
-LONGEST = 300
-"""Characters of a message that are kept."""
+"""pymilvus 3.0's code for every failure to connect to a server."""
+MAX_MESSAGE = 300
+"""Characters of a server's message that are used."""
 
-_RETRY = re.compile(r"\[\w+\] Retry (?:run out of \d+ retry times|timeout: [\d.]+s), (?:message=)?")
-"""What pymilvus puts before the server's words; nothing was retried."""
+_RETRY_PREFIX = re.compile(r"\[\w+\] Retry (?:run out of \d+ retry times|timeout: [\d.]+s), (?:message=)?")
+"""pymilvus's prefix to the server's text, although nothing was retried."""
 
 _STATUS: Mapping[str, type[StoreError]] = {
     "UNAVAILABLE": Unavailable,
@@ -34,12 +37,12 @@ _STATUS: Mapping[str, type[StoreError]] = {
 """gRPC statuses; any other is permanent."""
 
 _CODES: Mapping[int, type[StoreError]] = {
-    1: Permanent,  # unexpected error, which the message tells
+    1: Permanent,  # unexpected error, explained by the message
     2: Unavailable,  # cannot connect
     3: Unavailable,  # memory or disk quota
-    4: NotFound,  # the old number of "collection not found"
+    4: NotFound,  # the former code of "collection not found"
     5: Permanent,
-    6: Refused,  # illegal argument, of 2.3 and of Milvus Lite
+    6: Refused,  # illegal argument, in 2.3 and Milvus Lite
     8: Throttled,
     9: Throttled,
     100: NotFound,
@@ -55,7 +58,7 @@ _CODES: Mapping[int, type[StoreError]] = {
     1804: Refused,
     1807: Refused,
 }
-"""Milvus's codes (pkg/util/merr); others by the server's own word on whether to retry."""
+"""Milvus's codes (pkg/util/merr); for others the server's own retriable flag decides."""
 
 _UNAUTHENTICATED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _BUSY = ("rate limit", "quota", "too many requests")
@@ -68,47 +71,93 @@ _CLIENT_SIDE = frozenset(
         "PrimaryKeyException",
     }
 )
-"""What pymilvus raises about a request before anything is sent."""
+"""Errors that pymilvus raises about a request before sending it."""
 
 
 def from_client(error: Exception, *, store: str, operation: str) -> StoreError | None:
-    """The error for what ``pymilvus`` and its gRPC channel raise; None for what is not theirs."""
-    found: Any = error
+    """Translate an error of ``pymilvus`` or its gRPC channel; return None for any other error."""
+    driver_error: Any = error
     names = {kind.__name__ for kind in type(error).__mro__}
-    if "RpcError" in names and callable(getattr(found, "code", None)):
-        return _from_status(found.code().name, found.details() or "", store=store, operation=operation)
+    if "RpcError" in names and callable(getattr(driver_error, "code", None)):
+        return _from_status(driver_error.code().name, driver_error.details() or "", store=store, operation=operation)
     if "MilvusException" not in names:
         return None
-    message = _RETRY.sub("", str(found.message))
-    if not isinstance(found.code, int):  # pymilvus hands on the status of a call it has given up, 2.6 as what gives it
-        status = found.code() if callable(found.code) else found.code
-        return _from_status(status.name, message, store=store, operation=operation)
-    told = f"Milvus answered {int(found.code)}: {message[:LONGEST]}"
+    text = _RETRY_PREFIX.sub("", str(driver_error.message))
+    if not isinstance(driver_error.code, int):  # the gRPC status of a failed call; pymilvus 2.6 passes its method
+        status = driver_error.code() if callable(driver_error.code) else driver_error.code
+        return _from_status(status.name, text, store=store, operation=operation)
+    code = int(driver_error.code)
+    message = f"Milvus answered {code}: {text[:MAX_MESSAGE]}"
     if names & _CLIENT_SIDE:
-        return Refused(message[:LONGEST], store=store, operation=operation)
-    if any(mark in message.lower() for mark in _BUSY):
-        return Throttled(told, store=store, operation=operation)
-    # pymilvus tells these two from 3.0 on
-    kind = _CODES.get(int(found.code), Unavailable if getattr(found, "retriable", False) else Permanent)
-    if kind is Permanent and getattr(found, "is_input_error", False):
+        return Refused(text[:MAX_MESSAGE], store=store, operation=operation)
+    if any(mark in text.lower() for mark in _BUSY):
+        return Throttled(message, store=store, operation=operation)
+    # pymilvus sets these two flags since 3.0
+    kind = _CODES.get(code, Unavailable if getattr(driver_error, "retriable", False) else Permanent)
+    if kind is Permanent and getattr(driver_error, "is_input_error", False):
         kind = Refused
     if kind is NotFound:
-        told = f"{message[:LONGEST]}: create the collection first"
-    if int(found.code) == CONNECT and "+https" in store:
-        told = f"{told}; or it speaks no TLS here: then write milvus://"
-    elif int(found.code) == CONNECT:
-        told = f"{told}; or it speaks TLS: then write milvus+https://"
-    return kind(told, store=store, operation=operation)
+        message = f"{text[:MAX_MESSAGE]}: create the collection first"
+    if code == CONNECT and "+https" in store:
+        message = f"{message}; if the server speaks no TLS on this port, write milvus://"
+    elif code == CONNECT:
+        message = f"{message}; if the server speaks TLS on this port, write milvus+https://"
+    return kind(message, store=store, operation=operation)
 
 
-def _from_status(name: str, message: str, *, store: str, operation: str) -> StoreError:
-    told = f"{name}: {message[:LONGEST]}"
+def _from_status(name: str, text: str, *, store: str, operation: str) -> StoreError:
+    message = f"{name}: {text[:MAX_MESSAGE]}"
     if name in _UNAUTHENTICATED:
-        told = f"{told}; set ST_MILVUS_TOKEN to a token, or user:password, that may do this"
-        return Permanent(told, store=store, operation=operation)
-    return _STATUS.get(name, Permanent)(told, store=store, operation=operation)
+        message = f"{message}; set ST_MILVUS_TOKEN to a token, or user:password, with the permission"
+        return Permanent(message, store=store, operation=operation)
+    return _STATUS.get(name, Permanent)(message, store=store, operation=operation)
 
 
 def is_already_there(error: StoreError) -> bool:
-    """Whether somebody else was quicker in making the collection."""
+    """Return whether the error says that another client has created the collection or index."""
     return "already exist" in error.message
+
+
+@contextmanager
+def translate_errors(store: str, operation: str) -> Iterator[None]:
+    """Raise the driver's errors as ours, and keep the driver from logging them too."""
+    try:
+        with capture_logs():
+            yield
+    except StoreError:
+        raise
+    except Exception as error:
+        translated = from_client(error, store=store, operation=operation)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+_CAPTURED: ContextVar[list[BaseException] | None] = ContextVar("captured", default=None)
+
+
+class _CaptureErrors(logging.Filter):
+    """Suppresses log records during calls of this package: pymilvus logs every error with its traceback before raising it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        captured = _CAPTURED.get()
+        if captured is not None and record.exc_info and record.exc_info[1] is not None:
+            captured.append(record.exc_info[1])
+        return captured is None
+
+
+_FILTER = _CaptureErrors()
+for _name in ("pymilvus.decorators", "milvus_lite.server_manager"):
+    logging.getLogger(_name).addFilter(_FILTER)
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[BaseException]]:
+    """Suppress the driver's log records and collect the errors in them; an outer block also collects those of inner ones."""
+    outer = _CAPTURED.get()
+    captured: list[BaseException] = [] if outer is None else outer
+    token = _CAPTURED.set(captured)
+    try:
+        yield captured
+    finally:
+        _CAPTURED.reset(token)

@@ -1,278 +1,407 @@
-"""What a row's columns look like: names that Milvus takes, the payload exact, and a copy of each filterable field in columns made for its filters.
-
-Milvus has no comparison of list elements, drops the order of JSON keys, and thinks in three values where a column may be null. So the payload is
-JSON text cut into pieces, no column is ever null, and numbers and dates are kept as the least and the greatest value of the field, which
-answers every filter on a single value or a pair. What lies between the two in longer lists is kept as hexadecimal prefixes: a range is then a
-set of at most a few hundred prefixes, one of which some element begins with just when it lies within (a trie, as in Lucene's first numeric fields).
-
-Lists are arrays, which servers index, or text: Milvus Lite evaluates functions on arrays row by row in Python, and LIKE on text by Arrow, 15 times as
-fast. The text is hexadecimal words between bars, so that no value can be taken for a part of another, nor for a wildcard.
-"""
+"""Map records to a collection's columns: those of our own collections, and those of collections created by someone else."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
-import struct
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-import orjson
+from st_connectors.filters import Filter
+from st_connectors.milvus import columns
+from st_connectors.milvus.columns import INT64, METRICS, PrimaryKey, Scalar, decode_vector, encode_vector
+from st_connectors.milvus.filters import ALWAYS, AdoptedFilters, Expression, ids_expression, to_expression
+from st_connectors.schema import DenseField, Field, FieldKind, FilterKind, Schema, SparseField, TextField, kind_of
+from st_connectors.store import Capabilities, Parts, Precision, Record, Vector, is_empty_vector
 
-from st_connectors.filters import parse_date
-from st_connectors.schema import FilterKind, Schema
-
-__all__ = [
-    "CAPACITY",
-    "ID",
-    "LONGEST",
-    "PAYLOAD",
-    "Kept",
-    "Layout",
-    "Span",
-    "collection_name",
-    "cover",
-    "filter_values",
-    "has_column",
-    "join",
-    "number",
-    "pieces",
-    "safe",
-    "text_column",
-    "token",
-    "vector_column",
-]
-
-ID = "st_id"
-PAYLOAD = "st_payload"
-
-LONGEST = 65_535
-"""Bytes that a VARCHAR, or an element of an array of them, holds at most."""
-CAPACITY = 4096
-"""Elements that an array holds at most."""
-_PIECE = LONGEST // 4
-"""Characters of a payload's piece: UTF-8 takes at most four bytes for each."""
-
-_PLAIN = re.compile(r"(?!x_)[A-Za-z_][A-Za-z0-9_]{0,63}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-INT64 = range(-(2**63), 2**63)
-
-
-@lru_cache(maxsize=1024)
-def safe(name: str) -> str:
-    """A name of letters, digits and underscores: plain ones as they are, others as a readable part and a hash."""
-    if _PLAIN.fullmatch(name):
-        return name
-    readable = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:32]
-    return f"x_{readable}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
-def collection_name(name: str) -> str:
-    """The name under which Milvus knows a collection."""
-    return safe(name)
-
-
-def vector_column(field: str) -> str:
-    """The column of a field's vectors; of a text field, the one that the BM25 function fills."""
-    return f"vec_{safe(field)}"
-
-
-def has_column(field: str) -> str:
-    """The column that says whether a record has a vector in an optional field."""
-    return f"has_{safe(field)}"
-
-
-def text_column(field: str) -> str:
-    """The column of a text field's text."""
-    return f"text_{safe(field)}"
-
-
-def pieces(payload: Mapping[str, Any]) -> list[str]:
-    """A payload as JSON text, cut into pieces that fit a VARCHAR."""
-    text = orjson.dumps(payload).decode()
-    return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-
-
-def join(kept: Sequence[str]) -> dict[str, Any]:
-    """The payload again."""
-    payload: dict[str, Any] = orjson.loads("".join(kept))
-    return payload
+__all__ = ["AdoptedLayout", "Layout", "OwnLayout", "StorageOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """The least and the greatest number of a kind; a row without any has ``least`` and ``most`` the wrong way round."""
+class StorageOptions:
+    """How an own collection is created: the index of its dense vectors, FLAT or HNSW, and whether lists are packed text."""
 
-    least: float
-    most: float
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a collection is laid out: the index of its dense vectors, FLAT or HNSW, and whether lists are kept as text."""
-
-    dense: str = "HNSW"
+    index: str = "HNSW"
     packed: bool = False
 
 
-_WHOLE = Span(-(2**63), 2**63 - 1)
-_REAL = Span(-sys.float_info.max, sys.float_info.max)
+class Layout(Protocol):
+    """The mapping between records and rows of one collection."""
+
+    @property
+    def schema(self) -> Schema:
+        """The collection's schema."""
+        ...
+
+    @property
+    def collection(self) -> str:
+        """Milvus's name of the collection."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The column of the primary key."""
+        ...
+
+    def capabilities(self, upper: Capabilities) -> Capabilities:
+        """Return what the store can do with this layout, at most ``upper``."""
+        ...
+
+    def row(self, record: Record) -> dict[str, Any]:
+        """Convert a record to a row; raise ValueError for values that a row cannot store."""
+        ...
+
+    def record(self, row: Mapping[str, Any]) -> Record:
+        """Convert the columns present in a row to a record."""
+        ...
+
+    def outputs(self, parts: Parts) -> list[str]:
+        """Return the columns to request for some parts of a record."""
+        ...
+
+    def ids(self, ids: Sequence[str]) -> Expression:
+        """Return the expression for the rows with these ids."""
+        ...
+
+    def everything(self) -> Expression:
+        """Return the expression for every row."""
+        ...
+
+    def where(self, where: Filter) -> Expression:
+        """Return the expression for the rows that pass a filter."""
+        ...
+
+    def vector_column(self, field: str) -> str:
+        """Return the column that a leg on the field searches."""
+        ...
+
+    def presence_column(self, field: str) -> str | None:
+        """Return the column that tells whether a row has the field's vector; None where every row has it."""
+        ...
+
+    def index(self, field: str) -> str:
+        """Return the type of a dense field's index."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The columns of one filterable field."""
+class OwnLayout:
+    """The columns of a collection created by this package."""
 
-    kind: FilterKind
-    name: str
-    packed: bool = False
-
-    @property
-    def words(self) -> str:
-        """The keywords."""
-        return f"kw_{safe(self.name)}"
+    schema: Schema
+    options: StorageOptions
 
     @property
-    def yes(self) -> str:
-        """Whether true is among the values."""
-        return f"yes_{safe(self.name)}"
+    def collection(self) -> str:
+        """Milvus's name of the collection."""
+        return columns.collection_name(self.schema.collection)
 
     @property
-    def no(self) -> str:
-        """Whether false is among the values."""
-        return f"no_{safe(self.name)}"
+    def key(self) -> str:
+        """The column of the primary key."""
+        return columns.ID
 
-    @property
-    def low(self) -> str:
-        """The least number."""
-        return f"lo_{safe(self.name)}"
-
-    @property
-    def high(self) -> str:
-        """The greatest number."""
-        return f"hi_{safe(self.name)}"
-
-    @property
-    def inner(self) -> str:
-        """All numbers between the two, by their prefixes."""
-        return f"in_{safe(self.name)}"
-
-    @property
-    def span(self) -> Span:
-        """The bounds of the kind."""
-        return _REAL if self.kind is FilterKind.FLOAT else _WHOLE
-
-    def columns(self, value: object) -> dict[str, Any]:
-        """The columns' content for a payload value; raises ValueError for a list that Milvus cannot hold."""
-        items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
-        match self.kind:
-            case FilterKind.KEYWORD:
-                words = [item for item in items if isinstance(item, str)]
-                return {
-                    self.words: self._packed([each.encode().hex() for each in words])
-                    if self.packed
-                    else self._array(words)
-                }
-            case FilterKind.BOOL:
-                return {
-                    self.yes: any(item is True for item in items),
-                    self.no: any(item is False for item in items),
-                }
-            case FilterKind.INT | FilterKind.FLOAT | FilterKind.DATE:
-                return self._numbers(sorted({kept for item in items for kept in number(self.kind, item)}))
-
-    def _numbers(self, values: Sequence[float]) -> dict[str, Any]:
-        if not values:
-            return {self.low: self.span.most, self.high: self.span.least, self.inner: "" if self.packed else []}
-        inner = [token(value) for value in values[1:-1]]
-        prefixes = {whole[:size] for whole in inner for size in range(1, 17)}
-        kept = self._packed(inner) if self.packed else self._array(sorted(prefixes))
-        return {self.low: values[0], self.high: values[-1], self.inner: kept}
-
-    def _packed(self, words: Sequence[str]) -> str:
-        text = f"|{'|'.join(words)}|" if words else ""
-        if len(text) > LONGEST:
-            raise ValueError(
-                f"payload[{self.name!r}] is filterable and takes {len(text)} bytes, two for each of its own; Milvus Lite compares at most {LONGEST}"
+    def capabilities(self, upper: Capabilities) -> Capabilities:
+        """Return what the index can do: a flat one is exact, a graph accepts a number of candidates."""
+        is_flat = self.options.index == "FLAT"
+        efforts = frozenset({"exact", "default"} if is_flat else {"default", "candidates"})
+        precision = {
+            name: Precision(
+                is_flat or kind_of(spec) is not FieldKind.DENSE, upper.fields[kind_of(spec).value].score_rtol
             )
-        return text
+            for name, spec in self.schema.fields.items()
+        }
+        return replace(upper, efforts=efforts, fields=precision)
 
-    def _array(self, values: list[str]) -> list[str]:
-        if len(values) > CAPACITY:
-            raise ValueError(
-                f"payload[{self.name!r}] is filterable and has more values than the {CAPACITY} that a Milvus array holds"
+    def row(self, record: Record) -> dict[str, Any]:
+        """Convert a record to a row with every column, since Milvus Lite keeps the old value of a column left out.
+
+        A vector that the record lacks is filled in, and the presence column beside it is false. Raises ValueError for values that Milvus
+        cannot store.
+        """
+        row: dict[str, Any] = {columns.ID: record.id, columns.PAYLOAD: columns.split_payload(record.payload)}
+        if len(row[columns.PAYLOAD]) > columns.MAX_ELEMENTS:
+            raise ValueError(f"the payload has more than {columns.MAX_ELEMENTS * columns.MAX_TEXT_BYTES} bytes")
+        for name, spec in self.schema.fields.items():
+            if isinstance(spec, TextField):
+                row[columns.text_column(name)] = _text(name, record.payload.get(spec.source))
+                continue
+            vector = record.vectors.get(name)
+            is_missing = vector is None or is_empty_vector(vector)
+            if spec.optional:
+                row[columns.presence_column(name)] = not is_missing
+            elif is_missing:
+                raise ValueError(f"the vector of field {name!r} is missing, and the field is not optional")
+            row[columns.vector_column(name)] = (
+                columns.placeholder_vector(spec) if vector is None or is_missing else encode_vector(vector)
             )
-        longest = max((len(value.encode()) for value in values), default=0)
-        if longest > LONGEST:
+        if not self.schema.fields:
+            row[columns.FILLER] = [0.0, 0.0]
+        return row | columns.filter_values(self.schema, record.payload, packed=self.options.packed)
+
+    def record(self, row: Mapping[str, Any]) -> Record:
+        """Convert the columns present in a row to a record."""
+        pieces = row.get(columns.PAYLOAD)
+        vectors: dict[str, Vector] = {}
+        for name, spec in self.schema.fields.items():
+            value = row.get(columns.vector_column(name))
+            if value is None or isinstance(spec, TextField) or not row.get(columns.presence_column(name), True):
+                continue
+            vectors[name] = decode_vector(spec, value)
+        return Record(row[columns.ID], vectors, {} if pieces is None else columns.join_payload(pieces))
+
+    def outputs(self, parts: Parts) -> list[str]:
+        """Return the columns to request for some parts of a record."""
+        names = [columns.ID]
+        if Parts.PAYLOAD in parts:
+            names.append(columns.PAYLOAD)
+        if Parts.VECTORS in parts:
+            for name, spec in self.schema.fields.items():
+                if not isinstance(spec, TextField):
+                    names.append(columns.vector_column(name))
+                    names += [columns.presence_column(name)] if spec.optional else []
+        return names
+
+    def ids(self, ids: Sequence[str]) -> Expression:
+        """Return the expression for the rows with these ids."""
+        return ids_expression(ids)
+
+    def everything(self) -> Expression:
+        """Return the expression for every row."""
+        return Expression(ALWAYS)
+
+    def where(self, where: Filter) -> Expression:
+        """Return the expression on the filter columns."""
+        return to_expression(where, self.schema.filterable, packed=self.options.packed)
+
+    def vector_column(self, field: str) -> str:
+        """Return the column that a leg on the field searches."""
+        return columns.vector_column(field)
+
+    def presence_column(self, field: str) -> str | None:
+        """Return the column that tells whether a row has the field's vector; None where every row has it."""
+        spec = self.schema.fields[field]
+        return None if isinstance(spec, TextField) or not spec.optional else columns.presence_column(field)
+
+    def index(self, field: str) -> str:
+        """Return the type of a dense field's index, the same for all."""
+        del field
+        return self.options.index
+
+
+def _text(name: str, value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    size = len(text.encode())
+    if size > columns.MAX_TEXT_BYTES:
+        raise ValueError(
+            f"the text of field {name!r} has {size} bytes, and Milvus searches at most {columns.MAX_TEXT_BYTES}: split it"
+        )
+    return text
+
+
+_FLOAT_VECTOR, _SPARSE_VECTOR, _ARRAY, _INT64, _BM25 = 101, 104, 22, 5, 1
+_KINDS: Mapping[int, FilterKind] = {
+    1: FilterKind.BOOL,
+    **dict.fromkeys((2, 3, 4, _INT64), FilterKind.INT),
+    11: FilterKind.FLOAT,
+    21: FilterKind.KEYWORD,
+}
+"""By Milvus's type numbers (schema.proto). FLOAT, 10, is left out: it cannot represent most filter values, such as 0.1."""
+_METRIC_NAMES = {name: metric for metric, name in METRICS.items()}
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedLayout:
+    """The columns of a collection created by someone else: keys of either type as ids, scalar columns and dynamic field as payload.
+
+    ``indexes`` is the index type of each dense field.
+    """
+
+    schema: Schema
+    primary: PrimaryKey
+    scalars: Mapping[str, Scalar]
+    dynamic: bool
+    indexes: Mapping[str, str]
+
+    @classmethod
+    def read(
+        cls,
+        collection: str,
+        description: Mapping[str, Any],
+        indexes: Sequence[Mapping[str, Any]],
+        filterable: Mapping[str, FilterKind],
+    ) -> AdoptedLayout:
+        """Read the layout from Milvus's descriptions of a collection and its indexes; vectors that a schema cannot describe are left out.
+
+        Raises ValueError for a kind that Milvus cannot compare and for a key of the dynamic field that is no identifier.
+        """
+        described = {column["name"]: column for column in description["fields"]}
+        by_field = {index["field_name"]: index for index in indexes}
+        sources = _bm25_sources(description)
+        fields = {
+            name: spec
+            for name, column in described.items()
+            if (spec := _field(column, by_field.get(name, {}), sources.get(name))) is not None
+        }
+        payload = {
+            name: column
+            for name, column in described.items()
+            if int(column["type"]) < 100 and not column.get("is_primary")
+        }
+        known = {name: kind for name, column in payload.items() if (kind := _KINDS.get(_element(column))) is not None}
+        dynamic = bool(description.get("enable_dynamic_field"))
+        _check_filterable(filterable, payload, dynamic=dynamic)
+        return cls(
+            Schema(collection, fields, {**known, **filterable}),
+            next(_primary_key(column, description) for column in described.values() if column.get("is_primary")),
+            {name: Scalar(_may_be_missing(column), int(column["type"]) == _ARRAY) for name, column in payload.items()},
+            dynamic,
+            {name: by_field[name]["index_type"] for name, spec in fields.items() if isinstance(spec, DenseField)},
+        )
+
+    @property
+    def collection(self) -> str:
+        """The collection's name, unchanged."""
+        return self.schema.collection
+
+    @property
+    def key(self) -> str:
+        """The column of the primary key."""
+        return self.primary.name
+
+    def capabilities(self, upper: Capabilities) -> Capabilities:
+        """Return the efforts that every dense index supports; Milvus 2.5 stores no row without each of its vectors."""
+        kinds = set(self.indexes.values())
+        efforts = {"default"}
+        efforts |= {"exact"} if kinds <= {"FLAT"} else set()
+        efforts |= {"candidates"} if all(kind.startswith("HNSW") for kind in kinds) and kinds else set()
+        precision = {
+            name: Precision(self.index(name) == "FLAT", upper.fields[kind_of(spec).value].score_rtol)
+            for name, spec in self.schema.fields.items()
+        }
+        return replace(upper, optional_vectors=False, efforts=frozenset(efforts), fields=precision)
+
+    def row(self, record: Record) -> dict[str, Any]:
+        """Convert a record to a row; raise ValueError for values that its columns cannot store."""
+        if self.primary.is_generated:
+            raise ValueError("Milvus generates the ids of this collection, so records cannot be stored; only search it")
+        payload = record.payload
+        row: dict[str, Any] = {self.key: self._encode_id(record.id)}
+        for name, scalar in self.scalars.items():
+            row[name] = payload.get(name)
+            if row[name] is None and not scalar.nullable:
+                raise ValueError(f"payload[{name!r}] is missing, and its column is not nullable")
+        others = payload.keys() - self.scalars.keys()
+        if others and not self.dynamic:
+            raise ValueError(f"the collection has no column {min(others)!r} and no dynamic field")
+        if reserved := others & {self.key, *self.schema.fields}:
+            raise ValueError(f"payload[{min(reserved)!r}] has the name of a column that is not payload")
+        row |= {name: payload[name] for name in payload if name in others}
+        return row | {name: encode_vector(vector) for name, vector in record.vectors.items()}
+
+    def _encode_id(self, record_id: str) -> int | str:
+        if not self.primary.is_integer:
+            return record_id
+        if not _is_int64(record_id):
+            raise ValueError(f"an adopted collection with integer keys expects integer ids, got {record_id!r}")
+        return int(record_id)
+
+    def record(self, row: Mapping[str, Any]) -> Record:
+        """Convert the columns present in a row to a record; null columns are null in the payload."""
+        vectors: dict[str, Vector] = {}
+        for name, spec in self.schema.fields.items():
+            if row.get(name) is not None and not isinstance(spec, TextField):
+                vectors[name] = decode_vector(spec, row[name])
+        payload = {
+            name: list(value) if name in self.scalars and self.scalars[name].is_array and value is not None else value
+            for name, value in row.items()
+            if name != self.key and name not in self.schema.fields
+        }
+        return Record(str(row[self.key]), vectors, payload)
+
+    def outputs(self, parts: Parts) -> list[str]:
+        """Return the columns to request for some parts of a record."""
+        payload = [*self.scalars, *(["$meta"] if self.dynamic else [])] if Parts.PAYLOAD in parts else []
+        vectors = [name for name, spec in self.schema.fields.items() if not isinstance(spec, TextField)]
+        return [self.key, *payload, *(vectors if Parts.VECTORS in parts else [])]
+
+    def ids(self, ids: Sequence[str]) -> Expression:
+        """Return the expression for the rows with these ids, without ids that no row can have."""
+        keys: list[Any] = list(ids)
+        if self.primary.is_integer:
+            keys = [int(each) for each in ids if _is_int64(each)]
+        return ids_expression(keys, self.key) if keys else Expression(self.primary.never, self.primary.values)
+
+    def everything(self) -> Expression:
+        """Return the expression for every row."""
+        return Expression(self.primary.always, self.primary.values)
+
+    def where(self, where: Filter) -> Expression:
+        """Return the expression on the scalar columns and the dynamic field."""
+        return AdoptedFilters(self.primary, self.scalars, self.schema.filterable).to_expression(where)
+
+    def vector_column(self, field: str) -> str:
+        """Return the column that a leg on the field searches, its own name."""
+        return field
+
+    def presence_column(self, field: str) -> None:
+        """Return None, since every row has every vector."""
+        del field
+
+    def index(self, field: str) -> str:
+        """Return the type of a dense field's index."""
+        return self.indexes.get(field, "FLAT")
+
+
+def _is_int64(text: str) -> bool:
+    return _INTEGER.fullmatch(text) is not None and int(text) in INT64
+
+
+def _bm25_sources(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text column of each column that a BM25 function fills."""
+    return {
+        str(output): str(next(iter(function["input_field_names"])))
+        for function in description.get("functions") or []
+        if int(function["type"]) == _BM25
+        for output in function["output_field_names"]
+    }
+
+
+def _element(column: Mapping[str, Any]) -> int:
+    kind = int(column["type"])
+    return int(column["element_type"]) if kind == _ARRAY else kind
+
+
+def _may_be_missing(column: Mapping[str, Any]) -> bool:
+    return bool(column.get("nullable")) or column.get("default_value") is not None
+
+
+def _primary_key(column: Mapping[str, Any], description: Mapping[str, Any]) -> PrimaryKey:
+    is_generated = bool(description.get("auto_id") or column.get("auto_id"))
+    return PrimaryKey(column["name"], int(column["type"]) == _INT64, is_generated)
+
+
+def _field(column: Mapping[str, Any], index: Mapping[str, Any], source: str | None) -> Field | None:
+    metric = str(index.get("metric_type", ""))
+    kind = int(column["type"])
+    if kind == _FLOAT_VECTOR and metric in _METRIC_NAMES:
+        return DenseField(int(column["params"]["dim"]), _METRIC_NAMES[metric], optional=False)
+    if kind == _SPARSE_VECTOR and source is not None:
+        return TextField(source)
+    return SparseField(optional=False) if kind == _SPARSE_VECTOR and metric == "IP" else None
+
+
+def _check_filterable(filterable: Mapping[str, FilterKind], payload: Mapping[str, Any], *, dynamic: bool) -> None:
+    for name, kind in filterable.items():
+        if kind is FilterKind.DATE:
+            raise ValueError(f"filterable {name!r}: Milvus has no dates to compare; store seconds and filter by int")
+        if name in payload:
+            continue
+        if not dynamic:
+            raise ValueError(f"filterable {name!r}: the collection has no such column and no dynamic field")
+        if not _IDENTIFIER.fullmatch(name):
             raise ValueError(
-                f"payload[{self.name!r}] is filterable and has {longest} bytes; Milvus compares at most {LONGEST}"
+                f"filterable {name!r}: a key of the dynamic field consists of letters, digits and underscores"
             )
-        return values
-
-
-def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -> dict[str, Any]:
-    """The filter columns of a record."""
-    made: dict[str, Any] = {}
-    for name, kind in schema.filterable.items():
-        made |= Kept(kind, name, packed).columns(payload.get(name))
-    return made
-
-
-def number(kind: FilterKind, value: object) -> list[float]:
-    """A value as the number that is compared, dates as microseconds since 1970; nothing for what is not of the kind."""
-    if kind is FilterKind.DATE:
-        return _microseconds(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return []
-    if kind is FilterKind.FLOAT:
-        return [float(value) + 0.0]  # minus zero is zero
-    return [int(value)] if value == int(value) and int(value) in INT64 else []
-
-
-def _microseconds(value: object) -> list[float]:
-    if not isinstance(value, str):
-        return []
-    try:
-        return [(parse_date(value) - _EPOCH) // timedelta(microseconds=1)]
-    except ValueError:
-        return []
-
-
-def token(value: float) -> str:
-    """Sixteen hexadecimal digits in the order of the numbers; whole numbers and floats each for themselves."""
-    return f"{_key(value):016x}"
-
-
-def _key(value: float) -> int:
-    if isinstance(value, int):
-        return value + 2**63
-    (bits,) = struct.unpack("<Q", struct.pack("<d", value))
-    return int(bits ^ (2**64 - 1) if bits >> 63 else bits | 2**63)
-
-
-def cover(low: float, high: float) -> list[str]:
-    """The prefixes of just those tokens that lie from ``low`` to ``high``, both included."""
-    at, end = _key(low), _key(high)
-    made = []
-    while at <= end:
-        shift = 0
-        while shift < 60 and at % 2 ** (shift + 4) == 0 and at + 2 ** (shift + 4) - 1 <= end:
-            shift += 4
-        made.append(f"{at:016x}"[: 16 - shift // 4])
-        at += 2**shift
-    return made
-
-
-def above(kind: FilterKind, value: float) -> float:
-    """The least number of a kind over ``value``."""
-    return math.nextafter(value, math.inf) if kind is FilterKind.FLOAT else value + 1
-
-
-def below(kind: FilterKind, value: float) -> float:
-    """The greatest number of a kind under ``value``."""
-    return math.nextafter(value, -math.inf) if kind is FilterKind.FLOAT else value - 1

@@ -1,4 +1,7 @@
-"""The store: sends what ``wire`` makes and reads what comes back; Milvus Lite and servers differ in how values stand in expressions, and in flushing."""
+"""Open Milvus collections and execute store operations on them.
+
+Milvus Lite and servers differ in how filter values are sent (literals or templates) and in flushing.
+"""
 
 from __future__ import annotations
 
@@ -10,193 +13,217 @@ from pymilvus.milvus_client.index import IndexParams
 
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
-from st_connectors.milvus import faults, wire
-from st_connectors.milvus.adopted import theirs
-from st_connectors.milvus.client import Opened, border
-from st_connectors.milvus.expressions import Expression, after, rendered
-from st_connectors.milvus.layout import Layout, collection_name
-from st_connectors.milvus.rows import Ours, Rows, hits
+from st_connectors.milvus import CAPABILITIES, embedded, faults, wire
+from st_connectors.milvus.client import Connection, open_client
+from st_connectors.milvus.columns import collection_name
+from st_connectors.milvus.faults import translate_errors
+from st_connectors.milvus.filters import Expression, page_after, with_literals
+from st_connectors.milvus.layout import AdoptedLayout, Layout, OwnLayout, StorageOptions
+from st_connectors.plugin import Address
 from st_connectors.schema import FilterKind, Schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
-__all__ = ["MilvusStore", "adopted", "collections", "opened"]
+__all__ = ["MilvusStore", "adopt", "collections", "connect"]
 
 FLUSH_FROM = 200
-"""Rows of Milvus Lite outside of any segment. It compares those one by one in Python: 30 ms for so many, seconds for 20,000."""
+"""Unflushed rows of Milvus Lite from which ``refresh`` flushes. Lite compares them one by one in Python: 30 ms for this many, seconds for 20,000."""
 
 
-def read_schema(held: Opened, collection: str, operation: str) -> tuple[Schema, Layout] | None:
-    """The schema of a collection and its layout, or None where there is none; ``SchemaMismatch`` where it is not one of ours."""
+def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> MilvusStore:
+    """Open a collection; without a schema it must exist, else ``NotFound``, and nothing stays open then."""
+    if schema is None and _is_missing_folder(address, client):
+        raise _not_found(address, collection, "connect")
+    connection = open_client(address, client)
+    if schema is not None:
+        return MilvusStore(connection, OwnLayout(schema, connection.storage))
     try:
-        with border(held.name, operation):
-            description = held.client.describe_collection(collection_name(collection), **held.once)
-    except NotFound:
-        return None
-    found = wire.stored(description)
-    if found is None:
-        raise SchemaMismatch(
-            f"the collection {collection!r} was not made by st-connectors: use it as it is with Index.adopt, or choose another name",
-            store=held.name,
-            operation=operation,
-        )
-    return found
-
-
-def opened(held: Opened, collection: str, where: str, capabilities: Capabilities) -> MilvusStore:
-    """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
-    try:
-        schema, laid = _found(held, collection, where)
-        store = MilvusStore(held, Ours(schema, laid), capabilities)
+        store = _open_existing(connection, address, collection)
         store.load("connect")
     except BaseException:
-        held.close()
+        connection.close()
         raise
     return store
 
 
-def _found(held: Opened, collection: str, where: str) -> tuple[Schema, Layout]:
-    found = read_schema(held, collection, "connect")
-    if found is None:
-        raise _absent(held, collection, where, "connect")
-    return found
+def _open_existing(connection: Connection, address: Address, collection: str) -> MilvusStore:
+    stored = read_schema(connection, collection, "connect")
+    if stored is None:
+        raise _not_found(address, collection, "connect")
+    return MilvusStore(connection, OwnLayout(*stored))
 
 
-def _absent(held: Opened, collection: str, where: str, operation: str) -> NotFound:
-    told = f"there is no collection {collection!r} at {where}; create it, or check the name"
-    return NotFound(told, store=held.name, operation=operation)
-
-
-def adopted(
-    held: Opened, collection: str, where: str, asked: Mapping[str, FilterKind], capabilities: Capabilities
+def adopt(
+    address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None
 ) -> MilvusStore:
-    """A collection that somebody else made, as it is, brought into memory where it was not; ``NotFound`` where there is none."""
+    """Open a collection created by someone else and load it if necessary; raise ``NotFound`` if it does not exist."""
+    if _is_missing_folder(address, client):
+        raise _not_found(address, collection, "adopt")
+    connection = open_client(address, client)
+    driver, options = connection.client, connection.call_options
     try:
         try:
-            with border(held.name, "adopt"):
-                description = held.client.describe_collection(collection, **held.once)
-                names = held.client.list_indexes(collection, **held.once)
-                indexes = [held.client.describe_index(collection, name, **held.once) for name in names]
+            with translate_errors(connection.name, "adopt"):
+                description = driver.describe_collection(collection, **options)
+                names = driver.list_indexes(collection, **options)
+                indexes = [driver.describe_index(collection, name, **options) for name in names]
         except NotFound as error:
-            raise _absent(held, collection, where, "adopt") from error
-        store = MilvusStore(
-            held, theirs(collection, description, [each for each in indexes if each], asked), capabilities
-        )
-        with border(held.name, "adopt"):
-            held.client.load_collection(collection, **held.once)
+            raise _not_found(address, collection, "adopt") from error
+        layout = AdoptedLayout.read(collection, description, [each for each in indexes if each], filterable)
+        store = MilvusStore(connection, layout)
+        with translate_errors(connection.name, "adopt"):
+            driver.load_collection(collection, **options)
     except BaseException:
-        held.close()
+        connection.close()
         raise
     return store
 
 
-def collections(held: Opened) -> list[str]:
-    """The names of our collections."""
+def collections(address: Address, client: object | None) -> list[str]:
+    """Return the names of the collections created by this package."""
+    if _is_missing_folder(address, client):
+        return []
+    connection = open_client(address, client)
+    driver, options = connection.client, connection.call_options
     try:
-        with border(held.name, "collections"):
-            names = held.client.list_collections(**held.once)
-            found = [wire.stored(held.client.describe_collection(name, **held.once)) for name in names]
+        with translate_errors(connection.name, "collections"):
+            names = driver.list_collections(**options)
+            stored = [wire.parse_metadata(driver.describe_collection(name, **options)) for name in names]
     finally:
-        held.close()
-    return [each[0].collection for each in found if each is not None]
+        connection.close()
+    return [each[0].collection for each in stored if each is not None]
+
+
+def _is_missing_folder(address: Address, client: object | None) -> bool:
+    """Return whether opening the address would create files of Milvus Lite."""
+    return client is None and "lite" in address.variants and not embedded.exists(address)
+
+
+def _not_found(address: Address, collection: str, operation: str) -> NotFound:
+    message = f"there is no collection {collection!r} at {address}; create it, or check the name and the address"
+    return NotFound(message, store=address.scheme, operation=operation)
+
+
+def read_schema(connection: Connection, collection: str, operation: str) -> tuple[Schema, StorageOptions] | None:
+    """Read an own collection's schema and storage options, or None if there is no collection.
+
+    Raises ``SchemaMismatch`` for a collection created by someone else.
+    """
+    try:
+        with translate_errors(connection.name, operation):
+            description = connection.client.describe_collection(collection_name(collection), **connection.call_options)
+    except NotFound:
+        return None
+    stored = wire.parse_metadata(description)
+    if stored is None:
+        raise SchemaMismatch(
+            f"the collection {collection!r} was not made by st-connectors: "
+            "use it as it is with Index.adopt, or choose another name",
+            store=connection.name,
+            operation=operation,
+        )
+    return stored
 
 
 class MilvusStore:
-    """One collection; the adapter without its wrappers. Safe in threads."""
+    """One collection; the adapter without its layers. Safe in threads."""
 
-    def __init__(self, held: Opened, rows: Rows, capabilities: Capabilities) -> None:
-        """Nothing is sent. ``rows`` say how a collection is laid out that exists, or is to be made."""
-        self._held = held
-        self._client = held.client
-        self._rows = rows
-        self._collection = rows.collection
-        self._most = capabilities
-        self._capabilities = rows.capabilities(capabilities)
-        self._closed = False
+    def __init__(self, connection: Connection, layout: Layout) -> None:
+        """Nothing is sent. ``layout`` is that of an existing collection or of one to be created."""
+        self._connection = connection
+        self._client = connection.client
+        self._layout = layout
+        self._collection = layout.collection
+        self._capabilities = layout.capabilities(CAPABILITIES)
+        self._is_closed = False
 
     @property
     def schema(self) -> Schema:
-        """The schema as asked for, which ``create`` makes sure is the stored one."""
-        return self._rows.schema
+        """The schema passed to the store; ``create`` verifies that the stored one equals it."""
+        return self._layout.schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this way in, with this index, can do."""
+        """What this connection, with this collection's indexes, can do."""
         return self._capabilities
 
     def create(self) -> None:
-        """Make the collection with its indexes and load it, or find it with the same schema; one that was adopted is there."""
-        if not isinstance(self._rows, Ours):
+        """Create the collection with its indexes and load it; accept an existing one with the same schema, or an adopted one."""
+        if not isinstance(self._layout, OwnLayout):
             return
-        # Milvus Lite 3.2.2 makes a collection's folder without asking whether another thread is at it.
-        with self._held.writing:
-            found = read_schema(self._held, self.schema.collection, "create")
-            if found is None:
-                self._create(self._rows)
-                found = read_schema(self._held, self.schema.collection, "create")
-            if found is not None:
-                difference = schema_difference(found[0], self.schema)
+        # Milvus Lite 3.2.2 creates a collection's folder without checking whether another thread does the same.
+        with self._connection.write_lock:
+            stored = read_schema(self._connection, self.schema.collection, "create")
+            if stored is None:
+                self._create(self._layout)
+                stored = read_schema(self._connection, self.schema.collection, "create")
+            if stored is not None:
+                difference = schema_difference(stored[0], self.schema)
                 if difference:
-                    raise SchemaMismatch(difference, store=self._held.name, operation="create")
-                self._rows = Ours(self.schema, found[1])
-                self._capabilities = self._rows.capabilities(self._most)
-            self._load(self._rows, "create")
+                    raise SchemaMismatch(difference, store=self._connection.name, operation="create")
+                self._layout = OwnLayout(self.schema, stored[1])
+                self._capabilities = self._layout.capabilities(CAPABILITIES)
+            self._load(self._layout, "create")
 
-    def _create(self, rows: Ours) -> None:
-        """Make the collection, unless another process was quicker."""
-        shape = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        for column in wire.columns(rows.schema, packed=rows.laid.packed):
-            shape.add_field(column.name, DataType[column.type], **_typed(column.params))
-            if column.words_of is not None:
-                shape.add_function(Function(f"bm25_{column.name}", FunctionType.BM25, [column.words_of], [column.name]))
-        # pymilvus 3.0 leaves the consistency of a scan to the collection's own, whatever is asked; every other read says its own.
-        held = {"properties": {wire.METADATA: wire.metadata(rows.schema, rows.laid)}, "consistency_level": "Strong"}
+    def _create(self, layout: OwnLayout) -> None:
+        """Create the collection, unless another process has just done so."""
+        columns = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        for column in wire.to_columns(layout.schema, packed=layout.options.packed):
+            columns.add_field(column.name, DataType[column.type], **_field_params(column.params))
+            if column.bm25_source is not None:
+                name = f"bm25_{column.name}"
+                columns.add_function(Function(name, FunctionType.BM25, [column.bm25_source], [column.name]))
+        # pymilvus 3.0 scans with the collection's own consistency level, whatever is requested; all other reads state theirs.
+        properties = {wire.METADATA: wire.format_metadata(layout.schema, layout.options)}
+        options = {"properties": properties, "consistency_level": "Strong"}
         try:
-            with border(self._held.name, "create"):
-                self._client.create_collection(self._collection, schema=shape, **held, **self._held.once)
+            with translate_errors(self._connection.name, "create"):
+                self._client.create_collection(
+                    self._collection, schema=columns, **options, **self._connection.call_options
+                )
         except StoreError as error:
             if not faults.is_already_there(error):
                 raise
 
     def load(self, operation: str) -> None:
-        """Make one of our collections searchable."""
-        if isinstance(self._rows, Ours):
-            self._load(self._rows, operation)
+        """Make an own collection searchable."""
+        if isinstance(self._layout, OwnLayout):
+            self._load(self._layout, operation)
 
-    def _load(self, rows: Ours, operation: str) -> None:
-        """Make the collection searchable, with indexes where whoever made it did not come so far."""
+    def _load(self, layout: OwnLayout, operation: str) -> None:
+        """Load the collection, and first create the indexes that an interrupted creation has left out."""
         try:
-            with border(self._held.name, operation):
-                self._index(rows)
+            with translate_errors(self._connection.name, operation):
+                self._create_indexes(layout)
         except StoreError as error:
             if not faults.is_already_there(error):
                 raise
-        with border(self._held.name, operation):
-            self._client.load_collection(self._collection, **self._held.once)
+        with translate_errors(self._connection.name, operation):
+            self._client.load_collection(self._collection, **self._connection.call_options)
 
-    def _index(self, rows: Ours) -> None:
-        there = set(self._client.list_indexes(self._collection, **self._held.once))
-        lacking = [index for index in self._indexes(rows) if index.column not in there]
-        if not lacking:
+    def _create_indexes(self, layout: OwnLayout) -> None:
+        existing = set(self._client.list_indexes(self._collection, **self._connection.call_options))
+        missing = [index for index in self._indexes(layout) if index.column not in existing]
+        if not missing:
             return
         params = IndexParams()
-        for index in lacking:
+        for index in missing:
             params.add_index(index.column, index.type, index.column, **_metric(index), params=dict(index.params))
-        self._client.create_index(self._collection, params, sync=False, **self._held.once)
+        self._client.create_index(self._collection, params, sync=False, **self._connection.call_options)
 
-    def _indexes(self, rows: Ours) -> list[wire.Index]:
-        made = wire.indexes(rows.schema, rows.laid.dense)
-        return made if self._held.lite else [*made, *wire.filter_indexes(rows.schema)]
+    def _indexes(self, layout: OwnLayout) -> list[wire.Index]:
+        vectors = wire.vector_indexes(layout.schema, layout.options.index)
+        return vectors if self._connection.lite else [*vectors, *wire.filter_indexes(layout.schema)]
 
     def drop(self) -> None:
-        """Remove the collection, if it is ours."""
-        if not isinstance(self._rows, Ours):
-            told = "the collection was adopted, not made here: remove it with the tool that made it"
-            raise Unsupported(told, store=self._held.name, operation="drop")
-        if read_schema(self._held, self.schema.collection, "drop") is None:
+        """Remove an own collection; raise ``Unsupported`` for an adopted one."""
+        if not isinstance(self._layout, OwnLayout):
+            message = "the collection was adopted, not created here; remove it with the tool that created it"
+            raise Unsupported(message, store=self._connection.name, operation="drop")
+        if read_schema(self._connection, self.schema.collection, "drop") is None:
             return
-        with self._held.writing, border(self._held.name, "drop"):
-            self._client.drop_collection(self._collection, **self._held.once)
-        self._held.unflushed.pop(self._collection, None)
+        with self._connection.write_lock, translate_errors(self._connection.name, "drop"):
+            self._client.drop_collection(self._collection, **self._connection.call_options)
+        self._connection.unflushed.pop(self._collection, None)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write whole rows, acknowledged when they are in the log."""
@@ -204,151 +231,163 @@ class MilvusStore:
         rejected: list[Rejected] = []
         for position, record in enumerate(records):
             try:
-                rows.append(self._rows.row(record))
+                rows.append(self._layout.row(record))
             except ValueError as error:
-                refused = Refused(str(error), store=self._held.name, operation="upsert")
+                refused = Refused(str(error), store=self._connection.name, operation="upsert")
                 refused.__cause__ = error
                 rejected.append(Rejected(position, record.id, refused))
         if rows:
-            with self._held.writing, border(self._held.name, "upsert"):
-                self._put(rows)
-            self._wrote(len(rows))
+            with self._connection.write_lock, translate_errors(self._connection.name, "upsert"):
+                self._send_rows(rows)
+            self._count_unflushed(len(rows))
         return rejected
 
-    def _put(self, rows: list[dict[str, Any]]) -> None:
-        """Send rows; ours, which all have the same columns, column by column: pymilvus 3.0 makes a message of them in less than half the time."""
-        if not isinstance(self._rows, Ours):
-            self._client.upsert(self._collection, rows, **self._held.once)
+    def _send_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Send rows; own ones, which all have the same columns, column by column.
+
+        pymilvus 3.0 builds a message from columns in less than half the time that rows take.
+        """
+        options = self._connection.call_options
+        if not isinstance(self._layout, OwnLayout):
+            self._client.upsert(self._collection, rows, **options)
             return
-        types = {column.name: column.type for column in wire.columns(self.schema, packed=self._rows.laid.packed)}
+        types = {
+            column.name: column.type for column in wire.to_columns(self.schema, packed=self._layout.options.packed)
+        }
         columns = [
             {"name": name, "type": DataType[types[name]], "values": [row[name] for row in rows]} for name in rows[0]
         ]
-        # pymilvus 3.0.2 has two public ways: MilvusClient.upsert takes rows only, and orm.Collection, which takes columns, only finds connections by an
-        # alias, which a MilvusClient has not. The handler below both has taken columns since 2.0, and the context, with the database, since 2.6.8.
+        # pymilvus 3.0.2 has two public functions: MilvusClient.upsert accepts only rows, and orm.Collection, which accepts columns, looks
+        # connections up by an alias, which a MilvusClient does not have. The handler below both accepts columns since 2.0, and the
+        # context, which contains the database, since 2.6.8.
         context = self._client._generate_call_context()  # noqa: SLF001
-        self._client._get_connection().upsert(self._collection, columns, context=context, **self._held.once)  # noqa: SLF001
+        self._client._get_connection().upsert(self._collection, columns, context=context, **options)  # noqa: SLF001
 
-    def _wrote(self, rows: int) -> None:
-        if self._held.lite:
-            self._held.unflushed[self._collection] = self._held.unflushed.get(self._collection, 0) + rows
+    def _count_unflushed(self, rows: int) -> None:
+        if self._connection.lite:
+            unflushed = self._connection.unflushed
+            unflushed[self._collection] = unflushed.get(self._collection, 0) + rows
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
-        with self._held.writing, border(self._held.name, "delete"):
-            self._client.delete(self._collection, **self._where(self._rows.ids(ids)), **self._held.once)
+        where = self._filter_options(self._layout.ids(ids))
+        with self._connection.write_lock, translate_errors(self._connection.name, "delete"):
+            self._client.delete(self._collection, **where, **self._connection.call_options)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Fetch rows and put them in the order asked."""
-        answers = self._query("get", self._rows.ids(ids), self._rows.outputs(parts))
-        found = {each.id: each for each in (self._rows.record(answer) for answer in answers)}
-        return [found[each] for each in ids if each in found]
+        """Fetch rows and return their records in the order of ``ids``."""
+        rows = self._query("get", self._layout.ids(ids), self._layout.outputs(parts))
+        records = {record.id: record for record in map(self._layout.record, rows)}
+        return [records[each] for each in ids if each in records]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Send requests that differ only in their vectors as one, each column's and filter's for itself."""
-        plans = [self._rows.plan(request) for request in requests]
+        """Send requests that differ only in their vectors together, and the others one by one."""
+        plans = [wire.plan_search(self._layout, request) for request in requests]
         groups: dict[str, list[int]] = {}
         for position, plan in enumerate(plans):
             if plan is not None:
                 groups.setdefault(plan.key, []).append(position)
         if not groups:
-            self._check("search")
-        found: dict[int, list[Hit]] = {}
+            self._check_exists("search")
+        hits: dict[int, list[Hit]] = {}
         for positions in groups.values():
-            answers = self._search([plan for position in positions if (plan := plans[position]) is not None])
-            for position, answer in zip(positions, answers, strict=True):
-                found[position] = hits(self._rows, requests[position], answer)
-        return [found.get(position, []) for position in range(len(requests))]
+            results = self._search([plan for position in positions if (plan := plans[position]) is not None])
+            for position, rows in zip(positions, results, strict=True):
+                hits[position] = wire.to_hits(self._layout, requests[position], rows)
+        return [hits.get(position, []) for position in range(len(requests))]
 
     def _search(self, plans: Sequence[wire.Plan]) -> list[Sequence[Mapping[str, Any]]]:
-        """Send plans as one request, and those once more, among fewer rows, that found rows without the vector."""
-        answers = list(self._send(plans))
-        again = [at for at, answer in enumerate(answers) if wire.lacking(plans[at], answer)]
+        """Send plans as one request, and those again with a filter whose results contain rows without the vector."""
+        results = list(self._send_search(plans))
+        again = [at for at, rows in enumerate(results) if wire.shows_missing_vector(plans[at], rows)]
         if again:
-            for at, answer in zip(again, self._send([wire.filtered(plans[at]) for at in again]), strict=True):
-                answers[at] = answer
-        return answers
+            filtered = self._send_search([wire.require_vector(plans[at]) for at in again])
+            for at, rows in zip(again, filtered, strict=True):
+                results[at] = rows
+        return results
 
-    def _send(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
+    def _send_search(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:
         first = plans[0]
-        with border(self._held.name, "search"):
-            answers: Sequence[Sequence[Mapping[str, Any]]] = self._client.search(
+        with translate_errors(self._connection.name, "search"):
+            results: Sequence[Sequence[Mapping[str, Any]]] = self._client.search(
                 self._collection,
                 data=[plan.data for plan in plans],
                 anns_field=first.column,
                 search_params=dict(first.params),
                 limit=first.limit,
                 output_fields=list(first.outputs),
-                consistency_level=self._held.consistency,
-                **self._where(first.where),
-                **self._held.once,
+                consistency_level=self._connection.consistency,
+                **self._filter_options(first.where),
+                **self._connection.call_options,
             )
-        return answers
+        return results
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Page by primary key: each page begins behind the last id of the one before."""
-        passing = self._passing(where, self._rows.everything())
-        outputs, asked = self._rows.outputs(parts), passing
+        """Read pages in the order of the primary key; each page starts behind the last id of the previous one."""
+        passing = self._layout.everything() if where is None else self._layout.where(where)
+        outputs, page = self._layout.outputs(parts), passing
         while True:
-            # ``iterator`` asks for the order of the keys; pymilvus's own iterator writes ids into its expressions as they are.
-            answers = self._query("scan", asked, outputs, limit=batch, iterator="True", reduce_stop_for_best="True")
-            yield from (self._rows.record(answer) for answer in answers)
-            if len(answers) < batch:
+            # ``iterator`` requests the order of the keys; pymilvus's own iterator writes ids into its expressions unquoted.
+            rows = self._query("scan", page, outputs, limit=batch, iterator="True", reduce_stop_for_best="True")
+            yield from map(self._layout.record, rows)
+            if len(rows) < batch:
                 return
-            asked = after(answers[-1][self._rows.key], passing, self._rows.key)
+            page = page_after(rows[-1][self._layout.key], passing, self._layout.key)
 
     def count(self, where: Filter | None = None) -> int:
         """Count exactly."""
         return self._count("count", where)
 
     def _count(self, operation: str, where: Filter | None = None, **options: Any) -> int:
-        passing = self._passing(where, Expression(""))
-        answers = self._query(operation, passing, ["count(*)"], **options)
-        return int(answers[0]["count(*)"])
+        passing = Expression("") if where is None else self._layout.where(where)
+        rows = self._query(operation, passing, ["count(*)"], **options)
+        return int(rows[0]["count(*)"])
 
     def refresh(self) -> None:
-        """A server is asked once at strong consistency; Milvus Lite shows writes at once, and brings many of them into a segment."""
-        if self._held.unflushed.get(self._collection, 0) >= FLUSH_FROM:
+        """Read once with strong consistency; on Milvus Lite, where writes are visible at once, flush if many rows are unflushed."""
+        if self._connection.unflushed.get(self._collection, 0) >= FLUSH_FROM:
             self._flush("refresh")
         else:
             self._count("refresh", consistency_level="Strong")
 
     def _flush(self, operation: str) -> None:
-        self._held.unflushed.pop(self._collection, None)
-        with self._held.writing, border(self._held.name, operation):
-            self._client.flush(self._collection, **self._held.once)
+        self._connection.unflushed.pop(self._collection, None)
+        with self._connection.write_lock, translate_errors(self._connection.name, operation):
+            self._client.flush(self._collection, **self._connection.call_options)
 
     def close(self) -> None:
-        """Give back the client, unless it was handed in."""
-        if not self._closed:
-            self._closed = True
-            self._held.close()
+        """Close the connection, unless its client was passed by the caller."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.close()
 
     def _query(
         self, operation: str, where: Expression, outputs: Sequence[str], **options: Any
     ) -> Sequence[Mapping[str, Any]]:
-        options = {"consistency_level": self._held.consistency, **options, **self._where(where), **self._held.once}
-        with border(self._held.name, operation):
-            answers: Sequence[Mapping[str, Any]] = self._client.query(
+        options = {
+            "consistency_level": self._connection.consistency,
+            **options,
+            **self._filter_options(where),
+            **self._connection.call_options,
+        }
+        with translate_errors(self._connection.name, operation):
+            rows: Sequence[Mapping[str, Any]] = self._client.query(
                 self._collection, output_fields=list(outputs), **options
             )
-        return answers
+        return rows
 
-    def _passing(self, where: Filter | None, everything: Expression) -> Expression:
-        return everything if where is None else self._rows.where(where)
-
-    def _where(self, where: Expression) -> dict[str, Any]:
-        if self._held.lite:
-            return {"filter": rendered(where)}
+    def _filter_options(self, where: Expression) -> dict[str, Any]:
+        if self._connection.lite:
+            return {"filter": with_literals(where)}
         return {"filter": where.text, "filter_params": dict(where.values)}
 
-    def _check(self, operation: str) -> None:
-        """Raise ``NotFound`` where there is no collection."""
-        with border(self._held.name, operation):
-            self._client.describe_collection(self._collection, **self._held.once)
+    def _check_exists(self, operation: str) -> None:
+        """Raise ``NotFound`` if there is no collection."""
+        with translate_errors(self._connection.name, operation):
+            self._client.describe_collection(self._collection, **self._connection.call_options)
 
 
-def _typed(params: Mapping[str, Any]) -> dict[str, Any]:
+def _field_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: DataType[value] if name == "element_type" else value for name, value in params.items()}
 
 

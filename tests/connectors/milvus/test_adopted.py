@@ -18,7 +18,8 @@ from pymilvus.milvus_client.index import IndexParams
 from st_connectors import Index
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
-from st_connectors.milvus.adopted import Key, Scalar, theirs
+from st_connectors.milvus.columns import PrimaryKey, Scalar
+from st_connectors.milvus.layout import AdoptedLayout
 from st_connectors.registry import adopt_store, collections, open_store
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
 from st_connectors.store import Match, Near, Parts, Record, SearchRequest
@@ -244,9 +245,9 @@ def test_what_their_columns_cannot_hold_is_refused_record_by_record(notes):
     """By name and reason; the others of the batch go in."""
     vectors = {"meaning": np.ones(16, np.float32), "terms": SparseVector.from_mapping({0: 1.0})}
     given = {
-        "seven": ({"body": "x"}, "takes those, not 'seven'"),
-        "007": ({"body": "x"}, "takes those, not '007'"),
-        str(2**63): ({"body": "x"}, "takes those"),
+        "seven": ({"body": "x"}, "expects integer ids, got 'seven'"),
+        "007": ({"body": "x"}, "expects integer ids, got '007'"),
+        str(2**63): ({"body": "x"}, "expects integer ids"),
         "8": ({"year": 1}, "payload['body'] is missing"),
         "9": ({"body": "x", "terms": 1}, "payload['terms'] has the name of a column"),
         "10": ({"body": "x", "year": "soon"}, "year"),
@@ -281,7 +282,7 @@ def test_a_collection_that_makes_its_ids_is_only_searched(client):
     vectors = {"meaning": np.ones(16, np.float32), "terms": SparseVector.from_mapping({0: 1.0})}
     with closing(adopt(client)) as store:
         (rejected,) = store.upsert([Record("1", vectors, {"body": "x"})])
-        assert "makes its ids itself" in str(rejected.error)
+        assert "Milvus generates the ids" in str(rejected.error)
         assert list(store.scan()) == []
 
 
@@ -311,11 +312,11 @@ def test_what_cannot_be_adopted_is_told(notes, letters, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="no dates"):
         adopt_store("milvus://theirs", "notes", client=notes, filterable={"when": FilterKind.DATE})
-    with pytest.raises(ValueError, match="letters, digits and underscores"):
+    with pytest.raises(ValueError, match="consists of letters, digits and underscores"):
         adopt_store("milvus://theirs", "notes", client=notes, filterable={"a.b": FilterKind.INT})
     with pytest.raises(SchemaMismatch, match="its vectors: 'meaning'"):
         Index.adopt("milvus://theirs", collection="notes", dense=("meening", letters), client=notes)
-    with closing(adopt(notes)) as store, pytest.raises(ValueError, match="no elements of arrays"):
+    with closing(adopt(notes)) as store, pytest.raises(ValueError, match="no ranges over arrays"):
         store.count(Range("many", gt=1))
 
 
@@ -339,7 +340,7 @@ def test_columns_are_read_from_the_description():
     metrics = {"d": ("IVF_FLAT", "L2"), "s": ("SPARSE_INVERTED_INDEX", "IP"), "w": ("SPARSE_INVERTED_INDEX", "BM25")}
     on = [{"field_name": name, "index_type": kind, "metric_type": metric} for name, (kind, metric) in metrics.items()]
 
-    got = theirs("notes", described, on, {"f": FilterKind.FLOAT})
+    got = AdoptedLayout.read("notes", described, on, {"f": FilterKind.FLOAT})
 
     assert got.schema == Schema(
         "notes",
@@ -350,11 +351,15 @@ def test_columns_are_read_from_the_description():
         },
         {"t": FilterKind.KEYWORD, "b": FilterKind.BOOL, "many": FilterKind.INT, "f": FilterKind.FLOAT},
     )
-    assert (got.primary, got.dynamic, got.indexes) == (Key("pk", whole=True, auto=True), False, {"d": "IVF_FLAT"})
+    assert (got.primary, got.dynamic, got.indexes) == (
+        PrimaryKey("pk", is_integer=True, is_generated=True),
+        False,
+        {"d": "IVF_FLAT"},
+    )
     assert got.scalars["t"] == got.scalars["b"] == Scalar(nullable=True)
-    assert got.scalars["many"] == Scalar(array=True)
+    assert got.scalars["many"] == Scalar(is_array=True)
     with pytest.raises(ValueError, match="no such column"):
-        theirs("notes", described, on, {"colour": FilterKind.KEYWORD})
+        AdoptedLayout.read("notes", described, on, {"colour": FilterKind.KEYWORD})
 
 
 def test_values_travel_as_templates():
@@ -367,7 +372,9 @@ def test_values_travel_as_templates():
         "enable_dynamic_field": True,
     }
     evil = '" or pk != "'
-    made = theirs("notes", described, [], {"x": FilterKind.INT}).where(Not(And((Eq("t", evil), Range("x", gt=3)))))
+    made = AdoptedLayout.read("notes", described, [], {"x": FilterKind.INT}).where(
+        Not(And((Eq("t", evil), Range("x", gt=3))))
+    )
 
     assert made.text == "(t is null or not (t == {p0})) or (not exists x or not (x > {p1}))"
     assert made.values == {"p0": evil, "p1": 3}

@@ -38,7 +38,7 @@ def test_a_server_without_tls_and_one_with_it_are_hinted_at():
     """Its client does not say why it cannot connect."""
     with StatusServer() as server:
         address = f"milvus+https://{server.host}:{server.port}?timeout=1"
-        with pytest.raises(Unavailable, match="or it speaks no TLS here: then write milvus://"):
+        with pytest.raises(Unavailable, match="if the server speaks no TLS on this port, write milvus://"):
             open_store(address, "books", Schema("books", {}), retry=NO_RETRY)
-    with pytest.raises(Unavailable, match=r"or it speaks TLS: then write milvus\+https://"):
+    with pytest.raises(Unavailable, match=r"if the server speaks TLS on this port, write milvus\+https://"):
         open_store(f"milvus://127.0.0.1:{server.port}?timeout=1", "books", Schema("books", {}), retry=NO_RETRY)

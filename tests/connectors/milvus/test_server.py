@@ -18,7 +18,7 @@ from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, T
 from st_connectors.filters import Eq, Range
 from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.milvus import wire
-from st_connectors.milvus.layout import Layout
+from st_connectors.milvus.layout import StorageOptions
 from st_connectors.registry import collections, open_store
 from st_connectors.schema import DenseField, FilterKind, Schema
 from st_connectors.store import Exact, Near, SearchRequest
@@ -34,7 +34,7 @@ class Server(milvus_pb2_grpc.MilvusServiceServicer):
     def __init__(self):
         self.version = "v2.6.4"
         self.code = (0, "")
-        self.properties = {wire.METADATA: wire.metadata(SCHEMA, Layout())}
+        self.properties = {wire.METADATA: wire.format_metadata(SCHEMA, StorageOptions())}
         self.seen = []
         self.tokens = []
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
-from st_connectors.milvus import layout, rows, wire
-from st_connectors.milvus.expressions import Expression, after, expression, of_ids, rendered
+from st_connectors.milvus import columns, wire
+from st_connectors.milvus.filters import Expression, ids_expression, page_after, to_expression, with_literals
+from st_connectors.milvus.layout import OwnLayout, StorageOptions
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
 from st_connectors.store import Candidates, Exact, Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
@@ -33,20 +34,21 @@ SCHEMA = Schema(
         "day": FilterKind.DATE,
     },
 )
+ARRAYS, PACKED = OwnLayout(SCHEMA, StorageOptions()), OwnLayout(SCHEMA, StorageOptions(packed=True))
 
 
 def test_odd_names_become_safe_and_stay_apart():
     """Letters, digits and underscores stay; anything else is hashed, and nobody can write the hash's name by hand."""
-    assert layout.safe("year_2") == "year_2"
-    odd = [layout.safe(name) for name in ("a.b", "a b", "2nd", "x_a", "ünï", "a" * 300, "")]
+    assert columns.safe_name("year_2") == "year_2"
+    odd = [columns.safe_name(name) for name in ("a.b", "a b", "2nd", "x_a", "ünï", "a" * 300, "")]
     assert len(set(odd)) == 7
     assert all(name.isascii() and name.isidentifier() and name.startswith("x_") and len(name) <= 64 for name in odd)
 
 
 def test_columns_of_a_collection():
     """One column each for id and payload, vectors with a flag where they may lack, text with its words, and the filters' own."""
-    odd = layout.safe("a.b")
-    assert [(column.name, column.type, column.words_of) for column in wire.columns(SCHEMA, packed=False)] == [
+    odd = columns.safe_name("a.b")
+    assert [(column.name, column.type, column.bm25_source) for column in wire.to_columns(SCHEMA, packed=False)] == [
         ("st_id", "VARCHAR", None),
         ("st_payload", "ARRAY", None),
         ("vec_dense", "FLOAT_VECTOR", None),
@@ -74,36 +76,37 @@ def test_columns_of_a_collection():
 def test_a_collection_without_fields_has_a_vector_that_nobody_searches():
     """Milvus makes none without."""
     bare = Schema("bare", {})
-    assert wire.columns(bare, packed=False)[-1] == wire.Column("vec_st_filler", "FLOAT_VECTOR", {"dim": 2})
-    assert wire.indexes(bare, "HNSW") == [wire.Index("vec_st_filler", "FLAT", "L2")]
-    assert wire.row(bare, Record("a"), packed=True)["vec_st_filler"] == [0.0, 0.0]
+    assert wire.to_columns(bare, packed=False)[-1] == wire.Column("vec_st_filler", "FLOAT_VECTOR", {"dim": 2})
+    assert wire.vector_indexes(bare, "HNSW") == [wire.Index("vec_st_filler", "FLAT", "L2")]
+    assert OwnLayout(bare, StorageOptions(packed=True)).row(Record("a"))["vec_st_filler"] == [0.0, 0.0]
 
 
 def test_indexes_say_what_2_5_and_3_0_both_take():
     """Explicit types, metrics and parameters."""
     maxscore = {"inverted_index_algo": "DAAT_MAXSCORE"}
-    assert wire.indexes(SCHEMA, "HNSW") == [
+    assert wire.vector_indexes(SCHEMA, "HNSW") == [
         wire.Index("vec_dense", "HNSW", "COSINE", {"M": 16, "efConstruction": 200}),
         wire.Index("vec_far", "HNSW", "L2", {"M": 16, "efConstruction": 200}),
         wire.Index("vec_sparse", "SPARSE_INVERTED_INDEX", "IP", maxscore),
         wire.Index("vec_body", "SPARSE_INVERTED_INDEX", "BM25", {**maxscore, "bm25_k1": 1.2, "bm25_b": 0.75}),
     ]
-    assert [(index.type, index.params) for index in wire.indexes(SCHEMA, "FLAT")][:2] == [("FLAT", {}), ("FLAT", {})]
+    assert [(index.type, index.params) for index in wire.vector_indexes(SCHEMA, "FLAT")][:2] == [
+        ("FLAT", {}),
+        ("FLAT", {}),
+    ]
     assert {index.type for index in wire.filter_indexes(SCHEMA)} == {"INVERTED"}
 
 
 def test_a_row_has_every_column():
     """Lite keeps the old value of a column that is left out, so that none is."""
-    row = wire.row(
-        SCHEMA,
+    row = ARRAYS.row(
         Record(
             "é",
             {"far": np.array([1, 2], np.float32), "sparse": SparseVector.from_mapping({7: 0.5, 2: 1.5})},
             {"text": "Kettle", "tag": ["b", "a"], "year": [3, 1, 2, 2], "a.b": -0.0, "read": False, "day": None},
         ),
-        packed=False,
     )
-    odd = layout.safe("a.b")
+    odd = columns.safe_name("a.b")
     assert row == {
         "st_id": "é",
         "st_payload": ['{"text":"Kettle","tag":["b","a"],"year":[3,1,2,2],"a.b":-0.0,"read":false,"day":null}'],
@@ -126,7 +129,7 @@ def test_a_row_has_every_column():
         "hi_day": -(2**63),
         "in_day": [],
     }
-    assert set(row) | {"vec_body"} == {column.name for column in wire.columns(SCHEMA, packed=False)}
+    assert set(row) | {"vec_body"} == {column.name for column in wire.to_columns(SCHEMA, packed=False)}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_a_row_has_every_column():
 def test_what_milvus_cannot_hold_is_refused_by_name(record, told):
     """Nothing is cut silently."""
     with pytest.raises(ValueError, match=told):
-        wire.row(SCHEMA, record, packed=False)
+        ARRAYS.row(record)
 
 
 @given(st.text(max_size=40), st.integers(0, 60_000))
@@ -149,9 +152,9 @@ def test_what_milvus_cannot_hold_is_refused_by_name(record, told):
 def test_payloads_are_cut_and_joined_again(text, size):
     """Every piece fits a VARCHAR, counted in bytes, and nothing is lost."""
     payload = {"z": text, "a": "é👩" * (size // 2), "n": [1, 1.0, None]}
-    pieces = layout.pieces(payload)
+    pieces = columns.split_payload(payload)
     assert max(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces) <= 65_535
-    assert json.dumps(layout.join(pieces)) == json.dumps(payload)
+    assert json.dumps(columns.join_payload(pieces)) == json.dumps(payload)
 
 
 _GOLDEN = {
@@ -191,7 +194,7 @@ _GOLDEN = {
 def test_filters_become_expressions(case):
     """With their values as literals, quoted by the one place that can, for Lite."""
     where, wanted = _GOLDEN[case]
-    assert rendered(expression(where, SCHEMA.filterable)) == wanted
+    assert with_literals(to_expression(where, SCHEMA.filterable)) == wanted
 
 
 _PACKED = {
@@ -220,27 +223,27 @@ _PACKED = {
 def test_filters_on_lists_kept_as_text(case):
     """Hexadecimal words between bars: no value is a part of another, nor a wildcard."""
     where, wanted = _PACKED[case]
-    assert rendered(expression(where, SCHEMA.filterable, packed=True)) == wanted
+    assert with_literals(to_expression(where, SCHEMA.filterable, packed=True)) == wanted
 
 
 def test_lists_kept_as_text():
     """Keywords as the hexadecimal of their bytes, and only those numbers that lie between the least and the greatest."""
     given = {"tag": ["b", "é"], "year": [3, 1, 2, 2]}
-    row = wire.row(SCHEMA, Record("a", {"far": np.ones(2, np.float32)}, given), packed=True)
+    row = PACKED.row(Record("a", {"far": np.ones(2, np.float32)}, given))
     assert (row["kw_tag"], row["lo_year"], row["in_year"], row["hi_year"]) == ("|62|c3a9|", 1, "|8000000000000002|", 3)
-    assert (row["in_day"], [column.type for column in wire.columns(SCHEMA, packed=True)][9]) == ("", "VARCHAR")
+    assert (row["in_day"], [column.type for column in wire.to_columns(SCHEMA, packed=True)][9]) == ("", "VARCHAR")
     with pytest.raises(ValueError, match="two for each of its own"):
-        wire.row(SCHEMA, Record("a", {"far": np.ones(2, np.float32)}, {"tag": "x" * 33_000}), packed=True)
+        PACKED.row(Record("a", {"far": np.ones(2, np.float32)}, {"tag": "x" * 33_000}))
 
 
 def test_values_never_stand_in_the_text_that_servers_get():
     """They go beside it, as templates."""
     evil = '" or st_id != "'
-    made = expression(And((Eq("tag", evil), Range("a.b", gte=0.5))), SCHEMA.filterable)
-    assert made.text == f"(array_contains(kw_tag, {{p0}})) and (hi_{layout.safe('a.b')} >= {{p1}})"
+    made = to_expression(And((Eq("tag", evil), Range("a.b", gte=0.5))), SCHEMA.filterable)
+    assert made.text == f"(array_contains(kw_tag, {{p0}})) and (hi_{columns.safe_name('a.b')} >= {{p1}})"
     assert made.values == {"p0": evil, "p1": 0.5}
-    assert of_ids([evil]) == Expression("st_id in {p0}", {"p0": [evil]})
-    assert after(evil, Expression("yes_read == true")) == Expression(
+    assert ids_expression([evil]) == Expression("st_id in {p0}", {"p0": [evil]})
+    assert page_after(evil, Expression("yes_read == true")) == Expression(
         "st_id > {last} and (yes_read == true)", {"last": evil}
     )
 
@@ -259,19 +262,17 @@ def test_prefixes_cover_just_the_numbers_of_a_range(kind):
     @settings(max_examples=150, deadline=None)
     def check(three, others):
         low, middle, high = sorted(value + 0 for value in three)
-        prefixes = layout.cover(low, high)
+        prefixes = columns.covering_prefixes(low, high)
         assert len(prefixes) <= 2 * 15 * 16
         for value in (low, middle, high, *(other + 0 for other in others)):
-            token = layout.token(value + 0.0 if kind is FilterKind.FLOAT else value)
+            token = columns.to_token(value + 0.0 if kind is FilterKind.FLOAT else value)
             assert any(token.startswith(prefix) for prefix in prefixes) == (low <= value <= high)
 
     check()
 
 
 def _plan(leg, **options):
-    return wire.plan(
-        SCHEMA, SearchRequest(leg, **{"limit": 5, "offset": 2, "parts": Parts.NONE, **options}), layout.Layout("HNSW")
-    )
+    return wire.plan_search(ARRAYS, SearchRequest(leg, **{"limit": 5, "offset": 2, "parts": Parts.NONE, **options}))
 
 
 def test_searches_of_each_kind():
@@ -288,7 +289,7 @@ def test_searches_of_each_kind():
     )
     far = _plan(Near("far", np.array([1, 0], np.float32)), limit=98, effort=Exact())
     assert (far.params, far.where) == ({"metric_type": "L2", "params": {"ef": 100}}, Expression(""))
-    assert (far.outputs, far.present) == (("st_id",), None)
+    assert (far.outputs, far.presence) == (("st_id",), None)
     sparse = _plan(Near("sparse", SparseVector.from_mapping({3: 0.5})), parts=Parts.PAYLOAD)
     assert (sparse.data, sparse.params, sparse.outputs) == (
         {3: 0.5},
@@ -305,12 +306,14 @@ def test_a_search_that_finds_rows_without_the_vector_is_filtered():
     """Whatever filter it had; fields that every row has are never asked about."""
     dense = _plan(Near("dense", np.ones(3, np.float32)), where=Eq("read", True))
     there, lacks = ({"st_id": "a", "distance": 1.0, "entity": {"has_dense": has}} for has in (True, False))
-    assert [wire.lacking(dense, found) for found in ([], [there], [there, lacks])] == [False, False, True]
-    assert not wire.lacking(_plan(Near("far", np.ones(2, np.float32))), [{"st_id": "a", "distance": 0, "entity": {}}])
+    assert [wire.shows_missing_vector(dense, found) for found in ([], [there], [there, lacks])] == [False, False, True]
+    assert not wire.shows_missing_vector(
+        _plan(Near("far", np.ones(2, np.float32))), [{"st_id": "a", "distance": 0, "entity": {}}]
+    )
 
-    again = wire.filtered(dense)
-    assert (again.where, again.present) == (Expression("has_dense == true and (yes_read == true)"), None)
-    assert wire.filtered(_plan(Near("dense", np.ones(3, np.float32)))).where == Expression("has_dense == true")
+    again = wire.require_vector(dense)
+    assert (again.where, again.presence) == (Expression("has_dense == true and (yes_read == true)"), None)
+    assert wire.require_vector(_plan(Near("dense", np.ones(3, np.float32)))).where == Expression("has_dense == true")
 
 
 def test_scores_are_unfolded():
@@ -321,10 +324,7 @@ def test_scores_are_unfolded():
             {"st_id": name, "distance": given, "entity": {}} for name, given in zip("cab", distances, strict=True)
         ]
         return [
-            (hit.id, hit.score)
-            for hit in rows.hits(
-                rows.Ours(SCHEMA, layout.Layout()), SearchRequest(leg, offset=offset, limit=2), answers
-            )
+            (hit.id, hit.score) for hit in wire.to_hits(ARRAYS, SearchRequest(leg, offset=offset, limit=2), answers)
         ]
 
     assert ask(Near("far", np.ones(2, np.float32)), 0.0, 2.0, 2.0) == [("c", 0.0), ("a", -math.sqrt(2.0))]
@@ -337,8 +337,11 @@ def test_scores_are_unfolded():
 def test_schema_comes_back_from_the_property():
     """With the index; a collection without the property is somebody else's."""
     description = {
-        "properties": {"st_connectors": wire.metadata(SCHEMA, layout.Layout("HNSW", packed=True)), "timezone": "UTC"}
+        "properties": {
+            "st_connectors": wire.format_metadata(SCHEMA, StorageOptions("HNSW", packed=True)),
+            "timezone": "UTC",
+        }
     }
-    assert wire.stored(description) == (SCHEMA, layout.Layout("HNSW", packed=True))
-    assert wire.stored({"properties": {"timezone": "UTC"}}) is None
-    assert wire.stored({}) is None
+    assert wire.parse_metadata(description) == (SCHEMA, StorageOptions("HNSW", packed=True))
+    assert wire.parse_metadata({"properties": {"timezone": "UTC"}}) is None
+    assert wire.parse_metadata({}) is None

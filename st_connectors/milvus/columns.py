@@ -1,0 +1,340 @@
+"""Name a collection's columns and encode values for them.
+
+Milvus does not compare list elements, does not keep the order of JSON keys and uses three-valued logic for nullable columns. The payload is
+therefore stored as JSON text cut into pieces, no column is nullable, and numbers and dates are stored as the minimum and maximum of the field,
+which answers every filter on one or two values. Values between them in longer lists are stored as hexadecimal prefixes: a range becomes a set
+of at most a few hundred prefixes, and a list has an element in the range exactly if one of its tokens starts with one of these prefixes
+(a trie, as in Lucene's former numeric fields).
+
+Lists are arrays, which servers can index, or packed text: Milvus Lite evaluates array functions row by row in Python but LIKE on text with
+Arrow, 15 times as fast. Packed text is hexadecimal words between bars, so that no value matches a part of another one or acts as a wildcard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+
+from st_connectors.filters import parse_date
+from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField
+from st_connectors.store import Vector
+from st_core.vectors import SparseVector
+
+__all__ = [
+    "FILLER",
+    "ID",
+    "INT64",
+    "MAX_ELEMENTS",
+    "MAX_TEXT_BYTES",
+    "METRICS",
+    "PAYLOAD",
+    "FilterColumns",
+    "PrimaryKey",
+    "Scalar",
+    "collection_name",
+    "covering_prefixes",
+    "decode_vector",
+    "encode_sparse",
+    "encode_vector",
+    "filter_values",
+    "join_payload",
+    "next_above",
+    "next_below",
+    "placeholder_vector",
+    "presence_column",
+    "safe_name",
+    "split_payload",
+    "text_column",
+    "to_numbers",
+    "to_token",
+    "vector_column",
+]
+
+ID = "st_id"
+PAYLOAD = "st_payload"
+FILLER = "vec_st_filler"
+"""The vector column of a collection without vector fields, since Milvus creates none without a vector."""
+
+METRICS: Mapping[Metric, str] = {Metric.COSINE: "COSINE", Metric.DOT: "IP", Metric.EUCLIDEAN: "L2"}
+
+MAX_TEXT_BYTES = 65_535
+"""The maximum size of a VARCHAR value and of a VARCHAR element of an array."""
+MAX_ELEMENTS = 4096
+"""The maximum length of an array."""
+_PIECE_LENGTH = MAX_TEXT_BYTES // 4
+"""Characters per payload piece: UTF-8 needs at most four bytes per character."""
+INT64 = range(-(2**63), 2**63)
+
+_PLAIN_NAME = re.compile(r"(?!x_)[A-Za-z_][A-Za-z0-9_]{0,63}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=1024)
+def safe_name(name: str) -> str:
+    """Return a name of letters, digits and underscores: plain names unchanged, others as a readable part and a hash."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:32]
+    return f"x_{readable}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def collection_name(name: str) -> str:
+    """Return Milvus's name of a collection."""
+    return safe_name(name)
+
+
+def vector_column(field: str) -> str:
+    """Return the column of a field's vectors; the BM25 function fills that of a text field."""
+    return f"vec_{safe_name(field)}"
+
+
+def presence_column(field: str) -> str:
+    """Return the column that tells whether a record has a vector in an optional field."""
+    return f"has_{safe_name(field)}"
+
+
+def text_column(field: str) -> str:
+    """Return the column of a text field's text."""
+    return f"text_{safe_name(field)}"
+
+
+def split_payload(payload: Mapping[str, Any]) -> list[str]:
+    """Serialise a payload as JSON and cut it into pieces that fit a VARCHAR."""
+    text = orjson.dumps(payload).decode()
+    return [text[at : at + _PIECE_LENGTH] for at in range(0, len(text), _PIECE_LENGTH)]
+
+
+def join_payload(pieces: Sequence[str]) -> dict[str, Any]:
+    """Restore the payload from its pieces."""
+    payload: dict[str, Any] = orjson.loads("".join(pieces))
+    return payload
+
+
+def encode_sparse(vector: SparseVector) -> dict[int, float]:
+    """Convert a sparse vector to Milvus's mapping from index to weight."""
+    return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
+
+
+def encode_vector(vector: Vector) -> Any:
+    """Convert a vector to Milvus's form."""
+    return encode_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
+
+
+def decode_vector(spec: Field, value: Any) -> Vector:
+    """Convert a vector from Milvus's form."""
+    return SparseVector.from_mapping(value) if isinstance(spec, SparseField) else np.asarray(value, np.float32)
+
+
+def placeholder_vector(spec: DenseField | SparseField) -> Any:
+    """Return the value of a vector column whose record has no vector."""
+    return {0: 1.0} if isinstance(spec, SparseField) else [1.0] * spec.dimension
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The lowest and highest number of a kind; a row without a value stores them the other way round."""
+
+    lowest: float
+    highest: float
+
+
+_INT_BOUNDS = Bounds(INT64[0], INT64[-1])
+_FLOAT_BOUNDS = Bounds(-sys.float_info.max, sys.float_info.max)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterColumns:
+    """The columns of one filterable field; ``packed`` stores lists as text instead of arrays."""
+
+    kind: FilterKind
+    name: str
+    packed: bool = False
+
+    @property
+    def keywords(self) -> str:
+        """The column of keywords."""
+        return f"kw_{safe_name(self.name)}"
+
+    @property
+    def has_true(self) -> str:
+        """The column that tells whether the values include true."""
+        return f"yes_{safe_name(self.name)}"
+
+    @property
+    def has_false(self) -> str:
+        """The column that tells whether the values include false."""
+        return f"no_{safe_name(self.name)}"
+
+    @property
+    def minimum(self) -> str:
+        """The column of the lowest number."""
+        return f"lo_{safe_name(self.name)}"
+
+    @property
+    def maximum(self) -> str:
+        """The column of the highest number."""
+        return f"hi_{safe_name(self.name)}"
+
+    @property
+    def between(self) -> str:
+        """The column of the numbers between minimum and maximum, as prefixes or packed tokens."""
+        return f"in_{safe_name(self.name)}"
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds of the field's kind."""
+        return _FLOAT_BOUNDS if self.kind is FilterKind.FLOAT else _INT_BOUNDS
+
+    def encode(self, value: object) -> dict[str, Any]:
+        """Return the column values for a payload value; raise ValueError for a list that Milvus cannot store."""
+        items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
+        match self.kind:
+            case FilterKind.KEYWORD:
+                words = [item for item in items if isinstance(item, str)]
+                packed = self.packed
+                return {self.keywords: self._pack([w.encode().hex() for w in words]) if packed else self._array(words)}
+            case FilterKind.BOOL:
+                return {
+                    self.has_true: any(item is True for item in items),
+                    self.has_false: any(item is False for item in items),
+                }
+            case FilterKind.INT | FilterKind.FLOAT | FilterKind.DATE:
+                return self._encode_numbers(
+                    sorted({number for item in items for number in to_numbers(self.kind, item)})
+                )
+
+    def _encode_numbers(self, values: Sequence[float]) -> dict[str, Any]:
+        if not values:
+            nothing: str | list[str] = "" if self.packed else []
+            return {self.minimum: self.bounds.highest, self.maximum: self.bounds.lowest, self.between: nothing}
+        tokens = [to_token(value) for value in values[1:-1]]
+        prefixes = {token[:size] for token in tokens for size in range(1, 17)}
+        between = self._pack(tokens) if self.packed else self._array(sorted(prefixes))
+        return {self.minimum: values[0], self.maximum: values[-1], self.between: between}
+
+    def _pack(self, words: Sequence[str]) -> str:
+        text = f"|{'|'.join(words)}|" if words else ""
+        if len(text) > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"payload[{self.name!r}] is filterable and takes {len(text)} bytes, two for each of its own; "
+                f"Milvus Lite compares at most {MAX_TEXT_BYTES}"
+            )
+        return text
+
+    def _array(self, values: list[str]) -> list[str]:
+        if len(values) > MAX_ELEMENTS:
+            raise ValueError(
+                f"payload[{self.name!r}] is filterable and has more values than the {MAX_ELEMENTS} that fit a Milvus array"
+            )
+        longest = max((len(value.encode()) for value in values), default=0)
+        if longest > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"payload[{self.name!r}] is filterable and has {longest} bytes; Milvus compares at most {MAX_TEXT_BYTES}"
+            )
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryKey:
+    """An adopted collection's primary key: its column, whether it contains integers, and whether Milvus generates it."""
+
+    name: str
+    is_integer: bool = False
+    is_generated: bool = False
+
+    @property
+    def always(self) -> str:
+        """A condition that holds for every row: no key is empty and none is below the lowest integer."""
+        return f"{self.name} >= {{p0}}" if self.is_integer else f'{self.name} != ""'
+
+    @property
+    def never(self) -> str:
+        """A condition that holds for no row."""
+        return f"{self.name} < {{p0}}" if self.is_integer else f'{self.name} == ""'
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The template values of both conditions."""
+        return {"p0": INT64[0]} if self.is_integer else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A payload column of an adopted collection: whether it may be null or missing, and whether it contains arrays."""
+
+    nullable: bool = False
+    is_array: bool = False
+
+
+def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -> dict[str, Any]:
+    """Return the values of all filter columns of a record."""
+    values: dict[str, Any] = {}
+    for name, kind in schema.filterable.items():
+        values |= FilterColumns(kind, name, packed).encode(payload.get(name))
+    return values
+
+
+def to_numbers(kind: FilterKind, value: object) -> list[float]:
+    """Return the number that filters compare, dates as microseconds since 1970; nothing for a value of another kind."""
+    if kind is FilterKind.DATE:
+        return _to_microseconds(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return []
+    if kind is FilterKind.FLOAT:
+        return [float(value) + 0.0]  # minus zero becomes zero
+    return [int(value)] if value == int(value) and int(value) in INT64 else []
+
+
+def _to_microseconds(value: object) -> list[float]:
+    if not isinstance(value, str):
+        return []
+    try:
+        return [(parse_date(value) - _EPOCH) // timedelta(microseconds=1)]
+    except ValueError:
+        return []
+
+
+def to_token(value: float) -> str:
+    """Return sixteen hexadecimal digits that sort like the numbers; integers and floats are separate orders."""
+    return f"{_sort_key(value):016x}"
+
+
+def _sort_key(value: float) -> int:
+    if isinstance(value, int):
+        return value + 2**63
+    (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+    return int(bits ^ (2**64 - 1) if bits >> 63 else bits | 2**63)
+
+
+def covering_prefixes(low: float, high: float) -> list[str]:
+    """Return prefixes that match exactly the tokens from ``low`` to ``high``, both included."""
+    at, end = _sort_key(low), _sort_key(high)
+    prefixes = []
+    while at <= end:
+        shift = 0
+        while shift < 60 and at % 2 ** (shift + 4) == 0 and at + 2 ** (shift + 4) - 1 <= end:
+            shift += 4
+        prefixes.append(f"{at:016x}"[: 16 - shift // 4])
+        at += 2**shift
+    return prefixes
+
+
+def next_above(kind: FilterKind, value: float) -> float:
+    """Return the lowest number of a kind above ``value``."""
+    return math.nextafter(value, math.inf) if kind is FilterKind.FLOAT else value + 1
+
+
+def next_below(kind: FilterKind, value: float) -> float:
+    """Return the highest number of a kind below ``value``."""
+    return math.nextafter(value, -math.inf) if kind is FilterKind.FLOAT else value - 1

@@ -1,0 +1,97 @@
+"""Run Milvus Lite on a folder, shared by all stores of this process."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymilvus import MilvusClient
+
+from st_connectors.errors import Unavailable
+from st_connectors.milvus import faults
+from st_connectors.plugin import Address
+
+__all__ = ["NO_RETRIES", "Folder", "acquire", "exists", "path_of"]
+
+DATABASE = "milvus.db"
+NO_RETRIES = {"grpc.enable_retries": 0}
+
+
+@dataclass(slots=True, eq=False)
+class Folder:
+    """Milvus Lite on one folder."""
+
+    path: str
+    client: Any
+    is_ours: bool
+    """Whether this package started it and therefore stops it."""
+    users: int = 0
+    unflushed: dict[str, int] = field(default_factory=dict)
+    """By collection, the rows written since the last flush."""
+    write_lock: AbstractContextManager[Any] = field(default_factory=threading.RLock)
+
+    def release(self) -> None:
+        """Give up one store's use; the last one stops Milvus Lite."""
+        with _LOCK:
+            self.users -= 1
+            if self.users == 0:
+                del _FOLDERS[self.path]
+                _stop(self)
+
+
+_FOLDERS: dict[str, Folder] = {}
+_LOCK = threading.RLock()
+
+
+def path_of(address: Address) -> str:
+    """Return the path of Milvus Lite's files: ``PATH/milvus.db``, or PATH itself if it ends in ``.db``."""
+    path = Path(address.path or ".").resolve()
+    return str(path if path.suffix == ".db" else path / DATABASE)
+
+
+def exists(address: Address) -> bool:
+    """Return whether there are files of Milvus Lite at an address."""
+    return Path(path_of(address)).exists()
+
+
+def acquire(address: Address) -> Folder:
+    """Return Milvus Lite on an address's folder, started if necessary; call ``release`` on it once."""
+    path = path_of(address)
+    with _LOCK:
+        if path not in _FOLDERS:
+            is_ours = not _is_running(path)
+            _FOLDERS[path] = Folder(path, _start(path), is_ours)
+        folder = _FOLDERS[path]
+        folder.users += 1
+    return folder
+
+
+def _start(path: str) -> Any:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with faults.capture_logs() as logged, faults.translate_errors("milvus+lite", "connect"):
+        try:
+            return MilvusClient(path, dedicated=True, grpc_options=NO_RETRIES)
+        except Exception as error:
+            if "Open local milvus failed" not in str(error):
+                raise
+            reason = f"{type(logged[0]).__name__}: {logged[0]}" if logged else str(error)
+            message = f"the folder {path} cannot be opened; one process at a time can open it ({reason[: faults.MAX_MESSAGE]})"
+            raise Unavailable(message, store="milvus+lite", operation="connect") from error
+
+
+def _is_running(path: str) -> bool:
+    """Return whether code outside this package has opened the folder in this process."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    return path in server_manager_instance._servers  # noqa: SLF001  # milvus-lite 3.2 has no public way to ask
+
+
+def _stop(folder: Folder) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    folder.client.close()
+    if folder.is_ours:
+        server_manager_instance.release_server(folder.path)
