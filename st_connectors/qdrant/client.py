@@ -1,7 +1,7 @@
-"""Servers and local mode by qdrant-client: REST bodies become its models, which it sends over REST or gRPC or answers itself.
+"""Connect to servers and to local mode through qdrant-client.
 
-``qdrant+memory:NAME`` is the client's local mode: brute force in Python, good for tests up to 2,000 records; whoever opens the same
-name in this process sees the same collections.
+REST bodies become its models, which it sends over REST or gRPC or evaluates itself. ``qdrant+memory:NAME`` is the client's local mode: brute
+force in Python, for tests up to 2,000 records; every store of this process with the same name uses the same collections.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from st_connectors.errors import NotFound, StoreError, Unsupported
+from st_connectors.errors import NotFound, StoreError
 from st_connectors.plugin import Address
-from st_connectors.qdrant import faults
+from st_connectors.qdrant import faults, server, wire
 from st_connectors.qdrant.layout import PointId
 from st_connectors.store import Capabilities
 
-__all__ = ["ClientEngine", "Opened", "collections", "open_client"]
+__all__ = ["ClientEngine", "Connection", "collections", "open_client"]
 
 Body = dict[str, Any]
 
 API_KEY = "ST_QDRANT_API_KEY"
 TIMEOUT = 60
-"""Seconds; the client's own 5 are too few for a large batch that waits until it is applied."""
-OLDEST = (1, 16)
-"""Collection metadata and the k of reciprocal rank fusion came with Qdrant 1.16."""
+"""Seconds; the client's default of 5 is too short for a large batch that waits until it is applied."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
-    """A client and what is known of it.
+class Connection:
+    """A client and its properties.
 
-    ``place`` is the server's host and port, for messages; ``lock`` serialises local mode, whose arrays are not safe in threads.
+    ``name`` is the address's scheme and ``place`` the server's host and port, for messages; ``lock`` serialises local mode, whose arrays are
+    not safe in threads.
     """
 
     client: QdrantClient
@@ -50,47 +49,49 @@ class Opened:
     lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
-_LOCAL: dict[str, Opened] = {}
+_LOCAL: dict[str, Connection] = {}
 _LOCK = threading.Lock()
 
 
-def open_client(address: Address, client: object | None) -> Opened:
-    """The client for an address, or what there is to know of one handed in; nothing is sent. Raises ValueError for unknown options."""
+def open_client(address: Address, client: object | None) -> Connection:
+    """Create the client of an address, or use the one passed by the caller; nothing is sent. Raises ValueError for unknown options."""
     if unknown := address.options.keys() - {"timeout"}:
-        raise ValueError(f"{address.scheme} has no option {min(unknown)!r}; there is timeout, in seconds")
+        raise ValueError(f"unknown option {min(unknown)!r} of {address.scheme}; expected timeout, in seconds")
     if client is not None:
-        return _handed_in(address, client)
+        return _use_client(address, client)
     if "memory" in address.variants:
         if address.host is not None:
-            raise ValueError(f"{address.scheme} is no server: write {address.scheme}:NAME, without //, not {address}")
-        return _local(address.path)
+            raise ValueError(
+                f"{address.scheme} is not a server: write {address.scheme}:NAME, without //, not {address}"
+            )
+        return _open_local(address.path)
     if address.host is None:
         raise ValueError(
             f"{address.scheme} is a server: write {address.scheme}://HOST:PORT, or for a folder qdrant+edge:PATH"
         )
-    return _remote(address)
+    return _open_server(address)
 
 
-def _handed_in(address: Address, client: object) -> Opened:
+def _use_client(address: Address, client: object) -> Connection:
     if not isinstance(client, QdrantClient):
-        raise TypeError(f"{address.scheme} takes a qdrant_client.QdrantClient, not {type(client).__name__}")
-    inner: Any = client._client  # noqa: SLF001  # the only place that says which of its two lives it leads
+        raise TypeError(f"{address.scheme}: expected a qdrant_client.QdrantClient, got {type(client).__name__}")
+    inner: Any = client._client  # noqa: SLF001  # no public attribute tells local mode from a server
     local = isinstance(inner, QdrantLocal)
     lock = threading.RLock() if local else nullcontext()
-    return Opened(client, address.scheme, local, getattr(inner, "_prefer_grpc", False), owned=False, lock=lock)
+    return Connection(client, address.scheme, local, getattr(inner, "_prefer_grpc", False), owned=False, lock=lock)
 
 
-def _local(name: str) -> Opened:
+def _open_local(name: str) -> Connection:
     with _LOCK:
         if name not in _LOCAL:
             client = QdrantClient(":memory:")
-            # The client complains from its __del__ at exit otherwise.
+            # Without this the client's __del__ prints an error at exit.
             atexit.register(client.close)
-            _LOCAL[name] = Opened(client, "qdrant+memory", local=True, lock=threading.RLock())
+            _LOCAL[name] = Connection(client, "qdrant+memory", local=True, lock=threading.RLock())
         return _LOCAL[name]
 
 
-def _remote(address: Address) -> Opened:
+def _open_server(address: Address) -> Connection:
     grpc = "grpc" in address.variants
     client = QdrantClient(
         host=address.host,
@@ -100,50 +101,50 @@ def _remote(address: Address) -> Opened:
         https="https" in address.variants,
         prefix=address.path or None,
         api_key=os.environ.get(API_KEY),
-        timeout=_timeout(address),
-        # Repeating is the retrying wrapper's; a version check in a thread of its own would print to the user's screen.
+        timeout=_parse_timeout(address),
+        # Repeating calls is the retry layer's job; the version check would print warnings from a thread of its own.
         grpc_options={"grpc.enable_retries": 0},
         check_compatibility=False,
     )
     place = f"{address.host}:{address.port or (6334 if grpc else 6333)}"
-    return Opened(client, address.scheme, grpc=grpc, owned=True, place=place)
+    return Connection(client, address.scheme, grpc=grpc, owned=True, place=place)
 
 
-def _timeout(address: Address) -> int:
-    given = address.options.get("timeout", str(TIMEOUT))
-    if not given.isdecimal() or int(given) == 0:
-        raise ValueError(f"timeout is a whole number of seconds above 0, not {given!r}")
-    return int(given)
+def _parse_timeout(address: Address) -> int:
+    value = address.options.get("timeout", str(TIMEOUT))
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError(f"timeout: expected a whole number of seconds above 0, got {value!r}")
+    return int(value)
 
 
 class ClientEngine:
     """One collection of a server or of local mode; safe in threads."""
 
-    def __init__(self, opened: Opened, collection: str, capabilities: Capabilities) -> None:
+    def __init__(self, connection: Connection, collection: str, capabilities: Capabilities) -> None:
         """Nothing is sent."""
-        self.name = opened.name
+        self.name = connection.name
         self.capabilities = capabilities
-        self._opened = opened
-        self._client = opened.client
+        self._connection = connection
+        self._client = connection.client
         self._collection = collection
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:
-        """Our error for qdrant-client's, None for one that is not."""
-        return faults.from_client(error, store=self.name, operation=operation, place=self._opened.place)
+        """Translate an error of qdrant-client; return None for any other error."""
+        return faults.from_client(error, store=self.name, operation=operation, place=self._connection.place)
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """The collection's metadata, or None where there is no collection."""
+        """Return the collection's metadata, or None if there is no collection."""
         config = self._config()
         return None if config is None else (config.metadata or {})
 
     def description(self) -> Body | None:
-        """Qdrant's description of the vectors, or None where there is no collection."""
+        """Return Qdrant's description of the vectors, or None if there is no collection."""
         config = self._config()
         return None if config is None else dict(config.params.model_dump(mode="json", exclude_none=True))
 
     def _config(self) -> Any:
         try:
-            with self._opened.lock:
+            with self._connection.lock:
                 return self._client.get_collection(self._collection).config
         except Exception as error:
             if isinstance(self.translate(error, "connect"), NotFound):
@@ -151,19 +152,19 @@ class ClientEngine:
             raise
 
     def indexed(self) -> dict[str, str]:
-        """Payload indexes: JSON path to kind."""
-        with self._opened.lock:
+        """Return the payload indexes, from JSON path to kind."""
+        with self._connection.lock:
             schema = self._client.get_collection(self._collection).payload_schema
         return {key: info.data_type.value for key, info in schema.items()}
 
     def open(self) -> None:
-        """Nothing is to be done: a connection is made by each request."""
+        """Do nothing: each request connects by itself."""
 
     def create(self, body: Body, indexes: Mapping[str, str]) -> None:
-        """Make the collection, then its payload indexes, which local mode does not have."""
-        if not self._opened.local:
-            self._check_version()
-        with self._opened.lock:
+        """Create the collection, then its payload indexes, which local mode does not have."""
+        if not self._connection.local:
+            server.check_version(self._client.info().version, store=self.name, operation="create")
+        with self._connection.lock:
             try:
                 self._client.create_collection(
                     self._collection,
@@ -177,46 +178,49 @@ class ClientEngine:
                 if "already exists" in str(error):
                     return
                 raise
-        if not self._opened.local:
+        if not self._connection.local:
             for key, kind in indexes.items():
                 self._client.create_payload_index(self._collection, key, models.PayloadSchemaType(kind), wait=True)
 
     def drop(self) -> None:
         """Remove the collection."""
-        with self._opened.lock:
+        with self._connection.lock:
             self._client.delete_collection(self._collection)
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points and wait until they are applied."""
-        made = [models.PointStruct(**point) for point in points]
-        with self._opened.lock:
-            self._client.upsert(self._collection, made, wait=True)
+        structs = [models.PointStruct(**point) for point in points]
+        with self._connection.lock:
+            self._client.upsert(self._collection, structs, wait=True)
 
     def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove points and wait until it is done."""
-        with self._opened.lock:
+        """Remove points and wait until they are gone."""
+        with self._connection.lock:
             self._client.delete(self._collection, list(ids), wait=True)
 
     def retrieve(self, ids: Sequence[PointId], body: Body) -> list[Any]:
-        """Points by id."""
-        with self._opened.lock:
+        """Return points by id."""
+        with self._connection.lock:
             return self._client.retrieve(
                 self._collection, list(ids), with_payload=body["with_payload"], with_vectors=body["with_vector"]
             )
 
     def query(self, bodies: Sequence[Body]) -> list[list[Any]]:
-        """Answers to queries, in order, in one request."""
+        """Return the results of queries, in order, by one request."""
         if not bodies:
             return []
         requests = [models.QueryRequest(**self._plain(body)) for body in bodies]
-        with self._opened.lock:
-            if self._opened.local:
+        with self._connection.lock:
+            if self._connection.local:
                 return [self._query_one(request) for request in requests]
-            answers = self._client.query_batch_points(self._collection, requests)
-        return [answer.points for answer in answers]
+            results = self._client.query_batch_points(self._collection, requests)
+        return [result.points for result in results]
 
     def _query_one(self, request: models.QueryRequest) -> list[Any]:
-        """One answer of local mode: for a batch, too, it works them out one by one, once qdrant-client 1.20 has copied every query number by number."""
+        """Return one result of local mode.
+
+        Its batch call also computes results one by one, after qdrant-client 1.20 has copied every query number by number.
+        """
         return self._client.query_points(
             self._collection,
             query=request.query,
@@ -229,9 +233,9 @@ class ClientEngine:
         ).points
 
     def scroll(self, body: Body) -> tuple[list[Any], PointId | None]:
-        """One page and the id that the next begins with."""
-        with self._opened.lock:
-            found, following = self._client.scroll(
+        """Return one page, and the id with which the next one starts."""
+        with self._connection.lock:
+            points, next_id = self._client.scroll(
                 self._collection,
                 scroll_filter=_filter(body.get("filter")),
                 limit=body["limit"],
@@ -239,71 +243,60 @@ class ClientEngine:
                 with_payload=body["with_payload"],
                 with_vectors=body["with_vector"],
             )
-        return list(found), following if following is None or isinstance(following, int) else str(following)
+        return list(points), next_id if next_id is None or isinstance(next_id, int) else str(next_id)
 
     def count(self, body: Body | None) -> int:
-        """Points that pass a filter."""
-        with self._opened.lock:
+        """Count the points that pass a filter."""
+        with self._connection.lock:
             return self._client.count(self._collection, count_filter=_filter(body), exact=True).count
 
     def refresh(self) -> None:
-        """Every write waited until it was applied; make sure only that the collection is there."""
-        with self._opened.lock:
+        """Verify that the collection exists; every write has waited until it was applied."""
+        with self._connection.lock:
             self._client.get_collection(self._collection)
 
     def indexing_threshold(self) -> int | None:
-        """Kilobytes of vectors above which a segment gets a graph; None where the collection does not say. For servers."""
-        found: int | None = self._client.get_collection(self._collection).config.optimizer_config.indexing_threshold
-        return found
+        """Return the kilobytes of vectors above which a segment gets a graph, or None if not set; for servers."""
+        config = self._client.get_collection(self._collection).config
+        threshold: int | None = config.optimizer_config.indexing_threshold
+        return threshold
 
     def set_indexing_threshold(self, kilobytes: int) -> None:
-        """Set it, and leave the other settings as they are. For servers."""
+        """Set the threshold and no other setting; for servers."""
         self._client.update_collection(
             self._collection, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes)
         )
 
     def close(self) -> None:
-        """Close the client that was opened for this collection."""
-        if self._opened.owned:
+        """Close a client that was opened for this collection."""
+        if self._connection.owned:
             self._client.close()
 
     def _plain(self, body: Body) -> Body:
-        """The body without search parameters in local mode, which is exact and warns of them."""
-        if not self._opened.local:
+        """Return the body, for local mode without search parameters: it is exact and warns about them."""
+        if not self._connection.local:
             return body
         body = {key: value for key, value in body.items() if key != "params"}
         if "prefetch" in body:
             body["prefetch"] = [self._plain(leg) for leg in body["prefetch"]]
         return body
 
-    def _check_version(self) -> None:
-        version = self._client.info().version
-        parts = version.partition("-")[0].split(".")
-        if [int(part) for part in parts[:2] if part.isdecimal()] < list(OLDEST):
-            raise Unsupported(
-                f"the server is Qdrant {version}, and 1.16 is the oldest that keeps a collection's metadata",
-                store=self.name,
-                operation="create",
-            )
-
 
 def collections(address: Address, client: object | None) -> list[str]:
-    """The names of our collections."""
-    from st_connectors.qdrant import wire
-
-    opened = open_client(address, client)
+    """Return the names of the collections created by this package."""
+    connection = open_client(address, client)
     try:
-        with opened.lock:
-            names = [each.name for each in opened.client.get_collections().collections]
-            configs = {name: opened.client.get_collection(name).config for name in names}
+        with connection.lock:
+            names = [each.name for each in connection.client.get_collections().collections]
+            configs = {name: connection.client.get_collection(name).config for name in names}
     except Exception as error:
-        told = faults.from_client(error, store=opened.name, operation="collections", place=opened.place)
-        if told is None:
+        translated = faults.from_client(error, store=connection.name, operation="collections", place=connection.place)
+        if translated is None:
             raise
-        raise told from error
+        raise translated from error
     finally:
-        if opened.owned:
-            opened.client.close()
+        if connection.owned:
+            connection.client.close()
     return sorted(name for name, config in configs.items() if wire.METADATA in (config.metadata or {}))
 
 

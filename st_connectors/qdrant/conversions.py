@@ -1,4 +1,4 @@
-"""For people with their own collection and client: sparse vectors and hybrid queries as ``qdrant_client`` models, usable alone."""
+"""Convert sparse vectors, filters and hybrid queries to qdrant-client models, for use with your own collection and client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from qdrant_client import models
 
 from st_connectors.filters import Filter
-from st_connectors.qdrant import wire
+from st_connectors.qdrant import filters, wire
 from st_connectors.schema import Rrf
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -20,15 +20,15 @@ SparseLike: TypeAlias = Any
 
 
 def sparse_vector(value: SparseLike) -> models.SparseVector:
-    """One sparse vector as Qdrant's model, in normal form: indices rising, weights positive.
+    """Convert one sparse vector to Qdrant's model, with rising indices and positive weights.
 
-    Takes a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one row of a scipy or torch
-    sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
+    Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one row of a scipy or
+    torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
     """
-    return models.SparseVector(**wire.sparse_body(_one(value)))
+    return models.SparseVector(**wire.to_sparse_body(_to_vector(value)))
 
 
-def _one(value: SparseLike) -> SparseVector:
+def _to_vector(value: SparseLike) -> SparseVector:
     if isinstance(value, SparseVector):
         return value
     if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def _one(value: SparseLike) -> SparseVector:
 
 def _row(matrix: SparseMatrix) -> SparseVector:
     if len(matrix) != 1:
-        raise ValueError(f"one sparse vector is one row, and this matrix has {len(matrix)}: convert row by row")
+        raise ValueError(f"expected one row, got a matrix of {len(matrix)}; convert row by row")
     return matrix[0]
 
 
@@ -54,7 +54,7 @@ def _from_torch(tensor: Any) -> SparseVector:
         return SparseVector.from_dense(_flat(tensor.float().numpy()))
     coo = tensor.to_sparse_coo().coalesce()
     if coo.ndim == 2 and coo.shape[0] != 1:
-        raise ValueError(f"one sparse vector is one row, and this tensor has {coo.shape[0]}: convert row by row")
+        raise ValueError(f"expected one row, got a tensor of {coo.shape[0]}; convert row by row")
     return SparseVector.from_arrays(coo.indices()[-1].numpy(), coo.values().float().numpy())
 
 
@@ -62,17 +62,17 @@ def _flat(array: Any) -> Any:
     if array.ndim == 2 and array.shape[0] == 1:
         return array[0]
     if array.ndim != 1:
-        raise ValueError(f"one sparse vector is one row, not an array of shape {array.shape}: convert row by row")
+        raise ValueError(f"expected one row, got an array of shape {array.shape}; convert row by row")
     return array
 
 
 def filter_to_qdrant(where: Filter) -> models.Filter:
-    """A filter on plain payload keys (JSON paths) as Qdrant's model.
+    """Translate a filter on plain payload keys (JSON paths) to Qdrant's model.
 
-    A value's own type decides how it is compared: strings, whole numbers and booleans are matched, other numbers compared; strings in ``Range``
-    are dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
+    The type of a value decides how it is compared: strings, integers and booleans are matched, floats compared; strings in ``Range`` are
+    dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
     """
-    return models.Filter(**wire.filter_to_qdrant(where))
+    return models.Filter(**filters.filter_to_qdrant(where))
 
 
 def hybrid_query(
@@ -86,22 +86,24 @@ def hybrid_query(
     where: Filter | None = None,
     with_payload: bool = True,
 ) -> dict[str, Any]:
-    """Dense and sparse search fused by reciprocal rank: ``client.query_points(name, **hybrid_query(…))``.
+    """Return the arguments of a dense and sparse search fused by reciprocal rank.
 
-    ``models.QueryRequest(**hybrid_query(…))`` is one query of a batch. ``dense`` and ``sparse`` are each the name of a vector of the collection
-    and the query's vector. ``depth`` candidates of each, all passing ``where``, are fused by ``method``, textbook ``Rrf(k=60)`` by default; Qdrant
-    counts ranks from 0, so that its ``k`` is one more.
+    ``client.query_points(name, **hybrid_query(…))`` runs it; ``models.QueryRequest(**hybrid_query(…))`` is one query of a batch. ``dense``
+    and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth`` candidates of each leg, all passing
+    ``where``, are fused by ``method``, by default ``Rrf(k=60)``; Qdrant counts ranks from 0, so that its ``k`` is one more.
 
-    Raises ValueError for a weighted method, since Qdrant's weights turn round at large k (fuse with ``st_connectors.fusion`` instead), and for
-    ``offset + limit`` over ``depth``.
+    Raises ValueError for a weighted method, since Qdrant's weights reverse the ranking at large k (fuse with ``st_connectors.fusion``
+    instead), and for ``offset + limit`` over ``depth``.
     """
     method = method or Rrf()
     if not isinstance(method, Rrf) or method.weights is not None:
         raise ValueError(
-            f"Qdrant fuses by unweighted Rrf in the textbook's sense only, not by {method}; search both legs and fuse with st_connectors.fusion"
+            f"expected an unweighted Rrf, got {method}; search both legs and fuse with st_connectors.fusion"
         )
     if offset + limit > depth:
-        raise ValueError(f"offset + limit is {offset + limit}, and only depth={depth} candidates are fused")
+        raise ValueError(
+            f"expected offset + limit of at most depth={depth}, the number of candidates, got {offset + limit}"
+        )
     condition = None if where is None else filter_to_qdrant(where)
     vector = np.asarray(dense[1], np.float32).reshape(-1).tolist()
     return {

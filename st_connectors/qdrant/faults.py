@@ -1,4 +1,7 @@
-"""Drivers' errors to ours; pure, one function per way in. Messages are the server's own words, cut short, without the request."""
+"""Translate the drivers' errors, one function per driver; pure.
+
+Messages contain the server's own text, shortened, without the request.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throt
 
 __all__ = ["LOCKED", "from_client", "from_edge", "from_status"]
 
-LONGEST = 300
-"""Characters of a server's message that are kept: enough to name the fault, too few to carry a batch."""
+MAX_MESSAGE = 300
+"""Characters of a server's message that are used: enough to describe the error, too few to contain a batch."""
 
 
 def from_status(
     status: int, message: str, *, store: str, operation: str, retry_after: float | None = None, name: str = ""
 ) -> StoreError:
-    """The error for an HTTP status that is not a success; ``name`` is what the server called it, over gRPC."""
-    told = f"the server answered {name or status}: {message[:LONGEST]}"
+    """Return the error for an HTTP status other than success; ``name`` is the gRPC status name, over gRPC."""
+    reason = f"the server answered {name or status}: {message[:MAX_MESSAGE]}"
     match status:
         case 404:
-            return NotFound(told, store=store, operation=operation)
+            return NotFound(reason, store=store, operation=operation)
         case 401 | 403:
             return Permanent(
-                f"{told}; set ST_QDRANT_API_KEY to a key that may do this", store=store, operation=operation
+                f"{reason}; set ST_QDRANT_API_KEY to a key with the permission", store=store, operation=operation
             )
         case 429:
-            return Throttled(told, store=store, operation=operation, retry_after=retry_after)
+            return Throttled(reason, store=store, operation=operation, retry_after=retry_after)
         case 408 | 500 | 502 | 503 | 504:
-            return Unavailable(told, store=store, operation=operation, retry_after=retry_after)
+            return Unavailable(reason, store=store, operation=operation, retry_after=retry_after)
         case 400 | 409 | 413 | 422:
-            return Refused(told, store=store, operation=operation)
+            return Refused(reason, store=store, operation=operation)
         case _:
-            return Permanent(told, store=store, operation=operation)
+            return Permanent(reason, store=store, operation=operation)
 
 
 GRPC_STATUS = {
@@ -53,55 +56,57 @@ GRPC_STATUS = {
     "ALREADY_EXISTS": 409,
     "UNIMPLEMENTED": 501,
 }
-"""gRPC status names to the HTTP status that means the same to Qdrant."""
+"""From gRPC status names to the equivalent HTTP statuses."""
 
 
-def from_client(error: Exception, *, store: str, operation: str, place: str = "") -> StoreError | None:  # noqa: PLR0911  # one return for each kind
-    """The error for what ``qdrant_client`` raises over REST, over gRPC, and in local mode; None for what is not its.
+def from_client(error: Exception, *, store: str, operation: str, place: str = "") -> StoreError | None:  # noqa: PLR0911  # one return per error class
+    """Translate an error of ``qdrant_client`` over REST, over gRPC or in local mode; return None for any other error.
 
-    ``place`` is the server's host and port, where they are known, for messages.
+    ``place`` is the server's host and port, if known, for messages.
     """
-    found: Any = error
+    driver_error: Any = error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ResourceExhaustedResponse" in names:
-        wish = max(float(found.retry_after_s), 0.0)
-        return from_status(429, found.message, store=store, operation=operation, retry_after=wish)
+        retry_after = max(float(driver_error.retry_after_s), 0.0)
+        return from_status(429, driver_error.message, store=store, operation=operation, retry_after=retry_after)
     if "QdrantException" in names and "Retry-After" in str(error):
-        # qdrant-client 1.20 stumbles over a Retry-After that is not a number of seconds.
+        # qdrant-client 1.20 fails on a Retry-After that is not a number of seconds.
         return from_status(429, "too many requests", store=store, operation=operation)
     if "UnexpectedResponse" in names:
         return from_status(
-            found.status_code or 500,
-            _reason(found.content),
+            driver_error.status_code or 500,
+            _reason(driver_error.content),
             store=store,
             operation=operation,
-            retry_after=_seconds(found.headers.get("Retry-After")),
+            retry_after=_seconds(driver_error.headers.get("Retry-After")),
         )
     if "ResponseHandlingException" in names:
-        return _from_transport(found.source, store=store, operation=operation, place=place)
+        return _from_transport(driver_error.source, store=store, operation=operation, place=place)
     if "RpcError" in names:
-        name = found.code().name
-        if "handshake failed" in (found.details() or ""):
-            return _from_tls(found.details(), store=store, operation=operation)
+        name = driver_error.code().name
+        if "handshake failed" in (driver_error.details() or ""):
+            return _from_tls(driver_error.details(), store=store, operation=operation)
         status = GRPC_STATUS.get(name, 501)
-        return from_status(status, found.details() or "(no message)", store=store, operation=operation, name=name)
+        return from_status(
+            status, driver_error.details() or "(no message)", store=store, operation=operation, name=name
+        )
     if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
         return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):
         return None
     # Local mode raises ValueError for everything.
-    message = str(error)[:LONGEST]
+    message = str(error)[:MAX_MESSAGE]
     if message.startswith("Collection ") and message.endswith("not found"):
         return NotFound(f"{message}: create it first", store=store, operation=operation)
     return Refused(message, store=store, operation=operation)
 
 
 def _from_transport(source: BaseException, *, store: str, operation: str, place: str) -> StoreError:
-    """An error below HTTP: refused, reset, timed out, or an answer that is not Qdrant's."""
+    """Return the error for a failure below HTTP: refused, reset, timed out, or a response that is not Qdrant's."""
     name = type(source).__name__
     if any(mark in name for mark in ("Validation", "Decode", "Assertion", "UnsupportedProtocol", "InvalidURL")):
         return Permanent(
-            f"the answer is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
+            f"the response is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
         )
     if "SSL" in str(source):
         return _from_tls(str(source), store=store, operation=operation)
@@ -110,10 +115,9 @@ def _from_transport(source: BaseException, *, store: str, operation: str, place:
 
 
 def _from_tls(message: str, *, store: str, operation: str) -> StoreError:
-    told = (
-        f"TLS failed: {message[:LONGEST]}; does the server speak TLS here, with a certificate that this machine trusts?"
-    )
-    return Permanent(told, store=store, operation=operation)
+    reason = message[:MAX_MESSAGE]
+    hint = "does the server speak TLS on this port, with a certificate that this machine trusts?"
+    return Permanent(f"TLS failed: {reason}; {hint}", store=store, operation=operation)
 
 
 def _reason(content: bytes) -> str:
@@ -129,25 +133,24 @@ def _seconds(header: str | None) -> float | None:
 
 
 LOCKED = "WouldBlock"
-"""What qdrant-edge 0.9 says of a write-ahead log that somebody else has locked."""
+"""The text of qdrant-edge 0.9 about a write-ahead log that another user has locked."""
 
 _REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad request", "Validation", "must be")
 
 
-def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return for each kind
-    """The error for what ``qdrant_edge`` raises, which is a bare ``Exception`` with a text, and for its files; None for what is not its."""
+def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return per error class
+    """Translate an error of ``qdrant_edge``, a bare ``Exception`` with a text, or of its files; return None for any other error."""
     store = "qdrant+edge"
-    message = str(error)[:LONGEST]
+    message = str(error)[:MAX_MESSAGE]
     if isinstance(error, OSError | JSONDecodeError):
-        told = f"the folder {folder} cannot be used: {message}"
-        return Permanent(told, store=store, operation=operation)
+        return Permanent(f"the folder {folder} cannot be used: {message}", store=store, operation=operation)
     if isinstance(error, ValueError):
         return Refused(message, store=store, operation=operation)
     if type(error) is not Exception:
         return None
     if LOCKED in message:
-        told = f"the folder {folder} is in use by another process (or by an EdgeShard opened beside this library); close that one and try again"
-        return Unavailable(told, store=store, operation=operation)
+        where = f"the folder {folder} is in use by another process, or by an EdgeShard opened outside this library"
+        return Unavailable(f"{where}; close that one and try again", store=store, operation=operation)
     if "not initialized" in message or "does not exist" in message:
         return NotFound(f"{message}: create the collection first", store=store, operation=operation)
     if any(mark in message for mark in _REFUSED):

@@ -1,8 +1,8 @@
-"""What a point's payload looks like: ours, with everything hidden and exact, and other people's, plain.
+"""Map records to points: those of our own collections, with encoded ids and payloads, and those of collections created by someone else.
 
-Ours keeps the payload as one JSON string, because neither the order of keys nor 1 apart from 1.0 survives every way into Qdrant (gRPC
-has no integers in lists of mixed numbers, a server's payload is unordered), and a copy of each filterable field in the one type its
-index takes. Presence has a key of its own, since ``is_empty`` asks about a key and not about a kind.
+Own collections store the payload as one JSON string, because neither the order of keys nor the difference between 1 and 1.0 survives every
+protocol of Qdrant (gRPC has no integers in lists of mixed numbers, a server's payload is unordered), and a copy of each filterable field in
+the type that its index expects. Presence has a key of its own, since ``is_empty`` tests a key regardless of its values' kind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from st_connectors.filters import parse_date
 from st_connectors.schema import FilterKind, Schema
 
-__all__ = ["INDEXES", "Hidden", "Layout", "Plain", "PointId", "instant"]
+__all__ = ["INDEXES", "AdoptedLayout", "Layout", "OwnLayout", "PointId", "to_rfc3339"]
 
 PointId: TypeAlias = int | str
 
@@ -27,94 +27,103 @@ ID = "_st_id"
 PAYLOAD = "_st_payload"
 PRESENT = "_st_present"
 FILTER = "_st_f_"
-# The namespace of the UUIDs that stand for ids: fixed for ever, since stored points are found by them.
+# The namespace of the UUIDs that represent ids; it must never change, since stored points are addressed by them.
 NAMESPACE = uuid.UUID("6f0c1c0e-5b0a-5f43-9a53-0b4ad2f6f7d1")
 INT64 = range(-(2**63), 2**63)
-_JSON = json.JSONEncoder(separators=(",", ":"))
-_READ = json.JSONDecoder().decode
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
+_decode_json = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
-    """Our own collections: any string as id, the payload exactly as given."""
+class OwnLayout:
+    """The points of a collection created by this package: any string as id, the payload exactly as passed."""
 
     schema: Schema
 
     @property
     def filterable(self) -> Mapping[str, FilterKind]:
-        """What can be filtered on."""
+        """The kinds of the filterable fields."""
         return self.schema.filterable
 
-    def takes(self, record_id: str) -> bool:
-        """Whether a point can have the id: any."""
+    def accepts(self, record_id: str) -> bool:
+        """Return whether a point can have the id: any can."""
         del record_id
         return True
 
     def point_id(self, record_id: str) -> PointId | None:
-        """The UUID that stands for the record."""
-        return uuid5(record_id)
+        """Return the UUID that represents the record's id."""
+        return to_uuid5(record_id)
 
     def record_id(self, record_id: str) -> str:
-        """The id as answers spell it."""
+        """Return the id as results spell it."""
         return record_id
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The point's payload."""
-        made: dict[str, Any] = {ID: record_id, PAYLOAD: _JSON.encode(payload)}
+        """Return the point's payload."""
+        point_payload: dict[str, Any] = {ID: record_id, PAYLOAD: _encode_json(payload)}
         present = []
         for name, kind in self.schema.filterable.items():
             value = payload.get(name)
             items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
             if items:
                 present.append(name)
-                made[self.key(name)] = _listed([kept for item in items for kept in self.typed(kind, item)])
+                point_payload[self.key(name)] = _unwrap_single(
+                    [converted for item in items for converted in self.convert(kind, item)]
+                )
         if present:
-            made[PRESENT] = _listed(present)
-        return made
+            point_payload[PRESENT] = _unwrap_single(present)
+        return point_payload
 
     def from_payload(self, point_id: PointId, payload: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        """The record's id and payload."""
-        held = payload or {}
-        # A point that somebody added behind our back has no id of ours; it is shown rather than stumbled over.
-        return held.get(ID, str(point_id)), _READ(held[PAYLOAD]) if PAYLOAD in held else {}
+        """Return the record's id and payload."""
+        point_payload = payload or {}
+        # A point added without this package has no id key; it is returned under its point id.
+        record_payload = _decode_json(point_payload[PAYLOAD]) if PAYLOAD in point_payload else {}
+        return point_payload.get(ID, str(point_id)), record_payload
 
     def selector(self, *, payload: bool) -> bool | list[str]:
-        """``with_payload`` for answers that need the ids, and the payload or not."""
+        """Return the ``with_payload`` of requests that need the ids, and the payload or not."""
         return [ID, PAYLOAD] if payload else [ID]
 
     def key(self, field: str) -> str:
-        """The JSON path that a filter on the field asks about."""
+        """Return the JSON path that a filter on the field tests."""
         return _filter_key(field)
 
     def exists(self, field: str) -> dict[str, Any]:
-        """The condition that the field holds something."""
+        """Return the condition that the field has a value."""
         return {"key": PRESENT, "match": {"value": field}}
 
     def indexes(self) -> dict[str, str]:
-        """Payload indexes: JSON path to Qdrant's name of the index."""
+        """Return the payload indexes, from JSON path to Qdrant's name of the index."""
         if not self.schema.filterable:
             return {}
         kinds = {**INDEXES, FilterKind.BOOL: "keyword"}
         return {PRESENT: "keyword"} | {self.key(name): kinds[kind] for name, kind in self.schema.filterable.items()}
 
-    def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """The value as its key holds it, or nothing; booleans as words, since qdrant-edge 0.9 asks for 1 where it is told True."""
-        made = _TYPED[kind](value)
-        return [str(item).lower() for item in made] if kind is FilterKind.BOOL else made
+    def convert(self, kind: FilterKind, value: object) -> list[Any]:
+        """Return the value as its key stores it, or nothing for a value of another kind.
+
+        Booleans are words, since qdrant-edge 0.9 sends True as 1.
+        """
+        converted = _CONVERT[kind](value)
+        return [str(item).lower() for item in converted] if kind is FilterKind.BOOL else converted
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """Other people's collections: integer or UUID ids as strings, the payload as it is; field names in filters are Qdrant's JSON paths."""
+class AdoptedLayout:
+    """The points of a collection created by someone else: integers or UUIDs as ids, the payload unchanged.
+
+    Field names in filters are Qdrant's JSON paths.
+    """
 
     filterable: Mapping[str, FilterKind]
 
-    def takes(self, record_id: str) -> bool:
-        """Whether a point can have the id: an integer or a UUID."""
+    def accepts(self, record_id: str) -> bool:
+        """Return whether a point can have the id: an integer or a UUID."""
         return self.point_id(record_id) is not None
 
     def point_id(self, record_id: str) -> PointId | None:
-        """The integer or UUID that the id spells; None for any other, since Qdrant has no other ids."""
+        """Return the integer or UUID that the id spells; None for any other, since Qdrant has no other ids."""
         if record_id.isdecimal() and record_id.isascii() and int(record_id) < 2**64:
             return int(record_id)
         try:
@@ -123,44 +132,44 @@ class Plain:
             return None
 
     def record_id(self, record_id: str) -> str:
-        """The id as answers spell it: a UUID in lower case with hyphens."""
+        """Return the id as results spell it: a UUID in lower case with hyphens."""
         return str(self.point_id(record_id))
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload as it is."""
+        """Return the payload unchanged."""
         del record_id
         return dict(payload)
 
     def from_payload(self, point_id: PointId, payload: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        """The record's id and payload."""
+        """Return the record's id and payload."""
         return str(point_id), dict(payload or {})
 
     def selector(self, *, payload: bool) -> bool | list[str]:
-        """``with_payload``; the ids come by themselves."""
+        """Return the ``with_payload`` of requests; every result contains its id."""
         return payload
 
     def key(self, field: str) -> str:
-        """The field is the JSON path."""
+        """Return the field, which is the JSON path."""
         return field
 
     def exists(self, field: str) -> dict[str, Any]:
-        """The condition that the field holds something."""
+        """Return the condition that the field has a value."""
         return {"must_not": [{"is_empty": {"key": field}}]}
 
     def indexes(self) -> dict[str, str]:
-        """Payload indexes: JSON path to Qdrant's name of the index."""
+        """Return the payload indexes, from JSON path to Qdrant's name of the index."""
         return {field: INDEXES[kind] for field, kind in self.filterable.items()}
 
-    def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """The value in the type of its kind, or nothing, so that nothing can equal it."""
-        return _TYPED[kind](value)
+    def convert(self, kind: FilterKind, value: object) -> list[Any]:
+        """Return the value in the type of its kind, or nothing for a value of another kind."""
+        return _CONVERT[kind](value)
 
 
-Layout: TypeAlias = Hidden | Plain
+Layout: TypeAlias = OwnLayout | AdoptedLayout
 
 
-def uuid5(record_id: str) -> str:
-    """The UUID of version 5 (RFC 9562) in our namespace, as ``uuid.uuid5`` writes it, in a third of the time."""
+def to_uuid5(record_id: str) -> str:
+    """Return the UUID of version 5 (RFC 9562) in our namespace, spelled as by ``uuid.uuid5`` but in a third of the time."""
     digits = hashlib.sha1(NAMESPACE.bytes + record_id.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
@@ -168,16 +177,16 @@ def uuid5(record_id: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _filter_key(field: str) -> str:
-    return FILTER + re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", field)
+    return FILTER + re.sub(r"[^A-Za-z0-9_]", lambda match: f"-{ord(match[0]):x}-", field)
 
 
-def _listed(values: list[Any]) -> Any:
-    """A single value by itself, which every filter takes for a list of one; each list costs qdrant-edge 0.9 three microseconds more."""
+def _unwrap_single(values: list[Any]) -> Any:
+    """Return a single value by itself, which filters treat like a list of one; a list costs qdrant-edge 0.9 three microseconds more."""
     return values[0] if len(values) == 1 else values
 
 
-def instant(value: object) -> list[str]:
-    """An ISO 8601 string as the one RFC 3339 form in UTC that Qdrant's datetime index takes, to the microsecond; nothing for anything else."""
+def to_rfc3339(value: object) -> list[str]:
+    """Return an ISO 8601 string in the RFC 3339 form, UTC with microseconds, that Qdrant's datetime index expects; nothing for other values."""
     if not isinstance(value, str):
         return []
     try:
@@ -187,22 +196,22 @@ def instant(value: object) -> list[str]:
     return [moment.isoformat(timespec="microseconds").replace("+00:00", "Z")]
 
 
-def _whole(value: object) -> list[int]:
+def _to_integer(value: object) -> list[int]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return [value] if isinstance(value, int) and not isinstance(value, bool) and value in INT64 else []
 
 
-def _real(value: object) -> list[float]:
+def _to_float(value: object) -> list[float]:
     return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
-_TYPED: Mapping[FilterKind, Callable[[object], list[Any]]] = {
+_CONVERT: Mapping[FilterKind, Callable[[object], list[Any]]] = {
     FilterKind.KEYWORD: lambda value: [value] if isinstance(value, str) else [],
-    FilterKind.INT: _whole,
-    FilterKind.FLOAT: _real,
+    FilterKind.INT: _to_integer,
+    FilterKind.FLOAT: _to_float,
     FilterKind.BOOL: lambda value: [value] if isinstance(value, bool) else [],
-    FilterKind.DATE: instant,
+    FilterKind.DATE: to_rfc3339,
 }
 
 INDEXES: Mapping[FilterKind, str] = {
@@ -212,4 +221,4 @@ INDEXES: Mapping[FilterKind, str] = {
     FilterKind.BOOL: "bool",
     FilterKind.DATE: "datetime",
 }
-"""Qdrant's name of the payload index for each kind."""
+"""Qdrant's name of the payload index of each kind."""

@@ -1,35 +1,46 @@
-"""A collection's loading settings on a server: no graph is built while much is written."""
+"""Apply a server's settings for bulk loading: no graph is built meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, cast
 
-from st_connectors.qdrant.client import ClientEngine
-from st_connectors.qdrant.store import border
+from st_connectors.plugin import Address
+from st_connectors.qdrant.engine import translate_errors
+from st_connectors.qdrant.store import open_engine
+
+if TYPE_CHECKING:
+    from st_connectors.qdrant.client import ClientEngine
 
 __all__ = ["loading"]
 
 OPERATION = "bulk_loading"
 LOADING = 1_000_000_000
-"""Kilobytes of vectors above which a segment gets a graph: more than a segment holds."""
+"""Kilobytes of vectors above which a segment gets a graph: more than a segment contains."""
 DEFAULT = 10_000
-"""What a server since 1.16 does where nothing is set; an update can set a threshold but not take it out."""
+"""The default of servers since 1.16; an update can set a threshold but not remove it."""
+
+
+def loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
+    """Return a block with loading settings; it does nothing for engines without any, which are all but servers."""
+    engine = open_engine(address, collection, client)
+    return _with_threshold(cast("ClientEngine", engine)) if engine.capabilities.bulk_loading else nullcontext()
 
 
 @contextmanager
-def loading(engine: ClientEngine) -> Iterator[None]:
-    """A high threshold for the block; afterwards, whatever happened in it, the threshold is what was found. Closes the engine."""
+def _with_threshold(engine: ClientEngine) -> Iterator[None]:
+    """Raise the threshold for the block, restore it whatever happens, and close the engine."""
     with closing(engine):
-        with border(engine, OPERATION):
-            found = engine.indexing_threshold()
+        with translate_errors(engine, OPERATION):
+            original = engine.indexing_threshold()
         try:
             _set(engine, LOADING)
             yield
         finally:
-            _set(engine, DEFAULT if found is None else found)
+            _set(engine, DEFAULT if original is None else original)
 
 
 def _set(engine: ClientEngine, kilobytes: int) -> None:
-    with border(engine, OPERATION):
+    with translate_errors(engine, OPERATION):
         engine.set_indexing_threshold(kilobytes)

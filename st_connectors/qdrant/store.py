@@ -1,145 +1,117 @@
-"""The store: sends what ``wire`` makes and reads what comes back; edge, local mode and servers differ only in their engine."""
+"""Open Qdrant collections and execute store operations on them through an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
-from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
+from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Filter
-from st_connectors.qdrant import wire
-from st_connectors.qdrant.layout import Hidden, Layout, Plain, PointId
+from st_connectors.plugin import Address
+from st_connectors.qdrant import EDGE, GRPC, MEMORY, REST, wire
+from st_connectors.qdrant.engine import Engine, translate_errors
+from st_connectors.qdrant.filters import filter_to_qdrant
+from st_connectors.qdrant.layout import AdoptedLayout, Layout, OwnLayout, PointId
 from st_connectors.schema import FilterKind, Schema, kind_of, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
-__all__ = ["Engine", "QdrantStore", "adopted", "opened"]
+__all__ = ["QdrantStore", "adopt", "collections", "connect", "open_engine"]
 
 Body = dict[str, Any]
 
 
-class Engine(Protocol):
-    """One collection behind one way in. Methods raise the driver's errors, which ``translate`` turns into ours."""
+def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> QdrantStore:
+    """Open a collection; without a schema it must exist, else ``NotFound``, and nothing stays open then."""
+    engine = open_engine(address, collection, client)
+    if schema is not None:
+        return QdrantStore(engine, schema)
+    with _closing_on_error(engine):
+        stored = read_schema(engine, collection, "connect")
+        if stored is None:
+            raise _not_found(engine, collection, address, "connect")
+        with translate_errors(engine, "connect"):
+            engine.open()
+        return QdrantStore(engine, stored)
 
-    name: str
-    """The address's scheme, for messages."""
-    capabilities: Capabilities
 
-    def translate(self, error: Exception, operation: str) -> StoreError | None:
-        """Our error for the driver's; None for one that is not the driver's."""
-        ...
+def adopt(
+    address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None
+) -> QdrantStore:
+    """Open a collection created by someone else; raise ``NotFound`` if it does not exist."""
+    engine = open_engine(address, collection, client)
+    with _closing_on_error(engine), translate_errors(engine, "adopt"):
+        description = engine.description()
+        if description is None:
+            raise _not_found(engine, collection, address, "adopt")
+        schema = wire.to_adopted_schema(collection, description, engine.indexed(), filterable)
+        return QdrantStore(engine, schema, AdoptedLayout(schema.filterable))
 
-    def metadata(self) -> Mapping[str, Any] | None:
-        """The collection's metadata, or None where there is no collection."""
-        ...
 
-    def description(self) -> Body | None:
-        """Qdrant's description of the vectors, or None where there is no collection."""
-        ...
+def collections(address: Address, client: object | None) -> list[str]:
+    """Return the names of the collections created by this package."""
+    if "edge" in address.variants:
+        from st_connectors.qdrant import embedded
 
-    def indexed(self) -> dict[str, str]:
-        """Payload indexes: JSON path to kind."""
-        ...
+        return embedded.collections(_edge_folder(address))
+    from st_connectors.qdrant import client as remote
 
-    def open(self) -> None:
-        """Make sure that the collection can be used."""
-        ...
+    return remote.collections(address, client)
 
-    def create(self, body: Body, indexes: Mapping[str, str]) -> None:
-        """Make the collection and its payload indexes; nothing where it is there already."""
-        ...
 
-    def drop(self) -> None:
-        """Remove the collection; nothing where there is none."""
-        ...
+def open_engine(address: Address, collection: str, client: object | None) -> Engine:
+    """Return the engine of an address; nothing is sent yet, and only its own driver is imported."""
+    if "edge" in address.variants:
+        if client is not None:
+            raise TypeError("qdrant+edge connect: the embedded engine has no client object; pass only the folder")
+        from st_connectors.qdrant.embedded import EdgeEngine
 
-    def upsert(self, points: Iterable[Body]) -> None:
-        """Write points, which are read once."""
-        ...
+        return EdgeEngine(_edge_folder(address), collection, EDGE)
+    from st_connectors.qdrant.client import ClientEngine, open_client
 
-    def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove points."""
-        ...
+    connection = open_client(address, client)
+    return ClientEngine(connection, collection, MEMORY if connection.local else GRPC if connection.grpc else REST)
 
-    def retrieve(self, ids: Sequence[PointId], body: Body) -> Sequence[wire.Answer]:
-        """Points by id; ``body`` selects payload and vectors."""
-        ...
 
-    def query(self, bodies: Sequence[Body]) -> Sequence[Sequence[Any]]:
-        """Answers to queries, in order."""
-        ...
-
-    def scroll(self, body: Body) -> tuple[Sequence[wire.Answer], PointId | None]:
-        """One page, and the id that the next begins with."""
-        ...
-
-    def count(self, body: Body | None) -> int:
-        """How many points pass a filter."""
-        ...
-
-    def refresh(self) -> None:
-        """Bring earlier writes to where they are seen and last."""
-        ...
-
-    def close(self) -> None:
-        """Give back what is held."""
-        ...
+def _edge_folder(address: Address) -> str:
+    """Return the folder of an embedded store; raise ValueError for addresses that would silently mean the current folder."""
+    if address.host is not None:
+        raise ValueError(f"qdrant+edge is a folder, not a server: write qdrant+edge:PATH, without //, not {address}")
+    if address.options:
+        raise ValueError(f"qdrant+edge has no options, got {min(address.options)!r}: write qdrant+edge:PATH")
+    if not address.path:
+        raise ValueError("qdrant+edge needs a folder: write qdrant+edge:PATH, with . for the current one")
+    return address.path
 
 
 def read_schema(engine: Engine, collection: str, operation: str) -> Schema | None:
-    """The schema stored with a collection, or None where there is no such collection; ``SchemaMismatch`` where it is not one of ours."""
-    with border(engine, operation):
+    """Read an own collection's schema, or None if there is no collection.
+
+    Raises ``SchemaMismatch`` for a collection created by someone else.
+    """
+    with translate_errors(engine, operation):
         metadata = engine.metadata()
     if metadata is None:
         return None
     if wire.METADATA not in metadata:
         raise SchemaMismatch(
-            f"the collection {collection!r} was not made by st-connectors; use Index.adopt to search or fill it as it is",
+            f"the collection {collection!r} was not made by st-connectors: "
+            "use it as it is with Index.adopt, or choose another name",
             store=engine.name,
             operation=operation,
         )
     return Schema.from_json(metadata[wire.METADATA])
 
 
-def opened(engine: Engine, collection: str, where: str) -> QdrantStore:
-    """One of our collections by its name; ``NotFound`` where there is none, and nothing stays open then."""
-    with _closing_on_error(engine):
-        schema = read_schema(engine, collection, "connect")
-        if schema is None:
-            raise _not_found(engine, collection, where, "connect")
-        with border(engine, "connect"):
-            engine.open()
-        return QdrantStore(engine, schema)
-
-
-def adopted(engine: Engine, collection: str, where: str, asked: Mapping[str, FilterKind]) -> QdrantStore:
-    """A collection that somebody else made, as it is; ``NotFound`` where there is none."""
-    with _closing_on_error(engine), border(engine, "adopt"):
-        description = engine.description()
-        if description is None:
-            raise _not_found(engine, collection, where, "adopt")
-        schema = wire.adopted_schema(collection, description, engine.indexed(), asked)
-        return QdrantStore(engine, schema, Plain(schema.filterable))
-
-
-@contextmanager
-def border(engine: Engine, operation: str) -> Iterator[None]:
-    """Turn the driver's errors into ours, once."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        ours = engine.translate(error, operation)
-        if ours is None:
-            raise
-        raise ours from error
+def _not_found(engine: Engine, collection: str, address: Address, operation: str) -> NotFound:
+    message = f"there is no collection {collection!r} at {address}; create it, or check the name and the address"
+    return NotFound(message, store=engine.name, operation=operation)
 
 
 @contextmanager
 def _closing_on_error(engine: Engine) -> Iterator[None]:
-    """Close what was opened if there will be no store to close it."""
+    """Close the engine if there will be no store to close it."""
     try:
         yield
     except BaseException:
@@ -148,90 +120,91 @@ def _closing_on_error(engine: Engine) -> Iterator[None]:
 
 
 class QdrantStore:
-    """One collection; the adapter without its wrappers. Safe in threads."""
+    """One collection; the adapter without its layers. Safe in threads."""
 
-    def __init__(self, engine: Engine, schema: Schema, layout: Layout | None = None) -> None:
-        """Nothing is sent. ``layout`` is given for collections that are not ours."""
+    def __init__(self, engine: Engine, schema: Schema, layout: AdoptedLayout | None = None) -> None:
+        """Nothing is sent. ``layout`` is for adopted collections only."""
         self._engine = engine
         self._schema = schema
-        self._layout = Hidden(schema) if layout is None else layout
-        self._ours = layout is None
+        self._layout: Layout = OwnLayout(schema) if layout is None else layout
         precision = engine.capabilities.fields
         self._capabilities = replace(
             engine.capabilities, fields={name: precision[kind_of(field).value] for name, field in schema.fields.items()}
         )
-        self._closed = False
+        self._is_closed = False
 
     @property
     def schema(self) -> Schema:
-        """The schema as asked for, which ``create`` makes sure is the stored one."""
+        """The schema passed to the store; ``create`` verifies that the stored one equals it."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this way in can do."""
+        """What this engine can do."""
         return self._capabilities
 
     def create(self) -> None:
-        """Make the collection with its payload indexes, or find it with the same schema."""
-        if not self._ours:
+        """Create the collection with its payload indexes; accept an existing one with the same schema, or an adopted one."""
+        if not isinstance(self._layout, OwnLayout):
             return
         stored = read_schema(self._engine, self._schema.collection, "create")
         if stored is None:
-            with self._border("create"):
-                self._engine.create(wire.collection_body(self._schema), self._layout.indexes())
-            # Whoever was quicker has made it; what is there now counts.
+            with self._operation("create"):
+                self._engine.create(wire.to_collection_body(self._schema), self._layout.indexes())
+            # Another process may have created it first; the stored schema decides.
             stored = read_schema(self._engine, self._schema.collection, "create")
         difference = None if stored is None else schema_difference(stored, self._schema)
         if difference:
             raise SchemaMismatch(difference, store=self._engine.name, operation="create")
 
     def drop(self) -> None:
-        """Remove the collection, if it is ours."""
-        if not self._ours:
-            told = "the collection was adopted, not made here: remove it with the tool that made it"
-            raise Unsupported(told, store=self._engine.name, operation="drop")
+        """Remove an own collection; raise ``Unsupported`` for an adopted one."""
+        if not isinstance(self._layout, OwnLayout):
+            message = "the collection was adopted, not created here; remove it with the tool that created it"
+            raise Unsupported(message, store=self._engine.name, operation="drop")
         if read_schema(self._engine, self._schema.collection, "drop") is None:
             return
-        with self._border("drop"):
+        with self._operation("drop"):
             self._engine.drop()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write whole points, acknowledged when they are in the write-ahead log and visible."""
-        kept, rejected = [], []
+        accepted, rejected = [], []
         for position, record in enumerate(records):
-            if not self._layout.takes(record.id):
-                told = f"an adopted collection takes unsigned integers and UUIDs as ids, not {record.id!r}"
-                error = Refused(told, store=self._engine.name, operation="upsert")
-                rejected.append(Rejected(position, record.id, error))
-            else:
-                kept.append(record)
-        if kept:
-            with self._border("upsert"):
-                # Made one by one: to hold a thousand at once takes half as long again.
-                self._engine.upsert(wire.point(self._schema, self._layout, record) for record in kept)
+            if self._layout.accepts(record.id):
+                accepted.append(record)
+                continue
+            message = f"an adopted collection expects unsigned integers and UUIDs as ids, got {record.id!r}"
+            error = Refused(message, store=self._engine.name, operation="upsert")
+            rejected.append(Rejected(position, record.id, error))
+        if accepted:
+            with self._operation("upsert"):
+                # Converted one by one: a list of a thousand takes half as long again.
+                self._engine.upsert(wire.to_point(self._schema, self._layout, record) for record in accepted)
         return rejected
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        with self._border("delete"):
-            self._engine.delete(list(self._points(ids).values()))
+        with self._operation("delete"):
+            self._engine.delete(list(self._point_ids(ids).values()))
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Fetch points and put them in the order asked."""
-        with self._border("get"):
-            answers = self._engine.retrieve(list(self._points(ids).values()), self._selectors(parts))
-        found = {each.id: each for each in (wire.record(self._schema, self._layout, answer) for answer in answers)}
-        names = {given: self._layout.record_id(given) for given in ids}
-        return [found[names[given]] for given in ids if names[given] in found]
+        """Fetch points and return their records in the order of ``ids``."""
+        with self._operation("get"):
+            points = self._engine.retrieve(list(self._point_ids(ids).values()), self._selectors(parts))
+        records = {
+            record.id: record for record in (wire.to_record(self._schema, self._layout, point) for point in points)
+        }
+        spelled = {each: self._layout.record_id(each) for each in ids}
+        return [records[spelled[each]] for each in ids if spelled[each] in records]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send all requests that can match anything as one batch."""
-        bodies = [wire.query_body(self._schema, self._layout, request) for request in requests]
-        with self._border("search"):
-            answers = iter(self._engine.query([body for body in bodies if body is not None]))
+        bodies = [wire.to_query_body(self._schema, self._layout, request) for request in requests]
+        with self._operation("search"):
+            results = iter(self._engine.query([body for body in bodies if body is not None]))
         return [
-            [] if body is None else wire.hits(self._schema, self._layout, request, next(answers))
+            [] if body is None else wire.to_hits(self._schema, self._layout, request, next(results))
             for request, body in zip(requests, bodies, strict=True)
         ]
 
@@ -239,52 +212,47 @@ class QdrantStore:
         """Scroll by point id, page after page."""
         body: Body = {"limit": batch, **self._selectors(parts), **self._filter(where)}
         while True:
-            with self._border("scan"):
-                answers, following = self._engine.scroll(body)
-            yield from (wire.record(self._schema, self._layout, answer) for answer in answers)
-            if following is None:
+            with self._operation("scan"):
+                points, next_id = self._engine.scroll(body)
+            yield from (wire.to_record(self._schema, self._layout, point) for point in points)
+            if next_id is None:
                 return
-            body = body | {"offset": following}
+            body = body | {"offset": next_id}
 
     def count(self, where: Filter | None = None) -> int:
         """Count exactly."""
-        with self._border("count"):
+        with self._operation("count"):
             return self._engine.count(self._filter(where).get("filter"))
 
     def refresh(self) -> None:
-        """Writes are visible when acknowledged; edge also brings them to disk and its indexes up to date."""
-        with self._border("refresh"):
+        """Make writes durable and indexes current; they are visible once acknowledged."""
+        with self._operation("refresh"):
             self._engine.refresh()
 
     def close(self) -> None:
-        """Close what was opened for this store."""
-        if not self._closed:
-            self._closed = True
+        """Close the engine."""
+        if not self._is_closed:
+            self._is_closed = True
             self._engine.close()
 
     @contextmanager
-    def _border(self, operation: str) -> Iterator[None]:
-        if self._closed:
+    def _operation(self, operation: str) -> Iterator[None]:
+        """Raise ``Permanent`` if the store is closed, and the driver's errors as ours."""
+        if self._is_closed:
             raise Permanent("the store is closed; open it again", store=self._engine.name, operation=operation)
-        with border(self._engine, operation):
+        with translate_errors(self._engine, operation):
             yield
 
-    def _points(self, ids: Sequence[str]) -> dict[str, PointId]:
-        """Point ids by record id, each once; an id that no point can have is left out."""
-        points = {given: self._layout.point_id(given) for given in ids}
-        return {given: point for given, point in points.items() if point is not None}
+    def _point_ids(self, ids: Sequence[str]) -> dict[str, PointId]:
+        """Return point ids by record id, each once, without ids that no point can have."""
+        points = {each: self._layout.point_id(each) for each in ids}
+        return {each: point for each, point in points.items() if point is not None}
 
     def _selectors(self, parts: Parts) -> Body:
         return {
             "with_payload": self._layout.selector(payload=Parts.PAYLOAD in parts),
-            "with_vector": wire.vector_selector(self._schema, parts),
+            "with_vector": wire.select_vectors(self._schema, parts),
         }
 
     def _filter(self, where: Filter | None) -> Body:
-        return {} if where is None else {"filter": wire.filter_to_qdrant(where, self._layout)}
-
-
-def _not_found(engine: Engine, collection: str, where: str, operation: str) -> NotFound:
-    """The error for a collection that is not there."""
-    told = f"there is no collection {collection!r} at {where}: create it first, or look at its spelling"
-    return NotFound(told, store=engine.name, operation=operation)
+        return {} if where is None else {"filter": filter_to_qdrant(where, self._layout)}

@@ -118,7 +118,7 @@ def test_a_model_of_another_kind_that_loads_warns_once(checkpoints, books):
 def test_a_missing_extra(cli, monkeypatch):
     """The status is 2, and the message has the command that installs the extra."""
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
-    monkeypatch.delitem(sys.modules, "st_connectors.qdrant.edge", raising=False)
+    monkeypatch.delitem(sys.modules, "st_connectors.qdrant.embedded", raising=False)
 
     outcome = cli("count", "--in", "qdrant+edge:x", "--collection", "c")
 

@@ -256,15 +256,17 @@ def said(value):
 )
 def test_bodies_go_through_grpc_unchanged(where):
     """The client turns models into messages; turned back they are what was meant."""
-    from st_connectors.qdrant.layout import Hidden
+    from st_connectors.qdrant.layout import OwnLayout
 
-    body = wire.query_body(SCHEMA, Hidden(SCHEMA), SearchRequest(Near("d", np.array(QUERY, np.float32)), where=where))
+    body = wire.to_query_body(
+        SCHEMA, OwnLayout(SCHEMA), SearchRequest(Near("d", np.array(QUERY, np.float32)), where=where)
+    )
     meant = models.Filter(**body["filter"])
 
     assert said(GrpcToRest.convert_filter(RestToGrpc.convert_filter(meant))) == said(meant)
     fuse = Fuse((Near("d", np.array(QUERY, np.float32)), Near("s", SparseVector.from_mapping(TERMS))))
     sent = RestToGrpc.convert_query_request(
-        models.QueryRequest(**wire.query_body(SCHEMA, Hidden(SCHEMA), SearchRequest(fuse))), "b"
+        models.QueryRequest(**wire.to_query_body(SCHEMA, OwnLayout(SCHEMA), SearchRequest(fuse))), "b"
     )
     assert sent.query.rrf.k == 61
     assert [leg.using for leg in sent.prefetch] == ["d", "s"]

@@ -22,7 +22,7 @@ from st_connectors.filters import Eq, Not
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN
-from st_connectors.qdrant.edge import _query
+from st_connectors.qdrant.embedded import _query
 from st_connectors.schema import DenseField, FilterKind, Schema
 from st_connectors.store import Near, Record, SearchRequest
 
@@ -99,7 +99,7 @@ def test_a_folder_in_use_says_who_may_hold_it(folder):
     with running(code, folder) as process:
         assert process.stdout.readline() == "open\n"
 
-        with pytest.raises(Unavailable, match=r"books is in use by another process .* close that one"):
+        with pytest.raises(Unavailable, match=r"books is in use by another process.* close that one"):
             open_store(f"qdrant+edge:{folder}", "books")
         assert collections(f"qdrant+edge:{folder}") == ["books"]
         process.communicate("", timeout=60)
@@ -222,7 +222,7 @@ def test_a_path_that_is_a_file_is_told_as_such(quick_path):
     [
         ("qdrant+edge://library", "write qdrant.edge:PATH, without //, not qdrant.edge://library"),
         ("qdrant+edge:", "with . for the current one"),
-        ("qdrant+edge:library?timeout=5", "has no options, and 'timeout' was given"),
+        ("qdrant+edge:library?timeout=5", "has no options, got 'timeout'"),
     ],
 )
 def test_an_address_without_folder_is_not_the_current_one(quick_path, monkeypatch, address, says):

@@ -70,6 +70,6 @@ def test_tls_to_a_server_without_it_is_told(server):
         address = f"{scheme}://{server.host}:{server.port}?timeout=3"
         with (
             closing(open_store(address, "books", SCHEMA, retry=NO_RETRY)) as store,
-            pytest.raises(Permanent, match=r"TLS failed: .*does the server speak TLS here"),
+            pytest.raises(Permanent, match=r"TLS failed: .*does the server speak TLS on this port"),
         ):
             store.count()

@@ -31,17 +31,17 @@ from st_connectors.filters import Eq
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN, wire
-from st_connectors.qdrant.layout import Hidden
+from st_connectors.qdrant.layout import OwnLayout
 from st_connectors.registry import bulk_loading
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField
 from st_connectors.store import Exact, Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"year": FilterKind.INT})
-HIDDEN = Hidden(SCHEMA)
+OWN = OwnLayout(SCHEMA)
 UP = np.array([0.0, 1.0], np.float32)
 RECORD = Record("a", {"dense": UP, "sparse": SparseVector.from_mapping({3: 0.5})}, {"year": 2001})
-UUID = HIDDEN.point_id("a")
+UUID = OWN.point_id("a")
 
 
 class Stub:
@@ -166,7 +166,7 @@ def test_create_sends_the_collection_its_schema_and_its_indexes(stub, store):
 
     store.create()
 
-    assert stub.bodies("PUT", BOOKS) == [wire.collection_body(SCHEMA)]
+    assert stub.bodies("PUT", BOOKS) == [wire.to_collection_body(SCHEMA)]
     assert stub.bodies("PUT", f"{BOOKS}/index") == [
         {"field_name": "_st_present", "field_schema": "keyword"},
         {"field_name": "_st_f_year", "field_schema": "integer"},
@@ -234,7 +234,7 @@ def test_writes_wait_until_they_are_applied(stub, store):
     assert store.upsert([RECORD]) == []
     store.delete(["a"])
 
-    assert stub.bodies("PUT", POINTS) == [{"points": [wire.point(SCHEMA, HIDDEN, RECORD)]}]
+    assert stub.bodies("PUT", POINTS) == [{"points": [wire.to_point(SCHEMA, OWN, RECORD)]}]
     assert stub.bodies("POST", f"{POINTS}/delete") == [{"points": [UUID]}]
     assert stub.options["PUT", POINTS] == "wait=true"
     assert stub.options["POST", f"{POINTS}/delete"] == "wait=true"
@@ -242,7 +242,7 @@ def test_writes_wait_until_they_are_applied(stub, store):
 
 def test_searches_go_in_one_batch(stub, store):
     """One request for all that can match, its answers at their places."""
-    found = {"id": UUID, "version": 1, "score": 0.25, "payload": wire.point(SCHEMA, HIDDEN, RECORD)["payload"]}
+    found = {"id": UUID, "version": 1, "score": 0.25, "payload": wire.to_point(SCHEMA, OWN, RECORD)["payload"]}
     stub.on("POST", f"{POINTS}/query/batch", [{"points": [found]}, {"points": []}])
     requests = [
         SearchRequest(Near("dense", UP), where=Eq("year", 2001), effort=Exact(), limit=3),
@@ -252,7 +252,7 @@ def test_searches_go_in_one_batch(stub, store):
 
     hits = store.search(requests)
 
-    golden = [wire.query_body(SCHEMA, HIDDEN, requests[at]) for at in (0, 2)]
+    golden = [wire.to_query_body(SCHEMA, OWN, requests[at]) for at in (0, 2)]
     # The client spells out what a bare vector means.
     golden = [body | {"query": {"nearest": body["query"]}} for body in golden]
     assert stub.bodies("POST", f"{POINTS}/query/batch") == [{"searches": golden}]
@@ -265,9 +265,7 @@ def test_searches_go_in_one_batch(stub, store):
 
 def test_scan_goes_on_from_page_to_page(stub, store):
     """Each page begins at the id that the one before named."""
-    points = [
-        {"id": HIDDEN.point_id(name), "payload": HIDDEN.to_payload(name, {}), "vector": {}} for name in ("a", "b", "c")
-    ]
+    points = [{"id": OWN.point_id(name), "payload": OWN.to_payload(name, {}), "vector": {}} for name in ("a", "b", "c")]
     following = points[2]["id"]
     stub.on(
         "POST",
@@ -284,7 +282,7 @@ def test_scan_goes_on_from_page_to_page(stub, store):
 
 def test_get_and_count(stub, store):
     """Records come in the order asked, whatever the server's; counts are exact."""
-    points = [{"id": HIDDEN.point_id(n), "payload": HIDDEN.to_payload(n, {"n": n}), "vector": {}} for n in ("b", "a")]
+    points = [{"id": OWN.point_id(n), "payload": OWN.to_payload(n, {"n": n}), "vector": {}} for n in ("b", "a")]
     stub.on("POST", POINTS, points)
     stub.on("POST", f"{POINTS}/count", {"count": 7})
 
@@ -423,7 +421,7 @@ def test_a_collection_of_somebody_else_is_adopted(stub):
     ("url", "message"),
     [
         ("qdrant://h:1?timeout=soon", "whole number of seconds"),
-        ("qdrant://h:1?wait=1", "no option 'wait'"),
+        ("qdrant://h:1?wait=1", "unknown option 'wait'"),
         ("qdrant:library", r"qdrant is a server: write qdrant://HOST:PORT, or for a folder qdrant\+edge:PATH"),
     ],
 )
@@ -435,7 +433,7 @@ def test_options_that_are_not_understood_are_refused(url, message):
 
 def test_a_client_of_another_kind_is_refused():
     """The asynchronous client, say."""
-    with pytest.raises(TypeError, match="QdrantClient, not object"):
+    with pytest.raises(TypeError, match="QdrantClient, got object"):
         open_store("qdrant://h:1", "books", SCHEMA, client=object())
 
 

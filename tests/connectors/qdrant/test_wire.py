@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.qdrant import wire
-from st_connectors.qdrant.layout import NAMESPACE, Hidden, Plain
+from st_connectors.qdrant.filters import filter_to_qdrant
+from st_connectors.qdrant.layout import NAMESPACE, AdoptedLayout, OwnLayout
 from st_connectors.schema import (
     DenseField,
     FilterKind,
@@ -46,19 +47,19 @@ SCHEMA = Schema(
         "a b.c": FilterKind.KEYWORD,
     },
 )
-HIDDEN = Hidden(SCHEMA)
+OWN = OwnLayout(SCHEMA)
 QUERY = np.array([0.6, 0.8], np.float32)
 UUID_OF_A = "b41ae9e8-aa42-5ede-87bb-3e04d093f782"
 NEVER = {"must": [{"has_id": []}]}
 
 
 def body(rank, **options):
-    return wire.query_body(SCHEMA, HIDDEN, SearchRequest(rank, **options))
+    return wire.to_query_body(SCHEMA, OWN, SearchRequest(rank, **options))
 
 
 def test_a_collection_is_made_with_named_vectors_and_its_schema_as_metadata():
     """Dense fields have size and distance, text fields the idf modifier, and the schema travels along."""
-    assert wire.collection_body(SCHEMA) == {
+    assert wire.to_collection_body(SCHEMA) == {
         "vectors": {
             "dense": {"size": 2, "distance": "Cosine"},
             "far": {
@@ -75,7 +76,7 @@ def test_a_collection_is_made_with_named_vectors_and_its_schema_as_metadata():
 
 def test_the_metadata_gives_the_schema_back_after_json():
     """A collection is reopened knowing only its name."""
-    stored = json.loads(json.dumps(wire.collection_body(SCHEMA)["metadata"]))
+    stored = json.loads(json.dumps(wire.to_collection_body(SCHEMA)["metadata"]))
 
     assert Schema.from_json(stored[wire.METADATA]) == SCHEMA
 
@@ -90,9 +91,9 @@ def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
         "day": "2020-01-31T08:00:00+01:00",
         "z": 1.0,
     }
-    point = wire.point(
+    point = wire.to_point(
         SCHEMA,
-        HIDDEN,
+        OWN,
         Record("a", {"dense": QUERY, "sparse": SparseVector.from_mapping({7: 0.5, 3: 2.0})}, payload),
     )
 
@@ -119,21 +120,21 @@ def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
 @given(st.text(max_size=30))
 def test_ids_are_the_uuids_of_version_5_of_the_standard_library(record_id):
     """Points stored by any version are found again."""
-    assert HIDDEN.point_id(record_id) == str(uuid.uuid5(NAMESPACE, record_id))
+    assert OWN.point_id(record_id) == str(uuid.uuid5(NAMESPACE, record_id))
 
 
 def test_single_values_stand_by_themselves():
     """Qdrant's filters take them for a list of one; none at all is told by the key of those that are present."""
     for value, kept in (("A", "A"), (["A"], "A"), (["A", "B"], ["A", "B"])):
-        assert HIDDEN.to_payload("a", {"tag": value})["_st_f_tag"] == kept
-    assert HIDDEN.to_payload("a", {"tag": "A"})["_st_present"] == "tag"
-    assert HIDDEN.to_payload("a", {"tag": []}).keys() == {"_st_id", "_st_payload"}
+        assert OWN.to_payload("a", {"tag": value})["_st_f_tag"] == kept
+    assert OWN.to_payload("a", {"tag": "A"})["_st_present"] == "tag"
+    assert OWN.to_payload("a", {"tag": []}).keys() == {"_st_id", "_st_payload"}
 
 
 def test_text_becomes_word_weights_and_nothing_where_there_are_no_words():
     """The weights are BM25's without rarity; an empty text has no vector at all."""
-    point = wire.point(SCHEMA, HIDDEN, Record("a", {}, {"text": "kettle kettle"}))
-    blank = wire.point(SCHEMA, HIDDEN, Record("a", {"sparse": SparseVector.from_mapping({})}, {"text": " … "}))
+    point = wire.to_point(SCHEMA, OWN, Record("a", {}, {"text": "kettle kettle"}))
+    blank = wire.to_point(SCHEMA, OWN, Record("a", {"sparse": SparseVector.from_mapping({})}, {"text": " … "}))
 
     tf, length = 2, 2
     weight = tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * length / 150))
@@ -143,7 +144,7 @@ def test_text_becomes_word_weights_and_nothing_where_there_are_no_words():
 
 def test_field_names_of_any_spelling_have_keys_of_their_own():
     """Qdrant would read dots and brackets as paths."""
-    keys = [HIDDEN.key(name) for name in ("a b.c", "a_b_c", "a-20-b", "a[0]", 'a"b', "ä", "")]
+    keys = [OWN.key(name) for name in ("a b.c", "a_b_c", "a-20-b", "a[0]", 'a"b', "ä", "")]
 
     assert keys[0] == "_st_f_a-20-b-2e-c"
     assert len(set(keys)) == len(keys)
@@ -292,13 +293,13 @@ YEAR = "_st_f_year"
 )
 def test_filters(where, expected):
     """Each form of the family, by the kind that its field is declared with."""
-    assert wire.filter_to_qdrant(where, HIDDEN) == expected
+    assert filter_to_qdrant(where, OWN) == expected
 
 
 def test_bounds_between_two_floats_are_exact():
     """Qdrant's bounds are float64; integers beyond 2**53 that fall between two of them are named one by one."""
     low, high = 2**60 + 255, 2**61 + 2
-    got = wire.filter_to_qdrant(Range("year", gte=low, lte=high), HIDDEN)
+    got = filter_to_qdrant(Range("year", gte=low, lte=high), OWN)
 
     inside, edges = got["should"]
     assert inside == {"key": YEAR, "range": {"gte": float(2**60 + 256), "lte": float(2**61)}}
@@ -309,7 +310,7 @@ def test_plain_payload_keys_are_filtered_by_their_values_own_type():
     """In other people's collections field names are paths, booleans stay booleans, and emptiness is asked of Qdrant."""
     where = And((Eq("meta.new", True), Eq("n", 2), Eq("x", 0.5), Range("at", lt="2020-01-01"), Exists("tag")))
 
-    assert wire.filter_to_qdrant(where) == {
+    assert filter_to_qdrant(where) == {
         "must": [
             {"key": "meta.new", "match": {"value": True}},
             {"key": "n", "match": {"value": 2}},
@@ -329,7 +330,7 @@ def test_hits_are_ordered_and_then_cut():
     found = [answer("u1", 1.5, _st_id="c"), answer("u2", 1.5, _st_id="a"), answer("u3", 2.0, _st_id="b")]
     request = SearchRequest(Near("far", QUERY), limit=2, offset=1, parts=Parts.NONE)
 
-    hits = wire.hits(SCHEMA, HIDDEN, request, found)
+    hits = wire.to_hits(SCHEMA, OWN, request, found)
 
     assert [(hit.id, hit.score, hit.payload) for hit in hits] == [("c", -1.5, {}), ("b", -2.0, {})]
 
@@ -341,12 +342,12 @@ def test_a_record_is_read_back_as_it_was_given():
         {"dense": QUERY, "sparse": SparseVector.from_mapping({3: 2.0})},
         {"one": 1.0, "text": "kettle", "b": {"z": None, "a": [1]}},
     )
-    point = wire.point(SCHEMA, HIDDEN, given)
+    point = wire.to_point(SCHEMA, OWN, given)
     vector = {
         name: SimpleNamespace(**value) if isinstance(value, dict) else value for name, value in point["vector"].items()
     }
 
-    read = wire.record(SCHEMA, HIDDEN, SimpleNamespace(id=point["id"], payload=point["payload"], vector=vector))
+    read = wire.to_record(SCHEMA, OWN, SimpleNamespace(id=point["id"], payload=point["payload"], vector=vector))
 
     assert read.id == "a"
     assert json.dumps(read.payload) == json.dumps(given.payload)
@@ -357,7 +358,7 @@ def test_a_record_is_read_back_as_it_was_given():
 
 def test_a_point_of_somebody_else_in_our_collection_is_shown_by_its_own_id():
     """It has no id of ours, and must not stop a scan."""
-    read = wire.record(SCHEMA, HIDDEN, SimpleNamespace(id=7, payload={"theirs": 1}, vector=None))
+    read = wire.to_record(SCHEMA, OWN, SimpleNamespace(id=7, payload={"theirs": 1}, vector=None))
 
     assert (read.id, read.payload, read.vectors) == ("7", {}, {})
 
@@ -378,7 +379,7 @@ def test_a_point_of_somebody_else_in_our_collection_is_shown_by_its_own_id():
 )
 def test_ids_of_adopted_collections_are_integers_and_uuids(given, point):
     """Qdrant has no others, and a derived one would not be found by the collection's owner."""
-    assert Plain({}).point_id(given) == point
+    assert AdoptedLayout({}).point_id(given) == point
 
 
 def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
@@ -392,7 +393,7 @@ def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
         "sparse_vectors": {"s": {"modifier": "idf"}},
     }
 
-    got = wire.adopted_schema("notes", description, {"n": "integer", "where": "geo"}, {"tag": FilterKind.KEYWORD})
+    got = wire.to_adopted_schema("notes", description, {"n": "integer", "where": "geo"}, {"tag": FilterKind.KEYWORD})
 
     assert got == Schema(
         "notes",
@@ -403,7 +404,10 @@ def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
 
 def test_one_nameless_vector_is_a_field_without_a_name():
     """As Qdrant itself has it."""
-    got = wire.adopted_schema("notes", {"vectors": {"size": 2, "distance": "Cosine"}}, {}, {})
+    got = wire.to_adopted_schema("notes", {"vectors": {"size": 2, "distance": "Cosine"}}, {}, {})
 
     assert got.fields == {"": DenseField(2)}
-    assert wire.point(got, Plain({}), Record("1", {"": QUERY}, {}))["vector"] == [0.6000000238418579, 0.800000011920929]
+    assert wire.to_point(got, AdoptedLayout({}), Record("1", {"": QUERY}, {}))["vector"] == [
+        0.6000000238418579,
+        0.800000011920929,
+    ]

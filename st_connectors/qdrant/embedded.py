@@ -1,10 +1,10 @@
-"""``qdrant+edge:PATH``: the engine of the server in this process, by qdrant-edge-py.
+"""Run the server's engine in this process through qdrant-edge-py, the embedded client of ``qdrant+edge:PATH``.
 
-A collection is the folder ``PATH/<name>/`` with the shard and a JSON sidecar that holds the schema, written last and atomically: a folder
-without one is a creation that was cut off, and is made anew. A shard can be open once only, in one process; within the process all
-stores of a collection share it.
+A collection is the folder ``PATH/<name>/`` with the shard and a JSON sidecar that contains the schema, written last and atomically: a folder
+without a sidecar is an interrupted creation and is created again. A shard can be open only once, in one process; all stores of a
+collection in that process share it.
 
-An acknowledged write is in the write-ahead log and survives the death of the process; ``refresh`` and ``close`` bring it to disk for good.
+An acknowledged write is in the write-ahead log and survives the death of the process; ``refresh`` and ``close`` flush it to the segments.
 """
 
 from __future__ import annotations
@@ -34,38 +34,37 @@ Body = dict[str, Any]
 SIDECAR = "schema.json"
 SHARD = "shard"
 FOREIGN = "edge_config.json"
-"""What qdrant-edge itself writes: in the collection's own folder it marks a shard that somebody else made."""
+"""A file of qdrant-edge; directly in the collection's folder it marks a shard created without this package."""
 
 FLUSH_EVERY = 10_000
-"""Points. A log of 40,000 takes 10 s to read when a shard is opened after a crash."""
+"""Points. Opening a shard after a crash takes 10 s for a log of 40,000 points."""
 INDEXING_THRESHOLD_KB = 200_000
-"""Dense vectors above this get an HNSW graph at the next ``refresh``. Below it comparing with every one takes about 10 ms and is exact."""
+"""More dense vectors than this get an HNSW graph at the next ``refresh``; fewer are compared one by one, exactly, in about 10 ms."""
 
 
 @dataclass(slots=True, eq=False)
 class _Shard:
-    """An open shard and how many stores hold it."""
+    """An open shard and the number of stores that use it."""
 
     shard: Any
-    holders: int
-    gone: bool = False
+    users: int
+    is_closed: bool = False
     unflushed: int = 0
-    """Points written since the last flush, which takes tens of milliseconds even where there is nothing to do."""
+    """Points written since the last flush, which takes tens of milliseconds even with nothing to flush."""
 
     def flush(self) -> None:
-        """Bring writes to disk."""
+        """Flush writes to the segments."""
         if self.unflushed:
-            self.unflushed = 0  # first, so that a write during the flush counts as one after it
+            self.unflushed = 0  # first, so that a write during the flush is counted for the next one
             self.shard.flush()
 
     def update(self, operation: Any, points: int) -> None:
-        """Write that many points; with a flush now and then, so that the log which a killed process leaves is soon read again."""
+        """Write points; flush from time to time, so that the log of a killed process stays short."""
         self.unflushed += points
         self.shard.update(operation)
         self.unflushed += points
-        if (
-            self.unflushed >= 2 * FLUSH_EVERY
-        ):  # each point counts before and after, whichever side of a flush it falls on
+        # Each point is counted before and after the update, so that a concurrent flush does not lose it.
+        if self.unflushed >= 2 * FLUSH_EVERY:
             self.flush()
 
 
@@ -74,7 +73,7 @@ _LOCK = threading.RLock()
 
 
 class EdgeEngine:
-    """One collection under a folder; safe in threads."""
+    """One collection in a folder; safe in threads."""
 
     name = "qdrant+edge"
 
@@ -83,37 +82,37 @@ class EdgeEngine:
         self.capabilities = capabilities
         self._collection = collection
         self._folder = _folder(Path(root).resolve(), collection)
-        self._held: _Shard | None = None
+        self._shard: _Shard | None = None
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:
-        """Our error for qdrant-edge's, None for one that is not."""
+        """Translate an error of qdrant-edge; return None for any other error."""
         return faults.from_edge(error, operation=operation, folder=str(self._folder))
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """The sidecar's content."""
+        """Return the sidecar's content, or None if there is no collection."""
         try:
             return dict(json.loads((self._folder / SIDECAR).read_text("utf-8")))
         except FileNotFoundError:
             return {} if (self._folder / FOREIGN).exists() else None
 
     def description(self) -> Body | None:
-        """What qdrant-edge wrote about the vectors of a shard that somebody else made."""
+        """Return qdrant-edge's description of the vectors of a shard created without this package, or None."""
         try:
             return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
         except FileNotFoundError:
             return None
 
     def indexed(self) -> dict[str, str]:
-        """Payload indexes: JSON path to kind."""
-        schema = self._shard("adopt").shard.info().payload_schema
+        """Return the payload indexes, from JSON path to kind."""
+        schema = self._open("adopt").shard.info().payload_schema
         return {key: str(info.data_type).rpartition(".")[2].lower() for key, info in schema.items()}
 
     def open(self) -> None:
-        """Open the shard, so that a lock held elsewhere is told at once."""
-        self._shard("connect")
+        """Open the shard, so that a lock of another process is reported at once."""
+        self._open("connect")
 
     def create(self, body: Body, indexes: Mapping[str, str]) -> None:
-        """Make the shard, then the sidecar."""
+        """Create the shard, then the sidecar."""
         with _LOCK:
             if self.metadata() is not None:
                 return
@@ -127,43 +126,43 @@ class EdgeEngine:
                 shard.update(edge.UpdateOperation.create_field_index(key, _INDEXES[kind]))
             shard.flush()
             self._release()
-            _SHARDS[self._folder] = self._held = _Shard(shard, 1)
+            _SHARDS[self._folder] = self._shard = _Shard(shard, 1)
             _write_atomically(self._folder / SIDECAR, json.dumps(body["metadata"], ensure_ascii=False, indent=1))
 
     def drop(self) -> None:
-        """Close the shard for every store of this process and remove the folder; the sidecar goes first."""
+        """Close the shard for every store of this process and remove the folder, first of all the sidecar."""
         with _LOCK:
             if self.metadata() is None:
                 return
-            self._shard("drop")
-            held = _SHARDS.pop(self._folder)
-            held.gone = True
+            self._open("drop")
+            shard = _SHARDS.pop(self._folder)
+            shard.is_closed = True
             (self._folder / SIDECAR).unlink(missing_ok=True)
-            held.shard.close()
+            shard.shard.close()
             shutil.rmtree(self._folder)
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points."""
-        made = [edge.Point(each["id"], _vectors(each["vector"]), each["payload"]) for each in points]
-        self._shard("upsert").update(edge.UpdateOperation.upsert_points(made), len(made))
+        converted = [edge.Point(each["id"], _vectors(each["vector"]), each["payload"]) for each in points]
+        self._open("upsert").update(edge.UpdateOperation.upsert_points(converted), len(converted))
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Remove points."""
-        self._shard("delete").update(edge.UpdateOperation.delete_points(list(ids)), len(ids))
+        self._open("delete").update(edge.UpdateOperation.delete_points(list(ids)), len(ids))
 
     def retrieve(self, ids: Sequence[PointId], body: Body) -> list[Any]:
-        """Points by id."""
-        return list(self._shard("get").shard.retrieve(list(ids), body["with_payload"], body["with_vector"]))
+        """Return points by id."""
+        return list(self._open("get").shard.retrieve(list(ids), body["with_payload"], body["with_vector"]))
 
     def query(self, bodies: Sequence[Body]) -> list[list[Any]]:
-        """Answers to queries, in order."""
-        shard = self._shard("search").shard
+        """Return the results of queries, in order."""
+        shard = self._open("search").shard
         if not bodies:
             return []
         return list(shard.query_batch(edge.QueryBatchRequest([_query(body) for body in bodies])))
 
     def scroll(self, body: Body) -> tuple[list[Any], PointId | None]:
-        """One page and the id that the next begins with."""
+        """Return one page, and the id with which the next one starts."""
         request = edge.ScrollRequest(
             offset=body.get("offset"),
             limit=body["limit"],
@@ -171,61 +170,61 @@ class EdgeEngine:
             with_payload=body["with_payload"],
             with_vector=body["with_vector"],
         )
-        found, following = self._shard("scan").shard.scroll(request)
-        return list(found), following
+        points, next_id = self._open("scan").shard.scroll(request)
+        return list(points), next_id
 
     def count(self, body: Body | None) -> int:
-        """Points that pass a filter."""
-        return int(self._shard("count").shard.count(edge.CountRequest(exact=True, filter=_filter(body))))
+        """Count the points that pass a filter."""
+        return int(self._open("count").shard.count(edge.CountRequest(exact=True, filter=_filter(body))))
 
     def refresh(self) -> None:
-        """Bring writes to disk; clear away deleted points and build indexes where it is time."""
-        held = self._shard("refresh")
-        if held.unflushed:
-            held.shard.optimize()
-            held.flush()
+        """Flush writes, remove deleted points and build the indexes that are due."""
+        shard = self._open("refresh")
+        if shard.unflushed:
+            shard.shard.optimize()
+            shard.flush()
 
     def close(self) -> None:
-        """Let go of the shard; the last store of the process closes it."""
+        """Release the shard; the last store of the process closes it."""
         with _LOCK:
             self._release()
 
-    def _shard(self, operation: str) -> _Shard:
-        held = self._held
-        if held is None or held.gone:
+    def _open(self, operation: str) -> _Shard:
+        shard = self._shard
+        if shard is None or shard.is_closed:
             with _LOCK:
-                held = self._acquire(operation)
-        return held
+                shard = self._acquire(operation)
+        return shard
 
     def _acquire(self, operation: str) -> _Shard:
-        held = _SHARDS.get(self._folder)
-        if held is None:
+        shard = _SHARDS.get(self._folder)
+        if shard is None:
             if self.metadata() is None:
                 raise NotFound(
-                    f"there is no collection {self._collection!r} in {self._folder.parent}: create it first",
+                    f"there is no collection {self._collection!r} in {self._folder.parent}; create it first",
                     store=self.name,
                     operation=operation,
                 )
             path = self._folder / SHARD if (self._folder / SIDECAR).exists() else self._folder
-            held = _SHARDS[self._folder] = _Shard(edge.EdgeShard.load(str(path)), 0)
-        held.holders += 1
-        self._held = held
-        return held
+            shard = _SHARDS[self._folder] = _Shard(edge.EdgeShard.load(str(path)), 0)
+        shard.users += 1
+        self._shard = shard
+        return shard
 
     def _release(self) -> None:
-        held, self._held = self._held, None
-        if held is None or held.gone:
+        shard, self._shard = self._shard, None
+        if shard is None or shard.is_closed:
             return
-        held.holders -= 1
-        if held.holders == 0:
-            held.gone = True
+        shard.users -= 1
+        if shard.users == 0:
+            shard.is_closed = True
             del _SHARDS[self._folder]
-            held.flush()
-            held.shard.close()
+            shard.flush()
+            shard.shard.close()
 
 
 def _check_unlocked(path: Path) -> None:
-    """Raise qdrant-edge's error where another process is making this shard; one that is cut off or damaged may go."""
+    """Raise qdrant-edge's error if another process is creating this shard; an incomplete or damaged one may be removed."""
     try:
         edge.EdgeShard.load(str(path)).close()
     except Exception as error:
@@ -234,19 +233,19 @@ def _check_unlocked(path: Path) -> None:
 
 
 def collections(root: str) -> list[str]:
-    """The names of our collections under a folder."""
-    found = (path.parent.name for path in Path(root).glob(f"*/{SIDECAR}"))
-    return sorted(unquote(name) for name in found)
+    """Return the names of the collections of this package in a folder."""
+    names = (path.parent.name for path in Path(root).glob(f"*/{SIDECAR}"))
+    return sorted(unquote(name) for name in names)
 
 
 def _folder(root: Path, collection: str) -> Path:
-    """The collection's folder; a name that is no plain file name is escaped."""
+    """Return the collection's folder; a name that is not a plain file name is escaped."""
     name = quote(collection, safe=" ")
     return root / (name if name.strip(". ") else name.replace(".", "%2E").replace(" ", "%20"))
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
+    """Write a file that exists completely or not at all, even after a power failure."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
@@ -298,10 +297,10 @@ def _vectors(body: Body) -> Any:
 
 
 def _query(body: Body) -> Any:
-    ranked: Any = edge.Fusion.Rrf(k=body["query"]["rrf"]["k"]) if "prefetch" in body else _nearest(body)
+    query: Any = edge.Fusion.Rrf(k=body["query"]["rrf"]["k"]) if "prefetch" in body else _nearest(body)
     return edge.QueryRequest(
         limit=body["limit"],
-        query=ranked,
+        query=query,
         prefetches=[
             edge.Prefetch(
                 limit=leg["limit"], query=_nearest(leg), params=_params(leg), filter=_filter(leg.get("filter"))
@@ -334,7 +333,7 @@ def _params(body: Body) -> Any:
 
 
 def _filter(body: Body | None) -> Any:
-    """A filter body as qdrant-edge's."""
+    """Convert a filter body."""
     if body is None:
         return None
     clauses: Any = {clause: [_condition(part) for part in parts] for clause, parts in body.items()}
@@ -350,7 +349,7 @@ def _condition(body: Body) -> Any:
         match = body["match"]
         if isinstance(match.get("value"), bool):
             raise Unsupported(
-                "qdrant-edge 0.9 cannot match booleans in other people's payloads: its client sends True as 1",
+                "qdrant-edge 0.9 cannot match booleans in an adopted collection: its client sends True as 1",
                 store="qdrant+edge",
                 operation="search",
             )
@@ -358,8 +357,8 @@ def _condition(body: Body) -> Any:
         return edge.FieldCondition(key=body["key"], match=kind)
     if "range" in body:
         bounds = body["range"]
-        dated = any(isinstance(bound, str) for bound in bounds.values())
+        has_dates = any(isinstance(bound, str) for bound in bounds.values())
         return edge.FieldCondition(
-            key=body["key"], range=edge.RangeDateTime(**bounds) if dated else edge.RangeFloat(**bounds)
+            key=body["key"], range=edge.RangeDateTime(**bounds) if has_dates else edge.RangeFloat(**bounds)
         )
     return _filter(body)

@@ -1,0 +1,143 @@
+"""Translate filters to Qdrant's filter bodies; pure."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from st_connectors.qdrant.layout import AdoptedLayout, Layout, to_rfc3339
+from st_connectors.schema import FilterKind
+
+__all__ = ["filter_to_qdrant"]
+
+Body = dict[str, Any]
+
+NEVER: Mapping[str, Any] = {"must": [{"has_id": []}]}
+"""Matches nothing; an empty ``should`` would match everything."""
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_ANY_VALUE: Mapping[FilterKind, Mapping[str, float | str]] = {
+    FilterKind.FLOAT: {"gte": -sys.float_info.max},
+    FilterKind.DATE: {"gte": "0001-01-01"},
+}
+"""Bounds that every value of a kind passes, for a range without bounds."""
+
+
+def filter_to_qdrant(where: Filter, layout: Layout | None = None) -> Body:
+    """Translate a filter, without a layout for plain payload keys; field names are then JSON paths.
+
+    For a field without a declared kind the type of the value decides, and strings in ranges are dates.
+    """
+    body = _condition(where, AdoptedLayout({}) if layout is None else layout)
+    return {"must": [body]} if "key" in body else body
+
+
+def _condition(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one return per filter class
+    match where:
+        case Eq(field, value):
+            return _one_of(field, (value,), layout)
+        case In(field, values):
+            return _one_of(field, values, layout)
+        case Range():
+            return _within(where, layout)
+        case Exists(field):
+            return layout.exists(field)
+        case And(parts):
+            return {"must": [_condition(part, layout) for part in parts]}
+        case Or(parts):
+            return {"should": [_condition(part, layout) for part in parts]} if parts else dict(NEVER)
+        case Not(part):
+            return {"must_not": [_condition(part, layout)]}
+        case _:
+            assert_never(where)
+
+
+def _kind_of(layout: Layout, field: str, value: object) -> FilterKind:
+    """Return the declared kind, or else that of the value."""
+    if field in layout.filterable:
+        return layout.filterable[field]
+    match value:
+        case bool():
+            return FilterKind.BOOL
+        case int():
+            return FilterKind.INT
+        case float():
+            return FilterKind.FLOAT
+        case _:
+            return FilterKind.KEYWORD
+
+
+def _one_of(field: str, values: Sequence[object], layout: Layout) -> Body:
+    """Return the condition that a field contains one of some values."""
+    key = layout.key(field)
+    conditions: list[Body] = []
+    for value in values:
+        kind = _kind_of(layout, field, value)
+        for item in layout.convert(kind, value):
+            # Qdrant matches only strings, integers and booleans; for the other kinds a range of one point is equality.
+            needs_range = kind in (FilterKind.FLOAT, FilterKind.DATE)
+            conditions.append(_range(key, item, item) if needs_range else {"key": key, "match": {"value": item}})
+    matched = [condition["match"]["value"] for condition in conditions if "match" in condition]
+    is_uniform = len(matched) == len(conditions) and {type(item) for item in matched} in ({str}, {int})
+    if len(matched) > 1 and is_uniform:
+        return {"key": key, "match": {"any": matched}}
+    if not conditions:
+        return dict(NEVER)
+    return conditions[0] if len(conditions) == 1 else {"should": conditions}
+
+
+def _range(key: str, low: object, high: object) -> Body:
+    bounds = {name: bound for name, bound in (("gte", low), ("lte", high)) if bound is not None}
+    return {"key": key, "range": bounds}
+
+
+def _within(where: Range, layout: Layout) -> Body:
+    key = layout.key(where.field)
+    bounds: Mapping[str, float | str] = {
+        name: bound
+        for name, bound in (("gt", where.gt), ("gte", where.gte), ("lt", where.lt), ("lte", where.lte))
+        if bound is not None
+    }
+    kind = _kind_of(layout, where.field, next(iter(bounds.values()), None))
+    if not bounds:
+        bounds = _ANY_VALUE.get(kind, {})
+    if any(isinstance(bound, str) for bound in bounds.values()):
+        dates = {name: to_rfc3339(bound) for name, bound in bounds.items()}
+        if kind in (FilterKind.KEYWORD, FilterKind.DATE) and all(dates.values()):
+            return {"key": key, "range": {name: date[0] for name, date in dates.items()}}
+        return dict(NEVER)
+    numbers = {name: bound for name, bound in bounds.items() if not isinstance(bound, str)}
+    if kind is FilterKind.INT:
+        return _integer_range(key, numbers)
+    if kind is FilterKind.FLOAT and numbers:
+        return {"key": key, "range": {name: float(bound) for name, bound in numbers.items()}}
+    return dict(NEVER)
+
+
+_TO_LOW = {"gte": math.ceil, "gt": lambda bound: math.floor(bound) + 1}
+_TO_HIGH = {"lte": math.floor, "lt": lambda bound: math.ceil(bound) - 1}
+
+
+def _integer_range(key: str, bounds: Mapping[str, float]) -> Body:
+    """Return an exact range of integers.
+
+    Qdrant's bounds are float64; integers between a bound and the nearest float64 inside the range are listed one by one.
+    """
+    low = max([_INT64_MIN, *(to_low(bounds[name]) for name, to_low in _TO_LOW.items() if name in bounds)])
+    high = min([_INT64_MAX, *(to_high(bounds[name]) for name, to_high in _TO_HIGH.items() if name in bounds)])
+    if low > high:
+        return dict(NEVER)
+    first_float, last_float = _float_at_least(low), -_float_at_least(-high)
+    if first_float > last_float:
+        return {"key": key, "match": {"any": list(range(low, high + 1))}}
+    edges = [*range(low, first_float), *range(last_float + 1, high + 1)]
+    inside = _range(key, float(first_float), float(last_float))
+    return {"should": [inside, {"key": key, "match": {"any": edges}}]} if edges else inside
+
+
+def _float_at_least(number: int) -> int:
+    """Return the lowest integer that float64 represents and that is not below ``number``."""
+    nearest = float(number)
+    return int(nearest if int(nearest) >= number else math.nextafter(nearest, math.inf))
