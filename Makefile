@@ -1,10 +1,10 @@
-# The only entrance: `make help` lists what there is. Every target makes .venv by itself and installs only what it needs.
+# The only entry point: `make help` lists the targets. Every target creates .venv by itself and installs only what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 UV := $(shell command -v uv 2>/dev/null)
-# Two processes, each with a thread of torch's; a file's tests stay together, so that what they share is made once.
+# Two processes with one torch thread each. The tests of a file stay together, so that their shared fixtures are built once.
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -60,8 +60,8 @@ $(STAMPS)/client-8: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group light 'elasticsearch<9')
 	@mkdir -p $(STAMPS) && touch $@
 
-# The oldest release of everything that pyproject.toml allows, which pip cannot choose. Such releases warn about each other.
-test-lowest: pyproject.toml  ## all tests with the oldest versions that are allowed (needs uv)
+# The oldest releases that pyproject.toml allows, which pip cannot select. Such releases warn about each other.
+test-lowest: pyproject.toml  ## all tests with the oldest allowed versions (needs uv)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
 	$(UV) pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all,testing]'
 	$(UV) pip install --quiet --python .venv-lowest/bin/python -e . --group light --group oracle
@@ -83,15 +83,15 @@ check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-li
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: $(STAMPS)/check  ## let ruff format and mend
+format: $(STAMPS)/check  ## format with ruff and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-integration: $(STAMPS)/dev  ## the conformance suite on the engines at hand, Elasticsearch with both majors of its client
+integration: $(STAMPS)/dev  ## the conformance suite on the available engines, Elasticsearch with both majors of its client
 	$(BIN)/python -m pytest integration --ignore integration/test_wheel.py $(ARGS)
 	$(if $(ARGS),,$(MAKE) --no-print-directory VENV=.venv-client-8 integration-client-8)
 
-# elasticsearch-py 9 cannot talk to a server 8; 8 talks to both majors, and gets an environment of its own.
+# elasticsearch-py 9 cannot talk to a server 8. Version 8 talks to both, in an environment of its own.
 integration-client-8: $(STAMPS)/client-8
 	$(BIN)/python -m pytest integration/test_elasticsearch.py $(ARGS)
 
@@ -118,7 +118,7 @@ wheel: $(STAMPS)/light  ## build the wheel into dist/
 test-wheel: wheel  ## install the built wheel into a fresh environment and run the demo from it
 	ST_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest integration/test_wheel.py $(ARGS)
 
-builtin: $(STAMPS)/dev  ## make the two built-in models again from open material
+builtin: $(STAMPS)/dev  ## build the two built-in models again from open material
 	$(BIN)/python -m bench.builtin_models $(ARGS)
 
 readme: $(STAMPS)/demo  ## write the generated parts of the README and of the pages
@@ -127,5 +127,5 @@ readme: $(STAMPS)/demo  ## write the generated parts of the README and of the pa
 docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links fail
 	$(BIN)/zensical build --strict --clean
 
-clean:  ## remove what the targets made
+clean:  ## remove what the targets created
 	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
