@@ -8,7 +8,7 @@ import pytest
 from pages import DOCS, PAGES, ROOT, Block, blocks, commands, run_command, run_python
 from stand_ins import REAL, STAND_INS, use_stand_ins
 
-LANGUAGES = {"python", "console", "json", "toml", "text", "mermaid"}
+LANGUAGES = {"python", "console", "json", "toml", "text"}
 CLIENTS = {
     "qdrant": "qdrant_client",
     "milvus": "milvus_lite",
