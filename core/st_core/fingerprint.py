@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.checkpoint.files import last_name
 from st_core.errors import ModelBroken
 from st_core.model import Model
 from st_core.modules.stack import flatten
@@ -139,7 +140,8 @@ def _ours(model: Model) -> ModelRef:
 
 def _of_weights(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
     """The component of the weights; of a model that came as a graph without them, the graph's, which tells nothing about the same model elsewhere."""
-    if graph is not None and not _weight_files(stack[0].folder):
+    first = stack[0]
+    if graph is not None and isinstance(first, Transformer) and not _weight_files(first.folder):
         return {"graph": lambda: _hash(graph.read_bytes())}
     return {"weights": lambda: _weights(stack)}
 
@@ -161,12 +163,12 @@ def _canonical(value: Any) -> bytes:
 
 def _configuration(module: Module) -> dict[str, Any]:
     """What of a module's configuration shapes its result."""
-    shape: dict[str, Any] = {"kind": type(module).__name__}
+    shape: dict[str, Any] = {"kind": last_name(module.type_path)}
     if isinstance(module, Transformer):
         config = {**module.config, **module.config_kwargs}
         return shape | {key: config.get(key) for key in _CONFIG_KEYS} | {"task": module.task}
     simple = (str, int, float, bool, tuple, type(None))
-    for each in fields(module) if is_dataclass(module) else ():
+    for each in fields(module):
         value = getattr(module, each.name)
         if isinstance(value, simple):
             shape[each.name] = list(value) if isinstance(value, tuple) else value
@@ -180,7 +182,7 @@ def _weights(stack: Iterable[Module]) -> str:
         if isinstance(module, Transformer):
             digests += _file_digests(module.base or module.folder)
             digests += _file_digests(module.folder) if module.base is not None else []
-        elif is_dataclass(module):
+        else:
             values = (getattr(module, each.name) for each in fields(module))
             digests += [_digest(array) for value in values for array in _arrays(value)]
     return _hash("".join(sorted(set(digests))).encode())

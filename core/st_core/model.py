@@ -86,7 +86,9 @@ class Recipe:
         model = kind(self.folder, device=device, **self.loading)
         engine = model._engine  # noqa: SLF001
         modules = [
-            module if own is None or own == module.include_prompt else replace(module, include_prompt=own)
+            replace(module, include_prompt=own)
+            if isinstance(module, Pooling) and own is not None and own != module.include_prompt
+            else module
             for module, own in zip(engine.modules, self.include_prompt, strict=True)
         ]
         if any(new is not old for new, old in zip(modules, engine.modules, strict=True)):

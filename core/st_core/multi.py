@@ -17,7 +17,7 @@ from st_core.checkpoint.tensors import read_tensors
 from st_core.engine.batches import restore
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules.stack import flatten
-from st_core.modules.transformer import Transformer
+from st_core.modules.transformer import HEAD_FILES, Transformer
 from st_core.vectors import MIN_WEIGHT, SparseMatrix
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUTS", "Head", "Heads", "MultiOutput"]
 
 OUTPUTS = ("dense", "sparse", "multi_vector")
-FILES = {"sparse": "sparse_linear.pt", "multi_vector": "colbert_linear.pt"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +53,7 @@ class Head:
 
 def head_file(folder: Path, output: str) -> Path:
     """The file of the head for an output; raises ModelUnsupported where the checkpoint has none."""
-    path = folder / FILES[output]
+    path = folder / HEAD_FILES[output]
     if not path.is_file():
         raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is not there")
     return path
@@ -96,7 +95,7 @@ class Heads:
             raise ModelUnsupported(
                 f"{folder}: only a transformer has several outputs; this is a {type(first).__name__}"
             )
-        asked = [name for name in FILES if name in outputs]
+        asked = [name for name in HEAD_FILES if name in outputs]
         if asked and engine.graphs is not None:
             for name in asked:
                 head_file(folder, name)

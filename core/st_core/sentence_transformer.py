@@ -340,7 +340,7 @@ def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
     """The calibration kept with a model [2, d], or None where there is none; raises ModelBroken where it is no such thing."""
     if not path.is_file():
         return None
-    value = read_json(path)
+    value: Any = read_json(path)
     try:
         ranges = np.array([value["least"], value["greatest"]], np.float32)
     except (KeyError, TypeError, ValueError) as error:

@@ -193,7 +193,9 @@ def test_absurd_sizes_in_config_kwargs_are_refused(checkpoints, tmp_path, by, ke
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         change = {}
 
-    with pytest.raises(st_core.ModelBroken, match=rf"config\.json, changed by config_kwargs: {key} is {HUGE}"):
+    with pytest.raises(
+        st_core.ModelBroken, match=rf"config\.json, changed by config_kwargs: {key}: expected at most .*, got {HUGE}"
+    ):
         st_core.SentenceTransformer(folder, device="cpu", **change)
 
 
@@ -256,7 +258,10 @@ def test_parts_of_weights_lie_in_the_folder(in_parts, where):
     moved = {name: part.replace("model-0.safetensors", where) for name, part in value["weight_map"].items()}
     index.write_text(json.dumps(value | {"weight_map": moved}))
 
-    with pytest.raises(st_core.ModelBroken, match=r"model\.safetensors\.index\.json: .*outside.* is no name of a file"):
+    with pytest.raises(
+        st_core.ModelBroken,
+        match=r"model\.safetensors\.index\.json: expected names of files in this folder, got .*outside",
+    ):
         st_core.SentenceTransformer(folder, device="cpu")
 
 

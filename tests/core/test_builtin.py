@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from st_core import ModelNotFound, SentenceTransformer, SparseEncoder
+from st_core.backends.numpy.sparse import weigh_terms
 from st_core.builtin import HYBRID_WEIGHTS, NAMES, path
 from st_core.errors import ModelBroken
-from st_core.modules.bm25 import BM25, Saturation, weigh
+from st_core.modules.bm25 import BM25, Saturation
 from st_core.text.tokens import load_tokenizer
 
 DOCUMENTS = [
@@ -123,7 +124,7 @@ def test_dense_finds_what_shares_no_word(dense):
 
 def test_weights_equal_the_formula_by_hand(plain):
     """tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average)), tf and L counting terms: base forms, and nothing that is left out."""
-    (row,) = weigh(plain, plain.tokenizer.plain(["a b as d d c"])).rows()
+    (row,) = weigh_terms(plain, plain.tokenizer.plain(["a b as d d c"])).rows()
 
     length = 4  # a, b, as, c
     norm = 1.2 * (0.25 + 0.75 * length / 4.0)
@@ -133,7 +134,7 @@ def test_weights_equal_the_formula_by_hand(plain):
 
 def test_a_longer_document_weighs_a_word_less(plain):
     """Length counts against a document, as b says."""
-    matrix = weigh(plain, plain.tokenizer.plain(["a", "a b b c c", "d d d d a"]))
+    matrix = weigh_terms(plain, plain.tokenizer.plain(["a", "a b b c c", "d d d d a"]))
 
     first, second, third = (row.to_mapping()[0] for row in matrix.rows())
     assert first > second
@@ -153,7 +154,7 @@ def test_query_half_weighs_each_term_once(plain):
     idf = np.array([2.5, 0.5, 0.0, 9.0, 9.0, 9.0], np.float32)
     half = BM25(plain.tokenizer, plain.term, idf=idf)
 
-    rows = [row.to_mapping() for row in weigh(half, half.tokenizer.plain(["as a b b d", "as", "c", ""])).rows()]
+    rows = [row.to_mapping() for row in weigh_terms(half, half.tokenizer.plain(["as a b b d", "as", "c", ""])).rows()]
     assert rows == [{0: 2.5, 1: 0.5}, {0: 2.5}, {}, {}]
 
 
@@ -220,8 +221,8 @@ def test_order_and_company_of_texts_do_not_matter(dense, sparse):
         ({"k1": -1}, "k1 >= 0"),
         ({"b": 2}, "b from 0 to 1"),
         ({"average_length": 0}, "average_length > 0"),
-        ({"k1": "1.2"}, "must be a number"),
-        ({"half": "both"}, "half must be 'query' or 'document'"),
+        ({"k1": "1.2"}, "expected a number"),
+        ({"half": "both"}, "half: expected 'query' or 'document'"),
         ({"half": "query"}, "idf"),
     ],
 )
@@ -237,7 +238,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, change, words):
 
 @pytest.mark.parametrize(
     ("term", "words"),
-    [(np.zeros(7, np.int32), "has the shape (7,)"), (np.full(30522, 30522, np.int32), "points outside")],
+    [(np.zeros(7, np.int32), "got (7,)"), (np.full(30522, 30522, np.int32), "points outside")],
 )
 def test_terms_that_do_not_fit_the_vocabulary_are_refused(tmp_path, term, words):
     """A term for each entry of the vocabulary, and each an entry of it."""

@@ -21,7 +21,7 @@ from st_core.backends.tokenizer_files import as_transformers, from_files  # noqa
 from st_core.backends.torch.known import load_known  # noqa: E402 - after the guard
 from st_core.backends.torch.library import load_transformer, tokenizer_of  # noqa: E402 - after the guard
 from st_core.modules import LoadOptions  # noqa: E402 - after the guard
-from st_core.modules.transformer import make  # noqa: E402 - after the guard
+from st_core.modules.transformer import read_transformer  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -43,7 +43,7 @@ print(json.dumps(sorted({"transformers", "scipy", "sympy", "torch._dynamo"} & se
 
 def read(folder, task="feature-extraction", **options):
     """The module of a folder, loaded for a task."""
-    return make(folder, task, LoadOptions(**options), {})
+    return read_transformer(folder, task, LoadOptions(**options), {})
 
 
 def batch(rows, width, pad):
@@ -231,7 +231,9 @@ def test_a_vocabulary_matrix_of_its_own_is_the_librarys(checkpoints, tmp_path, s
 @pytest.mark.parametrize("kind", ["bert", "cased", "distilbert"])
 def test_the_tokenizer_of_the_files_is_transformers(checkpoints, texts, kind, lower):
     """The same ids and segments of texts and pairs, whole and cut, and the same facts."""
-    module = make(checkpoints.transformer(kind), "feature-extraction", LoadOptions(), {"do_lower_case": lower})
+    module = read_transformer(
+        checkpoints.transformer(kind), "feature-extraction", LoadOptions(), {"do_lower_case": lower}
+    )
     (wanted, limit), known = tokenizer_of(module), as_transformers(module, object)
 
     assert known is not None

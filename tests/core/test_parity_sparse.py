@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
-from st_core.backends.numpy.modules import one_text, presence  # noqa: E402
+from st_core.backends.numpy.sparse import one_text, weigh_tokens  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -305,7 +305,7 @@ def test_terms_without_a_proper_weight_are_left_out_of_one_text_alone(checkpoint
 
     alone = one_text((other,))(text, None)
 
-    assert alone == presence(other, ids)[0]
+    assert alone == weigh_tokens(other, ids)[0]
     assert set(alone.indices) == set(ids[0]) - set(ids[0][::2])
 
 

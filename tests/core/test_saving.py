@@ -14,7 +14,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-tra
 
 import st_core  # noqa: E402 -- after the guard
 from st_core.fingerprint import describe  # noqa: E402 -- after the guard
-from st_core.saving.place import OF_A_MODEL  # noqa: E402 -- after the guard
+from st_core.saving.place import MODEL_FILES  # noqa: E402 -- after the guard
 
 pytestmark = [
     pytest.mark.torch,
@@ -328,7 +328,7 @@ def test_a_model_is_pushed_to_the_hub(checkpoints, agree, monkeypatch, create_pr
         "commit_message": "Add new SentenceTransformer model",
         "create_pr": create_pr,
         "revision": "v2",
-        "delete_patterns": list(OF_A_MODEL),
+        "delete_patterns": list(MODEL_FILES),
     }
     agree(upload[2], model.encode(["copy a tree"]))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pages import DOCS, PAGES, ROOT, blocks, run_python
 
-from st_core.modules import KINDS
+from st_core.modules import supported_names
 
 STORES = ("elasticsearch", "memory", "milvus", "opensearch", "qdrant")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -94,7 +94,7 @@ def test_every_module_is_in_the_table_of_checkpoints():
     """Whatever ``modules.json`` may name has its line."""
     text = text_of("checkpoints.md")
 
-    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
+    assert [name for name in supported_names() if f"`{name}`" not in text] == []
 
 
 def test_the_readme_is_short():

@@ -1,1 +1,1 @@
-"""Find, read and check checkpoints; no torch, except for pickled weights."""
+"""Checkpoints on disk: resolve names to folders, read and check files; torch only for pickled weights."""

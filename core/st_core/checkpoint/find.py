@@ -1,4 +1,4 @@
-"""Resolve a model name to a local folder: a folder, a built-in model, or a download from the Hub."""
+"""Resolve a model name to a local folder: a folder, a built-in model or a download from the Hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from st_core import builtin
-from st_core.checkpoint.files import is_there, read_object
-from st_core.errors import ModelBroken, ModelError, ModelNotFound
+from st_core.checkpoint.files import is_present, read_object, read_optional_object
+from st_core.errors import ModelError, ModelNotFound
 
 __all__ = ["ADAPTER", "Fetch", "adapter_base", "find_checkpoint"]
 
@@ -31,38 +31,41 @@ HUB_PATTERNS = (
     "*_linear.pt",
     "adapter_model.bin",
 )
-"""What is fetched from the Hub; the transformer's ``*.bin`` follows only where it has no safetensors. The small modules behind it often
-have nothing else, even where the transformer was converted. Code is read only where the caller trusts it."""
+"""Files downloaded from the Hub; the transformer's ``*.bin`` only where it has no safetensors.
+
+Small modules often have nothing but ``pytorch_model.bin``, even where the transformer was converted. Code is run only where
+the caller trusts it.
+"""
 
 OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What to fetch of a repository on the Hub: with ``weights`` or without those of the transformer, and ``graphs``, patterns of file names."""
+    """Which files of a Hub repository to download: the transformer's ``weights`` or not, and ``graphs`` by file name patterns."""
 
     weights: bool = True
     graphs: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> list[str]:
-        """The patterns to fetch."""
+        """Patterns of files to download."""
         plain = [each for each in HUB_PATTERNS if self.weights or not each.startswith("*.safetensors")]
         return [*plain, *([] if self.weights else ["*/*.safetensors"]), *self.graphs]
 
     @property
     def ignored(self) -> list[str]:
-        """The patterns to leave out of these."""
+        """Patterns of files to leave out."""
         folders = {each.removeprefix("*/").partition("/")[0] for each in self.graphs}
         other = [each for each in OTHER_FORMATS if each.partition("/")[0] not in folders and "*" not in folders]
         return [*other, *([] if self.weights else ["*Transformer/*.safetensors"])]
 
-    def met(self, folder: Path) -> bool:
-        """Whether what was fetched holds a graph, or none was asked for."""
+    def is_met(self, folder: Path) -> bool:
+        """Return whether a downloaded folder contains a graph, or no graph is required."""
         return not self.graphs or any(any(folder.glob(each)) for each in self.graphs)
 
 
-# Names published without an organisation before organisations existed; a bare name outside this list gets the family's organisation.
+# Names published before organisations existed; any other bare name gets the family's organisation.
 _BARE_NAMES = frozenset(
     """
     albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2 albert-xxlarge-v1 albert-xxlarge-v2
@@ -81,6 +84,8 @@ _BARE_NAMES = frozenset(
     """.split()  # noqa: SIM905 - eighty names read better as text
 )
 
+_EXPECTED = "a folder with a checkpoint, a Hub name or a built-in model"
+
 
 def find_checkpoint(
     name: str,
@@ -92,33 +97,33 @@ def find_checkpoint(
     local_files_only: bool = False,
     fetch: Sequence[Fetch] = (Fetch(),),
 ) -> tuple[Path, str, str | None]:
-    """The local folder of a model, its full name and its revision: a folder, a built-in's name, or a Hub name, which is downloaded.
+    """Return local folder, full name and revision of a model: a folder, a built-in model or a Hub name, which is downloaded.
 
-    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of ``fetch`` the first is downloaded whose graphs the
-    repository has, else the last. Raises ModelNotFound.
+    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of the alternatives
+    ``fetch``, the first whose graphs the repository contains is downloaded, else the last. Raises ModelNotFound.
     """
     if name.startswith(builtin.PREFIX):
         return builtin.path(name), name, None
     if not name:
-        raise ModelNotFound("there is no folder ''; expected a folder with a checkpoint, a Hub name or a built-in")
+        raise ModelNotFound(f"no folder ''; expected {_EXPECTED}")
     try:
         path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
-        raise ModelNotFound(f"{name[:200]!r} cannot be looked for: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelNotFound(f"no model {name[:200]!r}: the path cannot be read: {reason}") from error
     if is_folder:
         return path, name, revision
     if is_file:
-        raise ModelNotFound(f"{name!r} is a file; expected a folder with a checkpoint, a Hub name or a built-in")
+        raise ModelNotFound(f"{name!r} is a file; expected {_EXPECTED}")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
     if looks_local:
-        raise ModelNotFound(
-            f"there is no folder {name!r}; expected a folder with a checkpoint, a Hub name or a built-in"
-        )
+        raise ModelNotFound(f"no folder {name!r}; expected {_EXPECTED}")
     if "/" not in name and name.lower() not in _BARE_NAMES:
         name = f"{organisation}/{name}"
     folder = _download(name, revision, cache_folder, token, fetch, local_files_only=local_files_only)
-    return folder, name, folder.name if len(folder.name) == 40 else revision  # a commit's hash
+    is_commit = len(folder.name) == 40
+    return folder, name, folder.name if is_commit else revision
 
 
 def _download(
@@ -126,14 +131,14 @@ def _download(
     revision: str | None,
     cache_folder: str | None,
     token: bool | str | None,
-    wanted: Sequence[Fetch],
+    alternatives: Sequence[Fetch],
     *,
     local_files_only: bool,
 ) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    def fetch(patterns: list[str], ignored: list[str]) -> Path:
+    def download(patterns: list[str], ignored: list[str]) -> Path:
         return Path(
             snapshot_download(
                 name,
@@ -147,67 +152,69 @@ def _download(
         )
 
     try:
-        for each in wanted:
-            folder = fetch(each.allowed, each.ignored)
-            if each.met(folder):
+        for fetch in alternatives:
+            folder = download(fetch.allowed, fetch.ignored)
+            if fetch.is_met(folder):
                 break
-        if not each.weights and not each.met(folder):
-            _refuse_without_graph(name, revision, token, each, local_files_only=local_files_only)
-        if each.weights and _lacks_weights(folder):
-            folder = fetch([*each.allowed, "*.bin"], each.ignored)
+        if not fetch.weights and not fetch.is_met(folder):
+            _raise_without_graph(name, revision, token, fetch, local_files_only=local_files_only)
+        if fetch.weights and _lacks_weights(folder):
+            folder = download([*fetch.allowed, "*.bin"], fetch.ignored)
     except HFValidationError as error:
-        raise ModelNotFound(f"{name!r} is neither a folder nor a possible Hub name: {error}") from error
+        raise ModelNotFound(f"{name!r} is neither a folder nor a valid Hub name: {error}") from error
     except ModelError:
         raise
-    except Exception as error:  # the Hub's library lets all errors of its HTTP client through, and those of the disk
-        raise ModelNotFound(_why_not_downloaded(name, revision, error, local_files_only=local_files_only)) from error
+    except Exception as error:  # huggingface_hub raises the errors of its HTTP client and of the disk as they are
+        raise ModelNotFound(_download_error(name, revision, error, local_files_only=local_files_only)) from error
     return folder
 
 
-def _refuse_without_graph(
-    name: str, revision: str | None, token: bool | str | None, wanted: Fetch, *, local_files_only: bool
+def _raise_without_graph(
+    name: str, revision: str | None, token: bool | str | None, fetch: Fetch, *, local_files_only: bool
 ) -> None:
-    """Raise ModelNotFound for a repository that lacks the graph that was asked for by name, saying what it has."""
-    message = f"the Hub model {name!r} holds no graph {wanted.graphs[0]!r}"
+    """Raise ModelNotFound for a repository that lacks the requested graph, listing the graphs it contains."""
+    message = f"the Hub model {name!r} has no graph {fetch.graphs[0]!r}"
     if local_files_only:
         raise ModelNotFound(f"{message} in the local cache (local_files_only=True)")
     from huggingface_hub import HfApi
 
-    ending = PurePosixPath(wanted.graphs[0]).suffix
+    suffix = PurePosixPath(fetch.graphs[0]).suffix
     files = HfApi(token=token).list_repo_files(name, revision=revision)
-    raise ModelNotFound(f"{message}; there are: {', '.join(each for each in files if each.endswith(ending)) or 'none'}")
+    raise ModelNotFound(f"{message}; graphs: {', '.join(each for each in files if each.endswith(suffix)) or 'none'}")
 
 
 def _lacks_weights(folder: Path) -> bool:
-    """Whether a transformer in the folder, or below it, has no safetensors."""
-    transformers = [path.parent for path in folder.rglob("config.json") if "model_type" in read_object(path)]
+    """Return whether a transformer in the folder, or below it, has no safetensors."""
+    transformers = [path.parent for path in folder.rglob("config.json") if "model_type" in read_optional_object(path)]
     return not all(any(each.glob("*.safetensors")) for each in transformers or [folder])
 
 
-def _why_not_downloaded(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:
-    what = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+def _download_error(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:
+    """Return the message for a model that is neither a folder nor on the Hub."""
+    message = f"no folder {name!r}, and the Hub model {name!r}" + (f" at revision {revision!r}" if revision else "")
     if local_files_only:
-        return f"no folder {name!r}, and the Hub model {what} is not in the local cache (local_files_only=True)"
+        return f"{message} is not in the local cache (local_files_only=True)"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"no folder {name!r}, and the Hub model {what} cannot be fetched ({reason}); check the name, the network and the token"
+    return f"{message} cannot be downloaded ({reason}); check the name, the network and the token"
 
 
 ADAPTER = "adapter_config.json"
-"""Marks a folder of a PEFT adapter, whose model is another checkpoint."""
+"""The file that marks the folder of a PEFT adapter, whose base model is another checkpoint."""
 
 
 def adapter_base(folder: Path, hub: Mapping[str, Any]) -> Path | None:
-    """The local folder of the model that the adapter in a folder belongs to, None where there is no adapter.
+    """Return the local folder of the base model of an adapter; None for a folder without an adapter.
 
-    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter that names no model, ModelNotFound for one that is
-    not there.
+    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter without a base model, ModelNotFound
+    where the base model is missing.
     """
-    if not is_there(folder / ADAPTER):
+    if not is_present(folder / ADAPTER):
         return None
-    named = read_object(folder / ADAPTER).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
-        raise ModelBroken(f"{folder / ADAPTER}: base_model_name_or_path must name the adapter's model, found {named!r}")
+    adapter = read_object(folder / ADAPTER)
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise adapter.broken("base_model_name_or_path", "the name of the adapter's base model")
     try:
-        return find_checkpoint(named, organisation="sentence-transformers", **hub)[0]
+        return find_checkpoint(base, organisation="sentence-transformers", **hub)[0]
     except ModelNotFound as error:
-        raise ModelNotFound(f"{folder / ADAPTER}: the adapter's model: {error}") from error
+        raise ModelNotFound(f"{folder / ADAPTER}: base model: {error}") from error

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["read_tensors", "read_weights"]
+__all__ = ["Arrays", "as_float32", "read_tensors", "read_weights"]
+
+Arrays = dict[str, "NDArray[np.generic]"]
 
 
-def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of ``model.safetensors``, or of ``pytorch_model.bin`` read without running any code in it.
+def read_weights(folder: Path) -> Arrays:
+    """Return the tensors of ``model.safetensors``, or of ``pytorch_model.bin``, read without running any code in it.
 
-    Half-precision tensors that numpy has no type for (bfloat16) come as float32. Raises ModelBroken naming the file.
+    Tensors of types that numpy lacks (bfloat16) become float32. Raises ModelBroken with the file.
     """
     path = folder / "model.safetensors"
     if path.is_file():
@@ -24,15 +29,25 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     pickled = folder / "pytorch_model.bin"
     if pickled.is_file():
         return _read_pickle(pickled)
-    raise ModelBroken(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+    raise ModelBroken(f"{folder}: no weights; expected model.safetensors or pytorch_model.bin")
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of one file, by its ending a safetensors file or a pickle, of which no code is run; raises ModelBroken naming it."""
+def read_tensors(path: Path) -> Arrays:
+    """Return the tensors of a safetensors file or, with any other suffix, a pickle; raises ModelBroken with the file."""
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
-def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def as_float32(
+    tensors: Mapping[str, NDArray[np.generic]], shapes: Mapping[str, tuple[int, ...]], folder: Path
+) -> dict[str, NDArray[np.float32]]:
+    """Return tensors as float32; raises ModelBroken unless names and shapes are exactly ``shapes``."""
+    actual = {name: array.shape for name, array in tensors.items()}
+    if actual != shapes:
+        raise ModelBroken(f"{folder}: expected tensors {dict(shapes)}, got {actual}")
+    return {name: array.astype(np.float32) for name, array in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> Arrays:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -40,28 +55,28 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelBroken(f"{path}: not a readable safetensors file: {error}") from error
-    except KeyError as error:  # numpy has no type of that name: bfloat16, float8
+    except KeyError as error:  # a type that numpy lacks: bfloat16, float8
         return _read_with_torch(path, error)
 
 
-def _read_with_torch(path: Path, reason: Exception) -> dict[str, NDArray[Any]]:
+def _read_with_torch(path: Path, reason: Exception) -> Arrays:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise missing_extra("torch", f"{path} (a tensor type numpy lacks: {reason})") from error
+        raise missing_extra("torch", f"{path} (a tensor type that numpy lacks: {reason})") from error
     return {name: tensor.float().numpy() for name, tensor in load_file(path).items()}
 
 
-def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
+def _read_pickle(path: Path) -> Arrays:
     try:
         import torch
     except ImportError as error:
-        raise missing_extra("torch", f"{path} (a pickled file; safetensors need nothing)") from error
+        raise missing_extra("torch", f"{path} (a pickled file; safetensors files need no extra)") from error
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors: object = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle makes its reader raise anything: struct.error, IndexError, KeyError
+    except Exception as error:  # damaged pickles raise anything: struct.error, IndexError, KeyError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelBroken(f"{path}: not a plain file of tensors (code in it is never run): {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
@@ -72,4 +87,4 @@ def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
             for name, value in tensors.items()
         }
     except (RuntimeError, TypeError) as error:  # sparse tensors, tensors without content
-        raise ModelBroken(f"{path}: holds a tensor that is no plain array: {error}") from error
+        raise ModelBroken(f"{path}: contains a tensor that is no plain array: {error}") from error

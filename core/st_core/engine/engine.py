@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 from st_core.backends import RunOptions
-from st_core.backends.numpy.modules import OneText, can_run, one_text
+from st_core.backends.numpy.modules import can_run
+from st_core.backends.numpy.sparse import OneText, one_text
 from st_core.engine.batches import Budget, run_batches
 from st_core.engine.inputs import UNSET, Input, Unset
 from st_core.engine.options import CallOptions
@@ -139,12 +140,12 @@ class Engine:
         """Return the tokens of texts or pairs after the prompt, truncated to the maximum length of the call."""
         runner = self.runner(options.task)
         limit = self._limit(runner, options)
-        if isinstance(runner.info.tokenizer, ChatTokenizer):
-            return runner.info.tokenizer.tokenize(
-                inputs, limit, prompt=options.prompt, task=options.task, options=options.template
-            )
+        tokenizer = runner.info.tokenizer
+        if isinstance(tokenizer, ChatTokenizer):
+            texts = cast("Sequence[str] | Sequence[tuple[str, str]]", inputs)
+            return tokenizer.tokenize(texts, limit, prompt=options.prompt, task=options.task, options=options.template)
         texts = cast("Sequence[str] | Sequence[tuple[str, str]]", with_prompt(inputs, options.prompt))
-        return runner.info.tokenizer.tokenize(texts, limit)
+        return tokenizer.tokenize(texts, limit)
 
     def _limit(self, runner: Runner, options: CallOptions) -> int | None:
         if not options.truncation:

@@ -1,29 +1,30 @@
-"""BM25 as a sparse encoder: documents are saturated term frequencies, queries idf weights, and their inner product is the BM25 score."""
+"""BM25 as a sparse encoder: saturated term frequencies of documents, idf weights of queries; their inner product is the score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from st_core.checkpoint.files import JsonObject
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 from st_core.text.tokens import TextTokenizer, load_tokenizer
-from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["BM25", "Saturation"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saturation:
-    """A term that occurs tf times among the L terms of a text weighs ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))``.
+    """The weight of a term with frequency tf in a text of L terms: ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))``.
 
-    The formula is that of Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3, without its
-    idf, which the query carries. ``average_length`` belongs to the model, not to a collection, so a document's vector never depends on its
-    neighbours.
+    The formula of Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3,
+    without its idf, which is in the query's vector. ``average_length`` belongs to the model, not to a collection, so that a
+    document's vector does not depend on other documents.
     """
 
     k1: float
@@ -33,11 +34,18 @@ class Saturation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BM25:
-    """One half of BM25: of queries where it has an ``idf``, float32 [V], of documents where it has a ``saturation``.
+    """One half of BM25: of queries with an ``idf``, float32 [V], of documents with a ``saturation``.
 
-    ``term`` is int32 [V]: the vocabulary entry that a piece is counted as (itself, or the base form of an inflected one), or -1 for a piece
-    that is left out and not counted in a text's length.
+    ``term`` int32 [V] is the vocabulary entry that a token counts as (itself, or the base form of an inflected one); -1 for
+    tokens that are left out and not counted in a text's length.
     """
+
+    type_path: ClassVar[str] = "st_core.modules.bm25.BM25"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     tokenizer: TextTokenizer
     term: NDArray[np.int32]
@@ -51,76 +59,54 @@ class BM25:
 
     @property
     def max_length(self) -> int | None:
-        """None: every piece of a text is read."""
+        """None: texts are read to their end."""
         return None
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> BM25:
+        """Read the half that ``config.json`` names; without a tensor ``term``, every token counts as itself."""
+        tokenizer = load_tokenizer(files.tokenizer_path())
+        vocabulary = tokenizer.vocabulary_size
+        config = files.config()
+        tensors = files.weights() if (files.folder / "model.safetensors").is_file() else {}
+        term = np.asarray(tensors.get("term", np.arange(vocabulary)), np.int32)
+        _check_shape(files, "term", term, vocabulary)
+        if term.size and not -1 <= int(term.min()) <= int(term.max()) < vocabulary:
+            raise ModelBroken(f"{files.folder}: term points outside the {vocabulary} entries of the vocabulary")
+        match config["half"]:
+            case "query":
+                idf = np.asarray(tensors["idf"], np.float32)
+                _check_shape(files, "idf", idf, vocabulary)
+                return cls(tokenizer, term, idf=idf)
+            case "document":
+                return cls(tokenizer, term, saturation=_saturation(config))
+        raise config.broken("half", "'query' or 'document'")
 
-def load(files: ModuleFiles) -> BM25:
-    """Read the half that ``config.json`` names; ``term`` is each piece itself where no tensor says otherwise."""
-    tokenizer = load_tokenizer(files.tokenizer_path())
-    vocabulary = int(tokenizer.backend.get_vocab_size(with_added_tokens=True))
-    config = files.config()
-    weights = files.weights() if (files.folder / "model.safetensors").is_file() else {}
-    term = np.asarray(weights.get("term", np.arange(vocabulary)), np.int32)
-    _check_shape(files, "term", term, vocabulary)
-    if term.size and not -1 <= int(term.min()) <= int(term.max()) < vocabulary:
-        raise ModelBroken(f"{files.folder}: term points outside the {vocabulary} entries of the vocabulary")
-    match config["half"]:
-        case "query":
-            idf = np.asarray(weights["idf"], np.float32)
-            _check_shape(files, "idf", idf, vocabulary)
-            return BM25(tokenizer, term, idf=idf)
-        case "document":
-            return BM25(tokenizer, term, saturation=_saturation(files, config))
-        case other:
-            raise ModelBroken(f"{files.folder}: half must be 'query' or 'document', not {other!r}")
+    def save(self) -> Parts:
+        """Return configuration, weights and tokenizer."""
+        config: dict[str, object] = {"half": "query"}
+        if self.saturation is not None:
+            each = self.saturation
+            config = {"half": "document", "k1": each.k1, "b": each.b, "average_length": each.average_length}
+        return Parts({"config.json": config}, {"term": self.term, "idf": self.idf}, self.tokenizer)
 
 
-def _check_shape(files: ModuleFiles, name: str, array: NDArray[Any], vocabulary: int) -> None:
+def _check_shape(files: ModuleFiles, name: str, array: NDArray[np.generic], vocabulary: int) -> None:
     if array.shape != (vocabulary,):
-        raise ModelBroken(
-            f"{files.folder}: {name} has the shape {array.shape}, the tokenizer knows {vocabulary} tokens"
-        )
+        raise ModelBroken(f"{files.folder}: {name}: expected the shape {(vocabulary,)}, got {array.shape}")
 
 
-def _saturation(files: ModuleFiles, config: dict[str, Any]) -> Saturation:
-    k1, b, average_length = (_number(files, config, name) for name in ("k1", "b", "average_length"))
+def _saturation(config: JsonObject) -> Saturation:
+    k1, b, average_length = (_number(config, key) for key in ("k1", "b", "average_length"))
     if not (k1 >= 0 and 0 <= b <= 1 and average_length > 0):
         raise ModelBroken(
-            f"{files.folder}: expected k1 >= 0, b from 0 to 1 and average_length > 0, found {k1}, {b} and {average_length}"
+            f"{config.path}: expected k1 >= 0, b from 0 to 1 and average_length > 0, got {k1}, {b} and {average_length}"
         )
     return Saturation(k1, b, average_length)
 
 
-def _number(files: ModuleFiles, config: dict[str, Any], name: str) -> float:
-    value = config[name]
+def _number(config: JsonObject, key: str) -> float:
+    value = config[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelBroken(f"{files.folder}: {name} must be a number, not {value!r}")
+        raise config.broken(key, "a number")
     return float(value)
-
-
-def weigh(module: BM25, rows: Sequence[NDArray[np.int32]]) -> SparseMatrix:
-    """The weights of the terms of each text [n, V], from its piece ids in any order; a text without terms has an empty row."""
-    width = module.term.size
-    sizes = np.fromiter((row.size for row in rows), np.int64, len(rows))
-    owners = np.repeat(np.arange(len(rows), dtype=np.int64), sizes)
-    terms = module.term[np.concatenate([*rows, np.empty(0, np.int32)])].astype(np.int64)
-    owners, terms = owners[terms >= 0], terms[terms >= 0]
-    cells, counts = np.unique(owners * width + terms, return_counts=True)
-    holders, columns = np.divmod(cells, width)
-    if module.idf is not None:
-        values = module.idf[columns]
-        holders, columns, values = holders[values > 0], columns[values > 0], values[values > 0]
-    else:
-        lengths = np.bincount(owners, minlength=len(rows))
-        values = _saturated(module.saturation, counts, lengths[holders]).astype(np.float32)
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(np.bincount(holders, minlength=len(rows)), out=indptr[1:])
-    return SparseMatrix(indptr, columns.astype(np.uint32), values, (len(rows), width))
-
-
-def _saturated(how: Saturation | None, counts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    if how is None:
-        raise ModelBroken("a half of BM25 needs an idf or a saturation")
-    room = how.k1 * (1 - how.b + how.b * lengths / how.average_length)
-    return np.asarray(counts * (how.k1 + 1) / (counts + room), np.float64)

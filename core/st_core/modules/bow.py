@@ -1,27 +1,35 @@
-"""A bag of words: a text is the weights of its words, one dimension a word; ``0_BoW/config.json``."""
+"""A bag of words: one dimension per word, with its weight; ``0_BoW/config.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 from st_core.modules.word_weights import read_words, weights_of
 from st_core.text.words import WordTokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["BoW"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoW:
-    """Each occurrence of a word adds its ``weight`` [words], or with ``cumulative`` off only the first does.
+    """Each occurrence of a word adds its ``weight`` [words]; unless ``cumulative``, only the first occurrence counts.
 
-    ``listed`` are the weights that were given, ``unknown`` that of the other words.
+    ``listed`` are the weights in the file, ``unknown`` is the weight of all other words.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.bow.BoW"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     tokenizer: WordTokenizer
     weight: NDArray[np.float32]
@@ -31,30 +39,29 @@ class BoW:
 
     @property
     def dimension(self) -> int | None:
-        """One for each word."""
+        """The number of words."""
         return int(self.weight.size)
 
     @property
     def max_length(self) -> int | None:
-        """All of a text is read."""
+        """None: texts are read to their end."""
         return None
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> BoW:
+        """Read words and weights."""
+        config = files.config()
+        vocab, listed, unknown = read_words(config)
+        words = {word: index for index, word in enumerate(dict.fromkeys(vocab))}
+        cumulative = config.boolean("cumulative_term_frequency", default=True)
+        return cls(WordTokenizer(words), weights_of(tuple(words), listed, unknown), listed, unknown, cumulative)
 
-def load(files: ModuleFiles) -> BoW:
-    """Read the words and their weights."""
-    config = files.config()
-    vocab, listed, unknown = read_words(config, files)
-    words = {word: index for index, word in enumerate(dict.fromkeys(vocab))}
-    cumulative = bool(config.get("cumulative_term_frequency", True))
-    return BoW(WordTokenizer(words), weights_of(tuple(words), listed, unknown), listed, unknown, cumulative)
-
-
-def count(module: BoW, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-    """The weights of the words of each text [n, words]."""
-    result = np.zeros((len(rows), module.weight.size), np.float32)
-    for index, row in enumerate(rows):
-        if module.cumulative:
-            np.add.at(result[index], row, module.weight[row])
-        else:
-            result[index, row] = module.weight[row]
-    return result
+    def save(self) -> Parts:
+        """Return the configuration, which contains the weights."""
+        config = {
+            "vocab": list(self.tokenizer.get_vocab()),
+            "word_weights": dict(self.listed),
+            "unknown_word_weight": self.unknown,
+            "cumulative_term_frequency": self.cumulative,
+        }
+        return Parts({"config.json": config})

@@ -1,58 +1,81 @@
-"""Convolutions over the vectors of neighbouring words, of several widths: ``1_CNN``."""
+"""Convolutions of several widths over the vectors of neighbouring words: ``1_CNN``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from st_core.checkpoint.tensors import as_float32
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import ModuleFiles
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-CONFIG = "cnn_config.json"
+__all__ = ["CNN"]
+
+_CONFIG = "cnn_config.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CNN:
-    """``weights`` are [out, in, width] and ``biases`` [out], one of each a convolution; their results stand side by side.
+    """One convolution per entry of ``weights`` [out, in, width] and ``biases`` [out]; their results are concatenated.
 
-    Beyond the ends of a text there are zeros, in a batch too.
+    Texts are padded with zeros at both ends, in a batch too.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.cnn.CNN"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = TOKEN_EMBEDDINGS
 
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
-    writes: str = "token_embeddings"
+    writes: str = TOKEN_EMBEDDINGS
 
     @property
     def dimension(self) -> int | None:
         """The width of the result."""
         return sum(bias.size for bias in self.biases)
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> CNN:
+        """Read configuration and weights.
 
-def load(files: ModuleFiles) -> CNN:
-    """Read configuration and weights; raises ModelUnsupported for strides and even widths, behind which no mask fits the words."""
-    config = files.config(CONFIG)
-    width = int(config.get("in_embedding_dimension", config.get("in_word_embedding_dimension", 0)))
-    out, kernels = int(config["out_channels"]), [int(size) for size in config["kernel_sizes"]]
-    strides = config.get("stride_sizes") or [1] * len(kernels)
-    if any(stride != 1 for stride in strides) or any(size % 2 == 0 for size in kernels):
-        raise ModelUnsupported(
-            f"{files.folder / CONFIG}: strides {strides} and widths {kernels} change the number of words; "
-            "strides of 1 and odd widths are supported"
+        Raises ModelUnsupported for strides and even widths: the attention mask would no longer match the words.
+        """
+        config = files.config(_CONFIG)
+        width = config.optional_integer("in_embedding_dimension", "in_word_embedding_dimension") or 0
+        out = config.integer("out_channels")
+        kernels = config.integers("kernel_sizes")
+        strides = config.optional_array("stride_sizes") or [1] * len(kernels)
+        if any(stride != 1 for stride in strides) or any(size % 2 == 0 for size in kernels):
+            raise ModelUnsupported(
+                f"{config.path}: unsupported strides {strides} or widths {kernels}, which change the number of words; "
+                "expected strides of 1 and odd widths"
+            )
+        if not kernels:
+            raise ModelBroken(f"{config.path}: kernel_sizes: expected at least one width")
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, size in enumerate(kernels):
+            shapes |= {f"convs.{index}.weight": (out, width, size), f"convs.{index}.bias": (out,)}
+        tensors = as_float32(files.weights(), shapes, files.folder)
+        return cls(
+            tuple(tensors[f"convs.{index}.weight"] for index in range(len(kernels))),
+            tuple(tensors[f"convs.{index}.bias"] for index in range(len(kernels))),
         )
-    tensors = files.weights()
-    found = {name: array.shape for name, array in tensors.items()}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for index, size in enumerate(kernels):
-        wanted |= {f"convs.{index}.weight": (out, width, size), f"convs.{index}.bias": (out,)}
-    if found != wanted or not kernels:
-        raise ModelBroken(f"{files.folder}: expected tensors {wanted}, found {found}")
-    parts = range(len(kernels))
-    return CNN(
-        tuple(tensors[f"convs.{index}.weight"].astype(np.float32) for index in parts),
-        tuple(tensors[f"convs.{index}.bias"].astype(np.float32) for index in parts),
-    )
+
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        out, width, _ = self.weights[0].shape
+        config = {
+            "in_embedding_dimension": int(width),
+            "out_channels": int(out),
+            "kernel_sizes": [int(weight.shape[2]) for weight in self.weights],
+            "stride_sizes": [1] * len(self.weights),
+        }
+        tensors = {f"convs.{index}.weight": weight for index, weight in enumerate(self.weights)}
+        tensors |= {f"convs.{index}.bias": bias for index, bias in enumerate(self.biases)}
+        return Parts({_CONFIG: config}, tensors)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.checkpoint.tensors import as_float32
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["TANH", "Dense"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +24,14 @@ TANH = "torch.nn.modules.activation.Tanh"
 class Dense:
     """``activation(x @ weight.T + bias)``, plus ``x`` or ``x @ residual.T`` with a residual connection.
 
-    ``weight`` is [out, in], ``bias`` [out] or None, ``residual`` [out, in] or None; ``activation`` is the dotted path of a torch module class.
-    ``reads`` and ``writes`` name the feature it works on.
+    ``weight`` is [out, in], ``bias`` [out] or None and ``residual`` [out, in] or None; ``activation`` is the dotted path of
+    a torch module class. ``reads`` and ``writes`` are the names of the features.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.base.modules.dense.Dense"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = True
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
@@ -36,44 +42,55 @@ class Dense:
     writes: str
 
     @property
+    def requires(self) -> str | None:
+        """The feature of the vectors."""
+        return self.reads
+
+    @property
     def dimension(self) -> int | None:
         """The width of the result."""
         return int(self.weight.shape[0])
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> Dense:
+        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        config = files.config()
+        shape = (config.integer("out_features"), config.integer("in_features"))
+        use_residual = config.boolean("use_residual", default=False)
+        shapes: dict[str, tuple[int, ...]] = {"linear.weight": shape}
+        if config.boolean("bias", default=True):
+            shapes["linear.bias"] = shape[:1]
+        if use_residual and shape[0] != shape[1]:
+            shapes["residual.weight"] = shape
+        tensors = as_float32(files.weights(), shapes, files.folder)
+        reads = config.text("module_input_name", SENTENCE_EMBEDDING)
+        return cls(
+            tensors["linear.weight"],
+            tensors.get("linear.bias"),
+            tensors.get("residual.weight"),
+            use_residual,
+            _activation(str(config.get("activation_function", TANH)), files),
+            reads,
+            config.text("module_output_name", reads),
+        )
 
-def load(files: ModuleFiles) -> Dense:
-    """Read configuration and weights; raises ModelBroken where they do not fit each other."""
-    config = files.config()
-    weights = files.weights()
-    shape = (int(config["out_features"]), int(config["in_features"]))
-    use_residual = bool(config.get("use_residual", False))
-    wanted = {"linear.weight": shape}
-    if config.get("bias", True):
-        wanted["linear.bias"] = shape[:1]  # type: ignore[assignment]
-    if use_residual and shape[0] != shape[1]:
-        wanted["residual.weight"] = shape
-    found = {name: array.shape for name, array in weights.items()}
-    if found != wanted:
-        raise ModelBroken(f"{files.folder}: expected tensors {wanted}, found {found}")
-    reads = str(config.get("module_input_name") or "sentence_embedding")
-    return Dense(
-        weights["linear.weight"].astype(np.float32),
-        _float32(weights.get("linear.bias")),
-        _float32(weights.get("residual.weight")),
-        use_residual,
-        _activation(config, files),
-        reads,
-        str(config.get("module_output_name") or reads),
-    )
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        config = {
+            "in_features": int(self.weight.shape[1]),
+            "out_features": int(self.weight.shape[0]),
+            "bias": self.bias is not None,
+            "activation_function": self.activation,
+            "module_input_name": self.reads,
+            "module_output_name": self.writes,
+            "use_residual": self.use_residual,
+        }
+        tensors = {"linear.weight": self.weight, "linear.bias": self.bias, "residual.weight": self.residual}
+        return Parts({"config.json": config}, tensors)
 
 
-def _float32(array: Any) -> NDArray[np.float32] | None:
-    return None if array is None else np.asarray(array, np.float32)
-
-
-def _activation(config: dict[str, Any], files: ModuleFiles) -> str:
-    """The path of the activation; one outside torch is replaced by Tanh, as sentence-transformers does, unless code is trusted."""
-    path = str(config.get("activation_function", TANH))
+def _activation(path: str, files: ModuleFiles) -> str:
+    """Return the path of the activation; without trust in code, one outside torch becomes Tanh, as in sentence-transformers."""
     if path.startswith("torch.") or files.options.trust_remote_code:
         return path
     logger.warning("%s: the activation %r is not torch's and is replaced by Tanh", files.folder, path)

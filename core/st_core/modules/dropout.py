@@ -1,22 +1,36 @@
-"""Dropout, which does nothing outside training."""
+"""Dropout, which does nothing outside training: ``1_Dropout/config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+
+__all__ = ["Dropout"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Passes everything on."""
+    """Passes all features on unchanged."""
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.dropout.Dropout"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = True
+    requires: ClassVar[str | None] = None
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     @property
     def dimension(self) -> int | None:
-        """The width is not changed."""
+        """None: the width does not change."""
         return None
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> Dropout:  # noqa: ARG003 - the common signature
+        """Return the module; its files contain nothing that matters outside training."""
+        return cls()
 
-def load(files: ModuleFiles) -> Dropout:  # noqa: ARG001 - the loaders' common form
-    """There is nothing to read."""
-    return Dropout()
+    def save(self) -> Parts:
+        """Return a rate of 0."""
+        return Parts({"config.json": {"dropout": 0.0}})

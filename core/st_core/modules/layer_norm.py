@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.checkpoint.tensors import as_float32
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["LayerNorm"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerNorm:
-    """``weight`` and ``bias`` are [d]; epsilon is torch's default."""
+    """``weight`` and ``bias`` are [d]; the default ``epsilon`` is torch's."""
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = True
+    requires: ClassVar[str | None] = SENTENCE_EMBEDDING
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -27,12 +35,14 @@ class LayerNorm:
         """The width of the result."""
         return int(self.weight.shape[0])
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> LayerNorm:
+        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        shape = (files.config().integer("dimension"),)
+        tensors = as_float32(files.weights(), {"norm.weight": shape, "norm.bias": shape}, files.folder)
+        return cls(tensors["norm.weight"], tensors["norm.bias"])
 
-def load(files: ModuleFiles) -> LayerNorm:
-    """Read configuration and weights; raises ModelBroken where they do not fit each other."""
-    shape = (int(files.config()["dimension"]),)
-    weights = files.weights()
-    found = {name: array.shape for name, array in weights.items()}
-    if found != {"norm.weight": shape, "norm.bias": shape}:
-        raise ModelBroken(f"{files.folder}: expected norm.weight and norm.bias of shape {shape}, found {found}")
-    return LayerNorm(weights["norm.weight"].astype(np.float32), weights["norm.bias"].astype(np.float32))
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        tensors = {"norm.weight": self.weight, "norm.bias": self.bias}
+        return Parts({"config.json": {"dimension": self.dimension}}, tensors)

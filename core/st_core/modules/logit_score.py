@@ -1,19 +1,27 @@
-"""A causal language model's answer becomes a score: ``1_LogitScore/config.json``."""
+"""The answer of a causal language model to a score: ``1_LogitScore/config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.checkpoint.files import JsonObject
+from st_core.modules import ModuleFiles, Parts
+
+__all__ = ["LogitScore"]
 
 
 @dataclass(frozen=True, slots=True)
 class LogitScore:
-    """The logit of the token ``true`` at the last position, less that of ``false`` where there is one.
+    """The logit of the token ``true`` at the last position, less that of the token ``false`` unless it is None.
 
-    Each is a token's number, or its text where no file names the number.
+    Tokens are ids, or texts where the checkpoint contains no id.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = False
 
     true: int | str
     false: int | str | None
@@ -21,22 +29,31 @@ class LogitScore:
     writes: str = "scores"
 
     @property
+    def requires(self) -> str | None:
+        """The logits."""
+        return self.reads
+
+    @property
     def dimension(self) -> int | None:
         """One score."""
         return 1
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> LogitScore:
+        """Read the configuration; raises ModelBroken for an impossible token id."""
+        config = files.config()
+        true = _token_id(config, "true_token_id")
+        false = None if config.get("false_token_id") is None else _token_id(config, "false_token_id")
+        return cls(true, false, config.text("module_input_name", "causal_logits"))
 
-def load(files: ModuleFiles) -> LogitScore:
-    """Read the configuration; raises ModelBroken where a token has no possible number."""
-    config = files.config()
-    found: list[int] = []
-    for key in ("true_token_id", "false_token_id"):
-        value = config.get(key)
-        if value is None and key == "false_token_id":
-            continue
-        if not isinstance(value, int) or value < 0:
-            raise ModelBroken(f"{files.folder}: {key} must be the number of a token, found {value!r}")
-        found.append(value)
-    return LogitScore(
-        found[0], found[1] if len(found) > 1 else None, str(config.get("module_input_name") or "causal_logits")
-    )
+    def save(self) -> Parts:
+        """Return the configuration."""
+        config = {"true_token_id": self.true, "false_token_id": self.false, "module_input_name": self.reads}
+        return Parts({"config.json": config})
+
+
+def _token_id(config: JsonObject, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 0:
+        raise config.broken(key, "the id of a token")
+    return value

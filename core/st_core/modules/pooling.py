@@ -1,16 +1,19 @@
-"""Token vectors become one vector: ``1_Pooling/config.json``."""
+"""Token vectors to one vector per text: ``1_Pooling/config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
+from st_core.checkpoint.files import JsonObject
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts
+
+__all__ = ["MODES", "Pooling"]
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
-# One boolean per mode, before version 5.4 of sentence-transformers; the parts came out in this order.
+# Before version 5.4 of sentence-transformers: one boolean per mode, concatenated in this order.
 _OLD_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -23,7 +26,14 @@ _OLD_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """``modes`` are computed and put side by side in this order; ``include_prompt`` is False where the prompt's tokens do not count."""
+    """Concatenates the vectors of ``modes``, in this order; ``include_prompt`` is False where prompt tokens do not count."""
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = True
+    requires: ClassVar[str | None] = TOKEN_EMBEDDINGS
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     width: int | None
     modes: tuple[str, ...]
@@ -31,25 +41,31 @@ class Pooling:
 
     @property
     def dimension(self) -> int | None:
-        """The width of the result."""
+        """The width of the token vectors times the number of modes."""
         return None if self.width is None else self.width * len(self.modes)
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> Pooling:
+        """Read the configuration, with the keys of any version."""
+        config = files.config()
+        modes = _modes(config)
+        unknown = [mode for mode in modes if mode not in MODES]
+        if unknown or not modes:
+            raise ModelBroken(f"{files.folder}: unknown pooling mode {unknown}; expected one of {', '.join(MODES)}")
+        width = config.optional_integer("embedding_dimension", "word_embedding_dimension")
+        return cls(width, modes, config.boolean("include_prompt", default=True))
 
-def load(files: ModuleFiles) -> Pooling:
-    """Read the configuration, with the keys of any version."""
-    config = files.config()
-    modes = _modes(config)
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or not modes:
-        raise ModelBroken(f"{files.folder}: unknown pooling mode {unknown}; there are {', '.join(MODES)}")
-    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    return Pooling(None if width is None else int(width), modes, bool(config.get("include_prompt", True)))
+    def save(self) -> Parts:
+        """Return the configuration, with a single mode as text."""
+        modes = self.modes[0] if len(self.modes) == 1 else list(self.modes)
+        config = {"embedding_dimension": self.width, "pooling_mode": modes, "include_prompt": self.include_prompt}
+        return Parts({"config.json": config})
 
 
-def _modes(config: dict[str, Any]) -> tuple[str, ...]:
-    named = config.get("pooling_mode")
-    if isinstance(named, str):
-        return (named,)
-    if named is not None:
-        return tuple(named)
+def _modes(config: JsonObject) -> tuple[str, ...]:
+    mode = config.get("pooling_mode")
+    if isinstance(mode, str):
+        return (mode,)
+    if mode is not None:
+        return tuple(map(str, config.array("pooling_mode")))
     return tuple(mode for key, mode in _OLD_KEYS.items() if config.get(key)) or ("mean",)

@@ -1,26 +1,35 @@
-"""A dense vector becomes a sparse one over learnt concepts (CSR): ``2_SparseAutoEncoder``."""
+"""A dense vector to a sparse one over learnt concepts (CSR): ``2_SparseAutoEncoder``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.checkpoint.tensors import as_float32
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["SparseAutoEncoder"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseAutoEncoder:
-    """The ``keep`` greatest of ``weight @ (x - before) + bias``, those below zero made zero.
+    """The ``keep`` greatest values of ``weight @ (x - before) + bias``, negative ones set to zero.
 
-    ``weight`` is [h, d], ``before`` [d], ``bias`` [h]; with ``normalize`` x is brought to mean 0 and deviation 1 first. ``unused`` are the
-    settings of the training, kept for saving.
+    ``weight`` is [h, d], ``before`` [d] and ``bias`` [h]; with ``normalize``, x first gets mean 0 and deviation 1.
+    ``unused`` are settings of the training, stored to be saved again.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.sparse_encoder.modules.sparse_auto_encoder.SparseAutoEncoder"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = SENTENCE_EMBEDDING
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     weight: NDArray[np.float32]
     before: NDArray[np.float32]
@@ -34,34 +43,50 @@ class SparseAutoEncoder:
         """The number of concepts."""
         return int(self.weight.shape[0])
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> SparseAutoEncoder:
+        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        config = files.config()
+        width, hidden = config.integer("input_dim"), config.integer("hidden_dim", 512)
+        keep = config.integer("k", 8)
+        tensors = files.weights()
+        # The encoder's weight again: safetensors files contain one of both, pickles both.
+        tied = tensors.pop("decoder.linear.weight", None)
+        if tied is not None:
+            tensors.setdefault("encoder.weight", tied)
+        shapes = {
+            "pre_bias": (width,),
+            "encoder.weight": (hidden, width),
+            "latent_bias": (hidden,),
+            "stats_last_nonzero": (hidden,),
+        }
+        arrays = as_float32(tensors, shapes, files.folder)
+        if not 1 <= keep <= hidden:
+            raise config.broken("k", f"a number from 1 to {hidden}")
+        return cls(
+            arrays["encoder.weight"],
+            arrays["pre_bias"],
+            arrays["latent_bias"],
+            keep,
+            config.boolean("normalize", default=False),
+            (config.optional_integer("k_aux") or 0, config.integer("dead_threshold", 30)),
+        )
 
-def load(files: ModuleFiles) -> SparseAutoEncoder:
-    """Read configuration and weights; raises ModelBroken where they do not fit each other."""
-    config = files.config()
-    width, hidden = int(config["input_dim"]), int(config.get("hidden_dim", 512))
-    keep = int(config.get("k", 8))
-    tensors = files.weights()
-    tied = tensors.pop(
-        "decoder.linear.weight", None
-    )  # the encoder's weight again: safetensors keep one of both, pickles both
-    if tied is not None:
-        tensors.setdefault("encoder.weight", tied)
-    found = {name: array.shape for name, array in tensors.items()}
-    wanted = {
-        "pre_bias": (width,),
-        "encoder.weight": (hidden, width),
-        "latent_bias": (hidden,),
-        "stats_last_nonzero": (hidden,),
-    }
-    if found != wanted:
-        raise ModelBroken(f"{files.folder}: expected tensors {wanted}, found {found}")
-    if not 1 <= keep <= hidden:
-        raise ModelBroken(f"{files.folder}: k must be from 1 to {hidden}, found {keep}")
-    return SparseAutoEncoder(
-        tensors["encoder.weight"].astype(np.float32),
-        tensors["pre_bias"].astype(np.float32),
-        tensors["latent_bias"].astype(np.float32),
-        keep,
-        bool(config.get("normalize", False)),
-        (int(config.get("k_aux") or 0), int(config.get("dead_threshold", 30))),
-    )
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        hidden, width = self.weight.shape
+        config = {
+            "input_dim": int(width),
+            "hidden_dim": int(hidden),
+            "k": self.keep,
+            "k_aux": self.unused[0],
+            "normalize": self.normalize,
+            "dead_threshold": self.unused[1],
+        }
+        tensors: dict[str, NDArray[np.generic] | None] = {
+            "pre_bias": self.before,
+            "encoder.weight": self.weight,
+            "latent_bias": self.bias,
+            "stats_last_nonzero": np.zeros(hidden, np.int64),
+        }
+        return Parts({"config.json": config}, tensors)

@@ -1,30 +1,41 @@
-"""A fixed weight per token that occurs, for queries without inference."""
+"""A fixed weight per distinct token, for queries without inference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from st_core.checkpoint.files import read_json
+from st_core.checkpoint.files import read_object
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 from st_core.text.tokens import TextTokenizer, finite, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["SparseStaticEmbedding"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseStaticEmbedding:
-    """Each distinct token of a text gets its ``weight`` [V]; ``settings`` is what ``tokenizer_config.json`` says."""
+    """Each distinct token of a text gets its ``weight`` [V]; ``settings`` are those of ``tokenizer_config.json``."""
+
+    type_path: ClassVar[str] = (
+        "sentence_transformers.sparse_encoder.modules.sparse_static_embedding.SparseStaticEmbedding"
+    )
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     tokenizer: TextTokenizer
     weight: NDArray[np.float32]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def dimension(self) -> int | None:
@@ -36,50 +47,48 @@ class SparseStaticEmbedding:
         """The tokenizer's limit."""
         return self.tokenizer.model_max_length
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> SparseStaticEmbedding:
+        """Read the tokenizer, and the weights from a tensor or from a JSON object by token."""
+        path = files.tokenizer_path()
+        beside = path.parent / "tokenizer_config.json"
+        settings = dict(read_object(beside)) if beside.is_file() else {}
+        limit = files.options.processor_kwargs.get("model_max_length", settings.get("model_max_length"))
+        tokenizer = load_tokenizer(path, max_length=finite(limit))
+        listing = files.config().get("path") if (files.folder / "config.json").is_file() else None
+        if listing is not None and str(listing).endswith(".json"):
+            weight = _from_json(files, str(listing), tokenizer)
+        else:
+            tensors = files.weights()
+            if set(tensors) != {"weight"} or tensors["weight"].ndim != 1:
+                raise ModelBroken(f"{files.folder}: expected one tensor weight of one dimension, got {sorted(tensors)}")
+            weight = tensors["weight"].astype(np.float32)
+        if tokenizer.vocabulary_size > weight.size:
+            raise ModelBroken(
+                f"{files.folder}: expected a weight for each of {tokenizer.vocabulary_size} tokens, got {weight.size}"
+            )
+        return cls(tokenizer, weight, settings)
 
-def load(files: ModuleFiles) -> SparseStaticEmbedding:
-    """Read the tokenizer, and the weights from a tensor or from a JSON mapping of tokens."""
-    path = files.tokenizer_path()
-    beside = path.parent / "tokenizer_config.json"
-    settings = dict(read_json(beside)) if beside.is_file() else {}
-    limit = files.options.processor_kwargs.get("model_max_length", settings.get("model_max_length"))
-    tokenizer = load_tokenizer(path, max_length=finite(limit))
-    config = files.config() if (files.folder / "config.json").is_file() else {}
-    listed = config.get("path")
-    if listed is not None and str(listed).endswith(".json"):
-        weight = _from_mapping(files, str(listed), tokenizer)
-    else:
-        weights = files.weights()
-        if set(weights) != {"weight"} or weights["weight"].ndim != 1:
-            raise ModelBroken(f"{files.folder}: expected one tensor weight of one dimension, found {sorted(weights)}")
-        weight = weights["weight"].astype(np.float32)
-    vocabulary = tokenizer.backend.get_vocab_size(with_added_tokens=True)
-    if vocabulary > weight.size:
-        raise ModelBroken(f"{files.folder}: the tokenizer knows {vocabulary} tokens, the weights only {weight.size}")
-    return SparseStaticEmbedding(tokenizer, weight, settings)
+    def save(self) -> Parts:
+        """Return settings, weights and tokenizer."""
+        limit = self.tokenizer.model_max_length
+        settings = {**self.settings} | ({} if limit is None else {"model_max_length": limit})
+        json = {"config.json": {"frozen": False}, "tokenizer_config.json": settings}
+        return Parts(json, {"weight": self.weight}, self.tokenizer)
 
 
-def _from_mapping(files: ModuleFiles, listed: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:
-    """Weights [V] from the JSON file of that name in the module's folder or the checkpoint's.
+def _from_json(files: ModuleFiles, listing: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:
+    """Return the weights [V] in a JSON file of the module's folder or the checkpoint's.
 
-    Saved paths are often those of the machine that saved them; nothing outside the checkpoint is read.
+    Saved paths often are those of the machine that saved them: only their last part counts.
     """
-    name = PurePosixPath(listed.replace("\\", "/")).name
-    path = files.folder / name if (files.folder / name).is_file() else files.root / name
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise ModelBroken(f"{path}: expected an object of tokens and weights")
-    return _weights(value, tokenizer)
-
-
-def _weights(value: dict[str, Any], tokenizer: TextTokenizer) -> NDArray[np.float32]:
-    backend = tokenizer.backend
-    weight = np.zeros(backend.get_vocab_size(with_added_tokens=True), np.float32)
-    unknown = getattr(backend.model, "unk_token", None)
-    fallback = None if unknown is None else backend.token_to_id(unknown)
-    for token, number in value.items():
-        index = backend.token_to_id(token)
-        index = fallback if index is None else index
+    name = PurePosixPath(listing.replace("\\", "/")).name
+    weights = read_object(files.folder / name if (files.folder / name).is_file() else files.root / name)
+    result = np.zeros(tokenizer.vocabulary_size, np.float32)
+    unknown = tokenizer.unknown_id
+    for token in weights:
+        index = tokenizer.backend.token_to_id(token)
+        index = unknown if index is None else index
         if index is not None:
-            weight[index] = number
-    return weight
+            result[index] = weights.number(token, 0)
+    return result

@@ -1,16 +1,30 @@
-"""Vocabulary logits per token become one sparse vector: ``1_SpladePooling/config.json``."""
+"""Vocabulary logits of the tokens to one sparse vector per text: ``1_SpladePooling/config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts
+
+__all__ = ["SpladePooling"]
 
 
 @dataclass(frozen=True, slots=True)
 class SpladePooling:
-    """``log1p(relu(logits))``, twice the logarithm with ``doubled``, then the maximum or, with ``summed``, the sum over the tokens."""
+    """Computes ``log1p(relu(logits))`` and its maximum over the tokens.
+
+    With ``doubled`` the logarithm is applied twice, with ``summed`` the sum replaces the maximum. ``width`` is the size of
+    the vocabulary, None where the file does not say.
+    """
+
+    type_path: ClassVar[str] = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = True
+    requires: ClassVar[str | None] = TOKEN_EMBEDDINGS
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
 
     summed: bool = False
     doubled: bool = False
@@ -18,16 +32,28 @@ class SpladePooling:
 
     @property
     def dimension(self) -> int | None:
-        """The vocabulary's size where the file says it."""
+        """The size of the vocabulary."""
         return self.width
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> SpladePooling:
+        """Read the configuration."""
+        config = files.config()
+        strategy = config.get("pooling_strategy", "max")
+        activation = config.get("activation_function", "relu")
+        if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
+            raise ModelBroken(
+                f"{files.folder}: unknown SPLADE pooling {strategy!r} with activation {activation!r}; "
+                "expected max or sum, and relu or log1p_relu"
+            )
+        width = config.optional_integer("embedding_dimension", "word_embedding_dimension")
+        return cls(strategy == "sum", activation == "log1p_relu", width)
 
-def load(files: ModuleFiles) -> SpladePooling:
-    """Read the configuration."""
-    config = files.config()
-    strategy = config.get("pooling_strategy", "max")
-    activation = config.get("activation_function", "relu")
-    if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
-        raise ModelBroken(f"{files.folder}: unknown pooling {strategy!r} with activation {activation!r}")
-    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    return SpladePooling(strategy == "sum", activation == "log1p_relu", None if width is None else int(width))
+    def save(self) -> Parts:
+        """Return the configuration."""
+        config = {
+            "pooling_strategy": "sum" if self.summed else "max",
+            "activation_function": "log1p_relu" if self.doubled else "relu",
+            "embedding_dimension": self.width,
+        }
+        return Parts({"config.json": config})

@@ -1,18 +1,18 @@
-"""A checkpoint's folder becomes a stack of modules: the one its files list, or the family's default for a plain folder."""
+"""Assemble the modules of a checkpoint into stacks: those it lists, or the family's default for a plain folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
+from st_core.checkpoint.files import last_name
 from st_core.checkpoint.read import Checkpoint
 from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, Module, ModuleFiles, load_module
 from st_core.modules.router import Router
-from st_core.modules.transformer import Transformer, make
+from st_core.modules.transformer import read_transformer
 
 __all__ = ["assemble", "flatten", "keeps_settings", "tasks_of", "warn_of_another"]
 
@@ -20,73 +20,62 @@ logger = logging.getLogger(__name__)
 
 
 def keeps_settings(checkpoint: Checkpoint, family: str) -> bool:
-    """Whether the saved prompts and the saved similarity hold: not where one family's checkpoint is loaded as another's."""
+    """Return whether saved prompts and similarity apply: not where one family's checkpoint is loaded as another's."""
     return bool(checkpoint.entries) and checkpoint.family == family
 
 
 def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple[Module, ...]:
-    """The modules of a checkpoint, loaded as ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
+    """Return the modules of a checkpoint, loaded as ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
 
-    Raises ModelUnsupported where the family would have to invent weights, or the modules do not end in what it gives.
+    Raises ModelUnsupported where the family would need weights that the checkpoint lacks, ModelBroken for modules that do
+    not fit together.
     """
     if keeps_settings(checkpoint, family):
         modules = tuple(
-            load_module(entry.type_name, ModuleFiles(checkpoint.folder, entry.folder, entry.type_name, options))
+            load_module(ModuleFiles(checkpoint.folder, entry.folder, entry.type_path, options))
             for entry in checkpoint.entries
         )
-        return _startable(checkpoint, modules)
+        _check_stacks(modules, checkpoint.folder / "modules.json")
+        return modules
     if not checkpoint.config:
         raise ModelUnsupported(
-            f"{checkpoint.name} is a {checkpoint.family} and has no transformer that a {family} could be made of; "
-            f"load it with {checkpoint.family}"
+            f"{checkpoint.name} is a {checkpoint.family} without a transformer; load it with {checkpoint.family}, "
+            f"not with {family}"
         )
-    stack: tuple[Module, ...] = _DEFAULTS[family](checkpoint, options)
-    return stack
+    return _DEFAULTS[family](checkpoint, options)
 
 
 def warn_of_another(checkpoint: Checkpoint, family: str) -> None:
-    """Log a warning where a checkpoint of one family has been loaded as another's; to be called when it has, for an error says more."""
+    """Log a warning for one family's checkpoint loaded as another's; call it after loading, whose errors say more."""
     if checkpoint.entries and checkpoint.family != family:
         logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
 
 
-def _startable(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Module, ...]:
-    """The modules, where every stack of them begins with one that reads text."""
+def _check_stacks(modules: tuple[Module, ...], listing: Path) -> None:
+    """Raise ModelBroken unless every stack begins with a module that reads text and its features are written in order."""
     stacks = [modules]
     if isinstance(modules[0], Router):
         stacks = [route + modules[1:] for route in modules[0].routes.values()]
     for stack in stacks:
-        first = type(stack[0]).__name__
-        if first not in _STARTS:
-            raise ModelBroken(f"{checkpoint.folder / 'modules.json'}: {first} comes first, but reads no text")
-        if first != "Router":
-            _check_features(stack, checkpoint.folder / "modules.json")
-    return modules
+        if not stack[0].reads_text:
+            raise ModelBroken(
+                f"{listing}: expected a first module that reads text, got {last_name(stack[0].type_path)}"
+            )
+        _check_features(stack, listing)
 
 
 def _check_features(stack: Sequence[Module], listing: Path) -> None:
-    """Raise ModelBroken for a module that reads what none before it writes; a router's routes are not looked into."""
-    first, *rest = takewhile(lambda module: not isinstance(module, Router), stack)
-    written = {getattr(first, "writes", "sentence_embedding")}
-    for module in rest:
-        kind = type(module).__name__
-        reads = module.reads if kind in ("Dense", "LogitScore") else _READS.get(kind)
-        if reads is not None and reads not in written:
-            raise ModelBroken(f"{listing}: {kind} reads {reads!r}, which no module before it writes")
-        written.add(getattr(module, "writes", "sentence_embedding"))
-
-
-_STARTS = frozenset(
-    ("BM25", "BoW", "Router", "SparseStaticEmbedding", "StaticEmbedding", "Transformer", "WordEmbeddings")
-)
-_TOKENWISE = ("CNN", "LSTM", "Pooling", "SpladePooling", "WeightedLayerPooling", "WordWeights")
-_READS = dict.fromkeys(_TOKENWISE, "token_embeddings") | dict.fromkeys(
-    ("LayerNorm", "SparseAutoEncoder"), "sentence_embedding"
-)
+    """Raise ModelBroken for a module that requires a feature which no module before it writes; stops at a router."""
+    written: set[str] = set()
+    for module in takewhile(lambda module: not isinstance(module, Router), stack):
+        if module.requires is not None and module.requires not in written:
+            name = last_name(module.type_path)
+            raise ModelBroken(f"{listing}: {name} reads {module.requires!r}, which no module before it writes")
+        written.add(module.writes)
 
 
 def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
-    """The modules a task goes through, with every router replaced by its route; raises ValueError for a task without a route."""
+    """Return the stack of a task, with every router replaced by its route; raises ValueError for a task without a route."""
     flat: list[Module] = []
     for module in modules:
         if isinstance(module, Router):
@@ -97,60 +86,57 @@ def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
 
 
 def tasks_of(modules: Sequence[Module]) -> list[str | None]:
-    """One task for each stack that the modules hold."""
+    """Return one task for each stack of a model; None for a model without routers and for the default route."""
     routers = [module for module in modules if isinstance(module, Router)]
     if not routers:
         return [None]
-    found: list[str | None] = []
+    tasks: list[str | None] = []
     for task in (*routers[0].routes, *(key[0] for key in routers[0].mappings), None):
         try:
             flatten(modules, task)
         except ValueError:
             continue
-        found.append(task)
-    return found
-
-
-def _architectures(checkpoint: Checkpoint) -> list[str]:
-    return [str(name) for name in checkpoint.config.get("architectures") or []]
-
-
-def _transformer(checkpoint: Checkpoint, task: str, options: LoadOptions) -> Transformer:
-    return make(checkpoint.folder, task, options)
+        tasks.append(task)
+    return tasks
 
 
 def _dense(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
     from st_core.modules.normalize import Normalize
     from st_core.modules.pooling import Pooling
+    from st_core.modules.static_embedding import StaticEmbedding
 
-    if "StaticModel" in _architectures(checkpoint) or checkpoint.config.get("model_type") == "model2vec":
-        files = ModuleFiles(checkpoint.folder, checkpoint.folder, "StaticEmbedding", options)
-        static = load_module("st_core.modules.static_embedding.StaticEmbedding", files)
+    if "StaticModel" in checkpoint.architectures or checkpoint.config.get("model_type") == "model2vec":
+        files = ModuleFiles(checkpoint.folder, checkpoint.folder, StaticEmbedding.type_path, options)
+        static = load_module(files)
         return (static, Normalize()) if checkpoint.config.get("normalize") else (static,)
-    causal = any(name.endswith("ForCausalLM") for name in _architectures(checkpoint)[:1])
-    causal = causal and checkpoint.config.get("is_causal") is not False
-    transformer = _transformer(checkpoint, "feature-extraction", options)
-    return transformer, Pooling(transformer.dimension, ("lasttoken",) if causal else ("mean",))
+    is_causal = checkpoint.is_causal_model and checkpoint.config.get("is_causal") is not False
+    transformer = read_transformer(checkpoint.folder, "feature-extraction", options)
+    return transformer, Pooling(transformer.dimension, ("lasttoken",) if is_causal else ("mean",))
 
 
 def _sparse(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
     from st_core.modules.splade_pooling import SpladePooling
 
-    if not any(name.endswith("ForMaskedLM") for name in _architectures(checkpoint)):
+    if not any(name.endswith("ForMaskedLM") for name in checkpoint.architectures):
         raise ModelUnsupported(
-            f"{checkpoint.name} has no masked language model ({', '.join(_architectures(checkpoint)) or 'no architecture named'}); "
-            "a sparse encoder of it would need a layer of random weights"
+            f"{checkpoint.name}: expected a masked language model for a sparse encoder, got "
+            f"{', '.join(checkpoint.architectures) or 'no architecture'}; a new head would have random weights"
         )
-    transformer = _transformer(checkpoint, "fill-mask", options)
+    transformer = read_transformer(checkpoint.folder, "fill-mask", options)
     return transformer, SpladePooling(width=transformer.dimension)
 
 
 def _pairs(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
-    if any(name.endswith("ForCausalLM") for name in _architectures(checkpoint)[:1]):
+    if checkpoint.is_causal_model:
         from st_core.modules.logit_score import LogitScore
 
-        return (_transformer(checkpoint, "text-generation", options), LogitScore("yes", "no"))
-    return (_transformer(checkpoint, "sequence-classification", options),)
+        return read_transformer(checkpoint.folder, "text-generation", options), LogitScore("yes", "no")
+    return (read_transformer(checkpoint.folder, "sequence-classification", options),)
 
 
-_DEFAULTS: Mapping[str, Any] = {"CrossEncoder": _pairs, "SentenceTransformer": _dense, "SparseEncoder": _sparse}
+_DEFAULTS: Mapping[str, Callable[[Checkpoint, LoadOptions], tuple[Module, ...]]] = {
+    "CrossEncoder": _pairs,
+    "SentenceTransformer": _dense,
+    "SparseEncoder": _sparse,
+}
+"""Stacks of plain folders, by family."""

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
 from st_core.text.tokens import TextTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["StaticEmbedding"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StaticEmbedding:
-    """A text is the mean of ``table[mapping[t]] * scale[t]`` over its tokens t; no tokens give zeros.
+    """The mean of ``table[mapping[t]] * scale[t]`` over the tokens t of a text; zeros for a text without tokens.
 
-    ``table`` is [rows, d] of any number type, so that int8 stays small in memory; ``mapping`` [V] or None, ``scale`` [V] or None.
+    ``table`` is [rows, d] of any number type, so that int8 stays small in memory; ``mapping`` [V] or None, ``scale`` [V] or
+    None.
     """
 
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    writes: ClassVar[str] = SENTENCE_EMBEDDING
+
     tokenizer: TextTokenizer
-    table: NDArray[Any]
+    table: NDArray[np.generic]
     mapping: NDArray[np.int64] | None = None
     scale: NDArray[np.float32] | None = None
 
@@ -34,44 +44,62 @@ class StaticEmbedding:
 
     @property
     def max_length(self) -> int | None:
-        """What the tokenizer's own file says, mostly nothing."""
+        """The limit in the tokenizer's own file, mostly None."""
         return self.tokenizer.model_max_length
 
-
-def load(files: ModuleFiles) -> StaticEmbedding:
-    """Read the tokenizer and either layout of the weights."""
-    # sentence-transformers removes the padding written into the tokenizer's file, but leaves its truncation on.
-    tokenizer = load_tokenizer(files.tokenizer_path(), own_limit=True)
-    weights = files.weights()
-    if "embedding.weight" in weights:
-        return _checked(StaticEmbedding(tokenizer, weights["embedding.weight"]), files)
-    if "embeddings" not in weights:
-        raise ModelBroken(f"{files.folder}: expected a tensor embedding.weight or embeddings, found {sorted(weights)}")
-    mapping, scale = weights.get("mapping"), weights.get("weights")
-    return _checked(
-        StaticEmbedding(
+    @classmethod
+    def load(cls, files: ModuleFiles) -> StaticEmbedding:
+        """Read the tokenizer and either layout of the weights."""
+        # sentence-transformers removes the padding written into the tokenizer's file, but leaves its truncation on.
+        tokenizer = load_tokenizer(files.tokenizer_path(), own_limit=True)
+        tensors = files.weights()
+        if "embedding.weight" in tensors:
+            return _checked(cls(tokenizer, tensors["embedding.weight"]), files)
+        if "embeddings" not in tensors:
+            raise ModelBroken(
+                f"{files.folder}: expected a tensor embedding.weight or embeddings, got {sorted(tensors)}"
+            )
+        mapping, scale = tensors.get("mapping"), tensors.get("weights")
+        module = cls(
             tokenizer,
-            weights["embeddings"],
+            tensors["embeddings"],
             None if mapping is None else mapping.astype(np.int64),
             None if scale is None else scale.astype(np.float32),
-        ),
-        files,
-    )
+        )
+        return _checked(module, files)
+
+    def save(self) -> Parts:
+        """Return the table in the layout of sentence-transformers, or in model2vec's where it needs that one."""
+        is_plain = self.mapping is None and self.scale is None and self.table.dtype == np.float32
+        tensors: dict[str, NDArray[np.generic] | None] = {"embedding.weight": self.table}
+        if not is_plain:
+            tensors = {"embeddings": self.table, "mapping": self.mapping, "weights": self.scale}
+        return Parts(tensors=tensors, tokenizer=_with_written_limit(self.tokenizer))
+
+
+def _with_written_limit(tokenizer: TextTokenizer) -> TextTokenizer:
+    """Return the tokenizer with its limit in its own file, where sentence-transformers reads that of a static model."""
+    if tokenizer.model_max_length is None:
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.enable_truncation(tokenizer.model_max_length)
+    return replace(tokenizer, backend=backend)
 
 
 def _checked(module: StaticEmbedding, files: ModuleFiles) -> StaticEmbedding:
+    """Return the module; raises ModelBroken where table, mapping, weights and tokenizer contradict each other."""
     if module.table.ndim != 2:
-        raise ModelBroken(
-            f"{files.folder}: the table of embeddings has the shape {module.table.shape}, expected two dimensions"
-        )
+        raise ModelBroken(f"{files.folder}: expected embeddings of two dimensions, got the shape {module.table.shape}")
     rows = module.table.shape[0]
     if module.mapping is not None:
         if module.mapping.size and not 0 <= int(module.mapping.min()) <= int(module.mapping.max()) < rows:
             raise ModelBroken(f"{files.folder}: mapping points outside the {rows} rows of the table")
         rows = module.mapping.shape[0]
     if module.scale is not None and module.scale.shape != (rows,):
-        raise ModelBroken(f"{files.folder}: weights has the shape {module.scale.shape}, expected {(rows,)}")
-    vocabulary = module.tokenizer.backend.get_vocab_size(with_added_tokens=True)
+        raise ModelBroken(f"{files.folder}: weights: expected the shape {(rows,)}, got {module.scale.shape}")
+    vocabulary = module.tokenizer.vocabulary_size
     if vocabulary > rows:
-        raise ModelBroken(f"{files.folder}: the tokenizer knows {vocabulary} tokens, the table only {rows}")
+        raise ModelBroken(f"{files.folder}: expected a row for each of {vocabulary} tokens, got {rows}")
     return module

@@ -1,6 +1,6 @@
-"""A transformer of the transformers library: its folder, what it is for, and how its texts are read.
+"""A transformer of the transformers library: its folder, its task and how its texts are read.
 
-The weights stay in their files until a backend loads them: it alone knows the type and the device they are wanted in.
+The weights stay in their files until a backend loads them, with the dtype and on the device of its choice.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from st_core.checkpoint.files import is_there, read_json
+from st_core.checkpoint.files import JsonObject, is_present, read_json, read_object
 from st_core.checkpoint.find import adapter_base
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import LoadOptions, ModuleFiles
+from st_core.modules import LoadOptions, ModuleFiles, Parts
 from st_core.text.tokens import is_length
+
+__all__ = ["HEAD_FILES", "LOADING", "TASKS", "Transformer", "read_transformer"]
 
 TASKS = {
     "feature-extraction": "token_embeddings",
@@ -25,13 +27,16 @@ TASKS = {
     "sequence-classification": "scores",
     "text-generation": "causal_logits",
 }
-"""What a transformer is loaded for, and the feature it writes."""
+"""Transformer tasks, and the feature that each writes."""
+
+HEAD_FILES = {"sparse": "sparse_linear.pt", "multi_vector": "colbert_linear.pt"}
+"""Files of BGE-M3's heads beside a transformer, by output."""
 
 _OUTPUTS = {task: "last_hidden_state" if task == "feature-extraction" else "logits" for task in TASKS}
 
 _NAMES = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _OLD_KEYS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
@@ -50,40 +55,61 @@ LOADING = frozenset(
         "use_auth_token",
     )
 )
-"""Options of transformers' loaders that say where files come from, who asks and what the machine can do, and change no number."""
+"""Options of transformers' loaders about the origin of files, access and the machine, which change no number."""
 
 _NUMBERS = frozenset(("dtype", "torch_dtype", "variant"))
-"""Options of transformers' loader of weights that change numbers; the others place a model on a machine."""
+"""Options of transformers' weight loader that change numbers; the others place a model on a machine."""
 
 _LAYERS = (
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"),
     *("num_encoder_layers", "num_decoder_layers"),
 )
 _HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
-_MOST = {
+_LIMITS = {
     **dict.fromkeys(_LAYERS, 1_000),
     **dict.fromkeys(("hidden_size", "head_dim", "dim", "d_model", "d_kv", "n_embd", *_HEADS), 1 << 20),
     "max_position_embeddings": 1 << 26,
     "num_labels": 1 << 22,
     "n_positions": 1 << 15,
 }
-"""More than any model has. transformers builds lists, layers and tables of these sizes before it looks at the weights, which tell them wrong."""
+"""Sizes beyond those of any model.
 
-OWN_FILES = frozenset(
-    (*_NAMES, "modules.json", "config_sentence_transformers.json", "router_config.json", "quantization_ranges.json")
+transformers allocates layers and tables of these sizes before it reads the weights that would prove them wrong.
+"""
+
+_INDEX, _PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+_COPIED_SUFFIXES = frozenset(
+    (".bpe", ".codes", ".jinja", ".json", ".model", ".py", ".safetensors", ".spm", ".tiktoken", ".tokenizer", ".txt")
 )
-"""Files in a transformer's folder that are not transformers' own."""
+_NOT_COPIED = frozenset(
+    (
+        *_NAMES,
+        _PICKLED_INDEX,
+        "modules.json",
+        "config_sentence_transformers.json",
+        "router_config.json",
+        "quantization_ranges.json",
+    )
+)
+"""Files in a transformer's folder that are written anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transformer:
-    """``model_kwargs``, ``processor_kwargs`` and ``config_kwargs`` go to transformers' loaders.
+    """The arguments of transformers' loaders and the settings of the module itself.
 
-    ``writes`` is the feature it puts out. ``task_lengths`` are lower limits for single tasks, ``lower_case`` puts a lowercasing step before the
-    tokenizer's own. ``chat`` says whether texts go through the chat template, None that they do where there is one; ``chat_format`` is
-    "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. ``logits_to_keep`` is how many last positions of a text
-    a causal language model gives logits for, 0 for all. ``base`` is the folder of the model where ``folder`` holds an adapter for it.
+    ``task`` is one of TASKS. ``task_lengths`` are lower token limits of single tasks, ``lower_case`` lowercases texts
+    before the tokenizer. ``chat`` says whether texts go through the chat template, with None for models that have one;
+    ``chat_format`` is "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. A causal language
+    model computes logits for the last ``logits_to_keep`` positions of a text, for all with 0. ``base`` is the model's
+    folder where ``folder`` contains an adapter.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.base.modules.transformer.Transformer"
+    old_names: ClassVar[tuple[str, ...]] = ("MLMTransformer",)
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
 
     folder: Path
     task: str
@@ -104,46 +130,78 @@ class Transformer:
 
     @property
     def dimension(self) -> int | None:
-        """The width of the token vectors: hidden size, or the vocabulary's for fill-mask."""
+        """The width of the token vectors: the hidden size, or the vocabulary's size for fill-mask."""
         keys = ("vocab_size",) if self.task == "fill-mask" else ("hidden_size", "dim", "d_model", "n_embd")
         if self.task == "sequence-classification":
             return None
         return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), None)
 
     @property
-    def pads_right(self) -> bool:
-        """Whether padding goes to the right whatever the tokenizer says: heads that give scores read the first position, or find the last token.
+    def model_type(self) -> str | None:
+        """The family of the model, as its configuration names it."""
+        family = self.config.get("model_type")
+        return None if family is None else str(family)
 
-        XLNet's alone, as of transformers 5, reads the last position.
+    @property
+    def pads_right(self) -> bool:
+        """Whether padding goes to the right whatever the tokenizer's default.
+
+        Classification heads read the first position or look for the last token; only XLNet's reads the last position, as
+        of transformers 5.
         """
         return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
 
     @property
     def asked_type(self) -> Any:
-        """The type that the options for transformers' loaders name, None where they name none."""
+        """The dtype in the options of transformers' loaders, or None."""
         options = (self.model_kwargs, self.config_kwargs)
         return next(
             (each[key] for each in options for key in ("dtype", "torch_dtype") if each.get(key) is not None), None
         )
 
-    def saved(self) -> dict[str, Any]:
-        """The module's own configuration file; ``chat`` has to be known by now.
+    @classmethod
+    def load(cls, files: ModuleFiles) -> Transformer:
+        """Read the module's own configuration, under the file names and keys of any version."""
+        path = next((files.folder / name for name in _NAMES if is_present(files.folder / name)), None)
+        saved = JsonObject(files.folder, {}) if path is None else read_object(path)
+        saved = JsonObject(saved.path, {_OLD_KEYS.get(key, key): value for key, value in saved.items()})
+        length = saved.get("max_seq_length")
+        if length is not None and "model_max_length" not in files.options.processor_kwargs and not is_length(length):
+            raise saved.broken("max_seq_length", "a positive whole number")
+        default = "fill-mask" if files.type_path.endswith("MLMTransformer") else "feature-extraction"
+        return read_transformer(files.folder, saved.text("transformer_task", default), files.options, saved)
 
-        The options for transformers' loaders stand in it as sentence-transformers 6.2 reads them, though it writes none: the files beside it
-        stay as they were, and what makes other numbers of them comes along. Raises ModelUnsupported for one that JSON cannot hold.
+    def save(self) -> Parts:
+        """Return the module's configuration and the files of the transformer, pickled weights as safetensors.
+
+        ``chat`` must not be None. sentence-transformers 6.2 reads the loader options in the configuration, though it writes
+        none; with them, the copied files give the same numbers. Raises ModelUnsupported for options that JSON cannot
+        express.
         """
+        template = self.processor_kwargs.get("chat_template")
+        pickles, index = _pickles(self.folder, is_adapter=self.base is not None)
+        return Parts(
+            {_NAMES[0]: self._configuration()},
+            texts={"chat_template.jinja": template} if isinstance(template, str) else {},
+            copies=_copied_files(self.folder),
+            pickles=pickles,
+            index=index,
+        )
+
+    def _configuration(self) -> dict[str, object]:
         entry = {"method": "forward", "method_output_name": _OUTPUTS[self.task]}
         message = {"message": entry | {"format": self.chat_format}} if self.chat else {}
         processing = {"text": dict(self.text_kwargs), "chat_template": dict(self.chat_options)}
-        length = self.processor_kwargs.get("model_max_length")
         optional = {
             "processing_kwargs": {key: value for key, value in processing.items() if value},
-            "max_seq_length": length,
+            "max_seq_length": self.processor_kwargs.get("model_max_length"),
             "do_lower_case": self.lower_case or None,
             **{f"{task}_length": limit for task, limit in self.task_lengths.items()},
-            "model_kwargs": self._kept("model_kwargs", self.model_kwargs.keys() & _NUMBERS),
-            "processor_kwargs": self._kept("processor_kwargs", self.processor_kwargs.keys() - self._in_files()),
-            "config_kwargs": self._kept("config_kwargs", self.config_kwargs.keys()),
+            "model_kwargs": self._saved_options("model_kwargs", self.model_kwargs.keys() & _NUMBERS),
+            "processor_kwargs": self._saved_options(
+                "processor_kwargs", self.processor_kwargs.keys() - self._options_in_files()
+            ),
+            "config_kwargs": self._saved_options("config_kwargs", self.config_kwargs.keys()),
         }
         return {
             "transformer_task": self.task,
@@ -151,22 +209,22 @@ class Transformer:
             "module_output_name": self.writes,
         } | {key: value for key, value in optional.items() if value}
 
-    def _in_files(self) -> set[str]:
-        """The options of the tokenizer that are written in places of their own."""
+    def _options_in_files(self) -> set[str]:
+        """Return the tokenizer options that have places of their own in the saved files."""
         template = {"chat_template"} if isinstance(self.processor_kwargs.get("chat_template"), str) else set()
         return {"model_max_length"} | template
 
-    def _kept(self, name: str, keys: AbstractSet[str]) -> dict[str, Any]:
-        """Those of the options ``name`` that are saved, as JSON values."""
-        options = getattr(self, name)
-        kept = {key: value for key, value in options.items() if key in keys and key not in LOADING}
-        return {key: _plain(value, f"{self.folder}: {name}: {key}") for key, value in kept.items()}
+    def _saved_options(self, name: str, keys: AbstractSet[str]) -> dict[str, object]:
+        """Return those loader options ``name`` that are saved, as JSON values."""
+        options: Mapping[str, object] = getattr(self, name)
+        saved = {key: value for key, value in options.items() if key in keys and key not in LOADING}
+        return {key: _as_json(value, f"{self.folder}: {name}: {key}") for key, value in saved.items()}
 
 
-def _plain(value: Any, where: str) -> Any:
-    """A value as JSON holds it, a type of torch by its name; raises ModelUnsupported for another object, which cannot be made again."""
+def _as_json(value: object, where: str) -> object:
+    """Return a value as JSON stores it, a torch dtype by its name; raises ModelUnsupported for other objects."""
 
-    def named(other: Any) -> str:
+    def named(other: object) -> str:
         if type(other).__name__ == "dtype":
             return str(other).removeprefix("torch.")
         raise ModelUnsupported(
@@ -176,65 +234,76 @@ def _plain(value: Any, where: str) -> Any:
     return json.loads(json.dumps(value, default=named))
 
 
-def load(files: ModuleFiles) -> Transformer:
-    """Read the module's own configuration, under the names and keys of any version."""
-    path = next((files.folder / name for name in _NAMES if is_there(files.folder / name)), None)
-    saved = {} if path is None else read_json(path)
-    if not isinstance(saved, dict):
-        raise ModelBroken(f"{path}: expected a JSON object")
-    saved = {_OLD_KEYS.get(key, key): value for key, value in saved.items()}
-    length = saved.get("max_seq_length")
-    if length is not None and "model_max_length" not in files.options.processor_kwargs and not is_length(length):
-        raise ModelBroken(f"{path}: max_seq_length must be a positive whole number, found {length!r}")
-    default = "fill-mask" if files.kind.endswith("MLMTransformer") else "feature-extraction"
-    return make(files.folder, str(saved.get("transformer_task") or default), files.options, saved)
+def _copied_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of a transformer and its tokenizer, without pickles and files that are written anew."""
+    return tuple(
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and (path.suffix in _COPIED_SUFFIXES or path.name in HEAD_FILES.values())
+        and path.name not in _NOT_COPIED
+    )
 
 
-def make(folder: Path, task: str, options: LoadOptions, saved: Mapping[str, Any] | None = None) -> Transformer:
-    """A transformer for a task; raises ModelUnsupported for a task or an option that this engine does not do.
+def _pickles(folder: Path, *, is_adapter: bool) -> tuple[dict[str, Path], str | None]:
+    """Return the pickled weights to save by new name, and the name of the index that lists them."""
+    if is_adapter:
+        name = "adapter_model.safetensors"
+        return ({} if (folder / name).is_file() else {name: folder / "adapter_model.bin"}), None
+    if any(folder.glob("model*.safetensors")):
+        return {}, None
+    whole, index = folder / "pytorch_model.bin", folder / _PICKLED_INDEX
+    if whole.is_file() or not index.is_file():
+        return {"model.safetensors": whole}, None
+    parts = sorted({str(part) for part in read_object(index).nested("weight_map").values()})
+    names = (f"model-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1))
+    return dict(zip(names, (folder / part for part in parts), strict=True)), _INDEX
 
-    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used where there is one; with an old one,
-    which does not say how texts are read, it is not.
+
+def read_transformer(
+    folder: Path, task: str, options: LoadOptions, saved: Mapping[str, object] | None = None
+) -> Transformer:
+    """Return the transformer of a folder; raises ModelUnsupported for a task or an option that is not supported.
+
+    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used if there is one;
+    an old configuration, without ``modality_config``, turns it off.
     """
-    modalities = {} if saved is None else saved.get("modality_config") or {"text": {}}
-    saved = saved or {}
+    saved = None if saved is None else JsonObject(folder, saved)
+    modalities: Mapping[str, object] = {} if saved is None else saved.nested("modality_config") or {"text": {}}
+    saved = saved or JsonObject(folder, {})
     if task not in TASKS:
-        raise ModelUnsupported(
-            f"{folder}: the transformer task {task!r} is not supported; there are {', '.join(TASKS)}"
-        )
-    _refuse(folder, saved)
+        raise ModelUnsupported(f"{folder}: unsupported transformer task {task!r}; expected one of {', '.join(TASKS)}")
+    _check_modalities(saved)
     processor = {**_options(saved, "processor_kwargs"), **options.processor_kwargs}
     if saved.get("max_seq_length") is not None:
         processor.setdefault("model_max_length", saved["max_seq_length"])
-    lengths = {task: saved.get(f"{task}_length") for task in ("query", "document")}
-    text = _text_options(saved, folder)
+    lengths = {each: f"{each}_length" for each in ("query", "document")}
+    text = _text_options(saved)
     changes = {**_options(saved, "config_kwargs"), **options.config_kwargs}
     base = adapter_base(folder, options.hub)
-    _check_parts(base or folder)
+    _check_index_files(base or folder)
     return Transformer(
         folder,
         task,
         _read_config((base or folder) / "config.json", changes),
-        str(saved.get("module_output_name") or TASKS[task]),
-        lower_case=bool(saved.get("do_lower_case", False)),
-        task_lengths={
-            task: _length(length, f"{task}_length", folder) for task, length in lengths.items() if length is not None
-        },
+        saved.text("module_output_name", TASKS[task]),
+        lower_case=saved.boolean("do_lower_case", default=False),
+        task_lengths={each: _length(saved, key) for each, key in lengths.items() if saved.get(key) is not None},
         model_kwargs={**_options(saved, "model_kwargs"), **options.model_kwargs},
         processor_kwargs=processor,
         config_kwargs=changes,
-        text_kwargs=text,
+        text_kwargs=dict(text),
         chat=("message" in modalities) if modalities else None,
-        chat_format=str((modalities.get("message") or {}).get("format", "auto")),
-        chat_options=dict((saved.get("processing_kwargs") or {}).get("chat_template") or {}),
-        logits_to_keep=int(text.get("logits_to_keep", 1)),
+        chat_format=saved.nested("modality_config").nested("message").text("format", "auto"),
+        chat_options=dict(saved.nested("processing_kwargs").nested("chat_template")),
+        logits_to_keep=text.integer("logits_to_keep", 1),
         trust_remote_code=options.trust_remote_code,
         base=base,
     )
 
 
-def _check_parts(folder: Path) -> None:
-    """Raise ModelBroken where an index of weights in several files names one that is not in the folder: transformers would read it."""
+def _check_index_files(folder: Path) -> None:
+    """Raise ModelBroken where an index of sharded weights names a file outside the folder, which transformers would read."""
     for path in sorted([*folder.glob("*.safetensors.index*.json"), *folder.glob("*.bin.index*.json")]):
         index = read_json(path)
         parts = index.get("weight_map") if isinstance(index, dict) else None
@@ -242,59 +311,60 @@ def _check_parts(folder: Path) -> None:
             raise ModelBroken(f"{path}: expected an object with a weight_map from tensors to files")
         for part in sorted(set(parts.values())):
             if not part or part in (".", "..") or any(each in part for each in "/\\:"):
-                raise ModelBroken(f"{path}: {part!r} is no name of a file in this folder")
+                raise ModelBroken(f"{path}: expected names of files in this folder, got {part!r}")
 
 
-def _read_config(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A transformer's configuration; raises ModelBroken for what is none, and for sizes that no model has, there or in ``changes``."""
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ModelBroken(f"{path}: expected a JSON object, found {type(config).__name__}")
+def _read_config(path: Path, changes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a transformer's configuration; raises ModelBroken for impossible sizes in it or in ``changes``."""
+    config = read_object(path).content
     _check_sizes({**config, **changes}, f"{path}, changed by config_kwargs" if changes else str(path))
     return config
 
 
-def _check_sizes(config: Mapping[str, Any], where: str) -> None:
-    """Raise ModelBroken for a size that no model has, also in the configuration of a part of the model."""
+def _check_sizes(config: Mapping[str, object], where: str) -> None:
+    """Raise ModelBroken for a size beyond that of any model, also in the configuration of a part of the model."""
     for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
-        sizes = {key: value for key, value in part.items() if key in _MOST and isinstance(value, (int, float))}
-        for key, value in sizes.items():
-            if value > _MOST[key]:
-                raise ModelBroken(f"{where}: {key} is {value}, more than any model has")
+        for key, value in part.items():
+            if key not in _LIMITS or not isinstance(value, (int, float)):
+                continue
+            if value > _LIMITS[key]:
+                raise ModelBroken(f"{where}: {key}: expected at most {_LIMITS[key]}, got {value}")
             if value < 0 and key in (*_LAYERS, *_HEADS):
-                raise ModelBroken(f"{where}: {key} is {value}, and must not be negative")
+                raise ModelBroken(f"{where}: {key}: expected a number of at least 0, got {value}")
 
 
-def _options(saved: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Saved options, without the one that only the caller may give."""
-    return {name: value for name, value in (saved.get(key) or {}).items() if name != "trust_remote_code"}
+def _options(saved: JsonObject, key: str) -> dict[str, object]:
+    """Return saved loader options, without ``trust_remote_code``, which only the caller may set."""
+    return {name: value for name, value in saved.nested(key).items() if name != "trust_remote_code"}
 
 
-def _text_options(saved: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """How texts are cut, as the checkpoint says."""
-    text = dict((saved.get("processing_kwargs") or {}).get("text") or {})
+def _text_options(saved: JsonObject) -> JsonObject:
+    """Return how the checkpoint cuts texts."""
+    text = dict(saved.nested("processing_kwargs").nested("text"))
+    options = JsonObject(saved.path, text)
     if text.get("max_length") is not None:
-        text["max_length"] = _length(text["max_length"], "max_length of texts", folder)
-    return text
+        text["max_length"] = _length(options, "max_length")
+    return options
 
 
-def _length(length: object, name: str, where: Path) -> int:
-    """A saved maximum length; raises ModelBroken for what is none."""
+def _length(config: JsonObject, key: str) -> int:
+    """Return a saved maximum length; raises ModelBroken unless it is a positive whole number."""
+    length = config.get(key)
     if not is_length(length) or length == inf:
-        raise ModelBroken(f"{where}: {name} must be a positive whole number, found {length!r}")
+        raise config.broken(key, "a positive whole number")
     return int(length)
 
 
-def _refuse(folder: Path, saved: Mapping[str, Any]) -> None:
+def _check_modalities(saved: JsonObject) -> None:
+    """Raise ModelUnsupported for models that do not read text by a plain forward pass."""
+    folder = saved.path
     if saved.get("query_expansion"):
-        raise ModelUnsupported(
-            f"{folder}: query expansion belongs to multi-vector models, which this engine does not run"
-        )
-    modalities = saved.get("modality_config")
-    if modalities is None:
+        raise ModelUnsupported(f"{folder}: query expansion is for multi-vector models, which are not supported")
+    if saved.get("modality_config") is None:
         return
+    modalities = saved.nested("modality_config")
     if "text" not in modalities and "message" not in modalities:
-        raise ModelUnsupported(f"{folder}: the model reads {', '.join(modalities)}, not text")
-    method = modalities.get("message", modalities.get("text")).get("method", "forward")
+        raise ModelUnsupported(f"{folder}: unsupported modalities {', '.join(modalities)}; expected text")
+    method = modalities.nested("message" if "message" in modalities else "text").text("method", "forward")
     if method != "forward":
-        raise ModelUnsupported(f"{folder}: texts go through the model's {method!r}, which is not supported")
+        raise ModelUnsupported(f"{folder}: unsupported method {method!r} for texts; expected 'forward'")

@@ -3,40 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from st_core.checkpoint.tensors import as_float32
 from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["WeightedLayerPooling"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedLayerPooling:
-    """``weight`` [layers from ``start`` on] of the transformer's layers, the embeddings being layer 0.
+    """``weight`` [layers from ``start`` on] of the transformer's layers; layer 0 are its embeddings.
 
-    A transformer that does not give its layers (``output_hidden_states`` in its configuration) keeps its last one, as in
-    sentence-transformers.
+    Where the transformer does not return its layers (``output_hidden_states`` in its configuration), the last layer is
+    passed on, as in sentence-transformers.
     """
+
+    type_path: ClassVar[str] = (
+        "sentence_transformers.sentence_transformer.modules.weighted_layer_pooling.WeightedLayerPooling"
+    )
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = TOKEN_EMBEDDINGS
 
     weight: NDArray[np.float32]
     start: int
     layers: int
     dimension: int
-    writes: str = "token_embeddings"
+    writes: str = TOKEN_EMBEDDINGS
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> WeightedLayerPooling:
+        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        config = files.config()
+        width = config.optional_integer("embedding_dimension", "word_embedding_dimension")
+        start, layers = config.integer("layer_start", 4), config.integer("num_hidden_layers", 12)
+        if start < 0 or width is None:
+            raise ModelBroken(
+                f"{config.path}: expected layer_start >= 0 and an embedding_dimension, got {start} and {width}"
+            )
+        tensors = as_float32(files.weights(), {"layer_weights": (layers + 1 - start,)}, files.folder)
+        return cls(tensors["layer_weights"], start, layers, width)
 
-def load(files: ModuleFiles) -> WeightedLayerPooling:
-    """Read configuration and weights; raises ModelBroken where they do not fit each other."""
-    config = files.config()
-    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    start, layers = int(config.get("layer_start", 4)), int(config.get("num_hidden_layers", 12))
-    tensors = files.weights()
-    found = {name: array.shape for name, array in tensors.items()}
-    wanted = (layers + 1 - start,)
-    if found != {"layer_weights": wanted} or start < 0 or width is None:
-        raise ModelBroken(f"{files.folder}: expected a tensor layer_weights of shape {wanted}, found {found}")
-    return WeightedLayerPooling(tensors["layer_weights"].astype(np.float32), start, layers, int(width))
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        config = {
+            "embedding_dimension": self.dimension,
+            "layer_start": self.start,
+            "num_hidden_layers": self.layers,
+        }
+        return Parts({"config.json": config}, {"layer_weights": self.weight})

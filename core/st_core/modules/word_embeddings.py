@@ -3,59 +3,80 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from st_core.checkpoint.files import last_name
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import ModuleFiles
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
 from st_core.text.words import WordTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CONFIG = "wordembedding_config.json"
-WORDS = "whitespacetokenizer_config.json"
+__all__ = ["WordEmbeddings"]
+
+_CONFIG = "wordembedding_config.json"
+_WORDS = "whitespacetokenizer_config.json"
+_TOKENIZER = "sentence_transformers.sentence_transformer.modules.tokenizer.whitespace.WhitespaceTokenizer"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordEmbeddings:
-    """Each word of a text becomes its row of ``table`` [words, d]; row 0 also fills up shorter texts, where no mask reaches."""
+    """Maps each word of a text to its row of ``table`` [words, d]; row 0 also pads shorter texts, outside the mask."""
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.word_embeddings.WordEmbeddings"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = True
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
 
     tokenizer: WordTokenizer
     table: NDArray[np.float32]
     max_length: int
-    writes: str = "token_embeddings"
+    writes: str = TOKEN_EMBEDDINGS
 
     @property
     def dimension(self) -> int | None:
         """The width of the vectors."""
         return int(self.table.shape[1])
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> WordEmbeddings:
+        """Read configuration, words and vectors; raises ModelUnsupported for another type of tokenizer."""
+        config = files.config(_CONFIG)
+        tokenizer_type = last_name(str(config["tokenizer_class"]))
+        if tokenizer_type != last_name(_TOKENIZER):
+            raise ModelUnsupported(
+                f"{config.path}: unsupported tokenizer {tokenizer_type!r}; expected {last_name(_TOKENIZER)}"
+            )
+        length = config.integer("max_seq_length", 1_000_000)
+        if length < 1:
+            raise config.broken("max_seq_length", "a positive whole number")
+        words = files.config(_WORDS)
+        vocab = [str(word) for word in words.array("vocab")]
+        tokenizer = WordTokenizer(
+            {word: index for index, word in enumerate(vocab)},
+            frozenset(map(str, words.optional_array("stop_words"))),
+            words.boolean("do_lower_case", default=False),
+            length,
+        )
+        tensors = files.weights()
+        table = tensors.get("emb_layer.weight")
+        if table is None or len(tensors) != 1 or table.ndim != 2 or len(table) < max(1, len(vocab)):
+            shapes = {name: array.shape for name, array in tensors.items()}
+            raise ModelBroken(
+                f"{files.folder}: expected emb_layer.weight with a row for each of {len(vocab)} words, got {shapes}"
+            )
+        return cls(tokenizer, table.astype(np.float32), length)
 
-def load(files: ModuleFiles) -> WordEmbeddings:
-    """Read configuration, words and vectors; raises ModelUnsupported for a tokenizer of another kind."""
-    config = files.config(CONFIG)
-    kind = last_name(str(config["tokenizer_class"]))
-    if kind != "WhitespaceTokenizer":
-        raise ModelUnsupported(
-            f"{files.folder / CONFIG}: the tokenizer {kind} is not supported; there is WhitespaceTokenizer"
-        )
-    length = int(config.get("max_seq_length", 1_000_000))
-    words = files.config(WORDS)
-    listed = words["vocab"]
-    tokenizer = WordTokenizer(
-        {str(word): index for index, word in enumerate(listed)},
-        frozenset(words.get("stop_words") or ()),
-        bool(words.get("do_lower_case", False)),
-        length,
-    )
-    tensors = files.weights()
-    shapes = {name: array.shape for name, array in tensors.items()}
-    table = tensors.get("emb_layer.weight")
-    if table is None or len(tensors) != 1 or table.ndim != 2 or len(table) < max(1, len(listed)) or length < 1:
-        raise ModelBroken(
-            f"{files.folder}: expected emb_layer.weight with a row for each of {len(listed)} words, found {shapes}"
-        )
-    return WordEmbeddings(tokenizer, table.astype(np.float32), length)
+    def save(self) -> Parts:
+        """Return configuration, words and vectors."""
+        config = {"tokenizer_class": _TOKENIZER, "update_embeddings": False, "max_seq_length": self.max_length}
+        words = {
+            "vocab": list(self.tokenizer.get_vocab()),
+            "stop_words": sorted(self.tokenizer.stop_words),
+            "do_lower_case": self.tokenizer.lower_case,
+        }
+        return Parts({_CONFIG: config, _WORDS: words}, {"emb_layer.weight": self.table})

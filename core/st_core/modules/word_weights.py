@@ -4,55 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from st_core.errors import ModelBroken
-from st_core.modules import ModuleFiles
+from st_core.checkpoint.files import JsonObject
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["WordWeights", "read_words", "weights_of"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordWeights:
-    """Multiplies the vector of each word by its ``weight`` [words]; the sum of a text's weights is what an average divides by.
+    """Multiplies the vector of each word by its ``weight`` [words]; averages then divide by the sum of a text's weights.
 
-    ``vocab`` are the words, ``listed`` the weights that were given and ``unknown`` that of the other words.
+    ``vocab`` are the words, ``listed`` the weights in the file and ``unknown`` the weight of all other words.
     """
+
+    type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.word_weights.WordWeights"
+    old_names: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    is_traceable: ClassVar[bool] = False
+    requires: ClassVar[str | None] = TOKEN_EMBEDDINGS
 
     weight: NDArray[np.float32]
     vocab: tuple[str, ...]
     listed: Mapping[str, float]
     unknown: float
-    writes: str = "token_embeddings"
+    writes: str = TOKEN_EMBEDDINGS
 
     @property
     def dimension(self) -> int | None:
-        """The width is not changed."""
+        """None: the width does not change."""
         return None
 
+    @classmethod
+    def load(cls, files: ModuleFiles) -> WordWeights:
+        """Read words and weights from the configuration; like sentence-transformers, ignore the tensor that repeats them."""
+        vocab, listed, unknown = read_words(files.config())
+        return cls(weights_of(vocab, listed, unknown), vocab, listed, unknown)
 
-def load(files: ModuleFiles) -> WordWeights:
-    """Read the words and their weights. The tensor beside them says the same, and sentence-transformers does not read it either."""
-    config = files.config()
-    vocab, listed, unknown = read_words(config, files)
-    return WordWeights(weights_of(vocab, listed, unknown), vocab, listed, unknown)
+    def save(self) -> Parts:
+        """Return configuration and weights."""
+        config = {
+            "vocab": list(self.vocab),
+            "word_weights": dict(self.listed),
+            "unknown_word_weight": self.unknown,
+        }
+        return Parts({"config.json": config}, {"emb_layer.weight": self.weight[:, None]})
 
 
-def read_words(config: Mapping[str, Any], files: ModuleFiles) -> tuple[tuple[str, ...], dict[str, float], float]:
-    """Words, given weights and the weight of other words; raises ModelBroken where they are none."""
-    vocab, listed = config["vocab"], config.get("word_weights") or {}
-    if not isinstance(vocab, list) or not isinstance(listed, dict):
-        raise ModelBroken(f"{files.folder}: expected a list of words, vocab, and an object of weights, word_weights")
+def read_words(config: JsonObject) -> tuple[tuple[str, ...], dict[str, float], float]:
+    """Return the words, the listed weights and the weight of other words."""
+    listed = config.nested("word_weights")
     return (
-        tuple(map(str, vocab)),
-        {str(word): float(value) for word, value in listed.items()},
-        float(config.get("unknown_word_weight", 1)),
+        tuple(map(str, config.array("vocab"))),
+        {word: listed.number(word, 1) for word in listed},
+        config.number("unknown_word_weight", 1),
     )
 
 
 def weights_of(vocab: Sequence[str], listed: Mapping[str, float], unknown: float) -> NDArray[np.float32]:
-    """The weight of each word [words]: the one given for it, else for its lower case, else ``unknown``."""
+    """Return the weight of each word [words]: its own, else that of its lower case, else ``unknown``."""
     return np.array([listed.get(word, listed.get(word.lower(), unknown)) for word in vocab], np.float32)

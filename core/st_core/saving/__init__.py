@@ -1,1 +1,1 @@
-"""Save models and export their graphs."""
+"""Save models and their graphs to folders, and upload them to the Hub."""

@@ -1,4 +1,4 @@
-"""Puts the files of a model that is saved into a folder: all of them or none, and in the place of those of the model that was there."""
+"""Replace the model in a folder: all files of the new one or, on failure, none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-__all__ = ["OF_A_MODEL", "placed"]
+__all__ = ["MODEL_FILES", "replacing"]
 
-OF_A_MODEL = (
+MODEL_FILES = (
     "adapter_config.json",
     "adapter_model.bin",
     "adapter_model.safetensors",
@@ -45,47 +45,47 @@ OF_A_MODEL = (
     "vocab.json",
     "vocab.txt",
 )
-"""Files that are read by their mere presence: left behind by another model, they would change the numbers of the one saved over it."""
+"""Files that are read wherever they are present: those of an earlier model would change the numbers of the new one."""
 
 _MARKS = ("modules.json", "config.json", "adapter_config.json")
-"""One of these is in every folder that holds a model."""
+"""Every folder of a model contains at least one of these."""
 
 
 @contextmanager
-def placed(folder: Path) -> Iterator[Path]:
-    """An empty folder to write a model into; when the block ends its files are put into ``folder``, and where it fails none of them is.
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for a model's files; at the end they replace those in ``folder``, on an error none does.
 
-    Files of a model that was there and that this one does not have are removed; what else lies there stays. A folder that had to be made is
-    not left behind empty.
+    Files of an earlier model that the new one lacks are removed, other files stay. A folder that did not exist is not left
+    behind empty.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-    made, before = making / "made", making / "before"
+    workspace = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    new, old = workspace / "new", workspace / "old"
     try:
-        made.mkdir()
-        yield made
-        files = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
-        old = [path for path in (*_stale(folder, files), *files) if (folder / path).is_file()]
-        _rename([(folder / path, before / path) for path in old] + [(made / path, folder / path) for path in files])
+        new.mkdir()
+        yield new
+        files = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+        replaced = [path for path in (*_stale(folder, files), *files) if (folder / path).is_file()]
+        _rename([(folder / path, old / path) for path in replaced] + [(new / path, folder / path) for path in files])
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(workspace, ignore_errors=True)
         if is_new:
-            with suppress(OSError):  # it is not empty, as it should be
+            with suppress(OSError):  # raised where the folder has files, as it should
                 folder.rmdir()
 
 
 def _stale(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """The files of a model that lie beside ``files`` and are none of them; none in a folder without a model, where a vocabulary is the user's own."""
+    """Return the files of an earlier model beside ``files``; none in a folder without a model, which belong to the user."""
     if not any((folder / name).is_file() for name in _MARKS):
         return []
     places = dict.fromkeys([Path(), *(path.parent for path in files)])
-    beside = [path.relative_to(folder) for place in places for path in sorted((folder / place).glob("*"))]
-    return [path for path in beside if path not in files and any(fnmatch(path.name, each) for each in OF_A_MODEL)]
+    present = [path.relative_to(folder) for place in places for path in sorted((folder / place).glob("*"))]
+    return [path for path in present if path not in files and any(fnmatch(path.name, each) for each in MODEL_FILES)]
 
 
 def _rename(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Rename files to names that are free, all of them or none."""
+    """Rename files to free names, all of them or none."""
     done: list[tuple[Path, Path]] = []
     try:
         for source, target in pairs:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -219,6 +219,17 @@ class TextTokenizer:
         """What a model offers as its ``tokenizer``."""
         return self.offered() if isinstance(self.offered, Later) else self.offered
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens, added ones included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of the token for unknown text, or None."""
+        token = getattr(self.backend.model, "unk_token", None)
+        return None if token is None else self.backend.token_to_id(token)
+
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids of each text, uncut and without special tokens."""
         if self.words is None or (len(texts) >= MANY and CORES > FEW):
@@ -333,7 +344,55 @@ class SlowTokenizer:
         return str(self.shown.convert_ids_to_tokens(index))
 
 
-AnyTokenizer = TextTokenizer | SlowTokenizer
+class AnyTokenizer(Protocol):
+    """What the engine uses of a tokenizer; all of them are safe in threads."""
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up shorter texts."""
+        ...
+
+    @property
+    def pad_type(self) -> int:
+        """The segment number that fills up shorter texts."""
+        ...
+
+    @property
+    def pad_left(self) -> bool:
+        """Whether padding goes in front of a text."""
+        ...
+
+    @property
+    def wants_types(self) -> bool:
+        """Whether the model reads segment numbers."""
+        ...
+
+    @property
+    def model_max_length(self) -> int | None:
+        """The most tokens that the model reads; None for no limit."""
+        ...
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no text."""
+        ...
+
+    @property
+    def shown(self) -> Any:
+        """The object that a model offers as its ``tokenizer``."""
+        ...
+
+    def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
+        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        ...
+
+    def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the ids of each text, uncut and without special tokens."""
+        ...
+
+    def token(self, index: int) -> str:
+        """Return the text of a token, as in the vocabulary."""
+        ...
 
 
 def is_length(length: object) -> TypeGuard[float]:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
     state = xxh3_128(f"{FORMAT} {backend} {dtype}".encode())
     for module in stack:
         state.update(type(module).__name__.encode())
-        for each in fields(module) if is_dataclass(module) else ():
+        for each in fields(module):
             value = getattr(module, each.name)
             if isinstance(value, np.ndarray):
                 state.update(

@@ -110,6 +110,7 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
     """
     first, *rest = stack
     _check(first, rest)
+    assert isinstance(first, Transformer)
     chosen = runtime(backend)
     kind = _kind(chosen.weight_types(file))
     if dtype is not None and dtype != kind:

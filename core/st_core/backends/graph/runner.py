@@ -60,7 +60,7 @@ class GraphRunner:
         if options.prompt_lengths is not None:
             features["prompt_length"] = options.prompt_lengths
         for module in self.rest:
-            features = numpy_backend.RUNNERS[type(module).__name__](module, features)
+            features = numpy_backend.run_module(module, features)
         return features
 
     def _outputs(self, feed: Feed, prompt_lengths: NDArray[np.int64] | None) -> list[NDArray[np.float32]]:

@@ -42,9 +42,6 @@ __all__ = ["Trace", "export_graph", "trace"]
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED = ("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "SpladePooling")
-"""What may follow the transformer inside a graph."""
-
 PROBES = ("How do I copy a directory tree?", "text", "Seven words that are not about trees")
 NEAR = 1e-4
 """How far, of the largest number, a new float32 graph may be from torch on the probes."""
@@ -115,11 +112,13 @@ def export_graph(
     told("tracing it")
     traced = trace(stack)
     told(f"writing its graph for {backend}")
-    file = _written(chosen, backend, stack[0].folder, traced, folder)
+    first = stack[0]
+    assert isinstance(first, Transformer)
+    file = _written(chosen, backend, first.folder, traced, folder)
     told("comparing it with torch")
     session = chosen.open_session(folder / file, "float32", None)
     _compare(session, traced)
-    even = _is_even(session, traced, stack[0])
+    even = _is_even(session, traced, first)
     if dtype != "float32":
         told(f"turning it into {dtype}")
         feeds = feeds_of(calibration, traced.tokenizer, traced.inputs, traced.loaded.max_length)
@@ -141,18 +140,19 @@ def export_graph(
     )
 
 
-def _is_even(session: Any, traced: Trace, first: Module) -> bool:
+def _is_even(session: Any, traced: Trace, first: Transformer) -> bool:
     """Whether texts must be in batches of one length."""
     length, positions = traced.loaded.max_length, traced.loaded.positions
     info = StackInfo(traced.tokenizer, length, positions=positions)
     runner = GraphRunner(session, traced.inputs, traced.outputs, info)
-    return mixes_padding(runner, getattr(first, "config", {}).get("model_type"))
+    return mixes_padding(runner, first.model_type)
 
 
 def trace(stack: Sequence[Module]) -> Trace:
     """Load a stack in float32 on the CPU and trace it; raises ModelUnsupported for what cannot be traced."""
     first, *rest = stack
     _check_kinds(first, rest)
+    assert isinstance(first, Transformer)
     loaded = load_transformer(first, torch.device("cpu"), "float32")
     tokenizer = loaded.tokenizer
     if not isinstance(tokenizer, TextTokenizer):
@@ -179,9 +179,10 @@ def _check_kinds(first: Module, rest: Sequence[Module]) -> None:
             f"a graph begins with a Transformer, not with a {type(first).__name__}; load it with backend='torch'"
         )
     for module in rest:
-        kind = type(module).__name__
-        if kind not in SUPPORTED:
-            raise ModelUnsupported(f"a {kind} cannot be part of a graph; load the model with backend='torch'")
+        if not module.is_traceable:
+            raise ModelUnsupported(
+                f"a {type(module).__name__} cannot be part of a graph; load the model with backend='torch'"
+            )
 
 
 def _example(loaded: LoadedTransformer, tokenizer: TextTokenizer, *, prompt: bool) -> dict[str, Tensor]:
@@ -216,7 +217,8 @@ def _steps(loaded: LoadedTransformer, first: Transformer, rest: Sequence[Module]
     modules = list(rest)
     steps: list[Step] = []
     if modules and isinstance(modules[0], SpladePooling):
-        steps.append(_splade_step(loaded, modules.pop(0)))
+        steps.append(_splade_step(loaded, modules[0]))
+        del modules[0]
     else:
         steps.append(lambda features: features | {first.writes: _logits(loaded, features)})
     return steps + [

@@ -1,1 +1,1 @@
-"""Run stacks of static modules with numpy alone."""
+"""Run stacks with numpy alone: one function per module, from features to features."""

@@ -1,105 +1,110 @@
-"""Pooling in numpy, for graphs that end at the vectors or the logits of tokens; the numbers are those of the torch backend."""
+"""Pooling in numpy, for graphs that end at token vectors or logits; the numbers are those of the torch backend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from st_core.backends import Features
     from st_core.modules.pooling import Pooling
     from st_core.modules.splade_pooling import SpladePooling
 
-__all__ = ["pool", "run_pooling", "run_splade", "splade"]
+__all__ = ["pool", "splade"]
 
-Array = Any
-
-
-def run_pooling(module: Pooling, features: Features) -> Features:
-    """The vectors of tokens become one vector."""
-    vectors, mask = features["token_embeddings"], features["attention_mask"]
-    return features | {"sentence_embedding": pool(module, vectors, mask, features.get("prompt_length"))}
+Vectors = NDArray[np.float32]
+Mask = NDArray[np.int64]
 
 
-def run_splade(module: SpladePooling, features: Features) -> Features:
-    """The logits of tokens become weights of the vocabulary."""
-    return features | {"sentence_embedding": splade(module, features["token_embeddings"], features["attention_mask"])}
+def pool(module: Pooling, vectors: Vectors, mask: Mask, prompt_length: NDArray[np.int64] | None) -> Vectors:
+    """Return token vectors [n, t, d] under a mask [n, t] as one vector per text [n, modes * d].
 
-
-def pool(
-    module: Pooling, vectors: NDArray[np.float32], mask: NDArray[np.int64], prompt_length: NDArray[np.int64] | None
-) -> NDArray[np.float32]:
-    """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]."""
+    ``prompt_length`` [n] is the number of leading tokens that belong to the prompt.
+    """
     counted = mask
     if prompt_length is not None and not module.include_prompt:
         counted = mask * (np.arange(mask.shape[1]) >= (_first(mask) + prompt_length)[:, None])
     return np.concatenate([POOLS[mode](vectors, counted, mask) for mode in module.modes], axis=-1)
 
 
-def splade(module: SpladePooling, logits: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits [n, t, V] under a mask [n, t] as weights [n, V]; row by row, so that no second array of their size is made."""
+def splade(module: SpladePooling, logits: Vectors, mask: Mask) -> Vectors:
+    """Return logits [n, t, V] under a mask [n, t] as weights [n, V].
+
+    Text by text, so that no second array of the logits' size is allocated; zeros for a text without tokens.
+    """
     result = np.zeros((len(logits), logits.shape[2]), np.float32)
     for index, row in enumerate(logits):
         real = row[mask[index] > 0]
-        if len(real):
-            result[index] = (
-                _saturated(module, real).sum(axis=0) if module.summed else _saturated(module, real.max(axis=0))
-            )
+        if not len(real):
+            continue
+        result[index] = (
+            _saturate(real, doubled=module.doubled).sum(axis=0)
+            if module.summed
+            else _saturate(real.max(axis=0), doubled=module.doubled)
+        )
     return result
 
 
-def _saturated(module: SpladePooling, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _saturate(logits: Vectors, *, doubled: bool) -> Vectors:
     weights = np.log1p(np.maximum(logits, 0))
-    return np.log1p(weights) if module.doubled else weights
+    return np.log1p(weights) if doubled else weights
 
 
-def _first(mask: Array) -> Array:
-    """The position of the first token that counts in each row [n]."""
-    return (mask > 0).argmax(axis=1)
+def _first(mask: Mask) -> NDArray[np.intp]:
+    """Return the position of the first counted token of each text [n]."""
+    return np.asarray(np.argmax(mask > 0, axis=1))
 
 
-def _row(vectors: Array, position: Array) -> Array:
+def _has_tokens(counted: Mask) -> NDArray[np.bool_]:
+    """Return whether each text has a counted token [n, 1]."""
+    return np.asarray(counted.any(axis=1))[:, None]
+
+
+def _at(vectors: Vectors, position: NDArray[np.intp]) -> Vectors:
+    """Return the vector at one position per text [n, d]."""
     return vectors[np.arange(len(vectors)), position]
 
 
-def _cls(vectors: Array, counted: Array, _mask: Array) -> Array:
-    return _row(vectors, _first(counted))
+def _cls(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
+    return _at(vectors, _first(counted))
 
 
-def _maximum(vectors: Array, counted: Array, _mask: Array) -> Array:
+def _maximum(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
     highest = np.where(counted[:, :, None] > 0, vectors, np.float32("-inf")).max(axis=1)
-    return np.where(counted.any(axis=1)[:, None], highest, np.float32(0))
+    return np.where(_has_tokens(counted), highest, np.float32(0))
 
 
-def _divided(vectors: Array, weights: Array, *, root: bool = False) -> Array:
-    """The sum over tokens of vectors times weights [n, t], divided by the sum of the weights or its ``root``."""
-    weights = weights.astype(np.float32)
-    divisor = np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-9))
-    return np.matmul(weights[:, None, :], vectors)[:, 0] / (np.sqrt(divisor) if root else divisor)
+def _weighted_sum(vectors: Vectors, weights: Mask) -> tuple[Vectors, Vectors]:
+    """Return the sum over the tokens of vectors times weights [n, t], and the sum of the weights, at least 1e-9."""
+    floats = weights.astype(np.float32)
+    total = np.matmul(floats[:, None, :], vectors)[:, 0]
+    return total, np.maximum(floats.sum(axis=1, keepdims=True), np.float32(1e-9))
 
 
-def _mean(vectors: Array, counted: Array, _mask: Array) -> Array:
-    return _divided(vectors, counted)
+def _mean(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
+    total, divisor = _weighted_sum(vectors, counted)
+    return total / divisor
 
 
-def _mean_sqrt(vectors: Array, counted: Array, _mask: Array) -> Array:
-    return _divided(vectors, counted, root=True)
+def _mean_sqrt(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
+    total, divisor = _weighted_sum(vectors, counted)
+    return np.asarray(total / np.sqrt(divisor), np.float32)
 
 
-def _weighted_mean(vectors: Array, counted: Array, mask: Array) -> Array:
-    return _divided(vectors, counted * (np.arange(1, mask.shape[1] + 1) - _first(mask)[:, None]))
+def _weighted_mean(vectors: Vectors, counted: Mask, mask: Mask) -> Vectors:
+    places = np.arange(1, mask.shape[1] + 1) - _first(mask)[:, None]
+    total, divisor = _weighted_sum(vectors, counted * places)
+    return total / divisor
 
 
-def _last(vectors: Array, counted: Array, _mask: Array) -> Array:
-    position = counted.shape[1] - 1 - (counted[:, ::-1] > 0).argmax(axis=1)
-    return _row(vectors, position) * counted.any(axis=1)[:, None].astype(np.float32)
+def _last(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
+    position = counted.shape[1] - 1 - _first(counted[:, ::-1])
+    return _at(vectors, position) * _has_tokens(counted).astype(np.float32)
 
 
-POOLS: Mapping[str, Callable[[Array, Array, Array], Array]] = {
+POOLS: Mapping[str, Callable[[Vectors, Mask, Mask], Vectors]] = {
     "cls": _cls,
     "lasttoken": _last,
     "max": _maximum,
@@ -107,3 +112,4 @@ POOLS: Mapping[str, Callable[[Array, Array, Array], Array]] = {
     "mean_sqrt_len_tokens": _mean_sqrt,
     "weightedmean": _weighted_mean,
 }
+"""Pooling modes: functions of token vectors [n, t, d], the mask of counted tokens and the mask of all tokens [n, t]."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from st_core.backends import DEFAULTS, RunOptions, StackInfo
 from st_core.backends.numpy import modules as numpy_modules
-from st_core.backends.numpy.modules import RUNNERS, TOKEN_BUDGET, as_array
+from st_core.backends.numpy.modules import TOKEN_BUDGET, as_array, run_module
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from st_core.backends import Features, Vectors
-    from st_core.modules import Module
+    from st_core.modules import Module, TextModule
     from st_core.text.tokens import Tokens
 
 __all__ = ["NumpyRunner"]
@@ -26,7 +26,7 @@ class NumpyRunner:
     def __init__(self, modules: Sequence[Module]) -> None:
         """The first module reads texts."""
         self.modules = tuple(modules)
-        first = self.modules[0]
+        first = cast("TextModule", modules[0])
         self.info = StackInfo(first.tokenizer, first.max_length, token_budget=TOKEN_BUDGET)
 
     def needs_equal_lengths(self) -> bool:
@@ -42,7 +42,7 @@ class NumpyRunner:
         if options.prompt_lengths is not None:
             features["prompt_length"] = options.prompt_lengths
         for module in self.modules:
-            features = RUNNERS[type(module).__name__](module, features)
+            features = run_module(module, features)
         return features
 
     def finish(self, vectors: Vectors, dimension: int | None, *, normalize: bool) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
     from st_core.backends import Features
-    from st_core.modules import Module
+    from st_core.modules import Module, TextModule
 
 __all__ = ["TorchBackend", "TorchRunner", "pick_device"]
 
@@ -114,7 +114,8 @@ class TorchBackend:
         steps: list[Step] = []
         rest = list(modules[1:])
         if rest and isinstance(rest[0], SpladePooling) and loaded.decoder is not None:
-            steps.append(_fused_splade(loaded, rest.pop(0), pack=self.pack))
+            steps.append(_fused_splade(loaded, rest[0], pack=self.pack))
+            del rest[0]
         else:
             steps.append(_transformer_step(loaded, first.writes))
         steps += [self.step(_numbered(module, loaded), dtype) for module in rest]
@@ -144,10 +145,10 @@ class TorchBackend:
         return (lambda features: features | {first.writes: loaded.outputs(features, first_only=True)[0]}, *steps[1:])
 
     def _static_runner(self, modules: Sequence[Module]) -> TorchRunner:
-        first = modules[0]
+        first = cast("TextModule", modules[0])
 
         def start(features: Features) -> Features:
-            found = numpy_backend.RUNNERS[type(first).__name__](first, features)["sentence_embedding"]
+            found = numpy_backend.run_module(first, features)["sentence_embedding"]
             dense = found.to_dense() if isinstance(found, SparseMatrix) else found
             return features | {"sentence_embedding": torch.from_numpy(dense).to(self.device)}
 
