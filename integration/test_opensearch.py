@@ -1,6 +1,7 @@
-"""The conformance suite and more on OpenSearch 2.19: a server where ST_OPENSEARCH_URL names one, else a container or an assembled node.
+"""The conformance suite and more on OpenSearch 2.19.
 
-Starting one takes half a minute and the suite two more; it is done where ``ST_REQUIRE`` names ``opensearch``.
+The server is the one at ST_OPENSEARCH_URL, else, where ``ST_REQUIRE`` contains ``opensearch``, a container or an
+assembled node. Starting one takes half a minute, the suite two more.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ opensearchpy = pytest.importorskip("opensearchpy", reason="needs the opensearch 
 
 @pytest.fixture(scope="module")
 def url(engines: Engines) -> str:
-    """The server's HTTP address."""
+    """Return the server's HTTP address."""
     return engines.url("opensearch")
 
 
@@ -67,30 +68,30 @@ class TestOpenSearch(StoreConformance):
 
 
 class TestOpenSearchFailing(HttpErrors):
-    """A bad day before a real server."""
+    """The shared tests of HTTP failures, with the server behind the fault proxy."""
 
     key_variable = "ST_OPENSEARCH_PASSWORD"
 
     @classmethod
     def through(cls, host: str, port: int) -> str:
-        """Say where."""
+        """Return the address of the proxy."""
         return f"opensearch://{host}:{port}"
 
     @pytest.fixture(scope="class")
     @classmethod
     def upstream(cls, url: str) -> tuple[str, int] | None:
-        """The server."""
+        """Return host and port of the server."""
         parts = urllib.parse.urlsplit(url)
         return None if parts.hostname is None else (parts.hostname, parts.port or 9200)
 
 
 class TestWithoutNeuralSearch(Sparse):
-    """Sparse legs as clauses of their own, as on a server that lacks the plugin or does not tell."""
+    """Sparse legs as one clause for each token, as on a server without the plugin."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls, url: str) -> Iterator[Make]:
-        """Open stores that learn of no plugins."""
+        """Open stores on the server."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("st_connectors._lucene.client.Connection.send_optional", lambda *_: None)
             yield opener(address_of("opensearch", url))
@@ -98,12 +99,12 @@ class TestWithoutNeuralSearch(Sparse):
 
 @pytest.fixture(scope="module")
 def by_tokens(url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The server with tokens as keys of ``rank_features``."""
+    """Return the server with tokens as keys of ``rank_features``."""
     return f"{address_of('opensearch', url)}?vocabulary={vocabulary_file(tmp_path_factory.mktemp('vocabulary'))}"
 
 
 class TestByTokens(Sparse, Fidelity):
-    """The keys of sparse fields are tokens, and the store speaks indices all the same."""
+    """The keys of sparse fields are tokens; the store's records have indices."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -121,18 +122,18 @@ def test_odd_tokens_are_keys_of_their_own(by_tokens: str, neural: bool, monkeypa
 
 
 class TestShards(Dense, Sparse, Text, Fusing, Scan):
-    """Three shards: the same answers, where statistics and orders are each shard's own."""
+    """Three shards return the same results, although each has its own statistics and order."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls, url: str) -> Make:
-        """Open stores whose collections have three shards."""
+        """Open stores on the server."""
         return opener(f"{address_of('opensearch', url)}?shards=3&replicas=0")
 
 
 @pytest.fixture(scope="module")
 def lab(url: str) -> Iterator[Lab]:
-    """Where the tests below get their stores."""
+    """Open stores for the tests below."""
     lab = Lab(opener(address_of("opensearch", url)))
     yield lab
     lab.close()
@@ -140,15 +141,15 @@ def lab(url: str) -> Iterator[Lab]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[object]:
-    """OpenSearch's own client, as its users have it."""
+    """Open OpenSearch's own client, as its users do."""
     with closing(opensearchpy.OpenSearch(url)) as client:
         yield client
 
 
 @pytest.fixture
-def theirs(client, lab: Lab) -> Iterator[str]:
-    """An index that somebody else made and filled."""
-    name = f"theirs-{lab.schema().collection}"
+def adoptable(client, lab: Lab) -> Iterator[str]:
+    """Create and fill an index as another client would."""
+    name = f"adoptable-{lab.schema().collection}"
     fields: dict[str, Field] = {"emb": DenseField(3, Metric.DOT), "splade": SparseField(), "title": TextField()}
     body = mapping(fields)
     body["properties"]["year"] = {"type": "long"}
@@ -165,7 +166,7 @@ def theirs(client, lab: Lab) -> Iterator[str]:
 
 @pytest.mark.parametrize("metric", list(Metric))
 def test_every_neighbour_of_thousands_is_found(lab: Lab, metric: Metric) -> None:
-    """Exact effort is brute force on any size, with and without a filter; the default finds nearly all, with the same scores."""
+    """Exact effort is brute force, with and without a filter; the default finds nearly all, with the same scores."""
     rng = np.random.default_rng(5)
     vectors = rng.standard_normal((3000, 32)).astype(np.float32)
     schema = lab.schema({"dense": DenseField(32, metric)}, filterable={"row": FilterKind.INT})
@@ -174,12 +175,12 @@ def test_every_neighbour_of_thousands_is_found(lab: Lab, metric: Metric) -> None
 
     for where in (None, Range("row", lt=1500)):
         pair.assert_search_agrees(*(pair.near(leg, limit=20, offset=3, where=where) for leg in legs))
-        wanted = pair.store.search([pair.near(leg, where=where) for leg in legs])
+        expected = pair.store.search([pair.near(leg, where=where) for leg in legs])
         for effort in (Default(), Candidates(500)):
             got = pair.store.search([pair.near(leg, where=where, effort=effort) for leg in legs])
             common = [
                 (mine.score, {hit.id: hit for hit in whole}[mine.id].score)
-                for page, whole in zip(got, wanted, strict=True)
+                for page, whole in zip(got, expected, strict=True)
                 for mine in page
                 if mine.id in {hit.id for hit in whole}
             ]
@@ -188,7 +189,7 @@ def test_every_neighbour_of_thousands_is_found(lab: Lab, metric: Metric) -> None
 
 
 def test_sparse_scores_are_those_of_weights_cut_to_nine_bits(lab: Lab) -> None:
-    """So the declared tolerance is the engine's and none of ours: with weights cut first, scores agree to a millionth."""
+    """The declared tolerance is the engine's: with truncated weights, scores agree to a millionth."""
     records = [record for record in corpus.library(lacking=False) if record.vectors]
     schema = lab.schema({"sparse": SparseField()})
     store = lab.new(schema)
@@ -196,23 +197,23 @@ def test_sparse_scores_are_those_of_weights_cut_to_nine_bits(lab: Lab) -> None:
     store.refresh()
 
     for query in corpus.SPARSE_QUERIES.values():
-        wanted = {record.id: _dot(query, record.vectors["sparse"]) for record in records}
+        expected = {record.id: _dot(query, record.vectors["sparse"]) for record in records}
         (hits,) = store.search([SearchRequest(Near("sparse", query), limit=100)])
         assert {hit.id: pytest.approx(hit.score, rel=1e-6) for hit in hits} == {
-            name: score for name, score in wanted.items() if score > 0
+            name: score for name, score in expected.items() if score > 0
         }
 
 
 def _dot(query: SparseVector, stored: SparseVector) -> float:
-    """The inner product with the stored weights cut to nine significant bits."""
+    """Return the inner product with the stored weights truncated to nine significant bits."""
     bits = stored.values.astype(np.float32).view(np.uint32)
-    kept = dict(zip(stored.indices.tolist(), (bits >> 15 << 15).view(np.float32).tolist(), strict=True))
+    truncated = dict(zip(stored.indices.tolist(), (bits >> 15 << 15).view(np.float32).tolist(), strict=True))
     pairs = zip(query.indices.tolist(), query.values.tolist(), strict=True)
-    return sum(weight * kept.get(index, 0.0) for index, weight in pairs)
+    return sum(weight * truncated.get(index, 0.0) for index, weight in pairs)
 
 
 def test_sparse_vectors_come_back_to_the_last_bit(lab: Lab) -> None:
-    """They are cut for the index only; the source holds what was sent."""
+    """Only the index truncates them; the source does not."""
     vector = SparseVector.from_mapping({1: 0.1, 2: 1 / 3, 2**32 - 2: 123.456})
     store = lab.new(lab.schema({"sparse": SparseField()}))
     store.upsert([Record("a", {"sparse": vector})])
@@ -221,7 +222,7 @@ def test_sparse_vectors_come_back_to_the_last_bit(lab: Lab) -> None:
 
 
 def test_text_scores_are_the_same_on_any_number_of_shards(url: str) -> None:
-    """The rarity of words is counted over all."""
+    """Word frequencies are those of all shards."""
     scores = []
     for shards in (1, 3):
         lab = Lab(opener(f"{address_of('opensearch', url)}?shards={shards}"))
@@ -235,8 +236,8 @@ def test_text_scores_are_the_same_on_any_number_of_shards(url: str) -> None:
     assert {name: hit.expected for name, hit in scores[0].items()} == scores[1]
 
 
-def test_one_poisoned_record_is_refused_and_the_others_go_in(lab: Lab) -> None:
-    """Told by the server, item by item, in its own words."""
+def test_one_bad_record_leaves_the_others(lab: Lab) -> None:
+    """The server refuses it, with its own message."""
     schema = lab.schema()
     lab.new(schema)
     store = PLUGIN.connect(parse_address(lab._make.address), schema.collection, schema, None)
@@ -252,7 +253,7 @@ def test_one_poisoned_record_is_refused_and_the_others_go_in(lab: Lab) -> None:
 
 
 def test_as_many_terms_as_the_cluster_allows(url: str, lab: Lab) -> None:
-    """The limit is the cluster's own setting, less what is kept for a filter; both together over it are refused, not tried again."""
+    """The limit is the cluster's, less clauses reserved for a filter; a search over it is refused and not retried."""
     schema = lab.schema({"sparse": SparseField()}, filterable={"n": FilterKind.INT})
     store = lab.new(schema)
     vector = SparseVector.from_arrays(np.arange(2000), np.ones(2000))
@@ -279,7 +280,7 @@ def test_as_many_terms_as_the_cluster_allows(url: str, lab: Lab) -> None:
 
 
 def put_setting(url: str, count: int | None) -> None:
-    """Set how many clauses a search may have, or None for the default."""
+    """Set the limit of clauses of a search; None resets it."""
     body = json.dumps({"persistent": {"indices.query.bool.max_clause_count": count}}).encode()
     request = urllib.request.Request(
         f"{url}/_cluster/settings", body, {"Content-Type": "application/json"}, method="PUT"
@@ -288,8 +289,8 @@ def put_setting(url: str, count: int | None) -> None:
         assert answer.status == 200
 
 
-def test_native_fusion_is_the_reference_on_one_shard(url: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ``hybrid`` fuses without weights on one shard is the reference's up to ties in a leg, whatever the segments, the filter and the page."""
+def test_native_fusion_is_the_clients_on_one_shard(url: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to ties in a leg, for any segments, filter and page."""
     sent = _sent_bodies(monkeypatch)
     rng = np.random.default_rng(7)
     fields: dict[str, Field] = {"dense": DenseField(16), "sparse": SparseField(), "text": TextField()}
@@ -322,7 +323,7 @@ def test_native_fusion_is_the_reference_on_one_shard(url: str, lab: Lab, monkeyp
 
 
 def _assert_fused(native: list[Hit], whole: list[list[Hit]], k: int, offset: int) -> None:
-    """Assert that each score is one that the reference gives for some order of equal hits in each leg, cut at 50, and that the page is the best of them."""
+    """Assert that scores and page are the reference's for some order of equal hits in each leg, limited to 50."""
     least: dict[str, float] = defaultdict(float)
     most: dict[str, float] = defaultdict(float)
     for leg in whole:
@@ -350,7 +351,7 @@ def _any_sparse(rng: np.random.Generator, terms: int) -> SparseVector:
 
 
 def _sent_bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is sent from now on."""
+    """Return a list to which every later request adds its body."""
     sent: list[str] = []
     perform = opensearchpy.Urllib3HttpConnection.perform_request
 
@@ -362,8 +363,8 @@ def _sent_bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
-def test_nothing_is_fused_natively_where_it_would_be_another_thing(url: str, lab: Lab, client) -> None:
-    """On three shards each ranks for itself, so that three hits are first: none is declared there, nor with weights, nor for six legs."""
+def test_no_native_fusion_where_it_would_differ(url: str, lab: Lab, client) -> None:
+    """Three shards rank for themselves, so that three hits are first; weights and six legs are not supported."""
     schema = lab.schema({"dense": DenseField(2, Metric.DOT)})
     with closing(open_store(f"{address_of('opensearch', url)}?shards=3", schema.collection, schema)) as store:
         store.create()
@@ -382,8 +383,8 @@ def test_nothing_is_fused_natively_where_it_would_be_another_thing(url: str, lab
     pair.assert_search_agrees(pair.near(Fuse(one, 20, Rrf(weights=(1.0, 2.0)))))
 
 
-def test_eight_threads_that_create_make_one_collection(lab: Lab) -> None:
-    """Whoever comes second finds it made."""
+def test_eight_threads_create_one_collection(lab: Lab) -> None:
+    """All but the first open the existing one."""
     schema = lab.schema()
     stores = [lab.open(schema) for _ in range(8)]
     failures: list[BaseException] = []
@@ -391,7 +392,7 @@ def test_eight_threads_that_create_make_one_collection(lab: Lab) -> None:
     def create(store) -> None:
         try:
             store.create()
-        except BaseException as error:  # noqa: BLE001  # told by the assertion
+        except BaseException as error:  # noqa: BLE001  # the assertion reports it
             failures.append(error)
 
     threads = [threading.Thread(target=create, args=(store,)) for store in stores]
@@ -403,22 +404,22 @@ def test_eight_threads_that_create_make_one_collection(lab: Lab) -> None:
     assert stores[0].count() == 0
 
 
-def test_our_collections_are_listed_and_others_are_not_opened(url: str, lab: Lab, theirs: str) -> None:
-    """An index of somebody else's is left to ``adopt``."""
+def test_our_collections_are_listed_and_others_are_not_opened(url: str, lab: Lab, adoptable: str) -> None:
+    """Other indices are only for ``adopt``."""
     schema = lab.schema()
     lab.new(schema)
 
     assert schema.collection in collections(address_of("opensearch", url))
-    assert theirs not in collections(address_of("opensearch", url))
+    assert adoptable not in collections(address_of("opensearch", url))
     with pytest.raises(SchemaMismatch, match="adopt"):
-        open_store(address_of("opensearch", url), theirs)
+        open_store(address_of("opensearch", url), adoptable)
     with pytest.raises(SchemaMismatch, match="adopt"):
-        lab.open(replace(schema, collection=theirs)).create()
+        lab.open(replace(schema, collection=adoptable)).create()
 
 
-def test_another_persons_index_can_be_searched_and_filled(url: str, client, theirs: str) -> None:
-    """Ids, payloads and vectors are as they stand there; a write does not bring back an index that has gone."""
-    with closing(adopt_store(address_of("opensearch", url), theirs)) as store:
+def test_an_index_can_be_adopted(url: str, client, adoptable: str) -> None:
+    """Ids, payloads and vectors are those of its documents; a write does not create a deleted index."""
+    with closing(adopt_store(address_of("opensearch", url), adoptable)) as store:
         query = SparseVector.from_mapping({7: 2.0})
         first, second, third = store.search(
             [
@@ -438,33 +439,33 @@ def test_another_persons_index_can_be_searched_and_filled(url: str, client, thei
         assert store.count() == 7
         assert [record.id for record in store.scan(where=Eq("year", 1999), parts=Parts.NONE)] == ["new"]
         assert store.get(["new"])[0].vectors["splade"] == vectors["splade"]
-        assert client.get(index=theirs, id="new")["_source"]["splade"] == {"7": 0.5}
+        assert client.get(index=adoptable, id="new")["_source"]["splade"] == {"7": 0.5}
 
-        client.indices.delete(index=theirs)
+        client.indices.delete(index=adoptable)
         with pytest.raises(NotFound):
             store.upsert([Record("again", vectors, {})])
-        assert not client.indices.exists(index=theirs)
+        assert not client.indices.exists(index=adoptable)
 
 
 @pytest.mark.parametrize("weights", [{7: 2.0, 10: 0.5}, {7: 1000.0, 10: 0.001}], ids=["light", "heavy"])
-def test_conversions_serve_other_peoples_clients(client, theirs: str, weights: dict[int, float]) -> None:
-    """Both forms of a sparse query give the inner product, by the client's own search."""
+def test_conversions_with_the_official_client(client, adoptable: str, weights: dict[int, float]) -> None:
+    """Both forms of a sparse query give the inner product."""
     where = filter_to_opensearch(Range("year", gte=2003), {"year": FilterKind.INT})
     for query in (neural_sparse_query("splade", weights), rank_features_query("splade", weights)):
         body = {"query": {"bool": {"must": [query], "filter": [where]}}}
-        found = {hit["_id"]: hit["_score"] for hit in client.search(index=theirs, body=body)["hits"]["hits"]}
-        assert found == {
+        scores = {hit["_id"]: hit["_score"] for hit in client.search(index=adoptable, body=body)["hits"]["hits"]}
+        assert scores == {
             str(row): pytest.approx(weights[7] * (row + 1) + weights[10] * 100, rel=0.004) for row in (3, 4, 5)
         }
 
-    found = client.search(index=theirs, body={"query": knn_query("emb", [0.0, 1.0, 0.0], 2, where=where), "size": 2})[
-        "hits"
-    ]["hits"]
-    assert [(hit["_id"], hit["_score"]) for hit in found] == [("5", 6.0), ("4", 5.0)]
+    scores = client.search(
+        index=adoptable, body={"query": knn_query("emb", [0.0, 1.0, 0.0], 2, where=where), "size": 2}
+    )["hits"]["hits"]
+    assert [(hit["_id"], hit["_score"]) for hit in scores] == [("5", 6.0), ("4", 5.0)]
 
 
 def test_exact_and_default_effort_score_alike(lab: Lab) -> None:
-    """A script scores the first and the graph the second."""
+    """A script scores the first, the graph the second."""
     for metric in Metric:
         pair = lab.metric(metric)
         leg = Near("dense", corpus.QUERIES[2])

@@ -1,4 +1,7 @@
-"""Elasticsearch's bodies for rank features on OpenSearch by plain HTTP: the wire is the same, and no module of Elasticsearch in Maven Central has them."""
+"""Elasticsearch's bodies for rank features, sent to OpenSearch by plain HTTP.
+
+Both have the same type and query, and Elasticsearch's module is not in Maven Central.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,12 @@ QUESTIONS = Path(__file__).parents[1] / "bench" / "python_questions.jsonl"
 
 @pytest.fixture(scope="module")
 def opensearch(engines) -> str:
-    """The server's HTTP address."""
+    """Return the server's HTTP address."""
     return engines.url("opensearch")
 
 
 def ask(url: str, method: str, path: str, body: object) -> dict:
-    """The answer to one request; a list is sent as JSON lines."""
+    """Return the answer to one request; a list is sent as JSON lines."""
     lines = "".join(f"{json.dumps(line)}\n" for line in body) if isinstance(body, list) else json.dumps(body)
     kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
     request = urllib.request.Request(url + path, lines.encode(), {"Content-Type": kind}, method=method)
@@ -53,7 +56,7 @@ def ask(url: str, method: str, path: str, body: object) -> dict:
 
 @pytest.fixture
 def index(opensearch) -> Iterator[str]:
-    """The URL of an index made with Elasticsearch's mapping."""
+    """Create an index with Elasticsearch's mapping and return its URL."""
     url = f"{opensearch}/rank-features-{uuid.uuid4().hex[:8]}"
     ask(url, "PUT", "", {"mappings": mapping({"splade": SparseField()}, sparse="rank_features")})
     yield url
@@ -61,20 +64,20 @@ def index(opensearch) -> Iterator[str]:
 
 
 def fill(index: str, documents: Mapping[str, Mapping[str, float]]) -> None:
-    """Put documents by id."""
+    """Index documents by id."""
     lines = [part for key, value in documents.items() for part in ({"index": {"_id": key}}, {"splade": value})]
     assert not ask(index, "POST", "/_bulk?refresh=true", lines)["errors"]
 
 
 def scores(index: str, query: object, size: int = 10) -> dict[str, float]:
-    """Scores by id, best first."""
-    found = ask(index, "POST", "/_search", {"query": query, "size": size, "_source": False})["hits"]["hits"]
-    return {hit["_id"]: hit["_score"] for hit in found}
+    """Return scores by id, best first."""
+    documents = ask(index, "POST", "/_search", {"query": query, "size": size, "_source": False})["hits"]["hits"]
+    return {hit["_id"]: hit["_score"] for hit in documents}
 
 
 @pytest.mark.engine("opensearch")
 def test_rank_features_score_the_inner_product(index):
-    """Linear rank features are the inner product for every token, dots and all; saturation ranks by something else."""
+    """Linear rank features are the inner product for every token, also with dots; saturation ranks differently."""
     fill(index, {"a": {"10%2E5": 2.0, "7": 1.0}, "b": {"10": 8.0, "7": 4.0}, "c": {"50%25": 1.5}})
 
     assert scores(index, rank_features_query("splade", {"10.5": 1.5, "7": 2.0})) == {"b": 8.0, "a": 5.0}
@@ -86,8 +89,8 @@ def test_rank_features_score_the_inner_product(index):
 
 
 @pytest.mark.engine("opensearch")
-def test_linear_finds_what_the_inner_product_finds_and_saturation_does_not(index):
-    """On the docstrings of Python's library and the demo's questions; ``-s`` prints the figures that docs/lucene.md tells."""
+def test_linear_ranks_as_the_inner_product_and_saturation_does_not(index):
+    """On the docstrings of Python's library and the demo's questions; ``-s`` prints the figures of docs/lucene.md."""
     texts = {each.name: each.text for each in collect()[::3]}
     questions = [json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     encoder = SparseEncoder("builtin:sparse")
@@ -102,15 +105,16 @@ def test_linear_finds_what_the_inner_product_finds_and_saturation_does_not(index
         saturated = scores(index, _saturated(vector), 1_000)
         for name, score in list(linear.items())[:10]:
             assert score == pytest.approx(exact[name], rel=0.004)
-        for kind, found in (("linear", linear), ("saturation", saturated)):
-            overlaps[kind].append(len(set(list(found)[:10]) & set(best)) / 10)
+        for kind, ranking in (("linear", linear), ("saturation", saturated)):
+            overlaps[kind].append(len(set(list(ranking)[:10]) & set(best)) / 10)
         both = [name for name in linear if name in saturated][:100]
         correlations.append(float(spearmanr([linear[name] for name in both], [saturated[name] for name in both])[0]))
 
-    overlap = {kind: float(np.mean(found)) for kind, found in overlaps.items()}
+    overlap = {kind: float(np.mean(values)) for kind, values in overlaps.items()}
     print(
-        f"\n{len(documents)} docstrings, {len(questions)} questions; of the exact top ten linear finds {overlap['linear']:.3f}, "
-        f"saturation {overlap['saturation']:.3f}; rank correlation in linear's first hundred {np.mean(correlations):.3f}"
+        f"\n{len(documents)} docstrings, {len(questions)} questions; recall of the exact top ten: linear "
+        f"{overlap['linear']:.3f}, saturation {overlap['saturation']:.3f}; rank correlation in linear's first hundred "
+        f"{np.mean(correlations):.3f}"
     )
     assert overlap["linear"] >= 0.99
     assert overlap["saturation"] < 0.95
@@ -118,8 +122,8 @@ def test_linear_finds_what_the_inner_product_finds_and_saturation_does_not(index
 
 @pytest.mark.engine("opensearch")
 @pytest.mark.parametrize("keys", ["indices", "tokens"])
-def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, keys):
-    """Its mapping, its documents and its searches with ``?sparse=rank_features``, with filters, and with ``?vocabulary=`` or without."""
+def test_the_bodies_of_the_store_agree_with_the_oracle(opensearch, tmp_path, keys):
+    """Mapping, documents and searches with ``?sparse=rank_features``, filters, and with or without ``?vocabulary=``."""
     schema = Schema("by-hand", {"sparse": SparseField()}, corpus.FILTERABLE)
     form, vocabulary = wire.form_for(schema, sparse="rank_features"), None
     if keys == "tokens":
@@ -143,7 +147,7 @@ def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, key
         lines = [part for each in records for part in ({"index": {"_id": each.id}}, layout.to_source(each))]
         assert not ask(url, "POST", "/_bulk?refresh=true", lines)["errors"]
         answers = ask(url, "POST", "/_msearch", search_lines(wire.DIALECT, collection, requests))["responses"]
-        kept = ask(url, "POST", "/_mget", {"ids": [each.id for each in records]})["docs"]
+        stored = ask(url, "POST", "/_mget", {"ids": [each.id for each in records]})["docs"]
     finally:
         ask(url, "DELETE", "", None)
 
@@ -152,16 +156,16 @@ def test_the_store_s_bodies_find_what_the_oracle_finds(opensearch, tmp_path, key
         assert oracle.upsert(records) == []
         whole = oracle.search([replace(each, limit=corpus.SIZE) for each in requests])
         for request, answer, full in zip(requests, answers, whole, strict=True):
-            found = read_hits(schema, layout, request, answer["hits"]["hits"])
+            result = read_hits(schema, layout, request, answer["hits"]["hits"])
             bare = [replace(hit, legs=()) for hit in full]  # which a wrapper of open_store adds
-            assert_hits_agree(found, bare, offset=0, limit=20, rtol=0.004)
-        back = [layout.from_source(each["_id"], each["_source"], Parts.ALL) for each in kept]
+            assert_hits_agree(result, bare, offset=0, limit=20, rtol=0.004)
+        back = [layout.from_source(each["_id"], each["_source"], Parts.ALL) for each in stored]
         assert_records_agree(back, records)
         oracle.drop()
 
 
 def _saturated(vector: SparseVector) -> dict:
-    """The same terms by the query that is the default, whose pivot the server reckons."""
+    """Return the same terms by the default query, whose pivot the server computes."""
     should = [
         {"rank_feature": {"field": f"splade.{key}", "boost": weight, "saturation": {}}}
         for key, weight in digit_keys(vector).items()

@@ -16,8 +16,8 @@ def lazy_attributes(
 ) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a package that imports each public name from its submodule on first use.
 
-    ``modules`` maps names to submodules of the package; a name that was imported once is set on the package. Raises AttributeError for
-    any other name, and ImportError as :func:`lazy_function` does.
+    ``modules`` maps names to submodules of the package; a name that was imported once is set on the package. Raises
+    AttributeError for any other name, and ImportError as :func:`lazy_function` does.
     """
 
     def load_attribute(name: str) -> Any:
@@ -33,8 +33,8 @@ def lazy_attributes(
 def lazy_function(module: str, name: str, *, extra: str, drivers: Collection[str]) -> Callable[..., Any]:
     """Return a function that imports ``module`` when it is called and calls its function ``name``.
 
-    ``drivers`` are the top-level modules that the extra installs: where one of them is missing, the call raises ImportError with the
-    command that installs the extra.
+    ``drivers`` are the top-level modules that the extra installs: where one of them is missing, the call raises
+    ImportError with the command that installs the extra.
     """
 
     def call(*arguments: Any, **options: Any) -> Any:

@@ -45,9 +45,9 @@ class ErrorOf(Protocol):
 class Engine(Generic[ServerT]):
     """An engine behind an open connection.
 
-    ``ServerT`` describes a server: ``unknown`` is one that was not asked, ``identify`` asks before a collection is
-    read, and ``inspect`` adds what the server reports about an existing collection. The other functions are pure,
-    except ``index_body``, which may ask for a version.
+    ``ServerT`` describes a server: ``unknown`` is one that was not queried, ``identify`` queries it before a collection
+    is read, and ``inspect`` adds what the server reports about an existing collection. The other functions are pure,
+    except ``index_body``, which may query a version.
     """
 
     connection: Connection

@@ -71,7 +71,7 @@ class Keys:
             if index not in self.vocabulary.tokens:
                 return (
                     f"field {name!r} has index {index}, which the vocabulary in the address, "
-                    f"of {len(self.vocabulary.tokens)} tokens, lacks: does it belong to the model that encoded the vector?"
+                    f"of {len(self.vocabulary.tokens)} tokens, lacks: is it the vocabulary of the vector's model?"
                 )
         return None
 

@@ -54,7 +54,7 @@ class LuceneStore(Generic[ServerT]):
     def __init__(
         self, engine: Engine[ServerT], schema: Schema, form: Form, layout: Layout, *, server: ServerT | None = None
     ) -> None:
-        """Send nothing. ``server`` is None where it was not asked yet."""
+        """Send nothing. ``server`` is None where it was not queried yet."""
         self._engine = engine
         self._connection = engine.connection
         self._schema = schema
@@ -218,7 +218,7 @@ class LuceneStore(Generic[ServerT]):
             self._connection.close()
 
     def _identify(self, operation: str) -> ServerT:
-        """Return what the server reports about itself, asked once; two threads that ask at once get the same answer."""
+        """Return what the server reports about itself, queried once; two threads at once get equal answers."""
         self._check_open(operation)
         if self._server is None:
             self._server = self._engine.identify(self._connection, operation)

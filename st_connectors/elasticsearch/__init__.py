@@ -3,16 +3,18 @@
 Options of the address for a new collection, which stores them:
 
 - ``sparse``: ``sparse_vector`` or ``rank_features``.
-- ``dense_index``: ``hnsw``, ``flat``, or quantized ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``, ``int4_flat``, ``bbq_flat``.
+- ``dense_index``: ``hnsw`` or ``flat``, or one of the quantized ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``,
+  ``int8_flat``, ``int4_flat`` and ``bbq_flat``.
 - ``shards`` and ``replicas``.
 
 Options of each connection:
 
-- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the keys of sparse fields,
-  and every connection to the collection must name it again.
-- ``fusion``: ``client`` (default), or ``native``. With ``native`` the server fuses by its ``rrf`` retriever, where its licence (Enterprise
-  or trial) includes it and no leg ranks are requested; otherwise the legs are sent in one ``_msearch`` and fused in the client. The
-  retriever follows Elasticsearch's documentation and is not verified on a server.
+- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the
+  keys of sparse fields, and every connection to the collection must name it again.
+- ``fusion``: ``client`` (default), or ``native``. With ``native`` the server fuses by its ``rrf`` retriever, where its
+  licence (Enterprise or trial) includes it and no leg ranks are requested; otherwise the legs are sent in one
+  ``_msearch`` and fused in the client. The retriever follows Elasticsearch's documentation and is not verified on a
+  server.
 - ``timeout``: seconds of a request.
 - ``ca``: with TLS, a file of PEM certificates that verify the server's.
 

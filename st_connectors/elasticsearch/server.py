@@ -37,7 +37,7 @@ class Server:
 
 
 UNKNOWN = Server()
-"""A server that was not asked."""
+"""A server that was not queried."""
 
 
 def server_from(licence: Mapping[str, Any], info: Mapping[str, Any], settings: object) -> Server:

@@ -71,7 +71,8 @@ def too_old(version: str) -> str | None:
     major, minor = _major_minor(version)
     if major > max(OLDEST) or minor >= OLDEST.get(major, math.inf):
         return None
-    return f"the server is Elasticsearch {version}; expected 8.19, 9.1 or newer, which search sparse vectors without pruning"
+    supported = "8.19, 9.1 or newer, which can search sparse vectors without pruning"
+    return f"the server is Elasticsearch {version}; expected {supported}"
 
 
 def index_body(schema: Schema, form: Form, version: str, settings: Mapping[str, int]) -> Body:

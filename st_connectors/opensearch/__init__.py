@@ -10,8 +10,8 @@ Options of the address for a new collection, which stores them:
 
 Options of each connection:
 
-- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the keys of sparse fields,
-  and every connection to the collection must name it again.
+- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the
+  keys of sparse fields, and every connection to the collection must name it again.
 - ``timeout``: seconds of a request.
 - ``ca``: with TLS, a file of PEM certificates that verify the server's.
 
@@ -81,7 +81,9 @@ PLUGIN = lucene_plugin(
             )
             for engine in ("lucene", "faiss")
         ),
-        shard_source="Lucene indexes as in Elasticsearch, Size your shards; reciprocal rank fusion by the server needs one",
+        shard_source=(
+            "Lucene indexes as in Elasticsearch, Size your shards; reciprocal rank fusion by the server needs one"
+        ),
     ),
 )
 

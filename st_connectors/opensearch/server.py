@@ -31,7 +31,7 @@ class Server:
 
 
 UNKNOWN = Server(OLDEST)
-"""A server that was not asked: the features of every supported one."""
+"""A server that was not queried: the features of every supported one."""
 
 
 def server_from(info: Mapping[str, Any], plugins: object, settings: object) -> Server | str:

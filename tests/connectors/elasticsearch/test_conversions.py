@@ -1,4 +1,4 @@
-"""Conversions for people with their own index and client: plain dictionaries, without the client."""
+"""Conversions for a caller's own index and client: plain dictionaries, without the client."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from st_core.vectors import SparseVector
     ],
 )
 def test_weights_by_index_or_by_token(weights, tokens):
-    """What has no place in a sparse vector is left out, and pruning is off."""
+    """Weights that a sparse vector cannot have are omitted, and pruning is off."""
     assert sparse_vector_query("splade", weights) == {
         "sparse_vector": {"field": "splade", "query_vector": tokens, "prune": False}
     }
 
 
 def test_rank_features_escape_dots():
-    """Elasticsearch finds nothing under a key with a dot, without a word."""
+    """Elasticsearch matches nothing for a key with a dot, and reports no error."""
     query = rank_features_query("splade", {"10.5": 2.0})
     assert query == {"bool": {"should": [{"rank_feature": {"field": "splade.10%2E5", "boost": 2.0, "linear": {}}}]}}
 
 
 def test_a_weighted_sum_of_queries():
-    """Each query with its weight, brought to [0, 1]; the window is said, since the server's own is 10. Not verified on an engine."""
+    """Each query has its weight and is scaled to [0, 1]; the window is explicit, because the server's default is 10."""
     words, terms = {"match": {"text": "tea"}}, sparse_vector_query("splade", {7: 0.5})
     assert linear_retriever([words, terms], [0.25, 0.75], depth=40) == {
         "linear": {
@@ -58,7 +58,7 @@ def test_a_weighted_sum_of_queries():
 
 
 def test_a_mapping_for_ones_own_index():
-    """Names are paths as they stand."""
+    """Field names are the paths of the mapping."""
     fields = {"my.vec": DenseField(3), "splade": SparseField(), "title": TextField()}
     assert mapping(fields, sparse="rank_features", dense_index="flat") == {
         "properties": {
@@ -76,7 +76,7 @@ def test_a_mapping_for_ones_own_index():
 
 
 def test_filters_for_ones_own_fields():
-    """By their own paths, each of a kind that is named."""
+    """Field names are the index's own paths, and a field without a kind is an error."""
     where = And((Eq("a.year", 1999), Not(Eq("tag", "old"))))
     assert filter_to_elasticsearch(where, {"a.year": FilterKind.INT, "tag": FilterKind.KEYWORD}) == {
         "bool": {
@@ -89,7 +89,10 @@ def test_filters_for_ones_own_fields():
 
 
 def test_conversions_need_no_client():
-    """They are dictionaries."""
-    code = "import sys; from st_connectors.elasticsearch import mapping, sparse_vector_query; print('elasticsearch' in sys.modules)"
+    """Importing them does not import the client."""
+    code = (
+        "import sys; from st_connectors.elasticsearch import mapping, sparse_vector_query; "
+        "print('elasticsearch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

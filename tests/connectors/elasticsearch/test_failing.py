@@ -1,4 +1,4 @@
-"""The tests of failures over HTTP, run on the Elasticsearch adapter before a server that only fails."""
+"""The shared tests of HTTP failures, run on the Elasticsearch adapter with a server that only fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
 
 
 class TestElasticsearchFailing(HttpErrors):
-    """``elasticsearch://`` before the fault proxy."""
+    """``elasticsearch://`` through the fault proxy."""
 
     key_variable = "ST_ELASTICSEARCH_API_KEY"
 

@@ -1,4 +1,4 @@
-"""The store before a stub on the loopback interface: what is sent, how often, and what each answer becomes."""
+"""The store with a stub server on the loopback interface: requests, their number, and results of answers."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.
 
 @pytest.fixture
 def stub(lucene_stub):
-    """A server of Elasticsearch."""
+    """Start a stub of an Elasticsearch server."""
     return lucene_stub("elasticsearch")
 
 
 @pytest.fixture
 def books(stub):
-    """The collection books, opened for its schema."""
+    """Open the collection books for its schema."""
     store = open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)
     yield store
     store.close()
@@ -58,8 +58,8 @@ def lines_of(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_create_makes_the_index_behind_an_alias(stub, books):
-    """The index is made once, with its alias in the same request, after a look at the server's version."""
+def test_create_creates_the_index_with_its_alias(stub, books):
+    """The index is created once, with its alias in the same request, after the server's version is checked."""
     stub.on("GET", "/books/_mapping", (404, MISSING), OURS)
     stub.on("PUT", "/books@1", {"acknowledged": True})
     books.create()
@@ -75,15 +75,15 @@ def test_create_makes_the_index_behind_an_alias(stub, books):
     assert body["mappings"] == MAPPINGS
 
 
-def test_create_a_second_time_only_looks(stub, books):
-    """Nothing is written to a collection that is there."""
+def test_a_second_create_only_reads(stub, books):
+    """Nothing is written to an existing collection."""
     stub.on("GET", "/books/_mapping", OURS)
     books.create()
     assert stub.requested() == [("GET", "/books/_mapping")]
 
 
-def test_create_beaten_by_somebody_else_is_fine(stub, books):
-    """Two may make one collection at once."""
+def test_create_accepts_an_index_that_another_client_created(stub, books):
+    """An index that appears between two requests is compared with the schema; one without its alias is a mismatch."""
     exists = {"error": {"type": "resource_already_exists_exception", "reason": "already exists"}, "status": 400}
     stub.on("GET", "/books/_mapping", (404, MISSING), OURS)
     stub.on("PUT", "/books@1", (400, exists))
@@ -94,15 +94,15 @@ def test_create_beaten_by_somebody_else_is_fine(stub, books):
 
 
 def test_a_server_too_old_gets_no_index(stub, books):
-    """It is told with its version."""
+    """The error has the server's version, and no index is created."""
     stub.on("GET", "/", {"version": {"number": "8.11.0"}})
     with pytest.raises(Unsupported, match=r"Elasticsearch 8\.11\.0"):
         books.create()
     assert ("PUT", "/books@1") not in stub.requested()
 
 
-def test_a_newer_client_is_told_what_to_install(stub, books):
-    """In one sentence, whatever was asked."""
+def test_a_client_newer_than_the_server_is_unsupported(stub, books):
+    """The error names the version of the client to install."""
     reason = "Accept version must be either version 8 or 7, but found 9"
     error = {"error": {"type": "media_type_header_exception", "reason": reason}, "status": 400}
     stub.on("GET", "/books/_mapping", (400, error))
@@ -110,8 +110,8 @@ def test_a_newer_client_is_told_what_to_install(stub, books):
         books.create()
 
 
-def test_somebody_elses_index_is_left_alone(stub, books):
-    """Neither opened, nor made, nor dropped."""
+def test_an_index_that_we_did_not_create_is_not_changed(stub, books):
+    """It is neither opened, nor created, nor dropped; the error names ``Index.adopt``."""
     stub.on("GET", "/books/_mapping", {"books": {"mappings": {"properties": {"title": {"type": "text"}}}}})
     for call in (books.create, books.drop, lambda: open_store(stub.address, "books", retry=NO_RETRY)):
         with pytest.raises(SchemaMismatch, match=r"Index\.adopt"):
@@ -120,7 +120,7 @@ def test_somebody_elses_index_is_left_alone(stub, books):
 
 
 def test_a_collection_is_opened_by_its_name(stub):
-    """Its schema and its form come from the mapping."""
+    """Its schema and form are read from the mapping."""
     stub.on("GET", "/books/_mapping", OURS)
     store = open_store(stub.address, "books", retry=NO_RETRY)
     assert store.schema == SCHEMA
@@ -129,7 +129,7 @@ def test_a_collection_is_opened_by_its_name(stub):
 
 
 def test_names_that_no_index_can_have_are_sent_nowhere(stub):
-    """``*`` would be every index."""
+    """A name such as ``*`` would address every index."""
     for name in ("*", "Books", "_all", "a,b"):
         with pytest.raises(ValueError, match="cannot be an index"):
             open_store(stub.address, name, Schema(name, {"dense": DenseField(2)}))
@@ -139,7 +139,7 @@ def test_names_that_no_index_can_have_are_sent_nowhere(stub):
 
 
 def test_drop_removes_the_index_itself(stub, books):
-    """Not the alias, which cannot be removed so."""
+    """The alias cannot be deleted like an index, so the index is."""
     stub.on("GET", "/books/_mapping", OURS, (404, MISSING))
     stub.on("DELETE", "/books@1", {"acknowledged": True})
     books.drop()
@@ -148,7 +148,7 @@ def test_drop_removes_the_index_itself(stub, books):
 
 
 def test_writes_go_through_the_alias(stub, books):
-    """A bulk request that could make an index by mistake is never sent; each item has its own end."""
+    """A bulk request requires the alias, so that it never creates an index; each item has its own error."""
     busy = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
     bad = {"type": "document_parsing_exception", "reason": "no"}
     items = [
@@ -169,7 +169,7 @@ def test_writes_go_through_the_alias(stub, books):
 
 
 def test_only_throttled_items_go_again(stub):
-    """The retrying wrapper sends the one record that was turned away."""
+    """The retry layer sends only the record that was throttled."""
     busy = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
     stub.on(
         "POST",
@@ -184,16 +184,16 @@ def test_only_throttled_items_go_again(stub):
 
 
 def test_a_batch_of_searches_is_one_request(stub, books):
-    """Answers come in order; one that failed fails the batch with its own error."""
-    found = {
+    """Results have the order of the requests; one that failed raises its own error."""
+    response = {
         "status": 200,
         "hits": {"hits": [{"_id": "a", "_score": None, "sort": [1.0, "a"], "_source": {"payload": '{"k":1}'}}]},
     }
     stub.on(
         "POST",
         "/books/_msearch",
-        {"responses": [found, {"status": 200, "hits": {"hits": []}}]},
-        {"responses": [found, MISSING]},
+        {"responses": [response, {"status": 200, "hits": {"hits": []}}]},
+        {"responses": [response, MISSING]},
     )
     requests = [SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD), SearchRequest(Match("text", "tea"))]
     first, second = books.search(requests)
@@ -208,12 +208,17 @@ def test_a_batch_of_searches_is_one_request(stub, books):
         books.search(requests)
 
 
-def test_a_scan_follows_the_place_and_gives_it_back(stub, books):
-    """The place may move from page to page; it is closed at the end, and when the scan is left early."""
+def document(record_id, place):
+    return {"_id": record_id, "_source": {"payload": "{}"}, "sort": [place]}
+
+
+def test_a_scan_closes_its_point_in_time(stub, books):
+    """Its id may change from page to page; it is closed at the end, and when the scan is stopped early."""
     pages = [
-        {"pit_id": "p2", "hits": {"hits": [{"_id": "a", "_source": {"payload": "{}"}, "sort": [1]}, {"_id": "b", "_source": {"payload": "{}"}, "sort": [2]}]}},
-        {"pit_id": "p3", "hits": {"hits": [{"_id": "c", "_source": {"payload": "{}"}, "sort": [3]}]}},
-    ]  # fmt: skip
+        {"pit_id": "p2", "hits": {"hits": [document("a", 1), document("b", 2)]}},
+        {"pit_id": "p3", "hits": {"hits": [document("c", 3)]}},
+    ]
+
     stub.on("POST", "/books/_pit", {"id": "p1"})
     stub.on("POST", "/_search", *pages, pages[0])
     stub.on("DELETE", "/_pit", {"succeeded": True})
@@ -230,8 +235,8 @@ def test_a_scan_follows_the_place_and_gives_it_back(stub, books):
     assert stub.requested()[-1] == ("DELETE", "/_pit")
 
 
-def test_a_place_that_the_server_gave_up_is_no_missing_collection(stub, books):
-    """The scan rested too long; trying the same again cannot help."""
+def test_an_expired_point_in_time_is_no_missing_collection(stub, books):
+    """The scan paused too long, and a retry cannot help."""
     cause = {"type": "search_context_missing_exception", "reason": "No search context found"}
     late = {"error": {"type": "search_phase_execution_exception", "root_cause": [cause]}, "status": 404}
     stub.on("POST", "/books/_pit", {"id": "p1"})
@@ -241,8 +246,8 @@ def test_a_place_that_the_server_gave_up_is_no_missing_collection(stub, books):
     assert not isinstance(caught.value, NotFound)
 
 
-def test_counts_and_refreshes_of_some_shards_are_none(stub, books):
-    """An answer from some of the shards is no answer."""
+def test_counts_and_refreshes_need_all_shards(stub, books):
+    """An answer from some of the shards is an error."""
     shards = {"failed": 1, "failures": [{"reason": {"type": "no_shard_available", "reason": "gone"}}]}
     stub.on("POST", "/books/_count", {"count": 3, "_shards": shards})
     stub.on("POST", "/books/_refresh", {"_shards": shards})
@@ -251,8 +256,8 @@ def test_counts_and_refreshes_of_some_shards_are_none(stub, books):
             call()
 
 
-def test_get_keeps_the_order_asked(stub, books):
-    """Absent ids are left out; a missing collection is told, though the server answers 200."""
+def test_get_keeps_the_order_of_the_ids(stub, books):
+    """Absent ids are omitted; a missing collection is an error, although the server answers 200."""
     docs = [{"_id": "b", "found": True, "_source": {"payload": '{"k":2}'}}, {"_id": "x", "found": False}]
     stub.on("POST", "/books/_mget", {"docs": docs}, {"docs": [{"_id": "b", "error": MISSING["error"]}]})
     assert [(record.id, record.payload) for record in books.get(["b", "x"])] == [("b", {"k": 2})]
@@ -261,7 +266,7 @@ def test_get_keeps_the_order_asked(stub, books):
 
 
 def test_the_key_comes_from_the_environment(stub, monkeypatch):
-    """And is never part of a message."""
+    """It is never part of a message."""
     monkeypatch.setenv("ST_ELASTICSEARCH_API_KEY", "s3cr3t")
     stub.on("GET", "/books/_mapping", (401, {"error": {"type": "security_exception", "reason": "no"}}))
     with pytest.raises(Permanent, match="ST_ELASTICSEARCH_API_KEY") as caught:
@@ -270,15 +275,15 @@ def test_the_key_comes_from_the_environment(stub, monkeypatch):
     assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
 
 
-def test_tls_to_a_server_without_it_is_told(stub):
-    """No trying again makes a plain server speak TLS."""
+def test_tls_to_a_server_without_tls_is_permanent(stub):
+    """A retry cannot help."""
     address = stub.address.replace("elasticsearch:", "elasticsearch+https:")
     with pytest.raises(Permanent, match=r"TLS failed: .*does the server speak TLS"):
         open_store(address, "books", retry=NO_RETRY)
 
 
 def test_a_server_that_hangs_up_may_speak_tls():
-    """A server with TLS closes on what it does not understand; the message says how to write that."""
+    """A TLS server closes a plain connection; the message says how to write the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def hang_up():
@@ -293,8 +298,8 @@ def test_a_server_that_hangs_up_may_speak_tls():
         thread.join()
 
 
-def test_a_client_that_was_handed_in_is_used_and_left_open(stub):
-    """Its retries are off for us only."""
+def test_a_callers_client_is_used_and_stays_open(stub):
+    """Its retries are turned off for the store only."""
     stub.on("POST", "/books/_count", (503, {}), {"count": 2, "_shards": {"failed": 0}})
     with elasticsearch.Elasticsearch(f"http://127.0.0.1:{stub.port}", max_retries=5) as client:
         store = open_store(stub.address, "books", SCHEMA, client=client, retry=NO_RETRY)
@@ -307,8 +312,8 @@ def test_a_client_that_was_handed_in_is_used_and_left_open(stub):
         open_store(stub.address, "books", SCHEMA, client=object())
 
 
-def test_a_closed_store_says_so(stub, books):
-    """It sends nothing any more."""
+def test_a_closed_store_sends_nothing(stub, books):
+    """Every call raises an error."""
     books.close()
     with pytest.raises(Permanent, match="closed"):
         books.count()
@@ -316,7 +321,7 @@ def test_a_closed_store_says_so(stub, books):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("sparse=splade", "unknown sparse"),
         ("dense_index=ivf", "unknown dense_index"),
@@ -327,15 +332,15 @@ def test_a_closed_store_says_so(stub, books):
         ("color=red", "unknown option 'color'"),
     ],
 )
-def test_options_that_are_not_understood_are_refused(stub, options, told):
-    """Before anything is sent, with what would be."""
-    with pytest.raises(ValueError, match=told):
+def test_invalid_options_are_refused(stub, options, message):
+    """The message has the valid values, and nothing is sent."""
+    with pytest.raises(ValueError, match=message):
         open_store(f"{stub.address}?{options}", "books", SCHEMA)
     assert stub.seen == []
 
 
 def test_options_reach_the_index(stub):
-    """Shards, replicas and the forms of vectors."""
+    """Shards, replicas and the forms of vectors are those of the address."""
     stub.on("GET", "/books/_mapping", (404, MISSING))
     stub.on("PUT", "/books@1", {"acknowledged": True})
     store = open_store(f"{stub.address}?shards=3&replicas=0&dense_index=flat", "books", SCHEMA, retry=NO_RETRY)
@@ -347,8 +352,8 @@ def test_options_reach_the_index(stub):
     assert body["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"] == {"type": "flat"}
 
 
-def test_collections_are_those_of_ours(stub):
-    """Sorted, and by the names that they were made under."""
+def test_collections_lists_our_own(stub):
+    """They are sorted and have the names of their schemas."""
     other = wire.index_body(Schema("a", {"dense": DenseField(2)}), Form({}, {"dense": "hnsw"}), "9.5.3", {})
     meta = {"_meta": other["mappings"]["_meta"]}
     stub.on("GET", "/_mapping", {"books@1": {"mappings": MAPPINGS}, "a@1": {"mappings": meta}})
@@ -373,7 +378,7 @@ def answers(*pages):
 
 @pytest.fixture
 def native(stub):
-    """Opens the collection by its name with the server's own fusion asked for."""
+    """Return a function that opens the collection by name with ``fusion=native``."""
 
     def opened(licence):
         stub.on("GET", "/books/_mapping", OURS)
@@ -385,7 +390,7 @@ def native(stub):
 
 
 def test_a_licensed_server_fuses_in_one_search(stub, native):
-    """Asked once when opened; hits keep the server's scores, equal ones in the order of their ids. Not verified on an engine."""
+    """The licence is requested once; hits keep the server's scores, and equal ones are ordered by id."""
     store = native(TRIAL)
     stub.on("POST", "/books/_msearch", answers([hit("c", 0.3), hit("b", 0.2), hit("a", 0.2)]))
     (hits,) = store.search([HYBRID])
@@ -400,7 +405,7 @@ def test_a_licensed_server_fuses_in_one_search(stub, native):
 
 @pytest.mark.parametrize("licence", [BASIC, REFUSED, (404, {"error": "no handler"})], ids=["basic", "403", "none"])
 def test_without_a_licence_one_multi_search_brings_the_legs(stub, native, licence):
-    """They are fused here, and nothing that the licence lacks is sent."""
+    """The legs are fused in the client, and nothing that needs the licence is sent."""
     store = native(licence)
     assert store.capabilities.fusion == frozenset()
     stub.on("POST", "/books/_msearch", answers([hit("a", 1.0), hit("b", 0.9)], [hit("b", 2.0)]))
@@ -415,8 +420,8 @@ def test_without_a_licence_one_multi_search_brings_the_legs(stub, native, licenc
     store.close()
 
 
-def test_the_licence_is_asked_only_where_it_matters(stub, books):
-    """Nobody who does not want the server's fusion pays for the question; a wrong option is told."""
+def test_the_licence_is_requested_only_for_native_fusion(stub, books):
+    """A connection without ``fusion=native`` sends no request for it."""
     stub.on("GET", "/books/_mapping", OURS)
     books.create()
     assert ("GET", "/_license") not in stub.requested()
@@ -435,7 +440,7 @@ THEIRS = {
 
 @pytest.fixture
 def theirs(stub):
-    """An index that somebody else made, adopted."""
+    """Adopt an index that another client created."""
     stub.on("GET", "/theirs/_mapping", {"theirs": {"mappings": {"properties": THEIRS}}})
     stub.on("GET", "/theirs/_alias", {"theirs": {"aliases": {}}})
     stub.on("POST", "/theirs/_bulk", {"errors": False, "items": [{"index": {"status": 201}}]})
@@ -445,7 +450,7 @@ def theirs(stub):
 
 
 def test_an_adopted_index_has_the_fields_of_its_mapping(theirs):
-    """By their own paths; vectors that the index cannot search are none."""
+    """Field names are paths; vectors that cannot be searched are left out."""
     assert theirs.schema.fields == {
         "emb": DenseField(2),
         "ml.splade": SparseField(),
@@ -455,10 +460,10 @@ def test_an_adopted_index_has_the_fields_of_its_mapping(theirs):
 
 
 def test_an_adopted_index_is_searched_by_its_own_paths(stub, theirs):
-    """Documents are payload but for their vectors, and scores are unfold_score."""
+    """The payload is the document without its vectors, and dense scores follow their metric."""
     source = {"title": "old tea", "year": 1999}
-    found = {"status": 200, "hits": {"hits": [{"_id": "7", "_score": 0.9, "_source": source}]}}
-    stub.on("POST", "/theirs/_msearch", {"responses": [found, {"status": 200, "hits": {"hits": []}}]})
+    response = {"status": 200, "hits": {"hits": [{"_id": "7", "_score": 0.9, "_source": source}]}}
+    stub.on("POST", "/theirs/_msearch", {"responses": [response, {"status": 200, "hits": {"hits": []}}]})
     sparse = Near("ml.splade", SparseVector.from_mapping({7: 1.5}))
     (hits, none) = theirs.search([SearchRequest(Near("emb", UP), where=Eq("year", 1999)), SearchRequest(sparse)])
 
@@ -471,8 +476,8 @@ def test_an_adopted_index_is_searched_by_its_own_paths(stub, theirs):
     assert terms["query"] == wire.sparse_vector_query("ml.splade", {"7": 1.5})
 
 
-def test_an_adopted_index_is_filled_as_it_stands_and_never_made_again(stub, theirs):
-    """It has no alias to insist on, so it is looked for before each write; nothing of ours is put into it, and it is not dropped."""
+def test_an_adopted_index_is_filled_but_never_created(stub, theirs):
+    """It has no alias to require: it is looked up before each write. Nothing of ours is added, nothing is dropped."""
     record = Record("a", {"emb": UP, "ml.splade": SparseVector.from_mapping({7: 0.5})}, {"year": 1, "free": {"x": [1]}})
     assert theirs.upsert([record]) == []
     method, path, options, text, _ = stub.seen[-1]
@@ -493,8 +498,8 @@ def test_an_adopted_index_is_filled_as_it_stands_and_never_made_again(stub, thei
     assert not [method for method, *_ in stub.seen if method == "DELETE"]
 
 
-def test_an_index_that_is_not_there_cannot_be_adopted(stub):
-    """And none is made."""
+def test_a_missing_index_cannot_be_adopted(stub):
+    """None is created."""
     with pytest.raises(NotFound, match="books"):
         adopt_store(stub.address, "books", retry=NO_RETRY)
     assert stub.requested() == [("GET", "/books/_mapping")]

@@ -1,4 +1,4 @@
-"""Bodies for Elasticsearch, written out."""
+"""Golden bodies for Elasticsearch."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def body_of(rank, form=FORM, **options):
     return body
 
 
-def test_an_index_is_made_with_every_choice_written_out():
-    """Nothing is left to defaults, which move from version to version."""
+def test_an_index_body_has_every_choice():
+    """Nothing is left to defaults, which differ between versions."""
     body = wire.index_body(SCHEMA, FORM, "9.5.3", {"number_of_shards": 2})
     meta = body["mappings"].pop("_meta")["st_connectors"]
     properties = body["mappings"].pop("properties")
@@ -93,13 +93,13 @@ def test_an_index_is_made_with_every_choice_written_out():
     ("version", "excluded"), [("8.19.21", False), ("9.1.0", False), ("9.2.0", True), ("10.0.0", True)]
 )
 def test_the_source_keeps_its_vectors(version, excluded):
-    """Versions that would leave them out are told not to; older ones do not know the setting."""
+    """Versions that would exclude vectors get a setting that older ones do not know."""
     index = wire.index_body(SCHEMA, FORM, version, {})["settings"]["index"]
     assert ("mapping" in index) is excluded
 
 
-def test_the_mapping_gives_the_schema_back():
-    """Fields in their order, in whatever order the server keeps keys; what others wrote is none of ours."""
+def test_the_schema_is_read_from_the_mapping():
+    """Fields keep their order whatever the server does to keys; other metadata is not ours."""
     mappings = wire.index_body(SCHEMA, FORM, "9.5.3", {})["mappings"]
     schema, form = stored_schema(mappings)
     assert schema == SCHEMA
@@ -114,8 +114,8 @@ def test_the_mapping_gives_the_schema_back():
     ("version", "fine"),
     [("8.18.9", False), ("8.19.0", True), ("9.0.4", False), ("9.1.0", True), ("10.0.0", True), ("7.17.0", False)],
 )
-def test_servers_too_old_are_told(version, fine):
-    """8.19 and 9.1 are the oldest."""
+def test_old_servers_are_not_supported(version, fine):
+    """8.19 and 9.1 are the oldest of their majors."""
     problem = wire.too_old(version)
     assert (problem is None) is fine
     if problem:
@@ -127,10 +127,10 @@ def test_servers_too_old_are_told(version, fine):
     [(Metric.COSINE, "cosine"), (Metric.DOT, "max_inner_product"), (Metric.EUCLIDEAN, "l2_norm")],
 )
 def test_metrics_have_their_similarities(metric, similarity):
-    """``dot_product`` is for unit vectors only, and never used."""
+    """``dot_product``, which is for unit vectors only, is never used."""
     fields = {"d": DenseField(2, metric)}
-    made = wire.vector_properties(fields, wire.form_for(Schema("c", fields)))
-    assert made["d"]["similarity"] == similarity
+    written = wire.vector_properties(fields, wire.form_for(Schema("c", fields)))
+    assert written["d"]["similarity"] == similarity
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_metrics_have_their_similarities(metric, similarity):
         (Quantization.BINARY, "flat", "bbq_flat"),
     ],
 )
-def test_a_field_gets_the_quantisation_that_it_asks_for(quantization, option, kind):
-    """As a graph or flat, as the address says; a field that asks for none gets what the address says."""
+def test_a_quantized_field_gets_its_index(quantization, option, kind):
+    """It is a graph or flat as the address says; other fields get the index of the address."""
     fields = {"d": DenseField(2, quantization=quantization)}
     form = wire.form_for(Schema("c", fields), dense_index=option)
     options = wire.vector_properties(fields, form)["d"]["index_options"]
@@ -156,27 +156,27 @@ def test_a_field_gets_the_quantisation_that_it_asks_for(quantization, option, ki
 
 
 def test_unknown_forms_are_refused():
-    """With the known ones."""
+    """The message has the known ones."""
     with pytest.raises(ValueError, match="unknown sparse 'text'; expected one of sparse_vector, rank_features"):
         wire.form_for(SCHEMA, sparse="text")
     with pytest.raises(ValueError, match="unknown dense_index 'ivf'; expected one of hnsw, flat"):
         wire.form_for(SCHEMA, dense_index="ivf")
 
 
-def test_only_options_that_were_named_must_fit():
-    """A collection keeps its form; an address that says nothing of it agrees with any."""
-    kept = wire.form_for(SCHEMA, sparse="rank_features", dense_index="flat")
-    assert form_difference(kept, FORM, {}, dense="dense_index") is None
+def test_only_options_of_the_address_must_agree():
+    """A collection keeps its form; an address without such options agrees with any."""
+    stored = wire.form_for(SCHEMA, sparse="rank_features", dense_index="flat")
+    assert form_difference(stored, FORM, {}, dense="dense_index") is None
     assert (
-        form_difference(kept, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}, dense="dense_index")
+        form_difference(stored, wire.form_for(SCHEMA, dense_index="flat"), {"dense_index": "flat"}, dense="dense_index")
         is None
     )
-    told = form_difference(kept, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"}, dense="dense_index")
-    assert told.startswith("the collection stores its field 'sparse' as rank_features, not as sparse_vector")
+    message = form_difference(stored, FORM, {"sparse": "sparse_vector", "dense_index": "hnsw"}, dense="dense_index")
+    assert message.startswith("the collection stores its field 'sparse' as rank_features, not as sparse_vector")
 
 
 def test_a_dense_leg():
-    """Candidates are written out; the filter goes inside, before the cut."""
+    """Candidates are explicit; the filter is inside the query, before its limit."""
     body = body_of(Near("dense", UP), limit=5, offset=2, where=Eq("year", 1999))
     assert body == {
         "query": {
@@ -211,12 +211,12 @@ def test_a_dense_leg():
     ],
 )
 def test_efforts_are_candidates(kind, effort, limit, knn):
-    """Shortened indexes have all their candidates compared by the full vectors; exact effort has a filter, so that all it leaves are compared."""
+    """All candidates of a quantized index are rescored; exact effort has a filter, whose documents are all compared."""
     form = replace(FORM, dense={"dense": kind})
     options = {} if effort is None else {"effort": effort}
     body = body_of(Near("dense", UP), form, limit=limit, **options)
-    made = body["query"]["knn"]
-    assert {key: value for key, value in made.items() if key not in {"field", "query_vector"}} == knn
+    written = body["query"]["knn"]
+    assert {key: value for key, value in written.items() if key not in {"field", "query_vector"}} == knn
 
 
 def test_a_sparse_leg_is_not_pruned():
@@ -229,7 +229,7 @@ def test_a_sparse_leg_is_not_pruned():
 
 
 def test_a_sparse_leg_of_rank_features_is_linear():
-    """One clause for each token."""
+    """It has one clause for each token."""
     form = wire.form_for(SCHEMA, sparse="rank_features")
     assert wire.vector_properties(SCHEMA.fields, form)["sparse"] == {"type": "rank_features"}
     assert body_of(Near("sparse", SPARSE), form)["query"] == {
@@ -244,7 +244,7 @@ def test_a_sparse_leg_of_rank_features_is_linear():
 
 @pytest.mark.parametrize("sparse", wire.SPARSE)
 def test_an_empty_sparse_leg_matches_nothing(sparse):
-    """As an empty ``bool`` would not."""
+    """An empty ``bool`` would match everything."""
     form = wire.form_for(SCHEMA, sparse=sparse)
     assert body_of(Near("sparse", SparseVector.from_mapping({})), form)["query"] == {"match_none": {}}
 
@@ -258,7 +258,7 @@ def test_a_text_leg():
 
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0)], ids=["plain", "weights"])
 def test_a_fusion_is_one_retriever(weights):
-    """Every leg is the query that it is alone, filter and all, cut at ``depth``; nothing is sorted. Not verified on an engine."""
+    """Each leg is its own query with the filter, limited to ``depth``; nothing is sorted. Not verified on a server."""
     legs = (Near("dense", UP), Match("text", "tea"))
     request = {"where": Eq("year", 2001), "limit": 5, "offset": 3, "parts": Parts.NONE}
     body = body_of(Fuse(legs, 40, Rrf(7, weights)), **request)
@@ -275,8 +275,8 @@ def test_a_fusion_is_one_retriever(weights):
     }
 
 
-def test_other_fusions_are_not_for_the_server():
-    """``linear`` leaves a query's equal scores as they are, which is another thing."""
+def test_other_fusions_are_not_sent():
+    """``linear`` normalises equal scores differently."""
     with pytest.raises(TypeError, match="open_store"):
         body_of(Fuse((Match("text", "a"), Match("text", "b")), method=Weighted((0.5, 0.5))))
 
@@ -291,7 +291,7 @@ BOTH = {FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}
 
 
 @pytest.mark.parametrize(
-    ("told", "version", "settings", "text", "fusion"),
+    ("answer", "version", "settings", "text", "fusion"),
     [
         (licence("enterprise"), "9.5.3", ALONE, True, BOTH),
         (licence("trial"), "9.2.0", SPREAD, False, BOTH),
@@ -305,17 +305,17 @@ BOTH = {FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}
         ({}, "9.5.3", ALONE, True, set()),
     ],
 )
-def test_fusion_is_declared_by_licence_version_and_shards(told, version, settings, text, fusion):
-    """The licence has the retriever, 9.2 its weights, and words are counted over all shards by no retriever."""
-    server = server_from(told, {"version": {"number": version}}, settings)
+def test_fusion_is_declared_by_licence_version_and_shards(answer, version, settings, text, fusion):
+    """The licence has the retriever, 9.2 its weights, and no retriever counts words over all shards."""
+    server = server_from(answer, {"version": {"number": version}}, settings)
     fields = {"dense": DenseField(2), **({"text": TextField()} if text else {})}
     schema = Schema("books", fields)
     assert wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema), server).fusion == fusion
     assert wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema)).fusion == set()
 
 
-def test_a_scan_walks_by_shard_and_document():
-    """No other order is needed, nor a total."""
+def test_a_scan_is_ordered_by_shard_and_document():
+    """It needs neither another order nor a total."""
     assert scan_body(OWN, None, Parts.PAYLOAD, 500, wire.scan_order(OWN)) == {
         "query": {"match_all": {}},
         "size": 500,
@@ -325,8 +325,8 @@ def test_a_scan_walks_by_shard_and_document():
     }
 
 
-def test_precision_is_told_by_field():
-    """Only a flat index of full vectors compares with all, however many there are; small distances lose digits."""
+def test_precision_by_field():
+    """Only a flat index of full vectors compares all records; small distances lose digits."""
     fields = {"c": DenseField(2), "e": DenseField(2, Metric.EUCLIDEAN), "s": SparseField(), "t": TextField()}
     schema = Schema("c", fields)
     graph = wire.capabilities_of(PLUGIN.capabilities, schema, wire.form_for(schema)).fields
@@ -337,8 +337,8 @@ def test_precision_is_told_by_field():
     assert (graph["c"].score_rtol, graph["e"].score_rtol, graph["s"].score_rtol) == (1e-5, 5e-4, 0.004)
 
 
-def test_other_peoples_mappings_are_read():
-    """Vectors, texts and what can be filtered on, by their paths; what cannot be searched is left out."""
+def test_adopted_mappings_are_read():
+    """Vectors, texts and filterable fields have their paths as names; vectors that cannot be searched are left out."""
     properties = {
         "vec": {"type": "dense_vector", "dims": 3, "similarity": "dot_product", "index_options": {"type": "bbq_hnsw"}},
         "far": {"type": "dense_vector", "dims": 3, "similarity": "l2_norm"},
@@ -391,7 +391,7 @@ OTHERS = build_vocabulary([("te.a", 70_000), ("##pot", 3)])
     ],
 )
 def test_with_a_vocabulary_keys_are_tokens(sparse, leg):
-    """In queries and documents, escape_field where the type takes no dots."""
+    """In queries and documents, escaped where the type accepts no dots."""
     form = with_tokens(wire.form_for(SCHEMA, sparse=sparse), TOKENS)
     layout = OwnLayout(SCHEMA, keys_of(form, TOKENS))
     collection = Collection(SCHEMA, form, layout, UNKNOWN)
@@ -402,8 +402,8 @@ def test_with_a_vocabulary_keys_are_tokens(sparse, leg):
     assert layout.to_source(Record("a", {"sparse": SPARSE}))["vector"] == {"sparse": {key: 0.5, "##pot": 2.0}}
 
 
-def test_a_mapping_remembers_its_vocabulary_by_digest():
-    """It is read back; without one nothing is written, and a collection without sparse fields needs none."""
+def test_a_mapping_stores_the_digest_of_its_vocabulary():
+    """Without a vocabulary or without sparse fields it stores none."""
     form = with_tokens(FORM, TOKENS)
     mappings = wire.index_body(SCHEMA, form, "9.5.3", {})["mappings"]
     assert json.loads(mappings["_meta"]["st_connectors"])["tokens"] == TOKENS.digest
@@ -413,21 +413,21 @@ def test_a_mapping_remembers_its_vocabulary_by_digest():
 
 
 @pytest.mark.parametrize(
-    ("kept", "asked", "told"),
+    ("stored", "requested", "message"),
     [
         (TOKENS, None, rf"{TOKENS.digest[:12]}…\): name it in the address, as in \?vocabulary="),
         (TOKENS, OTHERS, rf"{TOKENS.digest[:12]}…\), and the address names another \({OTHERS.digest[:12]}…"),
         (None, TOKENS, "are indices, not tokens: leave vocabulary out"),
     ],
 )
-def test_another_vocabulary_is_told(kept, asked, told):
-    """With what to do."""
-    with pytest.raises(ValueError, match=told):
-        raise ValueError(token_difference(with_tokens(FORM, kept), asked))
+def test_another_vocabulary_is_a_difference(stored, requested, message):
+    """The message says what to do."""
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(token_difference(with_tokens(FORM, stored), requested))
 
 
 @pytest.mark.parametrize("vocabulary", [None, TOKENS])
 def test_the_same_vocabulary_is_no_difference(vocabulary):
-    """Nor is any, where no field is sparse."""
+    """Without sparse fields any vocabulary agrees."""
     assert token_difference(with_tokens(FORM, vocabulary), vocabulary) is None
     assert token_difference(Form({}, {"dense": "hnsw"}), vocabulary) is None

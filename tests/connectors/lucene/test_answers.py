@@ -33,29 +33,29 @@ FOLDS = {
 @pytest.mark.parametrize("metric", list(Metric))
 @pytest.mark.parametrize("value", [-900.0, -1.0, -0.5, -1e-3, 0.0, 0.25, 1.0, 900.0])
 def test_scores_are_unfolded(metric, value):
-    """Whatever an engine folds comes out as it went in."""
+    """The metric's value is computed from the engine's score."""
     if (metric is Metric.COSINE and abs(value) > 1) or (metric is Metric.EUCLIDEAN and value > 0):
         pytest.skip("there is no such value of this metric")
     assert unfold_score(metric, FOLDS[metric](value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
-def test_scores_stay_within_their_meaning():
-    """Rounding takes no cosine over 1 and no distance below 0."""
+def test_scores_stay_in_the_range_of_their_metric():
+    """Rounding gives no cosine above 1 and no distance below 0."""
     assert unfold_score(Metric.COSINE, 1.0000001) == 1.0
     assert unfold_score(Metric.COSINE, -1e-8) == -1.0
     assert math.copysign(1, unfold_score(Metric.EUCLIDEAN, 1.0000001)) == 1
     assert unfold_score(Metric.EUCLIDEAN, 0.0) == unfold_score(Metric.DOT, 0.0) == -math.inf
 
 
-def test_hits_come_in_the_order_of_score_and_id():
-    """Scores are unfold_score, and ties go by id."""
+def test_hits_are_ordered_by_score_and_id():
+    """Scores are those of the metric, and equal ones are ordered by id."""
     request = SearchRequest(Near("dense", UP), parts=Parts.PAYLOAD)
-    found = [
+    documents = [
         {"_id": "b", "_score": None, "sort": [3.0, "b"], "_source": {"payload": '{"k":1}'}},
         {"_id": "a", "_score": None, "sort": [3.0, "a"], "_source": {"payload": "{}"}},
         {"_id": "c", "_score": 0.5, "_source": {"payload": "{}"}},
     ]
-    assert [(hit.id, hit.score, hit.payload) for hit in read_hits(SCHEMA, OWN, request, found)] == [
+    assert [(hit.id, hit.score, hit.payload) for hit in read_hits(SCHEMA, OWN, request, documents)] == [
         ("a", 2.0, {}),
         ("b", 2.0, {"k": 1}),
         ("c", -1.0, {}),
@@ -80,7 +80,7 @@ def test_legs_and_their_filters():
 
 
 def test_rank_features_are_linear():
-    """One clause for each token, its weight as boost; no token matches nothing, as an empty ``bool`` would match all."""
+    """One clause for each token with its weight as boost; no token matches nothing, unlike an empty ``bool``."""
     assert rank_features_query("vector.s", {"10%2E5": 1.5, "7": 100.0}) == {
         "bool": {
             "should": [
@@ -102,7 +102,7 @@ RECORDS = [Record("a", {"dense": UP}), Record("b"), Record("c")]
 
 
 def test_a_bulk_request_has_two_lines_for_a_record_and_one_for_a_deletion():
-    """No line names an index, which would make one."""
+    """No line names an index, because a write would create it."""
     assert [decode_json(line) for line in bulk.upsert_lines(OWN, RECORDS[:2])] == [
         {"index": {"_id": "a"}},
         {"id": "a", "payload": "{}", "vector": {"dense": [0.0, 1.0]}},
@@ -113,7 +113,7 @@ def test_a_bulk_request_has_two_lines_for_a_record_and_one_for_a_deletion():
 
 
 def test_each_item_has_its_own_error():
-    """Throttled may go again, refused may not, and the position is the batch's."""
+    """Throttled items can be retried, refused ones cannot, and positions are those of the batch."""
     refused = {
         "type": "document_parsing_exception",
         "reason": "[1:18] failed to parse",
@@ -140,7 +140,7 @@ MISSING = {"type": "index_not_found_exception", "reason": "no such index [c]"}
 
 
 def test_writes_to_a_missing_collection_are_not_found():
-    """It is the collection that is missing, not a record that is at fault."""
+    """The collection is missing; no record is at fault."""
     answer = {"errors": True, "items": [{"index": {"status": 404, "error": MISSING}}] * 3}
     with pytest.raises(NotFound, match="create the collection first"):
         bulk.read_rejections(RECORDS, answer, _error_of)
@@ -149,12 +149,12 @@ def test_writes_to_a_missing_collection_are_not_found():
 
 
 def test_deleting_the_absent_is_silent():
-    """An item of status 404 without an error is an id that is not there."""
+    """An item with status 404 and no error is an absent id."""
     bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "result": "not_found"}}]}, _error_of)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "told"),
+    ("status", "body", "kind", "message"),
     [
         (400, {"error": {"type": "t", "reason": "r"}, "status": 400}, Refused, "400: t: r"),
         (400, {"error": "no handler found for uri"}, Refused, "no handler found"),
@@ -172,24 +172,25 @@ def test_deleting_the_absent_is_silent():
         (503, "", Unavailable, "503"),
     ],
 )
-def test_every_status_has_its_class(status, body, kind, told):
-    """The class says whether to try again, the message is the server's own, in one line."""
+def test_every_status_has_its_class(status, body, kind, message):
+    """The class says whether a retry can help; the message quotes the server in one line."""
     error = _error_of(status, body)
     assert type(error) is kind
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         raise error
 
 
 def test_messages_are_cut_short():
-    """A batch never stands in a message."""
+    """A message never contains a batch."""
     assert len(str(_error_of(400, {"error": {"type": "t", "reason": "x" * 10_000}}))) < 500
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("-3", None), ("soon", None), ("", None), (None, None), ("nan", None), ("inf", None)]
-)  # fmt: skip
-def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
-    """``Retry-After`` as a date, a word or below zero is none."""
+    ("header", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), *((text, None) for text in ("-3", "soon", "", None, "nan", "inf"))],
+)
+def test_seconds_to_wait(header, seconds):
+    """A date, a word and a negative or infinite number are None."""
     assert faults.parse_seconds(header) == seconds
 
 
@@ -205,5 +206,5 @@ def test_only_a_time_that_can_be_waited_is_a_wish(header, seconds):
     ],
 )
 def test_shards_are_counted_over_all_indices(answer, count):
-    """None where the server does not tell."""
+    """None where the server does not report them."""
     assert count_shards(answer) == count

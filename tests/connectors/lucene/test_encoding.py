@@ -1,4 +1,4 @@
-"""Vectors go as short text and come back to the bit."""
+"""Vectors as short JSON that reads back to the same bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from st_connectors._lucene.encoding import decode_json, encode_json
 
 
 def test_float32_is_written_short_and_read_back_to_the_bit():
-    """Every exponent, subnormal numbers, minus zero and the largest."""
+    """For every exponent, subnormal numbers, minus zero and the largest number."""
     random = np.random.default_rng(7)
     bits = random.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
     values = np.concatenate([bits[np.isfinite(bits)], np.array([-0.0, 1e-45, 3.4028235e38], np.float32)])
@@ -24,7 +24,7 @@ def test_float32_is_written_short_and_read_back_to_the_bit():
 
 
 def test_a_number_whose_short_text_would_be_rounded_twice_is_written_long(monkeypatch):
-    """What a reader of doubles would get wrong is written as the double."""
+    """Its text is that of the double."""
     value = np.array([0.1], np.float32)
     real = decode_json
     monkeypatch.setattr("orjson.loads", lambda text: real(text) if len(text) > 9 else [0.5])
@@ -33,14 +33,14 @@ def test_a_number_whose_short_text_would_be_rounded_twice_is_written_long(monkey
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_json_cannot_say_is_refused(value):
-    """Not written as null."""
+def test_nan_and_infinity_are_refused(value):
+    """They are not written as null."""
     with pytest.raises(ValueError, match="neither NaN nor infinity"):
         encode_json({"v": np.array([1.0, value], np.float32)})
 
 
 def test_payloads_keep_their_types_and_order():
-    """1 apart from 1.0, integers of 64 bits, letters as they are."""
+    """1 differs from 1.0, integers have 64 bits, and letters are not escaped."""
     payload = {"z": 1, "a": 1.0, "big": [2**63 - 1, -(2**63)], "ü": "👩\n", "none": [None, True, {}]}
 
     assert encode_json(payload).decode() == json.dumps(payload, ensure_ascii=False, separators=(",", ":"))

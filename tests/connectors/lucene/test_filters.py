@@ -51,12 +51,12 @@ NOTHING = {"match_none": {}}
     ],
 )
 def test_every_filter_has_its_query(where, query):
-    """Leaves ask the typed copies; nothing and everything are said, since an empty ``bool`` matches all."""
+    """Conditions query the typed copies; nothing and everything are explicit, because an empty ``bool`` matches all."""
     assert filter_query(where, OWN) == query
 
 
 def test_trees_of_one_kind_are_flat():
-    """Engines nest 20 or 30 deep; a chain of a hundred ands is one."""
+    """Engines nest 20 or 30 levels; a chain of a hundred ands has one."""
     where = Eq("w", "a")
     for _ in range(100):
         where = And((where, Eq("n", 1)))
@@ -68,23 +68,23 @@ def test_trees_of_one_kind_are_flat():
 
 
 def test_equalities_of_one_field_are_one_clause():
-    """OpenSearch takes 1,024 clauses, and 65,536 values in one."""
+    """OpenSearch accepts 1,024 clauses, and 65,536 values in one."""
     where = Or((*(Eq("n", number) for number in range(2_000)), In("n", (7, 9_999)), Eq("w", "a")))
     assert filter_query(where, OWN) == {
         "bool": {"should": [{"terms": {"filter.n": [*range(2_000), 7, 9_999]}}, W], "minimum_should_match": 1}
     }
 
 
-def test_more_values_than_one_clause_takes_are_several():
-    """65,536 values go into one ``terms``."""
+def test_many_values_are_split_into_several_clauses():
+    """One ``terms`` accepts 65,536 values."""
     query = filter_query(In("n", tuple(range(70_000))), OWN)
     parts = [part["terms"]["filter.n"] for part in query["bool"]["should"]]
     assert [len(part) for part in parts] == [65_536, 4_464]
     assert [value for part in parts for value in part] == list(range(70_000))
 
 
-def test_other_peoples_fields_are_asked_by_their_own_paths():
-    """And dates as they are written."""
+def test_adopted_fields_have_their_own_paths():
+    """Dates stay as written."""
     plain = AdoptedLayout(Schema("theirs", {}, {"a.day": FilterKind.DATE}))
     assert filter_query(Eq("a.day", "2020-01-01"), plain) == {"term": {"a.day": {"value": "2020-01-01"}}}
     with pytest.raises(KeyError):

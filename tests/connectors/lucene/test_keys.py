@@ -1,4 +1,4 @@
-"""Keys of sparse fields: whatever the tokens are, a vector comes back as it was."""
+"""Keys of sparse fields: a vector reads back unchanged whatever the tokens are."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ODD = build_vocabulary([("10.5", 1), ("%2E", 2), (".", 3), ("7", 8), ("8", 7)])
 
 
 @given(st.data(), st.booleans())
-def test_vectors_come_back_whatever_the_tokens_are(data, features):
-    """Through a document and its JSON, in fields of either type, in collections of ours and of others."""
+def test_vectors_read_back_whatever_the_tokens_are(data, features):
+    """Through a document and its JSON, in fields of either type and documents of either layout."""
     vocabulary = data.draw(VOCABULARIES)
     chosen = data.draw(st.sets(st.sampled_from(sorted(vocabulary.tokens)), min_size=1))
     vector = SparseVector.from_mapping({index: 0.5 + place for place, index in enumerate(sorted(chosen))})
@@ -34,13 +34,13 @@ def test_vectors_come_back_whatever_the_tokens_are(data, features):
     for layout in (OwnLayout(schema, keys), AdoptedLayout(schema, keys)):
         source = decode_json(encode_json(layout.to_source(Record("a", {"s": vector}))))
         assert layout.from_source("a", source, Parts.ALL).vectors["s"] == vector
-    held = keys.weights("s", vector)
-    assert len(held) == len(vector)
-    assert not features or not any("." in key for key in held)
+    by_key = keys.weights("s", vector)
+    assert len(by_key) == len(vector)
+    assert not features or not any("." in key for key in by_key)
 
 
-def test_tokens_are_keys_as_they_are_and_escaped_where_dots_are_refused():
-    """A vocabulary may hold digits too, which then are tokens and not indices."""
+def test_tokens_are_escaped_where_dots_are_refused():
+    """A vocabulary may contain digits, which are then tokens and not indices."""
     vector = SparseVector.from_mapping({1: 0.5, 2: 1.0, 3: 2.0, 8: 4.0})
     plain, features = Keys(ODD), Keys(ODD, frozenset({"s"}))
     assert plain.weights("s", vector) == {"10.5": 0.5, "%2E": 1.0, ".": 2.0, "7": 4.0}
@@ -48,27 +48,27 @@ def test_tokens_are_keys_as_they_are_and_escaped_where_dots_are_refused():
     assert features.weights("other", vector) == plain.weights("other", vector)
 
 
-def test_keys_that_stand_for_no_index_give_no_vector():
-    """They are somebody else's."""
+def test_a_key_without_an_index_gives_no_vector():
+    """It was written by another client."""
     assert Keys(ODD).vector("s", {"7": 1.0, "tea": 1.0}) is None
     assert Keys(ODD).vector("s", {"10%2E5": 1.0}) is None
     assert DIGITS.vector("s", {"7": 1.0, "tea": 1.0}) is None
     assert DIGITS.vector("s", {"7": 1.0}) == SparseVector.from_mapping({7: 1.0})
 
 
-def test_an_index_that_the_vocabulary_lacks_is_named():
+def test_an_index_without_a_token_is_reported():
     """With its field; where keys are indices there is none."""
     vector = SparseVector.from_mapping({8: 1.0, 9: 1.0, 10: 1.0})
-    told = "field 's' has index 9, which the vocabulary in the address, of 5 tokens, lacks"
-    assert str(Keys(ODD).unknown_index("s", vector)).startswith(told)
+    message = "field 's' has index 9, which the vocabulary in the address, of 5 tokens, lacks"
+    assert str(Keys(ODD).unknown_index("s", vector)).startswith(message)
     assert Keys(ODD).unknown_index("s", SparseVector.from_mapping({8: 1.0})) is None
     assert DIGITS.unknown_index("s", vector) is None
-    assert str(Keys(ODD).unknown_index_of(Record("a", {"d": np.ones(2, np.float32), "s": vector}))).startswith(told)
+    assert str(Keys(ODD).unknown_index_of(Record("a", {"d": np.ones(2, np.float32), "s": vector}))).startswith(message)
     with pytest.raises(KeyError):
         Keys(ODD).weights("s", vector)
 
 
 def test_without_a_vocabulary_keys_are_digits():
-    """As they always were."""
+    """Indices become decimal digits."""
     vector = SparseVector.from_mapping({0: 1.0, MAX_INDEX: 2.0})
     assert DIGITS.weights("s", vector) == digit_keys(vector) == {"0": 1.0, str(MAX_INDEX): 2.0}

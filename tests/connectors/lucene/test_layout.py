@@ -1,4 +1,4 @@
-"""What documents look like and what is read from them."""
+"""Documents of records, and records of documents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPARSE = SparseVector.from_mapping({3: 0.5, 4294967294: 2.0})
 
 
 def test_a_record_becomes_one_document():
-    """Payload in one string, vectors and text copied, filterable fields copied into their types."""
+    """The payload is one string, vectors and texts are copied, filterable fields are copied in their types."""
     payload = {"body": "ünï", "a.b": 1, "word": ["x", "y"], "real": 3, "flag": False, "day": "1970-01-02", "z": None}
 
     assert decode_json(encode_json(OWN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload)))) == {
@@ -40,8 +40,8 @@ def test_a_record_becomes_one_document():
     }
 
 
-def test_what_is_lacking_is_left_out():
-    """No vector, no text, null and empty lists leave no trace, since engines refuse null for some of them."""
+def test_absent_values_are_left_out():
+    """Missing vectors and texts, null and empty lists are not written: engines refuse null for some fields."""
     payload = {"body": "", "word": None, "a.b": [], "other": 1}
     assert OWN.to_source(Record("a", {}, payload)) == {
         "id": "a",
@@ -50,7 +50,7 @@ def test_what_is_lacking_is_left_out():
 
 
 def test_a_document_is_read_back():
-    """Id, payload and vectors are those of the record, as far as they were asked for."""
+    """Id, payload and vectors are those of the record, as far as they are requested."""
     payload = {"one": 1, "float": 1.0, "big": 2**63 - 1, "a": {"z": [None, True]}}
     source = decode_json(encode_json(OWN.to_source(Record("a", {"dense": UP, "sparse": SPARSE}, payload))))
 
@@ -73,13 +73,13 @@ def test_a_document_is_read_back():
         (Parts.LEGS, False),
     ],
 )
-def test_only_what_is_asked_for_is_sent(parts, selector):
-    """The source is selected by what the caller wants."""
+def test_only_requested_parts_are_selected(parts, selector):
+    """``_source`` names the requested parts."""
     assert OWN.selector(parts) == selector
 
 
-def test_long_keywords_are_known_by_their_digest():
-    """Lucene takes terms of 32,766 bytes; a digest is told from a text that looks like one."""
+def test_long_keywords_are_stored_as_digests():
+    """Lucene accepts terms of 32,766 bytes; a digest differs from a text that looks like one."""
     (digest,) = OWN.typed(FilterKind.KEYWORD, "x" * 8_001)
     assert digest.startswith("\x01sha256:")
     assert len(digest) == 72
@@ -89,7 +89,7 @@ def test_long_keywords_are_known_by_their_digest():
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "kept"),
+    ("kind", "value", "typed"),
     [
         (FilterKind.INT, 2**53 + 1, [2**53 + 1]),
         (FilterKind.INT, 2.0, [2]),
@@ -107,26 +107,26 @@ def test_long_keywords_are_known_by_their_digest():
         (FilterKind.DATE, "2020-06-01T14:00:00+02:00", [1_591_012_800_000_000]),
     ],
 )
-def test_only_values_of_their_kind_are_copied(kind, value, kept):
-    """An engine would turn 1 into "1" and "" into false, or refuse the record."""
-    assert OWN.typed(kind, value) == kept
+def test_only_values_of_their_kind_are_copied(kind, value, typed):
+    """An engine would convert 1 to "1" and "" to false, or refuse the record."""
+    assert OWN.typed(kind, value) == typed
 
 
 def test_minus_zero_is_zero():
-    """Lucene holds them apart."""
+    """Lucene distinguishes them."""
     assert [str(value) for value in OWN.typed(FilterKind.FLOAT, -0.0)] == ["0.0"]
 
 
 def test_dates_are_microseconds_at_both_ends_of_time():
-    """From the first year to the last, to the microsecond, within 64 bits."""
+    """From the first year to the last, within 64 bits."""
     assert to_micros("0001-01-01") == -62_135_596_800_000_000
     assert to_micros("9999-12-31T23:59:59.999999Z") == 253_402_300_799_999_999
 
 
-def test_properties_hold_every_part():
-    """The mapping of our own documents, beside the engine's vectors."""
-    made = properties(SCHEMA, {"dense": {"type": "d"}, "sparse": {"type": "s"}})
-    assert made == {
+def test_properties_of_our_own_documents():
+    """They have a property for each part, with the engine's vectors."""
+    tree = properties(SCHEMA, {"dense": {"type": "d"}, "sparse": {"type": "s"}})
+    assert tree == {
         "id": {"type": "keyword", "index": False},
         "payload": {"type": "keyword", "index": False, "doc_values": False},
         "filter": {
@@ -146,8 +146,8 @@ def test_properties_hold_every_part():
 PLAIN = AdoptedLayout(Schema("theirs", {"vec": DenseField(2), "deep.splade": SparseField(), "t": TextField("t")}))
 
 
-def test_other_peoples_documents_are_the_payload_with_the_vectors_in_their_places():
-    """A path with dots is an object inside an object."""
+def test_adopted_documents_are_the_payload_with_vectors():
+    """A path with dots is an object in an object."""
     record = Record(
         "1", {"vec": UP, "deep.splade": SparseVector.from_mapping({3: 0.5})}, {"t": "tea", "deep": {"n": 1}}
     )
@@ -156,8 +156,8 @@ def test_other_peoples_documents_are_the_payload_with_the_vectors_in_their_place
     assert record.payload == {"t": "tea", "deep": {"n": 1}}
 
 
-def test_other_peoples_documents_are_read():
-    """Vectors are taken out of the payload, and an object that held nothing else goes with them."""
+def test_adopted_documents_are_read():
+    """Vectors are removed from the payload, together with objects that had nothing else."""
     source = {"t": "tea", "deep": {"splade": {"3": 0.5}}, "vec": [0.0, 1.0]}
     read = PLAIN.from_source("1", source, Parts.ALL)
     assert read.payload == {"t": "tea"}
@@ -167,8 +167,8 @@ def test_other_peoples_documents_are_read():
     assert source["deep"] == {"splade": {"3": 0.5}}
 
 
-def test_other_peoples_vectors_are_selected_by_path():
-    """With and without them."""
+def test_adopted_vectors_are_selected_by_path():
+    """``_source`` includes or excludes them."""
     assert PLAIN.selector(Parts.PAYLOAD) == {"excludes": ["vec", "deep.splade"]}
     assert PLAIN.selector(Parts.VECTORS) == ["vec", "deep.splade"]
     assert PLAIN.selector(Parts.ALL) == ["*", "vec", "deep.splade"]

@@ -1,4 +1,4 @@
-"""Loading settings are taken out again, and what was found is put back, not what is usual."""
+"""Loading settings are removed after the block, and each index has its previous settings again."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import pytest
 
 from st_connectors._lucene.loading import LOADING, bulk_loading
 
-FOUND = {
+PREVIOUS = {
     "one": {"index.refresh_interval": "7s", "index.number_of_replicas": "2", "index.uuid": "x"},
     "two": {"index.number_of_replicas": "0"},
 }
 
 
-class Held:
+class MemorySettings:
     """Settings in memory; writing to one index may fail."""
 
     def __init__(self) -> None:
-        self.now = {index: dict(settings) for index, settings in FOUND.items()}
+        self.now = {index: dict(settings) for index, settings in PREVIOUS.items()}
         self.refreshed = self.closed = 0
         self.broken: str | None = None
 
@@ -38,57 +38,57 @@ class Held:
         self.closed += 1
 
 
-def test_what_was_found_is_put_back():
-    """Seven seconds stay seven seconds, and what was not set is not set."""
-    held = Held()
+def test_previous_settings_are_restored():
+    """Seven seconds stay seven seconds, and defaults stay defaults."""
+    memory = MemorySettings()
 
-    with bulk_loading(held):
-        assert all(settings.items() >= LOADING.items() for settings in held.now.values())
+    with bulk_loading(memory):
+        assert all(settings.items() >= LOADING.items() for settings in memory.now.values())
 
-    assert held.now == FOUND
-    assert (held.refreshed, held.closed) == (1, 1)
+    assert memory.now == PREVIOUS
+    assert (memory.refreshed, memory.closed) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_also_after_an_error(error):
-    """The error comes through."""
-    held = Held()
+def test_settings_are_restored_after_an_error(error):
+    """The error is raised unchanged."""
+    memory = MemorySettings()
 
-    with pytest.raises(type(error)), bulk_loading(held):
+    with pytest.raises(type(error)), bulk_loading(memory):
         raise error
 
-    assert held.now == FOUND
-    assert (held.refreshed, held.closed) == (0, 1)
+    assert memory.now == PREVIOUS
+    assert (memory.refreshed, memory.closed) == (0, 1)
 
 
-def test_blocks_inside_one_another():
-    """The inner one leaves the outer one's settings."""
-    held = Held()
+def test_nested_blocks():
+    """The inner block restores the settings of the outer one."""
+    memory = MemorySettings()
 
-    with bulk_loading(held):
-        with bulk_loading(held):
+    with bulk_loading(memory):
+        with bulk_loading(memory):
             pass
-        assert held.now["one"]["index.refresh_interval"] == "-1"
+        assert memory.now["one"]["index.refresh_interval"] == "-1"
 
-    assert held.now == FOUND
-
-
-def test_an_index_that_cannot_be_restored_does_not_keep_the_others_from_it():
-    """The error is raised when the rest is done."""
-    held = Held()
-
-    with pytest.raises(OSError, match="one is gone"), bulk_loading(held):
-        held.broken = "one"
-
-    assert held.now["two"] == FOUND["two"]
+    assert memory.now == PREVIOUS
 
 
-def test_an_index_that_cannot_be_set_leaves_all_as_they_were():
-    """Nothing of the block is run."""
-    held = Held()
-    held.broken = "two"
+def test_one_failed_restore_does_not_stop_the_others():
+    """The error is raised after all are tried."""
+    memory = MemorySettings()
 
-    with pytest.raises(OSError, match="two is gone"), bulk_loading(held):
+    with pytest.raises(OSError, match="one is gone"), bulk_loading(memory):
+        memory.broken = "one"
+
+    assert memory.now["two"] == PREVIOUS["two"]
+
+
+def test_a_failed_setting_restores_all():
+    """The block is not run."""
+    memory = MemorySettings()
+    memory.broken = "two"
+
+    with pytest.raises(OSError, match="two is gone"), bulk_loading(memory):
         pytest.fail("the block was run")
 
-    assert held.now["one"] == FOUND["one"]
+    assert memory.now["one"] == PREVIOUS["one"]

@@ -1,4 +1,4 @@
-"""Names: what an index can be called, and paths and keys on which no two names meet."""
+"""Names of indices, and paths and keys that stay different for different names."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ def test_the_path_of_indices_is_quoted():
     ("name", "path"), [("year", "year"), ("a.b", "a-2e-b"), ("a-2e-b", "a-2d-2e-2d-b"), ("ü", "-fc-"), (" ", "-20-")]
 )
 def test_field_names_become_one_step_of_a_path(name, path):
-    """Letters, digits and underscores stay; all else is written by its code point."""
+    """Letters, digits and underscores stay; other characters become their code point."""
     assert escape_field(name) == path
 
 
 @given(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8))
-def test_no_two_field_names_meet(one, other):
-    """Different names have different paths, and none has a dot."""
+def test_different_field_names_have_different_paths(one, other):
+    """No path has a dot."""
     assert (escape_field(one) == escape_field(other)) == (one == other)
     assert "." not in escape_field(one)
 
 
 @given(st.text("ab.%2E5", max_size=8))
 def test_feature_keys_are_read_back(token):
-    """A key has no dot and stands for one token only."""
+    """A key has no dot and belongs to one token only."""
     assert "." not in feature_key(token)
     assert feature_token(feature_key(token)) == token
 
 
-def test_indices_are_keys_as_they_are():
+def test_indices_are_not_escaped():
     """Digits need no escape."""
     assert feature_key("4294967294") == "4294967294"

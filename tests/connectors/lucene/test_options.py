@@ -1,4 +1,4 @@
-"""Options of addresses that both engines have."""
+"""Address options that both engines have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from st_connectors.registry import parse_address
 
 
 def test_options_are_read():
-    """Each as what it is, and none where it is not given."""
+    """Each has its type, and absent ones have their default."""
     full = parse_address("opensearch://h?shards=3&replicas=0&timeout=2.5&sparse=x")
     options = read_collection_options(full, "sparse")
     assert options == CollectionOptions({"sparse": "x"}, {"number_of_shards": 3, "number_of_replicas": 0})
@@ -28,7 +28,7 @@ def test_options_are_read():
 
 
 def test_a_certificate_authority_is_a_file(tmp_path):
-    """It must be there, and TLS must be asked for."""
+    """It must exist, and the address must use TLS."""
     path = tmp_path / "ca.pem"
     path.write_text("")
     assert read_authorities(parse_address(f"opensearch+https://h?ca={path}")) == str(path)
@@ -39,8 +39,8 @@ def test_a_certificate_authority_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["shards=0", "shards=two", "replicas=-1", "timeout=0", "timeout=soon", "timeout=inf"])
-def test_wrong_values_are_told(wrong):
-    """The sentence names the option and what came."""
+def test_invalid_values_are_refused(wrong):
+    """The message has the option and the value."""
     address = parse_address(f"elasticsearch://h?{wrong}")
     name, _, value = wrong.partition("=")
     read = read_timeout if name == "timeout" else read_collection_options
@@ -48,14 +48,14 @@ def test_wrong_values_are_told(wrong):
         read(address)
 
 
-def test_options_that_there_are_not_are_refused():
-    """With those that there are."""
+def test_unknown_options_are_refused():
+    """The message has the known ones."""
     with pytest.raises(ValueError, match="unknown option 'shard' of elasticsearch; expected one of shards, timeout"):
         check_names(parse_address("elasticsearch://h?shard=1"), ("shards", "timeout"))
 
 
 def test_a_value_that_is_no_choice_is_refused():
-    """The message lists the choices."""
+    """The message has the choices."""
     check_choice("sparse", "a", ("a", "b"))
     with pytest.raises(ValueError, match="unknown sparse 'c'; expected one of a, b"):
         check_choice("sparse", "c", ("a", "b"))

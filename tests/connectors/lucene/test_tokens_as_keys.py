@@ -1,4 +1,4 @@
-"""Both stores with ``?vocabulary=``, before a stub on the loopback interface: what the keys of sparse fields are, and which vocabulary opens what."""
+"""Both stores with ``?vocabulary=`` and a stub server: keys of sparse fields, vocabularies that open a collection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KNOWN, UNKNOWN_INDEX = SparseVector.from_mapping({1: 0.5}), SparseVector.from_ma
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A stub with a collection made with a vocabulary of three tokens: its address, its type of sparse fields, and the second token as a key."""
+    """A stub with a collection of three tokens: address, type of sparse fields, and the second token as a key."""
 
     stub: Any
     address: str
@@ -34,7 +34,7 @@ class Engine:
 
 @pytest.fixture(params=["elasticsearch", "opensearch"])
 def engine(request, lucene_stub, tmp_path):
-    """One engine after the other."""
+    """Start one engine after the other."""
     if request.param == "elasticsearch":
         pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
         from st_connectors.elasticsearch import wire
@@ -52,30 +52,30 @@ def engine(request, lucene_stub, tmp_path):
     return Engine(stub, f"{stub.address}?vocabulary={tmp_path}", kind, token)
 
 
-def test_only_the_vocabulary_that_it_was_made_with_opens_a_collection(engine, tmp_path):
-    """Whether it is opened by name or made again; with the right one what is there is found."""
+def test_only_the_vocabulary_of_a_collection_opens_it(engine, tmp_path):
+    """By name and for a schema; the right one opens the existing collection."""
     (tmp_path / "other.txt").write_text("b\na\n")
-    for address, told in (
+    for address, message in (
         (engine.stub.address, "name it in the address"),
         (f"{engine.stub.address}?vocabulary={tmp_path}/other.txt", "names another"),
     ):
-        with pytest.raises(SchemaMismatch, match=told):
+        with pytest.raises(SchemaMismatch, match=message):
             open_store(address, "wordy")
-        with pytest.raises(SchemaMismatch, match=told):
+        with pytest.raises(SchemaMismatch, match=message):
             open_store(address, "wordy", SCHEMA).create()
     assert open_store(engine.address, "wordy").schema == SCHEMA
     open_store(engine.address, "wordy", SCHEMA).create()
     assert not [path for method, path, *_ in engine.stub.seen if method == "PUT"]
 
 
-def test_an_index_beyond_the_vocabulary_is_refused_before_anything_is_sent(engine):
-    """In a record, whose neighbours go in, and in a query."""
+def test_an_index_without_a_token_is_refused(engine):
+    """A record is rejected without the others, and a query is not sent."""
     store = open_store(engine.address, "wordy", SCHEMA, retry=NO_RETRY)
-    told = "field 'sparse' has index 9, which the vocabulary in the address, of 3 tokens, lacks"
-    with pytest.raises(Refused, match=told):
+    message = "field 'sparse' has index 9, which the vocabulary in the address, of 3 tokens, lacks"
+    with pytest.raises(Refused, match=message):
         store.search([SearchRequest(Near("sparse", KNOWN)), SearchRequest(Near("sparse", UNKNOWN_INDEX))])
     (alone,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX})])
-    assert told in str(alone.error)
+    assert message in str(alone.error)
     assert engine.stub.seen == []
 
     for method in ("PUT", "POST"):
@@ -86,8 +86,8 @@ def test_an_index_beyond_the_vocabulary_is_refused_before_anything_is_sent(engin
     assert [line.get("vector") for line in lines] == [None, {"sparse": {engine.token: 0.5}}]
 
 
-def test_an_index_of_somebody_else_is_read_by_a_vocabulary(engine):
-    """Its documents' tokens come back as indices, and tokens of other models are left out."""
+def test_an_adopted_index_is_read_by_a_vocabulary(engine):
+    """Tokens of documents are read as indices; vectors with unknown tokens are left out."""
     properties = {"splade": {"type": engine.kind}}
     engine.stub.on("GET", "/theirs/_mapping", {"theirs": {"mappings": {"properties": properties}}})
     store = adopt_store(engine.address, "theirs")

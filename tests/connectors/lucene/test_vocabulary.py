@@ -1,4 +1,4 @@
-"""Vocabularies: read from a model's files, one token for one index, and told apart by a digest."""
+"""Vocabularies: files of a model, one token for each index, and a digest."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def written(folder, vocab, added=(), name="tokenizer.json"):
     return path
 
 
-def test_a_tokenizer_s_tokens_are_read(tmp_path):
-    """Those of the model and those added; the folder is as good as the file."""
+def test_tokens_of_a_tokenizer_are_read(tmp_path):
+    """Those of the model and the added ones; the folder is equivalent to its file."""
     path = written(tmp_path, {"tea": 3, "##pot": 7}, [("[MASK]", 9), ("tea", 3)])
-    found = read_vocabulary(str(path))
-    assert found.tokens == {3: "tea", 7: "##pot", 9: "[MASK]"}
-    assert found.indices == {"tea": 3, "##pot": 7, "[MASK]": 9}
-    assert read_vocabulary(str(tmp_path)) == found
+    vocabulary = read_vocabulary(str(path))
+    assert vocabulary.tokens == {3: "tea", 7: "##pot", 9: "[MASK]"}
+    assert vocabulary.indices == {"tea": 3, "##pot": 7, "[MASK]": 9}
+    assert read_vocabulary(str(tmp_path)) == vocabulary
 
 
 def test_unigrams_are_numbered_in_their_order(tmp_path):
@@ -38,20 +38,20 @@ def test_unigrams_are_numbered_in_their_order(tmp_path):
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_list_of_words_is_numbered_by_lines(tmp_path, end):
-    """Lines end at newlines only: a token may hold what Python too takes for the end of a line."""
+    """Lines end at newlines only: a token may contain other line separators of Python."""
     (tmp_path / "vocab.txt").write_bytes(f"[PAD]\na\u2028b\n\x0b{end}".encode())
     assert read_vocabulary(str(tmp_path)).tokens == {0: "[PAD]", 1: "a\u2028b", 2: "\x0b"}
 
 
 def test_a_built_in_model_is_read_as_its_tokenizer_numbers_it():
-    """The tokenizers library gives every token the same index."""
+    """The tokenizers library has the same index for every token."""
     from tokenizers import Tokenizer
 
     from st_core import builtin
 
-    found = read_vocabulary("builtin:sparse")
+    vocabulary = read_vocabulary("builtin:sparse")
     library = Tokenizer.from_file(str(builtin.path("sparse") / "tokenizer.json"))
-    assert found.indices == library.get_vocab(with_added_tokens=True)
+    assert vocabulary.indices == library.get_vocab(with_added_tokens=True)
 
 
 def test_reading_loads_neither_tokenizers_nor_torch():
@@ -65,7 +65,7 @@ def test_reading_loads_neither_tokenizers_nor_torch():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "told"),
+    ("pairs", "message"),
     [
         ([("a", 1), ("a", 2)], "the token 'a' stands for 1 and for 2"),
         ([("a", 1), ("b", 1)], "the index 1 stands for 'a' and for 'b'"),
@@ -80,14 +80,14 @@ def test_reading_loads_neither_tokenizers_nor_torch():
         ([], "no tokens"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(pairs, told):
-    """Tokens and indices stand for each other, one for one, and can be keys."""
-    with pytest.raises(ValueError, match=told):
+def test_invalid_vocabularies_are_refused(pairs, message):
+    """Tokens and indices are one to one, and tokens can be keys."""
+    with pytest.raises(ValueError, match=message):
         build_vocabulary(pairs)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("tokenizer.json", '{"model": {"vocab": {"a": 1, "a": 2}}}', "'a' occurs twice"),
         ("tokenizer.json", '{"model": {"vocab": {"a": 1, "b": 1}}}', "stands for 'a' and for 'b'"),
@@ -103,10 +103,10 @@ def test_what_is_no_vocabulary_is_refused(pairs, told):
         ("vocab.bin", "a", "vocab.bin'; expected"),
     ],
 )
-def test_files_that_hold_none_are_told(tmp_path, name, text, told):
-    """The message names the option, the file, and what is wrong with it."""
+def test_files_without_a_vocabulary_are_refused(tmp_path, name, text, message):
+    """The message has the file and the problem."""
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=told) as raised:
+    with pytest.raises(ValueError, match=message) as raised:
         read_vocabulary(str(tmp_path / name))
     assert "vocabulary" in str(raised.value)
     assert name in str(raised.value)
@@ -115,22 +115,22 @@ def test_files_that_hold_none_are_told(tmp_path, name, text, told):
 @pytest.mark.parametrize(
     "place", ["", "nowhere/tokenizer.json", "builtin:none", "\0", "~nobody-of-this-name/vocab.txt"]
 )
-def test_places_without_a_file_are_told(tmp_path, monkeypatch, place):
-    """Whatever is wrong with the place."""
+def test_places_without_a_file_are_refused(tmp_path, monkeypatch, place):
+    """Whatever is wrong with the place, the message has it."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^there is no vocabulary"):
         read_vocabulary(place)
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=4), st.integers(0, 99), min_size=1))
-def test_the_digest_is_the_same_in_any_order_and_another_for_another(pairs):
-    """It stands for the tokens and their indices, not for a file."""
+def test_the_digest_depends_on_tokens_and_indices_only(pairs):
+    """The order does not change it; any other pair does."""
     apart = {index: token for token, index in pairs.items()}
-    held = [(token, index) for index, token in apart.items()]
-    found = build_vocabulary(held)
+    tokens = [(token, index) for index, token in apart.items()]
+    vocabulary = build_vocabulary(tokens)
 
-    assert found.digest == build_vocabulary(sorted(held)).digest
-    for token, index in held:
-        others = [pair for pair in held if pair[1] != index]
-        assert build_vocabulary([*others, (token, 100)]).digest != found.digest
-        assert build_vocabulary([*others, (token + "x" * 5, index)]).digest != found.digest
+    assert vocabulary.digest == build_vocabulary(sorted(tokens)).digest
+    for token, index in tokens:
+        others = [pair for pair in tokens if pair[1] != index]
+        assert build_vocabulary([*others, (token, 100)]).digest != vocabulary.digest
+        assert build_vocabulary([*others, (token + "x" * 5, index)]).digest != vocabulary.digest

@@ -1,4 +1,4 @@
-"""A server on the loopback interface that answers as it is told."""
+"""A stub server for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def stub(lucene_stub):
-    """OpenSearch."""
+    """Start a stub of an OpenSearch server."""
     return lucene_stub("opensearch")

@@ -1,4 +1,4 @@
-"""The tests of failures over HTTP, run on the OpenSearch adapter before a server that only fails."""
+"""The shared tests of HTTP failures, run on the OpenSearch adapter with a server that only fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("opensearchpy", reason="needs the opensearch extra")
 
 
 class TestOpenSearchFailing(HttpErrors):
-    """``opensearch://`` before the fault proxy."""
+    """``opensearch://`` through the fault proxy."""
 
     key_variable = "ST_OPENSEARCH_PASSWORD"
 

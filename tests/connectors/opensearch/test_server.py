@@ -1,4 +1,4 @@
-"""The adapter before a stub on the loopback interface: what is sent, how often, and what each answer becomes."""
+"""The adapter with a stub server on the loopback interface: requests, their number, and results of answers."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ NOTHING = {"status": 200, "hits": {"hits": []}}
 
 
 def mappings(schema=SCHEMA, form=FORM):
-    """What ``GET /books/_mapping`` says of one of our collections."""
+    """Return the answer to ``GET /books/_mapping`` for one of our collections."""
     return {"books@1": {"mappings": wire.index_body(schema, form, {}, {})["mappings"]}}
 
 
 def opened(stub, schema=SCHEMA, retry=NO_RETRY, options=""):
-    """A store that has sent nothing."""
+    """Return a store that has sent nothing."""
     return open_store(stub.address + options, schema.collection, schema, retry=retry)
 
 
 def item(status, error=None):
-    """What became of one line of a bulk request."""
+    """Return the result of one line of a bulk request."""
     return {"index": {"status": status, **({"error": error} if error else {})}}
 
 
 def test_opening_with_a_schema_sends_nothing(stub):
-    """Not even to learn what the server is."""
+    """The server is queried later."""
     store = opened(stub)
 
     assert store.capabilities.max_query_terms == 1000
     assert stub.seen == []
 
 
-def test_create_asks_what_the_server_is_and_makes_the_index_behind_its_alias(stub):
-    """Once; what it learnt stands in the capabilities."""
+def test_create_queries_the_server_and_creates_the_index(stub):
+    """Once; the capabilities have what the server reports."""
     clauses = {"persistent": {"indices": {"query": {"bool": {"max_clause_count": "4096"}}}}}
     stub.on("GET", "/_cluster/settings", clauses)
     stub.answers["GET", "/books/_mapping"] = [(404, {}, MISSING), (200, {}, mappings())]
@@ -84,8 +84,8 @@ def test_create_asks_what_the_server_is_and_makes_the_index_behind_its_alias(stu
     assert store.capabilities.max_query_terms == 4072
 
 
-def test_create_finds_what_somebody_quicker_has_made(stub):
-    """The same schema is fine, another is not."""
+def test_create_accepts_an_index_that_another_client_created(stub):
+    """With the same schema; another schema is a mismatch."""
     exists = {"error": {"type": "resource_already_exists_exception", "reason": "index [books@1/x] already exists"}}
     stub.answers["GET", "/books/_mapping"] = [(404, {}, MISSING), (200, {}, mappings())]
     stub.fail("PUT", "/books@1", 400, exists)
@@ -98,7 +98,7 @@ def test_create_finds_what_somebody_quicker_has_made(stub):
 
 
 def test_create_in_another_form_is_a_mismatch(stub):
-    """Only where the address asks for a form."""
+    """Only where the address has an option for it."""
     stub.on("GET", "/books/_mapping", mappings())
     opened(stub).create()
 
@@ -106,8 +106,8 @@ def test_create_in_another_form_is_a_mismatch(stub):
         opened(stub, options="?engine=faiss").create()
 
 
-def test_an_index_without_its_alias_is_told(stub):
-    """Left over from somebody who removed the alias only."""
+def test_an_index_without_its_alias_is_a_mismatch(stub):
+    """The message says what to do."""
     exists = {"error": {"type": "resource_already_exists_exception", "reason": "index [books@1/x] already exists"}}
     stub.fail("PUT", "/books@1", 400, exists)
 
@@ -122,8 +122,8 @@ def test_an_index_without_its_alias_is_told(stub):
         ({"version": {"number": "2.11.0", "distribution": "opensearch"}}, "2.19"),
     ],
 )
-def test_a_server_that_is_not_supported_is_told_before_anything_is_made(stub, info, words):
-    """By its version or its name."""
+def test_an_unsupported_server_gets_no_index(stub, info, words):
+    """By its version or its product."""
     stub.on("GET", "/", info)
 
     with pytest.raises(Unsupported, match=words):
@@ -131,15 +131,15 @@ def test_a_server_that_is_not_supported_is_told_before_anything_is_made(stub, in
     assert stub.asked("PUT", "/books@1") == []
 
 
-def test_seismic_on_an_older_server_is_told_before_anything_is_made(stub):
-    """It came with 3.3."""
+def test_seismic_needs_a_recent_server(stub):
+    """No index is created on one older than 3.3."""
     with pytest.raises(Unsupported, match=r"3\.3"):
         opened(stub, options="?sparse=seismic&n_postings=200").create()
     assert stub.asked("PUT", "/books@1") == []
 
 
-def test_an_unknown_name_is_not_found_and_a_foreign_index_names_adopt(stub):
-    """Neither is ever taken for ours."""
+def test_unknown_names_and_adoptable_indices(stub):
+    """Neither is opened as ours; the error of an existing index names ``adopt``."""
     with pytest.raises(NotFound, match="create it first"):
         open_store(stub.address, "books", retry=NO_RETRY)
 
@@ -151,8 +151,8 @@ def test_an_unknown_name_is_not_found_and_a_foreign_index_names_adopt(stub):
     assert not [method for method, *_ in stub.seen if method == "DELETE"]
 
 
-def test_a_bulk_tells_of_each_item(stub):
-    """A poisoned record is refused, a throttled one may go again, and the others are in."""
+def test_each_record_of_a_batch_has_its_own_error(stub):
+    """An invalid record is refused, a throttled one can be retried, and the others are stored."""
     stub.on("POST", "/books/_bulk", {"errors": True, "items": [item(201), item(429, FULL), item(400, TORN)]})
     rejected = opened(stub).upsert(RECORDS)
 
@@ -170,7 +170,7 @@ def test_a_bulk_tells_of_each_item(stub):
 
 
 def test_only_throttled_items_go_again(stub):
-    """By the wrapper; the client repeats nothing."""
+    """The retry layer repeats; the client does not."""
     first = {"errors": True, "items": [item(201), item(429, FULL), item(400, TORN)]}
     stub.on("POST", "/books/_bulk", first, {"errors": False, "items": [item(201)]})
     at_once = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
@@ -181,15 +181,15 @@ def test_only_throttled_items_go_again(stub):
 
 
 def test_a_bulk_to_an_absent_collection_is_not_found(stub):
-    """And makes none."""
+    """It creates none."""
     stub.on("POST", "/books/_bulk", {"errors": True, "items": [item(404, MISSING["error"])] * 3})
 
     with pytest.raises(NotFound):
         opened(stub).upsert(RECORDS)
 
 
-def test_deleting_what_is_not_there_is_silent(stub):
-    """Status 404 without an error."""
+def test_deleting_absent_ids_is_silent(stub):
+    """Their items have status 404 and no error."""
     gone = {"errors": False, "items": [{"delete": {"status": 404}}]}
     stub.on("POST", "/books/_bulk", gone)
     opened(stub).delete(["a"])
@@ -197,8 +197,8 @@ def test_deleting_what_is_not_there_is_silent(stub):
     assert stub.asked("POST", "/books/_bulk")[0][1] == [{"delete": {"_id": "a"}}]
 
 
-def test_indices_that_seismic_would_fold_are_refused_one_by_one(stub):
-    """The others go in, and positions are those of the caller."""
+def test_records_that_seismic_would_change_are_refused(stub):
+    """The others are stored, and positions are those of the caller."""
     stub.on("POST", "/books/_bulk", {"errors": True, "items": [item(201), item(400, TORN)]})
     vectors = [SparseVector.from_mapping({index: 1.0}) for index in (2**15, 1, 2)]
     adapter = PLUGIN.connect(parse_address(f"{stub.address}?sparse=seismic"), "books", SCHEMA, None)
@@ -221,8 +221,8 @@ def test_searches_are_one_request_and_scores_are_unfolded(stub):
     assert len(stub.asked("GET", "/_nodes/plugins")) == 1
 
 
-def test_without_the_plugin_or_the_right_to_ask_tokens_are_clauses(stub):
-    """Probed once, and the answer is the same."""
+def test_without_the_plugin_tokens_are_clauses(stub):
+    """Also where the user may not query it; it is queried once."""
     stub.fail("GET", "/_nodes/plugins", 403, {"error": {"type": "security_exception", "reason": "no permissions"}})
     stub.on("POST", "/books/_msearch", {"responses": [NOTHING]})
     store = opened(stub)
@@ -236,7 +236,7 @@ def test_without_the_plugin_or_the_right_to_ask_tokens_are_clauses(stub):
 
 
 def test_one_search_of_several_that_fails_is_an_error(stub):
-    """With its own words and class."""
+    """It has the class and message of that search."""
     stub.on("POST", "/books/_msearch", {"responses": [NOTHING, {"status": 404, "error": MISSING["error"]}]})
 
     with pytest.raises(NotFound, match="no such index"):
@@ -245,7 +245,7 @@ def test_one_search_of_several_that_fails_is_an_error(stub):
 
 @pytest.mark.parametrize("call", ["count", "refresh"])
 def test_an_answer_from_some_shards_only_is_unavailable(stub, call):
-    """A count of half the records is no count."""
+    """A count of some shards is no count."""
     failure = {"shard": 1, "reason": {"type": "node_not_connected_exception", "reason": "gone"}}
     half = {"count": 1, "_shards": {"total": 2, "failed": 1, "failures": [failure]}}
     stub.on("POST", f"/books/_{call}", half)
@@ -254,8 +254,8 @@ def test_an_answer_from_some_shards_only_is_unavailable(stub, call):
         getattr(opened(stub), call)()
 
 
-def test_a_scan_walks_and_gives_its_place_back(stub):
-    """Also where it is left early."""
+def test_a_scan_closes_its_point_in_time(stub):
+    """Also when it is stopped early."""
     stub.on("POST", "/books/_search/point_in_time", {"pit_id": "p"})
     page = [{**FOUND, "_id": name, "sort": [at, name]} for at, name in enumerate("ab")]
     stub.on("POST", "/_search", {"hits": {"hits": page}}, {"hits": {"hits": page[:1]}})
@@ -273,8 +273,8 @@ def test_a_scan_walks_and_gives_its_place_back(stub):
     assert len(stub.asked("DELETE", "/_search/point_in_time")) == 2
 
 
-def test_a_scan_that_rested_too_long_is_told(stub):
-    """The server has given its place up."""
+def test_an_expired_point_in_time_is_permanent(stub):
+    """The scan paused longer than the server keeps it."""
     stub.on("POST", "/books/_search/point_in_time", {"pit_id": "p"})
     late = {"error": {"type": "search_context_missing_exception", "reason": "No search context found for id [1]"}}
     stub.fail("POST", "/_search", 404, late)
@@ -283,8 +283,8 @@ def test_a_scan_that_rested_too_long_is_told(stub):
         list(opened(stub).scan())
 
 
-def test_collections_lists_ours_only(stub):
-    """Others have no schema in their mapping."""
+def test_collections_lists_our_own(stub):
+    """Other mappings have no schema."""
     stub.on("GET", "/_mapping", {**mappings(), "theirs": {"mappings": {"_meta": {"st_connectors": {"old": 1}}}}})
     assert collections(stub.address) == ["books"]
 
@@ -293,7 +293,7 @@ def test_collections_lists_ours_only(stub):
 
 
 def test_name_and_password_come_from_the_environment_and_are_never_shown(stub, monkeypatch):
-    """The name is admin where none is given."""
+    """The default name is admin."""
     monkeypatch.setenv("ST_OPENSEARCH_PASSWORD", "s3cr3t")
     stub.fail("POST", "/books/_count", 401, b"Unauthorized")
     with pytest.raises(Permanent, match="ST_OPENSEARCH_PASSWORD") as caught:
@@ -304,8 +304,8 @@ def test_name_and_password_come_from_the_environment_and_are_never_shown(stub, m
     assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
 
 
-def test_a_client_handed_in_is_used_and_left_open(stub, monkeypatch):
-    """With its own retries passed by."""
+def test_a_callers_client_is_used_and_stays_open(stub, monkeypatch):
+    """Its own retries do not apply."""
     client = OpenSearch([{"host": "127.0.0.1", "port": stub.port}], max_retries=5, retry_on_status=(503,))
     closed = []
     monkeypatch.setattr(client, "close", lambda: closed.append(True))
@@ -322,8 +322,8 @@ def test_a_client_handed_in_is_used_and_left_open(stub, monkeypatch):
         open_store(stub.address, "books", SCHEMA, client="http://127.0.0.1")
 
 
-def test_failures_put_nothing_on_the_users_screen(stub, caplog):
-    """The client would log a warning with a traceback for each."""
+def test_failures_log_no_warning(stub, caplog):
+    """The client would log one with a traceback for each."""
     stub.fail("POST", "/books/_count", 503, {"error": "busy"})
     with caplog.at_level(logging.INFO), pytest.raises(StoreError):
         opened(stub).count()
@@ -349,8 +349,8 @@ def test_failures_put_nothing_on_the_users_screen(stub, caplog):
         ("?engine=nmslib", "unknown engine"),
     ],
 )
-def test_options_that_are_not_understood_are_refused(stub, options, words):
-    """Before anything is sent."""
+def test_invalid_options_are_refused(stub, options, words):
+    """Nothing is sent."""
     with pytest.raises(ValueError, match=words):
         opened(stub, options=options)
     assert stub.seen == []
@@ -358,7 +358,7 @@ def test_options_that_are_not_understood_are_refused(stub, options, words):
 
 @pytest.mark.parametrize("name", ["*", "Books", "_all", "a,b", "a b", "x" * 251])
 def test_names_that_no_index_can_have_are_refused(stub, name):
-    """``*`` would mean every index."""
+    """A name such as ``*`` would address every index."""
     with pytest.raises(ValueError, match="cannot be an index"):
         open_store(stub.address, name)
     with pytest.raises(ValueError, match="cannot be an index"):
@@ -366,8 +366,8 @@ def test_names_that_no_index_can_have_are_refused(stub, name):
     assert stub.seen == []
 
 
-def test_an_adopted_index_that_has_gone_is_not_made_again_by_a_write(stub):
-    """It has no alias to insist on, so it is looked for first."""
+def test_a_write_does_not_create_a_deleted_adopted_index(stub):
+    """It has no alias to require, so it is looked up first."""
     theirs = {"properties": {"emb": {"type": "knn_vector", "dimension": 2}, "n": {"type": "long"}}}
     stub.on("GET", "/books/_mapping", {"books": {"mappings": theirs}})
     stub.on("GET", "/books/_alias", {"books": {"aliases": {}}})
@@ -387,8 +387,8 @@ def test_an_adopted_index_that_has_gone_is_not_made_again_by_a_write(stub):
         store.drop()
 
 
-def test_a_closed_store_says_so(stub):
-    """On every call."""
+def test_a_closed_store_sends_nothing(stub):
+    """Every call raises an error."""
     store = opened(stub)
     store.close()
     store.close()
@@ -399,7 +399,7 @@ def test_a_closed_store_says_so(stub):
 
 
 def test_threads_share_one_client(stub):
-    """Every call gets its own answer."""
+    """Each call gets its own answer."""
     stub.on("POST", "/books/_count", {"count": 5, "_shards": {"failed": 0}})
     store = opened(stub)
     counts = []
@@ -412,8 +412,8 @@ def test_threads_share_one_client(stub):
     assert counts == [5] * 40
 
 
-def test_what_is_sent_is_json_of_utf_8(stub):
-    """Umlauts go as they are, and NaN never."""
+def test_bodies_are_json_in_utf_8(stub):
+    """Letters are not escaped, and NaN is refused."""
     stub.on("POST", "/books/_bulk", {"errors": False, "items": [item(201)]})
     opened(stub).upsert([Record("ünï/👩", {}, {"year": 1})])
 
@@ -425,8 +425,8 @@ def test_what_is_sent_is_json_of_utf_8(stub):
     assert json.loads(stub.seen[0][3].splitlines()[0]) == {"index": {"_id": "ünï/👩"}}
 
 
-def test_a_server_that_is_not_there_is_told_once():
-    """Its address and the system's reason, in one sentence."""
+def test_an_unreachable_server():
+    """The message has its address and the system's reason, once."""
     with pytest.raises(Unavailable) as raised:
         open_store("opensearch://127.0.0.1:1", "books", SCHEMA, retry=NO_RETRY).count()
 
@@ -435,16 +435,16 @@ def test_a_server_that_is_not_there_is_told_once():
     assert "refused" in str(raised.value)
 
 
-def test_tls_against_a_server_without_it_is_told(stub):
-    """Trying again cannot help; nobody's traceback but one sentence."""
+def test_tls_to_a_server_without_tls_is_permanent(stub):
+    """A retry cannot help; the message is one sentence."""
     address = stub.address.replace("opensearch://", "opensearch+https://")
     with pytest.raises(Permanent, match="does the server speak TLS here"):
         open_store(address, "books", SCHEMA, retry=NO_RETRY).count()
 
 
 @pytest.mark.parametrize("answer", [{"hello": "world"}, {"books": {}}, [1], "hello"])
-def test_an_answer_that_is_not_opensearchs_is_told(stub, answer):
-    """Another service at the address, found out wherever it is asked first."""
+def test_an_answer_of_another_product_is_an_error(stub, answer):
+    """Whichever request receives it first."""
     stub.on("GET", "/books/_mapping", answer)
     stub.on("GET", "/_mapping", answer)
     with pytest.raises(Permanent, match="right address"):

@@ -1,4 +1,4 @@
-"""What is sent, word for word, and what answers become; no client is needed."""
+"""Golden bodies for OpenSearch, and errors of its answers; no client is needed."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ SCHEMA = Schema(
 )
 NEURAL = Server((2, 19), frozenset({"opensearch-knn", "opensearch-neural-search"}))
 PLAIN = Server((2, 19), frozenset({"opensearch-knn"}))
-HELD = Collection(SCHEMA, wire.form_for(SCHEMA), OwnLayout(SCHEMA), NEURAL)
+COLLECTION = Collection(SCHEMA, wire.form_for(SCHEMA), OwnLayout(SCHEMA), NEURAL)
 UP = np.array([0.0, 1.0], np.float32)
 SPARSE = SparseVector.from_mapping({3: 0.5, 70_000: 2.0})
 RECENT = {"term": {"filter.year": {"value": 2001}}}
 
 
-def search(rank, held=HELD, **options):
-    """Header and body of one search."""
-    return search_lines(wire.DIALECT, held, [SearchRequest(rank, **options)])
+def search(rank, collection=COLLECTION, **options):
+    """Return header and body of one search."""
+    return search_lines(wire.DIALECT, collection, [SearchRequest(rank, **options)])
 
 
-def query(rank, held=HELD, **options):
-    """The query of one search."""
-    return search(rank, held, **options)[1]["query"]
+def query(rank, collection=COLLECTION, **options):
+    """Return the query of one search."""
+    return search(rank, collection, **options)[1]["query"]
 
 
 def test_a_new_index():
-    """Alias, settings, schema as a string, and every choice written out."""
+    """Alias, settings, schema as a string, and every choice explicit."""
     body = wire.index_body(SCHEMA, wire.form_for(SCHEMA), {"number_of_shards": 2}, {})
 
-    kept = json.loads(body["mappings"]["_meta"].pop("st_connectors"))
-    assert kept == {"schema": SCHEMA.to_json(), "sparse": {"sparse": "rank_features"}, "dense": {"dense": "lucene"}}
+    metadata = json.loads(body["mappings"]["_meta"].pop("st_connectors"))
+    assert metadata == {"schema": SCHEMA.to_json(), "sparse": {"sparse": "rank_features"}, "dense": {"dense": "lucene"}}
     assert body == {
         "settings": {"index": {"number_of_shards": 2, "knn": True}},
         "aliases": {"books": {"is_write_index": True}},
@@ -92,7 +92,7 @@ def test_a_new_index():
 
 
 def test_a_seismic_index_with_faiss():
-    """As OpenSearch 3.3 documents it: the setting, the type and its parameters; the engine is named in the dense field."""
+    """As OpenSearch 3.3 documents it: setting, type and parameters; the dense field has the engine."""
     parameters = wire.seismic_parameters(
         {"n_postings": "300", "cluster_ratio": "0.1", "quantization_ceiling_ingest": "3.5"}
     )
@@ -117,8 +117,8 @@ def test_an_index_without_dense_vectors_needs_no_knn():
     assert wire.index_body(schema, wire.form_for(schema), {}, {})["settings"] == {"index": {}}
 
 
-def test_the_schema_comes_back_from_the_mapping():
-    """With the form; an index without it is not ours."""
+def test_the_schema_is_read_from_the_mapping():
+    """Together with the form; an index without it is not ours."""
     form = wire.form_for(SCHEMA, engine="faiss")
 
     assert stored_schema(wire.index_body(SCHEMA, form, {}, {})["mappings"]) == (SCHEMA, form)
@@ -127,7 +127,7 @@ def test_the_schema_comes_back_from_the_mapping():
 
 
 def test_a_whole_search():
-    """Page, order, source, and no answer from half of the shards."""
+    """Page, order and source; all shards must answer."""
     header, body = search(Near("sparse", SPARSE), limit=5, offset=10, where=Eq("year", 2001), parts=Parts.ALL)
 
     assert header == {"allow_partial_search_results": False}
@@ -147,8 +147,8 @@ def test_a_whole_search():
 
 
 def test_without_the_plugin_each_token_is_a_clause():
-    """The same score: weight times feature, summed."""
-    assert query(Near("sparse", SPARSE), replace(HELD, server=PLAIN)) == {
+    """The score is the same: weight times feature, summed."""
+    assert query(Near("sparse", SPARSE), replace(COLLECTION, server=PLAIN)) == {
         "bool": {
             "should": [
                 {"rank_feature": {"field": "vector.sparse.3", "boost": 0.5, "linear": {}}},
@@ -160,7 +160,7 @@ def test_without_the_plugin_each_token_is_a_clause():
 
 @pytest.mark.parametrize("heaviest", [64.0, 64.5, 900.0, 1e20])
 def test_heavy_weights_are_scaled_and_boosted_back(heaviest):
-    """No token weighs over 64, and token times boost is the weight to the last bit."""
+    """No token weighs over 64, and token times boost is the exact weight."""
     weights = {"1": heaviest, "2": 0.001}
     inner = wire.neural_sparse_query("f", weights)["neural_sparse"]["f"]
     tokens, boost = inner["query_tokens"], inner.get("boost", 1.0)
@@ -171,23 +171,25 @@ def test_heavy_weights_are_scaled_and_boosted_back(heaviest):
 
 
 def test_weights_too_far_apart_for_one_scale_become_clauses():
-    """Float32 would make the light one zero, which is refused, and a clause takes any boost."""
-    found = wire.neural_sparse_query("f", {"1": 1e30, "2": 1e-37})
+    """In float32 the lightest would be zero, which is refused; a clause accepts any boost."""
+    result = wire.neural_sparse_query("f", {"1": 1e30, "2": 1e-37})
 
-    assert [each["rank_feature"]["boost"] for each in found["bool"]["should"]] == [1e30, 1e-37]
+    assert [each["rank_feature"]["boost"] for each in result["bool"]["should"]] == [1e30, 1e-37]
 
 
 @pytest.mark.parametrize("server", [NEURAL, PLAIN], ids=["neural", "plain"])
 def test_an_empty_sparse_query_matches_nothing(server):
     """An empty ``bool`` would match everything."""
-    assert query(Near("sparse", SparseVector.from_mapping({})), replace(HELD, server=server)) == {"match_none": {}}
+    assert query(Near("sparse", SparseVector.from_mapping({})), replace(COLLECTION, server=server)) == {
+        "match_none": {}
+    }
 
 
 def test_a_seismic_query_keeps_every_token_and_filters_inside():
-    """``top_n`` would be ten."""
+    """The default of ``top_n`` is ten."""
     vector = SparseVector.from_mapping(dict.fromkeys(range(30), 1.0))
-    held = replace(HELD, form=wire.form_for(SCHEMA, sparse="seismic"))
-    inner = query(Near("sparse", vector), held, limit=4, offset=2, where=Eq("year", 2001))
+    collection = replace(COLLECTION, form=wire.form_for(SCHEMA, sparse="seismic"))
+    inner = query(Near("sparse", vector), collection, limit=4, offset=2, where=Eq("year", 2001))
 
     assert inner["neural_sparse"]["vector.sparse"]["method_parameters"] == {
         "k": 6,
@@ -203,7 +205,7 @@ def test_a_seismic_query_keeps_every_token_and_filters_inside():
     ids=str,
 )
 def test_dense_efforts(effort, candidates):
-    """At least what is asked for, at most what the server takes; the filter goes before the cut."""
+    """At least the requested results, at most the server's limit; the filter applies before the limit."""
     assert query(Near("dense", UP), limit=8, offset=2, effort=effort, where=Eq("year", 2001)) == {
         "knn": {
             "vector.dense": {
@@ -222,9 +224,9 @@ def test_dense_efforts(effort, candidates):
 def test_exact_effort_compares_with_all_that_have_the_vector(metric, space):
     """A document without it would score 0."""
     schema = replace(SCHEMA, fields={"dense": DenseField(2, metric)})
-    held = Collection(schema, wire.form_for(schema), OwnLayout(schema), NEURAL)
+    collection = Collection(schema, wire.form_for(schema), OwnLayout(schema), NEURAL)
 
-    assert query(Near("dense", UP), held, effort=Exact(), where=Eq("year", 2001)) == {
+    assert query(Near("dense", UP), collection, effort=Exact(), where=Eq("year", 2001)) == {
         "script_score": {
             "query": {"bool": {"filter": [{"exists": {"field": "vector.dense"}}, RECENT]}},
             "script": {
@@ -237,7 +239,7 @@ def test_exact_effort_compares_with_all_that_have_the_vector(metric, space):
 
 
 def test_text_counts_words_over_all_shards():
-    """Each shard for itself would give other scores."""
+    """Otherwise each shard would score differently."""
     header, body = search(Match("text", "red apple"))
 
     assert header["search_type"] == "dfs_query_then_fetch"
@@ -245,7 +247,7 @@ def test_text_counts_words_over_all_shards():
 
 
 def test_a_fusion_is_one_hybrid_query():
-    """Every leg has the filter and is cut at ``depth``; the pipeline travels with the request, and nothing is sorted."""
+    """Each leg has the filter and the limit ``depth``; the pipeline is part of the request, and nothing is sorted."""
     rank = Fuse((Near("dense", UP), Near("sparse", SPARSE), Match("text", "tea")), 40, Rrf(k=7))
     header, body = search(rank, where=Eq("year", 2001), limit=5, offset=3, parts=Parts.NONE)
 
@@ -270,8 +272,8 @@ def test_a_fusion_is_one_hybrid_query():
 
 
 @pytest.mark.parametrize("method", [Rrf(weights=(1.0, 2.0)), Weighted((0.5, 0.5))], ids=["weights", "weighted"])
-def test_other_fusions_are_not_for_the_server(method):
-    """They mean something else there, and are declared nowhere."""
+def test_other_fusions_are_not_sent(method):
+    """The server would compute other scores."""
     with pytest.raises(TypeError, match="open_store"):
         search(Fuse((Near("dense", UP), Near("sparse", SPARSE)), 10, method))
 
@@ -287,8 +289,8 @@ def test_other_fusions_are_not_for_the_server(method):
         ({"sparse": "seismic"}, NEURAL, 1, False),
     ],
 )
-def test_fusion_is_declared_where_it_was_seen_to_be_the_references(options, server, shards, fuses):
-    """One shard, the plugin, and the engines that were run."""
+def test_fusion_is_declared_where_it_is_verified(options, server, shards, fuses):
+    """One shard, the plugin, and the verified engines."""
     can = wire.capabilities_of(CAPABILITIES, SCHEMA, wire.form_for(SCHEMA, **options), replace(server, shards=shards))
     assert can.fusion == ({FusionMethod.RRF} if fuses else frozenset())
     assert can.max_fused_legs == 5
@@ -297,8 +299,8 @@ def test_fusion_is_declared_where_it_was_seen_to_be_the_references(options, serv
 @pytest.mark.parametrize(
     ("layout", "last"), [(OwnLayout(SCHEMA), "id"), (AdoptedLayout(SCHEMA), "_id")], ids=["ours", "theirs"]
 )
-def test_a_walk_is_in_a_total_order(layout, last):
-    """Sequence numbers are each shard's own."""
+def test_a_scan_has_a_total_order(layout, last):
+    """Each shard counts sequence numbers for itself."""
     body = scan_body(layout, Not(Eq("year", 2001)), Parts.NONE, 100, wire.scan_order(layout))
 
     assert body["sort"] == [{"_seq_no": "asc"}, {last: "asc"}]
@@ -310,24 +312,24 @@ NODES = {"nodes": {"a": {"plugins": [{"name": "x"}, {"name": "y"}]}, "b": {"plug
 
 
 def info(number, distribution="opensearch"):
-    """What ``GET /`` says."""
+    """Return the answer to ``GET /``."""
     named = {"distribution": distribution} if distribution else {}
     return {"version": {"number": number, **named}}
 
 
 def test_a_server_has_the_plugins_that_all_its_nodes_have():
-    """A search may go to any."""
+    """A search may run on any node."""
     assert server_from(info("3.3.0"), NODES, {}) == Server((3, 3), frozenset({"y"}), 1024)
 
 
-def test_a_server_that_does_not_tell_is_taken_for_the_least():
-    """Managed services keep plugins and settings to themselves."""
+def test_a_server_without_reports_has_the_minimum():
+    """Managed services do not report plugins and settings."""
     assert server_from(info("2.19.1"), None, None) == UNKNOWN
     assert not UNKNOWN.has_neural_search
 
 
 def level(count):
-    """One level of the cluster's settings."""
+    """Return one level of the cluster's settings."""
     return {"indices": {"query": {"bool": {"max_clause_count": count}}}}
 
 
@@ -340,10 +342,10 @@ def level(count):
     ],
 )
 def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
-    """Transient before persistent before default."""
+    """Transient settings before persistent ones before defaults."""
     server = server_from(info("2.19.1"), NODES, settings)
 
-    assert wire.capabilities_of(CAPABILITIES, SCHEMA, HELD.form, server).max_query_terms == terms
+    assert wire.capabilities_of(CAPABILITIES, SCHEMA, COLLECTION.form, server).max_query_terms == terms
 
 
 @pytest.mark.parametrize(
@@ -357,30 +359,30 @@ def test_query_terms_are_the_clauses_less_some_for_the_filter(settings, terms):
     ],
 )
 def test_servers_that_are_not_supported(answer, words):
-    """Said in a sentence."""
-    found = server_from(answer, None, None)
+    """The reason is a sentence."""
+    result = server_from(answer, None, None)
 
-    assert isinstance(found, str)
-    assert words in found
+    assert isinstance(result, str)
+    assert words in result
 
 
-def test_what_a_server_cannot_hold_is_said_before_it_is_sent():
-    """Versions, plugins, and vocabularies that would fold."""
+def test_collections_that_a_server_cannot_store():
+    """By version, plugins, and the terms of a model."""
     seismic = wire.form_for(SCHEMA, sparse="seismic")
     new = Server((3, 3), NEURAL.plugins)
     models = {"sparse": ModelRef("m", ModelKind.SPARSE, 250_002)}
 
-    assert wire.unfit(SCHEMA, HELD.form, NEURAL) is None
-    assert wire.unfit(SCHEMA, HELD.form, UNKNOWN) is None
+    assert wire.unfit(SCHEMA, COLLECTION.form, NEURAL) is None
+    assert wire.unfit(SCHEMA, COLLECTION.form, UNKNOWN) is None
     assert wire.unfit(SCHEMA, seismic, new) is None
     assert "3.3" in wire.unfit(SCHEMA, seismic, NEURAL)
     assert "neural-search" in wire.unfit(SCHEMA, seismic, Server((3, 3), PLAIN.plugins))
-    assert "opensearch-knn" in wire.unfit(SCHEMA, HELD.form, Server((2, 19), frozenset()))
+    assert "opensearch-knn" in wire.unfit(SCHEMA, COLLECTION.form, Server((2, 19), frozenset()))
     assert "250002 terms" in wire.unfit(replace(SCHEMA, models=models), seismic, new)
 
 
-def test_indices_that_would_fold_are_told():
-    """From 2 ** 15 on, and only where SEISMIC is asked for."""
+def test_indices_that_seismic_would_change():
+    """From 2 ** 15, and only in seismic fields."""
     below = Record("a", {"sparse": SparseVector.from_mapping({2**15 - 1: 1.0})})
     beyond = Record("b", {"sparse": SparseVector.from_mapping({1: 1.0, 2**15: 1.0})})
     seismic = wire.form_for(SCHEMA, sparse="seismic")
@@ -388,7 +390,7 @@ def test_indices_that_would_fold_are_told():
     assert wire.record_problem(seismic, below) is None
     assert "32768" in wire.record_problem(seismic, beyond)
     assert wire.record_problem(seismic, Record("c")) is None
-    assert wire.record_problem(HELD.form, beyond) is None
+    assert wire.record_problem(COLLECTION.form, beyond) is None
 
 
 @pytest.mark.parametrize(
@@ -402,21 +404,21 @@ def test_indices_that_would_fold_are_told():
         ("summary_prune_ratio", "nan"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(name, text):
-    """With the name of the parameter."""
+def test_invalid_parameters_are_refused(name, text):
+    """The message has the parameter."""
     with pytest.raises(ValueError, match=name):
         wire.seismic_parameters({name: text})
 
 
 @pytest.mark.parametrize("options", [{"sparse": "splade"}, {"engine": "nmslib"}])
-def test_forms_that_are_not_known_are_refused(options):
-    """With those that are."""
+def test_unknown_forms_are_refused(options):
+    """The message has the known ones."""
     with pytest.raises(ValueError, match="expected one of"):
         wire.form_for(SCHEMA, **options)
 
 
-def test_precision_is_said_by_field():
-    """Euclid's folding costs digits, and SEISMIC is no exact search."""
+def test_precision_by_field():
+    """Small distances lose digits, and SEISMIC is not exact."""
     schema = replace(SCHEMA, fields={"far": DenseField(2, Metric.EUCLIDEAN), **SCHEMA.fields})
     can = wire.capabilities_of(CAPABILITIES, schema, wire.form_for(schema, sparse="seismic"), NEURAL).fields
 
@@ -425,32 +427,37 @@ def test_precision_is_said_by_field():
     assert not can["sparse"].exact
 
 
-ROOT = {"type": "query_shard_exception", "reason": "failed to create query: weight must be in (0, 64.0], got: 64.5"}
+def failure(kind, reason, **more):
+    """Return the body of an error."""
+    return {"error": {"type": kind, "reason": reason, **more}}
+
+
+CAUSE = {"type": "query_shard_exception", "reason": "failed to create query: weight must be in (0, 64.0], got: 64.5"}
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (400, {"error": {"type": "search_phase_execution_exception", "reason": "all shards failed", "root_cause": [ROOT]}}, Refused, "64.5"),
-        (404, {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}}, NotFound, "create"),
+        (400, failure("search_phase_execution_exception", "failed", root_cause=[CAUSE]), Refused, "64.5"),
+        (404, failure("index_not_found_exception", "no such index [books]"), NotFound, "create"),
         (404, "", Permanent, "404"),
         (401, "Unauthorized", Permanent, "ST_OPENSEARCH_PASSWORD"),
-        (429, {"error": {"type": "es_rejected_execution_exception", "reason": "queue"}}, Throttled, "queue"),
-        (500, {"error": {"type": "too_many_nested_clauses", "reason": "maxClauseCount is set to 1024"}}, Refused, "1024"),
-        (500, {"error": {"type": "null_pointer_exception", "reason": "oops"}}, Unavailable, "oops"),
+        (429, failure("es_rejected_execution_exception", "queue"), Throttled, "queue"),
+        (500, failure("too_many_nested_clauses", "maxClauseCount is set to 1024"), Refused, "1024"),
+        (500, failure("null_pointer_exception", "oops"), Unavailable, "oops"),
         (503, "no server available", Unavailable, "503"),
     ],
-)  # fmt: skip
+)
 def test_errors_by_class(status, body, kind, words):
-    """The server's words, and whether trying again can help."""
+    """The message quotes the server, and the class says whether a retry can help."""
     error = error_of(status, body, store="opensearch", operation="search", retry_after=3.0)
 
     assert type(error) is kind
     assert words in str(error)
 
 
-def test_another_persons_index_is_read_from_its_mapping():
-    """Vectors that we can name, texts, and typed fields; the rest is left alone."""
+def test_adopted_mappings_are_read():
+    """Vectors of known types, texts and filterable fields; other properties are ignored."""
     mappings = {
         "properties": {
             "title": {"type": "text", "fields": {"raw": {"type": "keyword"}}},
@@ -484,19 +491,19 @@ def test_another_persons_index_is_read_from_its_mapping():
     assert form == Form(
         {"splade": "rank_features", "seismic": "seismic"}, {"meta.emb": "faiss", "cos": "lucene", "ivf": ""}
     )
-    held = Collection(schema, form, AdoptedLayout(schema), NEURAL)
-    assert "method_parameters" not in query(Near("ivf", np.ones(4, np.float32)), held)["knn"]["ivf"]
+    collection = Collection(schema, form, AdoptedLayout(schema), NEURAL)
+    assert "method_parameters" not in query(Near("ivf", np.ones(4, np.float32)), collection)["knn"]["ivf"]
 
 
-def test_a_plugin_says_the_most_that_any_server_can():
-    """How many terms a query has is each cluster's own."""
+def test_the_plugin_has_the_upper_bound():
+    """The limit of terms is a setting of each cluster."""
     assert PLUGIN.capabilities is CAPABILITIES
     assert CAPABILITIES.max_query_terms is None
 
 
-def test_seismic_s_conversions_take_all_its_parameters():
-    """For other people's indices: the index's in the mapping, the query's in the query; not verified on an engine."""
-    given = {
+def test_seismic_conversions_have_all_parameters():
+    """Those of the index in the mapping, those of a query in the query; not verified on a server."""
+    values = {
         "n_postings": 300,
         "cluster_ratio": 0.2,
         "summary_prune_ratio": 0.5,
@@ -504,16 +511,16 @@ def test_seismic_s_conversions_take_all_its_parameters():
         "quantization_ceiling_ingest": 3.5,
         "quantization_ceiling_search": 8.0,
     }
-    assert set(given) == set(wire.SEISMIC)
-    made = mapping({"splade": SparseField()}, sparse="seismic", seismic=given)
-    assert made == {
-        "properties": {"splade": {"type": "sparse_vector", "method": {"name": "seismic", "parameters": given}}}
+    assert set(values) == set(wire.SEISMIC)
+    created = mapping({"splade": SparseField()}, sparse="seismic", seismic=values)
+    assert created == {
+        "properties": {"splade": {"type": "sparse_vector", "method": {"name": "seismic", "parameters": values}}}
     }
 
     where = {"term": {"year": 2001}}
-    asked = seismic_query("splade", {7: 2.0, 9: 0.5, 3: 0.0}, 5, top_n=1, heap_factor=1.5, where=where)
+    sent = seismic_query("splade", {7: 2.0, 9: 0.5, 3: 0.0}, 5, top_n=1, heap_factor=1.5, where=where)
     parameters = {"k": 5, "top_n": 1, "heap_factor": 1.5, "filter": where}
-    assert asked == {
+    assert sent == {
         "neural_sparse": {"splade": {"query_tokens": {"7": 2.0, "9": 0.5}, "method_parameters": parameters}}
     }
     whole = seismic_query("splade", {7: 2.0, 9: 0.5})["neural_sparse"]["splade"]["method_parameters"]
@@ -521,13 +528,13 @@ def test_seismic_s_conversions_take_all_its_parameters():
 
 
 @pytest.mark.parametrize("key", [32_768, "tea", "1.5"])
-def test_seismic_s_query_refuses_what_would_be_folded(key):
-    """Before anything is sent."""
+def test_a_seismic_query_refuses_other_keys(key):
+    """Keys must be indices that SEISMIC can store."""
     with pytest.raises(ValueError, match="below 32768"):
         seismic_query("splade", {key: 1.0})
 
 
-def test_seismic_s_parameters_are_checked_in_a_mapping_too():
-    """``cluster_ratio`` lies below 1."""
+def test_seismic_parameters_are_checked_in_a_mapping():
+    """``cluster_ratio`` is below 1."""
     with pytest.raises(ValueError, match="cluster_ratio"):
         mapping({"splade": SparseField()}, sparse="seismic", seismic={"cluster_ratio": 1.0})
