@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from st_connectors._lucene.faults import wrong_product
 from st_connectors.errors import Permanent
 
-__all__ = ["Connection", "Exchange"]
+__all__ = ["Connection", "Exchange", "Request"]
 
 
-class Exchange(Protocol):
-    """Function that sends one request with an engine's client."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One HTTP request; ``lines`` are sent as JSON lines instead of ``body``, those that are bytes unchanged."""
 
-    def __call__(
-        self,
-        operation: str,
-        method: str,
-        path: str,
-        body: object,
-        *,
-        lines: Sequence[object],
-        params: Mapping[str, str],
-    ) -> Any:
-        """Return the parsed answer; raise a store error for any other outcome.
+    operation: str
+    method: str
+    path: str
+    body: object = None
+    lines: Sequence[object] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
 
-        ``lines`` are sent as JSON lines; lines that are bytes are sent unchanged.
-        """
-        ...
+
+Exchange: TypeAlias = Callable[[Request], Any]
+"""Sends a request with an engine's client; returns the parsed answer, or raises a store error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +52,7 @@ class Connection:
 
         Raises the store error of any failure, and ``Permanent`` where the answer lacks the key ``expect``.
         """
-        answer = self.exchange(operation, method, path, body, lines=lines, params=params or {})
+        answer = self.exchange(Request(operation, method, path, body, lines, params or {}))
         try:
             if expect is not None:
                 answer[expect]

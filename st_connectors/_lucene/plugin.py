@@ -24,8 +24,8 @@ CAPABILITIES = Capabilities(
     persistent=True,
     partial_failure=True,
     max_batch=1000,
-    # A server accepts 100 MB (http.max_content_length). Texts and filterable values are sent twice, payloads as escaped
-    # strings.
+    # A server accepts 100 MB (http.max_content_length). Texts and filterable values are sent twice, and payloads are
+    # escaped.
     max_bytes=15_000_000,
     max_limit=10_000,  # index.max_result_window, and the upper bound for candidates of a knn query
     bulk_loading=frozenset(LOADING),

@@ -59,8 +59,7 @@ CAPABILITIES = replace(
     LUCENE_CAPABILITIES,
     quantizations=frozenset(Quantization),
     # With fusion=native and its licence. Not `linear`: where all hits of a query score alike, its minmax keeps their
-    # scores, and
-    # st_connectors.fusion sets them to 1.
+    # scores, and st_connectors.fusion sets them to 1.
     fusion=frozenset({FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}),
     max_dimension=4096,
     max_query_terms=1024,  # the least that max_clause_count can be since 8.1

@@ -57,11 +57,11 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
     )
 
 
-def _inspect(connection: Connection, server: Server, collection: str, operation: str) -> Server:
+def _inspect(connection: Connection, _: Server, collection: str, operation: str) -> Server:
     """Return whether and how the server can fuse the legs of a collection."""
     licence = connection.send_optional(operation, "/_license")
     if licence is None:
-        return server
+        return UNKNOWN
     only = {"filter_path": "*.settings.index.number_of_shards"}
     settings = connection.send(operation, "GET", f"{index_path(collection)}/_settings", params=only)
     return server_from(licence, connection.send(operation, "GET", "/"), settings)

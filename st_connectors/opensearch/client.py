@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from opensearchpy import ConnectionTimeout, OpenSearch, OpenSearchException, TransportError, Urllib3HttpConnection
 from opensearchpy.exceptions import HTTP_EXCEPTIONS
 
-from st_connectors._lucene.client import Connection
+from st_connectors._lucene.client import Connection, Request
 from st_connectors._lucene.encoding import encode_json
 from st_connectors._lucene.faults import parse_seconds, quote_reason, wrong_product
 from st_connectors._lucene.options import read_authorities, read_timeout
-from st_connectors.opensearch.faults import PASSWORD, USERNAME, error_of, translate
+from st_connectors.opensearch.faults import PASSWORD, PRODUCT, USERNAME, error_of, translate
 from st_connectors.plugin import Address
 
 __all__ = ["open_connection"]
 
 _CONNECTIONS = 16
 """Connections in the pool; with the client's default of 1, each further thread would open and close its own."""
-_PRODUCT = "OpenSearch"
 _log = logging.getLogger(__name__)
 
 
@@ -43,69 +42,70 @@ def open_connection(address: Address, client: object | None) -> Connection:
 
     Raises ValueError for invalid options, TypeError for another client.
     """
-    timeout, authorities = read_timeout(address), read_authorities(address)
+    timeout = read_timeout(address)
     if client is not None and not isinstance(client, OpenSearch):
         raise TypeError(f"{address.scheme} expects an opensearchpy.OpenSearch, not {type(client).__name__}")
+    opened = _open_client(address, timeout) if client is None else client
+
+    def exchange(request: Request) -> Any:
+        names = {"store": address.scheme, "operation": request.operation}
+        try:
+            status, headers, text = _perform(opened, request)
+        except OpenSearchException as error:
+            raise translate(error, **names) from error
+        if status >= 300:
+            answer = _parse_or_text(text)
+            cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, quote_reason(answer), answer)
+            wait = parse_seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
+            raise error_of(status, answer, **names, retry_after=wait) from cause
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise wrong_product(PRODUCT, "it is not JSON", **names) from error
+
+    return Connection(address.scheme, PRODUCT, exchange, opened.close if client is None else lambda: None)
+
+
+def _open_client(address: Address, timeout: float) -> OpenSearch:
     password = os.environ.get(PASSWORD)
-    opened = client or OpenSearch(
+    return OpenSearch(
         [{"host": address.host or "localhost", "port": address.port or 9200}],
         url_prefix=address.path.strip("/"),
         use_ssl="https" in address.variants,
-        ca_certs=authorities,
+        ca_certs=read_authorities(address),
         http_auth=(os.environ.get(USERNAME) or "admin", password) if password else None,
         timeout=timeout,
         pool_maxsize=_CONNECTIONS,
         connection_class=_QuietConnection,
     )
 
-    def exchange(
-        operation: str,
-        method: str,
-        path: str,
-        body: object,
-        *,
-        lines: Sequence[object],
-        params: Mapping[str, str],
-    ) -> Any:
-        content = _encode_lines(lines) if lines else None if body is None else encode_json(body)
-        kind = "application/x-ndjson" if lines else "application/json"
-        try:
-            status, headers, text = _request(opened, method, path, content, params=params, kind=kind)
-        except OpenSearchException as error:
-            raise translate(error, store=address.scheme, operation=operation) from error
-        if status >= 300:
-            answer = _parse_or_text(text)
-            cause = HTTP_EXCEPTIONS.get(status, TransportError)(status, quote_reason(answer), answer)
-            wait = parse_seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
-            raise error_of(status, answer, store=address.scheme, operation=operation, retry_after=wait) from cause
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise wrong_product(_PRODUCT, "it is not JSON", store=address.scheme, operation=operation) from error
 
-    return Connection(address.scheme, _PRODUCT, exchange, opened.close if client is None else lambda: None)
-
-
-def _request(
-    client: OpenSearch, method: str, path: str, content: bytes | None, *, params: Mapping[str, str], kind: str
-) -> tuple[int, Mapping[str, str], str]:
+def _perform(client: OpenSearch, request: Request) -> tuple[int, Mapping[str, str], str]:
     """Return status, headers and text of an answer of any status."""
+    headers = {"content-type": "application/x-ndjson" if request.lines else "application/json"}
     transport = client.transport
     connection = transport.get_connection()
     try:
-        status, headers, text = connection.perform_request(
-            method, path, dict(params), content, headers={"content-type": kind}, ignore=range(300, 600)
+        status, answered, text = connection.perform_request(
+            request.method,
+            request.path,
+            dict(request.params),
+            _encode(request),
+            headers=headers,
+            ignore=range(300, 600),
         )
     except TransportError as error:
         if not isinstance(error, ConnectionTimeout):
             transport.mark_dead(connection)
         raise
     transport.connection_pool.mark_live(connection)
-    return status, headers, text
+    return status, answered, text
 
 
-def _encode_lines(lines: Sequence[object]) -> bytes:
-    return b"".join((line if isinstance(line, bytes) else encode_json(line)) + b"\n" for line in lines)
+def _encode(request: Request) -> bytes | None:
+    if request.lines:
+        return b"".join((line if isinstance(line, bytes) else encode_json(line)) + b"\n" for line in request.lines)
+    return None if request.body is None else encode_json(request.body)
 
 
 def _parse_or_text(text: str) -> object:

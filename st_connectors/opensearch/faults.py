@@ -7,8 +7,9 @@ from opensearchpy import OpenSearchException, SSLError, TransportError
 from st_connectors._lucene import faults
 from st_connectors.errors import Refused, StoreError
 
-__all__ = ["PASSWORD", "USERNAME", "error_of", "translate"]
+__all__ = ["PASSWORD", "PRODUCT", "USERNAME", "error_of", "translate"]
 
+PRODUCT = "OpenSearch"
 USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names of variables
 
 
