@@ -1,4 +1,4 @@
-"""Moves a collection from store to store, vectors and all; nothing is encoded again.
+"""Copy a collection from store to store with its vectors; nothing is encoded again.
 
 Records stream through a batch at a time, so that the size of the collection does not matter. A copy that was stopped is begun again: what is there
 is replaced by the same, or with ``skip_existing`` compared and left alone.
@@ -21,7 +21,7 @@ from st_connectors.ingest.report import Tally
 from st_connectors.layers.records import check_record, size_of
 from st_connectors.registry import parse_address
 from st_connectors.schema import Schema, schema_difference
-from st_connectors.store import Capabilities, Record, Store
+from st_connectors.store import Capabilities, Record, Rejected, Store
 from st_core.vectors import SparseVector
 
 __all__ = ["content_hash", "copy", "same_place"]
@@ -55,9 +55,8 @@ def copy(
     read = 0
     try:
         for records in _batches(source.scan(batch=batch), batch):
-            done, refused = _moved(records, target, read, skip_existing=skip_existing)
+            tally.add(_copy_batch(records, target, read, skip_existing=skip_existing))
             read += len(records)
-            tally.add(done, refused)
             if progress is not None:
                 progress(tally.report())
         target.refresh()
@@ -114,16 +113,23 @@ def _batches(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
         yield taken
 
 
-def _moved(
-    records: Sequence[Record], target: Store, read: int, *, skip_existing: bool
-) -> tuple[IngestReport, list[Refusal]]:
-    """Write a batch that begins at position ``read`` of the source; the count of it and its refusals."""
+def _copy_batch(records: Sequence[Record], target: Store, read: int, *, skip_existing: bool) -> IngestReport:
+    """Write a batch that begins at position ``read`` of the source and return its report."""
     wanted = _lacking(records, target) if skip_existing else list(range(len(records)))
     rejected = target.upsert([records[at] for at in wanted]) if wanted else []
-    refused = [Refusal(read + wanted[item.position], item.id, item.error.message) for item in rejected]
     confirmed = len(wanted) - len(rejected)
-    done = IngestReport(read=len(records), confirmed=confirmed, records=confirmed, skipped=len(records) - len(wanted))
-    return done, refused
+    return IngestReport(
+        read=len(records),
+        confirmed=confirmed,
+        records=confirmed,
+        refused=tuple(_refuse(item, records, wanted[item.position], read) for item in rejected),
+        refused_total=len(rejected),
+        skipped=len(records) - len(wanted),
+    )
+
+
+def _refuse(item: Rejected, records: Sequence[Record], at: int, read: int) -> Refusal:
+    return Refusal(read + at, item.id, item.error.message, type(item.error), None, records[at])
 
 
 def _lacking(records: Sequence[Record], target: Store) -> list[int]:

@@ -97,8 +97,7 @@ def exit_with_interrupted(
 
 def _print_report(report: IngestReport) -> None:
     for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
-        name = f" {refusal.id!r}" if refusal.id else ""
-        print_error(f"refused: record {refusal.position + 1}{name}: {refusal.reason}")
+        print_error(f"refused: {refusal}")
     if report.refused_total > MAX_SHOWN_REFUSALS:
         print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; --json lists them")
     print_line(str(report))

@@ -1,11 +1,11 @@
-"""Documents to batches to vectors to a store, with nothing lost and nothing reported done that the store did not confirm."""
+"""Ingest: documents are encoded in batches and stored; the store confirms each one, or it is reported as refused."""
 
 from __future__ import annotations
 
-from st_connectors.ingest.documents import Document, DocumentError, choose_fields
+from st_connectors.ingest.documents import Document, DocumentError, Place, choose_fields
 from st_connectors.ingest.pipeline import IngestOptions, Progress, ingest
-from st_connectors.ingest.prepare import Spans
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal
+from st_connectors.ingest.windows import Spans
 
 __all__ = [
     "Document",
@@ -14,6 +14,7 @@ __all__ = [
     "IngestInterrupted",
     "IngestOptions",
     "IngestReport",
+    "Place",
     "Progress",
     "Refusal",
     "Spans",

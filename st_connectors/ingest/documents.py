@@ -1,4 +1,4 @@
-"""What goes in: documents, made from whatever the caller has, or refused with a reason."""
+"""Documents: conversion from what callers have, and the reasons why a value is not a document."""
 
 from __future__ import annotations
 
@@ -8,31 +8,61 @@ from typing import Any
 
 from st_connectors.chunks import CHUNK_KEY
 
-__all__ = ["Document", "DocumentError", "as_document", "choose_fields", "size_of"]
+__all__ = ["Document", "DocumentError", "Place", "as_document", "choose_fields", "size_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source has a document.
+
+    ``source`` identifies the source: a path, or another name by which the caller knows it. ``position`` counts ``unit``
+    (lines, rows) from 1; it is None where the source is one document.
+    """
+
+    source: str
+    position: int | None = None
+    unit: str = "record"
+
+    def __str__(self) -> str:
+        return self.source if self.position is None else f"{self.source} {self.unit} {self.position}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"source": self.source, "position": self.position, "unit": self.unit}
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with its id and what else is known about it."""
+    """One text with its id and payload.
+
+    ``place`` is where its source has it, where known; it does not count in comparisons.
+    """
 
     id: str
     text: str
     payload: Mapping[str, Any] = field(default_factory=dict)
+    place: Place | None = field(default=None, compare=False)
 
 
 class DocumentError(ValueError):
-    """A document that cannot go in; ``id`` is what it calls itself, or empty."""
+    """A value that is not a document: the reason, its id or "" and, where known, its place and the value itself."""
 
-    def __init__(self, reason: str, identifier: str = "") -> None:
-        """Keep the reason and the id."""
+    def __init__(self, reason: str, identifier: str = "", place: Place | None = None, value: object = None) -> None:
+        """Store the reason, the id, the place and the value."""
         super().__init__(reason)
+        self.reason = reason
         self.id = identifier
+        self.place = place
+        self.value = value
+
+    def __str__(self) -> str:
+        return self.reason if self.place is None else f"{self.place}: {self.reason}"
 
 
 def as_document(value: object, text_key: str = "text") -> Document:
-    """A document with its text in the payload under ``text_key``; raises DocumentError.
+    """Convert to a document with its text in the payload under ``text_key``; raise DocumentError.
 
-    A mapping gives ``id`` and ``text_key``, and all but ``id`` becomes payload. A whole number as id becomes its decimal digits.
+    A mapping has ``id`` and ``text_key``, and all but ``id`` becomes payload. An integer id becomes its decimal digits.
     """
     match value:
         case Document():
@@ -42,56 +72,56 @@ def as_document(value: object, text_key: str = "text") -> Document:
         case DocumentError():
             raise value
         case _:
-            raise DocumentError(f"a document is a mapping or a Document, not {type(value).__name__}")
+            raise DocumentError(f"a document must be a mapping or a Document, not {type(value).__name__}")
 
 
 def _from_document(document: Document, text_key: str) -> Document:
-    identifier = _checked_id(document.id)
-    text = _checked_text(document.text, identifier, text_key)
+    identifier = _check_id(document.id)
+    text = _check_text(document.text, identifier, text_key)
     if not isinstance(document.payload, Mapping):
-        raise DocumentError(f"payload is a mapping, not {type(document.payload).__name__}", identifier)
+        raise DocumentError(f"payload must be a mapping, not {type(document.payload).__name__}", identifier)
     if document.payload.get(text_key, text) != text:
         raise DocumentError(f"payload has another {text_key!r} than the document's text", identifier)
-    return Document(identifier, text, _checked_payload(document.payload, identifier) | {text_key: text})
+    return Document(identifier, text, _check_payload(document.payload, identifier) | {text_key: text}, document.place)
 
 
 def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
     if value.get("id") is None:
         raise DocumentError("'id' is missing")
-    identifier = _checked_id(value["id"])
+    identifier = _check_id(value["id"])
     if value.get(text_key) is None:
         raise DocumentError(f"{text_key!r} is missing", identifier)
-    text = _checked_text(value[text_key], identifier, text_key)
+    text = _check_text(value[text_key], identifier, text_key)
     payload = {key: item for key, item in value.items() if key != "id"}
-    return Document(identifier, text, _checked_payload(payload, identifier))
+    return Document(identifier, text, _check_payload(payload, identifier))
 
 
-def _checked_id(value: object) -> str:
+def _check_id(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise DocumentError(f"'id' is a string or a whole number, not {type(value).__name__}")
+        raise DocumentError(f"'id' must be a string or an integer, not {type(value).__name__}")
     if not value:
         raise DocumentError("'id' is empty")
     if not _is_unicode(value):
-        raise DocumentError("'id' holds half of a surrogate pair, which is not a character", ascii(value))
+        raise DocumentError("'id' contains half of a surrogate pair, which is not a character", ascii(value))
     return value
 
 
-def _checked_text(value: object, identifier: str, text_key: str) -> str:
+def _check_text(value: object, identifier: str, text_key: str) -> str:
     if not isinstance(value, str):
-        raise DocumentError(f"{text_key!r} is a string, not {type(value).__name__}", identifier)
+        raise DocumentError(f"{text_key!r} must be a string, not {type(value).__name__}", identifier)
     if not _is_unicode(value):
-        raise DocumentError(f"{text_key!r} holds half of a surrogate pair, which is not a character", identifier)
+        raise DocumentError(f"{text_key!r} contains half of a surrogate pair, which is not a character", identifier)
     return value
 
 
-def _checked_payload(payload: Mapping[Any, Any], identifier: str) -> dict[str, Any]:
+def _check_payload(payload: Mapping[Any, Any], identifier: str) -> dict[str, Any]:
     for key in payload:
         if not isinstance(key, str):
-            raise DocumentError(f"payload keys are strings, not {type(key).__name__}", identifier)
+            raise DocumentError(f"payload keys must be strings, not {type(key).__name__}", identifier)
     if CHUNK_KEY in payload:
-        raise DocumentError(f"the payload key {CHUNK_KEY!r} is reserved for windows of long texts", identifier)
+        raise DocumentError(f"the payload key {CHUNK_KEY!r} is reserved for windows of split documents", identifier)
     return dict(payload)
 
 
@@ -106,9 +136,10 @@ def _is_unicode(value: str) -> bool:
 
 
 def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, Any]:
-    """A row of a table with its id under ``id`` and its text under ``text``; raises DocumentError where they are missing or a column would be overwritten.
+    """Return the columns of a row with its id under ``id`` and its text under ``text``.
 
-    One text field is renamed; several are joined by newlines, the empty ones left out, and stay in the payload under their own names.
+    One text field is renamed; several are joined by newlines without the empty ones, and stay in the payload under
+    their own names. Raises DocumentError where a field is missing or a column would be overwritten.
     """
     identifier = row.get(id_field)
     shown = str(identifier) if isinstance(identifier, str | int) else ""
@@ -126,13 +157,13 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
         text = chosen.pop(text_fields[0], None)
     else:
         parts = [row.get(name) for name in text_fields]
-        known = [str(part) for part in parts if part is not None and part != ""]
-        text = "\n".join(known) if known else None
+        texts = [str(part) for part in parts if part is not None and part != ""]
+        text = "\n".join(texts) if texts else None
     return {"id": identifier, **chosen, "text": text}
 
 
 def size_of(value: object) -> int:
-    """About how many bytes a value takes as JSON; for cutting batches, not exact."""
+    """Estimate the bytes of a value as JSON, to limit batches."""
     match value:
         case str():
             return len(value) + 2

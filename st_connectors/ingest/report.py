@@ -1,32 +1,56 @@
-"""What an ingest says when it is over, or stopped."""
+"""Reports: what an ingest stored and refused, and the errors that carry one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+from st_connectors.ingest.documents import Place
 
 __all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tally"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A document that did not go in: its position in the source, counted from 0, its id where it has one, and why."""
+    """A document that was not stored: its position in the ingest, counted from 0, its id or "", and the reason.
+
+    ``error`` is the class of the error, which tells whether trying again can help. ``place`` is where the source has
+    the document, where known. ``document`` is the document as far as it was read: a Document, a mapping, a Record of a
+    copy or the bytes of a line; None where nothing was read. It does not count in comparisons.
+    """
 
     position: int
     id: str
     reason: str
+    error: type[Exception] | None = None
+    place: Place | None = None
+    document: object = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        name = f" {self.id!r}" if self.id else ""
+        place = "" if self.place is None else f"{self.place}: "
+        return f"record {self.position + 1}{name}: {place}{self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the document."""
+        return {
+            "position": self.position,
+            "id": self.id,
+            "reason": self.reason,
+            "error": None if self.error is None else self.error.__name__,
+            "place": None if self.place is None else self.place.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of the documents of an ingest.
+    """The result of an ingest; reports can be added.
 
-    ``confirmed`` counts the documents that the store acknowledged in whole, ``refused_total`` those that did not go in; together they are ``read``.
-    ``refused`` holds the first of the refusals. ``records`` counts acknowledged records, which are more than documents where texts were
-    ``split``. ``cut`` counts documents whose text is longer than a model takes, so that its end was not encoded. ``skipped`` counts those of a copy
-    that were there already as they are; they too are part of ``read``.
+    ``read`` documents are either ``confirmed``, stored as a whole, or among the ``refused_total``; ``refused`` has the
+    first refusals. ``records`` counts stored records, more than one for each document that was ``split``. ``cut``
+    counts documents longer than a model reads, whose end was not encoded. ``skipped`` counts documents of a copy that
+    the target had already; they are part of ``read`` too.
     """
 
     read: int = 0
@@ -39,9 +63,16 @@ class IngestReport:
     skipped: int = 0
     seconds: float = 0.0
 
+    def __add__(self, other: IngestReport) -> IngestReport:
+        """Add all counts and seconds and append the refusals, whose positions stay those of their own ingest."""
+        if not isinstance(other, IngestReport):
+            return NotImplemented
+        return IngestReport(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"refused": [asdict(refusal) for refusal in self.refused]}
+        """Return plain values for JSON, without the refused documents."""
+        counts = asdict(replace(self, refused=()))
+        return counts | {"refused": [refusal.to_json() for refusal in self.refused]}
 
     def __str__(self) -> str:
         parts = [f"{self.confirmed:,} of {self.read:,} documents confirmed in {self.seconds:.1f} s"]
@@ -53,51 +84,38 @@ class IngestReport:
 
 
 class IngestFailed(Exception):
-    """An ingest ended early; ``report`` says what was confirmed until then, ``__cause__`` why it ended."""
+    """An ingest that ended early; ``report`` has what was stored until then, ``__cause__`` is the error."""
 
     def __init__(self, report: IngestReport, cause: BaseException) -> None:
-        """Keep the report."""
+        """Store the report."""
         super().__init__(f"{cause} (until then {report})" if report.read else str(cause))
         self.report = report
 
 
 class IngestInterrupted(KeyboardInterrupt):
-    """Ctrl-C during an ingest; ``report`` says what was confirmed until then."""
+    """Ctrl-C during an ingest; ``report`` has what was stored until then."""
 
     def __init__(self, report: IngestReport) -> None:
-        """Keep the report."""
+        """Store the report."""
         super().__init__(f"interrupted: {report}")
         self.report = report
 
 
 class Tally:
-    """The running count; only the writing thread changes it, so that an interrupt cannot fall between two of its numbers."""
+    """The running report; only the writing thread changes it, so that an interrupt cannot fall between two counts."""
 
     def __init__(self, max_refused: int) -> None:
-        """Keep at most ``max_refused`` refusals in full."""
+        """Start the clock; at most ``max_refused`` refusals are stored."""
         self._began = time.perf_counter()
         self._max_refused = max_refused
-        self._refused: list[Refusal] = []
-        self._totals = IngestReport()
+        self._total = IngestReport()
 
-    def add(self, done: IngestReport, refused: Sequence[Refusal]) -> None:
-        """Add what became of one batch."""
-        total = self._totals
-        self._refused.extend(refused[: self._max_refused - len(self._refused)])
-        self._totals = IngestReport(
-            read=total.read + done.read,
-            confirmed=total.confirmed + done.confirmed,
-            records=total.records + done.records,
-            refused_total=total.refused_total + len(refused),
-            cut=total.cut + done.cut,
-            split=total.split + done.split,
-            skipped=total.skipped + done.skipped,
-        )
+    def add(self, batch: IngestReport) -> None:
+        """Add the report of one batch."""
+        total = self._total + batch
+        self._total = replace(total, refused=total.refused[: self._max_refused])
 
     def report(self) -> IngestReport:
-        """The count as it stands."""
-        return replace(
-            self._totals,
-            refused=tuple(sorted(self._refused, key=lambda refusal: refusal.position)),
-            seconds=time.perf_counter() - self._began,
-        )
+        """Return the report so far, refusals in the order of the source."""
+        refused = tuple(sorted(self._total.refused, key=lambda refusal: refusal.position))
+        return replace(self._total, refused=refused, seconds=time.perf_counter() - self._began)

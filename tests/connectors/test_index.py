@@ -273,7 +273,7 @@ def test_where_is_text_or_a_filter(here, where):
 def test_what_is_no_list_of_documents_is_not_taken_apart(here, documents):
     """A path or one document would be read letter by letter, each letter refused."""
     with books(here) as index:
-        with pytest.raises(TypeError, match=f"documents are an iterable of .*, not {type(documents).__name__}"):
+        with pytest.raises(TypeError, match=f"documents must be an iterable of .*, not {type(documents).__name__}"):
             index.ingest(documents)
         assert index.count() == 3
 

@@ -37,12 +37,12 @@ def test_jsonl_lines_are_documents():
     ("line", "reason"),
     [
         (b'{"id": "a", "text": ', "in line 2: not JSON: Expecting value"),
-        (b'{"id": "a", "text": NaN}', "in line 2: not JSON: NaN is no JSON value"),
+        (b'{"id": "a", "text": NaN}', "in line 2: not JSON: NaN is not a JSON value"),
         (b'{"id": "a", "text": "\xff"}', "in line 2: not UTF-8"),
-        (b"[1]", "in line 2: a record is a JSON object, not list"),
+        (b"[1]", "in line 2: expected a JSON object, not list"),
         (b'{"text": "x"}', "in line 2: 'id' is missing"),
         (b'{"id": "x"}', "in line 2: 'text' is missing"),
-        (b'{"id": "x", "text": 5}', "in line 2: 'text' is a string, not int"),
+        (b'{"id": "x", "text": 5}', "in line 2: 'text' must be a string, not int"),
         (b"[" * 100_000, "in line 2: nested too deeply"),
     ],
 )
@@ -122,7 +122,7 @@ def test_csv_rows_are_documents_with_typed_filterable_cells():
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1,red,abc", "in line 2: 'year' is no int: 'abc'"),
+        ("1,red,abc", "in line 2: 'year' must be int, not 'abc'"),
         ("1,red", "in line 2: fewer cells than columns"),
         ("1,red,3,4", "in line 2: more cells than columns"),
         (",red,3", "in line 2: 'id' is missing"),
@@ -157,7 +157,7 @@ def test_a_csv_cell_may_be_a_book():
 
 def test_a_csv_with_a_column_twice_is_not_read():
     """One of the two would be lost."""
-    with pytest.raises(ValueError, match="in: the column 'year' stands twice; the columns are id, text, year, year"):
+    with pytest.raises(ValueError, match="in: the header repeats 'year'; the columns are id, text, year, year"):
         read("id,text,year,year\n1,x,1,2\n", Format.CSV)
 
 
@@ -246,7 +246,7 @@ def test_the_name_tells_the_format(name, form):
 def test_a_name_that_tells_no_format_says_which_there_are():
     """An unknown ending asks for --format's values."""
     with pytest.raises(
-        ValueError, match=r"a\.xyz: the ending '\.xyz' tells no format: pass one of jsonl, csv, parquet, text"
+        ValueError, match=r"a\.xyz: the suffix '\.xyz' has no known format: pass one of jsonl, csv, parquet, text"
     ):
         format_of(Path("a.xyz"))
 

@@ -1,0 +1,135 @@
+"""Batches: documents are gathered, split and encoded to records; nothing here uses a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from st_connectors.chunks import is_window_id
+from st_connectors.ingest.documents import Document, DocumentError, as_document, size_of
+from st_connectors.ingest.report import Refusal
+from st_connectors.ingest.windows import Prepared, Spans, split_document
+from st_connectors.store import Record, Vector
+from st_connectors.vectorise import FieldEncoder
+from st_core.errors import InputTooLong
+
+__all__ = ["Batch", "encode_batch", "gather_batches", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Documents to be written together, those refused among them and, once encoded, their records.
+
+    ``owners`` has the index in ``documents`` of each record's document. ``cut`` counts documents that an encoder cuts.
+    """
+
+    documents: tuple[Prepared, ...]
+    refused: tuple[Refusal, ...]
+    records: tuple[Record, ...] = ()
+    owners: tuple[int, ...] = ()
+    cut: int = 0
+
+    @property
+    def read(self) -> int:
+        """The number of documents read from the source."""
+        return len(self.documents) + len(self.refused)
+
+
+def prepare(position: int, value: object, text_key: str, spans: Spans | None) -> Prepared | Refusal:
+    """Convert a value to a document and split it; return a refusal where that is not possible."""
+    try:
+        document = as_document(value, text_key)
+    except DocumentError as error:
+        place = value.place if isinstance(value, Document) else error.place
+        original = error.value if isinstance(value, DocumentError) else value
+        return Refusal(position, error.id, error.reason, type(error), place, original)
+    if spans is None:
+        return Prepared(position, document, (document,))
+    if is_window_id(document.id):
+        reason = "ids that end in '#window-' and a number are reserved for windows"
+        return Refusal(position, document.id, reason, DocumentError, document.place, document)
+    return Prepared(position, document, split_document(document, text_key, spans(document.text)))
+
+
+def gather_batches(
+    source: Iterable[object], text_key: str, spans: Spans | None, *, count: int, size: int
+) -> Iterator[Batch]:
+    """Yield batches of up to ``count`` documents and about ``size`` bytes; a document's windows stay together.
+
+    Where the source raises, the documents before the error are yielded first.
+    """
+    documents: list[Prepared] = []
+    refused: list[Refusal] = []
+    gathered = 0
+    try:
+        for position, value in enumerate(source):
+            item = prepare(position, value, text_key, spans)
+            if isinstance(item, Refusal):
+                refused.append(item)
+            else:
+                documents.append(item)
+                gathered += sum(size_of(window.payload) for window in item.windows)
+            if len(documents) + len(refused) >= count or gathered >= size:
+                yield Batch(tuple(documents), tuple(refused))
+                documents, refused, gathered = [], [], 0
+    except Exception:
+        if documents or refused:
+            yield Batch(tuple(documents), tuple(refused))
+        raise
+    if documents or refused:
+        yield Batch(tuple(documents), tuple(refused))
+
+
+def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
+    """Return the batch with its records; a document that an encoder refuses becomes a refusal."""
+    documents, vectors, refused = _encode(batch.documents, encoders)
+    windows = [window for item in documents for window in item.windows]
+    names = [encoder.field for encoder in encoders]
+    rows = zip(*vectors, strict=True) if vectors else iter([()] * len(windows))
+    records = tuple(
+        Record(window.id, dict(zip(names, row, strict=True)), window.payload)
+        for window, row in zip(windows, rows, strict=True)
+    )
+    owners = tuple(chain.from_iterable([index] * len(item.windows) for index, item in enumerate(documents)))
+    return replace(
+        batch,
+        documents=documents,
+        refused=batch.refused + refused,
+        records=records,
+        owners=owners,
+        cut=sum(_is_cut(item, encoders) for item in documents),
+    )
+
+
+_Encoded = tuple[tuple[Prepared, ...], list[list[Vector]], tuple[Refusal, ...]]
+
+
+def _encode(documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder]) -> _Encoded:
+    """Return documents, one list of vectors per encoder, and refusals.
+
+    A batch that an encoder refuses is halved until the document at fault is alone.
+    """
+    texts = [window.text for item in documents for window in item.windows]
+    if not texts:
+        return (), [[] for _ in encoders], ()
+    try:
+        return documents, [encoder.documents(texts) for encoder in encoders], ()
+    except (InputTooLong, ValueError, TypeError) as error:
+        if len(documents) == 1:
+            return (), [[] for _ in encoders], (_refuse(documents[0], error),)
+    middle = len(documents) // 2
+    left, right = _encode(documents[:middle], encoders), _encode(documents[middle:], encoders)
+    vectors = [first + second for first, second in zip(left[1], right[1], strict=True)]
+    return left[0] + right[0], vectors, left[2] + right[2]
+
+
+def _refuse(item: Prepared, error: Exception) -> Refusal:
+    reason = f"the encoder refused it: {error}"
+    return Refusal(item.position, item.document.id, reason, type(error), item.document.place, item.document)
+
+
+def _is_cut(item: Prepared, encoders: Sequence[FieldEncoder]) -> bool:
+    return any(
+        encoder.cuts is not None and encoder.cuts(window.text) for encoder in encoders for window in item.windows
+    )

@@ -1,0 +1,112 @@
+"""Windows: the parts of split documents, and those that a replaced document would leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from st_connectors.chunks import CHUNK_KEY, chunk_payload, is_window_id, window_count, window_id
+from st_connectors.ingest.documents import Document
+from st_connectors.store import MAX_ID_BYTES, Parts, Store
+
+__all__ = ["Prepared", "Spans", "StaleWindows", "split_document"]
+
+Spans = Callable[[str], Sequence[tuple[int, int]]]
+"""A function from a text to the character offsets (start, end) of its windows, one window for a short text."""
+
+PAGE = 1000
+"""Ids read at a time to learn whether a collection contains windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document, its position among the documents of the ingest, counted from 0, and its windows."""
+
+    position: int
+    document: Document
+    windows: tuple[Document, ...]
+
+
+def split_document(document: Document, text_key: str, spans: Sequence[tuple[int, int]]) -> tuple[Document, ...]:
+    """Return the windows of a document, or the document itself where one window is enough."""
+    if len(spans) <= 1:
+        return (document,)
+    return tuple(
+        Document(
+            window_id(document.id, number),
+            document.text[start:end],
+            {
+                **document.payload,
+                text_key: document.text[start:end],
+                CHUNK_KEY: chunk_payload(document.id, number, len(spans), start, end),
+            },
+            document.place,
+        )
+        for number, (start, end) in enumerate(spans)
+    )
+
+
+class StaleWindows:
+    """Find the stored windows that the documents of one ingest leave behind; for use in one thread.
+
+    The store is read only while the collection may contain windows. Its ids tell: they are scanned up to a limit of one
+    page, which doubles each time that as many batches have been looked up. A small collection costs one scan for the
+    whole ingest, a large one at most a few times what looking up every batch costs.
+    """
+
+    def __init__(self, store: Store, *, are_splitting: bool) -> None:
+        """Take the store of an ingest; ``are_splitting``: its documents are split."""
+        self._store = store
+        # Each window tells how many there are. Every document has number 0, only split ones have number 1: where
+        # nothing is split now, looking up number 1 reads nearly nothing.
+        self._number = 0 if are_splitting else 1
+        self._exist: bool | None = None
+        self._lookups = 0
+        self._next_scan = 0
+        self._written = 0
+
+    def find(self, documents: Sequence[Prepared]) -> list[str]:
+        """Return the ids of stale windows of a batch, of documents stored before or earlier in the batch.
+
+        Must be called for every batch before it is written.
+        """
+        counts = {item.document.id: len(item.windows) for item in documents}
+        if not counts:
+            return []
+        longest = self._look_up(counts) if self._may_exist() else {}
+        for item in documents:
+            longest[item.document.id] = max(longest.get(item.document.id, 1), len(item.windows))
+        self._written += len(documents)
+        if any(count > 1 for count in longest.values()):
+            self._exist = True
+        stale = [
+            window_id(parent, number) for parent, most in longest.items() for number in range(counts[parent], most)
+        ]
+        return [name for name in stale if name not in counts]  # documents that are not split may have ids of this form
+
+    def _look_up(self, parents: Iterable[str]) -> dict[str, int]:
+        """Return the stored number of windows by document id."""
+        self._lookups += 1
+        names = {window_id(parent, self._number): parent for parent in parents}
+        names = {name: parent for name, parent in names.items() if len(name.encode()) <= MAX_ID_BYTES}
+        records = self._store.get(list(names), parts=Parts.PAYLOAD)
+        return {names[record.id]: window_count(record.payload) for record in records}
+
+    def _may_exist(self) -> bool:
+        """Return whether the collection may contain windows."""
+        if self._exist is None and self._lookups >= self._next_scan:
+            if self._next_scan == 0:
+                self._store.refresh()  # an interrupted ingest may have left writes that a scan does not see yet
+            self._next_scan = max(1, 2 * self._next_scan)
+            self._exist = self._scan(PAGE * self._next_scan + self._written)
+        return self._exist is not False
+
+    def _scan(self, limit: int) -> bool | None:
+        """Return whether any id is that of a window, None where the first ``limit`` ids do not tell."""
+        seen = 0
+        for record in islice(self._store.scan(parts=Parts.NONE, batch=PAGE), limit + 1):
+            if is_window_id(record.id):
+                return True
+            seen += 1
+        return False if seen <= limit else None

@@ -1,0 +1,159 @@
+"""Reports and refusals: they add up, and a refusal has the document, the class of the error and the place in the source."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from st_connectors.copying import copy
+from st_connectors.errors import Refused, Throttled
+from st_connectors.ingest import Document, DocumentError, IngestOptions, IngestReport, Place, Refusal, ingest
+from st_connectors.ingest.sources import Format, Reading, read_path, read_stream
+from st_connectors.store import Rejected
+from st_connectors.vectorise import FieldEncoder
+
+COUNTS = st.integers(0, 1000)
+REFUSALS = st.lists(st.builds(Refusal, COUNTS, st.text(max_size=3), st.text(max_size=3)), max_size=3).map(tuple)
+SECONDS = st.integers(0, 100).map(float)
+REPORTS = st.builds(IngestReport, COUNTS, COUNTS, COUNTS, REFUSALS, COUNTS, COUNTS, COUNTS, COUNTS, SECONDS)
+
+
+@given(REPORTS, REPORTS, REPORTS)
+def test_reports_add_up(first, second, third):
+    """In any grouping; an empty report changes nothing, and the refusals stay in order."""
+    assert (first + second) + third == first + (second + third) == sum((second, third), first)
+    assert first + IngestReport() == IngestReport() + first == first
+    total = first + second
+    assert (total.read, total.seconds) == (first.read + second.read, first.seconds + second.seconds)
+    assert total.refused == first.refused + second.refused
+    with pytest.raises(TypeError):
+        first + 1
+
+
+def test_the_reports_of_two_ingests_are_that_of_one(memory, encoders):
+    """Documents in two halves, refused ones among them; only seconds and positions are each ingest's own."""
+    documents = [{"id": str(number), "text": "red"} if number % 3 else {"id": str(number)} for number in range(10)]
+    whole = ingest(memory("dense", "sparse"), documents, encoders)
+
+    halves = [ingest(memory("dense", "sparse"), half, encoders) for half in (documents[:5], documents[5:])]
+
+    total = halves[0] + halves[1]
+    for name in ("read", "confirmed", "records", "refused_total", "cut", "split", "skipped"):
+        assert getattr(total, name) == getattr(whole, name)
+    assert [refusal.id for refusal in total.refused] == [refusal.id for refusal in whole.refused]
+
+
+def test_a_document_the_store_rejects_is_reported_whole(memory, encoders):
+    """With its text and payload, the error's class, and where its source has it."""
+    busy = Throttled("busy", store="fake", operation="upsert")
+    store = memory("dense", "sparse")
+    store_upsert = store.upsert
+    store.upsert = lambda records: [*store_upsert(records[1:]), Rejected(0, records[0].id, busy)]
+    lines = io.BytesIO(b'{"id": "a", "text": "red", "year": 3}\n{"id": "b", "text": "sea"}\n')
+
+    report = ingest(store, read_stream(lines, Format.JSONL, Reading(), "in.jsonl"), encoders)
+
+    [refusal] = report.refused
+    assert refusal == Refusal(0, "a", "busy", Throttled, Place("in.jsonl", 1, "line"))
+    assert refusal.document == Document("a", "red", {"text": "red", "year": 3})
+    assert str(refusal) == "record 1 'a': in.jsonl line 1: busy"
+    assert refusal.to_json() == {
+        "position": 0,
+        "id": "a",
+        "reason": "busy",
+        "error": "Throttled",
+        "place": {"source": "in.jsonl", "position": 1, "unit": "line"},
+    }
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_a_document_an_encoder_refuses_is_reported_whole(memory, encoders):
+    """The class is that of the encoder's error."""
+
+    class Fussy:
+        encode_query = encode_document = staticmethod(lambda texts: (_ for _ in ()).throw(ValueError("no")))
+
+    report = ingest(memory("dense"), [{"id": "a", "text": "red"}], [FieldEncoder("dense", encoders[0].kind, Fussy())])
+
+    [refusal] = report.refused
+    assert (refusal.error, refusal.document, refusal.place) == (ValueError, Document("a", "red", {"text": "red"}), None)
+
+
+@pytest.mark.parametrize("value", [{"id": "x"}, Document("", "text"), 7])
+def test_a_value_that_is_no_document_is_reported_as_it_came(memory, encoders, value):
+    """So that it can be mended and ingested again."""
+    [refusal] = ingest(memory("dense", "sparse"), [value], encoders).refused
+
+    assert (refusal.error, refusal.document) == (DocumentError, value)
+
+
+def test_a_window_id_is_reported_with_its_document(memory, encoders):
+    """The document that cannot be split under this id."""
+    options = IngestOptions(spans=lambda text: [(0, len(text))])
+
+    [refusal] = ingest(
+        memory("dense", "sparse"), [{"id": "a#window-1", "text": "x"}], encoders, options=options
+    ).refused
+
+    assert (refusal.error, refusal.document.text) == (DocumentError, "x")
+
+
+def test_a_record_that_a_copy_refuses_is_reported_whole(memory):
+    """The class is the target's, the document the source's record."""
+    source, target = memory("dense"), memory("dense", name="other")
+    ingest(source, [{"id": "a", "text": "red"}], [])
+    target.upsert = lambda records: [Rejected(0, "a", Refused("no", store="fake", operation="upsert"))]
+
+    [refusal] = copy(source, target).refused
+
+    assert (refusal.error, refusal.document.payload) == (Refused, {"text": "red"})
+
+
+def test_sources_say_where_each_document_is(tmp_path: Path):
+    """By the path, and the line or row counted from 1; a text file is a place of its own."""
+    jsonl, table, text = tmp_path / "a.jsonl", tmp_path / "b.csv", tmp_path / "c.txt"
+    jsonl.write_text('\n{"id": "1", "text": "x"}\nnonsense\n')
+    table.write_text('id,text\n1,"two\nlines"\n2,x\n3\n')
+    text.write_text("x")
+
+    places = {
+        path.name: [item.place for item in read_path(path, form, Reading())]
+        for path, form in ((jsonl, Format.JSONL), (table, Format.CSV), (text, Format.TEXT))
+    }
+
+    assert places == {
+        "a.jsonl": [Place(str(jsonl), 2, "line"), Place(str(jsonl), 3, "line")],
+        "b.csv": [Place(str(table), line, "line") for line in (3, 4, 5)],
+        "c.txt": [Place(str(text))],
+    }
+    assert [str(place) for place in (places["a.jsonl"][0], places["c.txt"][0])] == [f"{jsonl} line 2", str(text)]
+
+
+def test_rows_of_parquet_say_where_they_are(tmp_path: Path):
+    """Counted from 1."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.Table.from_pylist([{"id": 1, "text": "x"}, {"id": 2, "text": None}]), path)
+
+    assert [item.place for item in read_path(path, Format.PARQUET, Reading())] == [
+        Place(str(path), 1, "row"),
+        Place(str(path), 2, "row"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "value"), [(b"nonsense\n", b"nonsense\n"), (b"[1]\n", [1]), (b'{"id": 1}\n', {"id": 1})]
+)
+def test_a_line_that_is_no_document_is_reported_as_far_as_it_was_read(memory, encoders, line, value):
+    """Its bytes, its JSON or its row."""
+    source = read_stream(io.BytesIO(line), Format.JSONL, Reading(), "in")
+
+    [refusal] = ingest(memory("dense", "sparse"), source, encoders).refused
+
+    assert (refusal.place, refusal.document) == (Place("in", 1, "line"), value)
