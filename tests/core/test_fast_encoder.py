@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.torch
 
-from st_core.backends.torch.encoder import FastEncoder, accelerated  # noqa: E402 - after the guard
+from st_core.backends.torch.encoder import FastEncoder, accelerate  # noqa: E402 - after the guard
 from st_core.backends.torch.products import Linear  # noqa: E402 - after the guard
 
 INPUTS = ("input_ids", "attention_mask")
@@ -43,7 +43,7 @@ def batch(rows, width, seed):
 def test_every_family_runs_with_it_and_gives_the_librarys_numbers(checkpoints, kind, pack):
     """States of real tokens are the library's within 1e-5: with much padding, with little, and with none."""
     model = library_model(checkpoints, kind)
-    fast = accelerated(model, INPUTS, 1, first_only=False, pack=pack)
+    fast = accelerate(model, INPUTS, 1, first_only=False, pack=pack)
 
     assert isinstance(fast, FastEncoder)
     for rows, width, seed in ((4, 20, 0), (2, 30, 1), (1, 9, 2), (12, 40, 3)):
@@ -58,7 +58,7 @@ def test_every_family_runs_with_it_and_gives_the_librarys_numbers(checkpoints, k
 def test_a_classifier_computes_its_last_layer_for_one_position(checkpoints, kind):
     """The scores are the library's within 1e-5, and the encoder below gives one state per row."""
     model = library_model(checkpoints, kind, "ForSequenceClassification")
-    fast = accelerated(model, INPUTS, 1, first_only=True, pack=True)
+    fast = accelerate(model, INPUTS, 1, first_only=True, pack=True)
     given = batch(5, 24, 4)
 
     assert fast.base_model.first_only
@@ -71,7 +71,7 @@ def test_a_head_that_reads_all_positions_gets_them(checkpoints):
     """Where the first position is not enough, the whole last layer is computed."""
     model = library_model(checkpoints, "bert", "ForSequenceClassification")
     model.bert.pooler.forward = lambda states: model.bert.pooler.activation(model.bert.pooler.dense(states[:, -1]))
-    fast = accelerated(model, INPUTS, 0, first_only=True, pack=True)
+    fast = accelerate(model, INPUTS, 0, first_only=True, pack=True)
     given = batch(1, 12, 5)
 
     assert not getattr(fast.base_model, "first_only", False)
@@ -86,7 +86,7 @@ def test_another_arithmetic_keeps_the_librarys_pass(checkpoints, caplog):
     inner.forward = lambda states, residual: inner.LayerNorm(inner.dense(states) + 2 * residual)
 
     with caplog.at_level(logging.INFO, "st_core"):
-        assert accelerated(model, INPUTS, 0, first_only=False, pack=True) is model
+        assert accelerate(model, INPUTS, 0, first_only=False, pack=True) is model
     assert "forward pass of the transformers library" in caplog.text
 
 

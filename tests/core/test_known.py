@@ -68,16 +68,17 @@ def test_every_known_family_gives_the_librarys_numbers(checkpoints, kind, head, 
     found = load_known(module, CPU, None, pack=pack)
 
     assert found is not None
-    for name in ("max_length", "dtype", "inputs", "positions", "places", "logits_to_keep"):
-        assert getattr(found, name) == getattr(wanted, name)
-    assert (found.decoder is None) == (wanted.decoder is None)
+    for name in ("max_length", "dtype", "inputs", "words", "positions", "takes_positions", "logits_to_keep"):
+        assert getattr(found.info, name) == getattr(wanted.info, name)
     if head == "ForSequenceClassification":
-        assert found.model.config.num_labels == wanted.model.config.num_labels
+        assert found.info.labels == wanted.info.labels
+    known = found.ready()
+    assert (known.decoder is None) == (head != "ForMaskedLM")
     for rows, width in ((5, 40), (2, 12), (1, 9)):
-        features = batch(rows, width, wanted.tokenizer.pad_id)
+        features = batch(rows, width, wanted.info.tokenizer.pad_id)
         real = features["attention_mask"][:, :, None] if head != "ForSequenceClassification" else 1
         with torch.inference_mode():
-            apart = (found.forward(features) - wanted.forward(features)) * real
+            apart = (known.logits(features) - wanted.logits(features)) * real
         assert apart.abs().max() <= 1e-5
 
 
@@ -89,9 +90,9 @@ def test_other_types_are_the_librarys(checkpoints, dtype):
     features = batch(3, 20, 0)
 
     assert found is not None
-    assert found.dtype == wanted.dtype
+    assert found.info.dtype == wanted.info.dtype
     with torch.inference_mode():
-        apart = (found.forward(features) - wanted.forward(features)) * features["attention_mask"][:, :, None]
+        apart = (found.ready().logits(features) - wanted.logits(features)) * features["attention_mask"][:, :, None]
     assert apart.abs().max() <= (1e-5 if dtype == "auto" else 0.15)
 
 
@@ -116,7 +117,7 @@ def test_special_tokens_in_a_text_are_text_where_the_settings_say_so(checkpoints
     wanted = [
         np.array(row) for row in oracle.SentenceTransformer(str(folder), device="cpu").tokenizer(texts)["input_ids"]
     ]
-    tokenizer = load_known(module, CPU, None, pack=False).tokenizer
+    tokenizer = load_known(module, CPU, None, pack=False).info.tokenizer
     (tmp_path / "graph").mkdir()
 
     kept = read_tokenizer(tmp_path / "graph", write_tokenizer(tokenizer, tmp_path / "graph"))
@@ -314,7 +315,7 @@ def test_what_is_no_number_is_no_length(checkpoints, tmp_path, length):
 
     assert tokenizer_of(read(folder))[1] == positions
     assert from_files(read(folder))[1] == positions
-    assert load_known(read(folder), CPU, None, pack=False).max_length == positions
+    assert load_known(read(folder), CPU, None, pack=False).info.max_length == positions
 
 
 @pytest.mark.parametrize("length", [0, -1, 1.5, "long"])
@@ -345,7 +346,7 @@ def test_the_file_that_names_a_wrong_length_is_named(checkpoints, tmp_path, leng
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_a_type_that_no_model_is_computed_in_is_refused(checkpoints, dtype, backend):
     """In one sentence, and before anything is loaded; the short names of torch are refused everywhere."""
-    with pytest.raises(ValueError, match=r"there is no type|has no type"):
+    with pytest.raises(ValueError, match=r"unknown dtype|has no type"):
         SentenceTransformer(checkpoints.folder("bert-mean"), device="cpu", dtype=dtype, backend=backend).encode(["a"])
 
 

@@ -20,7 +20,8 @@ from st_core import (  # noqa: E402 - after the guard
     SentenceTransformer,
     SparseEncoder,
 )
-from st_core.backends.torch.pooling import splade, splade_from_hidden, vocabulary_blocks  # noqa: E402 - after the guard
+from st_core.backends.torch.pooling import splade, splade_from_hidden  # noqa: E402 - after the guard
+from st_core.backends.torch.products import vocabulary_blocks  # noqa: E402 - after the guard
 from st_core.backends.torch.runner import TorchRunner  # noqa: E402 - after the guard
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402 - after the guard
 
@@ -149,7 +150,7 @@ def test_files_that_contradict_the_model_are_named(checkpoints, tmp_path, name, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("device", "problem"), [("nonsense", "names no device"), ("cuda:99", "there is no device")])
+@pytest.mark.parametrize(("device", "problem"), [("nonsense", "unknown device"), ("cuda:99", "no device")])
 def test_devices_that_are_not_there_are_refused(checkpoints, device, problem):
     """A device is an argument: what is wrong with it is a ValueError, before any weight is read."""
     with pytest.raises(ValueError, match=problem):

@@ -1,4 +1,4 @@
-"""A last layer that computes its first token alone: exact where nothing but that token is read, and a sixth faster on six layers.
+"""A last layer that computes its first token alone: exact where nothing else is read, and a sixth faster on six layers.
 
 Keys and values still come from all tokens; queries, output projection and feed-forward are computed for position 0.
 """
@@ -8,40 +8,38 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from st_core.backends.torch.products import attend, split_heads
 
 __all__ = ["keep_first_token"]
 
 
 def keep_first_token(model: nn.Module) -> bool:
-    """Make the last layer of a loaded model put out [n, 1, d]; False, with nothing changed, for families it does not know.
+    """Make the last layer of a loaded model return [n, 1, d]; False, with nothing changed, for unknown families.
 
-    Knows the layers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT as transformers 5 writes them. The caller must compare
-    the changed model's numbers with the unchanged one's.
+    Knows the layers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT as transformers 5 writes them. The
+    caller must compare the changed model's numbers with the unchanged one's.
     """
     layers = _layers(model)
     if layers is None:
         return False
-    kind = next((known for known in (_BertLayer, _DistilBertLayer) if known.fits(layers[-1])), None)
-    if kind is None:
+    layer_type = next((known for known in (_BertLayer, _DistilBertLayer) if known.fits(layers[-1])), None)
+    if layer_type is None:
         return False
-    layers[-1] = kind(layers[-1])
+    layers[-1] = layer_type(layers[-1])
     return True
 
 
 def _layers(model: nn.Module) -> nn.ModuleList | None:
-    """The one list of layers of an encoder."""
-    found = [each for name, each in model.named_modules() if name.endswith("layer") and isinstance(each, nn.ModuleList)]
-    return found[0] if len(found) == 1 and len(found[0]) else None
+    """Return the one list of layers of an encoder; None where there are several or none."""
+    lists = [each for name, each in model.named_modules() if name.endswith("layer") and isinstance(each, nn.ModuleList)]
+    return lists[0] if len(lists) == 1 and len(lists[0]) else None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """Attention of queries [n, 1, d] over keys and values [n, t, d], under a mask [n, 1, 1 or t, t]: [n, 1, d]."""
-    rows, width = query.shape[0], query.shape[2]
-    queries, keys, values = (each.view(rows, -1, heads, width // heads).transpose(1, 2) for each in (query, key, value))
-    first = None if mask is None else mask[:, :, :1, :]
-    context = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=first)
-    return context.transpose(1, 2).flatten(2)
+def attend_first(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Compute attention [n, 1, d] of queries [n, 1, d] over keys and values [n, t, d], mask [n, 1, 1 or t, t]."""
+    queries, keys, values = (split_heads(each, 1, heads)[0] for each in (query, key, value))
+    return attend(queries, keys, values, None if mask is None else mask[:, :, :1, :])
 
 
 class _BertLayer(nn.Module):
@@ -50,7 +48,7 @@ class _BertLayer(nn.Module):
         self.layer = layer
 
     @staticmethod
-    def fits(layer: Any) -> bool:
+    def fits(layer: nn.Module) -> bool:
         attention = getattr(layer, "attention", None)
         inner = getattr(attention, "self", None)
         return (
@@ -61,19 +59,19 @@ class _BertLayer(nn.Module):
             and getattr(inner, "position_embedding_type", "absolute") in (None, "absolute")
         )
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """The layer's result for position 0, [n, 1, d]."""
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
+        """Compute the layer's states of position 0, [n, 1, d]."""
         inner = self.layer.attention.self
         first = hidden_states[:, :1]
-        context = attend(
+        context = attend_first(
             inner.query(first),
             inner.key(hidden_states),
             inner.value(hidden_states),
             inner.num_attention_heads,
             attention_mask,
         )
-        result: Tensor = self.layer.feed_forward_chunk(self.layer.attention.output(context, first))
-        return result
+        states: Tensor = self.layer.feed_forward_chunk(self.layer.attention.output(context, first))
+        return states
 
 
 class _DistilBertLayer(nn.Module):
@@ -82,18 +80,18 @@ class _DistilBertLayer(nn.Module):
         self.layer = layer
 
     @staticmethod
-    def fits(layer: Any) -> bool:
+    def fits(layer: nn.Module) -> bool:
         names = ("q_lin", "k_lin", "v_lin", "out_lin")
         attention = getattr(layer, "attention", None)
         return all(isinstance(getattr(attention, name, None), nn.Linear) for name in names) and hasattr(layer, "ffn")
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """The layer's result for position 0, [n, 1, d]."""
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
+        """Compute the layer's states of position 0, [n, 1, d]."""
         inner = self.layer.attention
         first = hidden_states[:, :1]
-        context = attend(
+        context = attend_first(
             inner.q_lin(first), inner.k_lin(hidden_states), inner.v_lin(hidden_states), inner.n_heads, attention_mask
         )
         attended = self.layer.sa_layer_norm(inner.out_lin(context) + first)
-        result: Tensor = self.layer.output_layer_norm(self.layer.ffn(attended) + attended)
-        return result
+        states: Tensor = self.layer.output_layer_norm(self.layer.ffn(attended) + attended)
+        return states

@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from st_core.backends import StackInfo
 from st_core.backends.graph.first_token import keep_first_token
 from st_core.backends.graph.kept import GraphSpec, write_tokenizer
 from st_core.backends.graph.runner import GraphRunner, feeds_of
 from st_core.backends.padding import mixes_padding
-from st_core.backends.torch.backend import TorchBackend
-from st_core.backends.torch.encoder import reads_first_token
 from st_core.backends.torch.hush import hushed
-from st_core.backends.torch.library import LoadedTransformer, load_transformer
-from st_core.backends.torch.pooling import POOLS, VOCABULARY_BLOCK, first_real, saturate, splade, without_prompt
-from st_core.backends.vocabulary_bounds import words_of
+from st_core.backends.torch.library import LoadedTransformer, TransformerInfo, load_transformer, split_decoder
+from st_core.backends.torch.modules import FusedSpladeStep, TransformerStep, make_step, reads_first_token
+from st_core.backends.torch.pooling import VOCABULARY_BLOCK
+from st_core.backends.torch.products import Linear
 from st_core.errors import ModelUnsupported
 from st_core.modules.pooling import Pooling
 from st_core.modules.splade_pooling import SpladePooling
@@ -46,8 +44,6 @@ PROBES = ("How do I copy a directory tree?", "text", "Seven words that are not a
 NEAR = 1e-4
 """How far, of the largest number, a new float32 graph may be from torch on the probes."""
 
-Step = Callable[["Features"], "Features"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
@@ -56,19 +52,18 @@ class Trace:
     program: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    loaded: LoadedTransformer
+    info: TransformerInfo
     tokenizer: TextTokenizer
     example: Mapping[str, Tensor]
     expected: tuple[Tensor, ...]
 
 
 class _Stack(nn.Module):
-    """The stack as one module, from token ids to the features asked for."""
+    """The stack as one module, from token ids to the graph's outputs."""
 
-    def __init__(self, model: nn.Module, steps: Sequence[Step], outputs: tuple[str, ...]) -> None:
+    def __init__(self, steps: nn.ModuleList, outputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.model = model
-        self.steps = tuple(steps)
+        self.steps = steps
         self.outputs = outputs
 
     def forward(
@@ -78,14 +73,14 @@ class _Stack(nn.Module):
         token_type_ids: Tensor | None = None,
         prompt_length: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The features, in the order of ``outputs``."""
-        given = {
+        """Return the features in the order of ``outputs``."""
+        inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
             "prompt_length": prompt_length,
         }
-        features: Features = {name: value for name, value in given.items() if value is not None}
+        features: Features = {name: value for name, value in inputs.items() if value is not None}
         for step in self.steps:
             features = step(features)
         return tuple(features[name] for name in self.outputs)
@@ -121,7 +116,7 @@ def export_graph(
     even = _is_even(session, traced, first)
     if dtype != "float32":
         told(f"turning it into {dtype}")
-        feeds = feeds_of(calibration, traced.tokenizer, traced.inputs, traced.loaded.max_length)
+        feeds = feeds_of(calibration, traced.tokenizer, traced.inputs, traced.info.max_length)
         chosen.reduce(folder / file, dtype, feeds)
     return GraphSpec(
         backend=backend,
@@ -129,10 +124,10 @@ def export_graph(
         file=file,
         inputs=traced.inputs,
         outputs=traced.outputs,
-        labels=int(getattr(traced.loaded.model.config, "num_labels", 1)),
-        positions=traced.loaded.positions,
-        words=words_of(traced.loaded.model),
-        max_length=traced.loaded.max_length,
+        labels=traced.info.labels,
+        positions=traced.info.positions,
+        words=traced.info.words,
+        max_length=traced.info.max_length,
         tokenizer=write_tokenizer(traced.tokenizer, folder),
         files={},
         calibrated=len(calibration),
@@ -142,8 +137,7 @@ def export_graph(
 
 def _is_even(session: Any, traced: Trace, first: Transformer) -> bool:
     """Whether texts must be in batches of one length."""
-    length, positions = traced.loaded.max_length, traced.loaded.positions
-    info = StackInfo(traced.tokenizer, length, positions=positions)
+    info = StackInfo(traced.tokenizer, traced.info.max_length, positions=traced.info.positions)
     runner = GraphRunner(session, traced.inputs, traced.outputs, info)
     return mixes_padding(runner, first.model_type)
 
@@ -154,23 +148,24 @@ def trace(stack: Sequence[Module]) -> Trace:
     _check_kinds(first, rest)
     assert isinstance(first, Transformer)
     loaded = load_transformer(first, torch.device("cpu"), "float32")
-    tokenizer = loaded.tokenizer
+    if first.task == "fill-mask":
+        loaded = split_decoder(loaded)
+    info, tokenizer = loaded.info, loaded.info.tokenizer
     if not isinstance(tokenizer, TextTokenizer):
         raise ModelUnsupported(
             f"{first.folder}: its texts go through a {type(tokenizer).__name__}, which cannot be kept beside a graph; "
             "load it with backend='torch'"
         )
-    example = _example(
-        loaded, tokenizer, prompt=any(isinstance(each, Pooling) and not each.include_prompt for each in rest)
-    )
-    steps = _steps(loaded, first, rest)
+    leaves_prompt = any(isinstance(each, Pooling) and not each.include_prompt for each in rest)
+    example = _example(info, tokenizer, prompt=leaves_prompt)
+    steps = _steps(first, loaded, rest)
     written = _run(steps, example)
-    outputs = _outputs(written)
+    outputs = _outputs(written, rest)
     expected = tuple(written[name] for name in outputs)
     if outputs[0] != "token_embeddings" and reads_first_token(rest, pad_left=tokenizer.pad_left):
         outputs, expected = _cut_last_layer(loaded, steps, example, outputs, expected)
-    module = _Stack(loaded.model, steps, outputs).eval()
-    return Trace(_export(module, example, first.folder), tuple(example), outputs, loaded, tokenizer, example, expected)
+    module = _Stack(steps, outputs).eval()
+    return Trace(_export(module, example, first.folder), tuple(example), outputs, info, tokenizer, example, expected)
 
 
 def _check_kinds(first: Module, rest: Sequence[Module]) -> None:
@@ -185,109 +180,50 @@ def _check_kinds(first: Module, rest: Sequence[Module]) -> None:
             )
 
 
-def _example(loaded: LoadedTransformer, tokenizer: TextTokenizer, *, prompt: bool) -> dict[str, Tensor]:
-    limit = min(each for each in (16, loaded.max_length, loaded.positions) if each is not None)
+def _example(info: TransformerInfo, tokenizer: TextTokenizer, *, prompt: bool) -> dict[str, Tensor]:
+    """Return the arguments of a few texts; with ``prompt`` a prompt's length too."""
+    limit = min(each for each in (16, info.max_length, info.positions) if each is not None)
     ids, mask = pad(tokenizer.tokenize(list(PROBES), limit).ids, tokenizer.pad_id, left=tokenizer.pad_left)
     example = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    if "token_type_ids" in loaded.inputs:
+    if "token_type_ids" in info.inputs:
         example["token_type_ids"] = torch.zeros_like(example["input_ids"])
     if prompt:
         example["prompt_length"] = torch.tensor([1])
     return example
 
 
-def _run(steps: Sequence[Step], features: Features) -> Features:
+def _run(steps: nn.ModuleList, features: Features) -> Features:
     with torch.inference_mode():
         for step in steps:
             features = step(features)
     return features
 
 
-def _outputs(written: Mapping[str, Any]) -> tuple[str, ...]:
-    """The feature that the stack is for; the vectors of tokens too, where they are not logits of a vocabulary."""
+def _outputs(written: Features, rest: Sequence[Module]) -> tuple[str, ...]:
+    """Return the graph's outputs: the stack's result, and token vectors where they are not vocabulary logits."""
     if "scores" in written:
         return ("scores",)
     if "sentence_embedding" not in written:
         return ("token_embeddings",)
-    return ("sentence_embedding",) + (("token_embeddings",) if "token_embeddings" in written else ())
+    has_logits = any(isinstance(module, SpladePooling) for module in rest)
+    return ("sentence_embedding",) + (("token_embeddings",) if "token_embeddings" in written and not has_logits else ())
 
 
-def _steps(loaded: LoadedTransformer, first: Transformer, rest: Sequence[Module]) -> list[Step]:
-    backend = TorchBackend(torch.device("cpu"), "float32")
+def _steps(first: Transformer, loaded: LoadedTransformer, rest: Sequence[Module]) -> nn.ModuleList:
+    """Return the torch backend's steps of a stack."""
     modules = list(rest)
-    steps: list[Step] = []
     if modules and isinstance(modules[0], SpladePooling):
-        steps.append(_splade_step(loaded, modules[0]))
-        del modules[0]
-    else:
-        steps.append(lambda features: features | {first.writes: _logits(loaded, features)})
-    return steps + [
-        _pooling_step(module) if isinstance(module, Pooling) else backend.step(module, torch.float32)
-        for module in modules
-    ]
-
-
-def _hidden(loaded: LoadedTransformer, features: Features) -> Tensor:
-    """What the model puts out first. As on torch, a text without any token is read as one of padding."""
-    mask = features["attention_mask"]
-    positions = torch.arange(mask.shape[1])[None, :]
-    stand_in = positions == (mask.shape[1] - 1 if loaded.tokenizer.pad_left else 0)
-    attended = torch.where((mask.sum(dim=1, keepdim=True) == 0) & stand_in, 1, mask)
-    inputs = {name: features[name] for name in loaded.inputs if name in features} | {"attention_mask": attended}
-    if loaded.places:
-        inputs["position_ids"] = (attended.cumsum(dim=1) - 1).clamp(min=0)
-    states: Tensor = loaded.model(**inputs)[0]
-    return states
-
-
-def _logits(loaded: LoadedTransformer, features: Features) -> Tensor:
-    """The same behind the head, where the model was made to stop before it."""
-    states = _hidden(loaded, features)
-    return states if loaded.decoder is None else functional.linear(states, *loaded.decoder)
-
-
-def _pooling_step(module: Pooling) -> Step:
-    def step(features: Features) -> Features:
-        vectors, mask = features["token_embeddings"], features["attention_mask"]
-        counted = mask if module.include_prompt else without_prompt(mask, features["prompt_length"])
-        pooled = torch.cat([POOLS[mode](vectors, counted, mask, None) for mode in module.modes], dim=-1)
-        return features | {"sentence_embedding": pooled}
-
-    return step
-
-
-def _splade_step(loaded: LoadedTransformer, module: SpladePooling) -> Step:
-    """Vocabulary, maximum and saturation block by block; see :func:`st_core.backends.torch.backend.splade_from_hidden`, whose numbers these are."""
-    if loaded.decoder is None:
+        if loaded.decoder is not None:
+            weight, _ = loaded.decoder
+            blocks = [Linear(part.detach().clone(), None, pack=False) for part in torch.split(weight, VOCABULARY_BLOCK)]
+            return nn.ModuleList([FusedSpladeStep(modules[0], loaded, blocks), *map(make_step, modules[1:])])
         logger.warning("%s: its head is of a form that needs all logits at once in memory", type(loaded.model).__name__)
-        return lambda features: (
-            features | {"sentence_embedding": splade(module, _logits(loaded, features), features["attention_mask"])}
-        )
-    weight, bias = loaded.decoder
-    blocks = [slice(start, start + VOCABULARY_BLOCK) for start in range(0, weight.shape[0], VOCABULARY_BLOCK)]
-    parts = [(weight[block].clone(), None if bias is None else bias[block].clone()) for block in blocks]
-
-    def highest(hidden: Tensor, mask: Tensor) -> Tensor:
-        first = hidden[torch.arange(hidden.shape[0]), first_real(mask)][:, None, :]
-        real = torch.where(mask[:, :, None] == 0, first, hidden)
-        found = torch.cat([functional.linear(real, part).amax(dim=1) for part, _ in parts], dim=1)
-        return saturate(module, found if bias is None else found + bias)
-
-    def total(hidden: Tensor, mask: Tensor) -> Tensor:
-        counted = mask[:, :, None].to(hidden.dtype)
-        return torch.cat(
-            [(saturate(module, functional.linear(hidden, *part)) * counted).sum(dim=1) for part in parts], dim=1
-        )
-
-    pooled = total if module.summed else highest
-    return lambda features: (
-        features | {"sentence_embedding": pooled(_hidden(loaded, features), features["attention_mask"])}
-    )
+    return nn.ModuleList([TransformerStep(first, loaded), *map(make_step, modules)])
 
 
 def _cut_last_layer(
     loaded: LoadedTransformer,
-    steps: Sequence[Step],
+    steps: nn.ModuleList,
     example: Mapping[str, Tensor],
     outputs: tuple[str, ...],
     expected: tuple[Tensor, ...],

@@ -1,16 +1,19 @@
-"""The common encoders, read straight from ``config.json`` and ``model.safetensors`` into this engine's forward pass.
+"""The common encoders, read from ``config.json`` and ``model.safetensors`` into this engine's own forward pass.
 
-Importing the transformers library, and the parts of torch that it uses, takes most of the time of a start. So a model is read here where its
-files hold what is known, key by key and tensor by tensor. Whatever is not certain is left to the library, and so is every complaint about files.
+Importing the transformers library, and the parts of torch that it uses, takes most of the time of a start. So a model
+is read here where all of its files is known, key by key and tensor by tensor. Whatever is not certain is left to the
+library, and so is every complaint about files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -18,10 +21,18 @@ from torch.nn import functional
 
 from st_core.backends.dtypes import FLOATS, stored_type
 from st_core.backends.tokenizer_files import as_transformers
-from st_core.backends.torch.encoder import FastEncoder, same_on_probe
+from st_core.backends.torch.encoder import FastEncoder, has_same_outputs
 from st_core.backends.torch.families import ACTIVATIONS, FAMILIES, KEYS, USUAL, Family
-from st_core.backends.torch.library import INPUTS, LoadedTransformer, tokenizer_of, wanted_type
-from st_core.backends.torch.products import Linear, join_inward, make_layer, make_norm
+from st_core.backends.torch.library import (
+    INPUTS,
+    LoadedTransformer,
+    PendingTransformer,
+    TransformerInfo,
+    requested_dtype,
+    tokenizer_of,
+)
+from st_core.backends.torch.once import Once
+from st_core.backends.torch.products import Linear, Parts, Weights, make_layer, make_norm
 from st_core.backends.vocabulary_bounds import check_padding
 
 if TYPE_CHECKING:
@@ -29,96 +40,129 @@ if TYPE_CHECKING:
 
 __all__ = ["load_known"]
 
+Head = Callable[[Tensor], Tensor]
+
 
 class _Unknown(LookupError):
     """Something that is not known here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """What a model is made of, before its products are laid out."""
+class _Sizes:
+    """The sizes of a model, from its configuration; ``padding`` is None where positions are counted from zero."""
 
-    embeddings: nn.Module
-    layers: list[dict[str, Any]]
-    config: SimpleNamespace
-    dtype: torch.dtype
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    act: str
+    epsilon: float
+    words: int
     positions: int
-    from_padding: bool
-    head: Callable[[Tensor], Tensor] | None = None
+    types: int
+    padding: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """A model whose files are known: its family, sizes and tensors, and how many scores its head gives."""
+
+    module: Transformer
+    family: Family
+    sizes: _Sizes
+    weights: _Tensors
+    base: str
+    labels: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """The parts of a model, before its products are packed."""
+
+    embeddings: _Embeddings
+    layers: list[Parts]
+    head: Head | None = None
     decoder: tuple[Tensor, Tensor | None] | None = None
 
 
 def load_known(
     module: Transformer, device: torch.device, dtype: str | torch.dtype | None, *, pack: bool
-) -> LoadedTransformer | None:
-    """The transformer of a folder; None where the library has to load it. Raises what :func:`load_transformer` raises for a tokenizer or a type."""
-    wanted = wanted_type(module, device, dtype)
+) -> PendingTransformer | None:
+    """Read the transformer of a folder; None where the library has to load it.
+
+    Its tensors stay in the file until the model is first used. Raises what :func:`load_transformer` raises for a
+    tokenizer or a dtype.
+    """
+    requested = requested_dtype(module, device, dtype)
     try:
-        parts = _read(module, device, wanted)
+        known = _read(module, device, requested)
+        _parts(known)  # raises _Unknown for a tensor that is missing or of another shape
     except (_Unknown, SafetensorError, OSError):
         return None
+    sizes, family = known.sizes, known.family
     tokenizer, limit = as_transformers(module, lambda: tokenizer_of(module)[0].shown) or tokenizer_of(module)
-    check_padding(tokenizer.pad_id, parts.config.vocab_size, module.folder)
-    names = tuple(name for name in INPUTS if name != "token_type_ids" or tokenizer.wants_types)
-    first_only = module.task == "sequence-classification" and not tokenizer.pad_left
-    model = _made(parts, first_only=first_only, pack=False)
-    if pack:
-        packed = _made(parts, first_only=first_only, pack=True)
-        model = packed if same_on_probe(model, packed, names, tokenizer.pad_id) else model
-    return LoadedTransformer(
-        model,
-        tokenizer,
-        limit,
-        parts.dtype,
-        names,
-        parts.positions,
-        tokenizer.pad_left and not parts.from_padding,
-        decoder=parts.decoder,
+    check_padding(tokenizer.pad_id, sizes.words, module.folder)
+    info = TransformerInfo(
+        name=str(module.folder),
+        task=module.task,
+        tokenizer=tokenizer,
+        max_length=limit,
+        dtype=known.weights.dtype,
+        inputs=tuple(name for name in INPUTS if name != "token_type_ids" or tokenizer.wants_types),
+        words=sizes.words,
+        labels=known.labels,
+        positions=sizes.positions - (0 if sizes.padding is None else sizes.padding + 1),
+        takes_positions=tokenizer.pad_left and not family.from_padding,
     )
+    return PendingTransformer(info, Once(partial(_prepare, known, info, pack=pack)))
+
+
+def _prepare(known: _Known, info: TransformerInfo, *, pack: bool) -> LoadedTransformer:
+    """Return a model ready for inference, packed where that leaves its outputs as they are."""
+    parts = _parts(replace(known, weights=replace(known.weights, convert=True)))
+    first_only = info.task == "sequence-classification" and not info.tokenizer.pad_left
+    config = SimpleNamespace(vocab_size=known.sizes.words)
+    model = _build(known, parts, config, first_only=first_only, pack=False)
+    if pack:
+        packed = _build(known, parts, config, first_only=first_only, pack=True)
+        model = packed if has_same_outputs(model, packed, info.inputs, info.tokenizer.pad_id) else model
+    return LoadedTransformer(info, model, parts.decoder)
 
 
 class _Headed(nn.Module):
     """An encoder below a head."""
 
-    def __init__(self, encoder: FastEncoder, head: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, encoder: FastEncoder, head: Head) -> None:
         super().__init__()
         self.encoder, self.head, self.config = encoder, head, encoder.config
 
-    def forward(self, **inputs: Any) -> tuple[Tensor]:
-        """What the head makes of the states, in the form of the library's outputs."""
+    def forward(self, **inputs: Tensor) -> tuple[Tensor]:
+        """Return the head's output for the encoder's states, in the form of the library's outputs."""
         return (self.head(self.encoder(**inputs)[0]),)
 
 
-def _made(parts: _Parts, *, first_only: bool, pack: bool) -> nn.Module:
+def _build(known: _Known, parts: _Model, config: SimpleNamespace, *, first_only: bool, pack: bool) -> nn.Module:
     last = len(parts.layers) - 1
     layers = [make_layer(part, split=first_only and at == last, pack=pack) for at, part in enumerate(parts.layers)]
-    heads = parts.config.num_attention_heads
-    encoder = FastEncoder(parts.embeddings, layers, heads=heads, config=parts.config, first_only=first_only)
+    encoder = FastEncoder(parts.embeddings, layers, heads=known.sizes.heads, config=config, first_only=first_only)
     return (encoder if parts.head is None else _Headed(encoder, parts.head)).eval()
 
 
 class _Embeddings(nn.Module):
     """The vectors of words, positions and, unless None, segments, added up and normalised.
 
-    ``padding`` is the number behind which positions are counted, the padding's own; None where they are counted from zero.
+    Positions are counted from behind the id ``padding``, or from zero where it is None.
     """
 
-    def __init__(
-        self,
-        words: Tensor,
-        positions: Tensor,
-        types: Tensor | None,
-        norm: Callable[[Tensor], Tensor],
-        padding: int | None,
-    ) -> None:
+    def __init__(self, words: Tensor, positions: Tensor, types: Tensor | None, norm: Head, padding: int | None) -> None:
         super().__init__()
-        self.words = nn.Parameter(words, requires_grad=False)
+        self.words = nn.Parameter(words)
         self.positions, self.types, self.norm, self.padding = positions, types, norm, padding
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Ids [n, t] to states [n, t, d]."""
+        """Compute states [n, t, d] from ids [n, t]."""
         states = functional.embedding(input_ids, self.words)
         if self.types is not None:
             states = states + (self.types[0] if token_type_ids is None else self.types[token_type_ids])
@@ -130,52 +174,61 @@ class _Embeddings(nn.Module):
         return self.norm(states + self.positions[real.cumsum(dim=1) * real + self.padding])
 
 
-class _Weights:
-    """The tensors of a file, of the shapes that are asked for."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tensors:
+    """The tensors of a file by name, and the device and dtype they are computed in.
 
-    def __init__(self, file: Any, device: torch.device, wanted: torch.dtype) -> None:
-        self._file, self._device, self._wanted = file, device, wanted
-        self.names = frozenset(file.keys())
+    They are converted one by one as they are read out, and only with ``convert``.
+    """
+
+    tensors: Mapping[str, Tensor]
+    device: torch.device
+    dtype: torch.dtype
+    convert: bool = False
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """A tensor; raises _Unknown where it is not there in that shape."""
-        if name not in self.names or tuple(self._file.get_slice(name).get_shape()) != shape:
+        """Return a tensor; raises _Unknown where the file has no floats of that name and shape."""
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.shape != shape or not tensor.dtype.is_floating_point:
             raise _Unknown(name)
-        found: Tensor = self._file.get_tensor(name)
-        if not found.dtype.is_floating_point:
-            raise _Unknown(name)
-        return found.to(self._device, self._wanted)
+        return tensor.to(self.device, self.dtype) if self.convert else tensor
 
-    def product(self, name: str, outward: int, inward: int) -> SimpleNamespace:
-        """The weight and the bias of a product."""
-        return SimpleNamespace(
-            weight=self.tensor(f"{name}.weight", outward, inward), bias=self.tensor(f"{name}.bias", outward)
-        )
+    def product(self, name: str, outward: int, inward: int) -> Weights:
+        """Return the weight and bias of a product."""
+        return Weights(self.tensor(f"{name}.weight", outward, inward), self.tensor(f"{name}.bias", outward))
 
-    def norm(self, name: str, width: int, epsilon: float) -> SimpleNamespace:
-        """A normalisation."""
-        weight, bias = self.tensor(f"{name}.weight", width), self.tensor(f"{name}.bias", width)
-        return SimpleNamespace(weight=weight, bias=bias, normalized_shape=(width,), eps=epsilon)
+    def norm(self, name: str, width: int, epsilon: float) -> Weights:
+        """Return the weight and bias of a normalisation."""
+        return Weights(self.tensor(f"{name}.weight", width), self.tensor(f"{name}.bias", width), epsilon)
 
 
-def _read(module: Transformer, device: torch.device, wanted: Any) -> _Parts:
-    """The parts of a model; raises _Unknown for whatever is not known here."""
-    others = set(module.model_kwargs) | set(module.config_kwargs)
-    if others - {"dtype", "torch_dtype"} or module.base is not None or module.trust_remote_code:
-        raise _Unknown(others)
+def _read(module: Transformer, device: torch.device, requested: torch.dtype | str) -> _Known:
+    """Read a model's files; raises _Unknown for whatever is not known here."""
+    options = set(module.model_kwargs) | set(module.config_kwargs)
+    if options - {"dtype", "torch_dtype"} or module.base is not None or module.trust_remote_code:
+        raise _Unknown(options)
     family = FAMILIES.get(str(module.config.get("model_type")))
     if family is None:
         raise _Unknown(module.config.get("model_type"))
-    config = _config(family, module.config)
+    sizes = _sizes(family, module.config)
+    dtype = requested if isinstance(requested, torch.dtype) else _stored_type(module)
     with safe_open(module.folder / "model.safetensors", "pt") as file:
         if (file.metadata() or {}).get("format") != "pt":
             raise _Unknown("format")
-        dtype = _stored_type(module) if wanted == "auto" else wanted
-        weights = _Weights(file, device, dtype)
-        return _parts(module, family, config, weights, dtype)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    base = f"{family.prefix}."
+    if module.task == "feature-extraction" and not any(name.startswith(base) for name in tensors):
+        base = ""
+    weights = _Tensors(tensors, device, dtype)
+    labels = _labels(module.config) if module.task == "sequence-classification" else 1
+    known = _Known(module, family, sizes, weights, base, labels)
+    if module.task == "fill-mask":
+        _check_tied(known)
+    return known
 
 
 def _stored_type(module: Transformer) -> torch.dtype:
+    """Return the dtype of a checkpoint's tensors; raises _Unknown where they have several."""
     name = stored_type(module.folder / "model.safetensors", module.config)
     if name is None:
         raise _Unknown("dtype")
@@ -183,8 +236,8 @@ def _stored_type(module: Transformer) -> torch.dtype:
     return dtype
 
 
-def _config(family: Family, config: Mapping[str, Any]) -> SimpleNamespace:
-    """The sizes of a model; raises _Unknown for a key that is not known, or one that is missing."""
+def _sizes(family: Family, config: Mapping[str, Any]) -> _Sizes:
+    """Return the sizes of a model; raises _Unknown for a key that is not known, or one that is missing."""
     if set(config) - KEYS - set(USUAL) - set(family.sizes) - {family.act}:
         raise _Unknown("config.json")
     if any(config.get(key, value) != value for key, value in USUAL.items()):
@@ -196,20 +249,19 @@ def _config(family: Family, config: Mapping[str, Any]) -> SimpleNamespace:
         raise _Unknown("dtype")
     width, inner, layers, heads = (_size(config, key) for key in family.sizes)
     act, epsilon = config.get(family.act), config.get("layer_norm_eps") if family.epsilon is None else family.epsilon
-    if width % heads or act not in ACTIVATIONS or not isinstance(epsilon, float):
+    if width % heads or not isinstance(act, str) or act not in ACTIVATIONS or not isinstance(epsilon, float):
         raise _Unknown("config.json")
-    return SimpleNamespace(
+    return _Sizes(
         width=width,
         inner=inner,
         layers=layers,
-        num_attention_heads=heads,
+        heads=heads,
         act=act,
         epsilon=epsilon,
-        vocab_size=_size(config, "vocab_size"),
+        words=_size(config, "vocab_size"),
         positions=_size(config, "max_position_embeddings"),
         types=_size(config, "type_vocab_size") if family.typed else 0,
         padding=_size(config, "pad_token_id") if family.from_padding else None,
-        num_labels=1,
     )
 
 
@@ -220,84 +272,98 @@ def _size(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _parts(
-    module: Transformer, family: Family, config: SimpleNamespace, weights: _Weights, dtype: torch.dtype
-) -> _Parts:
-    base = f"{family.prefix}."
-    if module.task == "feature-extraction" and not any(name.startswith(base) for name in weights.names):
-        base = ""
-    embeddings = _embeddings(weights, f"{base}embeddings", config)
-    layers = [
-        _layer(weights, f"{base}{family.form['layers']}.{at}", family.form, config) for at in range(config.layers)
-    ]
-    beyond = f"{base}{family.form['layers']}.{config.layers}."
-    if any(name.startswith(beyond) for name in weights.names):
+def _labels(config: Mapping[str, Any]) -> int:
+    """Return the number of scores; one for a model that was not saved as a classifier."""
+    architectures, labels = config.get("architectures") or [], config.get("id2label")
+    if not isinstance(architectures, list):
+        raise _Unknown(architectures)
+    if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
+        return 1
+    count: int = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    return count
+
+
+def _check_tied(known: _Known) -> None:
+    """Raise _Unknown where the vocabulary matrix or its bias is stored twice with different values.
+
+    Compared by bytes: torch would compare large tensors in threads, and loading starts none.
+    """
+    _, _, matrix, offset = known.family.words
+    pairs = (
+        (matrix, f"{known.base}embeddings.word_embeddings.weight"),
+        (f"{offset.removesuffix('.bias')}.decoder.bias", offset),
+    )
+    for name, tied in pairs:
+        copy, original = known.weights.tensors.get(name), known.weights.tensors.get(tied)
+        if copy is not None and (original is None or not _is_equal(copy, original)):
+            raise _Unknown(name)
+
+
+def _is_equal(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.shape != other.shape or tensor.dtype != other.dtype:
+        return False
+    return np.array_equal(tensor.contiguous().view(torch.uint8).numpy(), other.contiguous().view(torch.uint8).numpy())
+
+
+def _parts(known: _Known) -> _Model:
+    """Return the parts of a model; raises _Unknown for a tensor that is missing, of another shape, or too many."""
+    sizes, family, weights, base = known.sizes, known.family, known.weights, known.base
+    embeddings = _embeddings(weights, f"{base}embeddings", sizes)
+    stack = f"{base}{family.form['layers']}"
+    layers = [_layer(weights, f"{stack}.{at}", family.form, sizes) for at in range(sizes.layers)]
+    beyond = f"{stack}.{sizes.layers}."
+    if any(name.startswith(beyond) for name in weights.tensors):
         raise _Unknown(beyond)
-    rows = config.positions - (0 if config.padding is None else config.padding + 1)
-    head, decoder = None, None
-    match module.task:
+    match known.module.task:
         case "fill-mask":
-            head, decoder = _vocabulary_head(family, config, weights, embeddings.words)
+            head, decoder = _vocabulary_head(known, embeddings.words)
+            return _Model(embeddings, layers, head, decoder)
         case "sequence-classification":
-            head = _scoring_head(family, config, weights, base, module.config)
+            return _Model(embeddings, layers, _scoring_head(known))
         case "feature-extraction":
-            pass
-        case _:
-            raise _Unknown(module.task)
-    return _Parts(embeddings, layers, config, dtype, rows, family.from_padding, head, decoder)
+            return _Model(embeddings, layers)
+        case task:
+            raise _Unknown(task)
 
 
-def _embeddings(weights: _Weights, name: str, config: SimpleNamespace) -> _Embeddings:
-    width = config.width
+def _embeddings(weights: _Tensors, name: str, sizes: _Sizes) -> _Embeddings:
+    width = sizes.width
     return _Embeddings(
-        weights.tensor(f"{name}.word_embeddings.weight", config.vocab_size, width),
-        weights.tensor(f"{name}.position_embeddings.weight", config.positions, width),
-        weights.tensor(f"{name}.token_type_embeddings.weight", config.types, width) if config.types else None,
-        make_norm(weights.norm(f"{name}.LayerNorm", width, config.epsilon)),
-        config.padding,
+        weights.tensor(f"{name}.word_embeddings.weight", sizes.words, width),
+        weights.tensor(f"{name}.position_embeddings.weight", sizes.positions, width),
+        weights.tensor(f"{name}.token_type_embeddings.weight", sizes.types, width) if sizes.types else None,
+        make_norm(weights.norm(f"{name}.LayerNorm", width, sizes.epsilon)),
+        sizes.padding,
     )
 
 
-def _layer(weights: _Weights, name: str, form: Mapping[str, str], config: SimpleNamespace) -> dict[str, Any]:
-    """The parts of a layer, by the names of the form."""
-    shapes = dict.fromkeys(("query", "key", "value", "out"), (config.width, config.width)) | {
-        "up": (config.inner, config.width),
-        "down": (config.width, config.inner),
+def _layer(weights: _Tensors, name: str, form: Mapping[str, str], sizes: _Sizes) -> Parts:
+    """Return the parts of a layer by the names of the form."""
+    shapes = dict.fromkeys(("query", "key", "value", "out"), (sizes.width, sizes.width)) | {
+        "up": (sizes.inner, sizes.width),
+        "down": (sizes.width, sizes.inner),
     }
     products = {part: weights.product(f"{name}.{form[part]}", *shape) for part, shape in shapes.items()}
-    norms = {
-        part: weights.norm(f"{name}.{form[part]}", config.width, config.epsilon) for part in ("norm", "norm_after")
-    }
-    return join_inward(products | norms | {"act": ACTIVATIONS[config.act]()})
+    norms = {part: weights.norm(f"{name}.{form[part]}", sizes.width, sizes.epsilon) for part in ("norm", "norm_after")}
+    return {**products, **norms, "act": ACTIVATIONS[sizes.act]()}
 
 
-def _scoring_head(
-    family: Family, config: SimpleNamespace, weights: _Weights, base: str, saved: Mapping[str, Any]
-) -> Callable[[Tensor], Tensor]:
-    """What makes scores [n, labels] of states [n, t, d]: of those of the first position."""
-    inner, act, outer = family.scores
-    architectures, labels = saved.get("architectures") or [], saved.get("id2label")
-    if not isinstance(architectures, list):
-        raise _Unknown(architectures)
-    named = any(str(name).endswith("ForSequenceClassification") for name in architectures)
-    count = len(labels) if isinstance(labels, dict) else saved.get("num_labels", 2)
-    config.num_labels = count if named else 1
-    dense = weights.product(inner.format(base=base), config.width, config.width)
-    out = weights.product(outer, config.num_labels, config.width)
+def _scoring_head(known: _Known) -> Head:
+    """Return the head that computes scores [n, labels] from the first of the states [n, t, d]."""
+    inner, act, outer = known.family.scores
+    width = known.sizes.width
+    dense = known.weights.product(inner.format(base=known.base), width, width)
+    out = known.weights.product(outer, known.labels, width)
     first, last = Linear(dense.weight, dense.bias, act(), pack=False), Linear(out.weight, out.bias, pack=False)
     return lambda states: last(first(states[:, 0]))
 
 
-def _vocabulary_head(
-    family: Family, config: SimpleNamespace, weights: _Weights, words: Tensor
-) -> tuple[Callable[[Tensor], Tensor], tuple[Tensor, Tensor]]:
-    """What makes states [n, t, d] ready for the vocabulary, and its matrix [V, d] with its bias [V]."""
-    inner, after, matrix, offset = family.words
-    dense, norm = weights.product(inner, config.width, config.width), weights.norm(after, config.width, config.epsilon)
-    bias = weights.tensor(offset, config.vocab_size)
-    for name, tied in ((matrix, words), (offset.replace(".bias", ".decoder.bias"), bias)):
-        if name in weights.names and not torch.equal(weights.tensor(name, *tied.shape), tied):
-            raise _Unknown(name)
-    act = ACTIVATIONS[family.word_act or config.act]()
-    transform, settle = Linear(dense.weight, dense.bias, act, pack=False), make_norm(norm)
-    return (lambda states: settle(transform(states))), (words, bias)
+def _vocabulary_head(known: _Known, words: Tensor) -> tuple[Head, tuple[Tensor, Tensor]]:
+    """Return the head that prepares states [n, t, d] for the vocabulary, and its matrix [V, d] with its bias [V]."""
+    inner, after, _, offset = known.family.words
+    width = known.sizes.width
+    dense = known.weights.product(inner, width, width)
+    norm = make_norm(known.weights.norm(after, width, known.sizes.epsilon))
+    bias = known.weights.tensor(offset, known.sizes.words)
+    transform = Linear(dense.weight, dense.bias, ACTIVATIONS[known.family.word_act or known.sizes.act](), pack=False)
+    return (lambda states: norm(transform(states))), (words, bias)

@@ -1,4 +1,7 @@
-"""Pooling in torch: vectors or logits of tokens as one vector a text; pure functions on tensors."""
+"""Formulas of the torch backend as pure functions on tensors: which tokens count, and how they become one vector.
+
+The runner computes with them, the export trace records them, and gradients flow through them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from st_core.backends.torch.products import Linear
-
 if TYPE_CHECKING:
     from st_core.modules.pooling import Pooling
     from st_core.modules.splade_pooling import SpladePooling
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "POOLS",
     "VOCABULARY_BLOCK",
+    "attended",
     "first_real",
     "pool",
+    "position_ids",
     "saturate",
     "splade",
     "splade_from_hidden",
-    "vocabulary_blocks",
     "without_prompt",
 ]
 
@@ -30,21 +32,46 @@ VOCABULARY_BLOCK = 4_096
 """Columns of vocabulary logits that exist at once."""
 
 
+def attended(mask: Tensor, *, pad_left: bool) -> Tensor:
+    """Return a mask [n, t] in which a text without tokens attends to one token of padding.
+
+    A tokenizer without special tokens turns an empty text into no tokens, and attention to nothing is not a number.
+    Texts with tokens have one at that edge already, so their rows stay as they are.
+    """
+    edge = torch.ones_like(mask[:, :1])
+    return torch.cat([mask[:, :-1], edge] if pad_left else [edge, mask[:, 1:]], dim=1)
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Return positions [n, t] counted from each row's first real token, so that padding on the left moves no text."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
 def first_real(mask: Tensor) -> Tensor:
-    """The position of the first token that counts in each row of a mask [n, t]: [n]."""
+    """Return the position [n] of the first real token in each row of a mask [n, t]."""
     return mask.to(torch.int32).argmax(dim=1)
 
 
-def without_prompt(mask: Tensor, prompt_length: Tensor) -> Tensor:
-    """Return the mask [n, t] without the first ``prompt_length`` real tokens, [n] or [1], of each row."""
+def without_prompt(mask: Tensor, prompt_length: int | Tensor) -> Tensor:
+    """Return the mask [n, t] without the first real tokens of each row.
+
+    ``prompt_length`` is one number for all rows, a tensor [1], or a tensor [n].
+    """
     positions = torch.arange(mask.shape[1], device=mask.device)[None, :]
     return mask * (positions >= (first_real(mask) + prompt_length)[:, None])
 
 
 def pool(
-    module: Pooling, vectors: Tensor, mask: Tensor, prompt_length: Tensor | None, total: Tensor | None = None
+    module: Pooling,
+    vectors: Tensor,
+    mask: Tensor,
+    prompt_length: int | Tensor | None = None,
+    total: Tensor | None = None,
 ) -> Tensor:
-    """Token vectors [n, t, d] under a mask [n, t] as one vector per row [n, modes * d]; sums of half-precision vectors are float32."""
+    """Pool token vectors [n, t, d] under a mask [n, t] to one vector per row [n, modes * d].
+
+    Sums of half-precision vectors are float32. ``total`` [n] replaces the sum of weights as the divisor of means.
+    """
     counted = mask if module.include_prompt or prompt_length is None else without_prompt(mask, prompt_length)
     wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
     return torch.cat([POOLS[mode](wide, counted, mask, total) for mode in module.modes], dim=-1).to(vectors.dtype)
@@ -64,14 +91,14 @@ def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | N
 
 
 def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
-    """The sum over tokens of vectors [n, t, d] times weights [n, t]: [n, d]."""
+    """Return the sum [n, d] over tokens of vectors [n, t, d] times weights [n, t]."""
     return torch.einsum("nt,ntd->nd", weights.to(vectors.dtype), vectors)
 
 
 def _divisor(weights: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
-    """What a sum of weighted vectors is divided by: ``total`` [n], where the vectors bring weights of their own, else the sum of weights."""
-    found = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
-    return found[:, None].clamp(min=1e-9)
+    """Return the divisor [n, 1] of weighted sums: ``total`` [n] where vectors are weighted already, else the sum of weights."""
+    divisor = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
+    return divisor[:, None].clamp(min=1e-9)
 
 
 def _mean(vectors: Tensor, counted: Tensor, _mask: Tensor, total: Tensor | None) -> Tensor:
@@ -103,46 +130,42 @@ POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "mean_sqrt_len_tokens": _mean_sqrt,
     "weightedmean": _weighted_mean,
 }
+"""Pooling modes by name: functions of vectors, the mask of tokens that count, the whole mask, and the divisor of means."""
 
 
 def saturate(module: SpladePooling, logits: Tensor) -> Tensor:
-    """``log1p(relu(logits))``, with the logarithm taken twice where the module says so; rises with the logits."""
+    """Return ``log1p(relu(logits))``, with the logarithm taken twice where the module says so; rises with the logits."""
     weights = logits.relu().log1p()
     return weights.log1p() if module.doubled else weights
 
 
 def splade(module: SpladePooling, logits: Tensor, mask: Tensor) -> Tensor:
-    """Logits [n, t, V] under a mask [n, t] as weights [n, V].
+    """Pool logits [n, t, V] under a mask [n, t] to weights [n, V].
 
-    The maximum goes first, for the saturation rises with its argument: the result is the same and the logits are read once.
+    The maximum goes first, for the saturation rises with its argument: the result is the same and the logits are read
+    once.
     """
     if module.summed:
         return (saturate(module, logits) * mask[:, :, None].to(logits.dtype)).sum(dim=1)
     return saturate(module, logits.masked_fill(mask[:, :, None] == 0, float("-inf")).amax(dim=1))
 
 
-def vocabulary_blocks(weight: Tensor, *, pack: bool) -> list[Linear]:
-    """A vocabulary matrix [V, d] in blocks of rows, each ready for products."""
-    starts = range(0, weight.shape[0], VOCABULARY_BLOCK)
-    return [Linear(weight[start : start + VOCABULARY_BLOCK], None, pack=pack) for start in starts]
-
-
 def splade_from_hidden(
-    module: SpladePooling, hidden: Tensor, mask: Tensor, blocks: Sequence[Linear], bias: Tensor
+    module: SpladePooling, hidden: Tensor, mask: Tensor, blocks: Sequence[Callable[[Tensor], Tensor]], bias: Tensor
 ) -> Tensor:
-    """The same from the states before the vocabulary matrix, [n, t, d], without ever holding all logits; ``bias`` is [V].
+    """Pool the states before the vocabulary matrix, [n, t, d], like :func:`splade`, without holding all logits at once.
 
-    For the maximum, padded states are replaced by their row's first real one, which changes no maximum, and the bias, the same for all
-    tokens, is added after it.
+    ``blocks`` are products with ``VOCABULARY_BLOCK`` rows of that matrix each, ``bias`` is [V]. For the maximum, states
+    of padding are replaced by their row's first real one, which changes no maximum, and the bias, the same for all
+    tokens, is added after it. A text without tokens gets zeros.
     """
-    result = hidden.new_empty((hidden.shape[0], bias.shape[0]))
     if not module.summed:
         hidden = torch.where(mask[:, :, None] == 0, _row(hidden, first_real(mask))[:, None, :], hidden)
-    for start, block in zip(range(0, bias.shape[0], VOCABULARY_BLOCK), blocks, strict=True):
-        columns = slice(start, start + VOCABULARY_BLOCK)
+    parts = []
+    for block, offset in zip(blocks, torch.split(bias, VOCABULARY_BLOCK), strict=True):
         logits = block(hidden)
         if module.summed:
-            result[:, columns] = splade(module, logits.add_(bias[columns]), mask)
+            parts.append(splade(module, logits.add_(offset), mask))
         else:
-            result[:, columns] = saturate(module, logits.amax(dim=1) + bias[columns])
-    return result
+            parts.append(saturate(module, logits.amax(dim=1) + offset))
+    return torch.cat(parts, dim=1).mul_(mask.any(dim=1, keepdim=True))

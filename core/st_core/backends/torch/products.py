@@ -1,8 +1,11 @@
-"""The products and normalisations that a layer of an encoder is made of, with weights laid out for oneDNN where that is faster."""
+"""The products, normalisations and attention of an encoder layer, with weights packed for oneDNN where that is faster.
+
+Packing runs in threads, so it belongs to the first use of a model and not to its loading.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +13,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Layer", "Linear", "Norm", "join_inward", "make_layer", "make_norm"]
+from st_core.backends.torch.pooling import VOCABULARY_BLOCK
+
+__all__ = [
+    "Layer",
+    "Linear",
+    "Norm",
+    "Parts",
+    "Weights",
+    "attend",
+    "make_layer",
+    "make_norm",
+    "split_heads",
+    "vocabulary_blocks",
+]
+
+Activation = Callable[[Tensor], Tensor]
 
 
-def _fused(act: Any) -> tuple[str, str] | None:
-    """The name that oneDNN has for an activation it can apply while it writes a product; None for the others."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """The weight and bias of a product [out, in], [out], or of a normalisation [d], [d] with its epsilon."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float = 0.0
+
+
+Parts = Mapping[str, Any]
+"""The parts of a layer by the names of :data:`st_core.backends.torch.encoder.FORMS`: products, norms, the activation."""
+
+
+def _fused(act: Activation | None) -> tuple[str, str] | None:
+    """Return oneDNN's name of an activation that it applies while it writes a product; None for the others."""
     if act is None:
         return "none", ""
     if type(act).__name__ == "GELUActivation" or (isinstance(act, nn.GELU) and act.approximate == "none"):
@@ -23,37 +54,45 @@ def _fused(act: Any) -> tuple[str, str] | None:
 
 
 class Linear:
-    """``x @ weight.T + bias`` and an activation, with the weight laid out for oneDNN where that is the faster way: float32 on the CPU.
+    """``act(x @ weight.T + bias)``, with the weight packed for oneDNN where that is faster: float32 on the CPU.
 
     Measured with torch 2.15 on two Zen 4 cores: a tenth faster for a thousand rows, three times for ten.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, act: Any = None, *, pack: bool = True) -> None:
-        """``weight`` [out, in], ``bias`` [out] or None; ``act`` a function of a tensor, or None; ``pack`` False leaves the weight as it is."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, act: Activation | None = None, *, pack: bool = True
+    ) -> None:
+        """``weight`` is [out, in], ``bias`` [out]; without ``pack`` the weight stays as it is."""
         self.bias, self.act = bias, act
         self.fused = _fused(act)
         self.packed = _packed(weight) if pack else None
         self.weight = weight if self.packed is None else None
 
     def __call__(self, states: Tensor) -> Tensor:
-        """States [..., in] to [..., out]."""
+        """Compute states [..., out] from states [..., in]."""
         if self.packed is None:
             assert self.weight is not None
             plain = functional.linear(states, self.weight, self.bias)
             return plain if self.act is None else self.act(plain)
         attribute, algorithm = self.fused or ("none", "")
         result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, attribute, [], algorithm)  # noqa: SLF001
-        return result if self.fused else self.act(result)
+        return result if self.fused or self.act is None else self.act(result)
 
 
 def _packed(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's own layout; None where it has none for it."""
+    """Return the weight in oneDNN's own layout; None where oneDNN has none for it."""
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
     try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 0)  # type: ignore[no-any-return]  # noqa: SLF001
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not a public function: it may go
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 0)  # noqa: SLF001
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # a private function of torch 2.15
         return None
+    return packed
+
+
+def vocabulary_blocks(weight: Tensor, *, pack: bool) -> list[Linear]:
+    """Return a vocabulary matrix [V, d] as products with blocks of its rows."""
+    return [Linear(block, None, pack=pack) for block in torch.split(weight, VOCABULARY_BLOCK)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,13 +105,17 @@ class Norm:
     epsilon: float
 
     def __call__(self, states: Tensor) -> Tensor:
-        """States [..., d] normalised."""
+        """Normalise states [..., d]."""
         return functional.layer_norm(states, self.shape, self.weight, self.bias, self.epsilon)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One layer's products; a layer that is computed for one position has ``query`` and ``keys`` (with values), the others ``together``."""
+    """The products of one layer.
+
+    A layer computed for one position has ``query`` and ``keys`` (keys and values in one product), the others
+    ``together`` (queries, keys and values in one).
+    """
 
     together: Linear | None
     query: Linear | None
@@ -83,35 +126,44 @@ class Layer:
     down: Linear
     norm_after: Norm
 
-    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
-        """What comes after the attention: [tokens, d] and [tokens, d] to [tokens, d]."""
-        states = self.norm(self.out(attended) + states)
+    def finish(self, states: Tensor, context: Tensor) -> Tensor:
+        """Compute what follows the attention from a layer's input [tokens, d] and its attention's output [tokens, d]."""
+        states = self.norm(self.out(context) + states)
         return self.norm_after(self.down(self.up(states)) + states)
 
 
-def join_inward(part: dict[str, Any]) -> dict[str, Any]:
-    """A layer's parts, with the weights and biases of queries, keys and values in one, "inward"."""
-    inward = [part.pop(name) for name in ("query", "key", "value")]
-    weight, bias = (torch.cat([getattr(each, name) for each in inward]) for name in ("weight", "bias"))
-    return part | {"inward": (weight, bias)}
-
-
-def make_layer(part: Mapping[str, Any], *, split: bool, pack: bool) -> Layer:
-    """A layer of parts by the names of :data:`st_core.backends.torch.encoder.FORMS`; ``split`` where it shall be computed for one position."""
-    weight, bias = part["inward"]
+def make_layer(parts: Parts, *, split: bool, pack: bool) -> Layer:
+    """Return a layer, its inward products joined; with ``split`` one that is computed for a single position."""
+    inward = [parts[name] for name in ("query", "key", "value")]
+    weight, bias = torch.cat([each.weight for each in inward]), torch.cat([each.bias for each in inward])
     width = weight.shape[0] // 3
     return Layer(
         None if split else Linear(weight, bias, pack=pack),
         Linear(weight[:width], bias[:width], pack=pack) if split else None,
         Linear(weight[width:], bias[width:], pack=pack) if split else None,
-        Linear(part["out"].weight, part["out"].bias, pack=pack),
-        make_norm(part["norm"]),
-        Linear(part["up"].weight, part["up"].bias, part["act"], pack=pack),
-        Linear(part["down"].weight, part["down"].bias, pack=pack),
-        make_norm(part["norm_after"]),
+        Linear(parts["out"].weight, parts["out"].bias, pack=pack),
+        make_norm(parts["norm"]),
+        Linear(parts["up"].weight, parts["up"].bias, parts["act"], pack=pack),
+        Linear(parts["down"].weight, parts["down"].bias, pack=pack),
+        make_norm(parts["norm_after"]),
     )
 
 
-def make_norm(module: Any) -> Norm:
-    """A normalisation of a module."""
-    return Norm(tuple(module.normalized_shape), module.weight, module.bias, module.eps)
+def make_norm(module: nn.LayerNorm | Weights) -> Norm:
+    """Return the normalisation of a module of the library or of weights from a file."""
+    return Norm(tuple(module.weight.shape), module.weight, module.bias, module.eps)
+
+
+def split_heads(states: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """Split states [n, t, parts * d] into that many of [n, heads, t, d / heads]."""
+    rows, width, _ = states.shape
+    return states.view(rows, width, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Compute attention [n, q, heads * e] of queries [n, heads, q, e] over keys and values [n, heads, t, e].
+
+    ``mask`` is added to the scores: [n, 1, q, t], or shapes that broadcast to it.
+    """
+    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return context.transpose(1, 2).flatten(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from st_core.backends import DEFAULTS, RunOptions, StackInfo
-from st_core.backends.torch.modules import Step
+from st_core.backends.torch.once import Once
 from st_core.backends.vocabulary_bounds import check_positions, check_words
 from st_core.text.tokens import pad
 
@@ -21,25 +22,41 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.text.tokens import Tokens
 
-__all__ = ["TorchRunner"]
+__all__ = ["Program", "Run", "TorchRunner"]
+
+Run = Callable[["Features"], "Features"]
+"""A step ready to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The steps of a stack, and those that give the same vectors without the vectors of single tokens, where there are any."""
+
+    steps: tuple[Run, ...]
+    pooled_steps: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TorchRunner:
-    """A stack of modules on one device; nothing in it changes when it runs."""
+    """A stack of modules on one device; safe in threads.
 
-    steps: tuple[Step, ...]
+    What it computes is prepared at first use: weights are packed and forward passes compared then, which runs in
+    threads. A process that forks later calls ``prepare`` first, so that its children share the packed weights.
+    """
+
+    program: Once[Program]
     info: StackInfo
     torch_device: torch.device
-    pooled_steps: tuple[Step, ...] = ()
-    has_equal_lengths: bool = False
+    mixes_padding: Once[bool] | None = None
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length because padding would change them."""
-        return self.has_equal_lengths
+        """Return whether a batch must hold texts of one length because padding would change them; tried at first use."""
+        return self.mixes_padding is not None and self.mixes_padding()
 
     def prepare(self) -> None:
-        """Do the work of the first use now, so that processes forked later share it."""
+        """Do the work of the first use now; raises what that raises."""
+        self.program()
+        self.needs_equal_lengths()
 
     def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
         """Return the features of one batch, as tensors on the device."""
@@ -58,8 +75,9 @@ class TorchRunner:
             features["prompt_length"] = self._send(options.prompt_lengths)
         if options.keep is not None:
             features["max_active_dims"] = options.keep
+        program = self.program()
         with torch.inference_mode():
-            for step in (self.pooled_steps if options.pooled else ()) or self.steps:
+            for step in (program.pooled_steps if options.pooled else ()) or program.steps:
                 features = step(features)
         return features
 
