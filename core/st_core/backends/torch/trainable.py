@@ -1,0 +1,168 @@
+"""The differentiable form of a model: one ``nn.Module`` of the same steps that the runner runs, and back to modules.
+
+:func:`trainable` loads the modules with parameters; :meth:`Trainable.written` returns module values with the trained
+weights, which load, save and encode like any others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from st_core.backends.torch.hush import hushed
+from st_core.backends.torch.library import TransformerInfo, load_transformer
+from st_core.backends.torch.modules import Step, TransformerStep, make_step, with_token_ids
+from st_core.checkpoint.files import read_json
+from st_core.modules.router import Router
+from st_core.modules.transformer import OWN_FILES, Transformer
+
+if TYPE_CHECKING:
+    from st_core.backends import Features
+    from st_core.modules import Module
+
+__all__ = ["Trainable", "trainable"]
+
+_WEIGHTS = (".safetensors", ".bin", ".index.json")
+"""Endings of files with weights, which training replaces."""
+
+
+def trainable(
+    modules: Sequence[Module], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Trainable:
+    """Load modules as one differentiable ``nn.Module`` with the dtype's parameters, in evaluation mode.
+
+    Raises what loading the modules with torch raises; ImportError without transformers for a model with a transformer.
+    """
+    return Trainable(modules, torch.device(device), dtype).to(device, dtype).eval()
+
+
+class RouterStep(nn.Module):
+    """The steps of a router, by route."""
+
+    def __init__(self, value: Router, routes: dict[str, list[nn.Module]]) -> None:
+        """Register the steps of each route; a step that two routes share is the same object in both."""
+        super().__init__()
+        self.value = value
+        self.routes = nn.ModuleDict({name: nn.ModuleList(steps) for name, steps in routes.items()})
+
+    def route(self, task: str | None) -> nn.ModuleList:
+        """Return the steps of a task; raises ValueError for a task without a route."""
+        stack = self.value.resolve(task)
+        name = next(name for name, each in self.value.routes.items() if each is stack)
+        steps = self.routes[name]
+        assert isinstance(steps, nn.ModuleList)
+        return steps
+
+
+class Trainable(nn.Module):
+    """A model's modules as steps with parameters; in training mode the library's dropout is active."""
+
+    def __init__(self, modules: Sequence[Module], device: torch.device, dtype: torch.dtype) -> None:
+        """Load the modules; see :func:`trainable`."""
+        super().__init__()
+        self._device, self._dtype = device, dtype
+        self._steps: dict[int, nn.Module] = {}
+        self._info: TransformerInfo | None = None
+        self.values = tuple(modules)
+        self.steps = nn.ModuleList(self._step(module) for module in modules)
+
+    def forward(self, features: Features, task: str | None = None) -> Features:
+        """Compute the features of a batch, differentiable in all parameters.
+
+        ``features`` are tensors: ``input_ids`` and ``attention_mask`` [n, t], ``token_type_ids`` [n, t] where the
+        tokenizer has them, ``prompt_length`` as one number or [n] where prompts are left out of the pooling. ``task``
+        selects the routes of routers. The result has ``sentence_embedding`` or ``scores``, with what came before.
+        """
+        return _run(self.steps, dict(features), task)
+
+    def written(self, folder: Path) -> tuple[Module, ...]:
+        """Return the modules with the current weights.
+
+        Those of transformers go into files: each transformer gets a folder of its own below ``folder``, with its
+        configuration and tokenizer, and the returned module reads it. Other modules hold their weights as arrays.
+        """
+        written: dict[int, Module] = {}
+        for module in self.values:
+            self._write(module, folder, written)
+        return tuple(written[id(module)] for module in self.values)
+
+    def _step(self, module: Module) -> nn.Module:
+        """Return the step of a module, one for each module."""
+        if id(module) not in self._steps:
+            self._steps[id(module)] = self._make(module)
+        return self._steps[id(module)]
+
+    def _make(self, module: Module) -> nn.Module:
+        if isinstance(module, Router):
+            routes = {name: [self._step(each) for each in stack] for name, stack in module.routes.items()}
+            return RouterStep(module, routes)
+        if isinstance(module, Transformer):
+            loaded = load_transformer(module, self._device, self._dtype)
+            self._info = loaded.info
+            loaded.model.requires_grad_(requires_grad=True)
+            return TransformerStep(module, loaded)
+        return make_step(module if self._info is None else with_token_ids(module, self._info))
+
+    def _write(self, module: Module, folder: Path, written: dict[int, Module]) -> Module:
+        """Return a module with the current weights, written once each."""
+        if id(module) in written:
+            return written[id(module)]
+        step = self._steps[id(module)]
+        if isinstance(module, Router):
+            routes = {
+                name: tuple(self._write(each, folder, written) for each in stack)
+                for name, stack in module.routes.items()
+            }
+            written[id(module)] = replace(module, routes=routes)
+        elif isinstance(step, TransformerStep):
+            written[id(module)] = save_transformer(step, folder / f"transformer_{_count(written.values())}")
+        else:
+            assert isinstance(step, Step)
+            written[id(module)] = step.written()
+        return written[id(module)]
+
+
+def _count(modules: Iterable[Module]) -> int:
+    return sum(isinstance(module, Transformer) for module in modules)
+
+
+def _run(steps: nn.ModuleList, features: Features, task: str | None) -> Features:
+    for step in steps:
+        features = _run(step.route(task), features, task) if isinstance(step, RouterStep) else step(features)
+    return features
+
+
+def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
+    """Write a transformer with its current weights into a folder that does not exist; return the module that reads it.
+
+    Configuration and weights are written by the library, in the names that it reads; the tokenizer's files are copied.
+    An adapter is part of the weights by then.
+    """
+    module: Transformer = step.value
+    model: Any = step.model
+    if folder.exists():
+        raise FileExistsError(f"{folder}: exists already; trained weights go into a new folder")
+    folder.mkdir(parents=True)
+    with hushed():
+        model.save_pretrained(str(folder))
+    for path in _other_files(module):
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    return replace(module, folder=folder, base=None, config=read_json(folder / "config.json"))
+
+
+def _other_files(module: Transformer) -> list[Path]:
+    """Return the files of a transformer's folder that its model's files do not replace: those of its tokenizer.
+
+    An adapter's tokenizer may lie with its base model.
+    """
+    folders = [module.folder] if module.base is None else [module.folder, module.base]
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    skipped = OWN_FILES | {"adapter_config.json", "README.md"}
+    return [path for path in paths if path.name not in skipped and not path.name.endswith(_WEIGHTS)]
