@@ -19,7 +19,7 @@ from st_core.errors import ModelBroken, ModelUnsupported
 from st_core.modules import LoadOptions, ModuleFiles, Parts
 from st_core.text.tokens import is_length
 
-__all__ = ["HEAD_FILES", "LOADING", "TASKS", "Transformer", "read_transformer"]
+__all__ = ["HEAD_FILES", "LOADING", "TASKS", "Transformer", "copied_files", "read_transformer"]
 
 TASKS = {
     "feature-extraction": "token_embeddings",
@@ -183,7 +183,7 @@ class Transformer:
         return Parts(
             {_NAMES[0]: self._configuration()},
             texts={"chat_template.jinja": template} if isinstance(template, str) else {},
-            copies=_copied_files(self.folder),
+            copies=copied_files(self.folder),
             pickles=pickles,
             index=index,
         )
@@ -234,7 +234,7 @@ def _as_json(value: object, where: str) -> object:
     return json.loads(json.dumps(value, default=named))
 
 
-def _copied_files(folder: Path) -> tuple[Path, ...]:
+def copied_files(folder: Path) -> tuple[Path, ...]:
     """Return the files of a transformer and its tokenizer, without pickles and files that are written anew."""
     return tuple(
         path

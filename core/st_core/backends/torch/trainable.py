@@ -18,9 +18,9 @@ from torch import nn
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import Step, TransformerStep, make_step, with_token_ids
-from st_core.checkpoint.files import read_json
+from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
-from st_core.modules.transformer import OWN_FILES, Transformer
+from st_core.modules.transformer import Transformer, copied_files
 
 if TYPE_CHECKING:
     from st_core.backends import Features
@@ -154,15 +154,14 @@ def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
     for path in _other_files(module):
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
-    return replace(module, folder=folder, base=None, config=read_json(folder / "config.json"))
+    return replace(module, folder=folder, base=None, config=read_object(folder / "config.json"))
 
 
 def _other_files(module: Transformer) -> list[Path]:
-    """Return the files of a transformer's folder that its model's files do not replace: those of its tokenizer.
+    """Return the files of a transformer that hold neither its weights nor its configuration: those of its tokenizer.
 
     An adapter's tokenizer may lie with its base model.
     """
     folders = [module.folder] if module.base is None else [module.folder, module.base]
-    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    skipped = OWN_FILES | {"adapter_config.json", "README.md"}
-    return [path for path in paths if path.name not in skipped and not path.name.endswith(_WEIGHTS)]
+    paths = [path for folder in folders for path in copied_files(folder)]
+    return [path for path in paths if path.name != "adapter_config.json" and not path.name.endswith(_WEIGHTS)]
