@@ -1,4 +1,4 @@
-"""Scores of pairs of texts, with the names and arguments of sentence-transformers 6.2."""
+"""Score pairs of texts, with the names and arguments of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from st_core.backends import Rows
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
     from st_core.progress import Advance
@@ -34,16 +35,16 @@ if TYPE_CHECKING:
 __all__ = ["CrossEncoder"]
 
 
-Activation: TypeAlias = Callable[[Any], Any]
+Activation: TypeAlias = Callable[["Rows"], "Rows"]
 """A function from logits to scores, arrays or tensors."""
 
 
 class CrossEncoder(Model):
     """A model that reads two texts together and scores them.
 
-    ``model_name_or_path`` is a folder or a Hub name (a bare name gets ``cross-encoder/`` in front). ``activation_fn`` is any function of a
-    tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and nothing for several. What is said of devices, types and threads at
-    :class:`st_core.SentenceTransformer` holds here too.
+    ``model_name_or_path`` is a folder or a Hub name (a bare name gets the prefix ``cross-encoder/``). ``activation_fn`` is any function of a
+    tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and the identity for several. Devices, dtypes and
+    threads are as in :class:`st_core.SentenceTransformer`.
     """
 
     family = "CrossEncoder"
@@ -58,7 +59,7 @@ class CrossEncoder(Model):
         activation_fn: Activation | None = None,
         **loading: Unpack[LoadArguments],
     ) -> None:
-        """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        """Load the checkpoint; the other arguments are those of ``LoadArguments``."""
         if num_labels is not None:
             loading["config_kwargs"] = dict(loading.get("config_kwargs") or {}) | {"num_labels": num_labels}
         if max_length is not None:
@@ -69,7 +70,7 @@ class CrossEncoder(Model):
 
     @property
     def num_labels(self) -> int:
-        """How many scores a pair gets."""
+        """The number of scores of a pair."""
         for module in reversed(self._engine.modules):
             if isinstance(module, Dense) and module.writes == "scores":
                 return int(module.weight.shape[0])
@@ -80,8 +81,8 @@ class CrossEncoder(Model):
         return 1
 
     @property
-    def max_length(self) -> Any:
-        """The old name of ``max_seq_length``."""
+    def max_length(self) -> int | float | None:
+        """``max_seq_length``, under its old name."""
         return self.max_seq_length
 
     @max_length.setter
@@ -89,7 +90,7 @@ class CrossEncoder(Model):
         self.max_seq_length = value
 
     def get_default_activation_fn(self) -> Activation:
-        """The activation that the checkpoint names, if it is torch's; else a sigmoid for one label, nothing for several."""
+        """Return the checkpoint's activation, if it is torch's; else a sigmoid for one label, the identity for several."""
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
         path = (
@@ -107,13 +108,13 @@ class CrossEncoder(Model):
             raise missing_extra("torch", f"the activation {path}") from error
         return activation_module(str(path), trusted=False)
 
-    def _now_saved(self) -> dict[str, Any]:
+    def _now_saved(self) -> dict[str, object]:
         kind = type(self.activation_fn)
         plain = next((name for name, each in ACTIVATIONS.items() if each is self.activation_fn), None)
         path = f"{kind.__module__}.{kind.__qualname__}" if plain is None else f"torch.nn.{plain}"
         if not path.startswith("torch.nn."):
             raise ValueError(
-                f"activation_fn is {self.activation_fn!r}, which has no name to save it by; set a module of torch.nn first"
+                f"activation_fn is {self.activation_fn!r}, which cannot be saved by name; set a module of torch.nn first"
             )
         return super()._now_saved() | {"activation_fn": path}
 
@@ -133,11 +134,10 @@ class CrossEncoder(Model):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """The scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
+        """Return the scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
 
-        ``activation_fn`` stands in for the model's own; ``apply_softmax`` comes after it, over the labels. Of a text that occurs in several
-        pairs the tokens are found once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
-        ``sentences`` is the old name of ``inputs``.
+        ``activation_fn`` replaces the model's own; ``apply_softmax`` comes after it, over the labels. A text that occurs in several pairs is
+        tokenized once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
         """
         pairs, single = _pairs(pop_inputs(inputs, kwargs))
         options = self._options(
@@ -169,7 +169,7 @@ class CrossEncoder(Model):
 
     def finish(
         self,
-        computed: Computed[Any],
+        computed: Computed[Rows],
         *,
         activation_fn: Activation | None = None,
         apply_softmax: bool | None = False,
@@ -185,23 +185,25 @@ class CrossEncoder(Model):
             stacked=convert_to_tensor,
         )
 
-    def predict_iter(self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: Any) -> Iterator[Any]:
-        """The score of each pair of a stream, in order, holding ``window`` pairs at a time; the other arguments are :meth:`predict`'s."""
+    def predict_iter(
+        self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: object
+    ) -> Iterator[Any]:
+        """Yield the score of each pair of a stream, in order, with ``window`` pairs in memory at a time; takes :meth:`predict`'s other arguments."""
         return (score for listed in windows(inputs, window) for score in self._predict_several(listed, kwargs))
 
-    def _predict_several(self, listed: list[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Scores of a list of pairs, which is not taken for one pair even where it holds two texts."""
-        if any(isinstance(each, str) for each in listed):
-            raise ValueError("the stream holds a text that is no pair of texts; expected (query, document)")
-        return self.predict(listed, **kwargs)
+    def _predict_several(self, pairs: list[tuple[str, str]], kwargs: Mapping[str, Any]) -> Rows:
+        """Return the scores of a list of pairs; two texts in it are an error and not one pair."""
+        if any(isinstance(each, str) for each in pairs):
+            raise ValueError("the stream contains a single text; expected pairs of texts (query, document)")
+        return self.predict(pairs, **kwargs)
 
-    def _predict(self, pairs: list[Input], options: CallOptions, activation: Activation, softmax: bool) -> Any:
+    def _predict(self, pairs: list[Input], options: CallOptions, activation: Activation, softmax: bool) -> Rows:
         """Return the scores of a worker's or this process's pairs."""
         windows = self._computed_windows(pairs, options)
         return joined([self._scores(computed, activation, softmax=softmax) for computed in windows])
 
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
-        rows: Any = None
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
+        rows: Rows = None
         for positions, features in self._engine.compute(requests):
             if "scores" not in features:
                 raise ModelUnsupported(f"{self.checkpoint.name}: its modules write no scores")
@@ -212,7 +214,7 @@ class CrossEncoder(Model):
             advance(int(positions.size))
         return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
 
-    def _scores(self, computed: Computed[Any], activation: Activation, *, softmax: bool) -> Any:
+    def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
         """Return the scores of one request after activation: an array where graphs run the model, as far as that needs no torch."""
         if self._engine.graphs is not None and activation in ACTIVATIONS.values():
             scores = activation(computed.rows)
@@ -242,10 +244,10 @@ class CrossEncoder(Model):
         device: Device | Iterable[Device] = None,
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """Documents by their score with a query, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
+    ) -> list[dict[str, int | float | str]]:
+        """Return documents by their score with a query, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
 
-        Documents of one score stay in the order they came in. Raises ValueError for a model with several labels.
+        Documents of equal score keep their order. Raises ValueError for a model with several labels.
         """
         (ranking,) = self.rank_many(
             [query],
@@ -271,25 +273,27 @@ class CrossEncoder(Model):
         top_k: int | None = None,
         return_documents: bool = False,
         **kwargs: Any,
-    ) -> list[list[dict[str, Any]]]:
-        """:meth:`rank` for each query and its own documents, faster than one after another: batches are cut from the pairs of all queries.
+    ) -> list[list[dict[str, int | float | str]]]:
+        """Call :meth:`rank` for each query and its own documents; faster than separate calls, since pairs of all queries share batches.
 
-        The other arguments are :meth:`predict`'s. Raises ValueError where there are not as many lists of documents as queries.
+        The other arguments are those of :meth:`predict`. Raises ValueError unless there is one list of documents per query.
         """
         if self.num_labels != 1:
             raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
         queries, lists = as_list(queries), [as_list(each) for each in documents]
         if len(queries) != len(lists):
             raise ValueError(
-                f"there are {len(queries)} queries and {len(lists)} lists of documents; each query needs one"
+                f"expected one list of documents for each query, got {len(queries)} queries and {len(lists)} lists"
             )
         pairs = [(query, text) for query, listed in zip(queries, lists, strict=True) for text in listed]
         scores = iter(self.predict(pairs, **kwargs).tolist())
         return [_ranking(listed, list(islice(scores, len(listed))), top_k, whole=return_documents) for listed in lists]
 
 
-def _ranking(documents: list[str], scores: list[float], top_k: int | None, *, whole: bool) -> list[dict[str, Any]]:
-    """The places of documents by falling score, equal scores in their order, with the documents themselves where ``whole``."""
+def _ranking(
+    documents: list[str], scores: list[float], top_k: int | None, *, whole: bool
+) -> list[dict[str, int | float | str]]:
+    """Return the positions of documents by descending score, equal scores in order; with ``whole`` the documents too."""
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
     return [
         {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if whole else {}) for index in order
@@ -297,21 +301,21 @@ def _ranking(documents: list[str], scores: list[float], top_k: int | None, *, wh
 
 
 def softmax_of(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores [n, labels] as shares that sum to one in each row."""
+    """Return the softmax of scores [n, labels] over the labels."""
     raised = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
-def _converted(scores: Any, *, single: bool, to_array: bool, stacked: bool) -> Any:
+def _converted(scores: Rows, *, single: bool, to_array: bool, stacked: bool) -> Rows:
     """Return scores as an array, as a tensor with ``stacked``, else as a list of tensors; of a single pair, its own."""
     if to_array:
-        values: Any = _as_array(scores) if len(scores) else np.array([])
+        values: Rows = _as_array(scores) if len(scores) else np.array([])
     else:
         values = _as_tensor(scores) if stacked else list(_as_tensor(scores))
     return values[0] if single else values
 
 
-def _as_tensor(scores: Any) -> torch.Tensor:
+def _as_tensor(scores: Rows) -> torch.Tensor:
     try:
         import torch
     except ImportError as error:
@@ -319,7 +323,7 @@ def _as_tensor(scores: Any) -> torch.Tensor:
     return torch.as_tensor(scores)
 
 
-def _as_array(scores: Any) -> NDArray[np.float32]:
+def _as_array(scores: Rows) -> NDArray[np.float32]:
     array: NDArray[np.float32] = scores if isinstance(scores, np.ndarray) else scores.float().cpu().numpy()
     return array
 

@@ -1,4 +1,4 @@
-"""What the three model classes share: finding and loading a checkpoint, prompts, and the arguments of a call."""
+"""The part that the three model classes share: loading a checkpoint, prompts, call options, workers and saving."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from st_core.backends import Rows
     from st_core.engine.plan import Device
     from st_core.modules import Module
     from st_core.processes.pool import WorkerPool
 
 NO_LIMIT = int(1e30)
-"""What transformers gives as the maximum length of a tokenizer that has none."""
+"""The maximum length that transformers reports for a tokenizer without one."""
 
 
 Result = TypeVar("Result")
@@ -108,7 +109,7 @@ class Recipe:
 
 
 class Model:
-    """A loaded checkpoint. Safe in threads: a call changes nothing, and what it needs it reads once when it begins."""
+    """A loaded checkpoint. Safe in threads: a call changes nothing and reads settings once, when it begins."""
 
     family: ClassVar[str]
     organisation: ClassVar[str]
@@ -222,7 +223,7 @@ class Model:
         saved = first.text_kwargs if isinstance(first, Transformer) else {}
         return with_processing(options, {name: saved[name] for name in ("max_length", "truncation") if name in saved})
 
-    def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Any]]:
+    def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Rows]]:
         """Compute prepared requests, one result each, in order: the second of the three steps of encoding.
 
         Requests of different prompts and maximum lengths share batches, which are cut by the model's token budget and by the smallest
@@ -231,8 +232,8 @@ class Model:
         """
         return self._compute(prepared, lambda _: None)
 
-    def _compute(self, prepared: Sequence[Prepared], advance: Advance) -> list[Computed[Any]]:
-        computed: dict[int, Computed[Any]] = {}
+    def _compute(self, prepared: Sequence[Prepared], advance: Advance) -> list[Computed[Rows]]:
+        computed: dict[int, Computed[Rows]] = {}
         for positions in self._engine.groups(prepared):
             requests = [prepared[position] for position in positions]
             rows, start = self._rows(requests, advance), 0
@@ -243,10 +244,10 @@ class Model:
         return [computed[position] for position in range(len(prepared))]
 
     @abstractmethod
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
         """Return the rows that were computed for requests of one group, in their order; they can be sliced."""
 
-    def _computed_windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Computed[Any]]:
+    def _computed_windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Computed[Rows]]:
         """Prepare and compute the inputs of a call window by window, with a progress bar."""
         with progress(len(inputs), options.progress) as advance:
             for prepared in self._engine.windows(inputs, options):
@@ -327,7 +328,7 @@ class Model:
 
     @staticmethod
     def stop_multi_process_pool(pool: WorkerPool) -> None:
-        """End the processes of a pool; does nothing where they are ended already."""
+        """End the processes of a pool; a stopped pool may be stopped again."""
         pool.stop()
 
     def to(self, device: Device) -> Self:
@@ -382,19 +383,19 @@ class Model:
         return stack_dimension(self._engine.modules)
 
     def get_model_kwargs(self) -> list[str]:
-        """The extra arguments the model's own code takes: none, for there is no such code."""
+        """Return the extra arguments of the model's own code: none, since no such code is run."""
         return []
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Say whether the tokens of the prompt count in the pooling; not while another thread is using the model."""
+        """Set whether the prompt's tokens count in the pooling; not while another thread uses the model."""
         modules = [
             replace(module, include_prompt=include_prompt) if isinstance(module, Pooling) else module
             for module in self._engine.modules
         ]
         self._engine = self._engine.with_modules(modules)
 
-    def tokenize(self, texts: Sequence[Input], **kwargs: Any) -> dict[str, NDArray[np.int64]]:
-        """The old name of ``preprocess``."""
+    def tokenize(self, texts: Sequence[Input], **kwargs: Unpack[CallArguments]) -> dict[str, NDArray[np.int64]]:
+        """Return ``preprocess(texts)``, under its old name."""
         return self.preprocess(texts, **kwargs)
 
     def preprocess(
@@ -421,14 +422,14 @@ class Model:
         train_datasets: Sequence[str] | None = None,  # noqa: ARG002 - sentence-transformers' argument, which it ignores too
         safe_serialization: bool = True,
     ) -> None:
-        """Save the model as a folder that this engine and sentence-transformers load, with its prompts and what else was set.
+        """Save the model as a folder that this engine and sentence-transformers load, with its prompts and other settings.
 
-        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``. ``model_name`` stands in the card,
-        which is written where the model brought none of its own. A folder that holds another model gets this one instead, whole, or stays as it
-        was; files that are no model's stay in any case. Weights are saved as safetensors only: ``safe_serialization=False`` is a ValueError.
+        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``. ``model_name`` is used in
+        the model card, which is written where the checkpoint had none. Another model in the folder is replaced as a whole, or, where saving
+        fails, stays as it was; other files stay. Weights are saved as safetensors only: ``safe_serialization=False`` is a ValueError.
         """
         if not safe_serialization:
-            raise ValueError("weights are saved as safetensors only; leave safe_serialization on")
+            raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
         graphs = [self._engine.runner(task).info.repository_graph for task in self._engine.tasks()]
         graph = next((each for each in graphs if each is not None), None)
         if graph is not None:
@@ -465,10 +466,10 @@ class Model:
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Save the model to a repository on the Hub, which is made where it is new, and give the address of the commit or pull request.
+        """Save the model to a repository on the Hub, created where it is new; return the address of the commit or pull request.
 
-        ``local_model_path`` uploads that folder instead. A card that is there stays unless ``replace_model_card``. The errors of
-        huggingface_hub come through.
+        ``local_model_path`` uploads that folder instead. An existing model card stays unless ``replace_model_card``. Errors of
+        huggingface_hub are not wrapped.
         """
         from st_core.saving.save import push_folder
 
@@ -488,8 +489,8 @@ class Model:
             create_pr=create_pr,
         )
 
-    def _now_saved(self) -> dict[str, Any]:
-        """What ``config_sentence_transformers.json`` says of the model as it is now; None for what it shall not say."""
+    def _now_saved(self) -> dict[str, object]:
+        """Return the content of ``config_sentence_transformers.json`` for the model as it is now; None leaves a key out."""
         from importlib.metadata import version
 
         return {
@@ -500,16 +501,16 @@ class Model:
             "default_prompt_name": self.default_prompt_name,
         }
 
-    def _saved_files(self) -> dict[str, Any]:
-        """More JSON files that belong to the model, by name."""
+    def _saved_files(self) -> dict[str, object]:
+        """Return further JSON files of the model by name."""
         return {}
 
     def __getitem__(self, index: int) -> Module:
-        """A module: its configuration and weights."""
+        """Return a module: its configuration and weights."""
         return self._engine.modules[index]
 
     def __len__(self) -> int:
-        """How many modules there are."""
+        """Return the number of modules."""
         return len(self._engine.modules)
 
     def __iter__(self) -> Iterator[Module]:

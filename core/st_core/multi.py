@@ -1,7 +1,7 @@
-"""Dense, sparse and multi-vector results of one forward pass, for models with the heads of BGE-M3.
+"""Compute dense, sparse and multi-vector results in one forward pass, for models with the heads of BGE-M3.
 
-Such a checkpoint has, beside an ordinary dense model, ``sparse_linear.pt``, which weighs each token, and ``colbert_linear.pt``, which gives each
-a vector of its own: a linear layer each, saved as tensors ``weight`` and ``bias``.
+Such a checkpoint has, besides a dense model, ``sparse_linear.pt`` for the weight of each token and ``colbert_linear.pt`` for the vector of each
+token: a linear layer each, saved as tensors ``weight`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from st_core.modules.transformer import HEAD_FILES, Transformer
 from st_core.vectors import MIN_WEIGHT, SparseMatrix
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
     from st_core.backends import Features, Runner
     from st_core.engine.engine import Engine
@@ -33,9 +35,9 @@ OUTPUTS = ("dense", "sparse", "multi_vector")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultiOutput:
-    """What was asked for of each text, None for the rest.
+    """The requested outputs of each text, None for the others.
 
-    ``dense`` is [n, d]; ``sparse`` [n, V], the vocabulary wide; ``multi_vector`` has a matrix [tokens, d'] of unit vectors for each text.
+    ``dense`` is [n, d]; ``sparse`` [n, V] is as wide as the vocabulary; ``multi_vector`` contains a matrix [tokens, d'] of unit vectors for each text.
     """
 
     dense: NDArray[np.float32] | None = None
@@ -52,26 +54,26 @@ class Head:
 
 
 def head_file(folder: Path, output: str) -> Path:
-    """The file of the head for an output; raises ModelUnsupported where the checkpoint has none."""
+    """Return the file of the head for an output; raise ModelUnsupported where the checkpoint has none."""
     path = folder / HEAD_FILES[output]
     if not path.is_file():
-        raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is not there")
+        raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is missing")
     return path
 
 
 def read_head(folder: Path, output: str, width: int | None) -> Head:
-    """The head for an output, of a model whose states are ``width`` wide.
+    """Read the head for an output, of a model whose states are ``width`` wide.
 
-    Raises ModelUnsupported where the checkpoint has none, ModelBroken where the file holds something else. Code in it is never run.
+    Raises ModelUnsupported where the checkpoint has none, ModelBroken for another content. Code in the file is never run.
     """
     path = head_file(folder, output)
     tensors = read_tensors(path)
     shapes = {name: array.shape for name, array in tensors.items()}
     weight, bias = tensors.get("weight"), tensors.get("bias")
     if set(tensors) != {"weight", "bias"} or weight is None or weight.ndim != 2 or bias is None:
-        raise ModelBroken(f"{path}: expected the tensors weight and bias of a linear layer, found {shapes}")
+        raise ModelBroken(f"{path}: expected the tensors weight and bias of a linear layer, got {shapes}")
     if bias.shape != weight.shape[:1] or (output == "sparse" and bias.size != 1):
-        raise ModelBroken(f"{path}: weight and bias do not fit each other, or a {output} output: {shapes}")
+        raise ModelBroken(f"{path}: weight and bias do not match each other or a {output} output: {shapes}")
     if width is not None and weight.shape[1] != width:
         raise ModelBroken(f"{path}: the layer reads states of {weight.shape[1]} dimensions, the model has {width}")
     return Head(weight.astype(np.float32), bias.astype(np.float32))
@@ -79,7 +81,7 @@ def read_head(folder: Path, output: str, width: int | None) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """What makes the outputs that one call asks for; None for those it does not."""
+    """The heads of the outputs that a call requests, None for the others."""
 
     dense: bool
     sparse: Head | None
@@ -89,21 +91,21 @@ class Heads:
 
     @classmethod
     def of(cls, engine: Engine, task: str | None, folder: Path, outputs: Collection[str]) -> Heads:
-        """The heads of a model for some outputs; raises as :func:`read_head` does, and ModelUnsupported where graphs run the model."""
+        """Read a model's heads for some outputs; raise the errors of :func:`read_head`, and ModelUnsupported where graphs run the model."""
         first = flatten(engine.modules, task)[0]
         if not isinstance(first, Transformer):
             raise ModelUnsupported(
-                f"{folder}: only a transformer has several outputs; this is a {type(first).__name__}"
+                f"{folder}: only a transformer has several outputs, and this is a {type(first).__name__}"
             )
-        asked = [name for name in HEAD_FILES if name in outputs]
-        if asked and engine.graphs is not None:
-            for name in asked:
+        requested = [name for name in HEAD_FILES if name in outputs]
+        if requested and engine.graphs is not None:
+            for name in requested:
                 head_file(folder, name)
             raise ModelUnsupported(
-                f"{folder}: {' and '.join(asked)} outputs are made by torch of the states of tokens, and the model runs on "
-                f"{engine.graphs.name}; load it with backend='torch', or ask for outputs=['dense'] alone"
+                f"{folder}: {' and '.join(requested)} outputs are computed by torch from token states, and the model runs on "
+                f"{engine.graphs.name}; load it with backend='torch', or use outputs=['dense']"
             )
-        heads = {name: read_head(folder, name, first.dimension) for name in asked}
+        heads = {name: read_head(folder, name, first.dimension) for name in requested}
         sparse = heads.get("sparse")
         return cls(
             "dense" in outputs,
@@ -114,17 +116,16 @@ class Heads:
         )
 
     def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:
-        """The outputs of one batch."""
-        states = features.get("token_embeddings")
+        """Return the outputs of one batch."""
         dense = runner.finish(features["sentence_embedding"], dimension, normalize=False) if self.dense else None
         return MultiOutput(
             dense if dense is None or isinstance(dense, np.ndarray) else dense.float().cpu().numpy(),
-            None if self.sparse is None else lexical_weights(states, features, self.sparse, self.ignored, self.width),
-            None if self.multi_vector is None else token_vectors(states, features, self.multi_vector),
+            None if self.sparse is None else lexical_weights(features, self.sparse, self.ignored, self.width),
+            None if self.multi_vector is None else token_vectors(features, self.multi_vector),
         )
 
     def together(self, parts: Sequence[tuple[NDArray[np.int64], MultiOutput]]) -> MultiOutput:
-        """The outputs of all batches in the order of the inputs, which the positions of each batch tell."""
+        """Join the outputs of batches, each with its positions, in the order of the inputs."""
         count = sum(positions.size for positions, _ in parts)
         order = np.argsort(np.concatenate([np.empty(0, np.int64), *(positions for positions, _ in parts)]))
         dense = [part.dense for _, part in parts if part.dense is not None]
@@ -137,40 +138,37 @@ class Heads:
         )
 
 
-def _special(shown: Any) -> frozenset[int]:
-    """The ids of a tokenizer of transformers that mark no text."""
+def _special(shown: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of a tokenizer's special tokens."""
     special = (shown.cls_token_id, shown.eos_token_id, shown.pad_token_id, shown.unk_token_id)
     return frozenset(token for token in special if token is not None)
 
 
-def lexical_weights(states: Any, features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:
-    """The weight of each distinct token [n, width]: the greatest positive one of its places. Tokens in ``ignored`` have none.
-
-    ``states`` are [n, t, d], a tensor.
-    """
-    weights = _linear(states, head)[:, :, 0]
+def lexical_weights(features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:
+    """Return the weight of each distinct token [n, width], the largest of its positions; tokens in ``ignored`` have none."""
+    weights = _linear(features["token_embeddings"], head)[:, :, 0]
     ids = features["input_ids"].cpu().numpy()
     real = (features["attention_mask"].cpu().numpy() > 0) & ~np.isin(ids, list(ignored)) & (weights >= MIN_WEIGHT)
     rows, places = np.nonzero(real)
     cells = rows * width + ids[rows, places]
-    found, inverse = np.unique(cells, return_inverse=True)
-    greatest = np.zeros(found.size, np.float32)
+    distinct, inverse = np.unique(cells, return_inverse=True)
+    greatest = np.zeros(distinct.size, np.float32)
     np.maximum.at(greatest, inverse, weights[rows, places])
     indptr = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(np.bincount(found // width, minlength=len(ids)), out=indptr[1:])
-    return SparseMatrix(indptr, (found % width).astype(np.uint32), greatest, (len(ids), width))
+    np.cumsum(np.bincount(distinct // width, minlength=len(ids)), out=indptr[1:])
+    return SparseMatrix(indptr, (distinct % width).astype(np.uint32), greatest, (len(ids), width))
 
 
-def token_vectors(states: Any, features: Features, head: Head) -> list[NDArray[np.float32]]:
-    """A unit vector for each token of a text but the first, which stands for the whole: [tokens - 1, d'] a text."""
-    vectors = _linear(states, head)
+def token_vectors(features: Features, head: Head) -> list[NDArray[np.float32]]:
+    """Return a unit vector for each token of a text but the first, which represents the text: [tokens - 1, d'] per text."""
+    vectors = _linear(features["token_embeddings"], head)
     real = features["attention_mask"].cpu().numpy() > 0
     lengths = np.sqrt(np.einsum("ntd,ntd->nt", vectors, vectors))[..., None]
     vectors = vectors / np.maximum(lengths, 1e-12)
-    return [np.ascontiguousarray(rows[kept][1:], np.float32) for rows, kept in zip(vectors, real, strict=True)]
+    return [np.ascontiguousarray(rows[mask][1:], np.float32) for rows, mask in zip(vectors, real, strict=True)]
 
 
-def _linear(states: Any, head: Head) -> NDArray[np.float32]:
+def _linear(states: torch.Tensor, head: Head) -> NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Dense vectors of texts, with the names and arguments of sentence-transformers 6.2."""
+"""Encode texts as dense vectors, with the names and arguments of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from st_core.multi import OUTPUTS, Heads, MultiOutput
 from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
-    from st_core.backends import Features
+    from st_core.backends import Features, Rows
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
     from st_core.progress import Advance
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformer"]
 
 RANGES = "quantization_ranges.json"
-"""Where a model keeps its calibration."""
+"""The file of a model's calibration."""
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -53,13 +54,13 @@ class _Target:
 
 
 class SentenceTransformer(Encoder):
-    """A model that turns texts into dense vectors.
+    """A model that encodes texts as dense vectors.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sentence-transformers/`` in front) or a built-in (``builtin:dense``).
-    A model of static modules runs on numpy; others need torch. ``device`` None takes CUDA where there is one. ``dtype`` None computes in
-    float32 on the CPU, whatever the checkpoint's type, and in the checkpoint's type elsewhere. Safe in threads.
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sentence-transformers/``) or a built-in (``builtin:dense``).
+    A model of static modules runs on numpy; others need torch or a graph. ``device`` None is CUDA where there is a card, else the CPU.
+    ``dtype`` None computes in float32 on the CPU and in the checkpoint's dtype elsewhere. Safe in threads.
 
-    Raises ModelNotFound, ModelUnsupported or ModelBroken, each saying what is wrong with the checkpoint.
+    Raises ModelNotFound, ModelUnsupported or ModelBroken with the reason.
     """
 
     family = "SentenceTransformer"
@@ -74,7 +75,7 @@ class SentenceTransformer(Encoder):
         truncate_dim: int | None = None,
         **loading: Unpack[LoadArguments],
     ) -> None:
-        """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        """Load the checkpoint; the other arguments are those of ``LoadArguments``."""
         self._load(model_name_or_path, loading)
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
         self._truncate_here: ContextVar[int | Unset | None] = ContextVar("truncate_dim", default=UNSET)
@@ -99,19 +100,19 @@ class SentenceTransformer(Encoder):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """The vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
+        """Return the vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
 
-        ``convert_to_tensor`` gives a tensor, both conversions off a list of tensors. Batches are cut by a budget of tokens that suits the
-        machine; ``batch_size`` can only make them smaller, and None leaves it to the budget. ``output_value="token_embeddings"`` gives a list
-        of [tokens, d], None a list of all features of each input. ``truncate_dim`` cuts vectors before ``normalize_embeddings`` makes their
-        length one. ``precision`` "int8" and "uint8" need :meth:`calibrate` first. Extra arguments: ``task``, which picks a router's route,
-        and ``processing_kwargs`` with ``max_length`` and ``truncation`` for this call alone. ``sentences`` is the old name of ``inputs``.
+        ``convert_to_tensor`` returns a tensor, both conversions off a list of tensors. Batches are cut by a token budget that suits the
+        machine; ``batch_size`` can only make them smaller. ``output_value="token_embeddings"`` returns a list of [tokens, d], None a list of
+        all features of each input. ``truncate_dim`` truncates vectors before ``normalize_embeddings`` scales them to unit length.
+        ``precision`` "int8" and "uint8" need :meth:`calibrate` first. Extra arguments: ``task`` selects a router's route,
+        ``processing_kwargs`` sets ``max_length`` and ``truncation`` for this call, ``sentences`` is the old name of ``inputs``.
 
         ``device`` moves the model there; a list of devices computes in a process on each, for this call alone, and ``pool`` in those of
         :meth:`start_multi_process_pool`, ``chunk_size`` inputs at a time: a text's numbers may differ from those of one process in the last
-        digits, and tensors come back on the CPU.
+        digits, and tensors are returned on the CPU.
 
-        Raises ValueError for arguments nobody takes and for inputs that are not text.
+        Raises ValueError for unknown arguments and for inputs that are not text.
         """
         listed, single = one_or_many(pop_inputs(inputs, kwargs))
         _check_precision(precision)
@@ -154,7 +155,7 @@ class SentenceTransformer(Encoder):
 
     def finish(
         self,
-        computed: Computed[Any],
+        computed: Computed[Rows],
         *,
         precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
@@ -181,8 +182,8 @@ class SentenceTransformer(Encoder):
             raise ValueError(f"truncate_dim must be a positive integer, got {width}")
         return width
 
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Any:
-        rows: Any = None
+    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
+        rows: Rows = None
         for positions, features in self._engine.compute(requests, pooled=True):
             part = _embedding(features)
             if rows is None:
@@ -191,7 +192,7 @@ class SentenceTransformer(Encoder):
             advance(int(positions.size))
         return np.zeros((0, self._dimension() or 0), np.float32) if rows is None else rows
 
-    def _vectors(self, computed: Computed[Any], target: _Target) -> Any:
+    def _vectors(self, computed: Computed[Rows], target: _Target) -> Rows:
         """Return one request's vectors, truncated and normalised, as an array or a tensor."""
         as_tensor = target.as_tensors and not (target.precision and len(computed.prepared))
         if not len(computed.prepared):
@@ -202,9 +203,9 @@ class SentenceTransformer(Encoder):
             return _as_array(vectors)
         return _tensor(vectors) if isinstance(vectors, np.ndarray) else vectors
 
-    def _encode(self, inputs: list[Input], options: CallOptions, target: _Target) -> Any:
+    def _encode(self, inputs: list[Input], options: CallOptions, target: _Target) -> Rows:
         """Return the vectors of a worker's or this process's inputs."""
-        vectors: Any = None
+        vectors: Rows = None
         start = 0
         for computed in self._computed_windows(inputs, options):
             part = self._vectors(computed, target)
@@ -216,7 +217,7 @@ class SentenceTransformer(Encoder):
             start += len(part)
         return vectors
 
-    def _converted(self, vectors: Any, target: _Target) -> Any:
+    def _converted(self, vectors: Rows, target: _Target) -> Rows:
         """Return finished vectors quantized and as the requested type."""
         if target.precision and len(vectors):
             vectors = self._quantize(vectors, target.precision)
@@ -251,11 +252,11 @@ class SentenceTransformer(Encoder):
         show_progress_bar: bool | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> MultiOutput:
-        """Dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
+        """Return dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
 
-        ``outputs`` names what is wanted: "dense" as :meth:`encode` gives it, "sparse" the weight of each token, "multi_vector" a unit vector
-        for each token but the first. The other arguments are :meth:`encode`'s. Raises ModelUnsupported where the checkpoint has no such output,
-        and for others than "dense" on onnx and openvino.
+        ``outputs`` are any of "dense", as :meth:`encode` returns it, "sparse", the weight of each token, and "multi_vector", a unit vector
+        for each token but the first. The other arguments are those of :meth:`encode`. Raises ModelUnsupported where the checkpoint has no
+        such output, and for other outputs than "dense" on onnx and openvino.
         """
         unknown = set(outputs) - set(OUTPUTS)
         if unknown or not outputs or isinstance(outputs, str):
@@ -273,11 +274,11 @@ class SentenceTransformer(Encoder):
         ]
         return heads.together(parts)
 
-    def calibrate(self, inputs: Any, **kwargs: Any) -> NDArray[np.float32]:
-        """Fix the ranges that ``precision`` "int8" and "uint8" cut into steps: the least and greatest value of each dimension [2, d].
+    def calibrate(self, inputs: object, **kwargs: Any) -> NDArray[np.float32]:
+        """Fix the ranges of ``precision`` "int8" and "uint8": the smallest and largest value of each dimension [2, d].
 
-        ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are :meth:`encode`'s. The ranges are kept with the model as
-        ``quantization_ranges``, so that vectors of different calls agree, and saved with it.
+        ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are those of :meth:`encode`. The ranges are stored as
+        ``quantization_ranges``, so that vectors of different calls agree, and saved with the model.
         """
         from st_core.quantize import quantization_ranges
 
@@ -285,33 +286,33 @@ class SentenceTransformer(Encoder):
         self.quantization_ranges = np.asarray(quantization_ranges(vectors), np.float32)
         return self.quantization_ranges
 
-    def _now_saved(self) -> dict[str, Any]:
+    def _now_saved(self) -> dict[str, object]:
         return super()._now_saved() | {"truncate_dim": self._truncate_dim}
 
-    def _saved_files(self) -> dict[str, Any]:
+    def _saved_files(self) -> dict[str, object]:
         ranges = self.quantization_ranges
         return {} if ranges is None else {RANGES: {"least": ranges[0].tolist(), "greatest": ranges[1].tolist()}}
 
-    def _quantize(self, vectors: Any, precision: Any) -> Any:
+    def _quantize(self, vectors: Rows, precision: Precision) -> Rows:
         from st_core.quantize import quantize_embeddings
 
         ranges = self.quantization_ranges
         if precision in ("int8", "uint8"):
             if ranges is None:
                 raise ValueError(
-                    f"precision={precision!r} needs ranges that hold for every call: call model.calibrate(typical_texts) first, "
-                    "or quantize_embeddings(vectors, precision) to take them from these vectors"
+                    f"precision={precision!r} needs calibrated ranges: call model.calibrate(typical_texts) first, "
+                    "or quantize_embeddings(vectors, precision) to take the ranges from these vectors"
                 )
             if ranges.shape[1] < vectors.shape[1]:
                 raise ValueError(
-                    f"the ranges were found for {ranges.shape[1]} dimensions and the vectors have {vectors.shape[1]}: calibrate again"
+                    f"the ranges are for {ranges.shape[1]} dimensions and the vectors have {vectors.shape[1]}: calibrate again"
                 )
             ranges = ranges[:, : vectors.shape[1]]
         return quantize_embeddings(vectors, precision, ranges)
 
     @property
     def truncate_dim(self) -> int | None:
-        """The width vectors are cut to where a call says nothing, None for all of it."""
+        """The width that vectors are truncated to by default, None for all of it."""
         here = self._truncate_here.get()
         return self._truncate_dim if isinstance(here, Unset) else here
 
@@ -321,7 +322,7 @@ class SentenceTransformer(Encoder):
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Within the block, and in this thread alone, vectors are cut to another width."""
+        """Truncate vectors to another width within the block, in this thread alone."""
         before = self._truncate_here.set(truncate_dim)
         try:
             yield
@@ -329,7 +330,7 @@ class SentenceTransformer(Encoder):
             self._truncate_here.reset(before)
 
     def get_embedding_dimension(self) -> int | None:
-        """The width of the vectors."""
+        """Return the width of the vectors."""
         width = self._dimension()
         if self.truncate_dim is None:
             return width
@@ -337,7 +338,7 @@ class SentenceTransformer(Encoder):
 
 
 def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
-    """The calibration kept with a model [2, d], or None where there is none; raises ModelBroken where it is no such thing."""
+    """Return the calibration saved with a model [2, d], None where there is none; raise ModelBroken for another content."""
     if not path.is_file():
         return None
     value: Any = read_json(path)
@@ -346,7 +347,7 @@ def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelBroken(f"{path}: expected two lists of numbers, least and greatest") from error
     if ranges.ndim != 2 or not np.isfinite(ranges).all() or (ranges[0] > ranges[1]).any():
-        raise ModelBroken(f"{path}: least and greatest are not the ends of ranges")
+        raise ModelBroken(f"{path}: expected finite ranges, least below greatest")
     if width is not None and ranges.shape[1] > width:
         raise ModelBroken(f"{path}: ranges of {ranges.shape[1]} dimensions for vectors of {width}")
     return ranges
@@ -357,7 +358,7 @@ def _check_precision(precision: str | None) -> None:
         raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
 
 
-def _embedding(features: Features) -> Any:
+def _embedding(features: Features) -> Rows:
     try:
         vectors = features["sentence_embedding"]
     except KeyError as error:
@@ -365,16 +366,16 @@ def _embedding(features: Features) -> Any:
     return vectors.to_dense() if isinstance(vectors, SparseMatrix) else vectors
 
 
-def _as_array(part: Any) -> NDArray[Any]:
+def _as_array(part: Rows) -> NDArray[np.float32]:
     if isinstance(part, np.ndarray):
         return part
     from st_core.backends.torch.library import as_numpy
 
-    array: NDArray[Any] = as_numpy(part)
+    array: NDArray[np.float32] = as_numpy(part)
     return array
 
 
-def _tensor(array: NDArray[Any]) -> Any:
+def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
     try:
         import torch
     except ImportError as error:
@@ -382,27 +383,27 @@ def _tensor(array: NDArray[Any]) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _no_tensor(device: Any) -> Any:
+def _no_tensor(device: str | torch.device) -> torch.Tensor:
     tensor = _tensor(np.empty(0, np.float32))
     return tensor.to(device)
 
 
-def _as_tensors(vectors: Any, *, stacked: bool) -> Any:
+def _as_tensors(vectors: Rows, *, stacked: bool) -> torch.Tensor | list[torch.Tensor]:
     tensor = _tensor(vectors) if isinstance(vectors, np.ndarray) else vectors
     return tensor if stacked else list(tensor)
 
 
 def _item(features: Features, row: int, output_value: str | None) -> Any:
-    """One input's features, without padding."""
+    """Return one input's features without padding, or one of them."""
     tokens = features["tokens"]
     mask = features.get("attention_mask")
     real = slice(None) if mask is None else mask[row] > 0
     width = None if mask is None else mask.shape[1]
     if output_value is not None:
         if output_value not in features:
-            raise ValueError(f"the model has no {output_value}: its vectors are not made from vectors of tokens")
+            raise ValueError(f"the model has no {output_value}: its vectors are not pooled from token vectors")
         return features[output_value][row][real]
-    item: dict[str, Any] = {}
+    item: Features = {}
     for name, value in features.items():
         if name == "tokens":
             continue

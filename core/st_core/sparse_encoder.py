@@ -1,4 +1,4 @@
-"""Sparse vectors of texts, with the names and arguments of sentence-transformers 6.2, as matrices that stores and scipy understand."""
+"""Encode texts as sparse vectors, with the names and arguments of sentence-transformers 6.2, in matrices for stores and scipy."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from st_core.vectors import SparseMatrix, SparseVector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from st_core.backends import Vectors
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
     from st_core.progress import Advance
@@ -30,22 +31,22 @@ __all__ = ["SparseEncoder"]
 
 
 class _OfModelOrClass:
-    """A method that is also a function of the class: called so, its ``self`` is None."""
+    """A method that can also be called on the class, where its ``self`` is None."""
 
-    def __init__(self, function: Callable[[Any, Any], dict[str, float]]) -> None:
+    def __init__(self, function: Callable[[Any, object], dict[str, float]]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, instance: object, owner: type) -> Callable[[Any], dict[str, float]]:
+    def __get__(self, instance: object, owner: type) -> Callable[[object], dict[str, float]]:
         return partial(self._function, instance)
 
 
 class SparseEncoder(Encoder):
-    """A model that turns texts into sparse vectors over its vocabulary.
+    """A model that encodes texts as sparse vectors over its vocabulary.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets ``sparse-encoder/`` in front) or a built-in (``builtin:sparse``). What is
-    said of devices, types and threads at :class:`st_core.SentenceTransformer` holds here too. Weights that are not positive are dropped: a
-    sparse vector has one normal form, see :mod:`st_core.vectors`.
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sparse-encoder/``) or a built-in (``builtin:sparse``).
+    Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`. Weights that are not positive are dropped: a sparse vector has
+    one normal form, see :mod:`st_core.vectors`.
     """
 
     family = "SparseEncoder"
@@ -60,7 +61,7 @@ class SparseEncoder(Encoder):
         max_active_dims: int | None = None,
         **loading: Unpack[LoadArguments],
     ) -> None:
-        """Find the checkpoint, read it and make it ready to run; the other arguments are those of ``LoadArguments``."""
+        """Load the checkpoint; the other arguments are those of ``LoadArguments``."""
         check_positive("max_active_dims", max_active_dims)
         self._load(model_name_or_path, loading)
         saved = self._settings.get("max_active_dims")
@@ -86,11 +87,12 @@ class SparseEncoder(Encoder):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """The vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
+        """Return the vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
 
-        ``convert_to_tensor`` gives a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the CPU with ``save_to_cpu``.
-        ``max_active_dims`` keeps the heaviest weights of each text; of equal ones the lower index stays. Batches, prompts and the extra
-        arguments are those of :meth:`st_core.SentenceTransformer.encode`, and so is what ``device``, ``pool`` and ``chunk_size`` do.
+        ``convert_to_tensor`` returns a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the CPU with
+        ``save_to_cpu``. ``max_active_dims`` is the number of largest weights of each text that stay; of equal ones the lower index stays.
+        Batches, prompts, ``device``, ``pool``, ``chunk_size`` and the extra arguments are those of
+        :meth:`st_core.SentenceTransformer.encode`.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
@@ -189,21 +191,21 @@ class SparseEncoder(Encoder):
             tensor = tensor.to(self.device)
         return tensor[0] if single else tensor
 
-    def _now_saved(self) -> dict[str, Any]:
+    def _now_saved(self) -> dict[str, object]:
         return super()._now_saved() | {"max_active_dims": self.max_active_dims}
 
     def get_embedding_dimension(self) -> int | None:
-        """The size of the vocabulary."""
+        """Return the size of the vocabulary."""
         return self._dimension()
 
     @_OfModelOrClass
-    def sparsity(self: SparseEncoder | None, embeddings: Any) -> dict[str, float]:
-        """How many weights there are on average, ``active_dims``, and what part of the dimensions is empty, ``sparsity_ratio``.
+    def sparsity(self: SparseEncoder | None, embeddings: object) -> dict[str, float]:
+        """Return the mean number of weights, ``active_dims``, and the share of empty dimensions, ``sparsity_ratio``.
 
-        Also a function of the class. That does not know how many dimensions a lone SparseVector has, and raises TypeError for it.
+        Can be called on the class, which does not know the dimensions of a single SparseVector and raises TypeError for it.
         """
         if self is None and isinstance(embeddings, SparseVector):
-            raise TypeError("a SparseVector does not say how many dimensions it has: ask the model, or give a matrix")
+            raise TypeError("a SparseVector does not know its dimensions; call sparsity on the model, or pass a matrix")
         matrix = _as_matrix(embeddings, None if self is None else self.get_embedding_dimension())
         rows, width = matrix.shape
         if rows == 0 or width == 0:
@@ -213,22 +215,22 @@ class SparseEncoder(Encoder):
 
     @overload
     @staticmethod
-    def intersection(embeddings_1: Any, embeddings_2: SparseVector) -> SparseVector: ...
+    def intersection(embeddings_1: object, embeddings_2: SparseVector) -> SparseVector: ...
     @overload
     @staticmethod
-    def intersection(embeddings_1: Any, embeddings_2: SparseMatrix) -> SparseMatrix: ...
+    def intersection(embeddings_1: object, embeddings_2: SparseMatrix) -> SparseMatrix: ...
     @overload
     @staticmethod
-    def intersection(embeddings_1: Any, embeddings_2: Any) -> Any: ...
+    def intersection(embeddings_1: object, embeddings_2: Any) -> Any: ...
     @staticmethod
-    def intersection(embeddings_1: Any, embeddings_2: Any) -> Any:
-        """The product of a vector with a vector or with each row of a matrix, dimension by dimension: what both share.
+    def intersection(embeddings_1: object, embeddings_2: Any) -> Any:
+        """Return the elementwise product of a vector with a vector or with each row of a matrix: the dimensions that both have.
 
-        Of the kind of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
+        The type is that of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
         """
         first, second = _as_matrix(embeddings_1, None), _as_matrix(embeddings_2, None)
         if len(first) != 1 or getattr(embeddings_1, "ndim", 1) != 1:
-            raise ValueError("the first side of an intersection is one vector")
+            raise ValueError("embeddings_1 must be one vector")
         sides = ((first, embeddings_1), (second, embeddings_2))
         known = [matrix.shape[1] for matrix, given in sides if not isinstance(given, SparseVector)]
         if known and max(first.shape[1], second.shape[1]) > min(known):
@@ -241,8 +243,8 @@ class SparseEncoder(Encoder):
         tensor = shared.to_torch().to(embeddings_2.device)
         return tensor if embeddings_2.ndim == 2 else tensor[0].coalesce()
 
-    def decode(self, embeddings: Any, top_k: int | None = None) -> Any:
-        """Pairs of token and weight, heaviest first: one list for a vector, a list of lists for a matrix."""
+    def decode(self, embeddings: object, top_k: int | None = None) -> Any:
+        """Return pairs of token and weight, the largest first: one list for a vector, a list of lists for a matrix."""
         if top_k is not None and top_k <= 0:
             raise ValueError(f"top_k must be a positive integer, got {top_k}")
         matrix = _as_matrix(embeddings, self.get_embedding_dimension())
@@ -261,7 +263,7 @@ class SparseEncoder(Encoder):
 
 
 def _rearranged(matrix: SparseMatrix, order: NDArray[np.int64]) -> SparseMatrix:
-    """The rows of a matrix in another order: row i is what was row ``order[i]``."""
+    """Return the rows of a matrix in another order: row i is the former row ``order[i]``."""
     lengths = np.diff(matrix.indptr)[order]
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     picked = np.repeat(matrix.indptr[:-1][order] - indptr[:-1], lengths) + np.arange(indptr[-1])
@@ -273,13 +275,14 @@ def _product(first: SparseVector, second: SparseVector) -> SparseVector:
     return SparseVector.from_arrays(shared, first.values[mine] * second.values[theirs])
 
 
-def _sparse(values: Any, keep: int | None) -> SparseMatrix:
-    """A batch's output as a matrix, with the ``keep`` heaviest weights of each row."""
+def _sparse(values: Vectors, keep: int | None) -> SparseMatrix:
+    """Return a batch's output as a matrix with the ``keep`` largest weights of each row."""
     if isinstance(values, SparseMatrix):
         matrix = values
     elif isinstance(values, np.ndarray):
-        # Of 64 rows with 200 weights among 30,522 terms this and the cut below take 7.5 ms on one core, np.partition of the dense rows 34. A TopK in
-        # the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best 0.1 ms a text, for one more input and ties left open.
+        # For 64 rows with 200 weights among 30,522 terms this and the cut below take 7.5 ms on one core, np.partition of the dense rows
+        # 34. A TopK in the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best 0.1 ms a text less, for one more
+        # input and an undefined order of equal weights.
         matrix = SparseMatrix.from_dense(values)
     else:
         from st_core.backends.torch.sparse import to_sparse
@@ -290,8 +293,8 @@ def _sparse(values: Any, keep: int | None) -> SparseMatrix:
     return SparseMatrix.from_rows([row.top(keep) for row in matrix.rows()], matrix.shape[1])
 
 
-def _as_matrix(embeddings: Any, width: int | None) -> SparseMatrix:
-    """Vectors of any kind as a matrix; raises TypeError for what holds no vectors."""
+def _as_matrix(embeddings: object, width: int | None) -> SparseMatrix:
+    """Return vectors of any type as a matrix; raise TypeError for other values."""
     if isinstance(embeddings, SparseMatrix):
         return embeddings
     if isinstance(embeddings, SparseVector):

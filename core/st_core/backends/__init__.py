@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from st_core.text.tokens import AnyTokenizer, Tokens
     from st_core.vectors import SparseMatrix
 
-__all__ = ["DEFAULTS", "Features", "Outline", "RunOptions", "Runner", "StackInfo", "Vectors"]
+__all__ = ["DEFAULTS", "Features", "Outline", "Rows", "RunOptions", "Runner", "StackInfo", "Vectors"]
 
 Features: TypeAlias = dict[str, Any]
 """Values by name: numpy arrays or torch tensors, by backend."""
+
+Rows: TypeAlias = Any
+"""A numpy array or a torch tensor, one row per text; mypy knows no type for the operations that both have."""
 
 Vectors: TypeAlias = "NDArray[np.float32] | torch.Tensor | SparseMatrix"
 """One vector per text [n, d]."""
@@ -98,7 +101,7 @@ class Runner(Protocol):
         """Return the features of one batch; raise InputTooLong for a text beyond the model's positions."""
         ...
 
-    def finish(self, vectors: Any, dimension: int | None, *, normalize: bool) -> Any:
+    def finish(self, vectors: Rows, dimension: int | None, *, normalize: bool) -> Rows:
         """Return vectors [n, d] truncated to ``dimension`` and then, with ``normalize``, scaled to unit length."""
         ...
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a transformer from its files, without the transformers library."""
+"""Read the tokenizer of a transformer from its files, without the transformers library."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from st_core.text.tokens import UNLIMITED, Later, TextTokenizer, finite, is_leng
 from st_core.text.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from st_core.text.tokens import Layout
 
 __all__ = ["as_transformers", "from_files", "own_copy"]
@@ -22,7 +24,7 @@ __all__ = ["as_transformers", "from_files", "own_copy"]
 TOKENIZER, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 
 _TYPED = {"BertTokenizer": True, "DistilBertTokenizer": False}
-"""Whether the model of a tokenizer's class takes segment numbers. transformers 5 rebuilds these two from vocabulary and settings."""
+"""Whether the models of a tokenizer class take segment numbers. transformers 5 rebuilds these two from vocabulary and settings."""
 
 _ROLES = {
     "unk_token": "[UNK]",
@@ -31,16 +33,16 @@ _ROLES = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-"""BERT's special tokens where the settings name no others."""
+"""BERT's default special tokens."""
 
-_USUAL: Mapping[str, tuple[Any, ...]] = {
+_USUAL: Mapping[str, tuple[object, ...]] = {
     "additional_special_tokens": (None, []),
     "extra_special_tokens": (None, [], {}),
     "pad_token_type_id": (None, 0),
     "padding_side": ("right",),
     "truncation_side": ("right",),
 }
-"""Settings that count, with the values that are known here."""
+"""Settings that change tokens, with the values that are supported here."""
 
 _READ = frozenset(
     (*_ROLES, "added_tokens_decoder", "do_lower_case", "model_max_length", "strip_accents", "tokenize_chinese_chars")
@@ -63,34 +65,34 @@ _IDLE = frozenset(
         "truncation_strategy",
     )
 )
-"""Settings that change no token: of decoding, of padding and cutting, which this engine does itself, and of where files once were."""
+"""Settings that change no token: of decoding, of padding and truncation, which this engine does itself, and of former file paths."""
 
 _MODELS = ("bert", "distilbert")
-"""Types of models for which transformers believes the tokenizer's class that the settings name."""
+"""Model types for which transformers uses the tokenizer class of the settings."""
 
 _LENGTH = frozenset(("model_max_length",))
-"""What the caller may ask of a tokenizer."""
+"""The options that a caller may set for a tokenizer that is rebuilt."""
 
 _FOLLOWED = frozenset(
     ("chat_template", "pad_token", "padding_side", "split_special_tokens", "truncation_side", "use_fast")
 )
-"""What else may be asked of a tokenizer that is taken from its file as it stands: the rest would change the file's own steps."""
+"""Further options of a tokenizer that is read from its file unchanged; all others would change the steps in the file."""
 
 _OTHERS = ("added_tokens.json", "chat_template.jinja", "chat_template.json", "additional_chat_templates")
-"""Files and folders that would say more."""
+"""Files and folders with further settings."""
 
 
-def own_copy(backend: Any, *, lower_case: bool) -> Any:
-    """A copy of a tokenizer that nobody else can change, without truncation and padding, that lowers texts first where asked to."""
+def own_copy(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
+    """Return a private copy of a tokenizer without truncation and padding; with ``lower_case`` it lowercases texts first."""
     from tokenizers import Tokenizer
 
-    copied = Tokenizer.from_str(backend.to_str())
+    copied: Tokenizer = Tokenizer.from_str(backend.to_str())
     copied.encode_special_tokens = backend.encode_special_tokens  # tokenizers 0.23 does not write it
     return _stripped(copied, lower_case=lower_case)
 
 
-def _stripped(backend: Any, *, lower_case: bool) -> Any:
-    """A tokenizer that is nobody else's, changed as :func:`own_copy` says."""
+def _stripped(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
+    """Change a tokenizer in place as :func:`own_copy` describes."""
     from tokenizers import normalizers
 
     backend.no_padding()
@@ -106,10 +108,10 @@ def _stripped(backend: Any, *, lower_case: bool) -> Any:
 
 
 def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
-    """The tokenizer that ``tokenizer.json`` is as it stands, and the most tokens it lets through.
+    """Return the tokenizer of ``tokenizer.json`` unchanged, and its maximum length.
 
-    transformers takes not every such file so: of old ones it rebuilds some steps from other settings, which is not done here. Raises
-    ImportError for an option that only transformers follows.
+    transformers rebuilds some steps of old files from other settings, which is not done here. Raises ImportError for an option that only
+    transformers supports.
     """
     unknown = sorted(module.processor_kwargs.keys() - (_LENGTH | _FOLLOWED | _IDLE | LOADING))
     if unknown:
@@ -123,13 +125,13 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
     try:
         stamp = path.stat()
     except FileNotFoundError as error:
-        raise ModelBroken(f"{path}: the file is missing, and other forms of a tokenizer need transformers") from error
+        raise ModelBroken(f"{path}: the file is missing, and other tokenizer files need transformers") from error
     parsed, special, *_ = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
     backend = own_copy(parsed, lower_case=module.lower_case)
     backend.encode_special_tokens = saved.get("split_special_tokens") is True
     single = read_layout(backend, pair=False)
     if single is None:
-        raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
+        raise ModelBroken(f"{path}: the tokenizer inserts special tokens into a text or reorders it")
     padding, length = saved.get("pad_token"), _length(module, saved)
     pad_token = padding.get("content") if isinstance(padding, Mapping) else padding
     tokenizer = TextTokenizer(
@@ -147,11 +149,11 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
     return tokenizer, length
 
 
-def as_transformers(module: Transformer, shown: Callable[[], Any]) -> tuple[TextTokenizer, int | None] | None:
-    """The tokenizer that transformers 5 would make, and the most tokens it lets through; None where that is not certain.
+def as_transformers(module: Transformer, shown: Callable[[], object]) -> tuple[TextTokenizer, int | None] | None:
+    """Return the tokenizer that transformers 5 would build, and its maximum length; None where that is not certain.
 
-    It is certain for BERT's word pieces where ``tokenizer.json`` holds nothing else than what transformers puts together from the vocabulary
-    and the settings, and these hold nothing that is not known here. ``shown`` makes transformers' own object, should somebody ask for it.
+    It is certain for BERT's word pieces where ``tokenizer.json`` contains exactly what transformers builds from the vocabulary and the
+    settings, and these contain only supported values. ``shown`` builds transformers' own object for ``model.tokenizer``.
     """
     from tokenizers import Tokenizer
 
@@ -160,14 +162,14 @@ def as_transformers(module: Transformer, shown: Callable[[], Any]) -> tuple[Text
         return None
     try:
         backend = Tokenizer.from_file(str(module.folder / TOKENIZER))
-    except Exception:  # noqa: BLE001 - the library raises plain Exception; transformers says what is wrong
+    except Exception:  # noqa: BLE001 - the library raises plain Exception; loading with transformers reports it
         return None
     tokens = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
     if not _as_rebuilt(backend, settings, tokens):
         return None
     backend = _stripped(backend, lower_case=module.lower_case)
     single, pair = read_layout(backend, pair=False), read_layout(backend, pair=True)
-    if not _around(single, pair, backend.token_to_id(tokens["cls_token"]), backend.token_to_id(tokens["sep_token"])):
+    if not _around(single, pair, _id(backend, tokens["cls_token"]), _id(backend, tokens["sep_token"])):
         return None
     assert single is not None
     length = _length(module, settings)
@@ -175,18 +177,25 @@ def as_transformers(module: Transformer, shown: Callable[[], Any]) -> tuple[Text
         backend,
         single,
         pair,
-        pad_id=backend.token_to_id(tokens["pad_token"]),
+        pad_id=_id(backend, tokens["pad_token"]),
         wants_types=_TYPED[settings["tokenizer_class"].removesuffix("Fast")],
         model_max_length=length,
-        special_ids=frozenset(backend.token_to_id(token) for token in tokens.values()),
+        special_ids=frozenset(_id(backend, token) for token in tokens.values()),
         offered=Later(shown),
         words=read_word_pieces(backend),
     )
     return tokenizer, length
 
 
+def _id(backend: Tokenizer, token: str) -> int:
+    """Return the id of a token of the vocabulary."""
+    number = backend.token_to_id(token)
+    assert number is not None
+    return number
+
+
 def _around(single: Layout | None, pair: Layout | None, first: int, last: int) -> bool:
-    """Whether texts stand as in BERT: the token ``first``, a text and ``last``, and of a pair the other text and ``last`` as segment 1."""
+    """Return whether special tokens are BERT's: ``first``, a text and ``last``, then for a pair the other text and ``last`` as segment 1."""
     if single is None or pair is None:
         return False
     text, other = np.array([-1], np.int32), np.array([-2], np.int32)
@@ -196,7 +205,7 @@ def _around(single: Layout | None, pair: Layout | None, first: int, last: int) -
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The object in a file, an empty one where there is no such file; raises ModelBroken for another value."""
+    """Return the JSON object in a file, an empty one without the file; raise ModelBroken for another value."""
     if not path.is_file():
         return {}
     value = read_json(path)
@@ -205,41 +214,41 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _length(module: Transformer, settings: Mapping[str, Any]) -> int | None:
-    """The most tokens that a tokenizer lets through: what is set, or what the model has positions for where nobody asked for another number."""
-    named, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
-    if not (named is None or isinstance(named, bool) or named != named or is_length(named)):  # noqa: PLR0124 - NaN says no length
-        raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, found {named!r}")
-    length = finite(named)
+def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
+    """Return a tokenizer's maximum length: the configured one, limited to the model's positions unless the caller set it."""
+    configured, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
+    if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN means no length
+        raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, got {configured!r}")
+    length = finite(configured)
     if "model_max_length" in module.processor_kwargs or not isinstance(positions, int) or positions == -1:
         return length
     return positions if length is None else min(length, positions)
 
 
 def _known_settings(module: Transformer) -> dict[str, Any] | None:
-    """What ``tokenizer_config.json`` says, and the caller's length; None where something is said that is not known here."""
+    """Return the settings of ``tokenizer_config.json`` with the caller's length; None where a setting is not supported here."""
     if module.chat or module.base is not None or module.trust_remote_code or module.task == "text-generation":
         return None
     configured = module.config.get("model_type") in _MODELS and isinstance(
         module.config.get("max_position_embeddings"), int
     )
-    asked = module.processor_kwargs.keys() <= _LENGTH and "max_position_embeddings" not in module.config_kwargs
-    if not (configured and asked) or any((module.folder / name).exists() for name in _OTHERS):
+    is_plain = module.processor_kwargs.keys() <= _LENGTH and "max_position_embeddings" not in module.config_kwargs
+    if not (configured and is_plain) or any((module.folder / name).exists() for name in _OTHERS):
         return None
     try:
         settings = _object(module.folder / SETTINGS) | dict(module.processor_kwargs)
         special = _object(module.folder / SPECIAL)
     except ModelBroken:
         return None
-    named = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
-    agreed = all(named.get(role) == _plain(token) for role, token in special.items())
+    tokens = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
+    agreed = all(tokens.get(role) == _plain(token) for role, token in special.items())
     return (
-        settings if agreed and _are_known(settings) and all(isinstance(each, str) for each in named.values()) else None
+        settings if agreed and _are_known(settings) and all(isinstance(each, str) for each in tokens.values()) else None
     )
 
 
-def _are_known(settings: Mapping[str, Any]) -> bool:
-    """Whether settings hold nothing but what is known, and of that what is usual."""
+def _are_known(settings: Mapping[str, object]) -> bool:
+    """Return whether settings contain only known keys with supported values."""
     kind, length = settings.get("tokenizer_class"), settings.get("model_max_length", UNLIMITED)
     return (
         settings.keys() <= _READ | _IDLE | _USUAL.keys()
@@ -250,35 +259,35 @@ def _are_known(settings: Mapping[str, Any]) -> bool:
     )
 
 
-def _plain(token: Any) -> Any:
-    """What a token is that was saved as an object without any peculiarity."""
+def _plain(token: object) -> object:
+    """Return the text of a token that was saved as an object without special properties; other values as they are."""
     if not isinstance(token, dict) or any(value for name, value in token.items() if name not in ("content", "special")):
         return token
     return token.get("content")
 
 
-def _as_rebuilt(backend: Any, settings: Mapping[str, Any], tokens: Mapping[str, str]) -> bool:
-    """Whether a tokenizer is what transformers makes of its vocabulary: BERT's steps by the settings, and no added tokens but the special ones."""
+def _as_rebuilt(backend: Tokenizer, settings: Mapping[str, object], tokens: Mapping[str, str]) -> bool:
+    """Return whether a tokenizer is what transformers builds from its vocabulary: BERT's steps, and only special tokens added."""
     model, normalizer = backend.model, backend.normalizer
     kinds = tuple(type(part).__name__ for part in (model, normalizer, backend.pre_tokenizer))
     if kinds != ("WordPiece", "BertNormalizer", "BertPreTokenizer"):
         return False
     steps = (normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase)
-    wanted = (
+    expected = (
         True,
         settings.get("tokenize_chinese_chars", True),
         settings.get("strip_accents"),
         settings.get("do_lower_case", True),
     )
     pieces = (model.unk_token, model.continuing_subword_prefix, model.max_input_chars_per_word)
-    if steps != wanted or pieces != (tokens["unk_token"], "##", 100):
+    if steps != expected or pieces != (tokens["unk_token"], "##", 100):
         return False
     sides = [(part or {}).get("direction", "right") for part in (backend.truncation, backend.padding)]
     return sides == ["right", "right"] and _only_special(backend, settings.get("added_tokens_decoder"), tokens)
 
 
-def _only_special(backend: Any, listed: Any, tokens: Mapping[str, str]) -> bool:
-    """Whether the added tokens are the special ones, entries of the vocabulary without peculiarities, in the file and in the settings."""
+def _only_special(backend: Tokenizer, listed: object, tokens: Mapping[str, str]) -> bool:
+    """Return whether the added tokens are the special ones, without further properties, in the file and in the settings."""
     added = {index: _facts(token.__getstate__()) for index, token in backend.get_added_tokens_decoder().items()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     usual = {vocabulary.get(token): _facts({"content": token, "special": True}) for token in tokens.values()}
@@ -286,13 +295,13 @@ def _only_special(backend: Any, listed: Any, tokens: Mapping[str, str]) -> bool:
         return False
     if listed is None:
         return True
-    whole = isinstance(listed, dict) and all(isinstance(each, dict) for each in listed.values())
-    return whole and {index: _facts(each) for index, each in listed.items()} == {
-        str(index): facts for index, facts in usual.items()
-    }
+    if not isinstance(listed, dict) or not all(isinstance(each, dict) for each in listed.values()):
+        return False
+    configured = {index: _facts(each) for index, each in listed.items()}
+    return configured == {str(index): facts for index, facts in usual.items()}
 
 
-def _facts(token: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What an added token is: its text, and whether it is special, and has any of the peculiarities."""
-    peculiar = ("lstrip", "normalized", "rstrip", "single_word")
-    return token.get("content"), token.get("special"), *(bool(token.get(name)) for name in peculiar)
+def _facts(token: Mapping[str, object]) -> tuple[object, ...]:
+    """Return an added token's text, whether it is special, and its further properties."""
+    properties = ("lstrip", "normalized", "rstrip", "single_word")
+    return token.get("content"), token.get("special"), *(bool(token.get(name)) for name in properties)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from st_core.backends import Rows
 
 __all__ = ["Budget", "cut", "empty_rows", "joined", "restore", "run_batches"]
 
@@ -92,14 +94,14 @@ def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: in
     return [placed[index] for index in range(count)]
 
 
-def empty_rows(part: Any, rows: int) -> Any:
+def empty_rows(part: Rows, rows: int) -> Rows:
     """Return an uninitialised array or tensor of the dtype, width and device of ``part`` with ``rows`` rows."""
     if isinstance(part, np.ndarray):
         return np.empty((rows, *part.shape[1:]), part.dtype)
     return part.new_empty((rows, *part.shape[1:]))
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Rows]) -> Rows:
     """Return arrays or tensors that follow each other as one."""
     if len(parts) == 1:
         return parts[0]

@@ -1,4 +1,4 @@
-"""Runs a module of this package as a program of its own, for libraries that change the process that imports them."""
+"""Run a module of this package as a separate process, for libraries that change the process that imports them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["is_installed", "run_module"]
 
 
 def is_installed(*packages: str) -> bool:
-    """Whether packages are there; nothing is imported."""
+    """Return whether packages are installed; nothing is imported."""
     try:
         return all(find_spec(package) is not None for package in packages)
-    except ValueError:  # a module without a specification stands in for one of them
+    except ValueError:  # a stand-in module without a specification, as tests use
         return False
 
 
 def run_module(module: str, *arguments: str, needs: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
-    """Run ``python -m module`` to its end; raises ImportError where a package of ``needs`` is missing, ModelError where it fails."""
+    """Run ``python -m module``; raise ImportError where a package of ``needs`` is missing, ModelError where it fails."""
     missing = [package for package in needs if not is_installed(package)]
     if missing:
-        raise missing_packages(missing, "changing a graph to int8")
-    done = subprocess.run(  # noqa: S603 - our own module
+        raise missing_packages(missing, "converting a graph to int8")
+    process = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **(environment or {})},
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise ModelError(f"making the eight-bit graph failed: {lines[-1]}")
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        raise ModelError(f"converting the graph to int8 failed: {lines[-1]}")

@@ -1,4 +1,4 @@
-"""Weights in 16-bit floats: half the bytes, and float32 again before anything is computed where a processor has no better way."""
+"""Convert weights to 16-bit floats."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LARGEST = np.uint32(0x7F7F0000).view(np.float32)
 """The largest number of bfloat16."""
 
 QUIET = np.uint16(0x0040)
-"""The bit that keeps a NaN one when the lower half of its bits is cut off."""
+"""The bit that makes a truncated NaN stay a NaN."""
 
 
 def to_bits(weights: NDArray[np.float32], dtype: str) -> NDArray[np.uint16] | None:
-    """The nearest finite 16-bit floats as their bits, for numpy 2 has no bfloat16; None where one is too large for float16.
+    """Return the nearest finite 16-bit floats as bits, since numpy 2 has no bfloat16; None where a weight is too large for float16.
 
-    What bfloat16 would round to infinity becomes its largest number: masks hold float32's smallest, and infinity times nothing is no number.
+    A number that bfloat16 would round to infinity becomes its largest: masks contain float32's smallest number, and infinity times zero is NaN.
     """
     if dtype == "float16":
         with np.errstate(over="ignore"):
@@ -31,5 +31,5 @@ def to_bits(weights: NDArray[np.float32], dtype: str) -> NDArray[np.uint16] | No
         return halves.view(np.uint16) if np.isfinite(halves).all() else None
     whole = np.ascontiguousarray(weights)
     bits = np.where(np.isfinite(whole), np.clip(whole, -LARGEST, LARGEST), whole).view(np.uint32)
-    nearest = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # of two as near, the even one
+    nearest = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # ties to even
     return np.where(np.isnan(whole), (bits >> 16).astype(np.uint16) | QUIET, nearest)

@@ -1,6 +1,7 @@
-"""Which number types the weights of an ONNX file are kept in, without the onnx package: the few fields of its format that say so.
+"""Read the dtypes of an ONNX file's weights without the onnx package, from the few fields of its format that contain them.
 
-The file is a protocol buffer: fields one after another, each a number that holds its name and kind, then a number or a length and so many bytes.
+The file is a protocol buffer: a sequence of fields, each a number with field number and wire type, then a number, or a length and that many
+bytes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from st_core.errors import ModelBroken
 __all__ = ["weight_types"]
 
 TYPES = {1: "float32", 2: "int8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16", 21: "int4", 22: "int4"}
-"""By the numbers of ``TensorProto.DataType``; signed and unsigned count as one. Others hold no weights: positions, masks, names."""
+"""By the numbers of ``TensorProto.DataType``; signed and unsigned count as one. Other types are no weights: positions, masks, names."""
 
 GRAPH, INITIALIZER, DIMENSIONS, TYPE = 7, 5, 1, 2
 LARGE = 256
-"""Tensors of fewer elements are scales, zeros and biases."""
+"""Tensors of fewer elements are scales, zero points and biases."""
 
 _Span = tuple[int, int, int]
 
 
 def weight_types(path: Path) -> frozenset[str]:
-    """The types of the large tensors of a graph; raises ModelBroken for a file that is no graph."""
+    """Return the dtypes of a graph's large tensors; raise ModelBroken for a file that is no graph."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return frozenset(_types(data))
@@ -42,7 +43,7 @@ def _types(data: mmap.mmap) -> Iterator[str]:
 
 
 def _tensor(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
-    """Type and number of elements of a tensor; its dimensions stand one by one, or packed into one field."""
+    """Return dtype number and element count of a tensor; its dimensions are separate fields or packed into one."""
     kind, size = 0, 1
     for field, begin, end in _fields(data, start, stop):
         if field == TYPE:
@@ -51,13 +52,13 @@ def _tensor(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
             size *= begin
         elif field == DIMENSIONS:
             while begin < end:
-                dimension, begin = _number(data, begin)  # noqa: PLW2901 - it walks through the field
+                dimension, begin = _number(data, begin)  # noqa: PLW2901 - advances through the field
                 size *= dimension
     return kind, size
 
 
 def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[_Span]:
-    """Each field as its number and where its bytes begin and end; of a plain number, the number itself and -1."""
+    """Yield each field as its number and the start and end of its bytes; for a plain number, its value and -1."""
     while start < stop:
         tag, start = _number(data, start)
         match tag & 7:
@@ -67,17 +68,17 @@ def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[_Span]:
             case 2:
                 size, start = _number(data, start)
                 if start + size > stop:
-                    raise ValueError("a field goes beyond the end")
+                    raise ValueError("a field ends beyond the file")
                 yield tag >> 3, start, start + size
                 start += size
             case 1 | 5 as kind:
                 start += 8 if kind == 1 else 4
             case other:
-                raise ValueError(f"a field of the unknown kind {other}")
+                raise ValueError(f"unknown wire type {other}")
 
 
 def _number(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """A number, seven bits to a byte and the lowest first, and where it ends."""
+    """Return a number, stored seven bits per byte with the lowest first, and the position after it."""
     value = shift = 0
     while True:
         byte = data[start]

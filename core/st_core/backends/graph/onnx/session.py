@@ -1,8 +1,8 @@
-"""Graphs on ONNX Runtime: written from a traced program, weights in fewer bits, sessions."""
+"""Graphs on ONNX Runtime: write a traced program, convert weights to fewer bits, open sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,10 @@ from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
+    from torch.export import ExportedProgram
+
+    from st_core.backends.graph.runtimes import Feed
 
 __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "write"]
 
@@ -34,23 +38,23 @@ def _package() -> Any:
 
 
 def installed() -> bool:
-    """Whether its package can be imported."""
+    """Return whether the package is installed."""
     return is_installed("onnxruntime")
 
 
 def check(dtype: str, *, calibrated: bool = False) -> None:
-    """Raise ValueError for a type there is none of, ImportError where the package is missing."""
+    """Raise ValueError for a dtype without graphs, ImportError where the package is missing."""
     _package()
     if dtype not in GRAPHS:
-        raise ValueError(f"backend 'onnx' has no type {dtype!r}; there are {', '.join(GRAPHS)}")
+        raise ValueError(f"unknown dtype {dtype!r} for backend 'onnx'; expected one of {', '.join(GRAPHS)}")
     if calibrated:
         raise ValueError(
-            "backend 'onnx' has no int8 with fixed ranges; calibrate with backend='openvino', or give no texts"
+            "backend 'onnx' has no int8 with fixed ranges; calibrate with backend='openvino', or pass no texts"
         )
 
 
-def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
-    """Write a traced program as ``model.onnx``, with its weights beside it where they are more than 2 GB."""
+def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str:
+    """Write a traced program as ``model.onnx``, with weights of more than 2 GB in a file of their own."""
     import torch
 
     try:
@@ -71,7 +75,7 @@ def write(program: Any, folder: Path, outputs: Sequence[str]) -> str:
     return FILE
 
 
-def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64]]]) -> None:  # noqa: ARG001 - the runtimes' common form
+def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:  # noqa: ARG001 - the runtimes' common form
     """Convert the matrices of a written graph to eight or sixteen bits."""
     if dtype in sixteen_bits.TYPES:
         store_in_sixteen_bits(file, dtype)
@@ -86,20 +90,20 @@ def reduce(file: Path, dtype: str, feeds: Sequence[Mapping[str, NDArray[np.int64
 class Session:
     """A graph in ONNX Runtime; safe in threads, as its ``run`` is."""
 
-    def __init__(self, session: Any) -> None:
-        """``session`` is ONNX Runtime's own."""
+    def __init__(self, session: InferenceSession) -> None:
+        """Wrap a session of ONNX Runtime."""
         self._session = session
         self.outputs = tuple(each.name for each in session.get_outputs())
         self.inputs = tuple(each.name for each in session.get_inputs())
 
-    def __call__(self, feed: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Outputs in the graph's order."""
-        found: list[NDArray[np.float32]] = self._session.run(None, dict(feed))
-        return found
+    def __call__(self, feed: Feed) -> list[NDArray[np.float32]]:
+        """Return the outputs in the graph's order."""
+        arrays: list[NDArray[np.float32]] = self._session.run(None, feed)
+        return arrays
 
 
 def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the runtimes' common form
-    """A written graph, ready to run on this processor."""
+    """Open a graph on this processor; raise ModelBroken for a file that ONNX Runtime cannot use."""
     ort = _package()
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -1,8 +1,9 @@
-"""Keeps the matrices of an ONNX file in 16-bit floats, each read through a Cast to float32.
+"""Store the matrices of an ONNX file in 16-bit floats, each read through a Cast to float32.
 
-ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors: a graph converted as a whole (``onnxruntime.transformers.float16``) gets a Cast
-around nearly every node, and on MiniLM takes 1.08 times float32's time with 3 times the error of this. Here products are float32's own: the Casts of
-weights are computed once, when the file is opened. A table of vectors stays in 16 bits in memory too, for only the rows that are read are cast.
+ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors: a graph converted as a whole (``onnxruntime.transformers.float16``)
+gets a Cast around nearly every node, and on MiniLM takes 1.08 times float32's time with 3 times the error of this. Here products are computed
+in float32: the Casts of weights are computed once, when the file is opened. A table of token vectors stays in 16 bits in memory too, since only
+the rows that are read are cast.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,15 +20,16 @@ from st_core.errors import missing_packages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from onnx import GraphProto, NodeProto, TensorProto
 
 __all__ = ["LARGE", "store_in_sixteen_bits"]
 
 LARGE = 1_500_000_000
-"""Bytes of weights from which on they lie in a file beside the graph: a protocol buffer holds 2 GB."""
+"""Bytes of weights above which they are stored in a file of their own: a protocol buffer is limited to 2 GB."""
 
 
 def store_in_sixteen_bits(file: Path, dtype: str) -> None:
-    """Rewrite a float32 graph with its matrices in float16 or bfloat16; vectors of biases and norms, which are small, stay as they are."""
+    """Rewrite a float32 graph with its matrices in float16 or bfloat16; biases and norms, which are small, stay as they are."""
     try:
         import onnx
     except ImportError as error:
@@ -35,21 +37,21 @@ def store_in_sixteen_bits(file: Path, dtype: str) -> None:
     model = onnx.load(file)
     change(model.graph, dtype)
     beside = file.with_name(f"{file.name}.data")
-    beside.unlink(missing_ok=True)  # it is read already, and would be written on at its end
+    beside.unlink(missing_ok=True)  # read above; onnx would append to it
     large = sum(len(each.raw_data) for each in model.graph.initializer) > LARGE
     onnx.save(model, file, save_as_external_data=large, location=beside.name)
 
 
-def change(graph: Any, dtype: str) -> None:
-    """Make the float32 matrices of a graph 16-bit ones, in place, with a Cast behind each."""
+def change(graph: GraphProto, dtype: str) -> None:
+    """Convert the float32 matrices of a graph to 16 bits, in place, each followed by a Cast."""
     from onnx import TensorProto, helper, numpy_helper
 
-    readers: dict[str, list[tuple[Any, int]]] = defaultdict(list)
+    readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
     for node in graph.node:
         for at, name in enumerate(node.input):
             readers[name].append((node, at))
-    before: list[Any] = []
-    after: dict[str, Any] = {}
+    before: list[NodeProto] = []
+    after: dict[str, NodeProto] = {}
     for tensor in _matrices(graph.initializer):
         bits = to_bits(numpy_helper.to_array(tensor), dtype)
         if bits is None:
@@ -71,20 +73,20 @@ def change(graph: Any, dtype: str) -> None:
     graph.node.extend(ordered)
 
 
-def _matrices(tensors: Iterable[Any]) -> Iterator[Any]:
+def _matrices(tensors: Iterable[TensorProto]) -> Iterator[TensorProto]:
     from onnx import TensorProto
 
     return (each for each in tensors if each.data_type == TensorProto.FLOAT and len(each.dims) > 1)
 
 
-def _fill(tensor: Any, bits: NDArray[np.uint16], kind: int) -> None:
-    """Give a tensor other contents of the same shape."""
+def _fill(tensor: TensorProto, bits: NDArray[np.uint16], kind: int) -> None:
+    """Replace a tensor's values by others of the same shape."""
     tensor.ClearField("float_data")
     tensor.data_type, tensor.raw_data = kind, bits.astype("<u2").tobytes()
 
 
-def _followed(nodes: Iterable[Any], after: dict[str, Any]) -> list[Any]:
-    """Copies of nodes, each with the one that stands behind its output; the graph's own die when its list is emptied."""
+def _followed(nodes: Iterable[NodeProto], after: dict[str, NodeProto]) -> list[NodeProto]:
+    """Return copies of nodes, each followed by the node that reads its output; the originals die when the graph's list is emptied."""
     ordered = []
     for node in nodes:
         copy = type(node)()

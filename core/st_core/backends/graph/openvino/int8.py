@@ -1,23 +1,27 @@
-"""Quantises an OpenVINO graph, activations too, by what it is fed: ``python -m st_core.backends.graph.openvino.int8 FILE FEEDS MADE``.
+"""Quantize an OpenVINO graph with its activations on calibration inputs.
 
-A program of its own, since importing nncf 3.4 replaces functions of torch, and it reports to its makers unless its environment forbids it.
+Usage: ``python -m st_core.backends.graph.openvino.int8 FILE FEEDS OUTPUT``. Run as a separate process, since importing nncf 3.4 replaces
+functions of torch, and it sends telemetry unless an environment variable forbids it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from st_core.backends.graph.runtimes import Feed
 
 ALPHA = 0.85
-"""How much of the range of activations is moved into the weights. Measured on MiniLM: the worst cosine rises from 0.92 to 0.99."""
+"""The share of the activations' range that moves into the weights. On MiniLM the worst cosine rises from 0.92 to 0.99."""
 
 
-def read_feeds(path: str) -> list[dict[str, Any]]:
-    """The feeds that :func:`st_core.backends.graph.openvino.session.reduce` wrote: arrays named ``number/input``."""
+def read_feeds(path: str) -> list[Feed]:
+    """Return the inputs that :func:`st_core.backends.graph.openvino.session.reduce` wrote: arrays named ``number/input``."""
     import numpy as np
 
-    feeds: dict[int, dict[str, Any]] = defaultdict(dict)
+    feeds: dict[int, Feed] = defaultdict(dict)
     with np.load(path) as arrays:
         for key in arrays.files:
             number, _, name = key.partition("/")
@@ -25,24 +29,24 @@ def read_feeds(path: str) -> list[dict[str, Any]]:
     return [feeds[number] for number in sorted(feeds)]
 
 
-def main(file: str, feeds: str, made: str) -> int:
-    """Read a float32 graph, write the quantised one."""
+def main(file: str, feeds: str, output: str) -> int:
+    """Read a float32 graph and write the quantized one."""
     import nncf
     import openvino as ov
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
 
-    given = read_feeds(feeds)
-    quantised = nncf.quantize(
+    inputs = read_feeds(feeds)
+    quantized = nncf.quantize(
         ov.Core().read_model(file),
-        nncf.Dataset(given),
+        nncf.Dataset(inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(given),
+        subset_size=len(inputs),
         advanced_parameters=AdvancedQuantizationParameters(
             smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=ALPHA)
         ),
     )
-    ov.save_model(quantised, made, compress_to_fp16=False)
+    ov.save_model(quantized, output, compress_to_fp16=False)
     return 0
 
 
