@@ -77,7 +77,7 @@ numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto")
     ("arguments", "message"),
     [
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
-        (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
+        (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
         (["--backend", "onnx", "--dtype", "int8", "--calibrate", "absent.txt"], "absent.txt"),
         (["--out", "."], "name a new folder, or the model's own"),
     ],
@@ -103,7 +103,7 @@ def test_an_unknown_backend(cli, tmp_path):
 
     assert (exporting.status, encoding.status) == (2, 2)
     assert "there are graphs for onnx and openvino, not for backend 'tensorrt'" in exporting.error_line()
-    assert "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto" in encoding.error_line()
+    assert "unknown backend 'tensorrt'; expected one of torch, onnx, openvino, auto" in encoding.error_line()
 
 
 @pytest.mark.torch
@@ -140,7 +140,7 @@ def test_encode_with_another_dtype(cli, checkpoint, tmp_path, monkeypatch):
     [
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
         (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
-        (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
+        (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
     ],
 )
 def test_dtypes_that_a_backend_does_not_have(cli, checkpoint, arguments, message):

@@ -157,12 +157,12 @@ def test_a_missing_runtime(cli, folders, books, target, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "tensorrt"], "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto"),
-        (["--backend", ""], "there is no backend ''"),
+        (["--backend", "tensorrt"], "unknown backend 'tensorrt'; expected one of torch, onnx, openvino, auto"),
+        (["--backend", ""], "unknown backend ''"),
         (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
-        (["--dtype", "flaot32"], "backend 'torch' has no type 'flaot32'; there are float32"),
-        (["--dtype", ""], "there is no type ''"),
-        (["--backend", "onnx", "--dtype", "int4"], "backend 'onnx' has no type 'int4'"),
+        (["--dtype", "flaot32"], "unknown dtype 'flaot32' for backend 'torch'; expected one of float32"),
+        (["--dtype", ""], "dtype is empty"),
+        (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
         (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
     ],
 )

@@ -263,16 +263,19 @@ def test_built_in_models_run_on_numpy_whatever_is_said(here, monkeypatch, backen
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"backend": "tensorrt"}, "there is no backend 'tensorrt'; there are torch, onnx, openvino, auto"),
-        ({"backend": None}, "there is no backend None"),
+        ({"backend": "tensorrt"}, "unknown backend 'tensorrt'; expected one of torch, onnx, openvino, auto"),
+        ({"backend": None}, "unknown backend None"),
         ({"dtype": "int8"}, "dtype='int8' needs backend='onnx' or backend='openvino'"),
         (
             {"dtype": "flaot32"},
-            "backend 'torch' has no type 'flaot32'; there are float32, float16, bfloat16, float64, auto",
+            "unknown dtype 'flaot32' for backend 'torch'; expected one of float32, float16, bfloat16, float64, auto",
         ),
-        ({"dtype": ""}, "there is no type ''"),
-        ({"backend": "openvino", "dtype": "int4"}, "backend 'openvino' has no type 'int4'; there are float32, int8"),
-        ({"backend": "onnx", "dtype": "float64"}, "backend 'onnx' has no type 'float64'"),
+        ({"dtype": ""}, "dtype is empty"),
+        (
+            {"backend": "openvino", "dtype": "int4"},
+            "unknown dtype 'int4' for backend 'openvino'; expected one of float32, int8",
+        ),
+        ({"backend": "onnx", "dtype": "float64"}, "unknown dtype 'float64' for backend 'onnx'"),
         ({"backend": "auto", "dtype": "int8"}, "for dtype='int8' name the backend"),
     ],
 )

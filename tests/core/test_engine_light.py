@@ -174,7 +174,7 @@ def test_sparse_helpers_are_functions_of_the_class_too(sparse):
     assert SparseEncoder.sparsity(matrix) == sparse.sparsity(matrix)
     assert SparseEncoder.intersection(query, matrix) == sparse.intersection(query, matrix)
     assert sparse.sparsity(query)["sparsity_ratio"] == pytest.approx(1 - len(query) / matrix.shape[1])
-    with pytest.raises(TypeError, match="ask the model"):
+    with pytest.raises(TypeError, match="call sparsity on the model"):
         SparseEncoder.sparsity(query)
     with pytest.raises(ValueError, match="do not intersect"):
         SparseEncoder.intersection(query, SparseMatrix.from_dense(np.ones((1, 3))))

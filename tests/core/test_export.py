@@ -358,13 +358,13 @@ def test_another_model_has_another_graph(exports, cache, texts, agree):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "tensorrt"}, ValueError, "there is no backend 'tensorrt'; there are torch, onnx, openvino"),
+        ({"backend": "tensorrt"}, ValueError, "unknown backend 'tensorrt'; expected one of torch, onnx, openvino"),
         (
             {"backend": "onnx", "dtype": "int4"},
             ValueError,
-            "'onnx' has no type 'int4'; there are float32, int8, float16, bfloat16",
+            "unknown dtype 'int4' for backend 'onnx'; expected one of float32, int8, float16, bfloat16",
         ),
-        ({"backend": "openvino", "dtype": "int4"}, ValueError, "'openvino' has no type 'int4'"),
+        ({"backend": "openvino", "dtype": "int4"}, ValueError, "unknown dtype 'int4' for backend 'openvino'"),
         ({"dtype": "int8"}, ValueError, "needs backend='onnx' or backend='openvino'"),
         ({"backend": "openvino", "device": "cuda"}, ValueError, "runs on the cpu"),
     ],

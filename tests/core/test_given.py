@@ -263,7 +263,7 @@ def test_a_wrong_name(exports, options, error, message):
     with pytest.raises(error, match=message):
         st_core.SentenceTransformer(exports.given("roberta-six", "onnx"), backend="onnx", model_kwargs=options)
     if "provider" not in options:
-        with pytest.raises(ValueError, match="say which, onnx or openvino"):
+        with pytest.raises(ValueError, match="use backend='onnx' or backend='openvino'"):
             st_core.SentenceTransformer(exports.given("roberta-six", "onnx"), backend="auto", model_kwargs=options)
 
 

@@ -140,5 +140,5 @@ def test_token_vectors(exports, texts, agree):
         agree(found, wanted)
     _, first_only = exports.pair("SentenceTransformer", "distilbert-cls", "openvino")
 
-    with pytest.raises(ValueError, match=r"'openvino' gives no token_embeddings: it computes only the token.*'torch'"):
+    with pytest.raises(ValueError, match=r"'openvino' has no token_embeddings: it computes only the token.*'torch'"):
         first_only.encode(texts[:3], **asked)

@@ -276,7 +276,7 @@ def test_one_text_alone_takes_a_shorter_way_to_the_same_vector(pair, texts, agre
             assert not alone.values.flags.writeable
     with pytest.raises(ValueError, match="max_active_dims"):
         ours.encode_query("a text", max_active_dims=0)
-    with pytest.raises(ValueError, match="no prompt"):
+    with pytest.raises(ValueError, match="unknown prompt_name"):
         ours.encode_query("a text", prompt_name="none")
 
 

@@ -110,7 +110,7 @@ def test_openvino_computes_in_sixteen_bits_or_in_float32(exports, expected, monk
 
     monkeypatch.setattr(runtime, "capable", lambda _: ["FP32", "FP16", "BF16"])
     if not has:
-        with pytest.raises(ValueError, match=rf"told to compute in {dtype} and takes"):
+        with pytest.raises(ValueError, match=rf"set to compute in {dtype} and computes in"):
             loaded()
 
 
