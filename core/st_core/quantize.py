@@ -1,10 +1,10 @@
-"""Vectors of fewer bits: int8, uint8, and one bit a dimension; the formulas and the argument names are sentence-transformers 6.2's."""
+"""Quantize vectors to int8, uint8 or one bit per dimension, by the formulas and argument names of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,30 +17,34 @@ __all__ = ["Precision", "quantization_ranges", "quantize_embeddings"]
 
 log = logging.getLogger(__name__)
 
+Array: TypeAlias = "NDArray[Any]"
+"""Floats, or the integers of a precision."""
+
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 STEPS = 255
 FEW = 100
-"""With fewer vectors than this, ranges taken from them are a poor guide to others."""
+"""Ranges of fewer vectors fit other vectors poorly."""
 
 
 def quantize_embeddings(
-    embeddings: Any,
+    embeddings: object,
     precision: Precision,
-    ranges: NDArray[Any] | None = None,
-    calibration_embeddings: NDArray[Any] | None = None,
-) -> NDArray[Any] | list[NDArray[Any]]:
-    """Bring float vectors [n, d] or [d], arrays or tensors, to a precision.
+    ranges: Array | None = None,
+    calibration_embeddings: Array | None = None,
+) -> Array | list[Array]:
+    """Quantize float vectors [n, d] or [d], arrays or tensors, to a precision.
 
-    ``int8`` and ``uint8`` cut each dimension's range into 255 steps; the range comes from ``ranges`` [2, d] (least, greatest), else from
-    ``calibration_embeddings`` [m, d], else from the vectors themselves, so that two calls do not agree with one another. ``binary`` and
-    ``ubinary`` pack the signs, eight to a byte [n, ceil(d / 8)]; ``binary`` is the byte minus 128. A list of matrices [t, d] gives a list,
-    all with the same ranges. Raises ValueError for an unknown precision, and where ranges would have to come from a single vector.
+    ``int8`` and ``uint8`` divide each dimension's range into 255 steps; the range comes from ``ranges`` [2, d] (least,
+    greatest), else from ``calibration_embeddings`` [m, d], else from the vectors themselves, so that two calls are not
+    comparable. ``binary`` and ``ubinary`` pack the signs, eight to a byte [n, ceil(d / 8)]; ``binary`` is the byte minus
+    128. A list of matrices [t, d] gives a list with common ranges. Raises ValueError for an unknown precision and for
+    ranges of a single vector.
     """
     if isinstance(embeddings, Sequence):
-        return _listed(embeddings, precision, ranges, calibration_embeddings)
+        return _quantize_list(embeddings, precision, ranges, calibration_embeddings)
     array = numpy_of(embeddings) if is_tensor(embeddings) else np.asarray(embeddings)
     if not np.issubdtype(array.dtype, np.floating):
-        raise TypeError(f"vectors to quantize must be floats, not {array.dtype}: they may have been quantized already")
+        raise TypeError(f"expected float vectors, got {array.dtype}: they may be quantized already")
     match precision:
         case "float32":
             return array.astype(np.float32)
@@ -50,23 +54,25 @@ def quantize_embeddings(
             return np.packbits(array > 0, axis=-1)
         case "int8" | "uint8":
             return _scaled(array, precision, ranges, calibration_embeddings)
-    raise ValueError(f"{precision!r} is no precision; there are float32, int8, uint8, binary and ubinary")
+    raise ValueError(f"unknown precision {precision!r}; expected one of float32, int8, uint8, binary, ubinary")
 
 
-def quantization_ranges(embeddings: NDArray[Any]) -> NDArray[Any]:
-    """The least and the greatest value of each dimension [2, d], as ``ranges`` wants them."""
+def quantization_ranges(embeddings: Array) -> Array:
+    """Return the least and the greatest value of each dimension [2, d], for ``ranges``."""
     if embeddings.ndim != 2 or len(embeddings) < 2:
-        raise ValueError("a range needs two or more vectors: give ranges, or calibration_embeddings of typical texts")
+        raise ValueError(
+            "expected two or more vectors to take ranges from; pass ranges, or calibration_embeddings of typical texts"
+        )
     return np.stack((embeddings.min(axis=0), embeddings.max(axis=0)))
 
 
-def _listed(
-    embeddings: Sequence[Any],
+def _quantize_list(
+    embeddings: Sequence[object],
     precision: Precision,
-    ranges: NDArray[Any] | None,
-    calibration_embeddings: NDArray[Any] | None,
-) -> NDArray[Any] | list[NDArray[Any]]:
-    """A list of vectors is a matrix; a list of matrices stays a list and shares its ranges."""
+    ranges: Array | None,
+    calibration_embeddings: Array | None,
+) -> Array | list[Array]:
+    """Return a matrix for a list of vectors, and a list with common ranges for a list of matrices."""
     if not embeddings:
         return []
     arrays = [numpy_of(each) if is_tensor(each) else np.asarray(each) for each in embeddings]
@@ -80,21 +86,20 @@ def _listed(
 
 
 def _scaled(
-    array: NDArray[Any],
+    array: Array,
     precision: Literal["int8", "uint8"],
-    ranges: NDArray[Any] | None,
-    calibration_embeddings: NDArray[Any] | None,
-) -> NDArray[Any]:
-    """Each value as the number of its step, from 0 to 255, or from -128 to 127."""
-    kind = np.int8 if precision == "int8" else np.uint8
+    ranges: Array | None,
+    calibration_embeddings: Array | None,
+) -> Array:
+    """Return each value as the number of its step, from 0 to 255, or from -128 to 127."""
+    dtype = np.int8 if precision == "int8" else np.uint8
     if array.ndim == 2 and len(array) == 0:
-        return np.zeros(array.shape, kind)
+        return np.zeros(array.shape, dtype)
     if ranges is None and calibration_embeddings is None and array.ndim == 2 and 1 < len(array) < FEW:
-        log.warning("%s ranges come from %d vectors only: give ranges or calibration_embeddings", precision, len(array))
+        log.warning("%s ranges come from %d vectors only: pass ranges or calibration_embeddings", precision, len(array))
     if ranges is None:
         ranges = quantization_ranges(array if calibration_embeddings is None else calibration_embeddings)
     low, high = np.asarray(ranges).astype(np.float32, copy=False)
     steps = (high - low) / STEPS
     numbers = np.clip(np.floor((array - low) / np.where(steps == 0, 1, steps)), 0, STEPS)
-    quantized: NDArray[Any] = (numbers - 128 if precision == "int8" else numbers).astype(kind)
-    return quantized
+    return np.asarray(numbers - 128 if precision == "int8" else numbers, dtype)

@@ -1,13 +1,13 @@
-"""Search among vectors of few bits, scored by queries that keep all of theirs; numpy only."""
+"""Search quantized vectors with unquantized queries; numpy only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from st_core.quantize import STEPS, quantize_embeddings
+from st_core.quantize import STEPS, Array, quantize_embeddings
 from st_core.retrieval import columns_of_best
 from st_core.similarity import is_tensor, numpy_of
 
@@ -17,71 +17,74 @@ if TYPE_CHECKING:
 __all__ = ["semantic_search_quantized"]
 
 BLOCK = 1 << 22
-"""Cells, or bytes of bit vectors, that are looked at together."""
+"""Cells, or bytes of bit vectors, per block."""
 
 _BITS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
 
 def semantic_search_quantized(
-    query_embeddings: Any,
-    corpus_embeddings: NDArray[Any],
+    query_embeddings: object,
+    corpus_embeddings: Array,
     corpus_precision: Literal["int8", "uint8", "binary", "ubinary"],
     *,
-    ranges: NDArray[Any] | None = None,
+    ranges: Array | None = None,
     top_k: int = 10,
     rescore_multiplier: int = 4,
 ) -> list[list[dict[str, int | float]]]:
-    """The ``top_k`` nearest of a quantised corpus for each float query, best first: ``{"corpus_id": position, "score": score}``.
+    """Return the ``top_k`` nearest of a quantized corpus for each float query, best first, as ``corpus_id`` and ``score``.
 
-    ``query_embeddings`` are [n, d] or [d] floats, ``corpus_embeddings`` what :func:`quantize_embeddings` gave. Of bits, the ``top_k`` times
-    ``rescore_multiplier`` vectors that differ in the fewest from the query's are scored anew: by the sum of the query over the bits that are
-    set. ``int8`` and ``uint8`` need the ``ranges`` [2, d] they were made with; every vector is scored, by the query's inner product with the
-    values that its steps stand for. Equal scores are in the corpus's order. Raises ValueError where shapes or types do not fit.
+    ``query_embeddings`` are [n, d] or [d] floats, ``corpus_embeddings`` the result of :func:`quantize_embeddings`. For bit
+    vectors, the ``top_k`` times ``rescore_multiplier`` vectors with the fewest bits different from the query's are rescored
+    by the sum of the query over the set bits. ``int8`` and ``uint8`` need the ``ranges`` [2, d] of their quantization;
+    every vector is scored by the query's inner product with the values of its steps. Equal scores are in the corpus's
+    order. Raises ValueError for shapes or types that do not match.
     """
     if top_k < 1 or rescore_multiplier < 1:
-        raise ValueError(f"top_k and rescore_multiplier must be at least 1, not {top_k} and {rescore_multiplier}")
+        raise ValueError(f"expected top_k and rescore_multiplier of at least 1, got {top_k} and {rescore_multiplier}")
     queries = numpy_of(query_embeddings) if is_tensor(query_embeddings) else np.asarray(query_embeddings)
     queries = np.atleast_2d(queries)
-    corpus = _checked(queries, corpus_embeddings, corpus_precision, ranges)
+    corpus = _codes_of(queries, corpus_embeddings, corpus_precision, ranges)
     if corpus_precision in ("int8", "uint8"):
-        found = _best_of(_scaled_scores(queries, corpus, np.asarray(ranges, np.float32)), len(queries), top_k)
+        hits = _best_of(_scaled_scores(queries, corpus, np.asarray(ranges, np.float32)), len(queries), top_k)
     else:
-        near = _best_of(_shared_bits(queries, corpus), len(queries), top_k * rescore_multiplier)
-        found = [_rescored(query, corpus, ids, top_k) for query, (_, ids) in zip(queries, near, strict=True)]
+        near = _best_of(_bit_scores(queries, corpus), len(queries), top_k * rescore_multiplier)
+        hits = [_rescored(query, corpus, ids, top_k) for query, (_, ids) in zip(queries, near, strict=True)]
     return [
-        [{"corpus_id": int(place), "score": float(score)} for score, place in zip(*row, strict=True)] for row in found
+        [{"corpus_id": int(position), "score": float(score)} for score, position in zip(*row, strict=True)]
+        for row in hits
     ]
 
 
-def _checked(queries: NDArray[Any], corpus: NDArray[Any], precision: str, ranges: Any) -> NDArray[Any]:
-    """The corpus as codes from 0 on, uint8 [m, d], or as bits, uint8 [m, bytes]."""
+def _codes_of(queries: Array, corpus: Array, precision: str, ranges: Array | None) -> NDArray[np.uint8]:
+    """Return the corpus as codes from 0 on, uint8 [m, d], or as bits, uint8 [m, bytes]."""
     types = {"int8": np.int8, "binary": np.int8, "uint8": np.uint8, "ubinary": np.uint8}
     if precision not in types:
-        raise ValueError(f"{precision!r} is no precision to search in; there are {', '.join(types)}")
+        raise ValueError(f"unknown corpus precision {precision!r}; expected one of {', '.join(types)}")
     if not np.issubdtype(queries.dtype, np.floating):
-        raise ValueError(f"queries must be floats, not {queries.dtype}: only the corpus is quantised")
+        raise ValueError(f"expected float queries, got {queries.dtype}: only the corpus is quantized")
     codes, width = np.asarray(corpus), queries.shape[1]
-    wanted = width if precision in ("int8", "uint8") else -(-width // 8)
-    if codes.ndim != 2 or codes.shape[1] != wanted or codes.dtype != types[precision]:
+    columns = width if precision in ("int8", "uint8") else -(-width // 8)
+    if codes.ndim != 2 or codes.shape[1] != columns or codes.dtype != types[precision]:
         raise ValueError(
-            f"a {precision} corpus for queries of {width} dimensions is [m, {wanted}] of {types[precision].__name__}, "
-            f"not {codes.shape} of {codes.dtype}"
+            f"expected a {precision} corpus for queries of {width} dimensions as [m, {columns}] of "
+            f"{types[precision].__name__}, got {codes.shape} of {codes.dtype}"
         )
     if precision in ("int8", "uint8") and (ranges is None or np.shape(ranges) != (2, width)):
-        raise ValueError(f"{precision} vectors need the ranges [2, {width}] they were made with")
-    return codes if codes.dtype == np.uint8 else codes.view(np.uint8) ^ 0x80
+        raise ValueError(f"expected the ranges [2, {width}] that the {precision} vectors were quantized with")
+    unsigned: NDArray[np.uint8] = codes if codes.dtype == np.uint8 else codes.view(np.uint8) ^ 0x80
+    return unsigned
 
 
 def _spans(rows: int, cells: int) -> Iterator[slice]:
-    """The corpus in slices, ``cells`` of which fit into a block."""
+    """Return slices of the corpus whose rows of ``cells`` fit into a block."""
     step = max(1, BLOCK // max(1, cells))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _scaled_scores(
-    queries: NDArray[Any], corpus: NDArray[np.uint8], ranges: NDArray[np.float32]
+    queries: Array, corpus: NDArray[np.uint8], ranges: NDArray[np.float32]
 ) -> Iterator[NDArray[np.float32]]:
-    """The inner products of queries with the values that codes stand for, block by block [n, block]."""
+    """Yield the inner products of queries with the values of the codes, block by block [n, block]."""
     steps = (ranges[1] - ranges[0]) / STEPS
     scaled = (queries * np.where(steps == 0, 1, steps)).astype(np.float32)
     base = (queries @ ranges[0]).astype(np.float32)[:, None]
@@ -89,33 +92,33 @@ def _scaled_scores(
         yield scaled @ corpus[span].astype(np.float32).T + base
 
 
-def _shared_bits(queries: NDArray[Any], corpus: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-    """Minus the number of bits in which queries and vectors differ, block by block [n, block]."""
-    asked = np.asarray(quantize_embeddings(queries, "ubinary"))
+def _bit_scores(queries: Array, corpus: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+    """Yield minus the number of bits in which queries and vectors differ, block by block [n, block]."""
+    query_bits = np.asarray(quantize_embeddings(queries, "ubinary"))
     for span in _spans(len(corpus), corpus.shape[1] * len(queries)):
-        differing = _BITS[asked[:, None, :] ^ corpus[None, span, :]]
+        differing = _BITS[query_bits[:, None, :] ^ corpus[None, span, :]]
         yield -differing.sum(axis=2, dtype=np.int32).astype(np.float32)
 
 
 def _best_of(
     blocks: Iterator[NDArray[np.float32]], rows: int, count: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """The ``count`` highest scores of each row with their columns, best first, from a matrix that comes in blocks of columns."""
+    """Return the ``count`` highest scores of each row and their columns, best first, from blocks of columns."""
     scores, ids, start = np.empty((rows, 0), np.float32), np.empty((rows, 0), np.int64), 0
     for block in blocks:
         scores = np.concatenate([scores, block], axis=1)
         ids = np.concatenate([ids, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
         start += block.shape[1]
-        kept = columns_of_best(scores, count)
-        scores, ids = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(ids, kept, axis=1)
+        best = columns_of_best(scores, count)
+        scores, ids = np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")
     return list(zip(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1), strict=True))
 
 
 def _rescored(
-    query: NDArray[Any], corpus: NDArray[np.uint8], ids: NDArray[np.int64], top_k: int
+    query: Array, corpus: NDArray[np.uint8], ids: NDArray[np.int64], top_k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The best of some bit vectors by the sum of the query over their bits."""
+    """Return the best of some bit vectors by the sum of the query over their set bits."""
     ids = np.sort(ids)
     bits = np.unpackbits(corpus[ids], axis=1)[:, : query.size]
     scores = (bits @ query.astype(np.float32)).astype(np.float32)

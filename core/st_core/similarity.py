@@ -1,16 +1,16 @@
-"""How near two sets of vectors are: cosine, inner product, and minus the Euclidean or Manhattan distance.
+"""Similarity of two sets of vectors: cosine, inner product, and minus the Euclidean or Manhattan distance.
 
-Vectors may be arrays, lists, torch tensors (dense or COO), scipy matrices, :class:`SparseVector` and :class:`SparseMatrix`, in any
-mixture. The maths is numpy's and the result float32, whatever the input: a tensor, on the first tensor's device, if either side is
-one, else an array. Sparse vectors are never made dense. One vector counts as a batch of one.
+Vectors may be arrays, lists, torch tensors (dense or COO), scipy matrices, :class:`SparseVector` and :class:`SparseMatrix`, in
+any mixture. Computed with numpy, the result is float32 whatever the input: a tensor on the first tensor's device if either
+side is one, else an array. Sparse vectors are never made dense. One vector counts as a batch of one.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from st_core.sparse_rows import BLOCK, Postings, SparseRows, check_widths, paire
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 __all__ = [
@@ -32,12 +33,19 @@ __all__ = [
     "pairwise_manhattan_sim",
 ]
 
-Score = Callable[[Any, Any], Any]
-Blocks = Iterator[tuple[slice, "NDArray[Any]"]]
+Scores: TypeAlias = Any
+"""A float32 array, or a tensor where a side is one."""
+
+Score = Callable[[object, object], Scores]
+Floats: TypeAlias = "NDArray[np.floating]"
+"""An array of float32 or float64, by the input."""
+
+Blocks = Iterator[tuple[slice, Floats]]
+"""Rows, and their scores."""
 
 
 class SimilarityFunction(StrEnum):
-    """The similarities a model can name."""
+    """The similarity functions of models."""
 
     COSINE = "cosine"
     DOT_PRODUCT = "dot"
@@ -47,99 +55,101 @@ class SimilarityFunction(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> SimilarityFunction:
-        raise ValueError(f"{value!r} is no similarity function; there are {', '.join(cls.possible_values())}")
+        raise ValueError(f"unknown similarity function {value!r}; expected one of {', '.join(cls.possible_values())}")
 
     @staticmethod
     def possible_values() -> list[str]:
-        """Every name, in order."""
+        """Return every name, in order."""
         return [member.value for member in SimilarityFunction]
 
     @staticmethod
     def to_similarity_fn(similarity_function: str | SimilarityFunction) -> Score:
-        """The function that gives a matrix [a, b] of similarities."""
+        """Return the function that computes a matrix [a, b] of similarities."""
         return _MATRIX[SimilarityFunction(similarity_function)]
 
     @staticmethod
     def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> Score:
-        """The function that gives the similarity of row i of both sides [n]."""
+        """Return the function that computes the similarity of row i of both sides [n]."""
         return _PAIRWISE[SimilarityFunction(similarity_function)]
 
 
-def cos_sim(a: Any, b: Any) -> Any:
-    """The cosines [a, b]; a zero vector has cosine 0 with everything."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _matrix(shared_sums(left.unit(), Postings.of(right.unit()), np.multiply), left, right, like=(a, b))
-    return _like((a, b), (unit_rows(left) @ unit_rows(right).T).astype(np.float32, copy=False))
+def cos_sim(a: object, b: object) -> Scores:
+    """Return the cosines [a, b]; a zero vector has cosine 0 with every vector."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        blocks = shared_sums(sides.left.unit(), Postings.of(sides.right.unit()), np.multiply)
+        return _matrix(blocks, sides, like=(a, b))
+    return _like((a, b), (unit_rows(sides.left) @ unit_rows(sides.right).T).astype(np.float32, copy=False))
 
 
-def dot_score(a: Any, b: Any) -> Any:
-    """The inner products [a, b]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _matrix(shared_sums(left, Postings.of(right), np.multiply), left, right, like=(a, b))
-    return _like((a, b), (left @ right.T).astype(np.float32, copy=False))
+def dot_score(a: object, b: object) -> Scores:
+    """Return the inner products [a, b]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        return _matrix(shared_sums(sides.left, Postings.of(sides.right), np.multiply), sides, like=(a, b))
+    return _like((a, b), (sides.left @ sides.right.T).astype(np.float32, copy=False))
 
 
-def euclidean_sim(a: Any, b: Any) -> Any:
-    """Minus the Euclidean distances [a, b], from inner products in float64, so that near vectors keep their digits."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        squares = left.sums(left.values**2), right.sums(right.values**2)
-        products = shared_sums(left, Postings.of(right), np.multiply)
+def euclidean_sim(a: object, b: object) -> Scores:
+    """Return minus the Euclidean distances [a, b], from float64 inner products for the digits of near vectors."""
+    sides = sides_of(a, b)
+    products: Blocks
+    if isinstance(sides, SparseSides):
+        lefts, rights = (side.sums(side.values**2) for side in sides)
+        products = shared_sums(sides.left, Postings.of(sides.right), np.multiply)
     else:
-        squares = tuple(np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (left, right))
-        products = _dense_products(left, right)
-    distances = (
-        (rows, -np.sqrt(np.maximum(squares[0][rows, None] + squares[1] - 2 * block, 0))) for rows, block in products
-    )
-    return _matrix(distances, left, right, like=(a, b))
+        lefts, rights = (np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in sides)
+        products = _dense_products(sides)
+    distances = ((rows, -np.sqrt(np.maximum(lefts[rows, None] + rights - 2 * block, 0))) for rows, block in products)
+    return _matrix(distances, sides, like=(a, b))
 
 
-def manhattan_sim(a: Any, b: Any) -> Any:
-    """Minus the Manhattan distances [a, b]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        sums = left.sums(np.abs(left.values)), right.sums(np.abs(right.values))
-        shared = shared_sums(left, Postings.of(right), _saved)
-        distances = ((rows, block - sums[0][rows, None] - sums[1]) for rows, block in shared)
-        return _matrix(distances, left, right, like=(a, b))
-    return _matrix(_dense_manhattan(left, right), left, right, like=(a, b))
+def manhattan_sim(a: object, b: object) -> Scores:
+    """Return minus the Manhattan distances [a, b]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        lefts, rights = (side.sums(np.abs(side.values)) for side in sides)
+        shared = shared_sums(sides.left, Postings.of(sides.right), _overlap)
+        distances = ((rows, block - lefts[rows, None] - rights) for rows, block in shared)
+        return _matrix(distances, sides, like=(a, b))
+    return _matrix(_dense_manhattan(sides), sides, like=(a, b))
 
 
-def pairwise_cos_sim(a: Any, b: Any) -> Any:
-    """The cosine of row i of both sides [n]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _vector(paired_sums(left.unit(), right.unit(), np.multiply), (a, b))
-    return _vector((unit_rows(left) * unit_rows(right)).sum(axis=-1), (a, b))
+def pairwise_cos_sim(a: object, b: object) -> Scores:
+    """Return the cosine of row i of both sides [n]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        return _vector(paired_sums(sides.left.unit(), sides.right.unit(), np.multiply), (a, b))
+    return _vector((unit_rows(sides.left) * unit_rows(sides.right)).sum(axis=-1), (a, b))
 
 
-def pairwise_dot_score(a: Any, b: Any) -> Any:
-    """The inner product of row i of both sides [n]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
-        return _vector(paired_sums(left, right, np.multiply), (a, b))
-    return _vector((left * right).sum(axis=-1), (a, b))
+def pairwise_dot_score(a: object, b: object) -> Scores:
+    """Return the inner product of row i of both sides [n]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        return _vector(paired_sums(sides.left, sides.right, np.multiply), (a, b))
+    return _vector((sides.left * sides.right).sum(axis=-1), (a, b))
 
 
-def pairwise_euclidean_sim(a: Any, b: Any) -> Any:
-    """Minus the Euclidean distance of row i of both sides [n]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
+def pairwise_euclidean_sim(a: object, b: object) -> Scores:
+    """Return minus the Euclidean distance of row i of both sides [n]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        left, right = sides
         shared = paired_sums(left, right, lambda mine, theirs: (mine - theirs) ** 2 - mine**2 - theirs**2)
         squares = left.sums(left.values**2) + right.sums(right.values**2) + shared
         return _vector(-np.sqrt(np.maximum(squares, 0)), (a, b))
-    return _vector(-np.linalg.norm(left - right, axis=-1), (a, b))
+    return _vector(-np.linalg.norm(sides.left - sides.right, axis=-1), (a, b))
 
 
-def pairwise_manhattan_sim(a: Any, b: Any) -> Any:
-    """Minus the Manhattan distance of row i of both sides [n]."""
-    left, right = sides_of(a, b)
-    if isinstance(left, SparseRows) and isinstance(right, SparseRows):
+def pairwise_manhattan_sim(a: object, b: object) -> Scores:
+    """Return minus the Manhattan distance of row i of both sides [n]."""
+    sides = sides_of(a, b)
+    if isinstance(sides, SparseSides):
+        left, right = sides
         sums = left.sums(np.abs(left.values)) + right.sums(np.abs(right.values))
-        return _vector(paired_sums(left, right, _saved) - sums, (a, b))
-    return _vector(-np.abs(left - right).sum(axis=-1), (a, b))
+        return _vector(paired_sums(left, right, _overlap) - sums, (a, b))
+    return _vector(-np.abs(sides.left - sides.right).sum(axis=-1), (a, b))
 
 
 _MATRIX: dict[SimilarityFunction, Score] = {
@@ -156,20 +166,34 @@ _PAIRWISE: dict[SimilarityFunction, Score] = {
 }
 
 
-def _saved(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much a shared term makes the Manhattan distance less than the sum of both weights."""
+class DenseSides(NamedTuple):
+    """Two sets of vectors as arrays [n, d] of one width."""
+
+    left: Floats
+    right: Floats
+
+
+class SparseSides(NamedTuple):
+    """Two sets of vectors as sparse rows."""
+
+    left: SparseRows
+    right: SparseRows
+
+
+def _overlap(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much a shared term makes the Manhattan distance less than the sum of both weights."""
     return np.abs(mine) + np.abs(theirs) - np.abs(mine - theirs)
 
 
-def unit_rows(array: NDArray[Any]) -> NDArray[Any]:
-    """Rows [n, d] divided by their Euclidean lengths, or by 1e-12 where they are shorter than that."""
+def unit_rows(array: Floats) -> Floats:
+    """Return rows [n, d] divided by their Euclidean lengths, at least 1e-12."""
     lengths = np.linalg.norm(array, axis=-1, keepdims=True)
-    scaled: NDArray[Any] = array / np.maximum(lengths, 1e-12)
-    return scaled
+    return np.asarray(array / np.maximum(lengths, 1e-12))
 
 
-def _dense_products(left: NDArray[Any], right: NDArray[Any]) -> Blocks:
-    """Inner products in float64, a block of rows at a time."""
+def _dense_products(sides: DenseSides) -> Blocks:
+    """Yield inner products in float64, a block of rows at a time."""
+    left, right = sides
     wide = right.T.astype(np.float64)
     height = max(1, BLOCK // max(1, len(right), left.shape[1]))
     for top in range(0, len(left), height):
@@ -177,8 +201,9 @@ def _dense_products(left: NDArray[Any], right: NDArray[Any]) -> Blocks:
         yield rows, left[rows].astype(np.float64) @ wide
 
 
-def _dense_manhattan(left: NDArray[Any], right: NDArray[Any]) -> Blocks:
-    """Minus the Manhattan distances, a block of rows at a time: no more than BLOCK differences are held."""
+def _dense_manhattan(sides: DenseSides) -> Blocks:
+    """Yield minus the Manhattan distances, a block of rows at a time, with at most BLOCK differences in memory."""
+    left, right = sides
     width = max(1, BLOCK // max(1, left.shape[1]))
     height = max(1, width // max(1, len(right)))
     for top in range(0, len(left), height):
@@ -190,39 +215,40 @@ def _dense_manhattan(left: NDArray[Any], right: NDArray[Any]) -> Blocks:
         yield rows, np.concatenate(parts, axis=1) if parts else np.empty((rows.stop - top, 0))
 
 
-def _matrix(blocks: Blocks, left: Any, right: Any, like: tuple[Any, Any]) -> Any:
-    """Put blocks of rows into one float32 matrix [left, right]."""
-    scores = np.empty((len(left), len(right)), np.float32)
+def _matrix(blocks: Blocks, sides: DenseSides | SparseSides, like: tuple[object, object]) -> Scores:
+    """Return blocks of rows as one float32 matrix [left, right]."""
+    scores = np.empty((len(sides.left), len(sides.right)), np.float32)
     for rows, block in blocks:
         scores[rows] = block
     return _like(like, scores)
 
 
-def _vector(scores: NDArray[Any], like: tuple[Any, Any]) -> Any:
-    """The scores of pairs [n] as float32; no dimension where both sides were lone vectors."""
-    lone = all(_is_lone(side) for side in like)
-    return _like(like, np.asarray(scores[0] if lone and scores.shape == (1,) else scores, dtype=np.float32))
+def _vector(scores: Floats, like: tuple[object, object]) -> Scores:
+    """Return the scores of pairs [n] as float32, without a dimension where both sides were single vectors."""
+    is_single = scores.shape == (1,) and all(_is_single(side) for side in like)
+    return _like(like, np.asarray(scores[0] if is_single else scores, dtype=np.float32))
 
 
-def sides_of(a: Any, b: Any) -> tuple[Any, Any]:
-    """Both sides as float arrays [n, d], or both as :class:`SparseRows` if either is sparse."""
+def sides_of(a: object, b: object) -> DenseSides | SparseSides:
+    """Return both sides as arrays [n, d], float32 or float64, or both as sparse rows if either is sparse."""
     left, right = rows_of(a), rows_of(b)
-    if isinstance(left, SparseRows) != isinstance(right, SparseRows):
-        left = left if isinstance(left, SparseRows) else SparseRows.of_dense(left)
-        right = right if isinstance(right, SparseRows) else SparseRows.of_dense(right)
     if not isinstance(left, SparseRows) and not isinstance(right, SparseRows):
         check_widths(left.shape[1], right.shape[1])
-    return left, right
+        return DenseSides(left, right)
+    return SparseSides(
+        left if isinstance(left, SparseRows) else SparseRows.of_dense(left),
+        right if isinstance(right, SparseRows) else SparseRows.of_dense(right),
+    )
 
 
-def rows_of(vectors: Any) -> NDArray[Any] | SparseRows:
-    """Vectors of any kind as a float32 or float64 array [n, d] or as :class:`SparseRows`; one vector as one row."""
+def rows_of(vectors: object) -> Floats | SparseRows:
+    """Return vectors of any kind as a float32 or float64 array [n, d] or as sparse rows; one vector as one row."""
     if isinstance(vectors, SparseRows):
         return vectors
     if isinstance(vectors, SparseMatrix):
         return SparseRows.of_matrix(vectors)
     if isinstance(vectors, SparseVector | list | tuple):
-        return _listed([vectors] if isinstance(vectors, SparseVector) else vectors)
+        return _rows_of_list([vectors] if isinstance(vectors, SparseVector) else vectors)
     if is_tensor(vectors):
         return SparseRows.of_torch(vectors) if vectors.is_sparse else _dense(numpy_of(vectors))
     if hasattr(vectors, "tocsr"):
@@ -230,48 +256,50 @@ def rows_of(vectors: Any) -> NDArray[Any] | SparseRows:
     return _dense(np.asarray(vectors))
 
 
-def _listed(vectors: list[Any] | tuple[Any, ...]) -> NDArray[Any] | SparseRows:
-    """A list of vectors, or of numbers: one vector."""
-    if vectors and all(isinstance(vector, SparseVector) for vector in vectors):
-        return SparseRows.of_vectors(list(vectors))
-    if vectors and all(is_tensor(vector) for vector in vectors):
-        if any(vector.is_sparse for vector in vectors):
-            return SparseRows.of_torch(sys.modules["torch"].stack(list(vectors)))
-        return _dense(np.stack([numpy_of(vector) for vector in vectors]))
-    return _dense(np.asarray(vectors))
+def _rows_of_list(vectors: Sequence[object]) -> Floats | SparseRows:
+    """Return the rows of a list of vectors, or of a list of numbers: one vector."""
+    sparse = [vector for vector in vectors if isinstance(vector, SparseVector)]
+    if sparse and len(sparse) == len(vectors):
+        return SparseRows.of_vectors(sparse)
+    tensors = [vector for vector in vectors if is_tensor(vector)]
+    if not tensors or len(tensors) < len(vectors):
+        return _dense(np.asarray(vectors))
+    if any(tensor.is_sparse for tensor in tensors):
+        return SparseRows.of_torch(sys.modules["torch"].stack(tensors))
+    return _dense(np.stack([numpy_of(tensor) for tensor in tensors]))
 
 
-def _dense(array: NDArray[Any]) -> NDArray[Any]:
-    """An array [n, d] or [d] as float32 [n, d]; float64 stays, half and integers grow."""
+def _dense(array: NDArray[np.generic]) -> Floats:
+    """Return an array [n, d] or [d] as [n, d], float64 as it is and other types as float32."""
     if array.ndim not in (1, 2):
-        raise ValueError(f"vectors are an array [n, d] or [d], not one of {array.ndim} dimensions")
-    rows = array[None, :] if array.ndim == 1 else array
-    return rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False)
+        raise ValueError(f"expected vectors of the shape [n, d] or [d], got {array.ndim} dimensions")
+    rows: Any = array[None, :] if array.ndim == 1 else array
+    dense: Floats = rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False)
+    return dense
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a torch tensor; torch is not imported to find out, since whoever holds a tensor has done so."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Return whether a value is a torch tensor, without importing torch: a tensor exists only where it is imported."""
+    library = sys.modules.get("torch")
+    return library is not None and isinstance(value, library.Tensor)
 
 
-def numpy_of(tensor: Any) -> NDArray[Any]:
-    """A dense tensor as an array; numpy has no bfloat16, so half precision grows to float32 first."""
-    torch = sys.modules["torch"]
+def numpy_of(tensor: torch.Tensor) -> Floats:
+    """Return a dense tensor as an array, float64 as it is and other types as float32; numpy has no bfloat16."""
     dense = tensor.detach().cpu()
-    array: NDArray[Any] = (dense if dense.dtype == torch.float64 else dense.float()).numpy()
+    array: Floats = (dense if dense.dtype == sys.modules["torch"].float64 else dense.float()).numpy()
     return array
 
 
-def _is_lone(vectors: Any) -> bool:
-    """Whether a side is one vector rather than a batch."""
+def _is_single(vectors: object) -> bool:
+    """Return whether a side is one vector rather than a batch."""
     if isinstance(vectors, list | tuple):
-        return not vectors or np.isscalar(vectors[0])
+        return not vectors or bool(np.isscalar(vectors[0]))
     return isinstance(vectors, SparseVector) or getattr(vectors, "ndim", 2) == 1
 
 
-def _like(sides: tuple[Any, Any], scores: NDArray[np.float32]) -> Any:
-    """Scores as a tensor on the device of the first tensor among the sides, or as they are if none is one."""
+def _like(sides: tuple[object, object], scores: NDArray[np.float32]) -> Scores:
+    """Return scores as a tensor on the device of the first tensor among the sides, else as they are."""
     for side in sides:
         sample = side[0] if isinstance(side, list | tuple) and side else side
         if is_tensor(sample):

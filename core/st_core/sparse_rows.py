@@ -1,7 +1,7 @@
-"""Sums over the terms that two sets of sparse rows share, without making either dense; numpy only.
+"""Sums over the shared terms of two sets of sparse rows, without making either dense; numpy only.
 
-:class:`SparseRows` differs from ``SparseMatrix`` in that weights may be negative: a torch tensor or a dense array that meets a sparse
-matrix is brought into this form too.
+Unlike those of ``SparseMatrix``, weights of :class:`SparseRows` may be negative: tensors and dense arrays that are compared
+with a sparse matrix are converted to them too.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ import numpy as np
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 __all__ = ["BLOCK", "Postings", "SparseRows", "check_widths", "paired_sums", "shared_sums"]
 
 Kernel = Callable[["NDArray[np.float64]", "NDArray[np.float64]"], "NDArray[np.float64]"]
-"""What a shared term adds, from its two weights; a term that one side lacks must add nothing."""
+"""The contribution of a shared term, from its two weights; terms of one side alone contribute nothing."""
 
 BLOCK = 1 << 21
-"""Cells, and terms looked at, per block: 16 MB of float64 each."""
+"""Cells, and terms compared, per block: 16 MB of float64 each."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseRows:
     """CSR rows with any weights: ``indptr`` [rows + 1], ``indices`` increasing in a row, ``values`` float64 [nnz].
 
-    ``width`` is None where it is not known: a lone sparse vector has none.
+    ``width`` is None for single sparse vectors, whose width is unknown.
     """
 
     indptr: NDArray[np.int64]
@@ -43,88 +44,94 @@ class SparseRows:
 
     @classmethod
     def of_matrix(cls, matrix: SparseMatrix) -> SparseRows:
-        """The rows of a matrix in normal form."""
+        """Return the rows of a matrix."""
         return cls(matrix.indptr, matrix.indices.astype(np.int64), matrix.values.astype(np.float64), matrix.shape[1])
 
     @classmethod
     def of_vectors(cls, vectors: list[SparseVector]) -> SparseRows:
-        """Vectors put under one another; their width is not known."""
+        """Return vectors as rows of unknown width."""
         indptr = np.cumsum([0, *map(len, vectors)], dtype=np.int64)
         indices = np.concatenate([np.empty(0, np.int64), *(vector.indices.astype(np.int64) for vector in vectors)])
         values = np.concatenate([np.empty(0), *(vector.values.astype(np.float64) for vector in vectors)])
         return cls(indptr, indices, values, None)
 
     @classmethod
-    def of_dense(cls, array: NDArray[Any]) -> SparseRows:
-        """The entries of a dense array [n, V] that are not zero."""
+    def of_dense(cls, array: NDArray[np.floating]) -> SparseRows:
+        """Return the entries of a dense array [n, V] that are not zero."""
         rows, columns = np.nonzero(array)
         return cls._of_sorted(rows, columns, array[rows, columns], array.shape)
 
     @classmethod
     def of_scipy(cls, matrix: Any) -> SparseRows:
-        """The rows of any scipy sparse matrix or array [n, V]; duplicates are summed."""
+        """Return the rows of a scipy sparse matrix or array [n, V]; duplicates are summed."""
         csr = matrix.tocsr(copy=True)
         csr.sum_duplicates()
         return cls(csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data.astype(np.float64), csr.shape[1])
 
     @classmethod
-    def of_torch(cls, tensor: Any) -> SparseRows:
-        """The rows of a torch COO tensor [n, V] or [V]; duplicates are summed."""
+    def of_torch(cls, tensor: torch.Tensor) -> SparseRows:
+        """Return the rows of a torch COO tensor [n, V] or [V]; duplicates are summed."""
         coo = (tensor.unsqueeze(0) if tensor.dim() == 1 else tensor).detach().coalesce()
         rows, columns = coo.indices().cpu().numpy()
         return cls._of_sorted(rows, columns, coo.values().double().cpu().numpy(), tuple(coo.shape))
 
     @classmethod
     def _of_sorted(
-        cls, rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], shape: tuple[int, ...]
+        cls,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        values: NDArray[np.floating],
+        shape: tuple[int, ...],
     ) -> SparseRows:
         indptr = np.zeros(shape[0] + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=shape[0]), out=indptr[1:])
         return cls(indptr, columns.astype(np.int64), values.astype(np.float64), shape[1])
 
     def slice(self, start: int, stop: int) -> SparseRows:
-        """Rows ``start`` to ``stop``, over the same memory."""
+        """Return rows ``start`` to ``stop``, over the same memory."""
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         indptr = self.indptr[start : stop + 1] - first
         return SparseRows(indptr, self.indices[first:last], self.values[first:last], self.width)
 
     def take(self, rows: NDArray[np.int64]) -> SparseRows:
-        """The named rows, in that order."""
+        """Return the rows of some numbers, in their order."""
         counts = np.diff(self.indptr)[rows]
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
         return SparseRows(indptr, self.indices[places], self.values[places], self.width)
 
     def row_numbers(self) -> NDArray[np.int64]:
-        """The row of each weight [nnz]."""
+        """Return the row of each weight [nnz]."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
     def sums(self, terms: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of ``terms`` [nnz] in each row [rows]."""
+        """Return the sum of ``terms`` [nnz] in each row [rows]."""
         return np.bincount(self.row_numbers(), terms, minlength=len(self)).astype(np.float64, copy=False)
 
     def unit(self) -> SparseRows:
-        """Every row divided by its Euclidean length; rows without weights stay so."""
+        """Return every row divided by its Euclidean length; empty rows stay empty."""
         lengths = np.sqrt(self.sums(self.values**2))
-        divided = self.values / np.maximum(lengths, 1e-12)[self.row_numbers()]
-        return SparseRows(self.indptr, self.indices, divided, self.width)
+        scaled = self.values / np.maximum(lengths, 1e-12)[self.row_numbers()]
+        return SparseRows(self.indptr, self.indices, scaled, self.width)
 
     def to_dense(self, width: int) -> NDArray[np.float64]:
-        """A dense array [rows, width]."""
+        """Return a dense array [rows, width]."""
         dense = np.zeros((len(self), width))
         dense[self.row_numbers(), self.indices] = self.values
         return dense
 
 
 def check_widths(left: int | None, right: int | None) -> None:
-    """Raise ValueError when two known widths differ."""
+    """Raise ValueError where two known widths differ."""
     if left is not None and right is not None and left != right:
-        raise ValueError(f"vectors of {left} and of {right} dimensions cannot be compared; they come from two models")
+        raise ValueError(
+            f"expected vectors of one width, got {left} and {right} dimensions; compare vectors of the same model"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """Rows turned about: ``rows`` and ``values`` of every weight, ordered by its column in ``columns`` [nnz]."""
+    """Rows transposed: ``rows`` and ``values`` of every weight, ordered by its column in ``columns`` [nnz]."""
 
     columns: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -134,15 +141,15 @@ class Postings:
 
     @classmethod
     def of(cls, rows: SparseRows) -> Postings:
-        """Sort the weights of rows by column; done once for many calls of :func:`shared_sums`."""
+        """Sort the weights of rows by column, once for many calls of :func:`shared_sums`."""
         order = np.argsort(rows.indices, kind="stable")
         return cls(rows.indices[order], rows.row_numbers()[order], rows.values[order], len(rows), rows.width)
 
 
 def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """The sum of ``kernel`` over the terms that each pair of rows shares, as blocks of rows: (rows of left, float64 [rows, right]).
+    """Yield the sums of ``kernel`` over the shared terms of each pair of rows, as (rows of left, float64 [rows, right]).
 
-    Work is proportional to the number of shared terms; memory to a block and to the weights of ``right``.
+    Time is proportional to the number of shared terms, memory to a block and to the weights of ``right``.
     """
     check_widths(left.width, right.width)
     starts = np.searchsorted(right.columns, left.indices, "left")
@@ -150,37 +157,37 @@ def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[t
     bases = left.row_numbers() * right.height
     step = max(1, BLOCK // max(1, right.height))
     for top in range(0, len(left), step):
-        here = slice(top, min(top + step, len(left)))
-        cells = np.zeros((here.stop - top) * right.height)
-        for first, last in _cuts(counts, int(left.indptr[top]), int(left.indptr[here.stop])):
-            some = counts[first:last]
-            ends = np.cumsum(some)
-            places = np.arange(ends[-1]) + np.repeat(starts[first:last] - ends + some, some)
-            added = kernel(np.repeat(left.values[first:last], some), right.values[places])
-            met = np.repeat(bases[first:last], some) - top * right.height + right.rows[places]
-            cells += np.bincount(met, added, minlength=cells.size)
-        yield here, cells.reshape(here.stop - top, right.height)
+        rows = slice(top, min(top + step, len(left)))
+        cells = np.zeros((rows.stop - top) * right.height)
+        for first, last in _cuts(counts, int(left.indptr[top]), int(left.indptr[rows.stop])):
+            part = counts[first:last]
+            ends = np.cumsum(part)
+            places = np.arange(ends[-1]) + np.repeat(starts[first:last] - ends + part, part)
+            terms = kernel(np.repeat(left.values[first:last], part), right.values[places])
+            targets = np.repeat(bases[first:last], part) - top * right.height + right.rows[places]
+            cells += np.bincount(targets, terms, minlength=cells.size)
+        yield rows, cells.reshape(rows.stop - top, right.height)
 
 
 def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Cut weights ``first`` to ``last`` so that each part meets about BLOCK terms of the other side, at least one weight a part."""
+    """Yield ranges of the weights ``first`` to ``last``, each shared with about BLOCK terms of the other side."""
     ends = np.cumsum(counts[first:last])
     start = 0
     while start < last - first:
-        met = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, met + BLOCK, "right")))
-        if int(ends[stop - 1]) > met:
+        done = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK, "right")))
+        if int(ends[stop - 1]) > done:
             yield first + start, first + stop
         start = stop
 
 
 def paired_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> NDArray[np.float64]:
-    """The sum of ``kernel`` over the terms that row i of both sides shares [rows]."""
+    """Return the sum of ``kernel`` over the shared terms of row i of both sides [rows]."""
     check_widths(left.width, right.width)
     if len(left) != len(right):
-        raise ValueError(f"pairs need as many rows on both sides, not {len(left)} and {len(right)}")
+        raise ValueError(f"expected as many rows on both sides, got {len(left)} and {len(right)}")
     width = 1 + max(int(side.indices.max(initial=-1)) for side in (left, right))
     keys = (left.row_numbers() * width + left.indices, right.row_numbers() * width + right.indices)
     _, mine, theirs = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
-    added = kernel(left.values[mine], right.values[theirs])
-    return np.bincount(left.row_numbers()[mine], added, minlength=len(left)).astype(np.float64, copy=False)
+    terms = kernel(left.values[mine], right.values[theirs])
+    return np.bincount(left.row_numbers()[mine], terms, minlength=len(left)).astype(np.float64, copy=False)

@@ -1,9 +1,8 @@
-"""Sparse vectors in their one normal form; numpy only.
+"""Sparse vectors in one normal form; numpy only.
 
-Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32, 1.17549435e-38: the
-least that Lucene's FeatureField takes. Whatever is not of that form is dropped where a vector is made by ``from_arrays``,
-``from_mapping``, ``from_dense`` or ``from_scipy``, and refused by the plain constructors, so every consumer can rely on the form
-without looking.
+Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32,
+1.17549435e-38, the least that Lucene's FeatureField accepts. ``from_arrays``, ``from_mapping``, ``from_dense`` and
+``from_scipy`` drop other weights, and the constructors raise ValueError for them, so that no consumer has to check.
 """
 
 from __future__ import annotations
@@ -15,20 +14,21 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["MAX_INDEX", "MIN_WEIGHT", "SparseMatrix", "SparseVector"]
 
 MIN_WEIGHT = float(np.finfo(np.float32).tiny)
 MAX_INDEX = 2**32 - 2
-"""The highest index: Milvus 2.5 refuses 2**32 - 1."""
+"""The highest index: Milvus 2.5 rejects 2**32 - 1."""
 
 
 _new = object.__new__
 
 
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view, so that a value cannot be changed through what it hands out."""
+def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return a read-only view, so that a vector cannot be changed through its arrays."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -37,12 +37,12 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 def _check_weights(values: NDArray[np.float32]) -> None:
     """Raise ValueError unless every weight is finite and at least MIN_WEIGHT."""
     if values.size and not (np.isfinite(values).all() and float(values.min()) >= MIN_WEIGHT):
-        raise ValueError(f"weights must be finite and at least {MIN_WEIGHT:.8g}; from_arrays drops the others")
+        raise ValueError(f"expected finite weights of at least {MIN_WEIGHT:.8g}; from_arrays drops others")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """One sparse vector: ``indices`` uint32 [n] strictly increasing, ``values`` float32 [n]; raises ValueError for any other form."""
+    """One sparse vector: ``indices`` uint32 [n], strictly increasing, and ``values`` float32 [n]; ValueError for other forms."""
 
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
@@ -51,52 +51,52 @@ class SparseVector:
         indices = np.ascontiguousarray(self.indices, dtype=np.uint32)
         values = np.ascontiguousarray(self.values, dtype=np.float32)
         if indices.ndim != 1 or indices.shape != values.shape:
-            raise ValueError(f"indices {indices.shape} and values {values.shape} must be of one length")
+            raise ValueError(f"expected indices and values of one length, got {indices.shape} and {values.shape}")
         if indices.size > 1 and not bool((indices[1:] > indices[:-1]).all()):
-            raise ValueError("indices must be strictly increasing; from_arrays sorts them")
+            raise ValueError("expected strictly increasing indices; from_arrays sorts them")
         if indices.size and int(indices[-1]) > MAX_INDEX:
-            raise ValueError(f"index {int(indices[-1])} is over the limit {MAX_INDEX}")
+            raise ValueError(f"expected indices up to {MAX_INDEX}, got {int(indices[-1])}")
         _check_weights(values)
         object.__setattr__(self, "indices", _frozen(indices))
         object.__setattr__(self, "values", _frozen(values))
 
     @classmethod
     def trusted(cls, indices: NDArray[np.uint32], values: NDArray[np.float32]) -> SparseVector:
-        """A vector of arrays that are known to be of this form, and that nobody will change: nothing is checked or copied."""
+        """Return a vector of arrays known to be of this form, unchecked and uncopied; the arrays must not change afterwards."""
         indices.setflags(False)  # type: ignore[call-arg] # of write: named, it takes twice the time
         values.setflags(False)  # type: ignore[call-arg]
-        made = _new(cls)
-        _set_indices(made, indices)
-        _set_values(made, values)
-        return made
+        vector = _new(cls)
+        _set_indices(vector, indices)
+        _set_values(vector, values)
+        return vector
 
     @classmethod
     def from_arrays(cls, indices: ArrayLike, values: ArrayLike) -> SparseVector:
-        """The normal form of unordered indices and any weights: sorted; zero, negative, subnormal, NaN and infinite weights dropped.
+        """Return the vector of unordered indices and weights, without zero, negative, subnormal, NaN and infinite weights.
 
         Raises ValueError for two weights of one index and for an index that is negative or over ``MAX_INDEX``.
         """
         raw = np.asarray(indices)
         weights = np.asarray(values, dtype=np.float32)
         if raw.ndim != 1 or raw.shape != weights.shape:
-            raise ValueError(f"indices {raw.shape} and values {weights.shape} must be of one length")
+            raise ValueError(f"expected indices and values of one length, got {raw.shape} and {weights.shape}")
         if raw.size == 0:
             return EMPTY
         if not np.issubdtype(raw.dtype, np.integer):
-            raise ValueError(f"indices must be integers, not {raw.dtype}")
+            raise ValueError(f"expected integer indices, got {raw.dtype}")
         if int(raw.min()) < 0 or int(raw.max()) > MAX_INDEX:
-            raise ValueError(f"indices must lie between 0 and {MAX_INDEX}")
+            raise ValueError(f"expected indices from 0 to {MAX_INDEX}, got {raw.min()} to {raw.max()}")
         order = np.argsort(raw, kind="stable")
         ordered = raw[order].astype(np.uint32)
         if bool((ordered[1:] == ordered[:-1]).any()):
-            raise ValueError("an index has two weights")
-        kept = weights[order]
-        keep = np.isfinite(kept) & (kept >= MIN_WEIGHT)
-        return cls(ordered[keep], kept[keep])
+            raise ValueError("expected one weight per index, got two of one index")
+        weights = weights[order]
+        keep = np.isfinite(weights) & (weights >= MIN_WEIGHT)
+        return cls(ordered[keep], weights[keep])
 
     @classmethod
     def from_mapping(cls, weights: Mapping[int, float]) -> SparseVector:
-        """The normal form of a mapping from index to weight."""
+        """Return the vector of a mapping from index to weight."""
         if not weights:
             return EMPTY
         return cls.from_arrays(
@@ -105,12 +105,12 @@ class SparseVector:
 
     @classmethod
     def from_dense(cls, values: ArrayLike) -> SparseVector:
-        """The normal form of a dense array [V]: its positive entries."""
+        """Return the vector of the positive entries of a dense array [V]."""
         array = np.asarray(values, dtype=np.float32)
         return cls.from_arrays(np.arange(array.shape[0], dtype=np.int64), array)
 
     def __len__(self) -> int:
-        """How many weights there are."""
+        """Return the number of weights."""
         return int(self.indices.size)
 
     def __eq__(self, other: object) -> bool:
@@ -122,16 +122,16 @@ class SparseVector:
         return hash((self.indices.tobytes(), self.values.tobytes()))
 
     def to_mapping(self) -> dict[int, float]:
-        """Index to weight, as plain Python numbers."""
+        """Return a dict from index to weight, as Python numbers."""
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
     def dot(self, other: SparseVector) -> float:
-        """The inner product, summed in float64."""
+        """Return the inner product, summed in float64."""
         _, mine, theirs = np.intersect1d(self.indices, other.indices, assume_unique=True, return_indices=True)
         return float(self.values[mine].astype(np.float64) @ other.values[theirs].astype(np.float64))
 
     def top(self, count: int) -> SparseVector:
-        """The ``count`` heaviest weights; of equal weights the lower index stays."""
+        """Return the vector of the ``count`` greatest weights; of equal weights the lower index stays."""
         if len(self) <= count:
             return self
         order = np.sort(np.lexsort((self.indices, -self.values))[:count])
@@ -139,16 +139,17 @@ class SparseVector:
 
 
 _set_indices, _set_values = (vars(SparseVector)[name].__set__ for name in ("indices", "values"))
-"""What sets a field of a frozen value, a little faster than ``object.__setattr__``."""
+"""Setters of the fields of a frozen value, slightly faster than ``object.__setattr__``."""
 
 EMPTY = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseMatrix:
-    """Rows of sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 and ``values`` float32 [nnz], ``shape`` (rows, V).
+    """Sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 and ``values`` float32 [nnz], ``shape`` (rows, V).
 
-    Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`, ``matrix[2:5]`` a matrix over the same memory.
+    Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`, ``matrix[2:5]`` a matrix over
+    the same memory.
     """
 
     indptr: NDArray[np.int64]
@@ -182,20 +183,20 @@ class SparseMatrix:
 
     @classmethod
     def from_rows(cls, rows: Iterable[SparseVector], width: int) -> SparseMatrix:
-        """Stack vectors into a matrix of ``width`` columns."""
-        kept = list(rows)
-        indptr = np.zeros(len(kept) + 1, np.int64)
-        np.cumsum([len(row) for row in kept], out=indptr[1:])
-        indices = np.concatenate([row.indices for row in kept]) if kept else EMPTY.indices
-        values = np.concatenate([row.values for row in kept]) if kept else EMPTY.values
-        return cls(indptr, indices, values, (len(kept), width))
+        """Return vectors as the rows of a matrix of ``width`` columns."""
+        vectors = list(rows)
+        indptr = np.zeros(len(vectors) + 1, np.int64)
+        np.cumsum([len(row) for row in vectors], out=indptr[1:])
+        indices = np.concatenate([row.indices for row in vectors]) if vectors else EMPTY.indices
+        values = np.concatenate([row.values for row in vectors]) if vectors else EMPTY.values
+        return cls(indptr, indices, values, (len(vectors), width))
 
     @classmethod
     def from_dense(cls, array: ArrayLike) -> SparseMatrix:
-        """The positive entries of a dense array [n, V]."""
+        """Return the matrix of the positive entries of a dense array [n, V]."""
         dense = np.asarray(array, dtype=np.float32)
         if dense.ndim != 2:
-            raise ValueError(f"a matrix has two dimensions, not {dense.ndim}")
+            raise ValueError(f"expected an array of two dimensions, got {dense.ndim}")
         keep = np.isfinite(dense) & (dense >= MIN_WEIGHT)
         rows, columns = np.nonzero(keep)
         indptr = np.zeros(dense.shape[0] + 1, np.int64)
@@ -204,7 +205,7 @@ class SparseMatrix:
 
     @classmethod
     def from_scipy(cls, matrix: Any) -> SparseMatrix:
-        """The normal form of any scipy sparse matrix or array [n, V]; duplicates are summed, as scipy does."""
+        """Return the matrix of a scipy sparse matrix or array [n, V]; duplicates are summed, as in scipy."""
         csr = matrix.tocsr(copy=True)
         csr.sum_duplicates()
         csr.data[~(np.isfinite(csr.data) & (csr.data >= MIN_WEIGHT))] = 0
@@ -213,7 +214,7 @@ class SparseMatrix:
 
     @classmethod
     def concatenate(cls, parts: Sequence[SparseMatrix], width: int) -> SparseMatrix:
-        """Put matrices of ``width`` columns under one another."""
+        """Return matrices of ``width`` columns as one, row after row."""
         offsets = np.cumsum([0, *(int(part.indptr[-1]) for part in parts)])
         pointers = [part.indptr[1:] + offset for part, offset in zip(parts, offsets, strict=False)]
         indptr = np.concatenate([np.zeros(1, np.int64), *pointers])
@@ -222,7 +223,7 @@ class SparseMatrix:
         return cls(indptr, indices, values, (indptr.size - 1, width))
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
         return self.shape[0]
 
     @overload
@@ -230,7 +231,7 @@ class SparseMatrix:
     @overload
     def __getitem__(self, key: slice) -> SparseMatrix: ...
     def __getitem__(self, key: int | slice) -> SparseVector | SparseMatrix:
-        """One row as a vector, or a slice of rows as a matrix; any step."""
+        """Return one row as a vector, or a slice of rows with any step as a matrix."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step != 1:
@@ -243,7 +244,7 @@ class SparseMatrix:
             )
         row = key + len(self) if key < 0 else key
         if not 0 <= row < len(self):
-            raise IndexError(f"row {key} of {len(self)}")
+            raise IndexError(f"row {key} is outside a matrix of {len(self)} rows")
         first, last = int(self.indptr[row]), int(self.indptr[row + 1])
         return SparseVector.trusted(self.indices[first:last], self.values[first:last])
 
@@ -263,23 +264,23 @@ class SparseMatrix:
     __hash__ = None  # type: ignore[assignment]
 
     def rows(self) -> Iterator[SparseVector]:
-        """Each row as a :class:`SparseVector`, in order."""
+        """Return an iterator over the rows as :class:`SparseVector`."""
         return (self[row] for row in range(len(self)))
 
     def to_dense(self) -> NDArray[np.float32]:
-        """A dense float32 array [rows, V]."""
+        """Return a dense float32 array [rows, V]."""
         dense = np.zeros(self.shape, np.float32)
         dense[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.values
         return dense
 
     def to_scipy(self) -> Any:
-        """A ``scipy.sparse.csr_array`` [rows, V] with int64 indices."""
+        """Return a ``scipy.sparse.csr_array`` [rows, V] with int64 indices."""
         from scipy.sparse import csr_array
 
         return csr_array((self.values.copy(), self.indices.astype(np.int64), self.indptr.copy()), shape=self.shape)
 
-    def to_torch(self) -> Any:
-        """A coalesced torch COO tensor [rows, V] on the CPU."""
+    def to_torch(self) -> torch.Tensor:
+        """Return a coalesced torch COO tensor [rows, V] on the CPU."""
         import torch
 
         rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))

@@ -109,7 +109,7 @@ def test_few_and_single_vectors(vectors):
         ({"corpus_precision": "int4"}, "int4"),
         ({"corpus_precision": "uint8"}, r"\[m, 37\]"),
         ({"corpus_precision": "binary"}, "int8"),
-        ({"query_embeddings": np.zeros((2, 37), np.int8)}, "floats"),
+        ({"query_embeddings": np.zeros((2, 37), np.int8)}, "float queries"),
         ({"top_k": 0}, "top_k"),
         ({"corpus_precision": "int8", "corpus_embeddings": np.zeros((4, 37), np.int8)}, "ranges"),
     ],
