@@ -19,7 +19,7 @@ pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 import st_core  # noqa: E402 -- after the guards
-from st_core.backends.graph.kept import READ, keep, read_spec  # noqa: E402
+from st_core.backends.graph.folders import READ, read_spec, write_graph  # noqa: E402
 from st_core.checkpoint.read import read_checkpoint  # noqa: E402
 from st_core.saving import export as exporting  # noqa: E402
 
@@ -162,9 +162,9 @@ def test_a_model_that_cannot_be_exported_is_named(checkpoints, tmp_path, monkeyp
     name = str(checkpoints.folder("distilbert-cls"))
     monkeypatch.setitem(sys.modules, "torch", None)
 
-    with pytest.raises(ImportError, match=f"making a graph of {re.escape(name)} for backend='openvino'"):
+    with pytest.raises(ImportError, match=f"exporting a graph of {re.escape(name)} for backend='openvino'"):
         st_core.export_model(name, tmp_path / "out", backend="openvino")
-    with pytest.raises(ImportError, match=f"making a graph of {re.escape(name)} for backend='onnx'"):
+    with pytest.raises(ImportError, match=f"exporting a graph of {re.escape(name)} for backend='onnx'"):
         st_core.export_model(name, tmp_path / "out", backend="onnx", family="CrossEncoder")
     assert not list(tmp_path.glob("*out*"))
 
@@ -180,7 +180,7 @@ def test_the_graphs_that_a_folder_has_are_named_where_another_cannot_be_made(exp
         with pytest.raises(ImportError) as caught:
             st_core.SentenceTransformer(folder, backend=backend)
         assert str(caught.value) == (
-            f"making a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
+            f"exporting a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
             "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', dtype='int8'"
         )
 
@@ -220,7 +220,7 @@ def test_a_graph_of_another_state_of_the_folder_is_named(exports, tmp_path, monk
     folder = Path(shutil.copytree(exports.folder("distilbert-cls", "openvino"), tmp_path / "out"))
     (folder / gone).unlink()
     (place,) = (folder / "graphs").iterdir()
-    told = f"the folder has graphs/{place.name}, made of other weights, settings or tokenizer .* export the model again"
+    told = f"the folder has graphs/{place.name}, exported from other weights, settings or tokenizer .* export the model again"
 
     if gone == "model.safetensors":
         with pytest.raises(st_core.ModelBroken, match=told):
@@ -337,7 +337,7 @@ def test_several_may_keep_the_same_graph_at_once(cache, graph):
         return spec
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: keep(place, write), range(16)))
+        list(threads.map(lambda _: write_graph(place, write), range(16)))
 
     assert read_spec(place).files == spec.files
     assert [path.name for path in place.parent.iterdir()] == ["same"]

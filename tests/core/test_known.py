@@ -16,7 +16,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="the checkpoints ar
 
 import st_core  # noqa: E402 - after the guard
 from st_core import ModelBroken, SentenceTransformer  # noqa: E402 - after the guard
-from st_core.backends.graph.kept import read_tokenizer, write_tokenizer  # noqa: E402 - after the guard
+from st_core.backends.graph.folders import read_tokenizer, write_tokenizer  # noqa: E402 - after the guard
 from st_core.backends.tokenizer_files import as_transformers, from_files  # noqa: E402 - after the guard
 from st_core.backends.torch.known import load_known  # noqa: E402 - after the guard
 from st_core.backends.torch.library import load_transformer, tokenizer_of  # noqa: E402 - after the guard

@@ -47,7 +47,7 @@ def test_an_exported_folder_runs_without_a_home(exports, texts, agree, backend):
 def test_a_graph_that_cannot_be_kept_without_a_home_is_told(checkpoints):
     """Before it is traced, with what to do."""
     with pytest.raises(
-        OSError, match=r"has no home folder; set ST_CONNECTORS_CACHE to a folder .* or export the model"
+        OSError, match=r"has no home folder; set ST_CONNECTORS_CACHE to a writable folder, or export the model"
     ):
         st_core.SentenceTransformer(checkpoints.folder(NAME), backend="openvino")
 
@@ -75,7 +75,7 @@ def test_a_cache_that_cannot_be_made_is_named(checkpoints, monkeypatch, tmp_path
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "file" / "cache"))
 
-    with pytest.raises(OSError, match=r"file/cache/graphs: .*; set ST_CONNECTORS_CACHE to a folder"):
+    with pytest.raises(OSError, match=r"file/cache/graphs: .*; set ST_CONNECTORS_CACHE to a writable folder"):
         st_core.SentenceTransformer(checkpoints.folder(NAME), backend="onnx")
 
 

@@ -1,4 +1,4 @@
-"""Cutting inputs into batches by a budget of tokens, and putting results back in order; pure, and knows nothing of tensors."""
+"""Cut inputs into batches by a token budget, and put results back in order."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How large a batch may be: ``tokens`` counted with padding (rows times the longest), and ``rows``, or None for any number.
+    """The size limits of a batch: ``tokens``, padding included (rows times the longest), and ``rows``, None for any number.
 
-    A single input longer than ``tokens`` makes a batch of its own. ``even`` says that a batch holds inputs of one length, so that nothing is padded.
+    A single input longer than ``tokens`` is a batch of its own. ``even`` puts only inputs of one length into a batch, so that nothing is padded.
     """
 
     tokens: int
@@ -32,15 +32,15 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise ValueError(f"a budget of {self.tokens} tokens holds nothing")
+            raise ValueError(f"the token budget must be positive, got {self.tokens}")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"batch_size must be a positive integer, got {self.rows}")
 
 
 def cut(lengths: NDArray[np.int64], budget: Budget) -> Iterator[NDArray[np.int64]]:
-    """Positions of the inputs batch by batch, longest inputs first, so that a batch holds inputs of about one length.
+    """Yield the positions of the inputs batch by batch, longest inputs first, so that a batch has inputs of similar length.
 
-    ``lengths`` [n] are tokens per input; every position comes exactly once. Inputs of one length keep their order.
+    ``lengths`` [n] are tokens per input; every position occurs once. Inputs of equal length keep their order.
     """
     order = np.argsort(-lengths, kind="stable")
     yield from _slices(order, lengths, budget)
@@ -65,14 +65,14 @@ def run_batches(
     run: Callable[[NDArray[np.int64]], Result],
     out_of_memory: Callable[[Exception], bool],
 ) -> Iterator[tuple[NDArray[np.int64], Result]]:
-    """Run every batch, and give its positions with its result.
+    """Run every batch; yield its positions and its result.
 
-    Where ``run`` raises an error that ``out_of_memory`` knows, the budget is halved for what is left of this call and the batch goes again
-    in smaller ones; a batch of one input that still does not fit raises the error.
+    On an error of ``run`` that ``out_of_memory`` recognises, the budget is halved for the rest of this call and the batch is run again in
+    smaller ones; a batch of one input that still does not fit raises the error.
     """
-    waiting = list(cut(lengths, budget))[::-1]
-    while waiting:
-        positions = waiting.pop()
+    pending = list(cut(lengths, budget))[::-1]
+    while pending:
+        positions = pending.pop()
         try:
             result = run(positions)
         except RuntimeError as error:
@@ -80,14 +80,14 @@ def run_batches(
                 raise
             spent = int(positions.size) * max(1, int(lengths[positions[0]]))
             budget = replace(budget, tokens=max(1, min(budget.tokens, spent) // 2))
-            left = np.concatenate([positions, *waiting[::-1]])
-            waiting = list(_slices(left, lengths, budget))[::-1]
+            left = np.concatenate([positions, *pending[::-1]])
+            pending = list(_slices(left, lengths, budget))[::-1]
             continue
         yield positions, result
 
 
 def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: int) -> list[Item]:
-    """Items given batch by batch, as one list in the order of the inputs."""
+    """Join items of batches, each with its positions, in the order of the inputs."""
     placed: dict[int, Item] = {}
     for positions, batch in items:
         placed.update(zip(positions.tolist(), batch, strict=True))

@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from st_core.backends.graph.kept import cache_root
+from st_core.backends.graph.folders import cache_root
 from st_core.engine.plan import pass_over
 
 __all__ = ["fastest"]

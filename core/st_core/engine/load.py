@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from st_core.backends.graph.backend import or_graphs, stacks_for_graphs
-from st_core.backends.graph.kept import graph_key
+from st_core.backends.graph.folders import graph_key
 from st_core.engine.engine import Engine
 from st_core.engine.fastest import fastest
 from st_core.engine.options import CallOptions

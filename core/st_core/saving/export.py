@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_core.backends.graph.backend import GraphBackend, stacks_for_graphs
-from st_core.backends.graph.kept import FOLDER, GraphSpec, copy_graph, graph_key, keep
+from st_core.backends.graph.folders import FOLDER, GraphSpec, copy_graph, graph_key, write_graph
 from st_core.backends.graph.runtimes import RUNTIMES, runtime
 from st_core.checkpoint.find import find_checkpoint
 from st_core.checkpoint.read import Checkpoint, read_checkpoint
@@ -226,7 +226,7 @@ def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: st
     limit = () if isinstance(engine.limit, Unset) else (engine.limit,)
     for place, written in zip(places, stacks_for_graphs(saved).values(), strict=True):
         key = graph_key(written, graphs.name, graphs.dtype)
-        _put_anew(folder / FOLDER / key, partial(keep, write=partial(_copy_of, place, limit)))
+        _put_anew(folder / FOLDER / key, partial(write_graph, write=partial(_copy_of, place, limit)))
 
 
 def _copy_of(place: Path, limit: tuple[int | None, ...], folder: Path) -> GraphSpec:

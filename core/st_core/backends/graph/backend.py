@@ -1,4 +1,4 @@
-"""Stacks of modules as graphs on ONNX Runtime or OpenVINO: finds a stack's graph, or makes it where torch is installed."""
+"""Run stacks of modules as graphs on ONNX Runtime or OpenVINO: find a stack's graph, or export it where torch is installed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from st_core.backends import Outline, StackInfo
 from st_core.backends.graph.child_process import is_installed
-from st_core.backends.graph.kept import (
+from st_core.backends.graph.folders import (
     FOLDER,
     GraphSpec,
     cache_root,
     copy_graph,
     graph_key,
     has_weights,
-    keep,
     read_spec,
     read_tokenizer,
+    write_graph,
 )
 from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feeds_of
 from st_core.backends.graph.runtimes import runtime
@@ -38,24 +38,26 @@ __all__ = ["GraphBackend", "can_export", "check_weights", "has_all_weights", "or
 
 logger = logging.getLogger(__name__)
 
+Calibration: TypeAlias = Sequence[str] | Sequence[tuple[str, str]]
+
 
 class GraphBackend:
-    """Makes stacks ready as graphs of one runtime and one type.
+    """Builds runners for graphs of one runtime and one dtype.
 
-    A stack's graph is looked for in the ``graphs`` folder of the model's own folder, then in the cache; where neither has it, it is made and kept in
-    the cache, which needs torch. Without torch, or without weights, a graph of the transformer that came with the model does. With ``file_name`` it
-    is that one.
+    A stack's graph is searched for in the ``graphs`` folder of the model's own folder, then in the cache; where neither has it, it is exported
+    to the cache, which needs torch. Without torch or without weights, a repository graph of the transformer is used; with ``file_name`` it is
+    that one.
     """
 
     def __init__(
         self, name: str, dtype: str | None, folder: Path, file_name: str | None = None, *, model: str | None = None
     ) -> None:
-        """``model`` is what messages call it, the folder where nothing is said.
+        """Raise ImportError where the runtime is missing, ValueError for a dtype that it has no graphs in.
 
-        Raises ImportError where the runtime is missing, ValueError for a type that it does not do.
+        ``model`` is the model's name in messages, by default the folder.
         """
         self.name = name
-        self.asked = dtype
+        self.requested_dtype = dtype
         self.dtype = dtype or "float32"
         self.folder = folder
         self.file_name = file_name
@@ -63,16 +65,16 @@ class GraphBackend:
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
-        """A stack ready to run."""
-        given = self.repository_graph(stack)
-        if given is not None:
-            from st_core.backends.graph.repository import given_runner
+        """Build the runner of a stack, whose graph is exported first where there is none."""
+        file = self.repository_graph(stack)
+        if file is not None:
+            from st_core.backends.graph.repository import repository_runner
 
-            return given_runner(given, self.name, self.asked, stack)
+            return repository_runner(file, self.name, self.requested_dtype, stack)
         place = self.place(stack)
         spec = read_spec(place)
         if spec is None:
-            raise ModelBroken(f"{place}: the graph is gone")
+            raise ModelBroken(f"{place}: the graph is missing")
         root = cache_root()
         compiled = None if root is None else root / "compiled" / place.name
         info = StackInfo(
@@ -89,37 +91,41 @@ class GraphBackend:
         return GraphRunner(session, spec.inputs, spec.outputs, info, has_equal_lengths=spec.even)
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:
-        """What is told of a stack without loading or making its graph; None where only that tells it."""
+        """Read the outline of a stack without opening or exporting its graph; None where only that tells it."""
         first = stack[0]
         if not isinstance(first, Transformer) or self.repository_graph(stack) is not None:
             return None
         place = self.find(stack)
         spec = None if place is None else read_spec(place)
         if place is None or spec is None:
-            found = read_outline(first, "cpu", "float32")
-            return None if found is None else replace(found, precision=self.dtype)
+            outline = read_outline(first, "cpu", "float32")
+            return None if outline is None else replace(outline, precision=self.dtype)
         return Outline(read_tokenizer(place, spec.tokenizer), spec.max_length, spec.precision)
 
     def repository_graph(self, stack: Sequence[Module]) -> Path | None:
-        """The graph of the transformer alone that this stack is run with, None where it is one of our own; raises ModelNotFound for a wrong name."""
-        from st_core.backends.graph.repository import find_given
+        """Return the repository graph that runs this stack's transformer, None where an exported graph runs the stack.
+
+        Raises ModelNotFound for an unknown file name.
+        """
+        from st_core.backends.graph.repository import find_repository_graph
 
         if self.file_name is None:
-            made = self.dtype != "float32" or (can_export() and has_all_weights([stack]))
-            if made or self.find(stack) is not None:
+            exports = self.dtype != "float32" or (can_export() and has_all_weights([stack]))
+            if exports or self.find(stack) is not None:
                 return None
-        return find_given(getattr(stack[0], "folder", self.folder), self.name, self.file_name)
+        folder = stack[0].folder if isinstance(stack[0], Transformer) else self.folder
+        return find_repository_graph(folder, self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
-        """The folder of a stack's graph, made where there is none yet; raises OSError where there is no place for it."""
-        found = self.find(stack)
-        if found is None:
-            found = _room(self.model) / graph_key(stack, self.name, self.dtype)
-            self.make(stack, found)
-        return found
+        """Return the folder of a stack's graph, exported where there is none; raise OSError without a writable cache."""
+        place = self.find(stack)
+        if place is None:
+            place = _cache_folder(self.model) / graph_key(stack, self.name, self.dtype)
+            self.make(stack, place)
+        return place
 
     def find(self, stack: Sequence[Module]) -> Path | None:
-        """The folder of a stack's graph, None where there is none yet."""
+        """Return the folder of a stack's graph, None where there is none."""
         key = graph_key(stack, self.name, self.dtype)
         own, root = self.folder / FOLDER / key, cache_root()
         if own.is_dir():
@@ -131,122 +137,122 @@ class GraphBackend:
         self,
         stack: Sequence[Module],
         place: Path,
-        calibration: Sequence[str] = (),
+        calibration: Calibration = (),
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; ``told`` hears what is being done.
+        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; ``told`` is called with each step.
 
-        Where the float32 graph is there, the others are made of it, which takes seconds and no torch. Raises ImportError where torch is missing.
+        A float32 graph, where there is one, is converted, which takes seconds and no torch. Raises ImportError where torch is missing.
         """
         runtime(self.name).check(self.dtype, calibrated=bool(calibration))
         plain = GraphBackend(self.name, "float32", self.folder).find(stack) if self.dtype != "float32" else None
         if plain is not None:
-            keep(place, partial(_reduced, plain, self.dtype, calibration=calibration, told=told))
+            write_graph(place, partial(_convert, plain, self.dtype, calibration=calibration, told=told))
             return
         if not can_export():
-            need = f"making a graph of {self.model} for backend={self.name!r} in {self.dtype}"
+            need = f"exporting a graph of {self.model} for backend={self.name!r} in {self.dtype}"
             raise or_graphs(missing_extra("export", need), self.folder, stack)
         check_weights(stack, self.name, self.folder)
         from st_core.backends.graph.trace import export_graph
 
-        keep(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
+        write_graph(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
 
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
-    """The error for a package that is missing, with how to load each graph of a stack that lies in the model's folder and does without it."""
-    named = dict.fromkeys(name.rpartition("-")[0] for name in _exported(folder))
-    there = " or ".join(
+    """Return the error for a missing package, extended by how to load the stack's graphs in the model's folder, which do not need it."""
+    names = dict.fromkeys(name.rpartition("-")[0] for name in _exported(folder))
+    existing = " or ".join(
         f"backend={name!r}, dtype={dtype!r}"
-        for name, _, dtype in (each.partition("-") for each in named)
+        for name, _, dtype in (each.partition("-") for each in names)
         if (folder / FOLDER / graph_key(stack, name, dtype)).is_dir()
     )
-    if there:
-        return ImportError(f"{error}; the folder has graphs already, load it with {there}")
+    if existing:
+        return ImportError(f"{error}; the folder has graphs already, load it with {existing}")
     other = _of_another_state(folder)
     return ImportError(f"{error}; {other}") if other else error
 
 
 def _exported(folder: Path) -> list[str]:
-    """The names of the graphs in a model's folder."""
+    """Return the names of the graphs in a model's folder."""
     return sorted(place.name for place in (folder / FOLDER).glob("*-*-*"))
 
 
 def _of_another_state(folder: Path) -> str:
-    """What to do about graphs in a folder that fit no files there; empty where there are none."""
+    """Return what to do about graphs of a folder that do not match its files; empty without such graphs."""
     names = ", ".join(f"{FOLDER}/{name}" for name in _exported(folder))
     return names and (
-        f"the folder has {names}, made of other weights, settings or tokenizer than it holds now: put these back, or export the model again"
+        f"the folder has {names}, exported from other weights, settings or tokenizer than it contains now: restore these, or export the model again"
     )
 
 
 def has_all_weights(stacks: Iterable[Sequence[Module]]) -> bool:
-    """Whether all the transformers of stacks have weights."""
+    """Return whether all transformers of the stacks have weights."""
     return all(has_weights(module) for stack in stacks for module in stack if isinstance(module, Transformer))
 
 
 def check_weights(stack: Sequence[Module], backend: str, folder: Path) -> None:
-    """Raise ModelBroken, with what graphs there are, where a stack without weights is to be made a graph."""
+    """Raise ModelBroken, naming existing graphs, where a stack has no weights to export a graph from."""
     from st_core.backends.graph.repository import listed
 
     if has_all_weights([stack]):
         return
     source = next(module.folder for module in stack if isinstance(module, Transformer))
-    given, other = listed(source, backend), _of_another_state(folder)
-    if given:
-        other = f"load the graph that is there with model_kwargs={{'file_name': {given[0]!r}}}, of {', '.join(given)}"
+    files, other = listed(source, backend), _of_another_state(folder)
+    if files:
+        other = f"load a repository graph with model_kwargs={{'file_name': {files[0]!r}}}, one of {', '.join(files)}"
     if other:
-        raise ModelBroken(f"{source} holds no weights that a graph for backend={backend!r} could be made of; {other}")
+        raise ModelBroken(f"{source} contains no weights to export a graph for backend={backend!r} from; {other}")
 
 
-def _reduced(
-    plain: Path, dtype: str, folder: Path, *, calibration: Sequence[Any], told: Callable[[str], None]
+def _convert(
+    plain: Path, dtype: str, folder: Path, *, calibration: Calibration, told: Callable[[str], None]
 ) -> GraphSpec:
-    """Write the graph in ``plain``, which is float32, in another type into an empty folder."""
+    """Convert the float32 graph in ``plain`` to another dtype, in an empty folder."""
     spec = copy_graph(plain, folder)
-    told(f"turning it into {dtype}")
+    told(f"converting it to {dtype}")
     feeds = feeds_of(calibration, read_tokenizer(plain, spec.tokenizer), spec.inputs, spec.max_length)
     runtime(spec.backend).reduce(folder / spec.file, dtype, feeds)
     return replace(spec, dtype=dtype, calibrated=len(calibration))
 
 
 def stacks_for_graphs(modules: Sequence[Module]) -> dict[str | None, tuple[Module, ...]]:
-    """The stacks of a model that numpy cannot run, each once, by a task that goes through it."""
-    found: dict[tuple[int, ...], tuple[str | None, tuple[Module, ...]]] = {}
+    """Return the stacks of a model that numpy cannot run, each once, by one of its tasks."""
+    stacks: dict[tuple[int, ...], tuple[str | None, tuple[Module, ...]]] = {}
     for task in tasks_of(modules):
         stack = flatten(modules, task)
         if not numpy_backend.can_run(stack):
-            found.setdefault(tuple(id(module) for module in stack), (task, stack))
-    return dict(found.values())
+            stacks.setdefault(tuple(id(module) for module in stack), (task, stack))
+    return dict(stacks.values())
 
 
 def can_export() -> bool:
-    """Whether what makes graphs is installed."""
+    """Return whether the packages for exporting graphs are installed."""
     return is_installed("torch", "transformers")
 
 
-def _room(model: str) -> Path:
-    """The folder of graphs in the cache, made where there is none; raises OSError, before a graph is made for nothing, where none can be kept."""
+def _cache_folder(model: str) -> Path:
+    """Create and return the cache's folder of graphs; raise OSError, before a graph is exported in vain, where it is not writable."""
     root = cache_root()
-    where = "in the cache, because the user has no home folder" if root is None else f"in {root / FOLDER}"
+    where = "in the cache: the user has no home folder" if root is None else f"in {root / FOLDER}"
     reason = ""
     try:
         if root is not None:
             (root / FOLDER).mkdir(parents=True, exist_ok=True)
             if os.access(root / FOLDER, os.W_OK | os.X_OK):
                 return root / FOLDER
-            reason = ": it cannot be written to"
+            reason = ": it is not writable"
     except OSError as error:
         reason = f": {error.strerror or error}"
     raise OSError(
-        f"the graph of {model} cannot be kept {where}{reason}; set ST_CONNECTORS_CACHE to a folder that can be written to, "
-        "or export the model into a folder once and load that one"
+        f"the graph of {model} cannot be stored {where}{reason}; set ST_CONNECTORS_CACHE to a writable folder, "
+        "or export the model to a folder once and load that folder"
     )
 
 
 def _is_whole(place: Path) -> bool:
-    """Whether a graph in the cache can be used; what is damaged is made again."""
+    """Return whether a graph in the cache can be used; a damaged one is exported again."""
     try:
         return read_spec(place) is not None
     except ModelBroken as error:
-        logger.warning("%s; it is made again", error)
+        logger.warning("%s; it is exported again", error)
         return False

@@ -1,15 +1,15 @@
-"""Graphs of a transformer alone, as repositories hold them in the folders ``onnx`` and ``openvino``: sentence-transformers' and optimum's layout.
+"""Run repository graphs: graphs of a transformer alone in the folders ``onnx`` and ``openvino``, as sentence-transformers and optimum write them.
 
-Such a graph ends at the vectors of tokens or at logits; the modules behind the transformer run on numpy. What goes in, what comes out and which type
-the weights have is read from the graph itself. No torch is needed; where transformers is installed the tokenizer is made by it, as on torch.
+Such a graph ends at token vectors or at logits; the modules behind the transformer run on numpy. Inputs, outputs and the dtype of the weights
+are read from the graph itself. No torch is needed; where transformers is installed, it builds the tokenizer, as on torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,13 +27,14 @@ from st_core.text.tokens import TextTokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from st_core.backends.graph.runtimes import Feed, RunGraph
     from st_core.modules import Module
     from st_core.text.tokens import AnyTokenizer
 
-__all__ = ["DEFAULTS", "find_given", "given_runner", "patterns_of"]
+__all__ = ["DEFAULTS", "find_repository_graph", "patterns_of", "repository_runner"]
 
 DEFAULTS = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
-"""What is read where no file is named."""
+"""The default files."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = {
@@ -41,72 +42,72 @@ OUTPUTS = {
     "fill-mask": ("logits",),
     "sequence-classification": ("logits",),
 }
-"""Names of what is used, by the transformer's task; a graph with other names has its first output used."""
+"""The names of the output that is used, by the transformer's task; of a graph without them, the first output is."""
 
 POSITIONED = frozenset(("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"))
 FROM_PADDING = frozenset(("camembert", "mpnet", "roberta", "xlm-roberta"))
-"""Families with a table of positions, and those of them that number positions from behind the padding's."""
+"""Families with position vectors, and those of them that number positions from the one after the padding token's."""
 
 
 def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
-    """What to ask the Hub for to have a graph, and the file of weights beside it, in a repository's own folder or in that of a module."""
+    """Return the patterns of a graph and its file of weights in a repository on the Hub, in the root or in a module's folder."""
     name = file_name or DEFAULTS[backend]
     if "/" not in name:
         name = f"{DEFAULTS[backend].partition('/')[0]}/{name}"
-    beside = name.removesuffix(".xml") + ".bin" if name.endswith(".xml") else f"{name}_data"
-    return name, f"*/{name}", beside, f"*/{beside}"
+    weights = name.removesuffix(".xml") + ".bin" if name.endswith(".xml") else f"{name}_data"
+    return name, f"*/{name}", weights, f"*/{weights}"
 
 
-def find_given(folder: Path, backend: str, file_name: str | None) -> Path | None:
-    """The graph of that name in a transformer's folder or its folder of the runtime; without a name the default one, or None.
+def find_repository_graph(folder: Path, backend: str, file_name: str | None) -> Path | None:
+    """Return a graph in a transformer's folder or its folder of the runtime; without a name the default one, or None.
 
-    Raises ModelNotFound where a name leads to nothing, saying what is there, and ValueError for one that the runtime does not read.
+    Raises ModelNotFound for an unknown name, listing the graphs, and ValueError for a file that the runtime does not read.
     """
     default = DEFAULTS[backend]
-    wanted = file_name or default
+    name = file_name or default
     inner, _, plain = default.partition("/")
     ending = Path(plain).suffix
-    if not wanted.endswith(ending):
-        raise ValueError(f"file_name={wanted!r} is not the name of an {ending} file, which backend={backend!r} reads")
-    for path in (folder / wanted, folder / inner / wanted):
+    if not name.endswith(ending):
+        raise ValueError(f"file_name={name!r}: expected an {ending} file, which backend={backend!r} reads")
+    for path in (folder / name, folder / inner / name):
         if path.is_file():
             return path
     if file_name is None:
         return None
-    there = ", ".join(listed(folder, backend)) or "none"
-    raise ModelNotFound(f"{folder} holds no graph {file_name!r}; there are: {there}")
+    graphs = ", ".join(listed(folder, backend)) or "none"
+    raise ModelNotFound(f"{folder} contains no graph {file_name!r}; graphs: {graphs}")
 
 
 def listed(folder: Path, backend: str) -> list[str]:
-    """The graphs of a runtime in a transformer's folder, by the names they are asked for with."""
+    """Return the file names of a runtime's graphs in a transformer's folder."""
     inner, _, plain = DEFAULTS[backend].partition("/")
-    found = [path for place in (folder, folder / inner) for path in place.glob(f"*{Path(plain).suffix}")]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    paths = [path for place in (folder, folder / inner) for path in place.glob(f"*{Path(plain).suffix}")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 @dataclass(frozen=True, slots=True)
 class _Attending:
-    """A session that gives one of its outputs; a text without any token is read as one of padding, as on torch."""
+    """A session that returns one of its outputs; a text without tokens attends to one token of padding, as on torch."""
 
-    session: Any
+    session: RunGraph
     index: int
     last: bool
 
-    def __call__(self, feed: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """The output, as float32."""
+    def __call__(self, feed: Feed) -> list[NDArray[np.float32]]:
+        """Return the output as float32, in a list."""
         mask = feed["attention_mask"]
         empty = ~mask.any(axis=1)
         if empty.any():
             mask = mask.copy()
             mask[empty, -1 if self.last else 0] = 1
-        found = self.session({**feed, "attention_mask": mask})[self.index]
-        return [np.asarray(found, np.float32)]
+        output = self.session({**feed, "attention_mask": mask})[self.index]
+        return [np.asarray(output, np.float32)]
 
 
-def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Module]) -> GraphRunner:
-    """A stack whose transformer is the graph in a file.
+def repository_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Module]) -> GraphRunner:
+    """Build the runner of a stack whose transformer is the graph in a file.
 
-    Raises ValueError for a ``dtype`` that is not the graph's, ModelUnsupported for a graph or modules that cannot be run so.
+    Raises ValueError for a ``dtype`` that is not the graph's, ModelUnsupported for a graph or modules that cannot be run this way.
     """
     first, *rest = stack
     _check(first, rest)
@@ -114,13 +115,11 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
     chosen = runtime(backend)
     kind = _kind(chosen.weight_types(file))
     if dtype is not None and dtype != kind:
-        raise ValueError(f"{file} holds weights in {kind}, not in {dtype}; leave out dtype, or name another file")
+        raise ValueError(f"{file} contains weights in {kind}, not in {dtype}; leave out dtype, or use another file")
     session = chosen.open_session(file, "int8" if kind == "int8" else "float32", None)
     unknown = set(session.inputs) - set(INPUTS)
     if unknown or "input_ids" not in session.inputs:
-        raise ModelUnsupported(
-            f"{file}: a graph of {', '.join(INPUTS)} was expected, and this one takes {session.inputs}"
-        )
+        raise ModelUnsupported(f"{file}: expected a graph with the inputs {', '.join(INPUTS)}, got {session.inputs}")
     tokenizer, limit = _tokenizer(first)
     tokenizer = replace(tokenizer, wants_types="token_type_ids" in session.inputs)
     names = OUTPUTS[first.task]
@@ -136,7 +135,7 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
         outputs=outputs,
     )
     runner = GraphRunner(_Attending(session, index, tokenizer.pad_left), session.inputs, outputs, info, tuple(rest))
-    labels = _tried(runner, file, first, session.outputs[index])
+    labels = _try(runner, file, first, session.outputs[index])
     equal = mixes_padding(runner, first.config.get("model_type"))
     return replace(runner, info=replace(info, labels=labels), has_equal_lengths=equal)
 
@@ -144,55 +143,53 @@ def given_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Mo
 def _check(first: Module, rest: Sequence[Module]) -> None:
     if not isinstance(first, Transformer) or first.task not in OUTPUTS:
         what = first.task if isinstance(first, Transformer) else type(first).__name__
-        raise ModelUnsupported(
-            f"a graph of a transformer alone does not do {what}; load the model with backend='torch'"
-        )
+        raise ModelUnsupported(f"a repository graph does not support {what}; load the model with backend='torch'")
     for module in rest:
         if not numpy_backend.can_run([module]):
             kind = getattr(module, "activation", type(module).__name__)
             raise ModelUnsupported(
-                f"{first.folder}: {kind} does not run on numpy behind a graph of the transformer; "
-                "write a graph of the whole model with `st-connectors export`"
+                f"{first.folder}: {kind} does not run on numpy behind a repository graph; "
+                "export the whole model with `st-connectors export`"
             )
 
 
 def _kind(types: frozenset[str]) -> str:
-    """The type of a graph, by its weights: that of the fewest bits."""
+    """Return the dtype of a graph: that of its weights with the fewest bits."""
     order = ("int4", "int8", "bfloat16", "float16", "float32")
     return next((each for each in order if each in types), "float32")
 
 
-def _tried(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
-    """How many scores the graph gives; raises ModelUnsupported where one text shows that it gives something else than the modules want."""
+def _try(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
+    """Run one text and return the number of scores; raise ModelUnsupported for an output that the modules cannot read."""
     tokenizer = runner.info.tokenizer
     assert isinstance(tokenizer, TextTokenizer)
     feed = feed_of(tokenizer.tokenize(["text"], None), tokenizer, runner.inputs)
-    (found,) = runner.session({each: feed[each] for each in runner.inputs})
+    (output,) = runner.session({each: feed[each] for each in runner.inputs})
     scores = first.task == "sequence-classification"
     width = first.dimension
-    wanted = 2 if scores else 3
-    if found.ndim != wanted or (width is not None and found.shape[-1] != width):
+    dimensions = 2 if scores else 3
+    if output.ndim != dimensions or (width is not None and output.shape[-1] != width):
         form = "[texts, labels]" if scores else f"[texts, tokens, {width}]"
         raise ModelUnsupported(
-            f"{file}: its output {name!r} for one text has the shape {list(found.shape)}, expected {form}"
+            f"{file}: its output {name!r} for one text has the shape {list(output.shape)}, expected {form}"
         )
-    return int(found.shape[1]) if scores else 1
+    return int(output.shape[1]) if scores else 1
 
 
 def _tokenizer(module: Transformer) -> tuple[TextTokenizer, int | None]:
-    """The tokenizer and the most tokens it lets through."""
+    """Return the tokenizer and its maximum length."""
     if not is_installed("torch", "transformers"):
         return from_files(module)
-    found = as_transformers(module, lambda: _of_transformers(module)[0].shown)
-    if found is not None:
-        return found
-    made, limit = _of_transformers(module)
-    if not isinstance(made, TextTokenizer):
+    rebuilt = as_transformers(module, lambda: _of_transformers(module)[0].shown)
+    if rebuilt is not None:
+        return rebuilt
+    tokenizer, limit = _of_transformers(module)
+    if not isinstance(tokenizer, TextTokenizer):
         raise ModelUnsupported(
-            f"{module.folder}: its texts go through a {type(made).__name__}, which a graph is not run with; "
+            f"{module.folder}: its texts go through a {type(tokenizer).__name__}, which graphs do not support; "
             "load it with backend='torch'"
         )
-    return made, limit
+    return tokenizer, limit
 
 
 def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
@@ -202,7 +199,7 @@ def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
 
 
 def _positions(module: Transformer, tokenizer: TextTokenizer) -> int | None:
-    """The rows of the table of positions that a text can use, None where there is no such table."""
+    """Return the number of position vectors that a text can use, None for a model without them."""
     family, rows = module.config.get("model_type"), module.config.get("max_position_embeddings")
     if family not in POSITIONED or not isinstance(rows, int):
         return None

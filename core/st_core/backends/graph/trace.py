@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from st_core.backends import StackInfo
 from st_core.backends.graph.first_token import keep_first_token
-from st_core.backends.graph.kept import GraphSpec, write_tokenizer
+from st_core.backends.graph.folders import GraphSpec, write_tokenizer
 from st_core.backends.graph.runner import GraphRunner, feeds_of
 from st_core.backends.padding import mixes_padding
 from st_core.backends.torch.hush import hushed

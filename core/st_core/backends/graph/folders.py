@@ -1,9 +1,8 @@
-"""Graphs kept in folders: a stack of modules as one file that ONNX Runtime or OpenVINO runs, with all that is needed to feed it.
+"""Read and write the folders of graphs: one file that ONNX Runtime or OpenVINO runs, with everything needed to feed it.
 
-A graph's folder is named by its key, a hash of everything its numbers depend on, and holds ``graph.json`` (what goes in and comes out, and the
-size and hash of every other file), ``tokenizer.json`` and the graph itself. It lies in the ``graphs`` folder of an exported model, or in the
-cache. Folders appear whole or not at all: they are written beside their place and renamed into it, so that two processes at once are safe.
-No torch is needed to read them.
+A graph's folder is named by its key, a hash of everything that its numbers depend on. It contains ``graph.json`` (inputs, outputs, and the size
+and hash of every other file), ``tokenizer.json`` and the graph itself, and is stored in the ``graphs`` folder of an exported model or in the
+cache. A folder is written under a temporary name and renamed in one step, so that two processes at once are safe. Reading needs no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -36,19 +35,19 @@ __all__ = [
     "copy_graph",
     "graph_key",
     "has_weights",
-    "keep",
     "read_spec",
     "read_tokenizer",
+    "write_graph",
     "write_tokenizer",
 ]
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "graphs"
-"""The folder of graphs inside an exported model, and inside the cache."""
+"""The folder of graphs in an exported model, and in the cache."""
 
 FORMAT = 3
-"""Rises whenever graphs made before would give other numbers, or could not be read."""
+"""Increased whenever older graphs would give other numbers or could not be read."""
 
 SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
@@ -66,22 +65,26 @@ READ = (
     ),
     *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "tekken.json", "word_*.json"),
 )
-"""The names of JSON and text files in a transformer's folder that the transformers library 5 reads; notes and requirements may lie there too."""
+"""The names of JSON and text files in a transformer's folder that transformers 5 reads; other files there do not count."""
 
 SPLIT = "split_special_tokens"
-"""Says that special tokens in a text are read as text; the tokenizers library does not write it into its file."""
-_FACTS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
+"""Set where special tokens in a text are read as text; the tokenizers library does not save this setting."""
+_FIELDS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
+
+
+TokenizerSettings: TypeAlias = dict[str, Any]
+"""Fields of :class:`TextTokenizer` that the tokenizers library does not save, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """What ``graph.json`` says.
+    """The content of ``graph.json``.
 
     ``inputs`` are names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels`` is the number of scores of a
-    pair, ``positions`` how many tokens the model has position vectors for, ``max_length`` how many it reads; both are None for no limit.
-    ``files`` gives size and hash of each other file, ``tokenizer`` what its file does not say. ``calibrated`` is how many texts the ranges of int8
-    activations were fixed on; 0 where they are found anew for every text. ``words`` is how many tokens the model has vectors for, None where
-    that is not known; ``even`` says that padding would change a text.
+    pair, ``positions`` the number of position vectors, ``max_length`` the maximum tokens of a text; the last two are None for no limit.
+    ``files`` contains size and hash of each other file, ``tokenizer`` the settings that its file lacks. ``calibrated`` is the number of texts
+    that the ranges of int8 activations were fixed on, 0 for dynamic ranges. ``words`` is the number of token vectors, None where unknown;
+    ``even`` means that padding would change a text.
     """
 
     backend: str
@@ -92,7 +95,7 @@ class GraphSpec:
     labels: int
     positions: int | None
     max_length: int | None
-    tokenizer: Mapping[str, Any]
+    tokenizer: TokenizerSettings
     files: Mapping[str, tuple[int, str]]
     calibrated: int = 0
     words: int | None = None
@@ -100,26 +103,26 @@ class GraphSpec:
 
     @property
     def precision(self) -> str:
-        """The type with all that changes numbers, for fingerprints."""
+        """The dtype with everything that changes numbers, for fingerprints."""
         return self.dtype + STATIC * bool(self.calibrated)
 
 
 def cache_root() -> Path | None:
-    """The folder for what can be made again: ``ST_CONNECTORS_CACHE``, else ``st-connectors`` in the user's cache folder.
+    """Return the cache folder: ``ST_CONNECTORS_CACHE``, else ``st-connectors`` in the user's cache folder.
 
-    None where neither is set and the user has no home folder, as in a container that runs as a user nobody has made.
+    None where neither is set and the user has no home folder, as in a container that runs as an unknown user.
     """
-    given, user = os.environ.get("ST_CONNECTORS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    configured, user = os.environ.get("ST_CONNECTORS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        return Path(given).expanduser() if given else Path(user).expanduser() / "st-connectors"
-    except RuntimeError:  # what pathlib raises where there is no home
+        return Path(configured).expanduser() if configured else Path(user).expanduser() / "st-connectors"
+    except RuntimeError:  # pathlib's error without a home folder
         return None
 
 
 def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
-    """The name of a graph: runtime, type, and a hash of the modules' configurations and weights and of the files of a transformer.
+    """Return the name of a graph: runtime, dtype, and a hash of the modules' configurations, weights and transformer files.
 
-    Versions of libraries do not count: graphs are kept from one to the next.
+    Library versions do not count: graphs stay valid across them.
     """
     from xxhash import xxh3_128
 
@@ -140,7 +143,7 @@ def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
     return f"{backend}-{dtype}-{state.hexdigest()[:24]}"
 
 
-def _canonical(value: Any) -> str:
+def _canonical(value: object) -> str:
     return json.dumps(
         value,
         sort_keys=True,
@@ -149,12 +152,12 @@ def _canonical(value: Any) -> str:
 
 
 def has_weights(module: Transformer) -> bool:
-    """Whether the folder of a transformer holds weights that transformers may read."""
+    """Return whether the folder of a transformer contains weights that transformers can read."""
     return any(any((module.base or module.folder).glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
 
 
 def _read_files(module: Transformer) -> list[Path]:
-    """The files whose content shapes a transformer's numbers, an adapter's model included; all where code of the model's own may read any."""
+    """Return the files that a transformer's numbers depend on, with those of an adapter's model; all files where custom code may read any."""
     files = [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
     if module.trust_remote_code:
         return files
@@ -162,7 +165,7 @@ def _read_files(module: Transformer) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The settings and weights in a folder, without the listings of a whole checkpoint."""
+    """Return the settings and weights in a folder, without the files that describe a whole checkpoint."""
     weights = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     listings = ("modules.json", "config_sentence_transformers.json")
     settings = {path for pattern in SETTINGS for path in folder.glob(pattern) if path.name not in listings}
@@ -170,7 +173,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _hash(path: Path) -> str:
-    """The hash of a file's bytes."""
+    """Return the hash of a file's bytes."""
     from xxhash import xxh3_128
 
     state = xxh3_128()
@@ -181,28 +184,30 @@ def _hash(path: Path) -> str:
     return state.hexdigest()
 
 
-def keep(place: Path, write: Callable[[Path], GraphSpec]) -> None:
-    """Make a graph's folder at ``place``: ``write`` fills an empty folder, which is then renamed into its place in one step.
+def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
+    """Write a graph's folder: ``write`` fills an empty folder, which is then renamed to ``place`` in one step.
 
-    What lies there already and is whole stays, whoever made it; what is damaged is replaced.
+    A complete graph at ``place`` stays; a damaged one is replaced.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
-        spec = write(making)
-        listed = {path.name: (path.stat().st_size, _hash(path)) for path in sorted(making.iterdir()) if path.is_file()}
-        (making / SPEC).write_text(json.dumps(asdict(spec) | {"files": listed, "format": FORMAT}, indent=1), "utf-8")
-        making.chmod(0o755)
-        _put(making, place)
+        spec = write(temporary)
+        listed = {
+            path.name: (path.stat().st_size, _hash(path)) for path in sorted(temporary.iterdir()) if path.is_file()
+        }
+        (temporary / SPEC).write_text(json.dumps(asdict(spec) | {"files": listed, "format": FORMAT}, indent=1), "utf-8")
+        temporary.chmod(0o755)
+        _put(temporary, place)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put(making: Path, place: Path) -> None:
-    """Rename a folder into its place, and a damaged one that lies there out of it."""
+def _put(temporary: Path, place: Path) -> None:
+    """Rename a folder to ``place``; a damaged one there is removed first."""
     for _ in range(3):
         try:
-            making.rename(place)
+            temporary.rename(place)
         except OSError:
             if not place.exists():
                 raise
@@ -212,24 +217,24 @@ def _put(making: Path, place: Path) -> None:
             if read_spec(place) is not None:
                 return
         except ModelBroken:
-            gone = Path(tempfile.mkdtemp(prefix=".damaged-", dir=place.parent))
+            damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=place.parent))
             try:
-                place.rename(gone / place.name)
+                place.rename(damaged / place.name)
             except FileNotFoundError:  # another process was first
                 continue
             finally:
-                shutil.rmtree(gone, ignore_errors=True)
+                shutil.rmtree(damaged, ignore_errors=True)
 
 
 def read_spec(place: Path) -> GraphSpec | None:
-    """What lies at ``place``, None where there is nothing; raises ModelBroken for what is damaged or of another format."""
+    """Read a graph's description, None without a folder; raise ModelBroken for a damaged graph or another format."""
     path = place / SPEC
     if not place.is_dir():
         return None
     try:
         value = json.loads(path.read_text("utf-8"))
         if value.pop("format") != FORMAT:
-            raise ModelBroken(f"{path}: made by another version of this package")
+            raise ModelBroken(f"{path}: written by another version of this package")
         value["files"] = {name: (int(size), str(digest)) for name, (size, digest) in value["files"].items()}
         spec = GraphSpec(**value | {"inputs": tuple(value["inputs"]), "outputs": tuple(value["outputs"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -242,31 +247,34 @@ def read_spec(place: Path) -> GraphSpec | None:
 
 
 def copy_graph(place: Path, folder: Path) -> GraphSpec:
-    """Copy the files of a graph into an empty folder and give what they are; raises ModelBroken where it is damaged or gone."""
+    """Copy the files of a graph into an empty folder and return its description; raise ModelBroken for a damaged or missing graph."""
     spec = read_spec(place)
     if spec is None:
-        raise ModelBroken(f"{place}: the graph is gone")
+        raise ModelBroken(f"{place}: the graph is missing")
     for name in spec.files:
         shutil.copyfile(place / name, folder / name)
     return spec
 
 
-def write_tokenizer(tokenizer: TextTokenizer, folder: Path) -> dict[str, Any]:
-    """Write the tokenizer as it is used; gives what its file does not say."""
+def write_tokenizer(tokenizer: TextTokenizer, folder: Path) -> TokenizerSettings:
+    """Write the tokenizer and return the settings that its file lacks."""
     tokenizer.backend.save(str(folder / TOKENIZER))
-    facts = {name: getattr(tokenizer, name) for name in _FACTS}
+    settings: TokenizerSettings = {name: getattr(tokenizer, name) for name in _FIELDS}
     if tokenizer.backend.encode_special_tokens:
-        facts[SPLIT] = True
-    return facts | {"special_ids": sorted(tokenizer.special_ids)}
+        settings[SPLIT] = True
+    return settings | {"special_ids": sorted(tokenizer.special_ids)}
 
 
-def read_tokenizer(folder: Path, facts: Mapping[str, Any]) -> TextTokenizer:
-    """The tokenizer of a graph's folder; raises ModelBroken where its file cannot be used."""
-    return tokenizer_of(folder / TOKENIZER, facts)
+def read_tokenizer(folder: Path, settings: TokenizerSettings) -> TextTokenizer:
+    """Return the tokenizer of a graph's folder; raise ModelBroken where its file cannot be used."""
+    return tokenizer_of(folder / TOKENIZER, settings)
 
 
-def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
-    """A tokenizer from its file and from ``facts``, fields of :class:`TextTokenizer` and ``SPLIT``; raises ModelBroken for a file that cannot be used."""
+def tokenizer_of(path: Path, settings: TokenizerSettings) -> TextTokenizer:
+    """Return a tokenizer from its file and from ``settings``: fields of :class:`TextTokenizer`, and ``SPLIT``.
+
+    Raises ModelBroken for a file that cannot be used.
+    """
     from tokenizers import Tokenizer
 
     try:
@@ -275,11 +283,11 @@ def tokenizer_of(path: Path, facts: Mapping[str, Any]) -> TextTokenizer:
         raise ModelBroken(f"{path}: not a readable tokenizer file: {error}") from error
     backend.no_padding()
     backend.no_truncation()
-    backend.encode_special_tokens = bool(facts.get(SPLIT))
+    backend.encode_special_tokens = bool(settings.get(SPLIT))
     single = read_layout(backend, pair=False)
     if single is None:
-        raise ModelBroken(f"{path}: the tokenizer does not keep a text's tokens together and in order")
-    fields = {name: value for name, value in facts.items() if name != SPLIT}
-    more = fields | {"special_ids": frozenset(facts["special_ids"]), "offered": backend}
+        raise ModelBroken(f"{path}: the tokenizer inserts special tokens into a text or reorders it")
+    fields = {name: value for name, value in settings.items() if name != SPLIT}
+    more = fields | {"special_ids": frozenset(settings["special_ids"]), "offered": backend}
     words = read_word_pieces(backend)
     return TextTokenizer(backend, single, read_layout(backend, pair=True), words=words, **more)
