@@ -36,12 +36,16 @@ def needed_modules(block: Block) -> set[str]:
 
 
 def run_page(page: Path, folder: Path, capsys, models: dict[str, Path]) -> None:
-    """Run the blocks of a page; without models, only those that load no checkpoint."""
+    """Run the blocks of a page: without models those that load no checkpoint, with models those that the first run leaves out.
+
+    Blocks of Python run both times, because later ones use their results.
+    """
     names: dict[str, object] = {"__name__": page.stem}
+    languages = {"python", "console"} if not models or depends_on_checkpoints(page) else {"python"}
     for block in BLOCKS[page]:
         if block.file is not None:
             (folder / block.file).write_text(block.text, encoding="utf-8")
-        if not block.is_run_here or block.hub_names - models.keys():
+        if not block.is_run_here or block.language not in languages or block.hub_names - models.keys():
             continue
         if block.language == "python":
             run_python(block, names)
