@@ -18,6 +18,7 @@ from st_connectors.layers.fusing import fusing
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
 from st_connectors.layers.retry import RetryPolicy, retrying
+from st_connectors.layers.speculate import speculating
 from st_connectors.plugin import CONTRACT, Address, Plugin
 from st_connectors.schema import FilterKind, Schema
 from st_connectors.store import Store
@@ -97,7 +98,7 @@ def bulk_loading(url: str, collection: str, *, client: object | None = None) -> 
 
 def wrapped(adapter: Store, *, name: str, retry: RetryPolicy | None = None) -> Store:
     """An adapter in its wrappers, as everyone should use it."""
-    return guarded(fusing(isolating(retrying(adapter, retry))), name=name)
+    return guarded(fusing(isolating(retrying(speculating(adapter), retry))), name=name)
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:

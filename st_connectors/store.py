@@ -227,6 +227,8 @@ class Capabilities:
     bulk_loading: frozenset[str] = frozenset()
     max_fused_legs: int | None = None
     fields: Mapping[str, Precision] = field(default_factory=dict)
+    speculative_search: bool = False
+    """Whether the store has ``search_speculatively``, for :mod:`st_connectors.layers.speculate`."""
 
 
 class Store(Protocol):

@@ -39,6 +39,7 @@ CAPABILITIES = Capabilities(
         "sparse": Precision(score_rtol=1e-5),
         "text": Precision(score_rtol=1e-5),
     },
+    speculative_search=True,
 )
 
 _FLAT = DenseLayout(

@@ -281,29 +281,35 @@ class MilvusStore:
         return [records[each] for each in ids if each in records]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Send requests that differ only in their vectors together, and the others one by one."""
+        """Search the rows that have the vector of the leg."""
         plans = [wire.plan_search(self._layout, request) for request in requests]
+        results = self._search([plan and wire.require_vector(plan) for plan in plans])
+        return [wire.to_hits(self._layout, *each) for each in zip(requests, results, strict=True)]
+
+    def search_speculatively(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | None]:
+        """Search all rows; return None for a result with rows that lack the vector, which displace others."""
+        plans = [wire.plan_search(self._layout, request) for request in requests]
+        results = self._search(plans)
+        return [
+            None
+            if plan is not None and wire.shows_missing_vector(plan, rows)
+            else wire.to_hits(self._layout, request, rows)
+            for request, plan, rows in zip(requests, plans, results, strict=True)
+        ]
+
+    def _search(self, plans: Sequence[wire.Plan | None]) -> list[Sequence[Mapping[str, Any]]]:
+        """Send plans that differ only in their vectors together; None stands for a search without a result."""
         groups: dict[str, list[int]] = {}
         for position, plan in enumerate(plans):
             if plan is not None:
                 groups.setdefault(plan.key, []).append(position)
         if not groups:
             self._check_exists("search")
-        hits: dict[int, list[Hit]] = {}
+        results: list[Sequence[Mapping[str, Any]]] = [[] for _ in plans]
         for positions in groups.values():
-            results = self._search([plan for position in positions if (plan := plans[position]) is not None])
-            for position, rows in zip(positions, results, strict=True):
-                hits[position] = wire.to_hits(self._layout, requests[position], rows)
-        return [hits.get(position, []) for position in range(len(requests))]
-
-    def _search(self, plans: Sequence[wire.Plan]) -> list[Sequence[Mapping[str, Any]]]:
-        """Send plans as one request, and those again with a filter whose results contain rows without the vector."""
-        results = list(self._send_search(plans))
-        again = [at for at, rows in enumerate(results) if wire.shows_missing_vector(plans[at], rows)]
-        if again:
-            filtered = self._send_search([wire.require_vector(plans[at]) for at in again])
-            for at, rows in zip(again, filtered, strict=True):
-                results[at] = rows
+            sent = self._send_search([plan for position in positions if (plan := plans[position]) is not None])
+            for position, rows in zip(positions, sent, strict=True):
+                results[position] = rows
         return results
 
     def _send_search(self, plans: Sequence[wire.Plan]) -> Sequence[Sequence[Mapping[str, Any]]]:

@@ -183,10 +183,10 @@ def test_rows_without_the_vector_keep_none_out_that_has_it(folder, metric):
             assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted], rel=1e-5, abs=1e-6)
         assert client.asked == [
             ("", 2),
-            ("has_dense == true", 1),
             ("lo_year <= 14", 1),
-            ("has_dense == true and (lo_year <= 14)", 1),
             ("", 2),
+            ("has_dense == true", 1),
+            ("has_dense == true and (lo_year <= 14)", 1),
             ("has_sparse == true", 1),
         ]
     server_manager_instance.release_server(f"{folder}/own.db")
