@@ -1,4 +1,4 @@
-"""What filters mean, evaluated on one payload: the truth table of :mod:`st_connectors.filters` as code."""
+"""Evaluate filters on a payload: the truth table of :mod:`st_connectors.filters` as code, and the numbers that filters compare."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from typing import Any, assert_never
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
 from st_connectors.schema import FilterKind
 
-__all__ = ["matches"]
+__all__ = ["INT64", "matches", "to_float", "to_int64"]
+
+INT64 = range(-(2**63), 2**63)
+
+
+def to_int64(value: object) -> int | None:
+    """Return the 64-bit integer that equals a number; None for fractions, larger numbers, booleans and other types."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value in INT64 else None
+
+
+def to_float(value: object) -> float | None:
+    """Return a number as a float; None for booleans and other types."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, FilterKind]) -> bool:
-    """Whether a payload passes a filter, by the truth table of :mod:`st_connectors.filters`.
+    """Return whether a payload passes a filter, by the truth table of :mod:`st_connectors.filters`.
 
-    Values are compared as the kind their field is declared with; what is not of that kind matches nothing. Raises KeyError for an
-    undeclared field.
+    Values are compared as the declared kind of their field; values of another kind match nothing. Raises KeyError for an undeclared field.
     """
     match where:
         case And(parts):
@@ -27,19 +40,19 @@ def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, 
             return not matches(part, payload, filterable)
         case _:
             kind = filterable[where.field]
-            values = (_as(value, kind) for value in _values(payload, where.field))
-            return any(value is not None and _holds(where, value, kind) for value in values)
+            values = (_convert(value, kind) for value in _values(payload, where.field))
+            return any(value is not None and _passes(where, value, kind) for value in values)
 
 
-def _holds(where: Eq | In | Range | Exists, one: Any, kind: FilterKind) -> bool:
-    """Whether one value, in the form of its kind, passes a leaf."""
+def _passes(where: Eq | In | Range | Exists, converted: Any, kind: FilterKind) -> bool:
+    """Return whether one converted value passes a leaf."""
     match where:
         case Eq(_, value):
-            return bool(one == _as(value, kind))
+            return bool(converted == _convert(value, kind))
         case In(_, values):
-            return any(one == _as(value, kind) for value in values)
+            return any(converted == _convert(value, kind) for value in values)
         case Range():
-            return _within(one, where, kind)
+            return _within(converted, where, kind)
         case Exists():
             return True
         case _:
@@ -51,8 +64,8 @@ def _values(payload: Mapping[str, Any], name: str) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _as(value: object, kind: FilterKind) -> Any:
-    """A value in the form in which its kind is compared, or None where it is not of that kind."""
+def _convert(value: object, kind: FilterKind) -> Any:
+    """Convert a value to the form in which its kind is compared; None for a value of another kind."""
     match kind:
         case FilterKind.KEYWORD:
             return value if isinstance(value, str) else None
@@ -61,7 +74,7 @@ def _as(value: object, kind: FilterKind) -> Any:
         case FilterKind.INT:
             return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
         case FilterKind.FLOAT:
-            return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+            return to_float(value)
         case FilterKind.DATE:
             return _date(value)
         case _:
@@ -75,11 +88,11 @@ def _date(value: object) -> Any:
         return None
 
 
-def _within(one: Any, bounds: Range, kind: FilterKind) -> bool:
+def _within(converted: Any, bounds: Range, kind: FilterKind) -> bool:
     tests = ((bounds.gt, operator.gt), (bounds.gte, operator.ge), (bounds.lt, operator.lt), (bounds.lte, operator.le))
     for bound, test in tests:
         if bound is not None:
-            limit = _as(bound, kind)
-            if limit is None or not test(one, limit):
+            limit = _convert(bound, kind)
+            if limit is None or not test(converted, limit):
                 return False
     return True

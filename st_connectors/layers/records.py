@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_connectors._matching import INT64
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, TextField
 from st_connectors.store import MAX_ID_BYTES, Record, Vector, is_empty_vector
@@ -29,7 +30,6 @@ __all__ = [
     "size_of",
 ]
 
-INT64 = range(-(2**63), 2**63)
 _JSON = json.JSONEncoder(ensure_ascii=False)
 _DEPTH = 64
 """The depth of nesting allowed in payloads: half of what serde_json, and with it Qdrant, reads."""

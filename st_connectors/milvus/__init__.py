@@ -5,15 +5,14 @@ For use with your own collection and client: :func:`sparse_vector`, :func:`hybri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_connectors.plugin import Address, Plugin
-from st_connectors.schema import FilterKind, Metric, Quantization, Schema
+from st_connectors.lazy import lazy_attributes, lazy_function
+from st_connectors.plugin import Plugin
+from st_connectors.schema import Metric, Quantization
 from st_connectors.sizing import DenseLayout, Sizing
-from st_connectors.store import Capabilities, Precision, Store
+from st_connectors.store import Capabilities, Precision
 
 if TYPE_CHECKING:
     from st_connectors.milvus.conversions import filter_to_milvus, hybrid_requests, sparse_vector
@@ -61,29 +60,8 @@ _SERVER = Sizing(dense=(_HNSW, _FLAT), sparse_entry=8, sparse_source="an index u
 SIZING = {"": _SERVER, "lite": replace(_SERVER, dense=(_FLAT, _HNSW))}
 
 
-def _module(name: str) -> Any:
-    """Import a module of this package that needs the driver."""
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in {"pymilvus", "milvus_lite"}:
-            raise
-        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[milvus]'") from error
-
-
-def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    store: Store = _module("store").connect(address, collection, schema, client)
-    return store
-
-
-def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    store: Store = _module("store").adopt(address, collection, filterable, client)
-    return store
-
-
-def _collections(address: Address, client: object | None) -> list[str]:
-    return list(_module("store").collections(address, client))
-
+_STORE = "st_connectors.milvus.store"
+_DRIVERS = frozenset({"pymilvus", "milvus_lite"})
 
 PLUGIN = Plugin(
     name="milvus",
@@ -94,15 +72,12 @@ PLUGIN = Plugin(
         "https": "a server with TLS (milvus+https://host:443)",
     },
     capabilities=CAPABILITIES,
-    connect=_connect,
-    collections=_collections,
-    adopt=_adopt,
+    connect=lazy_function(_STORE, "connect", extra="milvus", drivers=_DRIVERS),
+    collections=lazy_function(_STORE, "collections", extra="milvus", drivers=_DRIVERS),
+    adopt=lazy_function(_STORE, "adopt", extra="milvus", drivers=_DRIVERS),
     sizing=SIZING,
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public conversion on first use."""
-    if name.startswith("_") or name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_module("conversions"), name)
+_PUBLIC = {name: "conversions" for name in __all__ if name != "PLUGIN"}
+__getattr__ = lazy_attributes(__name__, _PUBLIC, extra="milvus", drivers=_DRIVERS)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from st_connectors._matching import INT64, to_float, to_int64
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField
 from st_connectors.store import Vector
@@ -34,7 +35,6 @@ from st_core.vectors import SparseVector
 __all__ = [
     "FILLER",
     "ID",
-    "INT64",
     "MAX_ELEMENTS",
     "MAX_TEXT_BYTES",
     "METRICS",
@@ -74,7 +74,6 @@ MAX_ELEMENTS = 4096
 """The maximum length of an array."""
 _PIECE_LENGTH = MAX_TEXT_BYTES // 4
 """Characters per payload piece: UTF-8 needs at most four bytes per character."""
-INT64 = range(-(2**63), 2**63)
 
 _PLAIN_NAME = re.compile(r"(?!x_)[A-Za-z_][A-Za-z0-9_]{0,63}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -289,11 +288,8 @@ def to_numbers(kind: FilterKind, value: object) -> list[float]:
     """Return the number that filters compare, dates as microseconds since 1970; nothing for a value of another kind."""
     if kind is FilterKind.DATE:
         return _to_microseconds(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return []
-    if kind is FilterKind.FLOAT:
-        return [float(value) + 0.0]  # minus zero becomes zero
-    return [int(value)] if value == int(value) and int(value) in INT64 else []
+    number = to_float(value) if kind is FilterKind.FLOAT else to_int64(value)
+    return [] if number is None else [number + 0]  # minus zero becomes zero
 
 
 def _to_microseconds(value: object) -> list[float]:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from st_connectors._matching import to_float, to_int64
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.milvus.columns import (
     ID,
-    INT64,
     FilterColumns,
     PrimaryKey,
     Scalar,
@@ -318,7 +318,5 @@ def _comparable(kind: FilterKind, values: Iterable[object]) -> list[Any]:
         case FilterKind.BOOL:
             return [value for value in values if isinstance(value, bool)]
         case _:
-            numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-            if kind is FilterKind.FLOAT:
-                return [float(value) for value in numbers]
-            return [int(value) for value in numbers if value == int(value) and int(value) in INT64]
+            convert = to_float if kind is FilterKind.FLOAT else to_int64
+            return [number for value in values if (number := convert(value)) is not None]

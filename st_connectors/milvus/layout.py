@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from st_connectors._matching import INT64
 from st_connectors.filters import Filter
 from st_connectors.milvus import columns
-from st_connectors.milvus.columns import INT64, METRICS, PrimaryKey, Scalar, decode_vector, encode_vector
+from st_connectors.milvus.columns import METRICS, PrimaryKey, Scalar, decode_vector, encode_vector
 from st_connectors.milvus.filters import ALWAYS, AdoptedFilters, Expression, ids_expression, to_expression
 from st_connectors.schema import DenseField, Field, FieldKind, FilterKind, Schema, SparseField, TextField, kind_of
 from st_connectors.store import Capabilities, Parts, Precision, Record, Vector, is_empty_vector

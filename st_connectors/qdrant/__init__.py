@@ -5,16 +5,14 @@ For use with your own collection and client: :func:`sparse_vector`, :func:`hybri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_connectors.plugin import Address, Plugin
-from st_connectors.schema import FilterKind, FusionMethod, Metric, Quantization, Schema
+from st_connectors.lazy import lazy_attributes, lazy_function
+from st_connectors.plugin import Plugin
+from st_connectors.schema import FusionMethod, Metric, Quantization
 from st_connectors.sizing import DenseLayout, Sizing
-from st_connectors.store import Capabilities, Precision, Store
+from st_connectors.store import Capabilities, Precision
 
 if TYPE_CHECKING:
     from st_connectors.qdrant.conversions import filter_to_qdrant, hybrid_query, sparse_vector
@@ -94,34 +92,8 @@ SIZING = {
 }
 
 
-def _module(name: str) -> Any:
-    """Import a module of this package that needs a driver."""
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("qdrant_"):
-            raise
-        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[qdrant]'") from error
-
-
-def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-    store: Store = _module("store").connect(address, collection, schema, client)
-    return store
-
-
-def _adopt(address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None) -> Store:
-    store: Store = _module("store").adopt(address, collection, filterable, client)
-    return store
-
-
-def _loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-    block: AbstractContextManager[None] = _module("loading").loading(address, collection, client)
-    return block
-
-
-def _collections(address: Address, client: object | None) -> list[str]:
-    return list(_module("store").collections(address, client))
-
+_STORE = "st_connectors.qdrant.store"
+_DRIVERS = frozenset({"qdrant_client", "qdrant_edge"})
 
 PLUGIN = Plugin(
     name="qdrant",
@@ -135,16 +107,13 @@ PLUGIN = Plugin(
         "grpc+https": "a server over gRPC and TLS (qdrant+grpc+https://host:6334)",
     },
     capabilities=CAPABILITIES,
-    connect=_connect,
-    collections=_collections,
-    adopt=_adopt,
-    loading=_loading,
+    connect=lazy_function(_STORE, "connect", extra="qdrant", drivers=_DRIVERS),
+    collections=lazy_function(_STORE, "collections", extra="qdrant", drivers=_DRIVERS),
+    adopt=lazy_function(_STORE, "adopt", extra="qdrant", drivers=_DRIVERS),
+    loading=lazy_function("st_connectors.qdrant.loading", "loading", extra="qdrant", drivers=_DRIVERS),
     sizing=SIZING,
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public conversion on first use."""
-    if name.startswith("_") or name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_module("conversions"), name)
+_PUBLIC = {name: "conversions" for name in __all__ if name != "PLUGIN"}
+__getattr__ = lazy_attributes(__name__, _PUBLIC, extra="qdrant", drivers=_DRIVERS)

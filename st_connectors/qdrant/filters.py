@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
+from st_connectors._matching import INT64
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from st_connectors.qdrant.layout import AdoptedLayout, Layout, to_rfc3339
 from st_connectors.schema import FilterKind
@@ -17,7 +18,6 @@ Body = dict[str, Any]
 
 NEVER: Mapping[str, Any] = {"must": [{"has_id": []}]}
 """Matches nothing; an empty ``should`` would match everything."""
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _ANY_VALUE: Mapping[FilterKind, Mapping[str, float | str]] = {
     FilterKind.FLOAT: {"gte": -sys.float_info.max},
     FilterKind.DATE: {"gte": "0001-01-01"},
@@ -125,8 +125,8 @@ def _integer_range(key: str, bounds: Mapping[str, float]) -> Body:
 
     Qdrant's bounds are float64; integers between a bound and the nearest float64 inside the range are listed one by one.
     """
-    low = max([_INT64_MIN, *(to_low(bounds[name]) for name, to_low in _TO_LOW.items() if name in bounds)])
-    high = min([_INT64_MAX, *(to_high(bounds[name]) for name, to_high in _TO_HIGH.items() if name in bounds)])
+    low = max([INT64[0], *(to_low(bounds[name]) for name, to_low in _TO_LOW.items() if name in bounds)])
+    high = min([INT64[-1], *(to_high(bounds[name]) for name, to_high in _TO_HIGH.items() if name in bounds)])
     if low > high:
         return dict(NEVER)
     first_float, last_float = _float_at_least(low), -_float_at_least(-high)

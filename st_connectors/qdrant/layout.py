@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from st_connectors._matching import to_float, to_int64
 from st_connectors.filters import parse_date
 from st_connectors.schema import FilterKind, Schema
 
@@ -29,7 +30,6 @@ PRESENT = "_st_present"
 FILTER = "_st_f_"
 # The namespace of the UUIDs that represent ids; it must never change, since stored points are addressed by them.
 NAMESPACE = uuid.UUID("6f0c1c0e-5b0a-5f43-9a53-0b4ad2f6f7d1")
-INT64 = range(-(2**63), 2**63)
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 _decode_json = json.JSONDecoder().decode
 
@@ -196,20 +196,10 @@ def to_rfc3339(value: object) -> list[str]:
     return [moment.isoformat(timespec="microseconds").replace("+00:00", "Z")]
 
 
-def _to_integer(value: object) -> list[int]:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return [value] if isinstance(value, int) and not isinstance(value, bool) and value in INT64 else []
-
-
-def _to_float(value: object) -> list[float]:
-    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
 _CONVERT: Mapping[FilterKind, Callable[[object], list[Any]]] = {
     FilterKind.KEYWORD: lambda value: [value] if isinstance(value, str) else [],
-    FilterKind.INT: _to_integer,
-    FilterKind.FLOAT: _to_float,
+    FilterKind.INT: lambda value: [] if (number := to_int64(value)) is None else [number],
+    FilterKind.FLOAT: lambda value: [] if (number := to_float(value)) is None else [number],
     FilterKind.BOOL: lambda value: [value] if isinstance(value, bool) else [],
     FilterKind.DATE: to_rfc3339,
 }
