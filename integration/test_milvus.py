@@ -1,6 +1,7 @@
-"""The conformance suite on Milvus: Lite always, a server where ST_MILVUS_URL names one (``milvus://host:19530``) or ST_REQUIRE asks for it.
+"""The conformance suite on Milvus: always on Lite, on servers where configured.
 
-``ST_REQUIRE`` knows them as ``milvus-lite``, ``milvus`` (2.6) and ``milvus-3``.
+Servers are those of ``ST_MILVUS_URL`` (``milvus://host:19530``) or required by ``ST_REQUIRE``, where they are called
+``milvus-lite``, ``milvus`` (2.6) and ``milvus-3``.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ CLIENTS = ("pymilvus", "milvus_lite")
 
 @pytest.mark.engine("milvus-lite")
 class TestLite(StoreConformance):
-    """Milvus Lite on a real disk, where every refresh brings what was written into a segment, as it does with many records."""
+    """Milvus Lite on a real disk, where every refresh flushes, as it otherwise does only with many records."""
 
     client_modules = CLIENTS
     promises = frozenset({"optional_vectors", "persistent"})
 
     @classmethod
     def address(cls, folder: Path) -> str:
-        """Say where."""
+        """Return the address."""
         return f"milvus+lite:{folder}"
 
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls):
-        """Open stores under a folder of the system's temporary place."""
+        """Open stores in a temporary folder."""
         patch = pytest.MonkeyPatch()
         patch.setattr("st_connectors.milvus.store.FLUSH_FROM", 1)
         with tempfile.TemporaryDirectory() as folder:
@@ -55,18 +56,18 @@ class TestLite(StoreConformance):
 
 @pytest.mark.engine("milvus-lite")
 class TestLiteGraph(StoreConformance):
-    """The same with an HNSW graph and lists as arrays, as a server has it by default; in corpora of this size a graph finds what is nearest."""
+    """The same with an HNSW graph and lists as arrays, the defaults of a server; a graph of this size is exact."""
 
     client_modules = CLIENTS
 
     @classmethod
     def address(cls, folder: Path) -> str:
-        """Say where."""
+        """Return the address."""
         return f"milvus+lite:{folder}?index=hnsw&lists=arrays"
 
 
 class _Server(StoreConformance):
-    """A server with a flat index; its collections of other names are left alone."""
+    """A server with a flat index; its other collections are not touched."""
 
     client_modules = CLIENTS
     engine: ClassVar[str]
@@ -106,7 +107,11 @@ store.create()
 dense = np.eye(4, dtype=np.float32)
 for start in range(0, 900, 300):
     assert store.upsert([
-        Record(f"r{row}", {"dense": dense[row % 4], "sparse": SparseVector.from_mapping({row: 1.0})}, {"text": f"word{row}", "row": row})
+        Record(
+            f"r{row}",
+            {"dense": dense[row % 4], "sparse": SparseVector.from_mapping({row: 1.0})},
+            {"text": f"word{row}", "row": row},
+        )
         for row in range(start, start + 300)
     ]) == []
     if start == 300:
@@ -118,7 +123,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def writer():
-    """Another process that has written 900 records and holds the folder open; gives the process and the address."""
+    """Start a process that writes 900 records and keeps the folder open; yield the process and the address."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"milvus+lite:{folder}"
         process = subprocess.Popen(
@@ -134,7 +139,7 @@ def writer():
 
 @pytest.mark.engine("milvus-lite")
 def test_what_was_acknowledged_survives_a_kill(writer):
-    """All of it is there and found by every leg when the folder is opened again, whether it was in a segment or in the log."""
+    """Every leg matches all of it after the folder is opened again, from segments as well as from the log."""
     process, url = writer
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -156,7 +161,7 @@ def test_what_was_acknowledged_survives_a_kill(writer):
 
 @pytest.mark.engine("milvus-lite")
 def test_a_folder_is_open_in_one_process_at_a_time(writer, capfd):
-    """The other one is told so in a sentence, may try again later, and sees no traceback."""
+    """Another process gets a temporary error with a message, and no traceback is printed."""
     process, url = writer
     with pytest.raises(Unavailable, match="one process at a time"):
         open_store(url, "books", retry=NO_RETRY)

@@ -1,6 +1,7 @@
-"""The conformance suite on Qdrant: edge and local mode always, a server where ST_QDRANT_URL names one (``qdrant://host:6333``) or ST_REQUIRE asks for it.
+"""The conformance suite on Qdrant: always on edge and local mode, on a server where configured.
 
-``ST_REQUIRE`` knows the three as ``qdrant-edge``, ``qdrant-memory`` and ``qdrant``.
+The server is that of ``ST_QDRANT_URL`` (``qdrant://host:6333``) or required by ``ST_REQUIRE``, where the three are
+called ``qdrant-edge``, ``qdrant-memory`` and ``qdrant``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class TestEdge(StoreConformance):
 
     @classmethod
     def address(cls, folder: Path) -> str:
-        """Say where."""
+        """Return the address."""
         return f"qdrant+edge:{folder}"
 
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls):
-        """Open stores under a folder of the system's temporary place."""
+        """Open stores in a temporary folder."""
         with tempfile.TemporaryDirectory() as folder:
             yield opener(cls.address(Path(folder)))
 
@@ -45,13 +46,13 @@ class TestLocal(StoreConformance):
 
     @classmethod
     def address(cls, folder: Path) -> str:
-        """Say where."""
+        """Return the address."""
         return f"qdrant+memory:{folder}"
 
 
 @pytest.mark.engine("qdrant")
 class TestServer(StoreConformance):
-    """A server, over REST or gRPC as the address says; its collections of other names are left alone."""
+    """A server, over REST or gRPC depending on the address; its other collections are not touched."""
 
     client_modules = CLIENTS
 

@@ -1,4 +1,4 @@
-"""Evaluate filters on a payload: the truth table of :mod:`st_connectors.filters` as code, and the numbers that filters compare."""
+"""Evaluate filters on a payload: the truth table of :mod:`st_connectors.filters` as code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def to_float(value: object) -> float | None:
 def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, FilterKind]) -> bool:
     """Return whether a payload passes a filter, by the truth table of :mod:`st_connectors.filters`.
 
-    Values are compared as the declared kind of their field; values of another kind match nothing. Raises KeyError for an undeclared field.
+    Values are compared as the declared kind of their field; values of another kind match nothing. Raises KeyError for
+    an undeclared field.
     """
     match where:
         case And(parts):

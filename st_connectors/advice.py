@@ -1,6 +1,7 @@
-"""How to lay out a collection of so many records, reckoned from a store's own figures; a pure function, nothing is asked of a store.
+"""Recommend index, quantization and shards for a number of records, from a store's published figures; pure.
 
-The bytes are those that should be in memory for quick searches: vectors and their index. Payloads, texts and copies (replicas) are not counted.
+The bytes are those that should be in memory for fast searches: vectors and their index. Payloads, texts and replicas
+are not counted.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from st_connectors.sizing import DenseLayout, Sizing
 __all__ = ["Advice", "advise", "human", "sizing_for"]
 
 FLOAT = 4
-"""Bytes of a float32, which stores keep on disk whatever their index holds."""
+"""Bytes of a float32, which stores write to disk whatever their index contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A proposal: what to choose, the bytes of each part, and why. ``by_hand`` is what no option does, so that the operator must.
+    """A recommendation: the options, the bytes of each part, and the reasons.
 
-    ``fits`` is None where no memory was named. ``index`` is empty where there are no dense vectors.
+    ``by_hand`` lists manual steps that no option covers. ``fits`` is None without a memory limit. ``index`` is empty
+    without dense vectors.
     """
 
     count: int
@@ -48,11 +50,11 @@ class Advice:
         return None if self.memory is None else self.total <= self.memory
 
     def address(self, given: Address) -> Address:
-        """The address with the options proposed; those given stay."""
+        """Return the address with the recommended options added to its own."""
         return replace(given, options={**self.options, **given.options})
 
     def schema(self, given: Schema) -> Schema:
-        """The schema with the quantization proposed."""
+        """Return the schema with the recommended quantization."""
         fields = {
             name: replace(spec, quantization=self.quantization) if isinstance(spec, DenseField) else spec
             for name, spec in given.fields.items()
@@ -60,7 +62,7 @@ class Advice:
         return replace(given, fields=fields)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return values for JSON."""
         return {
             "for": self.count,
             "index": self.index,
@@ -76,11 +78,11 @@ class Advice:
 
 
 def sizing_for(plugin: Plugin, address: Address) -> Sizing:
-    """The figures of an address's variant; raises ValueError where the store gives none."""
+    """Return the figures of an address's variant; raise ValueError if the store has none."""
     for variant in (*address.variants, ""):
         if variant in plugin.sizing:
             return plugin.sizing[variant]
-    raise ValueError(f"the store {plugin.name!r} gives no figures to advise by")
+    raise ValueError(f"the store {plugin.name!r} publishes no figures for a recommendation")
 
 
 def advise(
@@ -92,26 +94,27 @@ def advise(
     memory: int | None = None,
     given: Mapping[str, str] | None = None,
 ) -> Advice:
-    """Propose how to keep ``count`` records with vectors of ``dimension``, sparse ones of ``terms`` entries, in ``memory`` bytes.
+    """Recommend a layout for ``count`` records in ``memory`` bytes.
 
-    The first layout of the store's that fits, else the smallest, with ``fits`` False. Options ``given`` in the address are kept to. Raises ValueError
-    for counts below 1 and where no layout has those options.
+    Dense vectors have ``dimension`` numbers, sparse ones ``terms`` entries. The recommended layout is the store's first
+    layout that fits, else the smallest, with ``fits`` False. Only layouts that agree with the address options ``given``
+    are considered. Raises ValueError for counts below 1 and if no layout agrees with those options.
     """
     for name, value in {"count": count, "dimension": dimension, "terms": terms, "memory": memory}.items():
         if value is not None and value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}")
+            raise ValueError(f"{name}: expected at least 1, got {value}")
     given = given or {}
     sparse = math.ceil(count * terms * sizing.sparse_entry) if terms else 0
-    kept = sparse if sizing.sparse_in_memory else 0
-    parts = {"sparse": kept} if kept else {}
-    reasons = _why_sparse(sizing, terms, sparse) if terms else []
+    in_memory = sparse if sizing.sparse_in_memory else 0
+    parts = {"sparse": in_memory} if in_memory else {}
+    reasons = _explain_sparse(sizing, terms, sparse) if terms else []
     layout = None
     if dimension is not None:
-        room = None if memory is None else memory - kept
-        layout = _layout(_candidates(sizing, dimension, given), count, dimension, room)
+        available = None if memory is None else memory - in_memory
+        layout = _layout(_candidates(sizing, dimension, given), count, dimension, available)
         parts = {**_parts(layout, count, dimension), **parts}
-        reasons = [*_why(sizing, layout, count, dimension, room), *reasons]
-    on_disk = sum(parts.values()) + (sparse - kept) + count * FLOAT * (dimension or 0)
+        reasons = [*_explain(sizing, layout, count, dimension, available), *reasons]
+    on_disk = sum(parts.values()) + (sparse - in_memory) + count * FLOAT * (dimension or 0)
     shards, why, by_hand = _shards(sizing, count, on_disk)
     options = dict(layout.options) if layout else {}
     if shards is not None and shards > 1 and sizing.shard_option:
@@ -130,7 +133,7 @@ def advise(
 
 
 def human(size: float) -> str:
-    """Bytes for people, in powers of 1000: ``1.28 GB``."""
+    """Format bytes in powers of 1000: ``1.28 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
@@ -139,22 +142,22 @@ def human(size: float) -> str:
 
 
 def _candidates(sizing: Sizing, dimension: int, given: Mapping[str, str]) -> list[DenseLayout]:
-    found = [
+    candidates = [
         layout
         for layout in sizing.dense
         if dimension >= layout.least
         and dimension % layout.multiple == 0
         and all(given.get(key, value) == value for key, value in layout.options.items())
     ]
-    if not found:
+    if not candidates:
         names = ", ".join(layout.name for layout in sizing.dense)
-        told = ", ".join(f"{key}={value}" for key, value in given.items())
-        raise ValueError(f"no index for {dimension} dimensions goes with {told}; there are {names}")
-    return found
+        options = ", ".join(f"{key}={value}" for key, value in given.items())
+        raise ValueError(f"no index for {dimension} dimensions agrees with {options}; expected one of {names}")
+    return candidates
 
 
 def _parts(layout: DenseLayout, count: int, dimension: int) -> dict[str, int]:
-    """The bytes of dense vectors, their graph, and what the store's own formula adds."""
+    """Return the bytes of dense vectors, of their graph, and of the overhead in the store's formula."""
     vectors = count * (layout.per_dimension * dimension + layout.per_vector)
     graph = count * layout.graph
     extra = (layout.factor - 1) * (vectors + graph)
@@ -162,38 +165,38 @@ def _parts(layout: DenseLayout, count: int, dimension: int) -> dict[str, int]:
     return {name: math.ceil(round(size, 3)) for name, size in parts.items() if size}
 
 
-def _layout(candidates: list[DenseLayout], count: int, dimension: int, room: int | None) -> DenseLayout:
-    """The first that fits, else the smallest."""
+def _layout(candidates: list[DenseLayout], count: int, dimension: int, available: int | None) -> DenseLayout:
+    """Return the first layout that fits, else the smallest."""
     sizes = {layout.name: sum(_parts(layout, count, dimension).values()) for layout in candidates}
-    fitting = [layout for layout in candidates if room is None or sizes[layout.name] <= room]
+    fitting = [layout for layout in candidates if available is None or sizes[layout.name] <= available]
     return fitting[0] if fitting else min(candidates, key=lambda layout: sizes[layout.name])
 
 
-def _why(sizing: Sizing, layout: DenseLayout, count: int, dimension: int, room: int | None) -> list[str]:
-    passed = [] if room is None else list(sizing.dense[: sizing.dense.index(layout)])
+def _explain(sizing: Sizing, layout: DenseLayout, count: int, dimension: int, available: int | None) -> list[str]:
+    skipped = [] if available is None else list(sizing.dense[: sizing.dense.index(layout)])
     over = [
         f"{each.name} takes {human(size)}"
-        for each in passed
-        if (size := sum(_parts(each, count, dimension).values())) > (room or 0)
+        for each in skipped
+        if (size := sum(_parts(each, count, dimension).values())) > (available or 0)
     ]
     return [
         f"{layout.name}: {layout.cost} ({layout.source})",
-        *([f"more than there is: {', '.join(over)}"] if over else []),
+        *([f"too large for the memory: {', '.join(over)}"] if over else []),
     ]
 
 
-def _why_sparse(sizing: Sizing, terms: int, size: int) -> list[str]:
+def _explain_sparse(sizing: Sizing, terms: int, size: int) -> list[str]:
     where = "" if sizing.sparse_in_memory else f"; {human(size)}, read from disk and not counted as memory"
     return [f"sparse: {sizing.sparse_entry:g} bytes for each of {terms} entries ({sizing.sparse_source}){where}"]
 
 
 def _shards(sizing: Sizing, count: int, size: int) -> tuple[int | None, list[str], list[str]]:
-    """How many shards, why, and what to do by hand; ``size`` is of vectors and index on disk."""
+    """Return the number of shards, the reasons, and manual steps; ``size`` is that of vectors and index on disk."""
     if sizing.shard_documents is None or sizing.shard_bytes is None:
         return None, [], []
     shards = max(1, math.ceil(count / sizing.shard_documents), math.ceil(size / sizing.shard_bytes))
-    most = f"{sizing.shard_documents:,} records and {human(sizing.shard_bytes)} ({sizing.shard_source})"
-    why = [f"shards: {shards}, of at most {most}; {human(size)} on disk without payloads and the source text"]
+    limit = f"{sizing.shard_documents:,} records and {human(sizing.shard_bytes)} ({sizing.shard_source})"
+    why = [f"shards: {shards}, of at most {limit}; {human(size)} on disk without payloads and the source text"]
     if shards > 1 and not sizing.shard_option:
-        return shards, why, [f"set {shards} shards when making the collection: there is no option for it"]
+        return shards, why, [f"set {shards} shards when creating the collection; there is no option for it"]
     return shards, why, []

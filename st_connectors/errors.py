@@ -1,16 +1,17 @@
-"""What can go wrong with a store: one tree whose classes say whether trying again can help.
+"""Errors of stores: one tree of exceptions whose classes tell whether trying again can help.
 
 StoreError(message, store=, operation=)
-├── Temporary          trying again can help; ``retry_after`` is the server's own wish in seconds, if it said one
+├── Temporary          trying again can help; ``retry_after`` is the wait in seconds that the server requested, if any
 │   ├── Unavailable    refused, reset, timed out, 502, 503, 504
 │   └── Throttled      429, RESOURCE_EXHAUSTED
 ├── Permanent          the same request will fail again
 │   ├── NotFound       no such collection
-│   ├── SchemaMismatch the collection exists and is something else
-│   └── Refused        the store does not take this record or this request
-└── Unsupported        this store, with these options, cannot do it; refused before any byte is sent
+│   ├── SchemaMismatch the collection exists with another schema
+│   └── Refused        the store does not accept this record or this request
+└── Unsupported        this store, with these options, does not support it; raised before anything is sent
 
-Errors are raised once, at the border, from the driver's own error, which stays their ``__cause__``. Messages never hold a secret.
+Errors are raised once, at the border, from the driver's own error, which stays their ``__cause__``. Messages never hold
+a secret.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class StoreError(Exception):
     """A store could not do an operation; ``store`` and ``operation`` name both."""
 
     def __init__(self, message: str, *, store: str, operation: str) -> None:
-        """Keep the message, and the store and operation it is about."""
+        """``store`` and ``operation`` name where the error happened."""
         super().__init__(message)
         self.message = message
         self.store = store
@@ -49,17 +50,17 @@ class Temporary(StoreError):
     """Trying again can help."""
 
     def __init__(self, message: str, *, store: str, operation: str, retry_after: float | None = None) -> None:
-        """Keep ``retry_after``, the seconds the server asked to wait, or None where it did not say."""
+        """``retry_after`` is the wait in seconds that the server requested, or None."""
         super().__init__(message, store=store, operation=operation)
         self.retry_after = retry_after
 
 
 class Unavailable(Temporary):
-    """The store cannot be reached, broke off, or is overloaded."""
+    """The store cannot be reached, closed the connection, or is overloaded."""
 
 
 class Throttled(Temporary):
-    """The store asks to slow down."""
+    """The store limits the rate of requests."""
 
 
 class Permanent(StoreError):
@@ -67,7 +68,7 @@ class Permanent(StoreError):
 
 
 class NotFound(Permanent):
-    """There is no such collection."""
+    """The collection does not exist."""
 
 
 class SchemaMismatch(Permanent):
@@ -75,15 +76,15 @@ class SchemaMismatch(Permanent):
 
 
 class Refused(Permanent):
-    """The store does not take this record or this request."""
+    """The store does not accept this record or this request."""
 
 
 class Unsupported(StoreError):
-    """This store, with these options, cannot do what was asked."""
+    """This store, with these options, does not support the operation."""
 
 
 def _rebuild(kind: type[StoreError], state: dict[str, object]) -> StoreError:
-    """Make an error again in another process (its keyword arguments are beyond Exception's own pickling)."""
+    """Rebuild an unpickled error, since Exception's own pickling does not support keyword arguments."""
     error = kind.__new__(kind, state["message"])
     error.__dict__.update(state)
     return error

@@ -1,11 +1,11 @@
-"""Filters: a closed family of frozen values, and what they mean.
+"""Filters as frozen values, and their meaning.
 
-The same truth table holds in every store: a list value matches if any of its elements does; a missing field, null or an
-empty list makes a leaf false; ``Not`` is the complement; 1 equals 1.0 and never True; strings compare by code points, case and all;
-dates compare as instants, one without a zone being UTC. ``In`` with no values and ``Or`` of nothing match nothing, ``And`` of
-nothing matches everything.
+The same truth table holds in every store: a list matches if any of its elements does; a missing field, null or an empty
+list makes a leaf false; ``Not`` is the complement; 1 equals 1.0 and never True; strings are compared by code points and
+case-sensitively; dates are compared as instants, in UTC if they have no zone. ``In`` without values and an empty ``Or``
+match nothing, an empty ``And`` matches everything.
 
-A field is a key of the payload itself, dots and all: ``Eq("a.b", 1)`` asks for the key "a.b", never for "b" inside "a".
+A field is a key of the payload itself, dots included: ``Eq("a.b", 1)`` tests the key "a.b", never "b" inside "a".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FilterValue: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Eq:
-    """The field has this value, or a list that holds it."""
+    """The field has this value, or a list that contains it."""
 
     field: str
     value: FilterValue
@@ -31,7 +31,7 @@ class Eq:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """The field has one of these values, or a list that holds one of them."""
+    """The field has one of these values, or a list that contains one of them."""
 
     field: str
     values: tuple[FilterValue, ...]
@@ -39,7 +39,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The field, or one element of its list, lies within all the bounds given; numbers and dates only."""
+    """The field, or one element of its list, lies within all bounds; for numbers and dates only."""
 
     field: str
     gt: float | str | None = None
@@ -50,28 +50,28 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field is there, and is neither null nor an empty list."""
+    """The field is present, and neither null nor an empty list."""
 
     field: str
 
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All parts hold."""
+    """Every part matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one part holds."""
+    """At least one part matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold."""
+    """The part does not match."""
 
     part: Filter
 
@@ -82,14 +82,15 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?(?:Z|[
 
 
 def parse_date(text: str) -> datetime:
-    """The instant, in UTC, of ``2020-01-31``, ``2020-01-31T08:00``, ``2020-01-31 08:00:00.5`` or ``2020-01-31T08:00:00+01:00`` (or ``Z``).
+    """Return the instant, in UTC, of a date or time in one of the ISO 8601 forms that every store reads alike.
 
-    The forms of ISO 8601 that every store reads the same way; without a zone it is UTC. Raises ValueError for anything else.
+    These are ``2020-01-31``, ``2020-01-31T08:00``, ``2020-01-31 08:00:00.5`` and ``2020-01-31T08:00:00+01:00`` (or
+    ``Z``); without a zone the time is UTC. Raises ValueError for any other text.
     """
     try:
         moment = datetime.fromisoformat(text if _DATE.fullmatch(text) else "")
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{text!r} is no date: write 2020-01-31, 2020-01-31T08:00:00 or 2020-01-31T08:00:00+01:00"
+            f"{text!r} is not a date: write 2020-01-31, 2020-01-31T08:00:00 or 2020-01-31T08:00:00+01:00"
         ) from error

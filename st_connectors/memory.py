@@ -1,7 +1,7 @@
-"""The oracle: every answer by brute force in float64, in this process.
+"""The reference store: brute force in float64, in this process.
 
-``memory:`` and ``memory:NAME`` are collections that live as long as the process. Whoever opens the same name and collection sees the same
-records, so that a collection can be reopened; ``drop`` removes it.
+Collections of ``memory:`` and ``memory:NAME`` live as long as the process. Every store of the same name and collection
+uses the same records, so that a collection can be opened again; ``drop`` removes it.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ CAPABILITIES = Capabilities(
 SIZING = {
     "": Sizing(
         dense=(
-            DenseLayout("exact", 12, "compares with every vector", "a record's float32 and float64 to reckon with"),
+            DenseLayout("exact", 12, "compares with every vector", "a record's float32 and a float64 copy for scoring"),
         ),
         sparse_entry=28,
-        sparse_source="a record's index and weight, and row, index and float64 weight to reckon with",
+        sparse_source="a record's index and weight, and a copy of row, index and float64 weight for scoring",
     )
 }
 
@@ -92,7 +92,7 @@ class _Dense:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sparse:
-    """The weights of one sparse or text field, flat: ``row`` counts into ``ids``."""
+    """The weights of one sparse or text field, flattened: ``row`` is the position in ``ids``."""
 
     ids: list[str]
     row: NDArray[np.int64]
@@ -101,17 +101,20 @@ class _Sparse:
 
     @classmethod
     def of(cls, ids: list[str], vectors: Sequence[SparseVector]) -> _Sparse:
-        """Lay vectors out flat."""
-        none = SparseVector.from_mapping({})
+        """Flatten vectors."""
+        empty = SparseVector.from_mapping({})
         return cls(
             ids,
             np.repeat(np.arange(len(ids)), [len(vector) for vector in vectors]),
-            np.concatenate([none.indices, *(vector.indices for vector in vectors)]),
-            np.concatenate([none.values, *(vector.values for vector in vectors)]).astype(np.float64),
+            np.concatenate([empty.indices, *(vector.indices for vector in vectors)]),
+            np.concatenate([empty.values, *(vector.values for vector in vectors)]).astype(np.float64),
         )
 
     def scores(self, query: SparseVector, rarity: Callable[[int], float] | None = None) -> dict[str, float]:
-        """The inner product with each record that shares an index, by id; ``rarity`` gives a factor by the number of records that have an index."""
+        """Return the inner product with each record that shares an index, by id.
+
+        ``rarity`` returns the factor of an index from the number of records that have it.
+        """
         if not len(query) or not self.indices.size:  # a text query may have no words
             return {}
         place = np.minimum(np.searchsorted(query.indices, self.indices), len(query) - 1)
@@ -126,13 +129,13 @@ class _Sparse:
 
 @dataclass(slots=True, eq=False)
 class _Collection:
-    """Records by id, deep-frozen: nobody else holds what is in here. Writers replace ``records``' entries under ``lock``."""
+    """Records by id, copied on writing and reading. Writers replace entries under ``_LOCK``."""
 
     schema: Schema
     records: dict[str, Record] = field(default_factory=dict)
     words: dict[tuple[str, str], SparseVector] = field(default_factory=dict)
     legs: dict[str, _Dense | _Sparse] = field(default_factory=dict)
-    """Flat copies of the fields, made when first searched after a write."""
+    """Flattened fields, computed by the first search after a write."""
 
 
 _COLLECTIONS: dict[tuple[str, str], _Collection] = {}
@@ -140,10 +143,10 @@ _LOCK = threading.RLock()
 
 
 class MemoryStore:
-    """One collection in this process; the adapter without its wrappers."""
+    """One collection in this process; the adapter without its layers."""
 
     def __init__(self, name: str, schema: Schema) -> None:
-        """Make a store for the schema's collection under ``name``; nothing is there before ``create``."""
+        """Nothing is stored before ``create``. ``name`` is that of the address."""
         self._key = (name, schema.collection)
         self._schema = copy.deepcopy(schema)
         precision = {each: Precision() for each in schema.fields}
@@ -151,7 +154,7 @@ class MemoryStore:
 
     @property
     def schema(self) -> Schema:
-        """The schema as asked for, which ``create`` makes sure is the stored one."""
+        """The schema passed to the store; ``create`` verifies that the stored one equals it."""
         return self._schema
 
     @property
@@ -160,7 +163,7 @@ class MemoryStore:
         return self._capabilities
 
     def create(self) -> None:
-        """Make the collection, or find it with the same schema."""
+        """Create the collection; accept an existing one with the same schema."""
         with _LOCK:
             stored = _COLLECTIONS.setdefault(self._key, _Collection(self._schema))
         difference = schema_difference(stored.schema, self._schema)
@@ -168,17 +171,17 @@ class MemoryStore:
             raise SchemaMismatch(difference, store="memory", operation="create")
 
     def drop(self) -> None:
-        """Forget the collection."""
+        """Remove the collection."""
         with _LOCK:
             _COLLECTIONS.pop(self._key, None)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Keep copies of records."""
-        frozen = [_freeze(record) for record in records]
+        """Store copies of records."""
+        copies = [_copy_record(record) for record in records]
         texts = [(name, value.source) for name, value in self._schema.fields.items() if isinstance(value, TextField)]
         with _LOCK:
             collection = self._collection("upsert")
-            for record in frozen:
+            for record in copies:
                 collection.records[record.id] = record
                 for name, source in texts:
                     collection.words[name, record.id] = _words(record, source)
@@ -186,7 +189,7 @@ class MemoryStore:
         return []
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Forget records."""
+        """Remove records."""
         with _LOCK:
             collection = self._collection("delete")
             for key in ids:
@@ -196,66 +199,66 @@ class MemoryStore:
             collection.legs.clear()
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Copies of records."""
+        """Return copies of records, in the order of ``ids``."""
         with _LOCK:
             records = self._collection("get").records
-            found = [records[key] for key in ids if key in records]
-        return [_thaw(record, parts) for record in found]
+            stored = [records[key] for key in ids if key in records]
+        return [_copy_parts(record, parts) for record in stored]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Compare every record with every request, all at one moment."""
+        """Compare every record with every request, on one state of the collection."""
         with _LOCK:
             collection = self._collection("search")
             return [self._answer(collection, request) for request in requests]
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Every record as it was when the scan began."""
-        chosen = iter(self._where(where, "scan"))
-        while page := list(islice(chosen, batch)):
-            yield from (_thaw(record, parts) for record in page)
+        """Return every record as of the start of the scan."""
+        selected = iter(self._where(where, "scan"))
+        while page := list(islice(selected, batch)):
+            yield from (_copy_parts(record, parts) for record in page)
 
     def count(self, where: Filter | None = None) -> int:
-        """The number of records."""
+        """Count exactly."""
         return len(self._where(where, "count"))
 
     def refresh(self) -> None:
-        """Do nothing: writes are visible at once."""
+        """Verify that the collection exists; writes are visible at once."""
         with _LOCK:
             self._collection("refresh")
 
     def close(self) -> None:
-        """Hold on to nothing; the collection stays in the process."""
+        """Do nothing: the collection stays in the process."""
 
     def _collection(self, operation: str) -> _Collection:
-        found = _COLLECTIONS.get(self._key)
-        if found is None:
+        collection = _COLLECTIONS.get(self._key)
+        if collection is None:
             raise NotFound(
-                f"there is no collection {self._key[1]!r}: create it first", store="memory", operation=operation
+                f"there is no collection {self._key[1]!r}; create it first", store="memory", operation=operation
             )
-        return found
+        return collection
 
     def _where(self, where: Filter | None, operation: str) -> list[Record]:
         with _LOCK:
             records = list(self._collection(operation).records.values())
-        return [one for one in records if where is None or matches(where, one.payload, self._schema.filterable)]
+        return [each for each in records if where is None or matches(where, each.payload, self._schema.filterable)]
 
     def _answer(self, collection: _Collection, request: SearchRequest) -> list[Hit]:
         if isinstance(request.rank, Fuse):
-            raise TypeError("memory search: a Fuse is taken apart above the adapters, by fusing(store)")
+            raise TypeError("memory search: expected a single leg, got Fuse; wrap the store with fusing(store)")
         scores = self._scores(collection, request.rank)
         if request.where is not None:
-            kept, where = collection.records, request.where
+            records, where = collection.records, request.where
             scores = {
                 key: score
                 for key, score in scores.items()
-                if matches(where, kept[key].payload, self._schema.filterable)
+                if matches(where, records[key].payload, self._schema.filterable)
             }
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[
             request.offset : request.offset + request.limit
         ]
         hits = []
         for key, score in best:
-            record = _thaw(collection.records[key], request.parts)
+            record = _copy_parts(collection.records[key], request.parts)
             hits.append(Hit(key, score, record.payload, record.vectors))
         return hits
 
@@ -264,23 +267,23 @@ class MemoryStore:
         if is_empty_leg(leg, self._schema.fields[name]):
             return {}
         if name not in collection.legs:
-            collection.legs[name] = _lay_out(collection, name)
+            collection.legs[name] = _flatten(collection, name)
         flat = collection.legs[name]
         match leg, flat:
             case Near(_, SparseVector() as query), _Sparse():
                 return flat.scores(query)
             case Near(_, query), _Dense():
-                metric = self._schema.fields[name].metric  # type: ignore[union-attr]  # a _Dense is laid out for dense fields only
+                metric = self._schema.fields[name].metric  # type: ignore[union-attr]  # only dense fields are flattened to _Dense
                 return flat.scores(np.asarray(query, dtype=np.float64), metric)
             case Match(_, text), _Sparse():
                 total = len(collection.records)
                 return flat.scores(bm25.query_vector(text), lambda count: bm25.idf(total, count))
             case _:
-                raise TypeError(f"memory search: a {type(leg).__name__} leg does not fit field {name!r}")
+                raise TypeError(f"memory search: a {type(leg).__name__} leg cannot search field {name!r}")
 
 
-def _lay_out(collection: _Collection, name: str) -> _Dense | _Sparse:
-    """The vectors of one field, flat, without the records that lack one."""
+def _flatten(collection: _Collection, name: str) -> _Dense | _Sparse:
+    """Flatten the vectors of one field, without the records that have none."""
     spec = collection.schema.fields[name]
     if isinstance(spec, TextField):
         words = {key: collection.words[name, key] for key in collection.records}
@@ -299,15 +302,15 @@ def _words(record: Record, source: str) -> SparseVector:
     return bm25.document_vector(text if isinstance(text, str) else "")
 
 
-def _freeze(record: Record) -> Record:
-    """A copy that later changes by the caller cannot reach."""
+def _copy_record(record: Record) -> Record:
+    """Copy a record, so that later changes by the caller do not affect it."""
     return Record(
         record.id, {name: _copy(vector) for name, vector in record.vectors.items()}, copy.deepcopy(dict(record.payload))
     )
 
 
-def _thaw(record: Record, parts: Parts) -> Record:
-    """A copy for the caller to keep, with the parts asked for."""
+def _copy_parts(record: Record, parts: Parts) -> Record:
+    """Copy the requested parts of a record for the caller."""
     vectors = {name: _copy(vector) for name, vector in record.vectors.items()} if Parts.VECTORS in parts else {}
     return Record(record.id, vectors, copy.deepcopy(dict(record.payload)) if Parts.PAYLOAD in parts else {})
 
@@ -320,35 +323,39 @@ def _copy(vector: Vector) -> Vector:
 
 def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
     if client is not None:
-        raise TypeError("memory connect: there is no client object to hand in")
+        raise TypeError("memory connect: there is no client object to pass")
     name = _name_of(address)
     if schema is None:
         with _LOCK:
-            found = _COLLECTIONS.get((name, collection))
-        if found is None:
-            raise NotFound(f"there is no collection {collection!r} in {address}", store="memory", operation="connect")
-        schema = found.schema
+            stored = _COLLECTIONS.get((name, collection))
+        if stored is None:
+            raise NotFound(
+                f"there is no collection {collection!r} at {address}; create it first",
+                store="memory",
+                operation="connect",
+            )
+        schema = stored.schema
     return MemoryStore(name, schema)
 
 
 def _collections(address: Address, client: object | None) -> list[str]:
     del client
-    asked = _name_of(address)
+    requested = _name_of(address)
     with _LOCK:
-        return sorted(collection for name, collection in _COLLECTIONS if name == asked)
+        return sorted(collection for name, collection in _COLLECTIONS if name == requested)
 
 
 def _name_of(address: Address) -> str:
-    """The name in an address; raises ValueError for a server's, of which all would be one."""
+    """Return the name in an address; raise ValueError for an address with a host, which would be ignored."""
     if address.host is not None:
-        raise ValueError(f"memory is no server: write memory:NAME, without //, not {address}")
+        raise ValueError(f"memory is not a server: write memory:NAME, without //, not {address}")
     return address.path
 
 
 PLUGIN = Plugin(
     name="memory",
     extra=None,
-    variants={"": "brute force in this process, forgotten when it ends (memory:NAME)"},
+    variants={"": "brute force in this process, lost when it ends (memory:NAME)"},
     capabilities=CAPABILITIES,
     connect=_connect,
     collections=_collections,

@@ -1,4 +1,4 @@
-"""What a store's ways of keeping vectors cost, as data: adapters fill it in, :mod:`st_connectors.advice` reckons with it."""
+"""The memory that a store needs for vectors, as data of the adapters for :mod:`st_connectors.advice`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["DenseLayout", "Sizing"]
 
 @dataclass(frozen=True, slots=True)
 class DenseLayout:
-    """One way of keeping dense vectors in memory: ``factor * (per_dimension * dimension + per_vector + graph)`` bytes for each.
+    """One form of dense vectors in memory, of ``factor * (per_dimension * dimension + per_vector + graph)`` bytes each.
 
-    ``quantization`` (a Quantization's value) and ``options`` of the address choose it. ``cost`` is what one pays for it, ``source`` where the figures
-    are from, ``by_hand`` what the operator must do besides, for there is no option for it. Dimensions are at least ``least``, and a multiple of
-    ``multiple``.
+    ``quantization`` (a Quantization's value) and ``options`` of the address select it. ``cost`` describes its drawback,
+    ``source`` cites the figures, ``by_hand`` is a manual step for which there is no option. The dimension must be at
+    least ``least`` and a multiple of ``multiple``.
     """
 
     name: str
@@ -33,10 +33,11 @@ class DenseLayout:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """A store's figures: its dense layouts, the first that fits being the best; bytes per entry of a sparse vector; and what a shard should hold at most.
+    """A store's figures for dense layouts, from best to smallest, sparse vectors and shards.
 
-    ``sparse_in_memory`` is false where sparse vectors are read from disk.
-    ``shard_option`` is the address option for a number of shards, None where there is none. Limits of None are not known.
+    ``sparse_entry`` is the bytes per entry of a sparse vector. ``sparse_in_memory`` is false if sparse vectors are read
+    from disk. ``shard_option`` is the address option for the number of shards, None if there is none. A limit of None
+    is unknown.
     """
 
     dense: tuple[DenseLayout, ...]

@@ -1,12 +1,14 @@
-r"""Filters as text: ``year >= 2020 and tag in ["a", "b"] and not (draft = true or author exists)``.
+r"""Parse and format filters as text: ``year >= 2020 and tag in ["a", "b"] and not (draft = true or author exists)``.
 
-- ``= == != < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``, parentheses; ``not`` binds before ``and``,
-  ``and`` before ``or``. Words of the language may be written in any case.
-- ``2020 <= year < 2023`` asks that one value lies within both bounds, as ``Range`` does; ``year >= 2020 and year < 2023`` may be met by two
-  elements of a list.
-- Values are numbers, ``true``, ``false``, and strings in single or double quotes with the escapes ``\\ \' \" \n \r \t \uXXXX``; dates are strings.
-  ``x = null`` is ``not x exists``, and ``x != 1`` is ``not x = 1``: it holds where x is missing too.
-- A field's name is letters, digits, ``_``, ``.`` and ``-``; any other name stands in backticks, a backtick in it being doubled.
+- ``= == != < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``,
+  parentheses; ``not`` binds before ``and``, ``and`` before ``or``. Keywords are case-insensitive.
+- ``2020 <= year < 2023`` requires one value within both bounds, as ``Range`` does; ``year >= 2020 and year < 2023``
+  also matches a list in which one element passes the first bound and another one the second.
+- Values are numbers, ``true``, ``false``, and strings in single or double quotes with the escapes ``\\ \' \" \n \r \t
+  \uXXXX``; dates are strings. ``x = null`` is ``not x exists``, and ``x != 1`` is ``not x = 1``, which also matches
+  where x is missing.
+- A field's name consists of letters, digits, ``_``, ``.`` and ``-``; any other name is written in backticks, and a
+  backtick in it doubled.
 - ``true`` alone matches everything, ``false`` nothing.
 """
 
@@ -72,7 +74,7 @@ _BOUNDS = _LOW | _HIGH
 _TURNED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 
-# By the terminals that may come next, the first that fits.
+# The first entry whose terminal may come next describes what was expected.
 _EXPECTED = (
     ("NAME", "a field name"),
     ("TRUE", "a value: a number, true, false, null, or a string in quotes"),
@@ -87,8 +89,8 @@ _EXPECTED = (
 )
 
 
-class _Fault(ValueError):
-    """What is wrong at a column, counted from 1."""
+class _SyntaxFault(ValueError):
+    """A syntax error at a column, counted from 1."""
 
     def __init__(self, column: int, message: str) -> None:
         super().__init__(message)
@@ -96,21 +98,21 @@ class _Fault(ValueError):
 
 
 def parse_where(text: str) -> Filter:
-    """The filter that a text means; raises ValueError with the column and what was expected there."""
+    """Parse a filter; raise ValueError with the column and what was expected there."""
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken, VisitError
 
     try:
-        return _parser().parse(text)  # type: ignore[return-value]  # the callbacks of _Reader build the filter in place of a tree
+        return _parser().parse(text)  # type: ignore[return-value]  # the callbacks of _Builder return the filter instead of a tree
     except UnexpectedToken as error:
         at = len(text) + 1 if error.token.type == "$END" else (error.token.start_pos or 0) + 1
-        fault = _Fault(at, _unexpected(error.token, error.accepts or error.expected))
+        fault = _SyntaxFault(at, _unexpected(error.token, error.accepts or error.expected))
     except UnexpectedCharacters as error:
         at = error.pos_in_stream or 0
-        fault = _Fault(at + 1, _unreadable(text[at:]))
-    except _Fault as error:
+        fault = _SyntaxFault(at + 1, _unreadable(text[at:]))
+    except _SyntaxFault as error:
         fault = error
     except VisitError as error:
-        if not isinstance(error.orig_exc, _Fault):
+        if not isinstance(error.orig_exc, _SyntaxFault):
             raise
         fault = error.orig_exc
     line = re.sub(r"[\r\n\t]", " ", text)
@@ -121,7 +123,7 @@ def parse_where(text: str) -> Filter:
 def _parser() -> Lark:
     from lark import Lark
 
-    return Lark(_GRAMMAR, parser="lalr", lexer="basic", maybe_placeholders=False, transformer=_Reader())
+    return Lark(_GRAMMAR, parser="lalr", lexer="basic", maybe_placeholders=False, transformer=_Builder())
 
 
 def _unexpected(token: Token, accepted: set[str]) -> str:
@@ -141,12 +143,12 @@ def _unreadable(rest: str) -> str:
         return f"the quote {rest[0]} is not closed"
     if rest[0].isdigit():
         word = re.split(r"[\s,)\]]", rest)[0]
-        return f"{word!r} is no number; dates and other strings are quoted"
-    return f"{rest[0]!r} has no meaning here"
+        return f"{word!r} is not a number; dates and other strings are quoted"
+    return f"unexpected {rest[0]!r}"
 
 
-class _Reader:
-    """Builds filters, one method for each rule of the grammar."""
+class _Builder:
+    """Builds filters, with one method per rule of the grammar."""
 
     def any(self, children: list[Any]) -> Filter:
         parts = children[::2]
@@ -184,7 +186,10 @@ class _Reader:
     def between(self, children: list[Any]) -> Filter:
         first, left, field, right, second = children
         if left[0] != right[0]:
-            raise _Fault(right.start_pos + 1, f"both signs point the same way in a < x < b, not {left} and {right}")
+            raise _SyntaxFault(
+                right.start_pos + 1,
+                f"expected two signs of the same direction, as in a < x < b, got {left} and {right}",
+            )
         return Range(field, **{_BOUNDS[_TURNED[left]]: first, _BOUNDS[right]: second})
 
     def one_of(self, children: list[Any]) -> Filter:
@@ -223,7 +228,7 @@ class _Reader:
             return int(token)
         value = float(token)
         if not math.isfinite(value):
-            raise _Fault((token.start_pos or 0) + 1, f"{token} is beyond 64 bits")
+            raise _SyntaxFault((token.start_pos or 0) + 1, f"{token} is beyond 64 bits")
         return value
 
     def string(self, children: list[Token]) -> str:
@@ -235,14 +240,16 @@ class _Reader:
                 return chr(int(code[1:], 16))
             if code not in _ESCAPES:
                 at = (token.start_pos or 0) + 2 + match.start()
-                raise _Fault(at, f"\\{code} is no escape; known are \\\\ \\' \\\" \\n \\r \\t and \\uXXXX")
+                raise _SyntaxFault(
+                    at, f"unknown escape \\{code}; expected one of \\\\ \\' \\\" \\n \\r \\t and \\uXXXX"
+                )
             return _ESCAPES[code]
 
         return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", unescaped, token[1:-1], flags=re.DOTALL)
 
 
 def to_text(where: Filter) -> str:
-    """A text that ``parse_where`` reads as a filter of the same meaning."""
+    """Format a filter as text that ``parse_where`` parses to a filter of the same meaning."""
     match where:
         case And(parts):
             return " and ".join(map(_inner, parts)) or "true"
@@ -269,7 +276,7 @@ def _leaf(where: Eq | In | Range | Exists) -> str:
 
 
 def _inner(part: Filter) -> str:
-    """A part of a larger filter, in parentheses where it is made of parts itself."""
+    """Format a part of a filter, in parentheses if it has several parts itself."""
     text = to_text(part)
     return f"({text})" if isinstance(part, And | Or) and part.parts else text
 
@@ -290,7 +297,7 @@ def _range(where: Range) -> str:
 def _strictest(
     strict: float | str | None, loose: float | str | None, strict_sign: str, loose_sign: str, stricter: Any
 ) -> tuple[str, str] | None:
-    """Of two bounds on one side the one that decides, with its sign; None where there is none."""
+    """Return the stricter of two bounds on one side with its sign; None without a bound."""
     if strict is None:
         return None if loose is None else (_value(loose), loose_sign)
     if loose is None or stricter(_comparable(strict), _comparable(loose)):
@@ -317,7 +324,7 @@ def _value(value: FilterValue) -> str:
             return str(value)
         case float():
             if not math.isfinite(value):
-                raise ValueError(f"{value} cannot be written: a filter compares finite numbers")
+                raise ValueError(f"expected a finite number in a filter, got {value}")
             return repr(value)
         case str():
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""Search without the filter for records that have the vector, and again with it only if the result shows that it matters."""
+"""Search without the filter for present vectors, and repeat with it only where the result is affected."""
 
 from __future__ import annotations
 

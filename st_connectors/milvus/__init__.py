@@ -1,6 +1,7 @@
 """Milvus: embedded (``milvus+lite:PATH``) and servers (``milvus://host:19530``, ``milvus+https://``).
 
-For use with your own collection and client: :func:`sparse_vector`, :func:`hybrid_requests` and :func:`filter_to_milvus`.
+For use with your own collection and client: :func:`sparse_vector`, :func:`hybrid_requests` and
+:func:`filter_to_milvus`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CAPABILITIES = Capabilities(
     efforts=frozenset({"exact", "default", "candidates"}),
     persistent=True,
     max_batch=1000,
-    # A server accepts 64 MiB per request; texts and filterable values are sent in addition to the payload that contains them.
+    # A server accepts 64 MiB per request; texts and filterable values are sent in addition to the payload that contains
+    # them.
     max_bytes=20_000_000,
     max_dimension=32_768,
     max_limit=16_384,

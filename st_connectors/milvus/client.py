@@ -1,4 +1,4 @@
-"""Connect to Milvus: Milvus Lite on a local folder, servers over gRPC with or without TLS, or a client object passed by the caller."""
+"""Connect to Milvus: Milvus Lite on a folder, servers over gRPC, or a client object of the caller."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ LISTS = {"arrays": False, "text": True}
 class Deadline(float):
     """The seconds that a call may take, regarded as over after the first failure.
 
-    pymilvus repeats failed calls until their timeout, or 75 times without one; it evaluates ``elapsed >= timeout`` after each failure.
+    pymilvus repeats failed calls until their timeout, or 75 times without one; it evaluates ``elapsed >= timeout``
+    after each failure.
     """
 
     def __le__(self, elapsed: object) -> bool:
@@ -58,7 +59,8 @@ class Connection:
     unflushed: dict[str, int] = field(default_factory=dict)
     """By collection, the rows written to Milvus Lite since they were last flushed to a segment."""
     write_lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    """Held during writes: if two threads create a log of Milvus Lite 3.2 together, its file is opened twice and one write is lost."""
+    """Held during writes: if two threads create a log of Milvus Lite 3.2 together, its file is opened twice and one
+    write is lost."""
     is_closed: bool = False
 
     @property

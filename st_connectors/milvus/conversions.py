@@ -18,14 +18,15 @@ from st_core.vectors import SparseMatrix, SparseVector
 __all__ = ["filter_to_milvus", "hybrid_requests", "sparse_vector"]
 
 SparseLike: TypeAlias = Any
-"""A SparseVector, a SparseMatrix of one row, a mapping from index to weight, or one row of a scipy or torch sparse matrix."""
+"""A SparseVector, a SparseMatrix of one row, a mapping from index to weight, or one row of a scipy or torch sparse
+matrix."""
 
 
 def sparse_vector(value: SparseLike) -> dict[int, float]:
     """Convert one sparse vector to Milvus's form, ``{index: weight}``, with rising indices and positive weights.
 
-    Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one row of a scipy or
-    torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
+    Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one
+    row of a scipy or torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
 
         client.upsert("docs", [{"id": 1, "sparse": sparse_vector(encoder.encode("a text"))}])
     """
@@ -48,11 +49,12 @@ def _to_vector(value: SparseLike) -> SparseVector:
 
 
 def filter_to_milvus(where: Filter, *, literals: bool = False) -> dict[str, Any]:
-    """Translate a filter on plain columns, with its values as templates: ``client.query(name, **filter_to_milvus(where))``.
+    """Translate a filter on plain columns, with its values as templates.
 
-    Field names are columns, or keys of the dynamic field. Milvus's treatment of null applies: a row without the value passes neither a
-    comparison nor its ``Not``. ``literals`` writes the values into the expression, for Milvus Lite, which has no templates. Raises
-    ValueError for names that are no identifiers.
+    ``client.query(name, **filter_to_milvus(where))`` applies it. Field names are columns, or keys of the dynamic field.
+    Milvus's treatment of null applies: a row without the value passes neither a comparison nor its ``Not``.
+    ``literals`` writes the values into the expression, for Milvus Lite, which has no templates. Raises ValueError for
+    names that are no identifiers.
 
         client.search("docs", data=[vector], **filter_to_milvus(Eq("lang", "de")))
     """
@@ -105,13 +107,17 @@ def hybrid_requests(
 ) -> dict[str, Any]:
     """Return the arguments of a dense and sparse search fused by reciprocal rank.
 
-    ``client.hybrid_search(name, **hybrid_requests(…), output_fields=["text"])`` runs it. ``dense`` and ``sparse`` are each the name of a
-    column and the query's vector; ``metric`` is that of the dense column's index, that of the sparse one is IP. ``depth`` candidates of
-    each leg, all passing ``where``, are fused by ``method``, by default ``Rrf(k=60)``; the order of ties is not defined. ``literals`` as in
-    :func:`filter_to_milvus`. Raises ValueError for weights, and for ``limit`` over ``depth``.
+    ``client.hybrid_search(name, **hybrid_requests(…), output_fields=["text"])`` runs it. ``dense`` and ``sparse`` are
+    each the name of a column and the query's vector; ``metric`` is that of the dense column's index, that of the sparse
+    one is IP. ``depth`` candidates of each leg, all passing ``where``, are fused by ``method``, by default
+    ``Rrf(k=60)``; the order of ties is not defined. ``literals`` as in :func:`filter_to_milvus`. Raises ValueError for
+    weights, and for ``limit`` over ``depth``.
 
         hits = client.hybrid_search(
-            "docs", **hybrid_requests(dense=("dense", query), sparse=("sparse", {12: 0.7}), where=Range("year", gte=2020))
+            "docs",
+            **hybrid_requests(
+                dense=("dense", query), sparse=("sparse", {12: 0.7}), where=Range("year", gte=2020)
+            ),
         )
     """
     method = method or Rrf()

@@ -78,7 +78,8 @@ def _start(path: str) -> Any:
             if "Open local milvus failed" not in str(error):
                 raise
             reason = f"{type(logged[0]).__name__}: {logged[0]}" if logged else str(error)
-            message = f"the folder {path} cannot be opened; one process at a time can open it ({reason[: faults.MAX_MESSAGE]})"
+            hint = "one process at a time can open it"
+            message = f"the folder {path} cannot be opened; {hint} ({reason[: faults.MAX_MESSAGE]})"
             raise Unavailable(message, store="milvus+lite", operation="connect") from error
 
 

@@ -137,7 +137,7 @@ _CAPTURED: ContextVar[list[BaseException] | None] = ContextVar("captured", defau
 
 
 class _CaptureErrors(logging.Filter):
-    """Suppresses log records during calls of this package: pymilvus logs every error with its traceback before raising it."""
+    """Suppresses log records during calls: pymilvus logs every error with its traceback before raising it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         captured = _CAPTURED.get()
@@ -153,7 +153,7 @@ for _name in ("pymilvus.decorators", "milvus_lite.server_manager"):
 
 @contextmanager
 def capture_logs() -> Iterator[list[BaseException]]:
-    """Suppress the driver's log records and collect the errors in them; an outer block also collects those of inner ones."""
+    """Suppress the driver's log records and collect their errors; outer blocks collect those of inner ones."""
     outer = _CAPTURED.get()
     captured: list[BaseException] = [] if outer is None else outer
     token = _CAPTURED.set(captured)

@@ -1,10 +1,10 @@
 """Translate filters to Milvus's boolean expressions.
 
-Values go into templates, never into the text, and every name in the text is a column name. Milvus Lite has no templates: for it
-:func:`with_literals` writes the values as literals of its grammar, the only place that quotes.
+Values go into templates, never into the text, and every name in the text is a column name. Milvus Lite has no
+templates: for it :func:`with_literals` writes the values as literals of its grammar, the only place that quotes.
 
-Our own columns are never null, so that ``not`` is the complement on every version. For adopted collections negations are pushed down to the
-columns, because Milvus evaluates the negation of null to null.
+Our own columns are never null, so that ``not`` is the complement on every version. For adopted collections negations
+are pushed down to the columns, because Milvus evaluates the negation of null to null.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def _literal(value: object) -> str:
             return "[" + ", ".join(map(_literal, value)) + "]"
         case _:
             raise TypeError(
-                f"expected a boolean, a finite number, a string or a list in an expression, got {json.dumps(value, default=str)}"
+                "expected a boolean, a finite number, a string or a list in an expression, "
+                f"got {json.dumps(value, default=str)}"
             )
 
 
@@ -235,7 +236,7 @@ def _between(column: FilterColumns, low: float, high: float, bindings: Bindings)
 
 @dataclass(frozen=True, slots=True)
 class AdoptedFilters:
-    """Translates filters to the columns of an adopted collection; a field without a column is a key of the dynamic field."""
+    """Filters on an adopted collection; a field without a column is a key of the dynamic field."""
 
     key: PrimaryKey
     scalars: Mapping[str, Scalar]

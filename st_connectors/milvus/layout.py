@@ -1,4 +1,4 @@
-"""Map records to a collection's columns: those of our own collections, and those of collections created by someone else."""
+"""Map records to a collection's columns, for own collections and for those created by someone else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AdoptedLayout", "Layout", "OwnLayout", "StorageOptions"]
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """How an own collection is created: the index of its dense vectors, FLAT or HNSW, and whether lists are packed text."""
+    """Options of an own collection: the index of dense vectors, FLAT or HNSW, and whether lists are packed text."""
 
     index: str = "HNSW"
     packed: bool = False
@@ -105,7 +105,8 @@ class OwnLayout:
     def capabilities(self, upper: Capabilities) -> Capabilities:
         """Return what the index can do: a flat one is exact, a graph accepts a number of candidates.
 
-        Where records may lack a vector, filtering them costs Milvus Lite 5 % of a search among 6,600 rows, so that speculation pays.
+        Where records may lack a vector, filtering them costs Milvus Lite 5 % of a search among 6,600 rows, so that
+        speculation pays.
         """
         is_flat = self.options.index == "FLAT"
         efforts = frozenset({"exact", "default"} if is_flat else {"default", "candidates"})
@@ -121,8 +122,8 @@ class OwnLayout:
     def row(self, record: Record) -> dict[str, Any]:
         """Convert a record to a row with every column, since Milvus Lite keeps the old value of a column left out.
 
-        A vector that the record lacks is filled in, and the presence column beside it is false. Raises ValueError for values that Milvus
-        cannot store.
+        A vector that the record lacks is filled in, and the presence column beside it is false. Raises ValueError for
+        values that Milvus cannot store.
         """
         row: dict[str, Any] = {columns.ID: record.id, columns.PAYLOAD: columns.split_payload(record.payload)}
         if len(row[columns.PAYLOAD]) > columns.MAX_ELEMENTS:
@@ -199,7 +200,8 @@ def _text(name: str, value: object) -> str:
     size = len(text.encode())
     if size > columns.MAX_TEXT_BYTES:
         raise ValueError(
-            f"the text of field {name!r} has {size} bytes, and Milvus searches at most {columns.MAX_TEXT_BYTES}: split it"
+            f"the text of field {name!r} has {size} bytes, and Milvus searches at most "
+            f"{columns.MAX_TEXT_BYTES}: split it"
         )
     return text
 
@@ -211,7 +213,8 @@ _KINDS: Mapping[int, FilterKind] = {
     11: FilterKind.FLOAT,
     21: FilterKind.KEYWORD,
 }
-"""By Milvus's type numbers (schema.proto). FLOAT, 10, is left out: it cannot represent most filter values, such as 0.1."""
+"""By Milvus's type numbers (schema.proto). FLOAT, 10, is left out: it cannot represent most filter values, such as
+0.1."""
 _METRIC_NAMES = {name: metric for metric, name in METRICS.items()}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -219,9 +222,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class AdoptedLayout:
-    """The columns of a collection created by someone else: keys of either type as ids, scalar columns and dynamic field as payload.
+    """The columns of a collection created by someone else.
 
-    ``indexes`` is the index type of each dense field.
+    Primary keys are ids, scalar columns and the dynamic field are the payload. ``indexes`` is the index type of each
+    dense field.
     """
 
     schema: Schema
@@ -238,9 +242,10 @@ class AdoptedLayout:
         indexes: Sequence[Mapping[str, Any]],
         filterable: Mapping[str, FilterKind],
     ) -> AdoptedLayout:
-        """Read the layout from Milvus's descriptions of a collection and its indexes; vectors that a schema cannot describe are left out.
+        """Read the layout from Milvus's descriptions of a collection and its indexes.
 
-        Raises ValueError for a kind that Milvus cannot compare and for a key of the dynamic field that is no identifier.
+        Vectors that a schema cannot describe are left out. Raises ValueError for a kind that Milvus cannot compare and
+        for a key of the dynamic field that is no identifier.
         """
         described = {column["name"]: column for column in description["fields"]}
         by_field = {index["field_name"]: index for index in indexes}

@@ -26,7 +26,8 @@ from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, Sear
 __all__ = ["MilvusStore", "adopt", "collections", "connect"]
 
 FLUSH_FROM = 200
-"""Unflushed rows of Milvus Lite from which ``refresh`` flushes. Lite compares them one by one in Python: 30 ms for this many, seconds for 20,000."""
+"""Unflushed rows of Milvus Lite from which ``refresh`` flushes. Lite compares them one by one in Python: 30 ms for this
+many, seconds for 20,000."""
 
 
 def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> MilvusStore:
@@ -147,7 +148,7 @@ class MilvusStore:
         return self._capabilities
 
     def create(self) -> None:
-        """Create the collection with its indexes and load it; accept an existing one with the same schema, or an adopted one."""
+        """Create the collection with its indexes and load it; accept an existing one with the same schema."""
         if not isinstance(self._layout, OwnLayout):
             return
         # Milvus Lite 3.2.2 creates a collection's folder without checking whether another thread does the same.
@@ -172,7 +173,8 @@ class MilvusStore:
             if column.bm25_source is not None:
                 name = f"bm25_{column.name}"
                 columns.add_function(Function(name, FunctionType.BM25, [column.bm25_source], [column.name]))
-        # pymilvus 3.0 scans with the collection's own consistency level, whatever is requested; all other reads state theirs.
+        # pymilvus 3.0 scans with the collection's own consistency level, whatever is requested; all other reads state
+        # theirs.
         properties = {wire.METADATA: wire.format_metadata(layout.schema, layout.options)}
         options = {"properties": properties, "consistency_level": "Strong"}
         try:
@@ -257,9 +259,9 @@ class MilvusStore:
         columns = [
             {"name": name, "type": DataType[types[name]], "values": [row[name] for row in rows]} for name in rows[0]
         ]
-        # pymilvus 3.0.2 has two public functions: MilvusClient.upsert accepts only rows, and orm.Collection, which accepts columns, looks
-        # connections up by an alias, which a MilvusClient does not have. The handler below both accepts columns since 2.0, and the
-        # context, which contains the database, since 2.6.8.
+        # pymilvus 3.0.2 has two public functions: MilvusClient.upsert accepts only rows, and orm.Collection, which
+        # accepts columns, looks connections up by an alias, which a MilvusClient does not have. The handler below both
+        # accepts columns since 2.0, and the context, which contains the database, since 2.6.8.
         context = self._client._generate_call_context()  # noqa: SLF001
         self._client._get_connection().upsert(self._collection, columns, context=context, **options)  # noqa: SLF001
 
@@ -333,7 +335,8 @@ class MilvusStore:
         passing = self._layout.everything() if where is None else self._layout.where(where)
         outputs, page = self._layout.outputs(parts), passing
         while True:
-            # ``iterator`` requests the order of the keys; pymilvus's own iterator writes ids into its expressions unquoted.
+            # ``iterator`` requests the order of the keys; pymilvus's own iterator writes ids into its expressions
+            # unquoted.
             rows = self._query("scan", page, outputs, limit=batch, iterator="True", reduce_stop_for_best="True")
             yield from map(self._layout.record, rows)
             if len(rows) < batch:
@@ -350,7 +353,7 @@ class MilvusStore:
         return int(rows[0]["count(*)"])
 
     def refresh(self) -> None:
-        """Read once with strong consistency; on Milvus Lite, where writes are visible at once, flush if many rows are unflushed."""
+        """Read once with strong consistency; on Milvus Lite, where writes are visible at once, flush many rows."""
         if self._connection.unflushed.get(self._collection, 0) >= FLUSH_FROM:
             self._flush("refresh")
         else:

@@ -148,7 +148,7 @@ def format_metadata(schema: Schema, options: StorageOptions) -> str:
 
 
 def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptions] | None:
-    """Read schema and storage options from Milvus's description of a collection; None for one created by someone else."""
+    """Read schema and options from Milvus's description of a collection; None for one created by someone else."""
     text = (description.get("properties") or {}).get(METADATA)
     if text is None:
         return None
@@ -178,7 +178,8 @@ class Plan:
 def plan_search(layout: Layout, request: SearchRequest) -> Plan | None:
     """Plan a search among all rows; None where nothing can match because the query is empty.
 
-    The first ``offset`` hits are requested too: Milvus breaks ties in no defined order, so that only a complete list can be sorted and cut.
+    The first ``offset`` hits are requested too: Milvus breaks ties in no defined order, so that only a complete list
+    can be sorted and cut.
     """
     leg, limit = leg_of(request), request.offset + request.limit
     spec = layout.schema.fields[leg.field]

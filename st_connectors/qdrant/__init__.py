@@ -47,7 +47,8 @@ MEMORY = replace(
     efforts=frozenset({"exact", "default"}),
     persistent=False,
 )
-# A server accepts 32 MB (service.max_request_size_mb); a number in JSON can be twice as long as the guard layer estimates.
+# A server accepts 32 MB (service.max_request_size_mb); a number in JSON can be twice as long as the guard layer
+# estimates.
 REST = replace(CAPABILITIES, max_batch=500, max_bytes=15_000_000)
 GRPC = replace(CAPABILITIES, max_batch=500)
 

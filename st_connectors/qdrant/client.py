@@ -1,7 +1,8 @@
 """Connect to servers and to local mode through qdrant-client.
 
-REST bodies become its models, which it sends over REST or gRPC or evaluates itself. ``qdrant+memory:NAME`` is the client's local mode: brute
-force in Python, for tests up to 2,000 records; every store of this process with the same name uses the same collections.
+REST bodies become its models, which it sends over REST or gRPC or evaluates itself. ``qdrant+memory:NAME`` is the
+client's local mode: brute force in Python, for tests up to 2,000 records; every store of this process with the same
+name uses the same collections.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ TIMEOUT = 60
 class Connection:
     """A client and its properties.
 
-    ``name`` is the address's scheme and ``place`` the server's host and port, for messages; ``lock`` serialises local mode, whose arrays are
-    not safe in threads.
+    ``name`` is the address's scheme and ``place`` the server's host and port, for messages; ``lock`` serialises local
+    mode, whose arrays are not safe in threads.
     """
 
     client: QdrantClient
@@ -54,7 +55,10 @@ _LOCK = threading.Lock()
 
 
 def open_client(address: Address, client: object | None) -> Connection:
-    """Create the client of an address, or use the one passed by the caller; nothing is sent. Raises ValueError for unknown options."""
+    """Create the client of an address, or use that of the caller; nothing is sent.
+
+    Raises ValueError for unknown options.
+    """
     if unknown := address.options.keys() - {"timeout"}:
         raise ValueError(f"unknown option {min(unknown)!r} of {address.scheme}; expected timeout, in seconds")
     if client is not None:
@@ -219,7 +223,8 @@ class ClientEngine:
     def _query_one(self, request: models.QueryRequest) -> list[Any]:
         """Return one result of local mode.
 
-        Its batch call also computes results one by one, after qdrant-client 1.20 has copied every query number by number.
+        Its batch call also computes results one by one, after qdrant-client 1.20 has copied every query number by
+        number.
         """
         return self._client.query_points(
             self._collection,

@@ -1,4 +1,4 @@
-"""Convert sparse vectors, filters and hybrid queries to qdrant-client models, for use with your own collection and client."""
+"""Convert sparse vectors, filters and hybrid queries for use with your own collection and client."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from st_core.vectors import SparseMatrix, SparseVector
 __all__ = ["filter_to_qdrant", "hybrid_query", "sparse_vector"]
 
 SparseLike: TypeAlias = Any
-"""A SparseVector, a SparseMatrix of one row, a mapping from index to weight, or one row of a scipy or torch sparse matrix."""
+"""A SparseVector, a SparseMatrix of one row, a mapping from index to weight, or one row of a scipy or torch sparse
+matrix."""
 
 
 def sparse_vector(value: SparseLike) -> models.SparseVector:
     """Convert one sparse vector to Qdrant's model, with rising indices and positive weights.
 
-    Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one row of a scipy or
-    torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
+    Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one
+    row of a scipy or torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
     """
     return models.SparseVector(**wire.to_sparse_body(_to_vector(value)))
 
@@ -69,8 +70,8 @@ def _flat(array: Any) -> Any:
 def filter_to_qdrant(where: Filter) -> models.Filter:
     """Translate a filter on plain payload keys (JSON paths) to Qdrant's model.
 
-    The type of a value decides how it is compared: strings, integers and booleans are matched, floats compared; strings in ``Range`` are
-    dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
+    The type of a value decides how it is compared: strings, integers and booleans are matched, floats compared; strings
+    in ``Range`` are dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
     """
     return models.Filter(**filters.filter_to_qdrant(where))
 
@@ -88,12 +89,13 @@ def hybrid_query(
 ) -> dict[str, Any]:
     """Return the arguments of a dense and sparse search fused by reciprocal rank.
 
-    ``client.query_points(name, **hybrid_query(…))`` runs it; ``models.QueryRequest(**hybrid_query(…))`` is one query of a batch. ``dense``
-    and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth`` candidates of each leg, all passing
-    ``where``, are fused by ``method``, by default ``Rrf(k=60)``; Qdrant counts ranks from 0, so that its ``k`` is one more.
+    ``client.query_points(name, **hybrid_query(…))`` runs it; ``models.QueryRequest(**hybrid_query(…))`` is one query of
+    a batch. ``dense`` and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth``
+    candidates of each leg, all passing ``where``, are fused by ``method``, by default ``Rrf(k=60)``; Qdrant counts
+    ranks from 0, so that its ``k`` is one more.
 
-    Raises ValueError for a weighted method, since Qdrant's weights reverse the ranking at large k (fuse with ``st_connectors.fusion``
-    instead), and for ``offset + limit`` over ``depth``.
+    Raises ValueError for a weighted method, since Qdrant's weights reverse the ranking at large k (fuse with
+    ``st_connectors.fusion`` instead), and for ``offset + limit`` over ``depth``.
     """
     method = method or Rrf()
     if not isinstance(method, Rrf) or method.weights is not None:

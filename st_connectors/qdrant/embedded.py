@@ -1,10 +1,11 @@
 """Run the server's engine in this process through qdrant-edge-py, the embedded client of ``qdrant+edge:PATH``.
 
-A collection is the folder ``PATH/<name>/`` with the shard and a JSON sidecar that contains the schema, written last and atomically: a folder
-without a sidecar is an interrupted creation and is created again. A shard can be open only once, in one process; all stores of a
-collection in that process share it.
+A collection is the folder ``PATH/<name>/`` with the shard and a JSON sidecar that contains the schema, written last and
+atomically: a folder without a sidecar is an interrupted creation and is created again. A shard can be open only once,
+in one process; all stores of a collection in that process share it.
 
-An acknowledged write is in the write-ahead log and survives the death of the process; ``refresh`` and ``close`` flush it to the segments.
+An acknowledged write is in the write-ahead log and survives the death of the process; ``refresh`` and ``close`` flush
+it to the segments.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ FOREIGN = "edge_config.json"
 FLUSH_EVERY = 10_000
 """Points. Opening a shard after a crash takes 10 s for a log of 40,000 points."""
 INDEXING_THRESHOLD_KB = 200_000
-"""More dense vectors than this get an HNSW graph at the next ``refresh``; fewer are compared one by one, exactly, in about 10 ms."""
+"""More dense vectors than this get an HNSW graph at the next ``refresh``; fewer are compared one by one, exactly, in
+about 10 ms."""
 
 
 @dataclass(slots=True, eq=False)
@@ -224,7 +226,7 @@ class EdgeEngine:
 
 
 def _check_unlocked(path: Path) -> None:
-    """Raise qdrant-edge's error if another process is creating this shard; an incomplete or damaged one may be removed."""
+    """Raise qdrant-edge's error if another process is creating this shard; a damaged one may be removed."""
     try:
         edge.EdgeShard.load(str(path)).close()
     except Exception as error:

@@ -17,7 +17,10 @@ Body = dict[str, Any]
 
 
 class Engine(Protocol):
-    """One collection reached through one driver. Methods raise the driver's errors, which ``translate`` converts to ours."""
+    """One collection reached through one driver.
+
+    Methods raise the driver's errors, which ``translate`` converts to ours.
+    """
 
     name: str
     """The address's scheme, for messages."""

@@ -139,7 +139,7 @@ _REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad r
 
 
 def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return per error class
-    """Translate an error of ``qdrant_edge``, a bare ``Exception`` with a text, or of its files; return None for any other error."""
+    """Translate an error of ``qdrant_edge``, a bare ``Exception``, or of its files; return None for others."""
     store = "qdrant+edge"
     message = str(error)[:MAX_MESSAGE]
     if isinstance(error, OSError | JSONDecodeError):

@@ -123,7 +123,8 @@ _TO_HIGH = {"lte": math.floor, "lt": lambda bound: math.ceil(bound) - 1}
 def _integer_range(key: str, bounds: Mapping[str, float]) -> Body:
     """Return an exact range of integers.
 
-    Qdrant's bounds are float64; integers between a bound and the nearest float64 inside the range are listed one by one.
+    Qdrant's bounds are float64; integers between a bound and the nearest float64 inside the range are listed one by
+    one.
     """
     low = max([INT64[0], *(to_low(bounds[name]) for name, to_low in _TO_LOW.items() if name in bounds)])
     high = min([INT64[-1], *(to_high(bounds[name]) for name, to_high in _TO_HIGH.items() if name in bounds)])

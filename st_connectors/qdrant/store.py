@@ -75,7 +75,7 @@ def open_engine(address: Address, collection: str, client: object | None) -> Eng
 
 
 def _edge_folder(address: Address) -> str:
-    """Return the folder of an embedded store; raise ValueError for addresses that would silently mean the current folder."""
+    """Return the folder of an embedded store; raise ValueError for an address without one."""
     if address.host is not None:
         raise ValueError(f"qdrant+edge is a folder, not a server: write qdrant+edge:PATH, without //, not {address}")
     if address.options:
@@ -144,7 +144,7 @@ class QdrantStore:
         return self._capabilities
 
     def create(self) -> None:
-        """Create the collection with its payload indexes; accept an existing one with the same schema, or an adopted one."""
+        """Create the collection with its payload indexes; accept an existing one with the same schema."""
         if not isinstance(self._layout, OwnLayout):
             return
         stored = read_schema(self._engine, self._schema.collection, "create")

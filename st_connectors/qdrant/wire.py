@@ -193,7 +193,8 @@ def select_vectors(schema: Schema, parts: Parts) -> bool | list[str]:
 def to_query_body(schema: Schema, layout: Layout, request: SearchRequest) -> Body | None:
     """Convert a search to a query; None where nothing can match because every leg's query is empty.
 
-    The first ``offset`` hits are requested too: Qdrant breaks ties in no defined order, so that only a complete list can be sorted and cut.
+    The first ``offset`` hits are requested too: Qdrant breaks ties in no defined order, so that only a complete list
+    can be sorted and cut.
     """
     where = None if request.where is None else filter_to_qdrant(request.where, layout)
     common: Body = {

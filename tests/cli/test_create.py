@@ -111,4 +111,4 @@ def test_an_option_that_no_layout_supports(cli):
     outcome = cli("create", "--in", "milvus+lite:x?index=ivf", "--collection", "c", "--for", "10")
 
     assert outcome.status == 2
-    assert "goes with index=ivf; there are flat, hnsw" in outcome.error_line()
+    assert "agrees with index=ivf; expected one of flat, hnsw" in outcome.error_line()

@@ -94,7 +94,7 @@ def test_options_given_are_kept():
     sizing = figures("elasticsearch://h")
 
     assert advise(sizing, count=9, dimension=768, given={"dense_index": "flat"}).index == "flat"
-    with pytest.raises(ValueError, match="no index for 63 dimensions goes with dense_index=bbq_hnsw"):
+    with pytest.raises(ValueError, match="no index for 63 dimensions agrees with dense_index=bbq_hnsw"):
         advise(sizing, count=9, dimension=63, given={"dense_index": "bbq_hnsw"})
 
 
@@ -150,14 +150,14 @@ def test_the_schema_gets_the_quantization():
 @pytest.mark.parametrize("name", ["count", "dimension", "terms", "memory"])
 def test_numbers_below_one_are_refused(name):
     """By name."""
-    with pytest.raises(ValueError, match=f"{name} is at least 1, not 0"):
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         advise(figures("memory:"), **{"count": 1, "dimension": 2, name: 0})
 
 
 def test_a_store_without_figures():
     """An adapter may give none."""
     plugin = replace(plugins()["memory"], sizing={})
-    with pytest.raises(ValueError, match="gives no figures"):
+    with pytest.raises(ValueError, match="publishes no figures"):
         sizing_for(plugin, parse_address("memory:"))
 
 

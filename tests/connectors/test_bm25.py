@@ -68,7 +68,7 @@ def test_what_is_a_word(text, expected):
 
 
 def test_indices_are_stable():
-    """Indices are stored in collections, so a new release must give the same ones; below 2**31 every store takes them."""
+    """Indices are stored in collections, so that they must never change; every store accepts them below 2**31."""
     assert {word: bm25.word_index(word) for word in ("fish", "東京", "")} == {
         "fish": 1112054752,
         "東京": 1146328294,

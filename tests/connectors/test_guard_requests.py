@@ -163,7 +163,7 @@ def test_good_searches_pass_unchanged():
 def test_filter_values_take_the_form_of_their_kind(where, expected):
     """Whole floats on int fields, floats on float fields, dates in UTC; bounds between integers are moved to the next."""
     if expected is None:
-        with pytest.raises(ValueError, match="is no date"):
+        with pytest.raises(ValueError, match="is not a date"):
             sent(where=where)
         return
     got = sent(where=where).where
@@ -196,7 +196,7 @@ BAD_FILTERS = [
     (Eq("f", float("nan")), "field 'f' is of finite numbers"),
     (Eq("f", 10**400), "field 'f' is of finite numbers"),
     (Eq("b", 1), "field 'b' is of kind bool: 1"),
-    (Eq("d", "soon"), "'soon' is no date: write 2020-01-31"),
+    (Eq("d", "soon"), "'soon' is not a date: write 2020-01-31"),
     (Eq("d", 2020), "field 'd' is of kind date: 2020"),
     (Eq("k", None), "to match null, use Not(Exists('k'))"),
     (Eq("k", "\ud800"), "half of a surrogate pair"),

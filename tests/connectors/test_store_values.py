@@ -203,5 +203,5 @@ def test_dates_are_read_as_instants(text):
 )
 def test_other_spellings_are_no_dates(text):
     """Stores read them differently, so none is passed on."""
-    with pytest.raises(ValueError, match="is no date: write 2020-01-31"):
+    with pytest.raises(ValueError, match="is not a date: write 2020-01-31"):
         parse_date(text)

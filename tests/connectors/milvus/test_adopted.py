@@ -1,4 +1,4 @@
-"""Collections that somebody else made, on Milvus Lite: searched, filtered and filled as they are, ids of either type, nulls, arrays and dynamic keys."""
+"""Collections created by someone else, on Milvus Lite: search, filters and writes, with all kinds of columns."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ALL = {"1", "2", "-3", "40"}
 
 
 def shape(key: DataType = DataType.INT64, *, auto: bool = False):
-    """The columns: whole numbers as keys, nullable columns, an array, a column of text that a function reads, and a dynamic field."""
+    """Return the columns: keys, nullable columns, an array, text that a function reads, and a dynamic field."""
     made = MilvusClient.create_schema(auto_id=auto, enable_dynamic_field=True)
     made.add_field("pk", key, is_primary=True, **({} if key is DataType.INT64 else {"max_length": 64}))
     made.add_field("body", DataType.VARCHAR, max_length=1000, enable_analyzer=True)
@@ -71,7 +71,7 @@ def shape(key: DataType = DataType.INT64, *, auto: bool = False):
 
 
 def indexes(dense: str = "FLAT"):
-    """The index of each vector."""
+    """Return the index of each vector."""
     made = IndexParams()
     made.add_index("meaning", dense, "of_meaning", metric_type="COSINE", params={})
     made.add_index("terms", "SPARSE_INVERTED_INDEX", "of_terms", metric_type="IP", params={})
@@ -81,7 +81,7 @@ def indexes(dense: str = "FLAT"):
 
 @contextmanager
 def opened():
-    """A client on an empty folder."""
+    """Yield a client on an empty folder."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         path = f"{folder}/own.db"
@@ -92,14 +92,14 @@ def opened():
 
 @pytest.fixture
 def client():
-    """A client of one test."""
+    """Yield a client for one test."""
     with opened() as own:
         yield own
 
 
 @pytest.fixture
 def notes(client, letters, words):
-    """The client with a collection that it has filled."""
+    """Return the client with a filled collection."""
     texts = [row["body"] for row in ROWS]
     fill(client, letters.encode_document(texts), words.encode_document(texts).rows())
     return client
@@ -107,14 +107,14 @@ def notes(client, letters, words):
 
 @pytest.fixture(scope="module")
 def probes():
-    """The same records with vectors that nobody looks at, for tests that only read."""
+    """Yield the same records with arbitrary vectors, for tests that only read."""
     with opened() as own:
         fill(own, np.ones((len(ROWS), 16), np.float32), [SparseVector.from_mapping({0: 1.0})] * len(ROWS))
         yield own
 
 
 def fill(client, dense, sparse):
-    """Make the collection and put the records."""
+    """Create the collection and write the records."""
     client.create_collection("notes", schema=shape(), index_params=indexes())
     vectors = zip(dense, sparse, strict=True)
     rows = [{"meaning": one.tolist(), "terms": other.to_mapping()} for one, other in vectors]
@@ -126,7 +126,7 @@ def adopt(client, **options):
 
 
 def test_their_collection_is_searched_with_their_ids(notes, letters, words):
-    """Dense, sparse and hybrid searches find records by their whole numbers, negative ones too, payloads as they are."""
+    """Dense, sparse and hybrid searches return integer keys, negative ones too, as ids, and unchanged payloads."""
     index = Index.adopt(
         "milvus://theirs",
         collection="notes",
@@ -146,7 +146,7 @@ def test_their_collection_is_searched_with_their_ids(notes, letters, words):
 
 
 def test_scores_are_those_of_brute_force(notes, letters):
-    """Cosine of every record, and the store's own words for text."""
+    """The cosine of every record, and BM25 matches of a text field."""
     with closing(adopt(notes)) as store:
         query = letters.encode_query(["an old pear"])[0]
         rows = letters.encode_document([row["body"] for row in ROWS])
@@ -161,7 +161,7 @@ def test_scores_are_those_of_brute_force(notes, letters):
 
 
 def test_their_collection_is_filled_with_nothing_of_ours(notes, letters, words):
-    """Columns go to columns and other keys to the dynamic field; what is null or left out is null."""
+    """Columns receive their keys and the dynamic field all others; missing values are null."""
     index = Index.adopt(
         "milvus://theirs",
         collection="notes",
@@ -189,7 +189,7 @@ def test_their_collection_is_filled_with_nothing_of_ours(notes, letters, words):
 
 
 def test_records_come_back_with_their_vectors(notes, words):
-    """``get`` and ``scan`` by pages of one, in the form they stand in."""
+    """``get`` and ``scan`` by pages of one return vectors unchanged."""
     with closing(adopt(notes)) as store:
         assert [record.id for record in store.get(["40", "nope", "007", "-3", str(2**70)])] == ["40", "-3"]
         found = {record.id: record for record in store.scan(batch=1)}
@@ -231,7 +231,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("case", list(FILTERS))
 def test_filters_mean_what_they_mean_everywhere(probes, case):
-    """Null and missing make a leaf false, and ``Not`` lets through all others."""
+    """Null and missing values make a leaf false, and ``Not`` is the complement."""
     where, wanted = FILTERS[case]
     with closing(adopt(probes)) as store:
         assert {record.id for record in store.scan(where=where)} == wanted
@@ -242,7 +242,7 @@ def test_filters_mean_what_they_mean_everywhere(probes, case):
 
 
 def test_what_their_columns_cannot_hold_is_refused_record_by_record(notes):
-    """By name and reason; the others of the batch go in."""
+    """With the reason; the other records of the batch are stored."""
     vectors = {"meaning": np.ones(16, np.float32), "terms": SparseVector.from_mapping({0: 1.0})}
     given = {
         "seven": ({"body": "x"}, "expects integer ids, got 'seven'"),
@@ -264,7 +264,7 @@ def test_what_their_columns_cannot_hold_is_refused_record_by_record(notes):
 
 
 def test_keys_of_words(client, letters):
-    """A key of text is the id as it is."""
+    """A text key is the id, unchanged."""
     client.create_collection("notes", schema=shape(DataType.VARCHAR), index_params=indexes("HNSW"))
     with closing(adopt(client)) as store:
         vectors = {"meaning": letters.encode_document(["boat"])[0], "terms": SparseVector.from_mapping({0: 1.0})}
@@ -277,7 +277,7 @@ def test_keys_of_words(client, letters):
 
 
 def test_a_collection_that_makes_its_ids_is_only_searched(client):
-    """A record cannot be put under an id of its own."""
+    """A record cannot be stored under an id of the caller."""
     client.create_collection("notes", schema=shape(auto=True), index_params=indexes())
     vectors = {"meaning": np.ones(16, np.float32), "terms": SparseVector.from_mapping({0: 1.0})}
     with closing(adopt(client)) as store:
@@ -287,14 +287,14 @@ def test_a_collection_that_makes_its_ids_is_only_searched(client):
 
 
 def test_a_released_collection_is_brought_back(notes):
-    """As Milvus Lite has it after a restart."""
+    """Milvus Lite releases collections when it restarts."""
     notes.release_collection("notes")
     with closing(adopt(notes)) as store:
         assert store.count() == 4
 
 
 def test_an_adopted_collection_is_neither_made_nor_dropped(notes):
-    """``create`` finds it, ``drop`` is refused, and it is none of ours."""
+    """``create`` accepts it, ``drop`` is refused, and it is not listed."""
     with closing(adopt(notes)) as store:
         store.create()
         with pytest.raises(Unsupported, match="adopted"):
@@ -305,7 +305,7 @@ def test_an_adopted_collection_is_neither_made_nor_dropped(notes):
 
 
 def test_what_cannot_be_adopted_is_told(notes, letters, tmp_path):
-    """No such collection, no such folder, a kind that Milvus cannot compare, a key that cannot stand in an expression, a misspelt vector."""
+    """No such collection or folder, a kind without comparison, a key that is no identifier, a misspelt vector."""
     for url, client in (("milvus://theirs", notes), (f"milvus+lite:{tmp_path}/nothing", None)):
         with pytest.raises(NotFound, match="nope"):
             adopt_store(url, "nope", client=client)
@@ -321,7 +321,7 @@ def test_what_cannot_be_adopted_is_told(notes, letters, tmp_path):
 
 
 def test_columns_are_read_from_the_description():
-    """Vectors of other metrics or without an index are left out; only kinds that compare exactly can be filtered on unasked."""
+    """Vectors of other metrics or without an index are left out; columns of exact kinds are filterable."""
     fields = [
         {"name": "pk", "type": 5, "is_primary": True, "auto_id": True, "params": {}},
         {"name": "d", "type": 101, "params": {"dim": 3}},
@@ -363,7 +363,7 @@ def test_columns_are_read_from_the_description():
 
 
 def test_values_travel_as_templates():
-    """The expression that a server gets holds only names of columns."""
+    """The expression sent to a server contains only names of columns."""
     described = {
         "fields": [
             {"name": "pk", "type": 21, "is_primary": True, "params": {}},

@@ -1,4 +1,4 @@
-"""What every operation sends a Milvus server, message by message, kept in a file that is read before it is changed."""
+"""The messages that every operation sends to a Milvus server, compared with a golden file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("golden.json")
 
 
 def described(recorder):
-    """The collection as it was asked for."""
+    """Return the collection as created."""
     asked = recorder.last("CreateCollection")
     return milvus_pb2.DescribeCollectionResponse(
         schema=schema_pb2.CollectionSchema.FromString(asked.schema), properties=asked.properties
@@ -27,7 +27,7 @@ def described(recorder):
 
 
 def queried(recorder):
-    """Seven for a count, and no rows otherwise."""
+    """Return seven for a count, and no rows otherwise."""
     if list(recorder.last("Query").output_fields) != ["count(*)"]:
         empty = schema_pb2.FieldData(type=schema_pb2.VarChar, field_name="st_id", scalars=NONE)
         return milvus_pb2.QueryResults(fields_data=[empty])
@@ -50,14 +50,14 @@ ANSWERS = {
 
 
 def test_every_operation_sends_what_the_file_says(recording, assert_golden, wire_schema):
-    """With an explicit index of every column, values as templates, and the consistency that was asked for."""
+    """With an explicit index of every column, values as templates, and the requested consistency."""
     recorder, port = recording([milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]], ANSWERS)
     with closing(open_store(f"milvus://127.0.0.1:{port}", "books", wire_schema, retry=NO_RETRY)) as store:
         assert_golden(store, recorder, FILE, "pymilvus")
 
 
 def test_the_columns_that_are_made(recording, wire_schema):
-    """The schema inside of the request, which the file has as bytes; scans are of the collection's own consistency, so that is strong."""
+    """The columns in the request, bytes in the golden file; the consistency is strong, since scans use it."""
     recorder, port = recording([milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]], ANSWERS)
     with closing(open_store(f"milvus://127.0.0.1:{port}", "books", wire_schema, retry=NO_RETRY)) as store:
         store.create()

@@ -1,4 +1,4 @@
-"""What only Milvus Lite has: folders, several stores on one, options, and what it cannot hold."""
+"""Milvus Lite alone: folders, several stores on one folder, options, and limits."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ VECTOR = np.array([1, 0], np.float32)
 
 @pytest.fixture
 def folder():
-    """An empty folder, in memory where the system has such a place."""
+    """Yield an empty folder, in memory if possible."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
         yield Path(path)
 
 
 def test_asking_makes_no_files(folder):
-    """Neither a misspelt path nor a list of collections makes a folder."""
+    """Neither a misspelt path nor a list of collections creates a folder."""
     url = f"milvus+lite:{folder}/nothing"
     assert collections(url) == []
     with pytest.raises(NotFound, match="nothing"):
@@ -43,7 +43,7 @@ def test_asking_makes_no_files(folder):
 
 
 def test_a_path_that_ends_in_db_is_the_database_itself(folder):
-    """Other paths are folders with one in them, so that both name the same."""
+    """Other paths are folders that contain one, so that both paths name the same."""
     schema = Schema("books", {"dense": DenseField(2)})
     with closing(open_store(f"milvus+lite:{folder}/x", "books", schema)) as store:
         store.create()
@@ -52,7 +52,7 @@ def test_a_path_that_ends_in_db_is_the_database_itself(folder):
 
 
 def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):
-    """Closing one leaves the others; after the last the folder can be opened anew, with all there is."""
+    """Closing one leaves the others open; after the last the folder can be opened again, with all records."""
     url, schema = f"milvus+lite:{folder}", Schema("books", {"dense": DenseField(2)})
     one, two = open_store(url, "books", schema), open_store(url, "books", schema)
     one.create()
@@ -66,7 +66,7 @@ def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):
 
 
 def test_a_collection_is_made_once_by_many_at_once(folder):
-    """Whoever comes second finds it made, or half made, and goes on."""
+    """Later stores accept it, complete or incomplete, and go on."""
     url = f"milvus+lite:{folder}"
     schema = Schema("books", {"dense": DenseField(2), "sparse": SparseField(), "text": TextField()})
 
@@ -82,7 +82,7 @@ def test_a_collection_is_made_once_by_many_at_once(folder):
 
 
 def test_a_client_handed_in_is_used_and_stays_open(folder):
-    """It is asked what it is, whatever the address says."""
+    """The client decides whether it is Milvus Lite, whatever the address."""
     client = MilvusClient(f"{folder}/own.db", dedicated=True)
     schema = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD})
     with closing(client):
@@ -95,7 +95,7 @@ def test_a_client_handed_in_is_used_and_stays_open(folder):
 
 
 def test_a_collection_keeps_the_layout_it_was_made_with(folder):
-    """Options say how collections are made; those that exist are used as they are."""
+    """Options apply to new collections; existing ones keep their layout."""
     schema = Schema("books", {"dense": DenseField(2)}, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})
     records = [
         Record(f"r{row}", {"dense": VECTOR}, {"tag": [f"t{row}", "x"], "year": [row, 50, 100]}) for row in range(4)
@@ -114,7 +114,7 @@ def test_a_collection_keeps_the_layout_it_was_made_with(folder):
 
 
 def test_what_it_cannot_hold_is_refused_record_by_record(folder):
-    """By name and reason, and the others of the batch go in."""
+    """With the reason; the other records of the batch are stored."""
     schema = Schema("books", {"dense": DenseField(2), "text": TextField()}, {"tag": FilterKind.KEYWORD})
     with closing(open_store(f"milvus+lite:{folder}", "books", schema)) as store:
         store.create()
@@ -137,7 +137,7 @@ def test_what_it_cannot_hold_is_refused_record_by_record(folder):
 
 
 class Counting(MilvusClient):
-    """Keeps the filter of each search, and how many queries it had."""
+    """Records the filter of each search and the number of its queries."""
 
     def search(self, *given, **options):
         self.__dict__.setdefault("asked", []).append((options["filter"], len(options["data"])))
@@ -146,7 +146,7 @@ class Counting(MilvusClient):
 
 @pytest.mark.parametrize("metric", list(Metric))
 def test_rows_without_the_vector_keep_none_out_that_has_it(folder, metric):
-    """Lite compares them by what fills their column, here as the nearest of all: those searches alone are made again, and agree with brute force."""
+    """Lite ranks them by their placeholder, here the nearest of all: only those searches are repeated, correctly."""
     schema = Schema("books", {"dense": DenseField(2, metric), "sparse": SparseField()}, {"year": FilterKind.INT})
     angles = np.linspace(0, np.pi, 40)
     records = [
@@ -193,7 +193,7 @@ def test_rows_without_the_vector_keep_none_out_that_has_it(folder, metric):
 
 
 def test_a_record_replaced_by_one_that_lacks_everything_is_found_no_more(folder):
-    """Lite merges rows on upsert; vectors, words and filter values of the old record are gone nevertheless."""
+    """Lite merges rows on upsert; nevertheless vectors, words and filter values of the old record are gone."""
     fields = {"dense": DenseField(2), "sparse": SparseField(), "text": TextField()}
     schema = Schema("books", fields, {"tag": FilterKind.KEYWORD, "year": FilterKind.INT})
     vectors = {"dense": VECTOR, "sparse": SparseVector.from_mapping({0: 1.0})}

@@ -1,4 +1,4 @@
-"""A server of Milvus on a bad day, by a stand-in that speaks its gRPC on this machine; what it is sent is looked at too."""
+"""A Milvus server that fails, simulated over gRPC, and the requests that it receives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.
 
 
 class Server(milvus_pb2_grpc.MilvusServiceServicer):
-    """Answers as it is told to, and keeps what it was asked."""
+    """Returns configured responses and records the requests."""
 
     def __init__(self):
         self.version = "v2.6.4"
@@ -67,7 +67,7 @@ class Server(milvus_pb2_grpc.MilvusServiceServicer):
 
 @pytest.fixture
 def server():
-    """The stand-in, with its address."""
+    """Yield the simulated server, with its address."""
     servicer = Server()
     running = grpc.server(ThreadPoolExecutor(4))
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, running)
@@ -98,7 +98,7 @@ def open_at(url, retry=NO_RETRY):
     ],
 )
 def test_codes_become_errors_of_their_class(server, code, reason, kind):
-    """Milvus's own codes come in answers whose status is fine; what pymilvus writes before the words is left out."""
+    """Milvus's own codes come in responses with a successful status; pymilvus's prefix is left out."""
     with open_at(server.url) as store:
         server.code = (code, reason)
         with pytest.raises(kind) as caught:
@@ -110,7 +110,7 @@ def test_codes_become_errors_of_their_class(server, code, reason, kind):
 
 
 def test_a_rate_limit_of_milvus_own_is_tried_again_and_a_wrong_argument_is_not(server):
-    """The 75 repetitions of pymilvus, which count codes too, are off: three attempts are three calls."""
+    """The 75 repetitions of pymilvus, which also happen for codes, are off: three attempts are three calls."""
     with open_at(server.url, AT_ONCE) as store:
         server.code = (8, "request is rejected by grpc RateLimiter middleware, please retry later")
         with pytest.raises(Throttled):
@@ -123,7 +123,7 @@ def test_a_rate_limit_of_milvus_own_is_tried_again_and_a_wrong_argument_is_not(s
 
 
 def test_old_servers_are_told_apart(server):
-    """In one sentence, before anything is asked of them."""
+    """With one sentence, before any other request."""
     server.version = "v2.4.17"
     with pytest.raises(Unsupported, match=r"Milvus v2\.4\.17; 2\.5 or newer"):
         open_store(server.url, "books", SCHEMA)
@@ -131,7 +131,7 @@ def test_old_servers_are_told_apart(server):
 
 
 def test_values_travel_as_templates(server):
-    """The expression holds only names of ours; reads are of the consistency asked for."""
+    """The expression contains only column names; reads have the requested consistency."""
     evil = '" or st_id != "'
     with open_at(f"{server.url}?consistency=strong") as store:
         server.code = (1100, "enough")
@@ -153,7 +153,7 @@ def test_values_travel_as_templates(server):
 
 
 def test_the_token_is_sent_and_not_told(server, monkeypatch):
-    """From the environment, in the header that Milvus reads."""
+    """It is read from the environment and sent in the header that Milvus expects."""
     monkeypatch.setenv("ST_MILVUS_TOKEN", SECRET)
     with open_at(server.url) as store:
         server.code = (1, "no")
@@ -165,7 +165,7 @@ def test_the_token_is_sent_and_not_told(server, monkeypatch):
 
 
 def test_other_peoples_collections_are_left_alone(server):
-    """Without our property a collection is not ours: neither opened, nor made again, nor dropped."""
+    """A collection without our property is neither opened nor created nor dropped."""
     server.properties = {"timezone": "UTC"}
     with open_at(server.url) as store:
         for call in (store.create, store.drop):
@@ -176,7 +176,7 @@ def test_other_peoples_collections_are_left_alone(server):
 
 
 def test_efforts_follow_the_index(server):
-    """A graph cannot promise the true nearest; a flat index can, and has no candidates."""
+    """A graph cannot guarantee the true nearest; a flat index can, and has no candidates."""
     with open_at(server.url) as graph, open_at(f"{server.url}?index=flat") as flat:
         assert graph.capabilities.efforts == {"default", "candidates"}
         assert not graph.capabilities.fields["dense"].exact
@@ -196,7 +196,7 @@ def test_options_are_checked(server, options):
 
 
 def test_a_server_needs_a_host():
-    """A path alone is a file's."""
+    """A path alone is a file."""
     with pytest.raises(
         ValueError, match=r"milvus is a server: write milvus://HOST:PORT, or for a file milvus\+lite:PATH"
     ):
@@ -204,7 +204,7 @@ def test_a_server_needs_a_host():
 
 
 def test_a_client_handed_in_stays_open(server):
-    """It is its owner's to close; anything else is refused."""
+    """Its owner closes it; objects of other types are refused."""
     client = MilvusClient(server.url.replace("milvus:", "http:"), dedicated=True)
     with closing(client):
         open_store("milvus://elsewhere", "books", SCHEMA, client=client).close()

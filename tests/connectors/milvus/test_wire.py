@@ -1,4 +1,4 @@
-"""What Milvus is told, golden, and what is read from its answers; no client is needed."""
+"""Payloads for pymilvus, compared with expected values, and the conversion of results; without a client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ARRAYS, PACKED = OwnLayout(SCHEMA, StorageOptions()), OwnLayout(SCHEMA, StorageO
 
 
 def test_odd_names_become_safe_and_stay_apart():
-    """Letters, digits and underscores stay; anything else is hashed, and nobody can write the hash's name by hand."""
+    """Letters, digits and underscores stay; other names are hashed, and no plain name equals a hashed one."""
     assert columns.safe_name("year_2") == "year_2"
     odd = [columns.safe_name(name) for name in ("a.b", "a b", "2nd", "x_a", "ünï", "a" * 300, "")]
     assert len(set(odd)) == 7
@@ -46,7 +46,7 @@ def test_odd_names_become_safe_and_stay_apart():
 
 
 def test_columns_of_a_collection():
-    """One column each for id and payload, vectors with a flag where they may lack, text with its words, and the filters' own."""
+    """Columns for id and payload, vectors with presence if optional, text with its words, and filters."""
     odd = columns.safe_name("a.b")
     assert [(column.name, column.type, column.bm25_source) for column in wire.to_columns(SCHEMA, packed=False)] == [
         ("st_id", "VARCHAR", None),
@@ -74,7 +74,7 @@ def test_columns_of_a_collection():
 
 
 def test_a_collection_without_fields_has_a_vector_that_nobody_searches():
-    """Milvus makes none without."""
+    """Milvus creates no collection without a vector."""
     bare = Schema("bare", {})
     assert wire.to_columns(bare, packed=False)[-1] == wire.Column("vec_st_filler", "FLOAT_VECTOR", {"dim": 2})
     assert wire.vector_indexes(bare, "HNSW") == [wire.Index("vec_st_filler", "FLAT", "L2")]
@@ -98,7 +98,7 @@ def test_indexes_say_what_2_5_and_3_0_both_take():
 
 
 def test_a_row_has_every_column():
-    """Lite keeps the old value of a column that is left out, so that none is."""
+    """Lite keeps the old value of a column that is left out."""
     row = ARRAYS.row(
         Record(
             "é",
@@ -142,7 +142,7 @@ def test_a_row_has_every_column():
     ],
 )
 def test_what_milvus_cannot_hold_is_refused_by_name(record, told):
-    """Nothing is cut silently."""
+    """Nothing is truncated silently."""
     with pytest.raises(ValueError, match=told):
         ARRAYS.row(record)
 
@@ -150,7 +150,7 @@ def test_what_milvus_cannot_hold_is_refused_by_name(record, told):
 @given(st.text(max_size=40), st.integers(0, 60_000))
 @settings(max_examples=40, deadline=None)
 def test_payloads_are_cut_and_joined_again(text, size):
-    """Every piece fits a VARCHAR, counted in bytes, and nothing is lost."""
+    """Every piece fits a VARCHAR, counted in bytes, and the payload is unchanged."""
     payload = {"z": text, "a": "é👩" * (size // 2), "n": [1, 1.0, None]}
     pieces = columns.split_payload(payload)
     assert max(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces) <= 65_535
@@ -176,7 +176,10 @@ _GOLDEN = {
     ),
     "numbers": (
         In("year", (5, -1)),
-        'lo_year in [5, -1] or hi_year in [5, -1] or array_contains_any(in_year, ["8000000000000005", "7fffffffffffffff"])',
+        (
+            "lo_year in [5, -1] or hi_year in [5, -1]"
+            ' or array_contains_any(in_year, ["8000000000000005", "7fffffffffffffff"])'
+        ),
     ),
     "most": (Eq("year", 2**63 - 1), "hi_year >= 9223372036854775807"),
     "has-number": (Exists("year"), "lo_year < 9223372036854775807 or hi_year > -9223372036854775808"),
@@ -192,7 +195,7 @@ _GOLDEN = {
 
 @pytest.mark.parametrize("case", list(_GOLDEN))
 def test_filters_become_expressions(case):
-    """With their values as literals, quoted by the one place that can, for Lite."""
+    """With their values as quoted literals, for Lite."""
     where, wanted = _GOLDEN[case]
     assert with_literals(to_expression(where, SCHEMA.filterable)) == wanted
 
@@ -221,13 +224,13 @@ _PACKED = {
 
 @pytest.mark.parametrize("case", list(_PACKED))
 def test_filters_on_lists_kept_as_text(case):
-    """Hexadecimal words between bars: no value is a part of another, nor a wildcard."""
+    """Hexadecimal words between bars: no value matches a part of another one or acts as a wildcard."""
     where, wanted = _PACKED[case]
     assert with_literals(to_expression(where, SCHEMA.filterable, packed=True)) == wanted
 
 
 def test_lists_kept_as_text():
-    """Keywords as the hexadecimal of their bytes, and only those numbers that lie between the least and the greatest."""
+    """Keywords as the hexadecimal of their bytes, and only the numbers between minimum and maximum."""
     given = {"tag": ["b", "é"], "year": [3, 1, 2, 2]}
     row = PACKED.row(Record("a", {"far": np.ones(2, np.float32)}, given))
     assert (row["kw_tag"], row["lo_year"], row["in_year"], row["hi_year"]) == ("|62|c3a9|", 1, "|8000000000000002|", 3)
@@ -237,7 +240,7 @@ def test_lists_kept_as_text():
 
 
 def test_values_never_stand_in_the_text_that_servers_get():
-    """They go beside it, as templates."""
+    """They are sent as template values."""
     evil = '" or st_id != "'
     made = to_expression(And((Eq("tag", evil), Range("a.b", gte=0.5))), SCHEMA.filterable)
     assert made.text == f"(array_contains(kw_tag, {{p0}})) and (hi_{columns.safe_name('a.b')} >= {{p1}})"
@@ -256,7 +259,7 @@ _NUMBERS = {
 
 @pytest.mark.parametrize("kind", list(_NUMBERS))
 def test_prefixes_cover_just_the_numbers_of_a_range(kind):
-    """A number lies from low to high just when its token begins with one of the prefixes."""
+    """A number lies from low to high exactly if its token starts with one of the prefixes."""
 
     @given(st.tuples(*[_NUMBERS[kind]] * 3), st.lists(_NUMBERS[kind], max_size=4))
     @settings(max_examples=150, deadline=None)
@@ -276,7 +279,7 @@ def _plan(leg, **options):
 
 
 def test_searches_of_each_kind():
-    """The column, the metric, the candidates, and for optional fields the column that says which rows have the vector."""
+    """The column, the metric, the candidates, and for optional fields the presence column."""
     dense = _plan(Near("dense", np.array([1, 0, 0], np.float32)), where=Eq("read", True), effort=Candidates(200))
     assert dense == wire.Plan(
         "vec_dense",
@@ -303,7 +306,7 @@ def test_searches_of_each_kind():
 
 
 def test_a_search_that_finds_rows_without_the_vector_is_filtered():
-    """Whatever filter it had; fields that every row has are never asked about."""
+    """In addition to its own filter; required fields have no presence column."""
     dense = _plan(Near("dense", np.ones(3, np.float32)), where=Eq("read", True))
     there, lacks = ({"st_id": "a", "distance": 1.0, "entity": {"has_dense": has}} for has in (True, False))
     assert [wire.shows_missing_vector(dense, found) for found in ([], [there], [there, lacks])] == [False, False, True]
@@ -317,7 +320,7 @@ def test_a_search_that_finds_rows_without_the_vector_is_filtered():
 
 
 def test_scores_are_unfolded():
-    """L2 comes squared, BM25 from Lite with its sign turned; the page is cut from the sorted whole."""
+    """L2 is returned squared, BM25 by Lite with its sign changed; the page is cut from the sorted list."""
 
     def ask(leg, *distances, offset=0):
         answers = [
@@ -335,7 +338,7 @@ def test_scores_are_unfolded():
 
 
 def test_schema_comes_back_from_the_property():
-    """With the index; a collection without the property is somebody else's."""
+    """With the storage options; a collection without the property was created by someone else."""
     description = {
         "properties": {
             "st_connectors": wire.format_metadata(SCHEMA, StorageOptions("HNSW", packed=True)),

@@ -13,7 +13,7 @@ from st_connectors.testing import HttpErrors, StoreConformance, opener
 
 
 class TestEdge(StoreConformance):
-    """The embedded default; in memory where the system has such a folder, since every collection costs a dozen fsyncs."""
+    """The embedded default, in memory if possible, since every collection costs a dozen fsyncs."""
 
     client_modules = ("qdrant_client", "qdrant_edge")
     promises = frozenset({"optional_vectors", "persistent", "fusion"})

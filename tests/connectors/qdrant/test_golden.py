@@ -1,4 +1,4 @@
-"""What every operation sends a Qdrant server over gRPC, message by message, kept in a file that is read before it is changed."""
+"""The messages that every operation sends to a Qdrant server over gRPC, compared with a golden file."""
 
 from __future__ import annotations
 

@@ -450,7 +450,7 @@ def thresholds(stub):
 )
 @pytest.mark.parametrize("raised", [None, ValueError("x"), KeyboardInterrupt()], ids=repr)
 def test_a_bulk_load_raises_the_threshold_and_puts_it_back(stub, found, back, raised):
-    """While the block runs no segment gets a graph; what was found is put back, also after an error, which comes through."""
+    """During the block no segment gets a graph; the threshold is restored, also after an error, which is raised."""
     described = copy.deepcopy(OURS)
     described["config"]["optimizer_config"]["indexing_threshold"] = found
     stub.on("GET", BOOKS, described)

@@ -383,7 +383,7 @@ def test_ids_of_adopted_collections_are_integers_and_uuids(given, point):
 
 
 def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
-    """Vectors that are no single vector, or of a metric that is not ours, are left out; indexes tell what can be filtered on."""
+    """Multivectors and vectors of an unknown metric are left out; indexed keys are filterable."""
     description = {
         "vectors": {
             "d": {"size": 3, "distance": "Dot"},
