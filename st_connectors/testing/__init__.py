@@ -1,6 +1,6 @@
-"""The conformance suite: what any store must do, as pytest classes that a plugin subclasses; see :mod:`st_connectors.testing.suite`.
+"""The conformance suite: rules that every store must follow, as pytest classes that a plugin subclasses.
 
-Needs the extra ``testing``. Nothing else in the package imports it.
+See :mod:`st_connectors.testing.suite`. Needs the extra ``testing``; nothing else in the package imports it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from st_connectors.testing.suite import StoreConformance
 
 CHECKS = tuple(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__))
-"""The modules whose assertions pytest rewrites; without that a failing one of an installed suite says no more than "AssertionError"."""
+"""Modules whose assertions pytest rewrites; otherwise a failure in an installed suite reads only "AssertionError"."""
 pytest.register_assert_rewrite(*CHECKS)
 
 _WHERE = {
@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, after the assertions were arranged for."""
+    """Import a public name on first use, after assertion rewriting has been registered."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

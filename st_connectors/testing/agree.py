@@ -42,10 +42,10 @@ def same_vector(left: Vector, right: Vector, rtol: float) -> bool:
 
 
 def assert_hits_agree(got: Sequence[Hit], full: Sequence[Hit], *, offset: int, limit: int, rtol: float) -> None:
-    """Assert that ``got`` is the page ``[offset, offset + limit)`` of ``full``, the complete expected ranking, up to ties.
+    """Assert that ``got`` is the page ``[offset, offset + limit)`` of ``full``, the expected ranking, up to ties.
 
-    Scores may differ by ``rtol`` times the largest score. The record at each position must have the expected score of that
-    position, and the page must be sorted by ``(-score, id)`` of its own scores.
+    Scores may differ by ``rtol`` times the largest score. The record at each position must have the expected score of
+    that position, and the page must be sorted by ``(-score, id)`` of its own scores.
     """
     page = full[offset : offset + limit]
     details = f"\n     got {[(hit.id, hit.score) for hit in got]}\nexpected {[(hit.id, hit.score) for hit in page]}"
@@ -82,7 +82,7 @@ def _assert_legs_agree(hit: Hit, expected: Hit, rtol: float) -> None:
 
 
 def assert_records_agree(got: Sequence[Record], expected: Sequence[Record], rtol: float = 1e-6) -> None:
-    """Assert that two lists of records are equal and in the same order: ids, exact payloads, vectors within ``rtol``."""
+    """Assert that two lists of records are equal and in the same order; vectors may differ by ``rtol``."""
     got_ids, expected_ids = [record.id for record in got], [record.id for record in expected]
     assert got_ids == expected_ids, f"expected records {expected_ids}, got {got_ids}"
     for mine, theirs in zip(got, expected, strict=True):

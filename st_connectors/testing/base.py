@@ -1,4 +1,4 @@
-"""What every group of the suite stands on: opening stores, filling the oracle beside them, and known gaps."""
+"""The base of every group of the suite: opening stores, an oracle for comparison, and known gaps."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from st_connectors.testing.reference import fused
 __all__ = ["Gap", "Group", "Lab", "Make", "Pair", "opener"]
 
 EVERYTHING = 10_000
-"""More than any corpus here holds."""
+"""A limit above the size of every corpus of the suite."""
 
 
 def plugin_of(make: Make) -> Plugin:
-    """The plugin whose stores are opened; skips the test where they are not opened by an address."""
+    """Return the plugin of the stores under test; skip the test if they are not opened by an address."""
     if not isinstance(make, Opener):
         pytest.skip("the stores are not opened by an address")
     return plugins()[parse_address(make.address).name]
 
 
 def listed(make: Make) -> list[str]:
-    """The names of the collections where stores are opened; skips the test where they are not opened by an address."""
+    """Return the names of the existing collections; skip the test if stores are not opened by an address."""
     if not isinstance(make, Opener):
         pytest.skip("the stores are not opened by an address")
     return collections(make.address, client=make.client)
@@ -58,7 +58,7 @@ def listed(make: Make) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A test that a store is known to fail: the store's own words for why, and what the test then raises."""
+    """A test that a store is known to fail: the reason, and the exception that the test must raise."""
 
     reason: str
     raises: type[BaseException] = AssertionError
@@ -66,33 +66,33 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A store and the brute-force oracle that was given the same records."""
+    """A store and a brute-force oracle with the same records."""
 
     store: Store
     oracle: Store
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """Put records into both and make them visible; none may be refused."""
+        """Store records in both and make them visible; none may be rejected."""
         assert self.store.upsert(records) == []
         assert self.oracle.upsert(records) == []
         self.store.refresh()
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove records from both and make that visible."""
+        """Delete records from both and make the deletion visible."""
         self.store.delete(ids)
         self.oracle.delete(ids)
         self.store.refresh()
 
     def rtol(self, field: str) -> float:
-        """The relative tolerance that the store declares for a field."""
+        """Return the relative tolerance that the store declares for a field."""
         return precision_of(self.store, field).score_rtol
 
     def exact(self) -> Effort:
-        """The effort that compares with every record, where the store has one."""
+        """Return exact effort if the store has it, else the default effort."""
         return Exact() if "exact" in self.store.capabilities.efforts else Default()
 
     def assert_search_agrees(self, *requests: SearchRequest) -> list[list[Hit]]:
-        """Assert that the store answers all requests, sent as one batch, as the oracle does; returns its answers."""
+        """Assert that one batch of requests has the same hits in store and oracle, and return the store's hits."""
         answers = self.store.search(requests)
         assert len(answers) == len(requests)
         for request, got in zip(requests, answers, strict=True):
@@ -102,7 +102,7 @@ class Pair:
         return answers
 
     def truth(self, request: SearchRequest) -> list[Hit]:
-        """The whole ranking that a request's page is cut from, by the oracle."""
+        """Return the complete ranking of a request, computed by the oracle."""
         rank = request.rank
         if not isinstance(rank, Fuse):
             return self.oracle.search([replace(request, limit=EVERYTHING, offset=0)])[0]
@@ -111,11 +111,11 @@ class Pair:
         return whole if Parts.LEGS in request.parts else [replace(hit, legs=()) for hit in whole]
 
     def near(self, rank: Leg | Fuse, **options: Any) -> SearchRequest:
-        """A request at exact effort that asks for payloads."""
+        """Return a request at exact effort for hits with payloads."""
         return SearchRequest(**{"rank": rank, "effort": self.exact(), "parts": Parts.PAYLOAD, **options})
 
     def assert_records_agree(self, where: Filter | None = None) -> None:
-        """Assert that count and scan give what the oracle gives."""
+        """Assert that ``count`` and ``scan`` agree with the oracle."""
         mine = sorted(self.store.scan(where=where), key=lambda record: record.id)
         theirs = sorted(self.oracle.scan(where=where), key=lambda record: record.id)
         rtol = max((self.rtol(name) for name in self.store.schema.fields), default=1e-6)
@@ -124,7 +124,7 @@ class Pair:
 
 
 def precision_of(store: Store, field: str) -> Precision:
-    """What the store declares for a field, by name or else by kind."""
+    """Return the precision that a store declares for a field, by name or else by kind."""
     fields = store.capabilities.fields
     if field in fields:
         return fields[field]
@@ -135,23 +135,23 @@ T = TypeVar("T")
 
 
 class Lab:
-    """Opens stores for tests under collection names of their own, keeps what is shared, and clears all of it away at the end."""
+    """Opens stores under unique collection names, caches shared ones, and drops all of them at the end."""
 
     def __init__(self, make: Make) -> None:
         """Open stores through ``make``."""
         self._make = make
         self._opened: list[Store] = []
         self._released: set[str] = set()
-        self._kept: dict[Hashable, Any] = {}
+        self._shared: dict[Hashable, Any] = {}
         self._run = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
         self._capabilities: Capabilities | None = None
 
     def schema(self, fields: Mapping[str, Field] | None = None, **options: Any) -> Schema:
-        """A schema under a new collection name, with one dense field named "dense" where none are given."""
+        """Return a schema with a new collection name, and by default one dense field named "dense"."""
         name = f"conformance_{self._run}_{next(self._numbers)}"
-        chosen = {"dense": DenseField(corpus.DIMENSION)} if fields is None else fields
-        return Schema(name, chosen, **options)
+        default = {"dense": DenseField(corpus.DIMENSION)}
+        return Schema(name, default if fields is None else fields, **options)
 
     def open(self, what: Schema | str) -> Store:
         """Open a store without creating its collection."""
@@ -160,78 +160,79 @@ class Lab:
         return store
 
     def new(self, schema: Schema | None = None) -> Store:
-        """An empty collection."""
+        """Create and return an empty collection."""
         store = self.open(schema or self.schema())
         store.create()
         return store
 
     def pair(self, schema: Schema | None = None, records: Sequence[Record] = ()) -> Pair:
-        """A new collection with the oracle beside it, both holding ``records``."""
+        """Return a new collection and its oracle, both with ``records``."""
         pair = self.beside(self.new(schema))
         if records:
             pair.upsert(records)
         return pair
 
     def beside(self, store: Store) -> Pair:
-        """An empty collection with an empty oracle beside it, which never shortens a vector."""
-        whole = {
+        """Return an empty collection with an empty oracle, which does not quantize vectors."""
+        exact_fields = {
             name: replace(spec, quantization=Quantization.NONE) if isinstance(spec, DenseField) else spec
             for name, spec in store.schema.fields.items()
         }
-        schema = replace(store.schema, collection=f"oracle_{store.schema.collection}", fields=whole)
+        schema = replace(store.schema, collection=f"oracle_{store.schema.collection}", fields=exact_fields)
         oracle = open_store("memory:", schema.collection, schema)
         oracle.create()
         self._opened.append(oracle)
         return Pair(store, oracle)
 
     def keep(self, key: Hashable, build: Callable[[], T]) -> T:
-        """What ``build`` makes, made once for all tests of the class; they must only read it."""
-        if key not in self._kept:
-            self._kept[key] = build()
-        kept: T = self._kept[key]
-        return kept
+        """Return the result of ``build``, built once for all tests of the class; tests must only read it."""
+        if key not in self._shared:
+            self._shared[key] = build()
+        value: T = self._shared[key]
+        return value
 
     def release(self, store: Store) -> None:
-        """Close a store before the end, so that its collection can be opened anew; whatever is left under its name is dropped at the end."""
+        """Close a store early, so that its collection can be opened again; the collection is dropped at the end."""
         self._released.add(store.schema.collection)
         self.forget(store)
 
     def forget(self, store: Store) -> None:
-        """Close a store whose collection could not be made, so that nothing is left to be dropped."""
+        """Close a store whose collection could not be created and need not be dropped."""
         store.close()
-        self._opened = [kept for kept in self._opened if kept is not store]
+        self._opened = [each for each in self._opened if each is not store]
 
     @property
     def capabilities(self) -> Capabilities:
-        """What a store opened here can do."""
+        """The capabilities of a store opened here."""
         if self._capabilities is None:
             self._capabilities = self.new().capabilities
         return self._capabilities
 
     def need(self, able: bool, what: str) -> None:
-        """Skip the test where the store does not declare what it is about; another test then sees it refused."""
+        """Skip the test if the store does not declare a capability; another test then checks that it is refused."""
         if not able:
             pytest.skip(f"the store does not declare {what}")
 
     def library(self) -> Pair:
-        """The main corpus with every kind of field that the store declares; shared."""
+        """Return the shared main corpus, with every kind of field that the store declares."""
         return self.keep("library", self._fill_library)
 
     def _fill_library(self) -> Pair:
-        can = self.capabilities
-        fields: dict[str, Field] = {"dense": DenseField(corpus.DIMENSION, Metric.COSINE, optional=can.optional_vectors)}
-        if can.sparse:
-            fields["sparse"] = SparseField(optional=can.optional_vectors)
-        if can.text:
+        declared = self.capabilities
+        optional = declared.optional_vectors
+        fields: dict[str, Field] = {"dense": DenseField(corpus.DIMENSION, Metric.COSINE, optional=optional)}
+        if declared.sparse:
+            fields["sparse"] = SparseField(optional=optional)
+        if declared.text:
             fields["text"] = TextField()
         records = [
             replace(record, vectors={name: value for name, value in record.vectors.items() if name in fields})
-            for record in corpus.library(lacking=can.optional_vectors)
+            for record in corpus.library(lacking=optional)
         ]
         return self.pair(self.schema(fields, filterable=corpus.FILTERABLE), records)
 
     def metric(self, metric: Metric) -> Pair:
-        """The dense vectors of the main corpus under one metric, in a field named "dense"; shared."""
+        """Return a shared collection of the main corpus's dense vectors with one metric, in the field "dense"."""
         self.need(metric in self.capabilities.metrics, f"the metric {metric}")
         vectors = corpus.dense_vectors(corpus.SIZE)
         records = [Record(f"v{row:02d}", {"dense": vector}, {"row": row}) for row, vector in enumerate(vectors)]
@@ -239,19 +240,19 @@ class Lab:
         return self.keep(("metric", metric), lambda: self.pair(schema, records))
 
     def close(self) -> None:
-        """Drop every collection that was made here and close every store."""
+        """Drop every collection that was created here, and close every store."""
         for store in self._opened:
             store.drop()
             store.close()
         for name in self._released:
             with suppress(NotFound):
-                left = self._make(name)
-                left.drop()
-                left.close()
+                remaining = self._make(name)
+                remaining.drop()
+                remaining.close()
 
 
 def dense_records(count: int, *, start: int = 0, **payload: Any) -> list[Record]:
-    """Records r000, r001, … with a dense vector and their number as payload."""
+    """Return records r000, r001, … with a dense vector and their number as payload."""
     vectors = corpus.dense_vectors(start + count, seed=31)[start:]
     return [
         Record(f"r{start + row:03d}", {"dense": vector}, {"row": start + row, **payload})
@@ -260,58 +261,58 @@ def dense_records(count: int, *, start: int = 0, **payload: Any) -> list[Record]
 
 
 class Group:
-    """One group of tests. A subclass says where its store is, by ``address`` or by a fixture ``make``, and lists its known gaps."""
+    """A group of tests. A subclass sets its store by ``address`` or a fixture ``make``, and lists known gaps."""
 
     gaps: ClassVar[Mapping[str, Gap]] = {}
-    """Test name, with its parameter in brackets where it has one, to gap: the test must then fail in just that way."""
+    """Known gaps by test name, with the parameter in brackets if there is one; these tests must fail."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse, while tests are collected, a gap that names no test."""
+        """Raise TypeError during collection for a gap that names no test."""
         super().__init_subclass__(**options)
         check_gaps(cls.gaps, cls, f"{cls.__name__}.gaps")
 
     @classmethod
     def address(cls, folder: Path) -> str:
-        """The address of the store under test; ``folder`` is an empty folder that lives as long as the tests."""
+        """Return the address of the store under test; ``folder`` is empty and exists as long as the tests run."""
         raise NotImplementedError(f"{cls.__name__} needs a classmethod address(cls, folder), or a fixture named make")
 
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls, tmp_path_factory: pytest.TempPathFactory) -> Make:
-        """How stores are opened; override it where they need a fixture of their own, and return ``opener(address)``."""
+        """Return what opens stores; override it to use other fixtures, and return ``opener(address)``."""
         return opener(cls.address(tmp_path_factory.mktemp("store")))
 
     @pytest.fixture(scope="class")
     @classmethod
     def lab(cls, make: Make) -> Iterator[Lab]:
-        """Where the tests get their stores."""
+        """Yield the lab that opens the stores of the tests."""
         lab = Lab(make)
         yield lab
         lab.close()
 
     @pytest.fixture(autouse=True)
     def _known_gap(self, request: pytest.FixtureRequest) -> None:
-        """Expect a known gap to fail, strictly: one that was mended turns the run red until it is struck off."""
+        """Expect a known gap to fail, strictly: a fixed gap fails the run until it is removed from ``gaps``."""
         expect_gap(request, self.gaps)
 
 
 def expect_gap(request: pytest.FixtureRequest, gaps: Mapping[str, Gap]) -> None:
-    """Mark a test that is among known gaps as one that must fail."""
+    """Mark the test of a known gap as a strict expected failure."""
     name = request.node.name
     gap = gaps.get(name) or gaps.get(name.partition("[")[0])
     if gap is not None:
         request.applymarker(pytest.mark.xfail(reason=gap.reason, raises=gap.raises, strict=True))
 
 
-def check_gaps(gaps: Mapping[str, Gap], cls: type, what: str) -> None:
-    """Raise TypeError for a gap that names no test of a class."""
+def check_gaps(gaps: Mapping[str, Gap], cls: type, label: str) -> None:
+    """Raise TypeError for gaps that name no test of a class."""
     unknown = sorted(set(gaps) - names_of_tests(cls)) if gaps else []
     if unknown:
-        raise TypeError(f"{what} names tests that the suite does not have: {', '.join(unknown)}")
+        raise TypeError(f"unknown tests in {label}: {', '.join(unknown)}")
 
 
 def names_of_tests(cls: type) -> set[str]:
-    """The names of a class's tests, parametrised ones with and without each parameter in brackets."""
+    """Return the test names of a class; parametrised ones both bare and with each parameter in brackets."""
     names = set()
     for name in dir(cls):
         if not name.startswith("test_"):

@@ -1,4 +1,4 @@
-"""The border: what is wrong is refused by name before it does harm, and names are kept apart or refused, never folded."""
+"""Invalid input is refused by name before any harm, and names stay distinct or are refused, never merged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Border"]
 
 _REFUSALS = (ValueError, TypeError, Permanent, Unsupported)
 
-_NO_WEIGHTS: Mapping[str, float] = {
+_INVALID_WEIGHTS: Mapping[str, float] = {
     "zero": 0.0,
     "minus-zero": -0.0,
     "negative": -1.5,
@@ -31,7 +31,7 @@ _NO_WEIGHTS: Mapping[str, float] = {
     "subnormal": 1e-39,
 }
 
-_NO_VECTORS: Mapping[str, tuple[str, Any]] = {
+_INVALID_VECTORS: Mapping[str, tuple[str, Any]] = {
     "mapping": ("sparse", {3: 1.0}),
     "negative-mapping": ("sparse", {3: -1.0}),
     "pairs": ("sparse", [(3, 1.0)]),
@@ -44,13 +44,13 @@ _NO_VECTORS: Mapping[str, tuple[str, Any]] = {
     "complex-for-dense": ("dense", np.ones(corpus.DIMENSION, np.complex64)),
     "none": ("dense", None),
 }
-"""What is no vector of the field that it is given for."""
+"""Values that are not a vector of the field they are stored under."""
 
 _ENDINGS = (
     *("UPPER", "upper", ".dot", "_dot", "-dot", " space", "/slash", "/../up", ":colon", "*", "?", "#", "@", "%41", "A"),
     *('"', "'", "\\", "\n", "\x00", "\u00fc", "u\u0308", "\u65e5\u672c", "x" * 300, "x" * 301),
 )
-"""Ends of collections' names that a store may fold, cut, take for a path or a pattern, or refuse."""
+"""Suffixes of collection names that a store may normalise, shorten, misread as a path or pattern, or refuse."""
 
 _FIELDS = (
     *("a.b", "a_b", "a b", "a-b", "A_B", "a[]", "[0]", "x:y", "x/y", "$x", "*", "%", "#"),
@@ -69,7 +69,7 @@ _FIELDS = (
         "y" * 301,
     ),
 )
-"""Names of vector fields that a store may fold, cut or refuse."""
+"""Names of vector fields that a store may normalise, shorten or refuse."""
 
 _KEYS = (
     *(
@@ -90,7 +90,7 @@ _KEYS = (
     ),
     *("st_connectors", "_st_id", "_st_payload", "_st_present", "_st_f_tag", "st_id", "st_payload", "vec_dense", "x_"),
 )
-"""Keys that a payload may have although stores, these adapters' ways of filling them among others, use them for themselves."""
+"""Payload keys that stores, or the adapters for them, use internally."""
 
 _CALLS: Mapping[str, Callable[[Store], object]] = {
     "upsert-one": lambda store: store.upsert(dense_records(1)[0]),  # type: ignore[arg-type]
@@ -114,18 +114,18 @@ _CALLS: Mapping[str, Callable[[Store], object]] = {
 
 
 class Border(Group):
-    """Bad input."""
+    """Invalid input."""
 
-    @pytest.mark.parametrize("weight", list(_NO_WEIGHTS))
+    @pytest.mark.parametrize("weight", list(_INVALID_WEIGHTS))
     def test_weights_that_are_none_are_left_out(self, lab: Lab, weight: str) -> None:
-        """Zero, negative, subnormal and non-finite weights are refused as they are, and left out where a vector is made of them; they match nothing."""
+        """Zero, negative, subnormal and non-finite weights are refused; ``from_mapping`` drops them."""
         lab.need(lab.capabilities.sparse and lab.capabilities.optional_vectors, "optional sparse vectors")
-        bad = _NO_WEIGHTS[weight]
+        bad = _INVALID_WEIGHTS[weight]
         with pytest.raises(ValueError, match="from_arrays drops"):
             SparseVector(np.array([3], np.uint32), np.array([bad], np.float32))
         pair = lab.pair(lab.schema({"sparse": SparseField()}))
-        made = {"all": {3: bad}, "some": {3: bad, 5: 1.0}, "none": {}, "good": {3: 0.5}}
-        pair.upsert([Record(name, {"sparse": SparseVector.from_mapping(each)}) for name, each in made.items()])
+        weights = {"all": {3: bad}, "some": {3: bad, 5: 1.0}, "none": {}, "good": {3: 0.5}}
+        pair.upsert([Record(name, {"sparse": SparseVector.from_mapping(each)}) for name, each in weights.items()])
 
         pair.assert_records_agree()
         assert {record.id for record in pair.store.scan() if record.vectors} == {"some", "good"}
@@ -134,13 +134,13 @@ class Border(Group):
             pair.near(Near("sparse", SparseVector.from_mapping({3: bad, 5: 2.0}))),
             pair.near(Near("sparse", SparseVector.from_mapping({3: bad}))),
         )
-        assert [[hit.id for hit in found] for found in hits] == [["good"], ["some"], []]
+        assert [[hit.id for hit in ranking] for ranking in hits] == [["good"], ["some"], []]
 
-    @pytest.mark.parametrize("form", list(_NO_VECTORS))
+    @pytest.mark.parametrize("form", list(_INVALID_VECTORS))
     def test_vectors_of_another_form_are_refused(self, lab: Lab, form: str) -> None:
-        """What is no vector of its field comes back with the field's name, and is not guessed at; its neighbours go in."""
+        """A value that is not a vector of its field is rejected with the field's name; the other records are stored."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
-        name, value = _NO_VECTORS[form]
+        name, value = _INVALID_VECTORS[form]
         fields: dict[str, Field] = {"dense": DenseField(corpus.DIMENSION), "sparse": SparseField()}
         pair = lab.pair(lab.schema(fields))
         good = [
@@ -158,7 +158,7 @@ class Border(Group):
         pair.assert_records_agree()
 
     def test_an_empty_sparse_vector_is_refused_where_one_is_needed(self, lab: Lab) -> None:
-        """A record whose sparse vector has no weights lacks it: refused by name, never given a dummy."""
+        """A record with an empty sparse vector lacks it: it is rejected by name, and no dummy is stored."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.pair(lab.schema({"sparse": SparseField(optional=False)}))
         good = Record("good", {"sparse": SparseVector.from_mapping({0: 1.0})})
@@ -171,32 +171,36 @@ class Border(Group):
         pair.assert_records_agree()
 
     def test_collections_are_kept_apart_or_refused(self, lab: Lab) -> None:
-        """Whatever its name, a collection holds its own records and is found by that name alone; or the name is refused before it is made."""
+        """A collection of any name has its own records and opens by that name only, or the name is refused."""
         base = lab.schema()
-        kept: dict[str, Store] = {}
+        created: dict[str, Store] = {}
         for ending in _ENDINGS:
-            store = _made(lab, replace(base, collection=base.collection + ending))
+            store = _create_or_none(lab, replace(base, collection=base.collection + ending))
             if store is not None:
-                kept[ending] = store
-        for row, store in enumerate(kept.values()):
+                created[ending] = store
+        for row, store in enumerate(created.values()):
             assert store.count() == 0
             assert store.upsert([replace(each, payload={"row": row}) for each in dense_records(1)]) == []
             store.refresh()
-        for row, (ending, store) in enumerate(kept.items()):
+        for row, (ending, store) in enumerate(created.items()):
             assert [record.payload for record in store.scan()] == [{"row": row}], ending
             assert store.schema.collection == base.collection + ending
-        assert len(kept) >= 3, "letters, digits, dashes and underscores make a name anywhere"
+        assert len(created) >= 3, "letters, digits, dashes and underscores are valid in every store"
 
     def test_vector_fields_are_kept_apart_or_refused(self, lab: Lab) -> None:
-        """Whatever its name, a field holds its own vectors and is searched by that name alone; or the schema is refused, and says which name."""
+        """A field of any name has its own vectors and is searched by that name only, or its schema is refused."""
         fields = _fields(_FIELDS, sparse=lab.capabilities.sparse)
         schema = lab.schema(fields)
-        store = _made(lab, schema)
+        store = _create_or_none(lab, schema)
         if store is None:
-            fields = {name: spec for name, spec in fields.items() if _made(lab, lab.schema({name: spec})) is not None}
+            fields = {
+                name: spec
+                for name, spec in fields.items()
+                if _create_or_none(lab, lab.schema({name: spec})) is not None
+            }
             schema = lab.schema(fields)
             store = lab.new(schema)
-        assert len(fields) >= 3, "letters and underscores make a name anywhere"
+        assert len(fields) >= 3, "letters and underscores are valid in every store"
         pair = lab.beside(store)
         vectors = {name: _vector_of(row, spec) for row, (name, spec) in enumerate(fields.items())}
         names = [name for kind in (DenseField, SparseField) for name, spec in fields.items() if isinstance(spec, kind)]
@@ -209,15 +213,15 @@ class Border(Group):
 
     @pytest.mark.parametrize("keys", ["filterable", "undeclared"])
     def test_payload_keys_may_be_those_of_the_store(self, lab: Lab, keys: str) -> None:
-        """Whatever a payload's keys are, filterable or not, they come back as given, and meet nothing that the store keeps beside them."""
+        """Payload keys of any name come back unchanged and do not collide with the store's own keys."""
         fields: dict[str, Field] = {"dense": DenseField(2)}
         fields |= {"sparse": SparseField()} if lab.capabilities.sparse else {}
         fields |= {"text": TextField("payload")} if lab.capabilities.text else {}
         names = dict.fromkeys(_KEYS, FilterKind.KEYWORD)
         pair = lab.pair(lab.schema(fields, filterable=names if keys == "filterable" else {}))
         vectors: dict[str, Vector] = {name: _vector_of(3, spec) for name, spec in fields.items() if name != "text"}
-        kept = {name: f"value of {name}" for name in _KEYS}
-        pair.upsert([Record("all", vectors, kept), Record("none", vectors), Record("in", vectors, {"in": kept})])
+        payload = {name: f"value of {name}" for name in _KEYS}
+        pair.upsert([Record("all", vectors, payload), Record("none", vectors), Record("in", vectors, {"in": payload})])
 
         pair.assert_records_agree()
         pair.assert_search_agrees(*(pair.near(Near(name, vector)) for name, vector in vectors.items()))
@@ -227,14 +231,14 @@ class Border(Group):
 
     @pytest.mark.parametrize("call", list(_CALLS))
     def test_wrong_arguments_are_refused(self, lab: Lab, call: str) -> None:
-        """A value of the wrong type or kind is the caller's mistake, told in a sentence, and changes nothing."""
+        """An argument of the wrong type or kind raises an error with a message, and changes nothing."""
         pair = lab.library()
         with pytest.raises((ValueError, TypeError), match=r".{10}"):
             _CALLS[call](pair.store)
         assert pair.store.count() == corpus.SIZE
 
     def test_candidates_over_the_stores_window_are_refused(self, lab: Lab) -> None:
-        """Where a store gives only so many hits, a fusion cannot ask its legs for more."""
+        """If a store limits the number of hits, a fusion whose depth exceeds the limit is refused."""
         limit = lab.capabilities.max_limit
         if limit is None:
             pytest.skip("the store declares no limit")
@@ -247,7 +251,7 @@ class Border(Group):
         "wrong", ["no-name", "surrogate", "dimension-0", "dimension-negative", "filterable-no-name"]
     )
     def test_wrong_schemas_are_refused(self, lab: Lab, wrong: str) -> None:
-        """A schema that means nothing makes no collection."""
+        """An invalid schema is refused and creates no collection."""
         fields: dict[str, Field] = {
             "no-name": {"": DenseField(2)},
             "surrogate": {"\ud800": DenseField(2)},
@@ -256,24 +260,24 @@ class Border(Group):
             "filterable-no-name": {"dense": DenseField(2)},
         }[wrong]  # type: ignore[assignment]
         schema = lab.schema(fields, filterable={"": FilterKind.INT} if wrong == "filterable-no-name" else {})
-        assert _made(lab, schema) is None
+        assert _create_or_none(lab, schema) is None
 
 
 def _fields(names: Sequence[str], *, sparse: bool) -> dict[str, Field]:
-    """A dense field of each name, and where there are sparse ones, those of the same names with an s behind."""
+    """Return a dense field for each name and, with ``sparse``, a sparse field of the same name with an s appended."""
     fields: dict[str, Field] = {name: DenseField(2) for name in names}
     return fields | ({f"{name}s": SparseField() for name in names} if sparse else {})
 
 
 def _vector_of(row: int, spec: Field) -> Vector:
-    """A vector that no other row has."""
+    """Return a vector that differs from those of all other rows."""
     if isinstance(spec, SparseField):
         return SparseVector.from_mapping({row: 1.0 + row})
     return np.array([np.cos(row / 20), np.sin(row / 20)], np.float32)
 
 
-def _made(lab: Lab, schema: Schema) -> Store | None:
-    """An empty collection, or None where the store refuses it in a sentence."""
+def _create_or_none(lab: Lab, schema: Schema) -> Store | None:
+    """Create and return an empty collection, or return None if the store refuses it with a message."""
     store: Store | None = None
     try:
         store = lab.open(schema)

@@ -1,4 +1,4 @@
-"""Small fixed corpora that trip stores up; everything is made from constants and one seeded generator, nothing is read."""
+"""Small fixed corpora of values that stores get wrong, built from constants and seeded generators only."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ IDS: Mapping[str, str] = {
     "zero-width": "a\u200b",
     "nul": "a\u0000b",
 }
-"""Ids that a store may trim, fold, normalise, parse or take for something of its own; all different."""
+"""Distinct ids that a store may trim, normalise, parse or confuse with its own."""
 
 PAYLOADS: Mapping[str, Mapping[str, Any]] = {
     "empty": {},
@@ -95,7 +95,7 @@ PAYLOADS: Mapping[str, Mapping[str, Any]] = {
     "filterable-list": {"word": ["b", "a", "b"], "whole": [3, 1, 2], "flag": [True, False], "day": ["2020-01-01"]},
     "day-as-written": {"day": "2020-01-01T00:00:00.120+02:00"},
 }
-"""Payloads that must come back exactly as given, down to the order of keys and 1 apart from 1.0."""
+"""Payloads that must come back exactly as stored, including the order of keys and 1 distinct from 1.0."""
 
 SENTENCES: Mapping[str, str] = {
     "t01": "kettle",
@@ -111,28 +111,28 @@ SENTENCES: Mapping[str, str] = {
     "t11": "saddle timber timber umbrella velvet walnut yonder orchard pepper kettledrum",
     "t12": "saddle",
 }
-"""Texts of plain words that every analyser keeps apart and whole: no stop words, no shared stems, one case."""
+"""Texts of plain words that every analyser splits alike: no stop words, no shared stems, lower case."""
 
 _WORDS = ("amber", "birch", "cobalt", "dahlia", "ember", "fjord", "garnet", "hazel", "indigo", "jasmine")
 
 
 def dense_vectors(count: int, seed: int = 7) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Vectors float32 [count, DIMENSION] of many lengths, with negative components, no two in one direction."""
+    """Return float32 vectors [count, DIMENSION] of many lengths, with negative components and distinct directions."""
     rng = np.random.default_rng(seed)
     lengths = rng.uniform(0.2, 30.0, size=(count, 1))
     return (rng.standard_normal((count, DIMENSION)) * lengths).astype(np.float32)
 
 
 def sparse_vectors(count: int, seed: int = 11) -> list[SparseVector]:
-    """Vectors of 1 to 12 terms out of 60, spread over the whole vocabulary up to ``MAX_INDEX``; every tenth has 1,000 terms."""
+    """Return vectors of 1 to 12 terms out of 60, spread up to ``MAX_INDEX``; every tenth vector has 1,000 terms."""
     rng = np.random.default_rng(seed)
     vocabulary = np.unique(np.concatenate([np.arange(20), rng.integers(100, MAX_INDEX, 38), [2**31, MAX_INDEX]]))
-    made = []
+    vectors = []
     for row in range(count):
         choice, size = (40_000, 1_000) if row % 10 == 9 else (vocabulary, 1 + row % 12)
         indices = rng.choice(choice, size=size, replace=False)
-        made.append(SparseVector.from_arrays(indices.astype(np.int64), rng.uniform(0.01, 4.0, indices.size)))
-    return made
+        vectors.append(SparseVector.from_arrays(indices.astype(np.int64), rng.uniform(0.01, 4.0, indices.size)))
+    return vectors
 
 
 QUERIES = dense_vectors(6, seed=101)
@@ -146,13 +146,13 @@ SPARSE_QUERIES: Mapping[str, SparseVector] = {
     "heavy": SparseVector.from_mapping({0: 900.0, 1: 0.001, 2: 70.0}),
     "nothing-shared": SparseVector.from_mapping({41_000: 1.0, 41_001: 1.0}),
 }
-"""Sparse queries; the last shares no term with any record."""
+"""Sparse queries; the last one shares no term with any record."""
 
 
 def library(*, lacking: bool) -> list[Record]:
-    """The main corpus: SIZE records with a dense vector, a sparse vector, a text and filterable payload.
+    """Return the main corpus: SIZE records with a dense vector, a sparse vector, a text and filterable payload.
 
-    Where ``lacking``, every seventh record has no sparse and every eleventh no dense vector.
+    With ``lacking``, every seventh record has no sparse vector and every eleventh no dense vector.
     """
     dense, sparse = dense_vectors(SIZE), sparse_vectors(SIZE)
     records = []
@@ -184,7 +184,7 @@ def _library_payload(row: int) -> dict[str, Any]:
 
 
 def probes() -> list[Record]:
-    """The corpus of the truth table: one trap each, all with a dense vector."""
+    """Return the corpus of the truth table: one hard case per record, all with a dense vector."""
     dense = dense_vectors(len(_PROBES), seed=23)
     return [Record(name, {"dense": dense[row]}, payload) for row, (name, payload) in enumerate(_PROBES.items())]
 

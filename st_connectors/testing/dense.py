@@ -1,4 +1,4 @@
-"""Dense legs: one meaning of a score, exact pages, and nothing found that should not be."""
+"""Dense legs: scores with one meaning, exact pages, and no unexpected hits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Dense(Group):
 
     @pytest.mark.parametrize("metric", list(Metric))
     def test_dense_scores_equal_the_oracle(self, lab: Lab, metric: str) -> None:
-        """Cosine in [-1, 1], inner product, or minus the Euclidean distance, never folded, on vectors of many lengths."""
+        """Scores are cosine in [-1, 1], inner product, or minus the Euclidean distance, for vectors of many lengths."""
         pair = lab.metric(Metric(metric))
         pair.assert_search_agrees(*(pair.near(Near("dense", query), limit=corpus.SIZE) for query in corpus.QUERIES))
 
     @pytest.mark.parametrize("metric", list(Metric))
     def test_scores_have_their_plain_meaning(self, lab: Lab, metric: str) -> None:
-        """Scores worked out by hand: for the query (3, 4), records at (6, 8), (-3, -4), (4, -3) and (0, 1)."""
+        """Scores equal hand-computed ones for the query (3, 4) and records at (6, 8), (-3, -4), (4, -3) and (0, 1)."""
         lab.need(metric in lab.capabilities.metrics, f"the metric {metric}")
         pair = lab.pair(lab.schema({"dense": DenseField(2, Metric(metric))}))
         points = {"same-way": (6, 8), "opposite": (-3, -4), "across": (4, -3), "up": (0, 1)}
@@ -46,23 +46,23 @@ class Dense(Group):
 
     @pytest.mark.parametrize("metric", list(Metric))
     def test_undeclared_metrics_are_refused(self, lab: Lab, metric: str) -> None:
-        """A schema that asks for a metric the store does not declare is refused before a collection is made."""
+        """A schema with a metric that the store does not declare is refused before a collection is created."""
         lab.need(metric not in lab.capabilities.metrics, "that it lacks this metric")
         with pytest.raises(Unsupported):
             lab.open(lab.schema({"dense": DenseField(corpus.DIMENSION, Metric(metric))})).create()
 
     @pytest.mark.parametrize("quantization", list(Quantization))
     def test_undeclared_quantizations_are_refused(self, lab: Lab, quantization: str) -> None:
-        """A schema that asks for a quantisation the store does not declare is refused before a collection is made."""
-        lab.need(quantization not in lab.capabilities.quantizations, "that it lacks this quantisation")
+        """A schema with a quantization that the store does not declare is refused before a collection is created."""
+        lab.need(quantization not in lab.capabilities.quantizations, "that it lacks this quantization")
         schema = lab.schema({"dense": DenseField(corpus.DIMENSION, quantization=Quantization(quantization))})
         with pytest.raises(Unsupported):
             lab.open(schema).create()
 
     @pytest.mark.parametrize("quantization", [each for each in Quantization if each is not Quantization.NONE])
     def test_quantized_fields_are_exact_at_exact_effort(self, lab: Lab, quantization: str) -> None:
-        """However a store shortens vectors for its index, exact effort scores the whole ones, and they come back whole."""
-        lab.need(quantization in lab.capabilities.quantizations, f"the quantisation {quantization}")
+        """With quantization, exact effort still scores the original vectors, and they are returned unchanged."""
+        lab.need(quantization in lab.capabilities.quantizations, f"the quantization {quantization}")
         lab.need("exact" in lab.capabilities.efforts, "exact effort")
         rng = np.random.default_rng(29)
         rows = rng.standard_normal((120, 96)).astype(np.float32)
@@ -73,7 +73,7 @@ class Dense(Group):
         pair.assert_search_agrees(*(pair.near(Near("dense", row + np.float32(0.3)), limit=20) for row in rows[:5]))
 
     def test_dimensions_over_the_limit_are_refused(self, lab: Lab) -> None:
-        """A schema with more dimensions than the store declares is refused before a collection is made."""
+        """A schema with more dimensions than the store declares is refused before a collection is created."""
         limit = lab.capabilities.max_dimension
         if limit is None:
             pytest.skip("the store declares no limit")
@@ -82,13 +82,13 @@ class Dense(Group):
 
     @pytest.mark.parametrize("limit", [1, 10, 63, 64, 65, 1000])
     def test_limits_are_kept(self, lab: Lab, limit: int) -> None:
-        """One, ten, all and more than all: as many hits as asked, or as there are."""
+        """A search returns as many hits as requested, or as many as exist."""
         pair = lab.metric(Metric.COSINE)
         limit = min(limit, lab.capabilities.max_limit or limit)
         pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[1]), limit=limit))
 
     def test_pages_join_up(self, lab: Lab) -> None:
-        """Pages by ``offset`` are the pages of one ranking; past the end there is nothing."""
+        """Pages by ``offset`` are parts of one ranking; past its end they are empty."""
         pair = lab.metric(Metric.COSINE)
         leg = Near("dense", corpus.QUERIES[3])
         pair.assert_search_agrees(
@@ -96,7 +96,7 @@ class Dense(Group):
         )
 
     def test_requests_in_a_batch_are_answered_in_order(self, lab: Lab) -> None:
-        """Each request of a batch gets its own answer, whatever its neighbours ask."""
+        """Each request of a batch gets its own hits, independently of the other requests."""
         pair = lab.library()
         pair.assert_search_agrees(
             *(
@@ -106,7 +106,7 @@ class Dense(Group):
         )
 
     def test_filters_come_before_the_cut(self, lab: Lab) -> None:
-        """A filtered search gives full pages: records are filtered first and counted afterwards."""
+        """A filtered search returns full pages: records are filtered before hits are limited."""
         pair = lab.library()
         for where in (Eq("whole", 3), Eq("word", "birch"), Range("real", gte=2.0, lt=4.0)):
             pair.assert_search_agrees(
@@ -114,7 +114,7 @@ class Dense(Group):
             )
 
     def test_ties_come_in_the_order_of_ids(self, lab: Lab) -> None:
-        """Records of one score are sorted by id, not by when they came."""
+        """Records with equal scores are sorted by id, not by arrival."""
         pair = lab.pair()
         vector, other = corpus.dense_vectors(2)
         names = ["m", "b", "z", "a", "B", "10", "9", "é"]
@@ -124,7 +124,7 @@ class Dense(Group):
         assert [hit.id for hit in hits] == [*sorted(names), "far"]
 
     def test_length_does_not_count_under_cosine(self, lab: Lab) -> None:
-        """A query a thousand times as long, or as short, finds the same with the same scores."""
+        """A query scaled up or down by a thousand returns the same hits with the same scores."""
         pair = lab.metric(Metric.COSINE)
         query = corpus.QUERIES[4]
         answers = pair.assert_search_agrees(
@@ -133,7 +133,7 @@ class Dense(Group):
         assert [[hit.id for hit in hits] for hits in answers[1:]] == [[hit.id for hit in answers[0]]] * 2
 
     def test_a_zero_query_finds_nothing_under_cosine(self, lab: Lab) -> None:
-        """A query without a direction is near to nothing."""
+        """A zero vector as a query has no hits under cosine."""
         pair = lab.metric(Metric.COSINE)
         pair.assert_search_agrees(pair.near(Near("dense", np.zeros(corpus.DIMENSION, np.float32))))
 
@@ -141,7 +141,7 @@ class Dense(Group):
         "wrong", ["limit-0", "limit-negative", "offset-negative", "dimension", "nan", "field", "sparse-for-dense"]
     )
     def test_wrong_requests_are_refused(self, lab: Lab, wrong: str) -> None:
-        """A request that can have no answer is the caller's mistake, told before anything is sent."""
+        """An invalid request raises an error before anything is sent."""
         pair = lab.library()
         good = pair.near(Near("dense", corpus.QUERIES[0]))
         request = {
@@ -157,7 +157,7 @@ class Dense(Group):
             pair.store.search([good, request])
 
     def test_limits_over_the_stores_window_are_refused(self, lab: Lab) -> None:
-        """Where a store gives only so many hits, asking for more is refused, not cut silently."""
+        """If a store limits the number of hits, a larger request is refused, not cut silently."""
         limit = lab.capabilities.max_limit
         if limit is None:
             pytest.skip("the store declares no limit")
@@ -166,25 +166,25 @@ class Dense(Group):
             pair.store.search([pair.near(Near("dense", corpus.QUERIES[0]), limit=limit, offset=1)])
 
     def test_default_effort_finds_nearly_all(self, lab: Lab) -> None:
-        """At default effort recall at ten is 0.99 on this small corpus, and common hits score the same."""
+        """At default effort, recall at ten is at least 0.99 on this corpus, and common hits have the same scores."""
         pair = lab.metric(Metric.COSINE)
         efforts: list[Effort] = [Default(), *([Candidates(64)] if "candidates" in lab.capabilities.efforts else [])]
         for effort in efforts:
             requests = [SearchRequest(Near("dense", query), effort=effort) for query in corpus.QUERIES]
             wanted = pair.oracle.search(requests)
             got = pair.store.search(requests)
-            found = 0
+            common_count = 0
             for mine, theirs in zip(got, wanted, strict=True):
                 scores = {hit.id: hit.score for hit in theirs}
                 common = [hit for hit in mine if hit.id in scores]
-                found += len(common)
+                common_count += len(common)
                 assert [hit.score for hit in common] == pytest.approx(
                     [scores[hit.id] for hit in common], abs=pair.rtol("dense")
                 )
-            assert found >= 0.99 * 10 * len(requests)
+            assert common_count >= 0.99 * 10 * len(requests)
 
     def test_undeclared_efforts_are_refused(self, lab: Lab) -> None:
-        """An effort that the store cannot make is refused, not taken for another."""
+        """An effort that the store does not declare is refused, not replaced by another."""
         lab.need("candidates" not in lab.capabilities.efforts, "that it lacks an effort")
         pair = lab.metric(Metric.COSINE)
         with pytest.raises(Unsupported):

@@ -1,4 +1,4 @@
-"""Failures over HTTP: what a client meets on a bad day comes out as one of our errors, of the class that says whether to try again.
+"""Failures over HTTP: each becomes an error of this package whose class says whether to retry.
 
 For stores that speak HTTP, beside ``StoreConformance``:
 
@@ -7,8 +7,8 @@ For stores that speak HTTP, beside ``StoreConformance``:
         def through(cls, host, port):
             return f"mystore://{host}:{port}"
 
-Most of it needs no server. Where there is one, a class-scoped fixture ``upstream`` gives its host and port, and the tests of what a retry leaves
-behind run too.
+Most of it needs no server. If there is one, a class-scoped fixture ``upstream`` returns its host and port, and the
+tests of repeated writes run too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from st_connectors.testing.faults import Answer, Fault, FaultProxy, Hold, Reset,
 __all__ = ["AT_ONCE", "SECRET", "HttpErrors", "assert_told_well"]
 
 AT_ONCE = RetryPolicy(attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)
-SECRET = "s3cr3t-of-the-suite"  # noqa: S105  # not a secret: it must not be found in messages
+SECRET = "s3cr3t-of-the-suite"  # noqa: S105  # not a secret: it must not appear in messages
 
 _TEMPORARY: Mapping[str, tuple[Fault, type[Temporary]]] = {
     "reset": (Reset(), Unavailable),
@@ -52,31 +52,36 @@ _PERMANENT: Mapping[str, Fault] = {
     "other-json": Answer(200, b'{"hello": "world"}'),
 }
 
-_WISHES: Mapping[str, str] = {"date": "Wed, 21 Oct 2065 07:28:00 GMT", "word": "soon", "negative": "-3", "empty": ""}
+_RETRY_AFTER: Mapping[str, str] = {
+    "date": "Wed, 21 Oct 2065 07:28:00 GMT",
+    "word": "soon",
+    "negative": "-3",
+    "empty": "",
+}
 
 
 class HttpErrors(Group):
-    """Servers that refuse, break off, throttle, stall and talk nonsense."""
+    """Servers that refuse, disconnect, throttle, stall and send invalid responses."""
 
     key_variable: ClassVar[str | None] = None
-    """The environment variable of the store's key, which no message may show."""
+    """The environment variable of the store's key, which must not appear in messages."""
     patience: ClassVar[str] = "timeout=1"
-    """The option of the address that makes the client give up after a second."""
+    """The address option that sets the client's timeout to one second."""
 
     @classmethod
     def through(cls, host: str, port: int) -> str:
-        """The address of a server behind host and port."""
+        """Return the address of a server at a host and port."""
         raise NotImplementedError(f"{cls.__name__} needs a classmethod through(cls, host, port)")
 
     @pytest.fixture(scope="class")
     @classmethod
     def upstream(cls) -> tuple[str, int] | None:
-        """A real server, or None."""
+        """Return host and port of a real server, or None."""
         return None
 
     @pytest.fixture
     def proxy(self, upstream: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-        """A proxy that fails on order."""
+        """Yield a proxy that injects faults."""
         if self.key_variable is not None:
             monkeypatch.setenv(self.key_variable, SECRET)
         with FaultProxy(upstream) as proxy:
@@ -88,7 +93,7 @@ class HttpErrors(Group):
 
     @pytest.mark.usefixtures("proxy")
     def test_nobody_there_is_unavailable(self) -> None:
-        """A refused connection is ``Unavailable``, and its message says where nobody was."""
+        """A refused connection is ``Unavailable``, and its message names the address."""
         port = refused_port()
         lab = Lab(opener(self.through("127.0.0.1", port), retry=NO_RETRY))
         with pytest.raises(Unavailable) as caught:
@@ -97,7 +102,7 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_passing_faults_are_temporary(self, proxy: FaultProxy, fault: str) -> None:
-        """What may be over in a moment is of a class that says so, on reads and on writes."""
+        """Transient faults raise a temporary error, on reads and on writes."""
         ordered, kind = _TEMPORARY[fault]
         proxy.always(ordered)
         store = self._open(proxy)
@@ -108,7 +113,7 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("fault", list(_PERMANENT))
     def test_lasting_faults_are_permanent(self, proxy: FaultProxy, fault: str) -> None:
-        """What will be the same next time is ``Permanent``, and is tried once, whatever the policy."""
+        """Lasting faults raise ``Permanent`` and are not retried, whatever the policy."""
         proxy.always(_PERMANENT[fault])
         with pytest.raises(Permanent) as caught:
             self._open(proxy, AT_ONCE).count()
@@ -118,22 +123,22 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_the_servers_wish_is_carried(self, proxy: FaultProxy, status: int) -> None:
-        """``Retry-After`` comes with the error, in seconds."""
+        """The error has the ``Retry-After`` of the server, in seconds."""
         proxy.always(Answer(status, retry_after=7))
         with pytest.raises(Temporary) as caught:
             self._open(proxy).count()
         assert caught.value.retry_after == 7.0
 
-    @pytest.mark.parametrize("wish", list(_WISHES))
-    def test_strange_wishes_break_nothing(self, proxy: FaultProxy, wish: str) -> None:
-        """A ``Retry-After`` that is a date, a word, negative or empty is no other error."""
-        proxy.always(Answer(429, retry_after=_WISHES[wish]))
+    @pytest.mark.parametrize("value", list(_RETRY_AFTER))
+    def test_strange_wishes_break_nothing(self, proxy: FaultProxy, value: str) -> None:
+        """A ``Retry-After`` that is a date, a word, negative or empty raises the same error."""
+        proxy.always(Answer(429, retry_after=_RETRY_AFTER[value]))
         with pytest.raises(Temporary) as caught:
             self._open(proxy).count()
         assert caught.value.retry_after is None or caught.value.retry_after >= 0
 
     def test_a_silent_server_is_unavailable(self, proxy: FaultProxy) -> None:
-        """A server that does not answer in the time the address allows is ``Unavailable``."""
+        """A server that does not respond within the timeout of the address is ``Unavailable``."""
         proxy.always(Hold())
         with pytest.raises(Unavailable) as caught:
             self._open(proxy, options=f"?{self.patience}").count()
@@ -141,7 +146,7 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_nothing_is_tried_behind_our_back(self, proxy: FaultProxy, fault: str) -> None:
-        """Without retries a call is one request, and with three attempts three: the client library adds none of its own."""
+        """A call is one request without retries and three with three attempts: the client adds none of its own."""
         proxy.always(_TEMPORARY[fault][0])
         with pytest.raises(Temporary):
             self._open(proxy).count()
@@ -151,7 +156,7 @@ class HttpErrors(Group):
         assert len(proxy.seen) == 4
 
     def test_what_is_refused_sends_nothing(self, proxy: FaultProxy) -> None:
-        """Wrong and undeclared requests are refused before any byte is sent."""
+        """Invalid and undeclared requests are refused before any byte is sent."""
         store = self._open(proxy)
         with pytest.raises(ValueError, match="limit"):
             store.search([SearchRequest(Near("dense", corpus.QUERIES[0]), limit=0)])
@@ -163,9 +168,9 @@ class HttpErrors(Group):
         assert proxy.seen == []
 
     def test_two_failures_then_success_leave_one_record(self, proxy: FaultProxy, upstream: object) -> None:
-        """A write that is repeated after resets, its first tries having gone through, leaves each record once."""
+        """A write that is retried after resets stores each record once, even if the first attempts succeeded."""
         if upstream is None:
-            pytest.skip("there is no server behind the proxy")
+            pytest.skip("the proxy has no server")
         lab = Lab(opener(self.through(proxy.host, proxy.port), retry=AT_ONCE))
         pair = lab.pair()
         try:
@@ -178,9 +183,9 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_after_a_passing_fault_answers_are_whole(self, proxy: FaultProxy, upstream: object, fault: str) -> None:
-        """With retries, what met a fault once is what it is on a good day: a write, a search, a count and the next scan."""
+        """With retries, a write, a search, a count and the next scan are correct after one transient fault."""
         if upstream is None:
-            pytest.skip("there is no server behind the proxy")
+            pytest.skip("the proxy has no server")
         ordered, kind = _TEMPORARY[fault]
         lab = Lab(opener(self.through(proxy.host, proxy.port), retry=AT_ONCE))
         pair = lab.pair()
@@ -201,23 +206,23 @@ class HttpErrors(Group):
             lab.close()
 
     def test_a_slow_answer_is_waited_for(self, proxy: FaultProxy, upstream: object) -> None:
-        """An answer that comes late, but within the time the address allows, is the answer."""
+        """A response that arrives late, but within the timeout, is used."""
         if upstream is None:
-            pytest.skip("there is no server behind the proxy")
+            pytest.skip("the proxy has no server")
         lab = Lab(opener(self.through(proxy.host, proxy.port), retry=NO_RETRY))
         pair = lab.pair(records=dense_records(4))
         proxy.order(Hold())
-        begun = len(proxy.seen)
+        seen_before = len(proxy.seen)
         with ThreadPoolExecutor(1) as pool:
             count = pool.submit(pair.store.count)
-            proxy.wait(lambda: len(proxy.seen) > begun)
+            proxy.wait(lambda: len(proxy.seen) > seen_before)
             assert not count.done()
             proxy.release()
             assert count.result() == 4
         lab.close()
 
     def _failure_of_upsert(self, store: Store, kind: type[Temporary]) -> bool:
-        """Whether an upsert fails as temporary, raised or told record by record."""
+        """Return whether an upsert fails with a temporary error, raised or per record."""
         try:
             rejected = store.upsert(dense_records(2))
         except kind:
@@ -226,7 +231,7 @@ class HttpErrors(Group):
 
 
 def assert_told_well(error: StoreError, operation: str = "count") -> None:
-    """Assert that an error names store and operation, keeps its cause, and shows no secret."""
+    """Assert that an error names store and operation, keeps its cause, and contains no secret."""
     assert error.store
     assert error.operation == operation
     assert error.__cause__ is not None

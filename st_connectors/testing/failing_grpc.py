@@ -1,9 +1,9 @@
-"""Failures over gRPC: each status comes out as one of our errors, of the class that says whether to try again.
+"""Failures over gRPC: each status becomes an error of this package whose class says whether to retry.
 
 For stores that speak gRPC, beside ``StoreConformance``; no server is needed:
 
     class TestMyServerFailing(GrpcErrors):
-        greetings = {"/my.Service/Connect": b""}      # calls that open a connection, with what they are answered
+        greetings = {"/my.Service/Connect": b""}      # calls that open a connection, and the responses to them
 
         @classmethod
         def through(cls, host, port):
@@ -56,7 +56,7 @@ _STATUSES: Mapping[str, type[StoreError]] = {
     "UNIMPLEMENTED": Permanent,
     "DATA_LOSS": Permanent,
 }
-"""By the names of ``grpc.StatusCode``, the class that each must become, neither more nor less."""
+"""The exact class of error for each name of ``grpc.StatusCode``."""
 
 _OPERATIONS: Mapping[str, Callable[[Store], object]] = {
     **CALLS,
@@ -69,20 +69,20 @@ class GrpcErrors(Group):
     """Servers that refuse, throttle and stall over gRPC."""
 
     key_variable: ClassVar[str | None] = None
-    """The environment variable of the store's key, which no message may show."""
+    """The environment variable of the store's key, which must not appear in messages."""
     patience: ClassVar[str] = "timeout=1"
-    """The option of the address that makes the client give up after a second."""
+    """The address option that sets the client's timeout to one second."""
     greetings: ClassVar[Mapping[str, bytes]] = {}
-    """Answers, by method, to the calls that open a connection."""
+    """Responses, by method, to the calls that open a connection."""
 
     @classmethod
     def through(cls, host: str, port: int) -> str:
-        """The address of a server at host and port."""
+        """Return the address of a server at a host and port."""
         raise NotImplementedError(f"{cls.__name__} needs a classmethod through(cls, host, port)")
 
     @pytest.fixture
     def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatusServer]:
-        """A server that answers with one status."""
+        """Yield a server that returns one status."""
         if self.key_variable is not None:
             monkeypatch.setenv(self.key_variable, SECRET)
         with StatusServer(self.greetings) as server:
@@ -90,7 +90,7 @@ class GrpcErrors(Group):
 
     @pytest.fixture
     def open(self, server: StatusServer) -> Iterator[Callable[..., Store]]:
-        """Opens stores on the server; they are closed at the end."""
+        """Yield a function that opens stores on the server; they are closed at the end."""
         opened: list[Store] = []
 
         def make(retry: RetryPolicy = NO_RETRY, options: str = "") -> Store:
@@ -110,7 +110,7 @@ class GrpcErrors(Group):
         status: str,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """Each status is one class of error, in the server's words, with store and operation; nothing is printed and no secret told."""
+        """Each status raises one class of error with the server's message, store and operation, and without secrets."""
         store = open()
         server.always(grpc.StatusCode[status])
         with pytest.raises(StoreError) as caught:
@@ -127,7 +127,7 @@ class GrpcErrors(Group):
         open: Callable[..., Store],  # noqa: A002
         status: str,
     ) -> None:
-        """With three attempts a temporary status is three calls and any other one; without retries all are: no client adds attempts of its own."""
+        """With three attempts a temporary status is three calls, any other is one; the client adds none of its own."""
         store, patient = open(), open(AT_ONCE)
         server.always(grpc.StatusCode[status])
         with pytest.raises(StoreError):
@@ -144,7 +144,7 @@ class GrpcErrors(Group):
         open: Callable[..., Store],  # noqa: A002
         operation: str,
     ) -> None:
-        """Whichever call fails, its error names it, after one request."""
+        """The error of a failed call names the operation, after one request."""
         store = open()
         server.always(grpc.StatusCode.UNAVAILABLE)
         with pytest.raises(Unavailable) as caught:
@@ -153,7 +153,7 @@ class GrpcErrors(Group):
         assert len(server.seen) == 1
 
     def test_nobody_there_is_unavailable(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """A refused connection is ``Unavailable``, and its message says where nobody was."""
+        """A refused connection is ``Unavailable``, and its message names the address."""
         port = refused_port()
         lab = Lab(opener(f"{self.through('127.0.0.1', port)}?{self.patience}", retry=NO_RETRY))
         with pytest.raises(Unavailable, match=str(port)):
@@ -161,7 +161,7 @@ class GrpcErrors(Group):
         assert capfd.readouterr() == ("", "")
 
     def test_a_silent_server_is_unavailable(self, server: StatusServer, open: Callable[..., Store]) -> None:  # noqa: A002
-        """A server that does not answer in the time the address allows is ``Unavailable``."""
+        """A server that does not respond within the timeout of the address is ``Unavailable``."""
         store = open(options=f"?{self.patience}")
         server.hold()
         with pytest.raises(Unavailable) as caught:
@@ -169,7 +169,7 @@ class GrpcErrors(Group):
         assert_told_well(caught.value)
 
     def test_what_is_refused_sends_nothing(self, server: StatusServer, open: Callable[..., Store]) -> None:  # noqa: A002
-        """Wrong and undeclared requests are refused before any byte is sent."""
+        """Invalid and undeclared requests are refused before any byte is sent."""
         store = open()
         with pytest.raises(ValueError, match="limit"):
             store.search([SearchRequest(Near("dense", corpus.QUERIES[0]), limit=0)])

@@ -1,12 +1,12 @@
-"""An HTTP proxy on the loopback that fails on order: what servers, load balancers and networks do to a client on a bad day.
+"""An HTTP proxy on the loopback interface that injects the faults of servers, load balancers and networks.
 
     with FaultProxy(upstream=("127.0.0.1", 9200)) as proxy:
-        proxy.order(Answer(429, retry_after=2), Reset())       # the next two requests; then everything passes
-        ...                                                    # talk to proxy.host, proxy.port
+        proxy.order(Answer(429, retry_after=2), Reset())       # faults of the next two requests; later ones pass
+        ...                                                    # connect to proxy.host, proxy.port
         assert len(proxy.seen) == 3
 
-Nothing here sleeps; a held answer waits for ``release``, and for ``HOLD_LIMIT`` seconds at most. With ``tls`` it ends TLS, and with ``admits``
-it lets in only who says the right word, before a server that does neither.
+Nothing here sleeps; a delayed response waits for ``release``, for at most ``HOLD_LIMIT`` seconds. With ``tls`` the
+proxy terminates TLS, and with ``admits`` it requires an ``Authorization`` header, for a server that does neither.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Hand the request on, and the answer back."""
+    """Forward the request to the server, and its response to the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer by itself, without asking the server."""
+    """Respond without forwarding the request to the server."""
 
     status: int
     body: bytes = b'{"status": {"error": "made to fail"}}'
@@ -47,19 +47,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Let the server do its work, send ``after`` bytes of its answer, and reset the connection."""
+    """Forward the request, send ``after`` bytes of the response, and reset the connection."""
 
     after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Let the server do its work, announce its whole answer, send half of it, and close politely."""
+    """Forward the request, announce the full length of the response, send half of it, and close the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Let the server do its work, and keep its answer back until ``release`` or until the client is gone."""
+    """Forward the request, and delay the response until ``release`` or until the client disconnects."""
 
 
 Fault: TypeAlias = Pass | Answer | Reset | Truncate | Hold
@@ -82,14 +82,14 @@ class _Reply:
 
 
 def refused_port() -> int:
-    """A port of the loopback where nothing listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a loopback port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class FaultProxy:
-    """Stands before a server, or, without one, answers 404 to what it is not ordered to answer."""
+    """A proxy in front of a server; without a server it responds 404 unless a fault is set."""
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class FaultProxy:
         tls: ssl.SSLContext | None = None,
         admits: str | None = None,
     ) -> None:
-        """Listen on a free port of the loopback; serving begins when it is entered.
+        """Listen on a free loopback port; serving starts when the context is entered.
 
-        ``admits`` is the header ``Authorization`` without which a request is answered 401 and goes no further.
+        ``admits`` is the required ``Authorization`` header; other requests get status 401 and are not forwarded.
         """
         self.seen: list[Seen] = []
         self._upstream = upstream
@@ -114,39 +114,39 @@ class FaultProxy:
         self._server.proxy = self
         self._admits = admits
         if tls is not None:
-            # Hands are shaken in the thread of the connection: a silent client stops nobody else.
+            # The handshake runs in the thread of its connection, so that a silent client blocks no other.
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def host(self) -> str:
-        """Where it listens."""
+        """The host on which the proxy listens."""
         return "127.0.0.1"
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the proxy listens."""
         return int(self._server.server_address[1])
 
     def order(self, *faults: Fault, only: Callable[[Seen], bool] = lambda _: True) -> None:
-        """Do these to the next requests that ``only`` lets through, one each; all others pass."""
+        """Inject these faults into the next requests for which ``only`` is true, one each; all others pass."""
         with self._lock:
             self._orders = deque(faults)
             self._only = only
 
     def always(self, fault: Fault) -> None:
-        """Do this to every request that no order is left for."""
+        """Inject this fault into every request that has no ordered fault."""
         with self._lock:
             self._always = fault
 
     def wait(self, until: Callable[[], bool]) -> None:
-        """Wait until something is so of what was seen; raises TimeoutError after ``HOLD_LIMIT`` seconds."""
+        """Wait until a condition on ``seen`` is true; raise TimeoutError after ``HOLD_LIMIT`` seconds."""
         with self._arrived:
             if not self._arrived.wait_for(until, HOLD_LIMIT):
-                raise TimeoutError(f"nothing of the kind was seen in {HOLD_LIMIT} s")
+                raise TimeoutError(f"no matching request within {HOLD_LIMIT} s")
 
     def release(self) -> None:
-        """Let held answers go, now and from now on."""
+        """Send delayed responses, now and from now on."""
         self._released.set()
 
     def __enter__(self) -> Self:
@@ -171,8 +171,8 @@ class FaultProxy:
                 return self._orders.popleft()
             return self._always
 
-    def _ask(self, seen: Seen, headers: list[tuple[str, str]]) -> _Reply:
-        """The server's own answer."""
+    def _forward(self, seen: Seen, headers: list[tuple[str, str]]) -> _Reply:
+        """Forward a request and return the server's response."""
         if self._upstream is None:
             return _Reply(404, [("Content-Type", "application/json")], b'{"status": {"error": "there is no server"}}')
         connection = http.client.HTTPConnection(*self._upstream, timeout=HOLD_LIMIT)
@@ -195,7 +195,7 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultProxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away: that is what faults lead to."""
+        """Ignore clients that disconnected, which is what faults lead to."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -203,32 +203,32 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the standard library's name
-        """Keep quiet."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         proxy = self.server.proxy
         seen = Seen(self.command, self.path, self._body())
-        match proxy._next(seen, self.headers.get("Authorization")):  # noqa: SLF001  # the two are one thing
+        match proxy._next(seen, self.headers.get("Authorization")):  # noqa: SLF001  # handler and proxy belong together
             case Pass():
-                self._reply(self._asked(seen))
+                self._reply(self._forward(seen))
             case Answer(status, body, retry_after, content_type, more):
                 headers = [("Content-Type", content_type), *more]
                 if retry_after is not None:
                     headers.append(("Retry-After", str(retry_after)))
                 self._reply(_Reply(status, headers, body))
             case Reset(after):
-                reply = self._asked(seen)
+                reply = self._forward(seen)
                 self._reply(reply, send=min(after, len(reply.body)), headers=after > 0)
                 linger = struct.pack("ii", 1, 0)  # closing with a linger of zero seconds sends RST instead of FIN
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
                 self.connection.close()
             case Truncate():
-                reply = self._asked(seen)
+                reply = self._forward(seen)
                 self._reply(reply, send=len(reply.body) // 2)
                 self.close_connection = True
             case Hold():
-                reply = self._asked(seen)
+                reply = self._forward(seen)
                 proxy._released.wait(HOLD_LIMIT)  # noqa: SLF001
                 self._reply(reply)
             case other:
@@ -236,8 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = _serve  # noqa: N815  # the standard library's names
 
-    def _asked(self, seen: Seen) -> _Reply:
-        return self.server.proxy._ask(seen, list(self.headers.items()))  # noqa: SLF001
+    def _forward(self, seen: Seen) -> _Reply:
+        return self.server.proxy._forward(seen, list(self.headers.items()))  # noqa: SLF001
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -250,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _reply(self, reply: _Reply, *, send: int | None = None, headers: bool = True) -> None:
-        """Send an answer, of its body ``send`` bytes, with or without what comes before the body."""
+        """Send a response with ``send`` bytes of its body, with or without status line and headers."""
         if headers:
             self.send_response(reply.status)
             for name, value in reply.headers:

@@ -1,4 +1,4 @@
-"""Fidelity: ids, payloads and vectors come back exactly as they were given."""
+"""Fidelity: ids, payloads and vectors come back exactly as they were stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Fidelity"]
 
 
 class Fidelity(Group):
-    """What went in comes out."""
+    """Stored values come back unchanged."""
 
     def _ids(self, lab: Lab) -> Pair:
         vectors = corpus.dense_vectors(len(corpus.IDS), seed=3)
@@ -35,12 +35,12 @@ class Fidelity(Group):
         return lab.keep("payloads", lambda: lab.pair(lab.schema(filterable=corpus.FILTERABLE), records))
 
     def test_ids_are_all_apart(self, lab: Lab) -> None:
-        """No two ids that differ are taken for one, and scan gives each exactly."""
+        """Different ids stay different, and ``scan`` returns each of them exactly."""
         self._ids(lab).assert_records_agree()
 
     @pytest.mark.parametrize("name", list(corpus.IDS))
     def test_ids_come_back_as_given(self, lab: Lab, name: str) -> None:
-        """``get`` and ``search`` find an id and spell it as it was given."""
+        """``get`` and ``search`` return an id exactly as it was stored."""
         pair, wanted = self._ids(lab), corpus.IDS[name]
 
         (record,) = pair.store.get([wanted])
@@ -49,7 +49,7 @@ class Fidelity(Group):
         assert (hit.id, hit.payload["is"]) == (wanted, name)
 
     def test_ids_of_every_kind_can_be_deleted(self, lab: Lab) -> None:
-        """Deleting one id leaves all that merely resemble it."""
+        """Deleting an id keeps all ids that merely resemble it."""
         vectors = corpus.dense_vectors(len(corpus.IDS))
         pair = lab.pair(
             records=[Record(value, {"dense": vectors[row]}) for row, value in enumerate(corpus.IDS.values())]
@@ -59,7 +59,7 @@ class Fidelity(Group):
 
     @pytest.mark.parametrize("name", list(corpus.PAYLOADS))
     def test_payloads_come_back_as_given(self, lab: Lab, name: str) -> None:
-        """Payload is JSON to the last detail: order of keys, 1 apart from 1.0 and true, null and empty values, big integers."""
+        """Payloads are exact JSON: order of keys, 1 distinct from 1.0 and true, null and empty values, big integers."""
         pair, wanted = self._payloads(lab), corpus.PAYLOADS[name]
 
         (record,) = pair.store.get([name])
@@ -70,12 +70,12 @@ class Fidelity(Group):
 
     @pytest.mark.parametrize("metric", list(Metric))
     def test_dense_vectors_come_back(self, lab: Lab, metric: str) -> None:
-        """Dense vectors are float32 and equal to what was given; those of cosine fields are unit vectors."""
+        """Dense vectors are float32 and equal to the stored ones; those of cosine fields are unit vectors."""
         pair = lab.metric(Metric(metric))
         pair.assert_records_agree()
         record = pair.store.get(["v05"])[0]
-        given = corpus.dense_vectors(corpus.SIZE)[5]
-        wanted = given / np.linalg.norm(given) if metric == Metric.COSINE else given
+        stored = corpus.dense_vectors(corpus.SIZE)[5]
+        wanted = stored / np.linalg.norm(stored) if metric == Metric.COSINE else stored
 
         assert same_vector(record.vectors["dense"], wanted.astype(np.float32), pair.rtol("dense"))
 
@@ -84,7 +84,7 @@ class Fidelity(Group):
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         ids = [record.id for record in corpus.library(lacking=False)]
-        given = corpus.sparse_vectors(corpus.SIZE)
+        stored = corpus.sparse_vectors(corpus.SIZE)
         got = {record.id: record.vectors.get("sparse") for record in pair.store.get(ids)}
         lacking = {
             record.id
@@ -98,10 +98,10 @@ class Fidelity(Group):
                 assert vector is None
             else:
                 assert vector is not None
-                assert same_vector(vector, given[row], pair.rtol("sparse"))
+                assert same_vector(vector, stored[row], pair.rtol("sparse"))
 
     def test_parts_are_what_was_asked(self, lab: Lab) -> None:
-        """``get``, ``scan`` and ``search`` carry payload and vectors only where asked, and then all of them."""
+        """``get``, ``scan`` and ``search`` return payload and vectors only on request, and then completely."""
         pair = lab.library()
         whole = {record.id: record for record in pair.oracle.scan()}
         for parts in (Parts.NONE, Parts.PAYLOAD, Parts.VECTORS, Parts.ALL):
@@ -121,7 +121,7 @@ class Fidelity(Group):
                     assert same_vector(item.vectors[name], vector, pair.rtol(name))
 
     def test_several_fields_are_not_mixed_up(self, lab: Lab) -> None:
-        """Two dense and two sparse fields of one record are searched and given back each for itself."""
+        """Two dense and two sparse fields of one record are searched and returned separately."""
         fields: dict[str, Field] = {"one": DenseField(3), "two": DenseField(5, Metric.COSINE)}
         if lab.capabilities.sparse:
             fields |= {"low": SparseField(), "high": SparseField()}

@@ -1,4 +1,4 @@
-"""Filters: one truth table everywhere, written out by hand, and random trees against the oracle."""
+"""Filters: one hand-written truth table for every store, and random filters compared with the oracle."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ TRUTH: Mapping[str, tuple[Filter, set[str]]] = {
     ),
     "or-of-nots": (And((Exists("flag"), Or((Not(Eq("flag", True)), Not(Eq("flag", False)))))), {"zero", "one"}),
 }
-"""A filter, and the probes of the corpus that it lets through."""
+"""A filter, and the ids of the records that match it."""
 
 
 class Filtering(Group):
@@ -122,7 +122,7 @@ class Filtering(Group):
 
     @pytest.mark.parametrize("case", list(TRUTH))
     def test_truth_table(self, lab: Lab, case: str) -> None:
-        """Each filter lets through just the records that the table says; ``Not`` of it lets through all others, those without the field too."""
+        """Each filter matches exactly the records of the table; its ``Not`` matches all other records."""
         pair, (where, wanted) = self._probes(lab), TRUTH[case]
         everything = {record.id for record in corpus.probes()}
 
@@ -132,20 +132,20 @@ class Filtering(Group):
         assert pair.store.count(Not(where)) == len(everything) - len(wanted)
 
     def test_and_of_nothing_lets_everything_through(self, lab: Lab) -> None:
-        """``And(())`` is true of every record, ``Or(())`` and ``In`` of no values of none."""
+        """``And(())`` matches every record; ``Or(())`` and ``In`` without values match none."""
         pair = self._probes(lab)
         for where in (And(()), Not(Or(())), Not(In("word", ()))):
             pair.assert_records_agree(where)
             assert pair.store.count(where) == len(corpus.probes())
 
     def test_filters_hold_in_search(self, lab: Lab) -> None:
-        """A search under a filter ranks just the records that the filter lets through."""
+        """A filtered search ranks exactly the records that match the filter."""
         pair = self._probes(lab)
         leg = Near("dense", corpus.QUERIES[0])
         pair.assert_search_agrees(*(pair.near(leg, where=where, limit=50) for where, _ in TRUTH.values()))
 
     def test_random_filters_equal_the_oracle(self, lab: Lab) -> None:
-        """Any tree of filters lets through what it lets through by brute force."""
+        """Any random filter matches the same records as in the oracle."""
         pair = self._probes(lab)
 
         @settings(
@@ -161,7 +161,7 @@ class Filtering(Group):
         check()
 
     def test_a_filter_on_an_undeclared_field_is_refused(self, lab: Lab) -> None:
-        """A field that is not declared as filterable is not silently compared, nor silently empty."""
+        """A filter on a field that is not declared as filterable is refused, not silently evaluated."""
         pair = lab.pair(records=dense_records(2))
         for where in (Eq("row", 1), Not(Exists("row")), And((Or((Range("row", gt=0),)),))):
             with pytest.raises((ValueError, Unsupported)):
@@ -172,7 +172,7 @@ class Filtering(Group):
                 pair.store.search([pair.near(Near("dense", corpus.QUERIES[0]), where=where)])
 
     def test_filterable_fields_may_have_any_name(self, lab: Lab) -> None:
-        """A field is a key of the payload itself: dots, brackets, quotes and blanks are part of its name and no path."""
+        """A field is a top-level payload key: dots, brackets, quotes and spaces in its name are not a path."""
         names = [
             "a.b",
             "a",
@@ -201,7 +201,7 @@ class Filtering(Group):
             pair.assert_records_agree(Not(Range(name, gte=0)))
 
     def test_fields_that_are_not_filterable_may_hold_anything(self, lab: Lab) -> None:
-        """One undeclared payload key may hold a number, a text, a list and an object in different records."""
+        """An undeclared payload key may have values of different types in different records."""
         pair = lab.pair()
         kinds: list[Any] = [1, "one", 1.5, [1, "x", None], {"a": {"b": 1}}, True, None, "2020-01-01"]
         pair.upsert(
@@ -225,18 +225,18 @@ def _leaves() -> st.SearchStrategy[Filter]:
         ("day", days),
         ("flag", flags),
     ]
-    made: list[st.SearchStrategy[Filter]] = [
+    leaves: list[st.SearchStrategy[Filter]] = [
         st.builds(Exists, st.sampled_from([name for name, _ in fields] + ["tags"]))
     ]
     for name, values in fields:
-        made.append(st.builds(Eq, st.just(name), values))
-        made.append(st.builds(In, st.just(name), st.lists(values, max_size=3, unique=True).map(tuple)))
+        leaves.append(st.builds(Eq, st.just(name), values))
+        leaves.append(st.builds(In, st.just(name), st.lists(values, max_size=3, unique=True).map(tuple)))
         if name in ("whole", "real", "day"):
             bound = st.none() | values
             bounds = st.fixed_dictionaries({"gt": bound, "gte": bound, "lt": bound, "lte": bound})
-            some = bounds.filter(lambda chosen: any(value is not None for value in chosen.values()))
-            made.append(st.builds(_range, st.just(name), some))
-    return st.one_of(made)
+            some = bounds.filter(lambda each: any(value is not None for value in each.values()))
+            leaves.append(st.builds(_range, st.just(name), some))
+    return st.one_of(leaves)
 
 
 def _range(name: str, bounds: dict[str, Any]) -> Range:
@@ -244,12 +244,12 @@ def _range(name: str, bounds: dict[str, Any]) -> Range:
 
 
 def trees() -> st.SearchStrategy[Filter]:
-    """Random filters over the probes of the corpus, up to some ten leaves deep and wide."""
+    """Return a strategy of random filters on the fields of the truth table, with up to eight conditions."""
     return st.recursive(
         _leaves(),
         lambda parts: st.one_of(
-            st.lists(parts, max_size=3).map(lambda chosen: And(tuple(chosen))),
-            st.lists(parts, max_size=3).map(lambda chosen: Or(tuple(chosen))),
+            st.lists(parts, max_size=3).map(lambda each: And(tuple(each))),
+            st.lists(parts, max_size=3).map(lambda each: Or(tuple(each))),
             parts.map(Not),
         ),
         max_leaves=8,

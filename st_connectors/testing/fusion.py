@@ -1,4 +1,4 @@
-"""Hybrid searches: what the reference formulas make of the legs, whoever computes it."""
+"""Hybrid search: fused scores equal the reference formulas, whether the store or a layer computes them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fusing(Group):
 
     @pytest.mark.parametrize("method", list(_METHODS))
     def test_fused_scores_equal_the_oracle(self, lab: Lab, method: str) -> None:
-        """Order and scores are the reference's over the oracle's legs, each cut at ``depth``."""
+        """Order and scores equal the reference over the oracle's legs, each limited to ``depth``."""
         pair = lab.library()
         requests = [
             pair.near(Fuse(self._legs(lab, row), depth, _METHODS[method]), limit=limit, offset=offset)
@@ -47,23 +47,23 @@ class Fusing(Group):
 
     @pytest.mark.parametrize("method", list(_METHODS))
     def test_fused_legs_are_told(self, lab: Lab, method: str) -> None:
-        """Where asked for, each hit says which legs had it, at which rank and with which score."""
+        """On request, each hit reports the legs that contain it, with rank and score."""
         pair = lab.library()
         request = SearchRequest(Fuse(self._legs(lab, 2), 12, _METHODS[method]), effort=pair.exact(), parts=Parts.ALL)
         (hits,) = pair.assert_search_agrees(request)
 
         alone = [
-            {hit.id: (rank, hit.score) for rank, hit in enumerate(found, 1)}
-            for found in pair.store.search([pair.near(leg, limit=12) for leg in self._legs(lab, 2)])
+            {hit.id: (rank, hit.score) for rank, hit in enumerate(hits_of_leg, 1)}
+            for hits_of_leg in pair.store.search([pair.near(leg, limit=12) for leg in self._legs(lab, 2)])
         ]
         for hit in hits:
             assert {leg.leg: leg.rank for leg in hit.legs} == {
-                at: found[hit.id][0] for at, found in enumerate(alone) if hit.id in found
+                at: ranks[hit.id][0] for at, ranks in enumerate(alone) if hit.id in ranks
             }
 
     @pytest.mark.parametrize("method", list(_METHODS))
     def test_a_leg_without_hits_changes_nothing(self, lab: Lab, method: str) -> None:
-        """A leg that finds nothing, or an empty query, leaves the other leg's order and raises nothing."""
+        """A leg without hits, or with an empty query, keeps the order of the other leg and is not an error."""
         dense, _ = self._legs(lab)
         pair = lab.library()
         for nothing in (corpus.SPARSE_QUERIES["nothing-shared"], SparseVector.from_mapping({})):
@@ -72,13 +72,13 @@ class Fusing(Group):
             assert [hit.id for hit in hits] == [hit.id for hit in alone]
 
     def test_fused_filters_hold_in_every_leg(self, lab: Lab) -> None:
-        """No leg brings in a record that the filter keeps out."""
+        """No leg contributes a record that does not match the filter."""
         pair = lab.library()
         for where in (Eq("flag", True), Eq("word", "birch"), Eq("whole", 77)):
             pair.assert_search_agrees(pair.near(Fuse(self._legs(lab), 20, Rrf()), where=where))
 
     def test_equal_fused_scores_come_in_the_order_of_ids(self, lab: Lab) -> None:
-        """Records at mirrored ranks have one reciprocal-rank score, and come sorted by id."""
+        """Records at mirrored ranks have equal reciprocal-rank scores and are sorted by id."""
         pair = lab.library()
         dense = corpus.QUERIES[0]
         (hits,) = pair.assert_search_agrees(
@@ -87,7 +87,7 @@ class Fusing(Group):
         assert len({hit.score for hit in hits}) < len(hits)
 
     def test_text_legs_are_fused_by_the_formula(self, lab: Lab) -> None:
-        """With a text leg the fused ranking is the reference's over the store's own two legs."""
+        """With a text leg, the fused ranking equals the reference over the store's own two legs."""
         lab.need(lab.capabilities.text, "text")
         vectors = corpus.dense_vectors(len(corpus.SENTENCES), seed=41)
         store = lab.new(lab.schema({"dense": DenseField(corpus.DIMENSION), "text": TextField()}))
@@ -108,7 +108,7 @@ class Fusing(Group):
             assert_hits_agree(hits, wanted, offset=0, limit=12, rtol=1e-6)
 
     def test_three_legs_are_fused(self, lab: Lab) -> None:
-        """There may be more than two legs, and two on one field."""
+        """More than two legs are fused, also two legs of the same field."""
         pair = lab.library()
         one, two = self._legs(lab)
         pair.assert_search_agrees(
@@ -117,7 +117,7 @@ class Fusing(Group):
 
     @pytest.mark.parametrize("wrong", ["page-over-depth", "no-legs", "weights", "dimension"])
     def test_wrong_fusions_are_refused(self, lab: Lab, wrong: str) -> None:
-        """A page beyond ``depth``, no legs, and weights of another number are the caller's mistakes."""
+        """A page beyond ``depth``, no legs, and a wrong number of weights raise an error."""
         pair = lab.library()
         leg = Near("dense", corpus.QUERIES[0])
         request = {
@@ -130,7 +130,7 @@ class Fusing(Group):
             pair.store.search([request])
 
     def test_batches_mix_single_and_fused_requests(self, lab: Lab) -> None:
-        """Each request of a batch gets its own answer, fused or not."""
+        """Each request of a batch gets its own hits, fused or not."""
         pair: Pair = lab.library()
         one, two = self._legs(lab)
         pair.assert_search_agrees(

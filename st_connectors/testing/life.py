@@ -1,4 +1,4 @@
-"""Life of a collection: made once, found again by its name, gone after drop, apart from its neighbours."""
+"""The life of a collection: created once, opened by name, gone after drop, separate from other collections."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _CHANGES: Mapping[str, Callable[[Schema], Schema]] = {
 
 
 class Life(Group):
-    """Making, finding, dropping and closing collections."""
+    """Creating, opening, dropping and closing collections."""
 
     def _schema(self, lab: Lab) -> Schema:
         return lab.schema(filterable={"whole": FilterKind.INT}, models={"dense": _MODEL}, fusion=Rrf(k=7))
 
     def test_create_twice_keeps_the_records(self, lab: Lab) -> None:
-        """``create`` on a collection that is there changes nothing."""
+        """``create`` on an existing collection changes nothing."""
         pair = lab.pair(records=dense_records(3))
         pair.store.create()
         pair.store.refresh()
@@ -63,7 +63,7 @@ class Life(Group):
 
     @pytest.mark.parametrize("change", list(_CHANGES))
     def test_create_with_another_schema_raises_schema_mismatch(self, lab: Lab, change: str) -> None:
-        """A collection that exists as something else is never opened as if it were the same, and stays as it was."""
+        """An existing collection with another schema is never opened as if it were the same, and stays unchanged."""
         schema = self._schema(lab)
         store = lab.new(schema)
         store.upsert(dense_records(2))
@@ -79,7 +79,7 @@ class Life(Group):
         assert again.count() == 2
 
     def test_drop_twice_is_fine(self, lab: Lab) -> None:
-        """Dropping what is absent is fine, before ``create`` as well."""
+        """Dropping a missing collection is not an error, also before ``create``."""
         store = lab.open(lab.schema())
         store.drop()
         store.create()
@@ -87,7 +87,7 @@ class Life(Group):
         store.drop()
 
     def test_drop_removes_the_records(self, lab: Lab) -> None:
-        """A collection made again under the same name is empty."""
+        """A collection created again under the same name is empty."""
         store = lab.new()
         store.upsert(dense_records(5))
         store.refresh()
@@ -101,7 +101,7 @@ class Life(Group):
 
     @pytest.mark.parametrize("call", list(CALLS))
     def test_any_call_before_create_raises_not_found(self, lab: Lab, call: str) -> None:
-        """Nothing makes a collection but ``create``."""
+        """Only ``create`` creates a collection."""
         store = lab.open(lab.schema())
 
         with pytest.raises(NotFound) as caught:
@@ -111,7 +111,7 @@ class Life(Group):
 
     @pytest.mark.parametrize("call", list(CALLS))
     def test_any_call_after_drop_raises_not_found(self, lab: Lab, call: str) -> None:
-        """A dropped collection is as if it had never been made."""
+        """A dropped collection behaves as if it had never been created."""
         store = lab.new()
         store.upsert(dense_records(1))
         store.drop()
@@ -120,26 +120,26 @@ class Life(Group):
             CALLS[call](store)
 
     def test_opening_an_unknown_name_raises_not_found(self, lab: Lab) -> None:
-        """A misspelt name never makes a new collection."""
+        """A misspelled name never creates a new collection."""
         name = lab.schema().collection
 
         with pytest.raises(NotFound):
             lab.open(name)
 
     def test_close_twice_is_fine(self, lab: Lab) -> None:
-        """Closing gives back what is held; a second time does nothing."""
+        """Closing releases resources; closing again does nothing."""
         store = lab.new()
         lab.release(store)
         store.close()
 
     def test_schema_is_given_back(self, lab: Lab) -> None:
-        """An open store knows its schema as it was stored, models and fusion included."""
+        """An open store returns its schema as stored, models and fusion included."""
         schema = self._schema(lab)
 
         assert lab.new(schema).schema == schema
 
     def test_reopens_by_its_name(self, lab: Lab) -> None:
-        """A persistent collection is all there when it is opened again knowing only its name."""
+        """A persistent collection is complete when it is opened again by its name."""
         lab.need(lab.capabilities.persistent, "persistence")
         fields: dict[str, Field] = {"dense": DenseField(corpus.DIMENSION)}
         if lab.capabilities.sparse:
@@ -161,16 +161,16 @@ class Life(Group):
         again.assert_records_agree()
 
     def test_collections_are_listed(self, lab: Lab, make: Make) -> None:
-        """Where stores are opened, those that were made are listed by the names they were asked for, and those that were dropped are not."""
+        """Created collections are listed under the names they were created with; dropped ones are not."""
         names = {lab.new().schema.collection, lab.new(self._schema(lab)).schema.collection}
-        gone = lab.new()
-        gone.drop()
+        dropped = lab.new()
+        dropped.drop()
 
         assert names <= set(listed(make))
-        assert gone.schema.collection not in listed(make)
+        assert dropped.schema.collection not in listed(make)
 
     def test_two_collections_do_not_see_each_other(self, lab: Lab) -> None:
-        """The same id in two collections is two records; dropping one collection leaves the other."""
+        """The same id in two collections is two records; dropping one collection keeps the other."""
         one, two = lab.pair(), lab.pair()
         one.upsert(dense_records(4))
         two.upsert(dense_records(6, start=2, other=True))

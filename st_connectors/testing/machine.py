@@ -1,4 +1,4 @@
-"""A state machine of hypothesis: any course of calls leaves store and oracle with the same answers."""
+"""A Hypothesis state machine: any sequence of calls leaves store and oracle with the same records."""
 
 from __future__ import annotations
 
@@ -47,76 +47,76 @@ def _payloads() -> st.SearchStrategy[dict[str, Any]]:
 
 
 class Machine(Group):
-    """Random courses of calls."""
+    """Random sequences of calls."""
 
     def test_any_course_of_calls_equals_the_oracle(self, lab: Lab) -> None:
-        """Whatever is put, replaced, deleted, dropped and made again, in whatever order, every answer is the oracle's."""
+        """After any sequence of upserts, deletions, drops and creations, every result equals the oracle's."""
 
-        class Course(_Course):
+        class Sequence(_Sequence):
             def __init__(self) -> None:
                 super().__init__(lab)
 
         run_state_machine_as_test(
-            Course,
+            Sequence,
             settings=settings(
                 max_examples=15,
                 stateful_step_count=15,
                 deadline=None,
                 database=None,
                 derandomize=True,
-                phases=(Phase.generate,),  # fifteen steps can be read; shrinking them takes half a minute and more
+                phases=(Phase.generate,),  # fifteen steps are readable; shrinking them takes half a minute or more
                 suppress_health_check=list(HealthCheck),
             ),
         )
 
 
-class _Course(RuleBasedStateMachine):
+class _Sequence(RuleBasedStateMachine):
     def __init__(self, lab: Lab) -> None:
         super().__init__()
         self.lab = lab
-        self.there = False
+        self.exists = False
 
     @initialize()
     def begin(self) -> None:
-        """Begin with an empty collection; one serves all courses, since making one is slow where it is synced to disk."""
-        self.pair: Pair = self.lab.keep("courses", self._fill)
+        """Start with an empty collection, shared by all sequences: creating one is slow if it is synced to disk."""
+        self.pair: Pair = self.lab.keep("sequences", self._fill)
         self.pair.store.create()
         self.pair.oracle.create()
         self.pair.delete(_IDS)
         self.lacking = self.lab.capabilities.optional_vectors
-        self.there = True
+        self.exists = True
 
     def _fill(self) -> Pair:
-        can = self.lab.capabilities
-        fields: dict[str, Any] = {"dense": DenseField(3, optional=can.optional_vectors)}
-        if can.sparse:
-            fields["sparse"] = SparseField(optional=can.optional_vectors)
+        declared = self.lab.capabilities
+        fields: dict[str, Any] = {"dense": DenseField(3, optional=declared.optional_vectors)}
+        if declared.sparse:
+            fields["sparse"] = SparseField(optional=declared.optional_vectors)
         return self.lab.pair(self.lab.schema(fields, filterable={"whole": FilterKind.INT, "word": FilterKind.KEYWORD}))
 
     @rule()
     def create(self) -> None:
-        """Make it, or change nothing."""
+        """Create the collection, or change nothing if it exists."""
         self.pair.store.create()
         self.pair.oracle.create()
-        self.there = True
+        self.exists = True
 
-    @rule(really=st.integers(0, 2))
-    def drop(self, really: int) -> None:
-        """Remove it, one time in three: what follows a drop is soon told."""
-        if really:
+    @rule(skip=st.integers(0, 2))
+    def drop(self, skip: int) -> None:
+        """Drop the collection one time in three: few calls are allowed after a drop."""
+        if skip:
             return
         self.pair.store.drop()
         self.pair.oracle.drop()
-        self.there = False
+        self.exists = False
 
-    @precondition(lambda self: self.there)
+    @precondition(lambda self: self.exists)
     @rule(
         rows=st.lists(
             st.tuples(st.sampled_from(_IDS), _vectors(), _sparse(), _payloads(), st.integers(0, 5)), max_size=6
         )
     )
     def upsert(self, rows: list[tuple[str, Any, SparseVector, dict[str, Any], int]]) -> None:
-        """Put records, some of one id, some that lack vectors."""
+        """Store records, some with equal ids, some without vectors."""
         records = []
         for name, dense, sparse, payload, lacks in rows:
             vectors: dict[str, Any] = {"dense": dense, "sparse": sparse}
@@ -127,32 +127,32 @@ class _Course(RuleBasedStateMachine):
         mine, theirs = self.pair.store.upsert(records), self.pair.oracle.upsert(records)
         assert [(one.position, one.id) for one in mine] == [(one.position, one.id) for one in theirs]
 
-    @precondition(lambda self: self.there)
+    @precondition(lambda self: self.exists)
     @rule(ids=st.lists(st.sampled_from(_IDS), max_size=3))
     def delete(self, ids: list[str]) -> None:
-        """Remove some."""
+        """Delete some records."""
         self.pair.store.delete(ids)
         self.pair.oracle.delete(ids)
 
-    @precondition(lambda self: self.there)
+    @precondition(lambda self: self.exists)
     @rule(
         vector=_vectors(), sparse=_sparse(), limit=st.integers(1, 9), offset=st.integers(0, 3), where=st.integers(0, 3)
     )
     def search(self, vector: Any, sparse: SparseVector, limit: int, offset: int, where: int) -> None:
         """Search every kind of vector, with and without a filter."""
-        chosen: Filter | None = [None, Eq("whole", 1), Not(Eq("word", "x")), Range("whole", gte=0, lt=3)][where]
+        record_filter: Filter | None = [None, Eq("whole", 1), Not(Eq("word", "x")), Range("whole", gte=0, lt=3)][where]
         self.pair.store.refresh()
-        requests = [self.pair.near(Near("dense", vector), limit=limit, offset=offset, where=chosen)]
+        requests = [self.pair.near(Near("dense", vector), limit=limit, offset=offset, where=record_filter)]
         if "sparse" in self.pair.store.schema.fields:
-            requests.append(self.pair.near(Near("sparse", sparse), limit=limit, offset=offset, where=chosen))
+            requests.append(self.pair.near(Near("sparse", sparse), limit=limit, offset=offset, where=record_filter))
         self.pair.assert_search_agrees(*requests)
 
     @invariant()
     def same_records(self) -> None:
-        """After every step both hold the same, or nothing is there."""
+        """After every step both have the same records, or the collection does not exist."""
         if not hasattr(self, "pair"):
             return
-        if self.there:
+        if self.exists:
             self.pair.store.refresh()
             self.pair.assert_records_agree()
             return

@@ -1,4 +1,4 @@
-"""How tests open stores; without an assertion, so that it may be imported before pytest is there to rewrite them."""
+"""How tests open stores. Contains no assertions, so that it may be imported before pytest rewrites them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Make", "Opener", "opener"]
 
 
 class Make(Protocol):
-    """Opens a store, wrapped as users get it: for a schema, one on which ``create`` may be called; for a name, the collection that exists."""
+    """Opens a store with all layers: for a schema, one to call ``create`` on; for a name, an existing collection."""
 
     def __call__(self, what: Schema | str, /) -> Store:
-        """Open it, or raise NotFound for a name that is not there."""
+        """Open the store, or raise NotFound for the name of a missing collection."""
         ...
 
 
 def opener(address: str, *, client: object | None = None, retry: RetryPolicy | None = None) -> Make:
-    """Opens collections at one address."""
+    """Return what opens collections at one address."""
     return Opener(address, client, retry)
 
 
@@ -35,7 +35,7 @@ class Opener:
     retry: RetryPolicy | None
 
     def __call__(self, what: Schema | str, /) -> Store:
-        """Open it."""
+        """Open a collection by its schema or its name."""
         if isinstance(what, str):
             return open_store(self.address, what, client=self.client, retry=self.retry)
         return open_store(self.address, what.collection, what, client=self.client, retry=self.retry)

@@ -1,4 +1,4 @@
-"""The fusion formulas written out once more, so that the product's own fusion is not its own judge."""
+"""A second implementation of the fusion formulas, independent of the one under test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["fused"]
 
 
 def fused(rank: Fuse, legs: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """All candidates of all legs in their fused order, each with its place in every leg that had it."""
+    """Return the candidates of all legs in fused order, each with its rank in every leg that contains it."""
     content = {hit.id: hit for leg in legs for hit in leg}
     scores: dict[str, float] = {}
     for number, leg in enumerate(legs):
         for name, share in _shares(leg, number, rank.method, len(legs)).items():
             scores[name] = scores.get(name, 0.0) + share
-    places = {
+    leg_hits = {
         name: tuple(
             LegHit(number, rank.legs[number].field, at, hit.score)
             for number, leg in enumerate(legs)
@@ -28,11 +28,11 @@ def fused(rank: Fuse, legs: Sequence[Sequence[Hit]]) -> list[Hit]:
         for name in scores
     }
     order = sorted(scores, key=lambda name: (-scores[name], name))
-    return [replace(content[name], score=scores[name], legs=places[name]) for name in order]
+    return [replace(content[name], score=scores[name], legs=leg_hits[name]) for name in order]
 
 
 def _shares(leg: Sequence[Hit], number: int, method: Fusion, legs: int) -> dict[str, float]:
-    """What each hit of one leg adds to its fused score; a leg of weight 0 takes no part."""
+    """Return the contribution of one leg to the fused score of each hit; a leg of weight 0 contributes nothing."""
     weight = ((1.0,) * legs if method.weights is None else method.weights)[number]
     if weight == 0:
         return {}

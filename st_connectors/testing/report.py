@@ -1,4 +1,4 @@
-"""``run``: the suite without a test file, for the command line and for people who want to know what a server can."""
+"""``run``: the suite without a test file, for the command line and for checking a server."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Outcome(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """The store does not declare what the test is about."""
+    """The store does not declare the capability that the test is about."""
     GAP = "known gap"
-    """It failed as a known gap must."""
+    """The test failed as its known gap declares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One test: its group, its name, the rule it states, how it ended, and why where it did not pass."""
+    """One test: its group, name, rule and outcome, and the reason if it did not pass."""
 
     group: str
     test: str
@@ -50,14 +50,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the suite found at an address."""
+    """The results of the suite for one address."""
 
     address: str
     results: tuple[Result, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no test failed and some ran."""
+        """Whether at least one test ran and none failed."""
         return bool(self.results) and all(result.outcome is not Outcome.FAILED for result in self.results)
 
     @property
@@ -66,7 +66,7 @@ class Report:
         return [result for result in self.results if result.outcome is Outcome.FAILED]
 
     def rows(self) -> list[tuple[str, int, int, int, int]]:
-        """For each group its name and how many tests passed, failed, were skipped and are known gaps, in the suite's order."""
+        """Return, for each group, its name and its numbers of passed, failed and skipped tests and known gaps."""
         from st_connectors.testing.suite import StoreConformance  # not before pytest has rewritten its assertions
 
         counts: dict[str, Counter[Outcome]] = {cls.__name__.lower(): Counter() for cls in StoreConformance.__bases__}
@@ -79,18 +79,18 @@ class Report:
         ]
 
     def table(self) -> str:
-        """The rows as text, and the failures with their rules and reasons."""
+        """Return the rows as text, followed by the failures with rules and reasons."""
         lines = [f"{'group':<12}{'passed':>8}{'failed':>8}{'skipped':>9}{'gaps':>6}"]
         lines += [
             f"{group:<12}{passed:>8}{failed:>8}{skipped:>9}{gaps:>6}"
             for group, passed, failed, skipped, gaps in self.rows()
         ]
         for failure in self.failures:
-            lines += ["", failure.test, f"  rule:  {failure.rule}", f"  found: {failure.reason}"]
+            lines += ["", failure.test, f"  rule:   {failure.rule}", f"  reason: {failure.reason}"]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "address": self.address,
             "passed": self.passed,
@@ -114,10 +114,10 @@ def run(
     gaps: Mapping[str, Gap] | None = None,
     progress: Callable[[Result], None] | None = None,
 ) -> Report:
-    """Run the whole suite on the store at an address, on collections of its own names that are dropped afterwards.
+    """Run the whole suite on the store at an address, in collections of unique names that are dropped afterwards.
 
-    ``gaps`` are known gaps by the names of their tests, as on a subclass; ``progress`` is told each result as it comes. Raises what opening the store
-    raises where it cannot be opened or reached at all, and RuntimeError where the suite itself cannot run.
+    ``gaps`` are known gaps by test name, as on a subclass; ``progress`` is called with each result. Raises the
+    store's error if it cannot be opened or reached at all, and RuntimeError if the suite itself cannot run.
     """
     make = opener(address, client=client)
     _reach(make)
@@ -142,19 +142,19 @@ def run(
             plugins=[listener],
         )
     if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
-        raise RuntimeError(f"the suite could not run ({pytest.ExitCode(status).name}): {output.getvalue()[-2000:]}")
+        raise RuntimeError(f"the suite cannot run ({pytest.ExitCode(status).name}): {output.getvalue()[-2000:]}")
     return Report(address, tuple(listener.results))
 
 
 def _reach(make: Make) -> None:
-    """Raise at once, and once, where the address is wrong, an extra is missing, or nobody answers."""
+    """Raise early, and only once, if the address is wrong, an extra is missing, or the server does not answer."""
     store = make(Schema("conformance_reach", {"dense": DenseField(2)}))
     store.drop()
     store.close()
 
 
 class _Listener:
-    """A pytest plugin that says what to test and notes how it went."""
+    """A pytest plugin that passes the store to the suite and records the results."""
 
     def __init__(self, make: Make, gaps: Mapping[str, Gap], progress: Callable[[Result], None] | None) -> None:
         self.results: list[Result] = []
@@ -163,34 +163,34 @@ class _Listener:
         self._progress = progress
 
     def pytest_sessionstart(self) -> None:
-        """Let the assertions of the suite tell what they compared; only now is there somebody to rewrite them."""
+        """Register assertion rewriting for the suite's modules; this is possible only now that pytest runs."""
         pytest.register_assert_rewrite(*(name for name in CHECKS if name not in sys.modules))
 
     @pytest.fixture(scope="session")
-    def told_make(self) -> Make:
-        """How stores are opened in this run."""
+    def run_make(self) -> Make:
+        """Return what opens stores in this run."""
         return self._make
 
     @pytest.fixture(scope="session")
-    def told_gaps(self) -> Mapping[str, Gap]:
-        """The known gaps of this run."""
+    def run_gaps(self) -> Mapping[str, Gap]:
+        """Return the known gaps of this run."""
         return self._gaps
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note a test's result when it was called, or could not be."""
+        """Record the result of a test, or of a failed setup or teardown."""
         report = yield
         if (
             call.when == "call"
             or (call.when == "setup" and not report.passed)
             or (call.when == "teardown" and report.failed)
         ):
-            self._note(item, report, call)
+            self._record(item, report, call)
         return report
 
-    def _note(self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    def _record(self, item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
         result = Result(
             _group_of(item),
             item.name,
@@ -204,7 +204,7 @@ class _Listener:
 
 
 def _group_of(item: pytest.Item) -> str:
-    """The class that defines a test, in lower case."""
+    """Return the name of the class that defines a test, in lower case."""
     name = item.name.partition("[")[0]
     owners = [cls for cls in _class_of(item).__mro__ if name in vars(cls)]
     return owners[0].__name__.lower() if owners else ""

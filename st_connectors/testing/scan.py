@@ -1,4 +1,4 @@
-"""Scan: every record once, whole, also while others write."""
+"""Scan: every record once and complete, also during concurrent writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Scan"]
 
 
 class Scan(Group):
-    """Reading a collection from one end to the other."""
+    """Reading a whole collection."""
 
     @pytest.mark.parametrize("batch", [1, 7, 63, 64, 65, 1000])
     def test_scan_gives_every_record_once(self, lab: Lab, batch: int) -> None:
-        """Whatever the batch, no record is skipped or repeated, and each is whole."""
+        """With any batch size, no record is skipped or repeated, and each is complete."""
         pair = lab.library()
         got = list(pair.store.scan(batch=batch))
 
@@ -27,38 +27,38 @@ class Scan(Group):
 
     @pytest.mark.parametrize("batch", [1, 5, 1000])
     def test_scan_keeps_to_the_filter(self, lab: Lab, batch: int) -> None:
-        """A filtered scan gives every record that the filter lets through, once."""
+        """A filtered scan returns every matching record once."""
         pair = lab.library()
         for where in (Eq("flag", True), Not(Exists("word")), Eq("whole", 77)):
             got = [record.id for record in pair.store.scan(where=where, batch=batch)]
             assert sorted(got) == sorted(record.id for record in pair.oracle.scan(where=where))
 
     def test_scan_of_nothing_is_empty(self, lab: Lab) -> None:
-        """An empty collection has nothing to scan and counts 0."""
+        """An empty collection has no records to scan and counts 0."""
         store = lab.new()
         assert list(store.scan()) == []
         assert store.count() == 0
 
     def test_scan_sees_unchanged_records_while_others_are_written(self, lab: Lab) -> None:
-        """Records that nobody touches during a scan are seen once, whatever is put, replaced and deleted beside them."""
+        """Records that do not change during a scan are returned once, whatever is stored or deleted meanwhile."""
         store = lab.pair(records=dense_records(60)).store
-        still = {f"r{row:03d}" for row in range(0, 60, 2)}
+        unchanged = {f"r{row:03d}" for row in range(0, 60, 2)}
         seen = []
         for turn, record in enumerate(store.scan(batch=10)):
             seen.append(record.id)
             if turn % 10 == 5:
                 store.upsert(dense_records(5, start=100 + turn))
-                store.upsert([other for other in dense_records(60, changed=turn) if other.id not in still][:10])
+                store.upsert([other for other in dense_records(60, changed=turn) if other.id not in unchanged][:10])
                 store.delete([f"r{59 - turn:03d}"] if turn % 2 == 0 else [f"r{58 - turn:03d}"])
                 store.refresh()
 
-        kept = [name for name in seen if name in still]
-        gone = {f"r{row:03d}" for row in range(60)} - {record.id for record in store.scan()}
-        assert len(kept) == len(set(kept))
-        assert still - gone <= set(kept)
+        seen_unchanged = [name for name in seen if name in unchanged]
+        deleted = {f"r{row:03d}" for row in range(60)} - {record.id for record in store.scan()}
+        assert len(seen_unchanged) == len(set(seen_unchanged))
+        assert unchanged - deleted <= set(seen_unchanged)
 
     def test_a_scan_may_be_left_early(self, lab: Lab) -> None:
-        """Leaving a scan before its end leaves nothing behind that troubles the next."""
+        """A scan that is abandoned early does not affect the next one."""
         store = lab.library().store
         for _ in range(3):
             scan = store.scan(batch=5)
@@ -66,7 +66,7 @@ class Scan(Group):
         assert len(list(store.scan())) == corpus.SIZE
 
     def test_counts_are_exact(self, lab: Lab) -> None:
-        """``count`` is a number of records, not an estimate, right after ``refresh``."""
+        """``count`` is exact right after ``refresh``, not an estimate."""
         pair = lab.pair()
         for step in range(1, 6):
             pair.upsert(dense_records(13 * step))

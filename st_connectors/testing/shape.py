@@ -1,4 +1,4 @@
-"""Shape: the store is what the protocol says, declares what it can, and the suite it passes is the whole suite."""
+"""Shape: the store follows the protocol, declares its capabilities, and passes the unmodified suite."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ _FILTERS = frozenset({"eq", "in", "range", "exists", "and", "or", "not"})
 
 
 class Shape(Group):
-    """Signatures, declarations, and the suite itself."""
+    """Signatures, capabilities, and the suite itself."""
 
     client_modules: ClassVar[tuple[str, ...]] = ()
-    """Modules of the store's client, which importing its plugin must not load."""
+    """Modules of the store's client that importing its plugin must not load."""
     promises: ClassVar[frozenset[str]] = frozenset()
-    """Abilities beyond the minimum that this store must go on declaring, as names of booleans of ``Capabilities``: "persistent", "optional_vectors"."""
+    """Capabilities beyond the minimum that this store must keep declaring.
+
+    Names of boolean fields of ``Capabilities``, such as "persistent" and "optional_vectors".
+    """
 
     def test_every_test_is_the_suites_own(self) -> None:
-        """No subclass overrides or removes a test: what a store cannot pass stands in ``gaps`` with its reason."""
+        """No subclass overrides or removes a test; tests that a store cannot pass are listed in ``gaps``."""
         changed = [
             name
             for cls in type(self).__mro__
@@ -45,7 +48,7 @@ class Shape(Group):
 
     @pytest.mark.parametrize("method", _METHODS)
     def test_signatures_equal_the_protocols(self, lab: Lab, method: str) -> None:
-        """Every method takes what the protocol says, by the same names."""
+        """Every method has the parameters of the protocol, with the same names."""
         mine = inspect.signature(getattr(lab.library().store, method))
         theirs = inspect.signature(getattr(Store, method))
         wanted = [(each.name, each.kind, each.default) for each in list(theirs.parameters.values())[1:]]
@@ -53,25 +56,25 @@ class Shape(Group):
 
     def test_the_minimum_is_declared(self, lab: Lab) -> None:
         """Every store has cosine, inner product and Euclidean distance, sparse vectors, text, and all filters."""
-        can = lab.capabilities
-        assert can.metrics == frozenset(Metric)
-        assert can.sparse
-        assert can.text
-        assert can.filters == _FILTERS
+        declared = lab.capabilities
+        assert declared.metrics == frozenset(Metric)
+        assert declared.sparse
+        assert declared.text
+        assert declared.filters == _FILTERS
 
     def test_promises_are_kept(self, lab: Lab) -> None:
-        """What a store has said for good that it can, it goes on declaring, so that no test is escaped by declaring less."""
-        can = lab.capabilities
-        assert {name for name in self.promises if not getattr(can, name)} == set()
+        """A store keeps declaring what it promises, so that declaring less does not skip tests."""
+        declared = lab.capabilities
+        assert {name for name in self.promises if not getattr(declared, name)} == set()
 
     def test_precision_is_declared_for_every_field(self, lab: Lab) -> None:
-        """A store says for each field of its schema how precise it is, and no precision is looser than a hundredth."""
+        """A store declares a precision for each field of its schema, and none is looser than a hundredth."""
         store = lab.library().store
         assert set(store.schema.fields) <= set(store.capabilities.fields)
         assert all(0 < precision.score_rtol <= 1e-2 for precision in store.capabilities.fields.values())
 
     def test_the_store_can_no_more_than_its_plugin(self, lab: Lab, make: Make) -> None:
-        """A plugin's capabilities are the most that any of its stores has."""
+        """A plugin's capabilities are the upper bound of those of its stores."""
         most, can = plugin_of(make).capabilities, lab.capabilities
         assert can.metrics <= most.metrics
         assert can.quantizations <= most.quantizations
@@ -85,7 +88,7 @@ class Shape(Group):
             assert limit is None or (getattr(can, name) is not None and getattr(can, name) <= limit), name
 
     def test_the_plugin_loads_without_its_client(self, make: Make) -> None:
-        """Importing a plugin, to read what its store can, imports no client, and its contract is ours."""
+        """Importing a plugin to read its capabilities imports no client, and its contract version is current."""
         code = (
             "import sys; from st_connectors.registry import plugins; "
             f"plugin = plugins()[{plugin_of(make).name!r}]; assert plugin.contract == {CONTRACT}; "

@@ -1,4 +1,4 @@
-"""Sparse legs: the inner product over shared terms, and nothing that shares none."""
+"""Sparse legs: the inner product over shared terms; records that share none are no hits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sparse(Group):
 
     @pytest.mark.parametrize("name", list(corpus.SPARSE_QUERIES))
     def test_sparse_scores_equal_the_oracle(self, lab: Lab, name: str) -> None:
-        """The score is the inner product, for one term, for 1,000, for light and heavy weights, at the top of the vocabulary."""
+        """The score is the inner product, for 1 to 1,000 terms, light and heavy weights, and the highest indices."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         query = corpus.SPARSE_QUERIES[name]
@@ -29,7 +29,7 @@ class Sparse(Group):
         pair.assert_search_agrees(*(pair.near(Near("sparse", query), limit=limit) for limit in (1, 10, corpus.SIZE)))
 
     def test_records_that_share_no_term_are_absent(self, lab: Lab) -> None:
-        """A record without a term of the query is no hit, however large the limit; nor is one without a sparse vector."""
+        """A record without a term of the query, or without a sparse vector, is no hit, however large the limit."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.pair(lab.schema({"sparse": SparseField(optional=lab.capabilities.optional_vectors)}))
         pair.upsert(
@@ -47,13 +47,13 @@ class Sparse(Group):
         assert [hit.score for hit in hits] == pytest.approx([1.0, 1e-6], rel=max(1e-6, pair.rtol("sparse")))
 
     def test_an_empty_query_finds_nothing(self, lab: Lab) -> None:
-        """A query without terms has no hits, and is no error."""
+        """A query without terms has no hits and is not an error."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         assert pair.store.search([pair.near(Near("sparse", SparseVector.from_mapping({})))]) == [[]]
 
     def test_sparse_filters_come_before_the_cut(self, lab: Lab) -> None:
-        """A filtered sparse search gives full pages."""
+        """A filtered sparse search returns full pages."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         query = corpus.SPARSE_QUERIES["few-terms"]
@@ -61,14 +61,14 @@ class Sparse(Group):
             pair.assert_search_agrees(pair.near(Near("sparse", query), limit=3, where=where))
 
     def test_sparse_pages_join_up(self, lab: Lab) -> None:
-        """Pages of a sparse ranking are the pages of one ranking."""
+        """Pages of a sparse search are parts of one ranking."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         leg = Near("sparse", corpus.SPARSE_QUERIES["few-terms"])
         pair.assert_search_agrees(*(pair.near(leg, offset=offset, limit=4) for offset in (0, 4, 8, 40, 100)))
 
     def test_neighbouring_indices_are_apart(self, lab: Lab) -> None:
-        """No index is folded onto another: not modulo 2**15, 2**16, 2**31 or 2**32, not through a float."""
+        """Indices stay distinct: none is reduced modulo 2**15, 2**16, 2**31 or 2**32, or rounded to a float."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.pair(lab.schema({"sparse": SparseField()}))
         indices = [
@@ -93,7 +93,7 @@ class Sparse(Group):
             assert [hit.id for hit in hits] == [f"i{index}"]
 
     def test_too_many_query_terms_are_refused(self, lab: Lab) -> None:
-        """Where a store takes only so many terms, a longer query is refused, not cut silently."""
+        """If a store limits query terms, a longer query is refused, not cut silently."""
         limit = lab.capabilities.max_query_terms
         if not lab.capabilities.sparse or limit is None:
             pytest.skip("the store declares no limit")
@@ -103,14 +103,14 @@ class Sparse(Group):
             pair.store.search([pair.near(Near("sparse", query))])
 
     def test_undeclared_sparse_fields_are_refused(self, lab: Lab) -> None:
-        """A schema with a sparse field is refused by a store that has none."""
+        """A store without sparse vectors refuses a schema with a sparse field."""
         lab.need(not lab.capabilities.sparse, "that it lacks sparse vectors")
         with pytest.raises(Unsupported):
             lab.open(lab.schema({"sparse": SparseField()})).create()
 
     @pytest.mark.parametrize("wrong", ["dense-for-sparse", "mapping"])
     def test_wrong_sparse_queries_are_refused(self, lab: Lab, wrong: str) -> None:
-        """A query of another kind than the field is the caller's mistake."""
+        """A query of another kind than its field raises an error."""
         lab.need(lab.capabilities.sparse, "sparse vectors")
         pair = lab.library()
         vector = corpus.QUERIES[0] if wrong == "dense-for-sparse" else {1: 2.0}

@@ -1,11 +1,13 @@
-"""A gRPC server on the loopback that answers every call with the status it is told to, and counts the calls. Needs ``grpcio``.
+"""A gRPC server on the loopback interface that returns a fixed status for every call and counts calls.
+
+Needs ``grpcio``.
 
     with StatusServer() as server:
         server.always(grpc.StatusCode.UNAVAILABLE)
-        ...                                                    # talk to server.host, server.port
+        ...                                                    # connect to server.host, server.port
         assert len(server.seen) == 3
 
-It knows no service: the few calls with which a client opens a connection are answered with bytes that are given.
+It implements no service: the calls with which a client opens a connection are answered with fixed bytes.
 """
 
 from __future__ import annotations
@@ -19,25 +21,25 @@ from typing import Any, Self
 try:
     import grpc
 except ModuleNotFoundError as error:
-    raise ImportError("gRPC servers are tried with grpcio: pip install grpcio") from error
+    raise ImportError("the gRPC failure tests need grpcio: pip install grpcio") from error
 
 __all__ = ["WORDS", "StatusServer"]
 
 WORDS = "the server's own words"
-"""What comes with every status."""
+"""The message of every status."""
 HOLD_LIMIT = 10.0
 """Seconds."""
 
 
 class StatusServer:
-    """Answers every call with one status; ``greetings`` are answers by method for calls that are not counted."""
+    """A server that returns one status; ``greetings`` are responses by method for calls that are not counted."""
 
     def __init__(self, greetings: Mapping[str, bytes] | None = None) -> None:
-        """Listen on a free port of the loopback; serving begins when it is entered."""
+        """Listen on a free loopback port; serving starts when the context is entered."""
         self.seen: list[str] = []
-        """The methods that were called, such as ``/qdrant.Points/Count``."""
+        """The methods called so far, such as ``/qdrant.Points/Count``."""
         self.metadata: list[dict[str, str]] = []
-        """What came with each call."""
+        """The metadata of each call."""
         self._greetings = dict(greetings or {})
         self._status: Any = grpc.StatusCode.UNIMPLEMENTED
         self._trailing: tuple[tuple[str, str], ...] = ()
@@ -48,11 +50,11 @@ class StatusServer:
         self.port = int(self._server.add_insecure_port(f"{self.host}:0"))
 
     def always(self, status: Any, *trailing: tuple[str, str]) -> None:
-        """Answer with this ``grpc.StatusCode`` from now on, with these trailing metadata."""
+        """Return this ``grpc.StatusCode`` from now on, with this trailing metadata."""
         self._status, self._trailing = status, trailing
 
     def hold(self) -> None:
-        """Keep every answer back until the server is left, and for ``HOLD_LIMIT`` seconds at most."""
+        """Delay every response until the context is left, for at most ``HOLD_LIMIT`` seconds."""
         self._released.clear()
 
     def __enter__(self) -> Self:
@@ -77,11 +79,11 @@ class StatusServer:
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
-    """Every method, with bytes in and out."""
+    """A handler of every method, with bytes as request and response."""
 
     def __init__(self, answer: Callable[[str, Any], bytes]) -> None:
-        self._told = answer
+        self._answer = answer
 
     def service(self, details: Any) -> Any:
-        """One unary call."""
-        return grpc.unary_unary_rpc_method_handler(lambda _, context: self._told(details.method, context))
+        """Handle one unary call."""
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: self._answer(details.method, context))

@@ -1,4 +1,4 @@
-"""The class that ``run`` collects: the suite on whatever address it was told."""
+"""The class that ``run`` collects: the suite on the address passed to it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["TestStore"]
 
 
 class TestStore(StoreConformance):
-    """The store at the address given to ``run``."""
+    """The store at the address passed to ``run``."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def make(cls, told_make: Make) -> Make:
-        """How ``run`` was told to open stores."""
-        return told_make
+    def make(cls, run_make: Make) -> Make:
+        """Return what opens stores in this run."""
+        return run_make
 
     @pytest.fixture(autouse=True)
-    def _told_gap(self, request: pytest.FixtureRequest, told_gaps: Mapping[str, Gap]) -> None:
-        """The gaps that ``run`` was told of; a misspelt one fails every test."""
-        check_gaps(told_gaps, type(self), "gaps")
-        expect_gap(request, told_gaps)
+    def _run_gap(self, request: pytest.FixtureRequest, run_gaps: Mapping[str, Gap]) -> None:
+        """Expect the gaps passed to ``run``; a misspelled one fails every test."""
+        check_gaps(run_gaps, type(self), "gaps")
+        expect_gap(request, run_gaps)

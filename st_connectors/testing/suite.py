@@ -7,13 +7,15 @@
         def address(cls, folder):
             return f"mystore:{folder}"
 
-``folder`` is empty and lives as long as the class. A store that needs a fixture (a server that is started first) overrides the class-scoped
-fixture ``make`` instead, and returns ``opener(address)``. What a store cannot pass is listed, never overridden:
+``folder`` is empty and exists as long as the class. A store that needs a fixture (such as a server to start)
+overrides the class-scoped fixture ``make`` instead, and returns ``opener(address)``. Tests that a store cannot pass
+are listed, never overridden:
 
         gaps = {"test_truth_table[long]": Gap("mystore cuts keywords at 8,191 bytes", AssertionError)}
 
-A gap is a strict expected failure: the test must fail, with just that exception, or the run is red. ``client_modules`` names modules that
-importing the plugin must not load, ``promises`` abilities beyond the minimum that the store must go on declaring. The groups may also be used alone.
+A gap is a strict expected failure: the run fails unless the test fails with that exception. ``client_modules`` are
+modules that importing the plugin must not load, ``promises`` capabilities beyond the minimum that the store must keep
+declaring. The groups may also be used alone.
 """
 
 from __future__ import annotations
@@ -38,4 +40,4 @@ __all__ = ["StoreConformance"]
 class StoreConformance(
     Shape, Life, Writes, Border, Fidelity, Dense, Sparse, Text, Filtering, Fusing, Scan, Threads, Machine
 ):
-    """Every group."""
+    """All groups of the suite."""

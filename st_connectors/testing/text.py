@@ -1,4 +1,7 @@
-"""Text legs: analysers and statistics differ from store to store, so what is compared is who matches, the directions, and a band of quality."""
+"""Text legs: which records match, how scores compare, and a minimum quality.
+
+Analysers and statistics differ between stores, so scores are not compared with an oracle.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ _GRADES: Mapping[str, Mapping[str, int]] = {
     "saddle timber": {"t10": 2, "t11": 1, "t12": 1},
     "zephyr": {"t09": 1},
 }
-"""For each query, how much each text is to the point: both words, or one."""
+"""Relevance grades by query: 2 for texts with both words, 1 for texts with one."""
 
-_NOTHING: Mapping[str, str] = {
+_WITHOUT_WORDS: Mapping[str, str] = {
     "empty": "",
     "blank": "   ",
     "newline": "\n",
@@ -65,13 +68,13 @@ class Text(Group):
         )
         return lab.keep("texts", lambda: lab.pair(schema, records))
 
-    def _ask(self, pair: Pair, text: str, **options: object) -> list[Hit]:
+    def _search(self, pair: Pair, text: str, **options: object) -> list[Hit]:
         return pair.store.search([pair.near(Match("text", text), **options)])[0]
 
     @pytest.mark.parametrize("query", sorted({*" ".join(corpus.SENTENCES.values()).split(), *_GRADES, "absent"}))
     def test_matching_texts_are_those_with_a_word_of_the_query(self, lab: Lab, query: str) -> None:
-        """Exactly the records whose text has a word of the query match, not those with a similar or a longer word."""
-        hits = self._ask(self._texts(lab), query, limit=100)
+        """Exactly the records whose text contains a word of the query match; similar and longer words do not."""
+        hits = self._search(self._texts(lab), query, limit=100)
         wanted = {name for name, text in corpus.SENTENCES.items() if set(query.split()) & set(text.split())}
         assert {hit.id for hit in hits} == wanted
         assert len(hits) == len(wanted)
@@ -79,57 +82,57 @@ class Text(Group):
         assert [(-hit.score, hit.id) for hit in hits] == sorted((-hit.score, hit.id) for hit in hits)
 
     def test_more_frequent_words_count_more(self, lab: Lab) -> None:
-        """Of two texts of one length, the one with more of the word comes first."""
-        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "kettle")}
+        """Of two texts of equal length, the one that contains the word more often ranks first."""
+        hits = {hit.id: hit.score for hit in self._search(self._texts(lab), "kettle")}
         assert hits["t02"] > hits["t03"]
 
     def test_rarer_words_count_more(self, lab: Lab) -> None:
-        """Of two texts with one word of the query each, the one with the rarer word comes first."""
-        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "marble zephyr")}
+        """Of two texts with one word of the query each, the one with the rarer word ranks first."""
+        hits = {hit.id: hit.score for hit in self._search(self._texts(lab), "marble zephyr")}
         assert hits["t09"] > max(hits[name] for name in ("t04", "t05", "t06", "t07", "t08"))
 
     def test_shorter_texts_count_more(self, lab: Lab) -> None:
-        """Of two texts with the word once each, the shorter does not come after the longer one."""
-        hits = {hit.id: hit.score for hit in self._ask(self._texts(lab), "saddle")}
+        """Of two texts that contain the word once, the shorter does not rank below the longer."""
+        hits = {hit.id: hit.score for hit in self._search(self._texts(lab), "saddle")}
         assert hits["t12"] >= hits["t10"] >= hits["t11"]
 
     def test_more_words_of_the_query_count_more(self, lab: Lab) -> None:
-        """A text with both words comes before texts of its length with one."""
-        assert self._ask(self._texts(lab), "quartz zephyr")[0].id == "t09"
-        assert self._ask(self._texts(lab), "marble pepper")[0].id == "t07"
+        """A text with both words ranks above texts of the same length with one."""
+        assert self._search(self._texts(lab), "quartz zephyr")[0].id == "t09"
+        assert self._search(self._texts(lab), "marble pepper")[0].id == "t07"
 
     def test_rankings_are_good(self, lab: Lab) -> None:
         """nDCG@10 over the graded queries is at least 0.9."""
         pair = self._texts(lab)
         values = [
-            _ndcg([hit.id for hit in self._ask(pair, query, limit=10)], grades) for query, grades in _GRADES.items()
+            _ndcg([hit.id for hit in self._search(pair, query, limit=10)], grades) for query, grades in _GRADES.items()
         ]
         assert sum(values) / len(values) >= 0.9
 
-    @pytest.mark.parametrize("query", list(_NOTHING))
+    @pytest.mark.parametrize("query", list(_WITHOUT_WORDS))
     def test_queries_without_a_known_word_find_nothing(self, lab: Lab, query: str) -> None:
-        """Blank, punctuation or unknown words: no hits, no error, and never everything."""
-        assert self._ask(self._texts(lab), _NOTHING[query], limit=100) == []
+        """Blank queries, punctuation and unknown words have no hits and are not an error."""
+        assert self._search(self._texts(lab), _WITHOUT_WORDS[query], limit=100) == []
 
     @pytest.mark.parametrize("syntax", list(_SYNTAX))
     def test_query_syntax_is_plain_text(self, lab: Lab, syntax: str) -> None:
-        """What a query language would take for an operator is text like any other."""
-        found = {hit.id for hit in self._ask(self._texts(lab), _SYNTAX[syntax], limit=100)}
-        assert found == {"t01", "t02", "t03"}
+        """Operators of query languages are searched as plain text."""
+        ids = {hit.id for hit in self._search(self._texts(lab), _SYNTAX[syntax], limit=100)}
+        assert ids == {"t01", "t02", "t03"}
 
     def test_text_filters_come_before_the_cut(self, lab: Lab) -> None:
-        """A filtered text search gives full pages of records that match both."""
+        """A filtered text search returns full pages of records that match both the text and the filter."""
         pair = self._texts(lab)
         wanted = {
             name for row, (name, text) in enumerate(corpus.SENTENCES.items()) if "marble" in text and row % 2 == 0
         }
         for limit in range(1, 5):
-            found = [hit.id for hit in self._ask(pair, "marble", where=Eq("even", True), limit=limit)]
-            assert len(set(found)) == len(found) == min(limit, len(wanted))
-            assert set(found) <= wanted
+            ids = [hit.id for hit in self._search(pair, "marble", where=Eq("even", True), limit=limit)]
+            assert len(set(ids)) == len(ids) == min(limit, len(wanted))
+            assert set(ids) <= wanted
 
     def test_text_of_another_key_is_searched(self, lab: Lab) -> None:
-        """A text field reads the payload key that it names, and none else."""
+        """A text field searches only the payload key that it names."""
         lab.need(lab.capabilities.text, "text")
         store = lab.new(lab.schema({"dense": DenseField(2), "title": TextField("heading"), "body": TextField("text")}))
         vector = corpus.dense_vectors(1)[0, :2]
@@ -141,22 +144,22 @@ class Text(Group):
         )
         store.refresh()
 
-        asked = [
+        requests = [
             SearchRequest(Match(field, word), parts=Parts.NONE)
             for field in ("title", "body")
             for word in ("kettle", "marble")
         ]
-        assert [[hit.id for hit in hits] for hits in store.search(asked)] == [["a"], [], ["b"], ["a"]]
+        assert [[hit.id for hit in hits] for hits in store.search(requests)] == [["a"], [], ["b"], ["a"]]
 
     def test_undeclared_text_fields_are_refused(self, lab: Lab) -> None:
-        """A schema with a text field is refused by a store that has none."""
+        """A store without text search refuses a schema with a text field."""
         lab.need(not lab.capabilities.text, "that it lacks text")
         with pytest.raises(Unsupported):
             lab.open(lab.schema({"dense": DenseField(corpus.DIMENSION), "text": TextField()})).create()
 
 
 def _ndcg(ranked: list[str], grades: Mapping[str, int]) -> float:
-    """NDCG at ten with gains 2**grade - 1 (Burges et al., ICML 2005)."""
+    """Return nDCG at ten with gains 2**grade - 1 (Burges et al., ICML 2005)."""
     gain = sum((2 ** grades.get(name, 0) - 1) / math.log2(rank + 2) for rank, name in enumerate(ranked[:10]))
     best = sorted(grades.values(), reverse=True)[:10]
     return float(gain / sum((2**grade - 1) / math.log2(rank + 2) for rank, grade in enumerate(best)))

@@ -1,4 +1,4 @@
-"""Threads: one store may be used by many at once."""
+"""Threads: one store may be used by many threads at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TURNS = 4
 
 
 class Threads(Group):
-    """Eight writers and eight readers on one store."""
+    """Concurrent writers and readers on one store."""
 
     def test_eight_writers_and_eight_readers_agree_at_the_end(self, lab: Lab) -> None:
-        """Every write of every thread is there in the end, nothing is torn, and readers never see what was not written."""
+        """All writes of all threads are stored, and readers see only complete records that were written."""
         pair = lab.pair(lab.schema(filterable={"writer": FilterKind.INT}))
         with ThreadPoolExecutor(2 * WRITERS) as pool:
             readers = [pool.submit(_read, pair, number) for number in range(WRITERS)]
@@ -40,7 +40,7 @@ class Threads(Group):
         pair.assert_search_agrees(*(pair.near(Near("dense", query), limit=20) for query in corpus.QUERIES))
 
     def test_readers_get_their_own_answers(self, lab: Lab) -> None:
-        """Searches of many threads at once each get the answer to their own question."""
+        """Concurrent searches each get the hits of their own request."""
         pair = lab.library()
         requests = [
             pair.near(Near("dense", query), limit=3 + row)
@@ -52,7 +52,7 @@ class Threads(Group):
 
 
 def _work(writer: int) -> list[tuple[list[Record], list[str]]]:
-    """What one writer does: batches to put, and ids to delete after each."""
+    """Return the work of one writer: batches to store, and the ids to delete after each."""
     turns = []
     for turn in range(TURNS):
         records = [

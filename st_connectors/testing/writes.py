@@ -1,4 +1,4 @@
-"""Writes: whole records replace whole records, every batch arrives whole, what is refused is named, and nothing of the caller's changes."""
+"""Writes: records are replaced as a whole, batches arrive complete, rejections are named, and inputs do not change."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ class Writes(Group):
     """Upsert, delete and refresh."""
 
     def test_upsert_replaces_the_whole_record(self, lab: Lab) -> None:
-        """Nothing of the old record stays: no payload key, no nested key, no vector."""
-        can = lab.capabilities
-        fields = {"dense": DenseField(corpus.DIMENSION, optional=can.optional_vectors)}
-        if can.optional_vectors:
+        """An upsert removes every payload key, nested key and vector of the old record."""
+        has_optional_vectors = lab.capabilities.optional_vectors
+        fields = {"dense": DenseField(corpus.DIMENSION, optional=has_optional_vectors)}
+        if has_optional_vectors:
             fields["second"] = DenseField(3)
         pair = lab.pair(lab.schema(fields))
         vector = corpus.dense_vectors(2)
         both = (
             {"dense": vector[0], "second": np.array([1, 2, 3], np.float32)}
-            if can.optional_vectors
+            if has_optional_vectors
             else {"dense": vector[0]}
         )
-        pair.upsert([Record("a", both, {"old": 1, "nested": {"x": 1}, "kept": "no"}), Record("b", both, {"old": 2})])
+        pair.upsert([Record("a", both, {"old": 1, "nested": {"x": 1}, "extra": "no"}), Record("b", both, {"old": 2})])
         pair.upsert([Record("a", {"dense": vector[1]}, {"nested": {"y": 2}})])
 
         pair.assert_records_agree()
         pair.assert_search_agrees(pair.near(Near("dense", vector[1])))
 
     def test_upsert_replaces_vectors_in_the_index(self, lab: Lab) -> None:
-        """After a record was replaced, searches see only its new vectors, sparse ones too."""
+        """After a record is replaced, searches use only its new vectors, dense and sparse."""
         can = lab.capabilities
         fields: dict[str, Any] = {"dense": DenseField(corpus.DIMENSION)}
         if can.sparse:
@@ -85,7 +85,7 @@ class Writes(Group):
                 pair.assert_search_agrees(pair.near(Near("sparse", query), limit=30))
 
     def test_the_last_of_equal_ids_wins(self, lab: Lab) -> None:
-        """Within one batch the later record of an id is the one that stays."""
+        """Within a batch, the last record with an id is the one that is stored."""
         pair = lab.pair()
         first, second, third = dense_records(3)
         pair.upsert([replace(first, id="same"), second, replace(third, id="same", payload={"last": True})])
@@ -93,7 +93,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_an_empty_batch_does_nothing(self, lab: Lab) -> None:
-        """No records, no ids, no requests: no error and no change."""
+        """Empty batches of records, ids and requests are not an error and change nothing."""
         pair = lab.pair(records=dense_records(2))
 
         assert pair.store.upsert([]) == []
@@ -103,7 +103,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_a_large_batch_arrives_whole(self, lab: Lab) -> None:
-        """A batch over ``max_batch`` is split, and the last part is not lost."""
+        """A batch larger than ``max_batch`` is split, and its last part is stored too."""
         count = min((lab.capabilities.max_batch or 500) + 17, 2_500)
         pair = lab.pair(records=dense_records(count))
 
@@ -115,7 +115,7 @@ class Writes(Group):
 
     @pytest.mark.parametrize("bad", list(_BAD))
     def test_one_bad_record_is_returned_and_the_others_go_in(self, lab: Lab, bad: str) -> None:
-        """What cannot be stored comes back with its place in the batch, its id and a permanent error; its neighbours are stored."""
+        """A rejected record is returned with its position, id and a permanent error; the other records are stored."""
         pair = lab.pair(lab.schema(filterable={"whole": FilterKind.INT}))
         good = dense_records(5)
         broken = _BAD[bad](Record("broken", {"dense": corpus.QUERIES[0]}))
@@ -129,7 +129,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_a_record_without_a_needed_vector_is_refused(self, lab: Lab) -> None:
-        """Where a field is not optional, a record that lacks it is refused by name, as is a zero vector of a cosine field."""
+        """A record that lacks a required vector is rejected by name, and so is a zero vector of a cosine field."""
         pair = lab.pair(lab.schema({"dense": DenseField(corpus.DIMENSION, optional=False)}))
         good = dense_records(1)
         zero = Record("zero", {"dense": np.zeros(corpus.DIMENSION, np.float32)})
@@ -143,7 +143,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_records_may_lack_vectors(self, lab: Lab) -> None:
-        """Where vectors are optional, a record without some or any of them is kept and never matches the leg it lacks."""
+        """If vectors are optional, a record without some of them is stored and never matches the missing legs."""
         can = lab.capabilities
         lab.need(can.optional_vectors, "optional vectors")
         fields: dict[str, Any] = {"dense": DenseField(corpus.DIMENSION), "second": DenseField(corpus.DIMENSION)}
@@ -170,7 +170,7 @@ class Writes(Group):
         assert "dense" not in pair.store.get(["zero"])[0].vectors
 
     def test_records_that_lack_vectors_are_refused_where_undeclared(self, lab: Lab) -> None:
-        """A store that needs every vector refuses a record that lacks one by name, whatever the field says; it is never filled in."""
+        """A store without optional vectors rejects a record that lacks one by name, and never fills it in."""
         lab.need(not lab.capabilities.optional_vectors, "that it needs every vector")
         pair = lab.pair(lab.schema({"dense": DenseField(corpus.DIMENSION), "second": DenseField(3)}))
         (good,) = dense_records(1)
@@ -185,7 +185,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_a_record_over_the_size_of_a_request_is_refused(self, lab: Lab) -> None:
-        """Where a store takes only so many bytes at once, a record that is larger comes back by name, and its neighbours go in."""
+        """If a store limits the size of a request, a larger record is rejected; the other records are stored."""
         limit = lab.capabilities.max_bytes
         if limit is None:
             pytest.skip("the store declares no limit")
@@ -201,7 +201,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_delete_removes_only_what_is_named(self, lab: Lab) -> None:
-        """Deleted records are gone from get, scan, count and search."""
+        """Deleted records disappear from ``get``, ``scan``, ``count`` and ``search``."""
         pair = lab.pair(records=dense_records(10))
         pair.delete(["r003", "r007", "r007"])
 
@@ -210,31 +210,31 @@ class Writes(Group):
         pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[2])))
 
     def test_deleting_the_absent_is_silent(self, lab: Lab) -> None:
-        """Absent ids raise nothing and keep nothing else from being deleted."""
+        """Missing ids raise no error, and the other ids are still deleted."""
         pair = lab.pair(records=dense_records(3))
         pair.delete(["nowhere", "r001", "r0", "R000"])
 
         pair.assert_records_agree()
 
     def test_get_answers_in_the_order_asked(self, lab: Lab) -> None:
-        """Records come in the order of the ids, absent ones left out."""
+        """Records are returned in the order of the ids, without missing ones."""
         store = lab.pair(records=dense_records(12)).store
-        asked = ["r011", "r003", "nowhere", "r007", "r000", "r010", "r001"]
+        ids = ["r011", "r003", "nowhere", "r007", "r000", "r010", "r001"]
 
-        got = store.get(asked)
+        got = store.get(ids)
 
-        assert [record.id for record in got] == [name for name in asked if name != "nowhere"]
+        assert [record.id for record in got] == [name for name in ids if name != "nowhere"]
         assert [record.payload["row"] for record in got] == [11, 3, 7, 0, 10, 1]
 
     def test_get_answers_as_often_as_asked(self, lab: Lab) -> None:
-        """An id that is asked for twice is answered twice; many absent ones are no error."""
+        """An id that is requested twice is returned twice; many missing ids are not an error."""
         store = lab.pair(records=dense_records(3)).store
-        asked = ["r001", "r000", "r001", *(f"absent-{number}" for number in range(1_200)), "r002"]
+        ids = ["r001", "r000", "r001", *(f"absent-{number}" for number in range(1_200)), "r002"]
 
-        assert [record.id for record in store.get(asked)] == ["r001", "r000", "r001", "r002"]
+        assert [record.id for record in store.get(ids)] == ["r001", "r000", "r001", "r002"]
 
     def test_refresh_shows_every_earlier_write(self, lab: Lab) -> None:
-        """After ``refresh`` no read is stale: of an upsert, a replacement, a delete, and a delete followed by an upsert."""
+        """After ``refresh`` reads see every upsert, replacement and deletion, also a deletion followed by an upsert."""
         pair = lab.pair(lab.schema(filterable={"turn": FilterKind.INT}))
         for turn in range(4):
             pair.upsert([replace(record, payload={"turn": turn}) for record in dense_records(6, start=turn)])
@@ -245,7 +245,7 @@ class Writes(Group):
         pair.assert_records_agree()
 
     def test_inputs_are_not_changed(self, lab: Lab) -> None:
-        """Vectors, payloads and queries handed in are the same afterwards, and may be read-only."""
+        """Vectors, payloads and queries of the caller are not modified, and may be read-only."""
         payload = {"list": [3, 1, 2], "nested": {"b": 1, "a": [None]}}
         vectors = corpus.dense_vectors(3)
         before = vectors.copy(), copy.deepcopy(payload)
@@ -263,7 +263,7 @@ class Writes(Group):
         pair.upsert([Record("read-only", {"dense": vectors[0]}, payload)])
 
     def test_what_is_kept_is_a_copy(self, lab: Lab) -> None:
-        """Changing what was handed in, or what was handed out, changes nothing that is stored."""
+        """Modifying stored inputs or returned records does not change what is stored."""
         payload: dict[str, Any] = {"list": [1, 2], "nested": {"a": 1}}
         vector = corpus.dense_vectors(1)[0]
         wanted = [Record("a", {"dense": vector.copy()}, copy.deepcopy(payload))]
@@ -283,7 +283,7 @@ class Writes(Group):
                 got.payload["more"] = True
 
     def test_text_is_replaced_too(self, lab: Lab) -> None:
-        """A record put again with another text, or none, is no longer found by the old one."""
+        """A record stored again with another text, or without text, no longer matches the old text."""
         lab.need(lab.capabilities.text, "text")
         store = lab.new(lab.schema({"dense": DenseField(corpus.DIMENSION), "text": TextField()}))
         one, two, three = dense_records(3)

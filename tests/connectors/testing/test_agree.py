@@ -1,4 +1,4 @@
-"""The comparison itself: equal up to ties, and no further."""
+"""The comparisons of the suite accept ties and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FULL = hits(("a", 0.9), ("b", 0.5), ("c", 0.5), ("d", 0.3), ("e", 0.1))
     ids=["whole", "page", "tie-at-the-cut", "tie-by-noise", "second-page", "past-the-end", "short-last-page"],
 )
 def test_agreement(got, offset, limit):
-    """The page itself, and whatever a tie allows."""
+    """The expected page agrees, and so does any order within a tie."""
     assert_hits_agree(got, FULL, offset=offset, limit=limit, rtol=1e-6)
 
 
@@ -52,13 +52,13 @@ def test_agreement(got, offset, limit):
     ids=["short", "long", "twice", "unknown", "too-far-down", "made-up-score", "score", "unsorted", "payload", "legs"],
 )
 def test_disagreement(got):
-    """Everything else is told."""
+    """Any other difference raises AssertionError."""
     with pytest.raises(AssertionError):
         assert_hits_agree(got, FULL, offset=0, limit=2, rtol=1e-6)
 
 
 def test_ties_of_one_score_are_sorted_by_id():
-    """Hits of one reported score come by id, even where the oracle has them as a tie."""
+    """Hits with equal reported scores must be sorted by id, even if the oracle has them as a tie."""
     with pytest.raises(AssertionError, match="not sorted"):
         assert_hits_agree(hits(("a", 0.9), ("c", 0.5), ("b", 0.5)), FULL, offset=0, limit=3, rtol=1e-6)
 
@@ -76,15 +76,15 @@ def test_ties_of_one_score_are_sorted_by_id():
         ([1], [1, 1]),
     ],
 )
-def test_json_that_python_takes_for_equal_is_told_apart(left, right):
-    """Type by type, and keys in their order."""
+def test_json_values_that_are_equal_in_python_are_distinguished(left, right):
+    """Types and the order of keys count."""
     assert not same_json(left, right)
     assert not same_json({"x": [left]}, {"x": [right]})
     assert same_json(left, left)
 
 
 def test_vectors_are_compared_by_kind_type_and_number():
-    """A float64 array is not a float32 one, and a lost weight is not noise."""
+    """A float64 array differs from a float32 one, and so does a vector that lost a weight."""
     dense = np.array([1, 2, 3], np.float32)
     sparse = SparseVector.from_mapping({1: 1.0, 2: 2.0})
 
@@ -98,7 +98,7 @@ def test_vectors_are_compared_by_kind_type_and_number():
 
 
 def test_records_are_compared_whole():
-    """Order, payload, names of vectors, and vectors."""
+    """Records differ by id, payload, names of vectors, and vectors."""
     one = Record("a", {"v": np.array([1, 2], np.float32)}, {"n": 1})
     assert_records_agree([one], [one])
     for other in (

@@ -1,4 +1,4 @@
-"""The suite stands apart: nothing else needs it, and without pytest its import says what to install."""
+"""Nothing else imports the suite, and without pytest its import error says what to install."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ImportError as error:
 
 
 def imported_at_once(tree):
-    """The names that a module imports as it is imported: not those inside functions, nor those for type checkers."""
+    """Return the names that a module imports on import, without those inside functions and for type checkers."""
     for node in tree.body if isinstance(tree, ast.Module) else ast.iter_child_nodes(tree):
         match node:
             case ast.Import(names):
@@ -34,20 +34,20 @@ def imported_at_once(tree):
 
 
 def test_nothing_else_imports_the_suite():
-    """No module but the suite's own imports it, pytest or hypothesis as it is imported, so that they are no dependencies."""
+    """No module outside the suite imports it, pytest or hypothesis on import, so that they are not dependencies."""
     package = Path(st_connectors.__file__).parent
     modules = [path for path in package.rglob("*.py") if "testing" not in path.relative_to(package).parts]
-    found = {
+    importers = {
         (str(path.relative_to(package)), name)
         for path in modules
         for name in imported_at_once(ast.parse(path.read_text()))
         if name.startswith(("pytest", "hypothesis", "st_connectors.testing"))
     }
     assert len(modules) > 20
-    assert found == set()
+    assert importers == set()
 
 
 def test_without_pytest_the_import_says_what_to_install():
-    """The install command, word for word."""
+    """The error contains the exact install command."""
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=120, check=True)
     assert "pip install 'st-connectors[testing]'" in done.stdout

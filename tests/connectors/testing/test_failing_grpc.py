@@ -1,4 +1,4 @@
-"""The tests of gRPC statuses are tested: an adapter with one bug must fail the test that is named for it, and the good one passes."""
+"""The tests of gRPC statuses catch adapters with one bug each, and pass on the correct adapter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from st_connectors.qdrant.client import ClientEngine
 from st_connectors.testing import GrpcErrors
 
 BUG = {bug!r}
-count, told = ClientEngine.count, faults.from_client
+count, from_client = ClientEngine.count, faults.from_client
 
 @pytest.fixture(autouse=True)
 def bug(monkeypatch):
@@ -37,12 +37,12 @@ def bug(monkeypatch):
         monkeypatch.setattr(ClientEngine, "count", twice)
     if BUG == "tells-the-key":
         def loose(error, *, store, operation, place=""):
-            made = told(error, store=store, operation=operation, place=place)
-            return type(made)(f"{{made.message}} (s3cr3t-of-the-suite)", store=store, operation=operation)
+            mapped = from_client(error, store=store, operation=operation, place=place)
+            return type(mapped)(f"{{mapped.message}} (s3cr3t-of-the-suite)", store=store, operation=operation)
         monkeypatch.setattr(faults, "from_client", loose)
     if BUG == "nameless":
         def nameless(error, *, store, operation, place=""):
-            return told(error, store=store, operation="call", place=place)
+            return from_client(error, store=store, operation="call", place=place)
         monkeypatch.setattr(faults, "from_client", nameless)
     if BUG == "prints":
         monkeypatch.setattr(ClientEngine, "count", lambda self, body: print("failed") or count(self, body))
@@ -78,7 +78,7 @@ CAUGHT = {
 
 
 class Ended:
-    """A pytest plugin that keeps how tests ended."""
+    """A pytest plugin that records the outcomes of tests."""
 
     def __init__(self):
         self.outcomes = {}
@@ -89,7 +89,7 @@ class Ended:
 
 
 def ended(folder, bug, *only):
-    """The outcomes of the suite on an adapter with a bug."""
+    """Return the outcomes of the suite on an adapter with a bug."""
     file = folder / f"test_{bug.replace('-', '_')}.py"  # a name of its own: pytest keeps modules by name
     file.write_text(SUITE.format(bug=bug))
     apart = ["--import-mode=importlib", f"--rootdir={folder}", f"--config-file={os.devnull}"]
@@ -99,8 +99,8 @@ def ended(folder, bug, *only):
     return plugin.outcomes
 
 
-def test_the_good_adapter_passes(tmp_path):
-    """Without a bug nothing fails, so that each bug fails for itself."""
+def test_the_correct_adapter_passes(tmp_path):
+    """Without a bug no test fails."""
     outcomes = ended(tmp_path, "none")
     assert set(outcomes) >= set(CAUGHT.values())
     assert set(outcomes.values()) == {"passed"}
@@ -108,12 +108,12 @@ def test_the_good_adapter_passes(tmp_path):
 
 @pytest.mark.parametrize("bug", list(CAUGHT))
 def test_the_bug_is_caught(bug, tmp_path):
-    """An adapter with the bug fails the test named for it."""
+    """An adapter with the bug fails the test that is listed for it."""
     assert ended(tmp_path, bug, CAUGHT[bug]) == {CAUGHT[bug]: "failed"}
 
 
-def test_the_server_says_what_it_is_told_to_and_counts():
-    """Every method has the status, its words and its trailing metadata; greetings are answered and not counted."""
+def test_the_server_returns_its_status_and_counts_calls():
+    """Every method returns the status, its message and trailing metadata; greetings are answered but not counted."""
     with StatusServer({"/a/Hello": b"hi"}) as server, grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
         assert channel.unary_unary("/a/Hello")(b"") == b"hi"
         server.always(grpc.StatusCode.ABORTED, ("retry-after", "3"))

@@ -1,4 +1,4 @@
-"""The fault proxy does to a client what it is ordered to do, and counts the requests."""
+"""The fault proxy injects the ordered faults and counts requests."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def post(proxy, path="/a?b=c", timeout=5.0, body=b"h\xc3\xa4"):
         connection.close()
 
 
-def test_everything_passes_without_orders(proxy):
-    """Status, path, headers and bodies arrive unchanged, both ways."""
+def test_everything_passes_without_faults(proxy):
+    """Status, path, headers and bodies pass unchanged in both directions."""
     status, headers, body = post(proxy)
 
     assert (status, headers["Content-Type"]) == (201, "application/json")
@@ -67,8 +67,8 @@ def test_everything_passes_without_orders(proxy):
     assert [(one.method, one.path, one.body) for one in proxy.seen] == [("POST", "/a?b=c", b"h\xc3\xa4")]
 
 
-def test_orders_are_done_one_a_request_and_then_over(proxy):
-    """Two ordered answers, then the server again; all three are counted."""
+def test_each_ordered_fault_affects_one_request(proxy):
+    """After two ordered responses the server responds again; all three requests are counted."""
     proxy.order(Answer(429, retry_after=1.5), Answer(503, b"busy", content_type="text/plain"))
 
     first, second, third = post(proxy), post(proxy), post(proxy)
@@ -79,15 +79,15 @@ def test_orders_are_done_one_a_request_and_then_over(proxy):
     assert len(proxy.seen) == 3
 
 
-def test_orders_can_wait_for_their_request(proxy):
-    """An order for some requests leaves the others alone."""
+def test_faults_can_be_limited_to_some_requests(proxy):
+    """A fault for some requests does not affect the others."""
     proxy.order(Answer(500), only=lambda seen: seen.path == "/bad")
 
     assert [post(proxy, path)[0] for path in ("/good", "/bad", "/bad")] == [201, 500, 201]
 
 
-def test_always_goes_on(proxy):
-    """A standing order holds until it is changed."""
+def test_always_affects_every_request(proxy):
+    """A permanent fault stays until it is changed."""
     proxy.always(Answer(503))
     assert [post(proxy)[0] for _ in range(3)] == [503] * 3
     proxy.always(Pass())
@@ -96,7 +96,7 @@ def test_always_goes_on(proxy):
 
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_reset_breaks_the_connection(proxy, after):
-    """The client sees a reset or a broken answer, before or in the middle of it."""
+    """The client sees a reset before the response or within it."""
     proxy.order(Reset(after))
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected, http.client.IncompleteRead)):
         post(proxy)
@@ -104,15 +104,15 @@ def test_reset_breaks_the_connection(proxy, after):
 
 
 def test_truncate_sends_half(proxy):
-    """The announced length is the whole, what comes is half of it."""
+    """The announced length is that of the whole response, of which half is sent."""
     proxy.order(Truncate())
     with pytest.raises(http.client.IncompleteRead) as caught:
         post(proxy)
     assert len(caught.value.partial) == pytest.approx(caught.value.expected, abs=1)
 
 
-def test_hold_keeps_the_answer_back(proxy):
-    """A held answer does not come before it is released; the client's own patience ends first."""
+def test_hold_delays_the_response(proxy):
+    """A delayed response is not sent before its release; the client times out first."""
     proxy.order(Hold(), Hold())
     with pytest.raises(TimeoutError):
         post(proxy, timeout=0.05)
@@ -121,20 +121,20 @@ def test_hold_keeps_the_answer_back(proxy):
 
 
 def test_nobody_listens_on_a_refused_port():
-    """A connection to it is refused."""
+    """A connection to a refused port is refused."""
     connection = http.client.HTTPConnection("127.0.0.1", refused_port(), timeout=5)
     with pytest.raises(ConnectionRefusedError):
         connection.request("GET", "/")
 
 
 def test_without_a_server_everything_is_not_found():
-    """A proxy before nothing answers 404 to what it has no orders for."""
+    """A proxy without a server responds 404 unless a fault is set."""
     with FaultProxy() as proxy:
         assert post(proxy)[0] == 404
 
 
-def test_who_has_not_the_word_is_kept_out(echo):
-    """Only the right header gets through; everything that came is counted, and a test can wait for it."""
+def test_requests_without_authorization_are_refused(echo):
+    """Only the required header passes; all requests are counted, and a test can wait for them."""
     with FaultProxy(echo, admits="ApiKey right") as proxy:
         for word, status in (("ApiKey right", 201), ("ApiKey wrong", 401), (None, 401)):
             connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=5)
@@ -144,8 +144,8 @@ def test_who_has_not_the_word_is_kept_out(echo):
         proxy.wait(lambda: len(proxy.seen) == 3)
 
 
-def test_tls_ends_at_the_proxy(echo):
-    """A client that trusts its certificate is handed on, and one that speaks plain HTTP is not."""
+def test_tls_terminates_at_the_proxy(echo):
+    """A client that trusts the certificate is forwarded, one that uses plain HTTP is not."""
     authority = trustme.CA()
     serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(serving)

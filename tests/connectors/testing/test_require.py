@@ -1,4 +1,4 @@
-"""A required engine cannot be skipped in silence."""
+"""A required engine cannot be skipped silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def engine():
 def test_needs_it(engine):
     pass
 
-def test_lacks_an_ability():
+def test_lacks_a_capability():
     pytest.skip("the store does not declare it")
 """
 
@@ -33,21 +33,21 @@ def results(tmp_path, monkeypatch, capsys):
         apart = ["-p", "no:cacheprovider", "-p", "no:timeout", "--config-file", os.devnull, "--rootdir", str(tmp_path)]
         chosen = [str(tmp_path / name) for name in names] or [str(tmp_path)]
         status = pytest.main(["-q", "--import-mode=importlib", *apart, *chosen])
-        told = capsys.readouterr()
-        return status, told.out + told.err
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
 
     return run
 
 
 def test_without_a_requirement_an_absent_engine_is_a_skip(results):
-    """Two skips, and a green run."""
+    """Both tests are skipped, and the run passes."""
     status, output = results("")
     assert status == 0
     assert "2 skipped" in output
 
 
 def test_the_skip_of_a_required_engine_is_a_failure(results):
-    """The absent engine fails with its reason; the undeclared ability stays a skip."""
+    """The missing engine fails with its reason; the undeclared capability is still skipped."""
     status, output = results("other, engine", "test_engine.py")
     assert status == 1
     assert "ST_REQUIRE names engine" in output
@@ -56,7 +56,7 @@ def test_the_skip_of_a_required_engine_is_a_failure(results):
 
 
 def test_a_required_engine_without_tests_stops_the_run(results):
-    """A misspelt name is not a green run."""
+    """A misspelled name fails the run."""
     status, output = results("enigne")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "enigne" in output
