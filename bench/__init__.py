@@ -1,1 +1,1 @@
-"""Benchmarks: every figure the project states, each a ratio or a time measured side by side in one run."""
+"""Benchmarks: every figure in the documentation, a ratio or a time measured side by side in one run."""

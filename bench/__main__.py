@@ -1,6 +1,8 @@
-"""Every benchmark, one after another, each in a process of its own: ``make bench``, or ``python -m bench [--json] [NAME ...]``.
+"""Run every benchmark in turn, each in a process of its own.
 
-The exit status is 1 where a figure is not as it should be, or where a benchmark lacks what it reads.
+    python -m bench [--json] [NAME ...]      (or: make bench)
+
+The exit status is 1 if a figure misses its target or a benchmark lacks its input.
 """
 
 from __future__ import annotations
@@ -11,23 +13,23 @@ import sys
 from typing import Any
 
 BENCHMARKS = {
-    "demo": "imports, the command line, indexing and asking the demo",
+    "demo": "imports, the command line, indexing and searching the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
-    "memory": "how much a process grows over a million texts",
-    "quality": "what the built-in models find",
-    "speed": "every store at hand beside its own client",
-    "stores": "Cranfield on every store at hand, against the oracle",
-    "workers": "two workers on the processor: speed, and memory that they share",
+    "memory": "memory growth of a process over a million texts",
+    "quality": "search quality of the built-in models",
+    "speed": "every available store compared with its own client",
+    "stores": "Cranfield on every available store, compared with the oracle",
+    "workers": "two workers on the CPU: speed and shared memory",
 }
 
 
 def main() -> int:
-    """Run those that are named, or all."""
+    """Run the requested benchmarks, or all."""
     as_json = "--json" in sys.argv[1:]
     names = [argument for argument in sys.argv[1:] if argument != "--json"] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"unknown benchmark {', '.join(unknown)}; expected one of {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     worst = 0
     results: dict[str, Any] = {}

@@ -1,7 +1,8 @@
-"""What people write who use a store's own client: a plain collection with the same vectors, words and filter, its best bulk path, its own queries.
+"""Plain use of each store's own client, for comparison, with the same vectors, words and filter.
 
-Each class makes, fills, asks and measures one collection. Everything that a Record holds is kept so that it can be read back, and a fill ends where
-ours ends: on disk, and visible to searches.
+Each class creates, fills, searches and measures one collection with the best bulk path and queries of its client. It
+stores everything that a Record contains, so that records can be read back, and a fill ends where ours does: on disk
+and visible to searches.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NAME = "bare"
 
 
 class Question(Protocol):
-    """A question in words and as vectors."""
+    """A text query and its vectors."""
 
     text: str
     dense: Any
@@ -34,23 +35,23 @@ class Question(Protocol):
 
 
 class Bare(Protocol):
-    """One collection under a client's own hands."""
+    """One collection, used through a client alone."""
 
     def create(self, dimension: int) -> None:
-        """Make it anew, empty."""
+        """Create the collection anew and empty."""
 
     def fill(self, records: Sequence[Record]) -> None:
-        """Put records by the client's best bulk path."""
+        """Store records through the client's best bulk path."""
 
     def ask(self, leg: str, question: Question) -> Sequence[Any]:
-        """The best ten with their payloads."""
+        """Return the best ten hits with payloads."""
 
     def close(self) -> None:
-        """Remove it."""
+        """Drop the collection."""
 
 
 def bare_of(store: str, address: str, folder: Path) -> Bare:
-    """The client of a store at an address of ours."""
+    """Return the client of the store at an address."""
     match store:
         case "qdrant-edge":
             return Edge(folder / "bare")
@@ -62,7 +63,7 @@ def bare_of(store: str, address: str, folder: Path) -> Bare:
             return Elastic(_url(address))
         case "opensearch":
             return Open(_url(address))
-    raise ValueError(f"there is no client to compare {store} with")
+    raise ValueError(f"no client to compare {store} with")
 
 
 def _url(address: str) -> str:
@@ -79,7 +80,10 @@ def _tokens(vector: SparseVector) -> dict[str, float]:
 
 
 class Edge:
-    """A shard of qdrant-edge; words are weighted by our BM25, so that the same is kept: the engine's own drops stop words."""
+    """A shard of qdrant-edge, with words weighted by our BM25.
+
+    The engine's own BM25 drops stop words, so that the comparison would not store the same.
+    """
 
     def __init__(self, folder: Path) -> None:
         import qdrant_edge
@@ -97,7 +101,8 @@ class Edge:
             "text": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf),
         }
         dense = {"dense": edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)}
-        optimizers = edge.EdgeOptimizersConfig(indexing_threshold=200_000)  # as ours: no graph for so few
+        # As in our adapter: no graph for so few vectors.
+        optimizers = edge.EdgeOptimizersConfig(indexing_threshold=200_000)
         config = edge.EdgeConfig(vectors=dense, sparse_vectors=sparse, optimizers=optimizers)
         self._shard = edge.EdgeShard.create(str(self._folder), config)
         self._shard.update(edge.UpdateOperation.create_field_index("kind", edge.PayloadSchemaType.Keyword))
@@ -150,7 +155,7 @@ class Edge:
 
 
 class Local:
-    """qdrant-client's local mode; words are weighted by our BM25, since the client's own needs fastembed."""
+    """The local mode of qdrant-client. Words are weighted by our BM25, since the client's own needs fastembed."""
 
     def __init__(self) -> None:
         from qdrant_client import QdrantClient, models
@@ -208,7 +213,7 @@ class Local:
 
 
 class _Lucene:
-    """What the two clients of one family share: the documents and the legs' bodies differ only in their vectors."""
+    """The common part of the Elasticsearch and OpenSearch clients: only the vectors in documents and queries differ."""
 
     _client: Any
     _helpers: Any
@@ -227,7 +232,7 @@ class _Lucene:
             done = self._helpers.streaming_bulk(self._client, actions, chunk_size=BATCH)
         for good, item in done:
             if not good:
-                raise RuntimeError(f"not written: {item}")
+                raise RuntimeError(f"record not written: {item}")
         self._client.indices.refresh(index=NAME)
 
     def _properties(self, dense: dict[str, Any], sparse: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +244,7 @@ class _Lucene:
             answer = self._client.search(index=NAME, **self._given(self._body(leg, question, LIMIT)))
             return list(answer["hits"]["hits"])
         lines = [line for each in ("dense", "sparse") for line in ({}, self._body(each, question, DEPTH))]
-        # Fusing the two is left out: it is no call of the client.
+        # Fusion is left out: the client has no call for it.
         answers = self._msearch(lines)["responses"]
         return [hit for answer in answers for hit in answer["hits"]["hits"]]
 
@@ -261,7 +266,7 @@ class _Lucene:
 
 
 class Elastic(_Lucene):
-    """elasticsearch-py; vectors are kept in the source, as ours are, so that they can be read back whole."""
+    """elasticsearch-py. Vectors are part of the source, as in our adapter, so that they can be read back exactly."""
 
     def __init__(self, url: str) -> None:
         from elasticsearch import Elasticsearch, helpers
@@ -403,7 +408,7 @@ class Milvus:
 
 
 def timed(call: Any, *arguments: Any) -> float:
-    """Seconds that a call takes."""
+    """Return the seconds that a call takes."""
     began = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - began

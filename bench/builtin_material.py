@@ -1,10 +1,12 @@
-"""Gathers the open text from which ``bench.builtin_models`` makes the built-in models; its results are committed in ``bench/builtin``.
+"""Gather the open text of the built-in models (``bench.builtin_models``); results are committed in ``bench/builtin``.
 
-Needs Debian 12 with ``apt-get`` and ``dpkg-deb``. Debian replaces packages by newer ones in time, so this script is the record of how the
-material was gathered, with the hash of every package, while the material itself is kept:
+Needs Debian 12 with ``apt-get`` and ``dpkg-deb``. Debian replaces packages by newer versions over time, so this
+script documents how the material was gathered, with the hash of every package, while the material itself is
+committed:
 
-``texts.txt.xz``           one text a line, from the packages in ``PACKAGES``: dictionary glosses and paragraphs of manuals
-``piece_counts.npz``       of each word piece, in how many documents it occurs and how often; only numbers are kept of these documents
+``texts.txt.xz``           one text per line, from the packages in ``PACKAGES``: dictionary glosses and paragraphs of
+manuals ``piece_counts.npz``       document frequency and count of each word piece; only numbers are stored of these
+documents
 
     python -m bench.builtin_material FOLDER     downloads into FOLDER, then writes both files
 """
@@ -25,22 +27,26 @@ import numpy as np
 from bench.builtin_models import COUNTS, TEXTS, teacher_tokenizer
 
 PACKAGES = {
-    "wordnet-base": "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",  # 1:3.0-37, the WordNet licence
-    "sqlite3-doc": "466e30d7066e2641fa13e56bc662a2ad521b8cc9c17dde9c9dac3d4f105e32f2",  # 3.40.1-2+deb12u2, public domain
-    "postgresql-doc-15": "4c44bf2c599f208b3f46454a6cf7a72e25ec46ff74d37b59dd31ad76b00eebb7",  # 15.20-0+deb12u1, PostgreSQL licence
-    "apache2-doc": "a7b3d1131c1c63dbf9999b28e75f9a133d30f70492b419936bd51759ac77a01f",  # 2.4.71-1~deb12u1, Apache-2.0
+    # 1:3.0-37, the WordNet licence
+    "wordnet-base": "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+    # 3.40.1-2+deb12u2, public domain
+    "sqlite3-doc": "466e30d7066e2641fa13e56bc662a2ad521b8cc9c17dde9c9dac3d4f105e32f2",
+    # 15.20-0+deb12u1, PostgreSQL licence
+    "postgresql-doc-15": "4c44bf2c599f208b3f46454a6cf7a72e25ec46ff74d37b59dd31ad76b00eebb7",
+    # 2.4.71-1~deb12u1, Apache-2.0
+    "apache2-doc": "a7b3d1131c1c63dbf9999b28e75f9a133d30f70492b419936bd51759ac77a01f",
 }
 DESCRIPTIONS = "62f59c3cdca9786e4f7adf9002f9f5729a684adcb4667e58e448dec9b5a46c7f"
-"""Of Debian 12's main/i18n/Translation-en, unpacked."""
+"""SHA-256 of Debian 12's main/i18n/Translation-en, unpacked."""
 
 GLOSSES = 14_000
 FAMILIES = 1_000
 PARAGRAPHS = 4_000
-LONGEST = 450  # characters, about a hundred pieces
+LONGEST = 450  # characters, about a hundred word pieces
 
 
 def fetch(folder: Path) -> None:
-    """Download and unpack the packages and Debian's list of descriptions; raises ValueError for another content than the recorded."""
+    """Download and unpack the packages and Debian's list of descriptions; raise ValueError for a wrong hash."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, digest in PACKAGES.items():
         subprocess.run(["apt-get", "download", name], cwd=folder, check=True, capture_output=True)
@@ -60,17 +66,15 @@ def fetch(folder: Path) -> None:
 def _check(name: str, content: bytes, expected: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise ValueError(
-            f"{name} has the sha256 {found}, recorded is {expected}: the archive holds another version now"
-        )
+        raise ValueError(f"{name}: expected sha256 {expected}, got {found}; the archive now has another version")
 
 
 def synsets(folder: Path) -> Iterator[tuple[str, list[str], str, list[str]]]:
-    """WordNet's synsets: key, lemmas, gloss, and the keys of their hyponyms."""
+    """Yield WordNet's synsets: key, lemmas, gloss, and the keys of their hyponyms."""
     for part in ("noun", "verb", "adj", "adv"):
         for line in (folder / f"wordnet-base/usr/share/wordnet/data.{part}").read_text().splitlines():
             if line.startswith("  "):
-                continue  # the licence stands at the head of each file
+                continue  # the licence at the start of each file
             head, gloss = line.split(" | ", 1)
             words = head.split()
             count = int(words[3], 16)
@@ -81,12 +85,12 @@ def synsets(folder: Path) -> Iterator[tuple[str, list[str], str, list[str]]]:
 
 
 def glosses(folder: Path) -> list[str]:
-    """Each synset as a short text: its lemmas and its gloss."""
+    """Return each synset as a short text: its lemmas and its gloss."""
     return [f"{', '.join(lemmas)}: {gloss}" for _, lemmas, gloss, _ in synsets(folder)]
 
 
 def families(folder: Path) -> list[str]:
-    """A synset with four or more hyponyms as a longer text of one topic: its gloss and theirs."""
+    """Return each synset with four or more hyponyms as a longer text on one topic: its gloss and theirs."""
     known = {key: (lemmas[0], gloss, below) for key, lemmas, gloss, below in synsets(folder)}
     return [
         ". ".join([f"{lemma}: {gloss}", *(f"{known[key][0]}: {known[key][1]}" for key in below if key in known)])
@@ -118,11 +122,11 @@ class _Paragraphs(HTMLParser):
 
 
 def paragraphs(folder: Path) -> list[str]:
-    """The paragraphs of prose in the manuals: 150 characters or more, four fifths of them letters and blanks."""
+    """Return the prose paragraphs of the manuals: at least 150 characters, four fifths of them letters and spaces."""
     found: list[str] = []
     for path in sorted(folder.glob("*/usr/share/doc/**/*.htm*")):
         if path.is_dir() or (".html." in path.name and ".html.en" not in path.name):
-            continue  # the manual of the web server has its pages in several languages
+            continue  # the web server's manual has pages in several languages
         parser = _Paragraphs()
         parser.feed(path.read_text("utf-8", errors="replace"))
         found += [" ".join(text.split()) for text in parser.found]
@@ -130,20 +134,20 @@ def paragraphs(folder: Path) -> list[str]:
 
 
 def descriptions(folder: Path) -> list[str]:
-    """The descriptions of Debian's packages, first line and body."""
+    """Return the descriptions of Debian's packages, first line and body."""
     entries = (folder / "Translation-en").read_text().split("\n\n")
     bodies = (entry.split("Description-en:", 1)[1] for entry in entries if "Description-en:" in entry)
     return [re.sub(r"\n \.?", "\n", body).strip() for body in bodies]
 
 
 def choose(texts: Iterable[str], count: int) -> list[str]:
-    """Distinct texts, cut, the ``count`` whose hash is lowest: a choice that looks random and never changes."""
+    """Return the ``count`` distinct shortened texts with the lowest hashes: a pseudo-random but stable selection."""
     cut = {text[:LONGEST] for text in texts}
     return sorted(cut, key=lambda text: hashlib.sha256(text.encode()).digest())[:count]
 
 
 def count_pieces(documents: Iterable[str]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Of each word piece: in how many distinct documents, and how often; and how many documents there are."""
+    """Return document frequency and count of each word piece over distinct documents, and the number of documents."""
     tokenizer = teacher_tokenizer()
     size = tokenizer.get_vocab_size()
     within, often = np.zeros(size, np.int64), np.zeros(size, np.int64)

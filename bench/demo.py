@@ -1,6 +1,8 @@
-"""How long the light path takes: imports, the command line, indexing the demo and asking it; run as ``python -m bench.demo``.
+"""Time the path without torch: imports, the command line, indexing and searching the demo.
 
-Every figure is the median of several runs with the range beside it. Reads nothing but the standard library's docstrings.
+    python -m bench.demo [--json]
+
+Every figure is the median of several runs with its range. The only input is the docstrings of the standard library.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ ROUNDS = 7
 BUILDS = 3
 QUERIES = 200
 COUNTED_WORDS = 5
-"""Docstrings of at least so many words are counted."""
+"""Docstrings of at least this many words are counted."""
 
-AIMS: dict[str, tuple[str, float]] = {
+TARGETS: dict[str, tuple[str, float]] = {
     "import_over_numpy_s": ("<", 0.15),
     "help_s": ("<", 0.4),
     "search_process_s": ("<", 1.0),
@@ -32,7 +34,7 @@ AIMS: dict[str, tuple[str, float]] = {
     "documents_per_s": (">=", 2000),
     "query_p50_ms": ("<", 15),
 }
-"""What each figure should be."""
+"""The target of each figure."""
 
 
 def _process(command: Sequence[str], folder: Path) -> float:
@@ -42,7 +44,7 @@ def _process(command: Sequence[str], folder: Path) -> float:
 
 
 def _processes(folder: Path) -> dict[str, dict[str, float]]:
-    """Whole processes, interleaved, so that what else the machine does meets all of them alike."""
+    """Time whole processes, interleaved, so that other load on the machine affects all of them alike."""
     python = [sys.executable, "-c"]
     command = [sys.executable, "-c", "from st_connectors.cli import main; main()"]
     search = ["search", NEXT_QUESTION, "--in", ADDRESS, "--collection", COLLECTION]
@@ -57,7 +59,7 @@ def _processes(folder: Path) -> dict[str, dict[str, float]]:
     for _ in range(ROUNDS + 1):
         for name, arguments in runs.items():
             times[name].append(_process(arguments, folder))
-    # The first round fills the file cache and writes byte code.
+    # The first round fills the file cache and writes bytecode; it is not counted.
     warm = {name: values[1:] for name, values in times.items()}
     return {
         "import_over_numpy_s": spread([a - b for a, b in zip(warm["ours"], warm["numpy"], strict=True)]),
@@ -69,7 +71,7 @@ def _processes(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _build(docstrings: Sequence[Docstring], folder: Path) -> tuple[dict[str, float], dict[str, float], int]:
-    """Documents per second encoded and stored, milliseconds per query with its encoding, and how many documents there are."""
+    """Return documents per second, milliseconds per query with encoding, and the number of documents."""
     rates: list[float] = []
     for number in range(BUILDS):
         built = build_index(f"qdrant+edge:{folder / str(number)}", docstrings)
@@ -101,7 +103,7 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def run() -> dict[str, Any]:
-    """All figures by name: a number, or the median with its range."""
+    """Return all figures by name: a number, or a median with its range."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.perf_counter()
@@ -120,8 +122,8 @@ def run() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the figures, as JSON with --json."""
-    return report(run(), AIMS)
+    """Print the figures, as JSON with ``--json``."""
+    return report(run(), TARGETS)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""How fast this engine is against sentence-transformers: the same texts, in one run, in turns, each contender in a process of its own.
+"""Compare the speed of this engine with sentence-transformers on the same texts, in one run and in turns.
 
     python -m bench.encode [WORK ...] [--rounds N] [--texts KIND] [--only NAME ...] [--device DEVICE] [--json] [--save]
 
-Every round has other texts, and who begins changes from round to round. A contender whose output is not the first one's, up to float noise
-(or the parity of its bits), is not counted: its row says why, and the exit status is 1. ``--texts`` takes another kind of text than the work's own,
-about as many words of it, see ``bench.texts``. ``--only`` leaves out the contenders whose names hold none of the words given; sentence-transformers
-always takes part. ``--device cuda`` times the works of transformers on a card. ``--save`` puts the rows into ``bench/results/``, where a table and a
-plot are drawn of all rows saved so far, a card's by themselves.
+Each contender runs in a process of its own. Every round has new texts, and the order changes from round to round. A
+contender whose output differs from the baseline's by more than float noise (or the parity of its bits) is not
+counted: its row says why, and the exit status is 1.
+
+``--texts`` uses another kind of text than the work's own, with about as many words, see ``bench.texts``. ``--only``
+selects contenders whose names contain one of the words; sentence-transformers always takes part. ``--device cuda``
+times the works of transformers on a GPU. ``--save`` stores the rows in ``bench/results/`` and draws a table and a
+plot of all saved rows, those of a GPU separately.
 """
 
 from __future__ import annotations
@@ -34,19 +37,22 @@ from bench.process import Process
 from bench.works import WORKS, Work, inputs_of, on_card, with_texts
 
 WARM_UP = 900
-"""The number of the texts that models warm up and find their batch size on: of no round."""
+"""The number of the round whose texts warm up models and find their batch size; it is not measured."""
 PARITY = 1e-5
 COSINES = {16: (0.998, 0.995), 8: (0.995, 0.98)}
-"""By bits, the mean and the worst cosine to the first contender's output that still counts as the same work; bfloat16 of random SPLADE weights has 0.9988."""
+"""Minimum mean and worst cosine to the baseline that count as the same work, by bits.
+
+bfloat16 of random SPLADE weights has 0.9988.
+"""
 
 
 class OtherWorkError(RuntimeError):
-    """A contender's output is so far from the first one's that its times are those of other work."""
+    """A contender's output differs so much from the baseline's that its times are those of other work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How works are measured: ``rounds`` on a device, by those whose names hold one of the words in ``only``, or by all."""
+    """How works are measured: ``rounds`` on a device, by contenders whose names contain a word of ``only``."""
 
     rounds: int = 5
     device: str = "cpu"
@@ -54,30 +60,30 @@ class Run:
 
 
 def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
-    """The largest difference to the first contender's output; raises OtherWorkError where it is too large to call it the same work."""
+    """Return the largest difference to the baseline's output; raise OtherWorkError if it is too large."""
     if found is None:
         return 0.0
     if wanted.shape != found.shape:
-        raise OtherWorkError(f"output has shape {found.shape} instead of {wanted.shape}")
+        raise OtherWorkError(f"expected output of shape {wanted.shape}, got {found.shape}")
     apart = float(np.abs(wanted - found).max())
     if contender.bits == 32:
         if apart > PARITY:
-            raise OtherWorkError(f"output differs by {apart:.1e}, more than {PARITY}")
+            raise OtherWorkError(f"output differs by {apart:.1e}; the limit is {PARITY}")
         return apart
-    # Scores are one row: their direction stands for their correlation.
+    # Scores are one row, whose direction represents their correlation.
     rows = np.atleast_2d(wanted), np.atleast_2d(found)
     lengths = np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
     cosines = np.einsum("nd,nd->n", *rows) / np.maximum(lengths, 1e-12)
     mean, worst = COSINES[contender.bits]
     if cosines.mean() < mean or cosines.min() < worst:
         raise OtherWorkError(
-            f"cosines of {cosines.mean():.4f}, at worst {cosines.min():.4f}, are too low for {contender.bits} bits"
+            f"cosine {cosines.mean():.4f}, worst {cosines.min():.4f}: too low for {contender.bits} bits"
         )
     return apart
 
 
 def taking_part(name: str, run: Run) -> list[Contender]:
-    """The contenders of a work that are installed and asked for; raises ImportError where the first is not installed."""
+    """Return the installed and selected contenders of a work; raise ImportError if the baseline is not installed."""
     those = [
         contender
         for contender in contenders(run.device)
@@ -93,13 +99,13 @@ def taking_part(name: str, run: Run) -> list[Contender]:
 
 
 def in_turns(names: Sequence[str], turn: int) -> list[str]:
-    """The names, another one first in each turn."""
+    """Return the names, rotated so that another one is first in each turn."""
     shift = turn % len(names)
     return [*names[shift:], *names[:shift]]
 
 
 def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
-    """One row: by contender, the seconds of each round and what else was seen."""
+    """Measure one row: by contender, the seconds of each round and other observations."""
     folder = MAKERS[work.checkpoint](root)
     those = {contender.name: contender for contender in taking_part(name, run)}
     folders = {each: FORMS[contender.form](folder, root) for each, contender in those.items()}
@@ -136,7 +142,7 @@ def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
 
 
 def warmed_up(work: Work, live: Mapping[str, Process]) -> dict[str, int]:
-    """The batch sizes that those who seek the fastest found; all have run then."""
+    """Return the batch sizes chosen by contenders that look for the fastest; all have run then."""
     sizes = {}
     warm = inputs_of(work, WARM_UP)
     for each, process in live.items():
@@ -149,17 +155,20 @@ def warmed_up(work: Work, live: Mapping[str, Process]) -> dict[str, int]:
 
 
 def _tuning(contender: Contender) -> int:
-    """How many texts the batch sizes are tried on: several batches of the largest."""
+    """Return the number of texts to try batch sizes on: several batches of the largest size."""
     return max(100, 4 * max(contender.sizes)) if contender.device != "cpu" else 100
 
 
 def _first(work: Work, warm: Sequence[Any]) -> list[Any]:
-    """What a model is called with first: short texts where its growth is measured, since what it keeps from then on does not count."""
+    """Return the input of the first call: short texts if growth is measured.
+
+    Memory that the model keeps after that call does not count as growth.
+    """
     return texts.texts("query", 3, WARM_UP) if work.order == "growth" else list(warm[:3])
 
 
 def start_times(work: Work, those: Mapping[str, Contender], folders: Mapping[str, Path], rounds: int) -> dict[str, Any]:
-    """Seconds of fresh processes from their start to the first vector, the files in the system's cache."""
+    """Return the seconds of fresh processes from start to first vector, with the files in the file cache."""
     rows: dict[str, list[dict[str, Any]]] = {each: [] for each in those}
     for number in range(-1, rounds):
         for each in in_turns(list(those), max(number, 0)):
@@ -171,7 +180,7 @@ def start_times(work: Work, those: Mapping[str, Contender], folders: Mapping[str
             )
             began = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, env=plain_environment(), capture_output=True)
-            if number >= 0:  # the first one fills the caches
+            if number >= 0:  # the first process fills the caches
                 rows[each].append({"seconds": time.perf_counter() - began})
     return rows
 
@@ -179,7 +188,7 @@ def start_times(work: Work, those: Mapping[str, Contender], folders: Mapping[str
 def row(
     work: Work, sizes: Mapping[str, int], rows: Mapping[str, list[dict[str, Any]]], shares: Sequence[float]
 ) -> dict[str, Any]:
-    """The figures of each contender: medians with their ranges, ratios taken within each round."""
+    """Return the figures of each contender: medians with ranges, and ratios within each round."""
     key = "growth_mb" if work.order == "growth" else "seconds"
     base = [answer[key] for answer in rows[THEIRS]]
     figures: dict[str, Any] = {}
@@ -210,7 +219,7 @@ def _value(figures: Mapping[str, Any]) -> str:
 
 
 def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
-    """A row as lines for a person."""
+    """Return a row as printed lines."""
     lines = [f"{name}: {work.title} ({found['count']} x {found['texts']}, {found['rounds']} rounds)"]
     for contender, figures in found["contenders"].items():
         ratio = figures["ratio"]
@@ -220,15 +229,14 @@ def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
         extra = f"  {figures['share_of_limit']['median']:4.0%} of the limit" if "share_of_limit" in figures else ""
         extra += f"  peak {figures['peak_mb']:.0f} MB" if "peak_mb" in figures else ""
         extra += f"  batch size {figures['batch_size']}" if "batch_size" in figures else ""
-        lines.append(
-            f"  {contender:40}{value}  {ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]{most}{extra}"
-        )
+        ratios = f"{ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]"
+        lines.append(f"  {contender:40}{value}  {ratios}{most}{extra}")
     lines += [f"  {contender:40}not counted: {reason}" for contender, reason in found.get("not_counted", {}).items()]
     return lines
 
 
 def asked_for() -> argparse.Namespace:
-    """The command line's words, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.encode", description="Times against sentence-transformers.")
     parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--rounds", type=int, default=5)
@@ -241,23 +249,23 @@ def asked_for() -> argparse.Namespace:
     there = works_on(asked.device)
     unknown = sorted(set(asked.works) - set(there))
     if unknown:
-        parser.error(f"there is no work {', '.join(unknown)} on {asked.device}; there are {', '.join(there)}")
+        parser.error(f"unknown work {', '.join(unknown)} on {asked.device}; expected one of {', '.join(there)}")
     return asked
 
 
 def works_on(device: str) -> dict[str, Work]:
-    """By name, the works that sentence-transformers takes part in on a device."""
+    """Return, by name, the works that the baseline takes part in on a device."""
     first = contenders(device)[0]
     return {name: work if device == "cpu" else on_card(work) for name, work in WORKS.items() if name in first.works}
 
 
 def main() -> int:
-    """Measure the works that are named, or all."""
+    """Measure the requested works, or all."""
     asked = asked_for()
     run = Run(asked.rounds, asked.device, asked.only)
     there = works_on(run.device)
     figures: dict[str, Any] = {}
-    aims: dict[str, tuple[str, float]] = {}
+    targets: dict[str, tuple[str, float]] = {}
     not_counted: list[str] = []
     with TemporaryDirectory() as root:
         for name in asked.works or there:
@@ -275,17 +283,17 @@ def main() -> int:
 
                 save(label, found, run.device)
             figures |= figures_of(label, found)
-            aims |= aims_of(label, work, found)
+            targets |= targets_of(label, work, found)
             not_counted += [f"{label}: {each}: {why}" for each, why in found.get("not_counted", {}).items()]
     if asked.json:
         print(json.dumps(figures))
     for line in not_counted:
         print(f"not counted: {line}", file=sys.stderr)
-    return verdict(figures, aims) or int(bool(not_counted))
+    return verdict(figures, targets) or int(bool(not_counted))
 
 
 def figures_of(label: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """By contender, the ratios of a row, and under names that end in the unit its seconds or megabytes."""
+    """Return the ratios of a row by contender, and its seconds or megabytes under names that end in the unit."""
     figures: dict[str, Any] = {}
     for contender, values in found["contenders"].items():
         key, unit = ("growth_mb", "MB") if "growth_mb" in values else ("seconds", "s")
@@ -293,8 +301,8 @@ def figures_of(label: str, found: Mapping[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def aims_of(label: str, work: Work, found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """What those who took part should reach, by the name of the figure."""
+def targets_of(label: str, work: Work, found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Return the targets of the contenders that took part, by name of the figure."""
     unit = "MB" if work.order == "growth" else "s"
     here = found["contenders"]
     return {f"{label}: {name}": (">=", floor) for name, floor in work.floors.items() if name in here} | {

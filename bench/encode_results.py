@@ -1,6 +1,6 @@
-"""Keeps the rows of ``bench.encode`` in ``bench/results`` and draws the table and the plot of all rows kept.
+"""Store the rows of ``bench.encode`` in ``bench/results``, and draw the table and the plot of all stored rows.
 
-The files are ``encode.json``, ``.md`` and ``.svg`` for the processor, ``encode-CARD`` for each card.
+The files are ``encode.json``, ``.md`` and ``.svg`` for the CPU, and ``encode-GPU`` for each GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
-    """Put a row in the place of the one of its name; contenders that it did not measure keep their figures, or why they were not counted."""
+    """Replace the stored row of the same name; contenders that were not measured keep their figures or the reason."""
     stem = stem_of(device)
     path = FOLDER / f"{stem}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -32,7 +32,7 @@ def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
 
 
 def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of contenders: each one's figures, or why it was not counted, whichever is newer."""
+    """Merge stored and new contenders: the newer of figures and the reason for not being counted."""
     keys = ("contenders", "not_counted")
     seen = {name for key in keys for name in row.get(key, {})}
     return {
@@ -42,18 +42,18 @@ def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]
 
 
 def stem_of(device: str) -> str:
-    """The name of a device's files: a card's has the card's in it."""
+    """Return the base name of a device's files, which contains the name of a GPU."""
     return "encode" if device == "cpu" else "-".join(["encode", *re.findall(r"[a-z0-9]+", card(device).lower())])
 
 
 def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
-    """All rows as a Markdown page."""
+    """Return all rows as a Markdown page."""
     where, command = (f" on {card(device)}", " --device cuda") if device != "cpu" else ("", "")
     yield f"# Times against sentence-transformers{where}"
     yield ""
-    yield f"Written by `python -m bench.encode{command} --save`; see there and in `bench/texts.py` how it is measured."
-    yield "Medians, with the least and the most of all rounds; ratios are taken within a round. The limit is the fastest large float32 matrix"
-    yield "product of torch."
+    yield f"Written by `python -m bench.encode{command} --save`; that module and `bench/texts.py` describe the measurement."
+    yield "Figures are medians with the range of all rounds; ratios are taken within a round. The limit is the fastest"
+    yield "large float32 matrix product of torch."
     for name, row in kept.items():
         yield ""
         yield f"## {name}: {row['title']}"
@@ -94,11 +94,11 @@ def _line(contender: str, figures: Mapping[str, Any]) -> str:
 
 
 def plot(kept: Mapping[str, Any], path: Path) -> None:
-    """Ratios of all rows, each with its range, as an SVG; needs matplotlib."""
+    """Draw the ratios of all rows with their ranges as SVG; needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "encode"  # the same figures give the same file
+    mpl.rcParams["svg.hashsalt"] = "encode"  # equal figures produce equal files
     from matplotlib import pyplot as plt
 
     bars = [

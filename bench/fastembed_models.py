@@ -1,4 +1,4 @@
-"""fastembed's models under sentence-transformers' names, read from a local folder that ``bench.checkpoints.as_onnx`` wrote; written for 0.9."""
+"""fastembed 0.9 models with sentence-transformers' method names, read from a folder of ``bench.checkpoints``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["CrossEncoder", "SentenceTransformer", "SparseEncoder"]
 
 NAME = "bench/local"
 SPLADE = "prithivida/Splade_PP_en_v1"
-"""fastembed knows SPLADE models by name alone; given a folder, it reads nothing of this one."""
+"""fastembed selects SPLADE models by this name; with a folder, it reads nothing of the named model."""
 
 
 class SentenceTransformer:
-    """A dense model with mean pooling and unit vectors, as MiniLM is."""
+    """A dense model with mean pooling and unit vectors, like MiniLM."""
 
     def __init__(self, folder: str) -> None:
         from fastembed import TextEmbedding
@@ -27,7 +27,7 @@ class SentenceTransformer:
         self._model = TextEmbedding(NAME, specific_model_path=folder)
 
     def encode(self, inputs: str | Sequence[str], batch_size: int = 256) -> Any:
-        """One vector for a text, a matrix for several."""
+        """Return one vector for a text, a matrix for several."""
         if isinstance(inputs, str):
             return next(iter(self._model.embed(inputs)))
         return np.stack(list(self._model.embed(inputs, batch_size)))
@@ -42,12 +42,12 @@ class SparseEncoder:
         self._model = SparseTextEmbedding(SPLADE, specific_model_path=folder)
 
     def encode(self, inputs: Sequence[str], batch_size: int = 256) -> Any:
-        """A list of the sparse vectors as fastembed makes them."""
+        """Return a list of fastembed's sparse vectors."""
         return list(self._model.embed(inputs, batch_size))
 
 
 class CrossEncoder:
-    """A reranker with one label, whose score the logistic function brings between 0 and 1."""
+    """A reranker with one label, whose scores a sigmoid maps between 0 and 1."""
 
     def __init__(self, folder: str) -> None:
         from fastembed.common.model_description import ModelSource
@@ -57,6 +57,6 @@ class CrossEncoder:
         self._model = TextCrossEncoder(NAME, specific_model_path=folder)
 
     def predict(self, inputs: Sequence[tuple[str, str]], batch_size: int = 64) -> Any:
-        """A score for each pair."""
+        """Return a score for each pair."""
         scores = np.fromiter(self._model.rerank_pairs(inputs, batch_size), np.float32, len(inputs))
         return 1 / (1 + np.exp(-scores))

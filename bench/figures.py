@@ -1,4 +1,4 @@
-"""What benchmarks share: a figure is a number, or a median with its range; some should be above or below an aim."""
+"""Figures shared by benchmarks: a number, or a median with its range; some have a target."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Any
 
 __all__ = ["missed", "plain_environment", "report", "spread", "verdict"]
 
-Aims = Mapping[str, tuple[str, float]]
-"""By the name of a figure, "<" or ">=" and what it should be."""
+Targets = Mapping[str, tuple[str, float]]
+"""Targets by the name of a figure: "<" or ">=" and a limit."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Return median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def missed(figures: Mapping[str, Any], aims: Aims) -> list[str]:
-    """The figures that are not as they should be."""
+def missed(figures: Mapping[str, Any], targets: Targets) -> list[str]:
+    """Describe the figures that miss their targets."""
     bad = []
-    for name, (sign, aim) in aims.items():
+    for name, (sign, target) in targets.items():
         value = figures[name]["median"] if isinstance(figures[name], dict) else figures[name]
-        if not (value < aim if sign == "<" else value >= aim):
-            bad.append(f"{name} is {value:.3f}, should be {sign} {aim}")
+        if not (value < target if sign == "<" else value >= target):
+            bad.append(f"{name} is {value:.3f}, target {sign} {target}")
     return bad
 
 
-def report(figures: Mapping[str, Any], aims: Aims) -> int:
-    """Print figures, as JSON with --json, and what was missed; the exit status."""
+def report(figures: Mapping[str, Any], targets: Targets) -> int:
+    """Print figures, as JSON with ``--json``, and missed targets; return the exit status."""
     if "--json" in sys.argv:
         print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            aim = "  (should be {} {})".format(*aims[name]) if name in aims else ""
-            print(f"{name:28} {_shown(value)}{aim}")
-    return verdict(figures, aims)
+            target = "  (target {} {})".format(*targets[name]) if name in targets else ""
+            print(f"{name:28} {_shown(value)}{target}")
+    return verdict(figures, targets)
 
 
-def verdict(figures: Mapping[str, Any], aims: Aims) -> int:
-    """Print what was missed; the exit status."""
-    bad = missed(figures, aims)
+def verdict(figures: Mapping[str, Any], targets: Targets) -> int:
+    """Print missed targets; return the exit status."""
+    bad = missed(figures, targets)
     for line in bad:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if bad else 0
@@ -56,5 +56,5 @@ def _shown(value: Any) -> str:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment of a user's process: Python may keep the byte code it compiles, as it does unless told otherwise."""
+    """Return the environment of a user's process, in which Python writes bytecode."""
     return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}

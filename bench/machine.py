@@ -1,4 +1,4 @@
-"""What the machine is, what it can do at most, and what a text costs a transformer."""
+"""Description of the machine, its peak speed, and the cost of a text for a transformer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def wait_for(device: str) -> None:
-    """Return when a device has done what was asked of it: at once for a processor, which works while it is asked."""
+    """Return when a device has finished its work: at once for a CPU, which computes synchronously."""
     if device != "cpu":
         import torch
 
@@ -35,14 +35,14 @@ def wait_for(device: str) -> None:
 
 
 def card(device: str) -> str:
-    """The name of a card."""
+    """Return the name of a GPU."""
     import torch
 
     return torch.cuda.get_device_name(device)
 
 
 def limit(device: str = "cpu") -> float:
-    """Operations a second of a large float32 matrix product in torch, with torch's own number of threads; the best of five."""
+    """Return operations per second of a large float32 matrix product in torch, best of five."""
     import torch
 
     size = SIZE if device == "cpu" else CARD_SIZE
@@ -58,7 +58,7 @@ def limit(device: str = "cpu") -> float:
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, memory, versions, and the card where the device is one."""
+    """Return processor, cores, memory and versions, and the GPU if the device is one."""
     found: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -104,14 +104,14 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def token_lengths(folder: Path, inputs: Sequence[Any]) -> list[int]:
-    """Tokens of each text or pair as a transformer in the folder reads them; none where there is no transformer."""
+    """Return the number of tokens of each text or pair; empty for a folder without a transformer."""
     if not (folder / "tokenizer.json").is_file() or not (folder / "config.json").is_file():
         return []
     return [len(encoding.ids) for encoding in _tokenizer(folder).encode_batch(list(inputs))]
 
 
 def cost_of_tokens(folder: Path, lengths: Sequence[int]) -> float:
-    """Floating-point operations that the matrix products of an encoder need for texts of so many tokens, no padding counted."""
+    """Return the floating-point operations of an encoder's matrix products for these lengths, without padding."""
     if not lengths:
         return 0.0
     config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
-"""How much a process grows while it encodes a long stream: 1,000,000 short texts through ``encode_iter`` of each built-in model.
+"""Measure the memory growth of a process that encodes a long stream with each built-in model.
 
     python -m bench.memory [--texts N] [--json]
 
-Each model runs in a process of its own. Growth is of the resident memory, from after the first 20,000 texts to its highest point later, as
-the kernel counts it. The exit status is 1 where a process grew by 100 MB or more.
+The stream is 1,000,000 short texts through ``encode_iter``; each model runs in a process of its own. Growth is that
+of the resident memory, from after the first 20,000 texts to its later maximum. The exit status is 1 if a process grew
+by 100 MB or more.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ WORDS = "copy move remove list a the of directory tree file path name text line 
 
 
 def texts(count: int) -> Iterator[str]:
-    """Short texts, no two alike."""
+    """Yield distinct short texts."""
     size = len(WORDS)
     return (f"{WORDS[n % size]} {WORDS[n // size % size]} {WORDS[n // 7 % size]} {n}" for n in range(count))
 
 
 def resident() -> float:
-    """The process's resident memory in MB."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
 def stream(name: str, count: int) -> str:
-    """Encode a stream, and tell "growth seconds"."""
+    """Encode a stream and return "growth seconds"."""
     import st_core
 
     model = getattr(st_core, MODELS[name])(name)

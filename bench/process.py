@@ -1,6 +1,6 @@
-"""The process that a contender lives in.
+"""The process of a contender.
 
-It loads the model once and then answers rounds: it gets texts and sends back seconds, its output and its peak memory.
+It loads the model once and then runs rounds: it receives texts and returns seconds, output and peak memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from bench.machine import wait_for
 __all__ = ["Process"]
 
 VOCABULARY = 30_522
-"""Word pieces of every model that is timed."""
+"""Vocabulary size of every timed model."""
 
 
 class Process:
     """A contender in a process of its own, with its model loaded."""
 
     def __init__(self, contender: Contender, kind: str, method: str, folder: Path) -> None:
-        """Start it and wait until it is ready; raises RuntimeError with its reason where it cannot load the model."""
+        """Start the process and wait until it is ready; raise RuntimeError if it cannot load the model."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(theirs, contender, kind, method, str(folder)), daemon=True)
@@ -40,25 +40,25 @@ class Process:
         try:
             good, answer = self._pipe.recv()
         except EOFError:
-            raise RuntimeError(f"{self.contender.name}: its process ended") from None
+            raise RuntimeError(f"{self.contender.name}: the process ended unexpectedly") from None
         if not good:
             raise RuntimeError(f"{self.contender.name}: {answer}")
         return answer
 
     def run(self, order: str, inputs: Sequence[Any]) -> Any:
-        """What ``order`` gives: a function of this file by name."""
+        """Send an order, the name of a function in this file, and return its result."""
         self._pipe.send((order, inputs))
         return self._answer()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._pipe.close()
         self._process.join(10)
         self._process.kill()
 
 
 def _live(pipe: Any, contender: Contender, kind: str, method: str, folder: str) -> None:
-    """A contender's life: load, then answer orders until nobody asks."""
+    """Run a contender: load its model, then answer orders until the connection closes."""
     try:
         device = contender.device
         call = _bare(folder, device) if contender.name == BARE else _call(contender, kind, method, folder)
@@ -69,14 +69,14 @@ def _live(pipe: Any, contender: Contender, kind: str, method: str, folder: str) 
             if order == "tune":
                 call, answer = _tuned(call, contender.sizes, inputs)
             elif order == "growth":
-                resting = resting or _taken(device)  # what an allocator keeps after a round is part of the growth
+                resting = resting or _taken(device)  # memory that an allocator keeps after a round counts as growth
                 answer = growth(call, inputs, device, resting)
             else:
                 answer = ORDERS[order](call, inputs, device)
             pipe.send((True, answer))
     except EOFError:
         return
-    except Exception as error:  # noqa: BLE001 - sent to who waits for an answer
+    except Exception as error:  # noqa: BLE001 - sent to the waiting process
         pipe.send((False, f"{type(error).__name__}: {error}"))
 
 
@@ -87,7 +87,7 @@ def _call(contender: Contender, kind: str, method: str, folder: str) -> Any:
 
 
 def _waited(call: Any, device: str) -> Any:
-    """The call, over when the device has done what was asked of it."""
+    """Return a call that waits until the device has finished."""
 
     def waited(inputs: Any, **more: Any) -> Any:
         output = call(inputs, **more)
@@ -98,7 +98,7 @@ def _waited(call: Any, device: str) -> Any:
 
 
 def _bare(folder: str, device: str) -> Any:
-    """The library's forward pass alone; a text is tokenised and brought to the device before its time is taken."""
+    """Return the library's forward pass alone; tokenization and transfer to the device are not timed."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -115,7 +115,7 @@ def _bare(folder: str, device: str) -> Any:
 
 
 def _tuned(call: Any, sizes: Sequence[int], inputs: Sequence[Any]) -> tuple[Any, int]:
-    """The call with the fastest of some batch sizes, the better of two runs each, and that size."""
+    """Return the call with the fastest of some batch sizes, each the better of two runs, and that size."""
     best = min(sizes, key=lambda size: min(_seconds(lambda: call(inputs, batch_size=size)) for _ in range(2)))
     return (lambda texts: call(texts, batch_size=best)), best
 
@@ -127,7 +127,7 @@ def _seconds(work: Any) -> float:
 
 
 def together(call: Any, inputs: Sequence[Any], device: str) -> dict[str, Any]:
-    """Seconds for all inputs in one call, and its output."""
+    """Return the seconds for all inputs in one call, and its output."""
     began = time.perf_counter()
     output = call(inputs)
     seconds = time.perf_counter() - began
@@ -135,7 +135,7 @@ def together(call: Any, inputs: Sequence[Any], device: str) -> dict[str, Any]:
 
 
 def singly(call: Any, inputs: Sequence[Any], device: str) -> dict[str, Any]:
-    """The median of seconds for one input in a call, and the outputs, one below the other."""
+    """Return the median seconds per input with one input per call, and the stacked outputs."""
     prepare = getattr(call, "prepare", lambda text: text)
     ready = [prepare(text) for text in inputs]
     times, outputs = [], []
@@ -149,7 +149,7 @@ def singly(call: Any, inputs: Sequence[Any], device: str) -> dict[str, Any]:
 
 
 def growth(call: Any, inputs: Sequence[Any], device: str, resting: float) -> dict[str, Any]:
-    """How many megabytes more than ``resting`` the process takes at most while it works on all inputs in one call; Linux or a card."""
+    """Return the peak megabytes above ``resting`` during one call with all inputs; on Linux or a GPU."""
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     else:
@@ -165,7 +165,7 @@ ORDERS = {"singly": singly, "together": together}
 
 
 def _taken(device: str) -> float:
-    """Megabytes that the process takes, of the card where it computes on one."""
+    """Return the memory of the process in megabytes, or that on the GPU."""
     if device == "cpu":
         return _status("VmRSS")
     import torch
@@ -174,7 +174,7 @@ def _taken(device: str) -> float:
 
 
 def _most(device: str) -> float:
-    """The most megabytes that it has taken."""
+    """Return the peak memory in megabytes."""
     if device == "cpu":
         return _status("VmHWM")
     import torch
@@ -183,7 +183,7 @@ def _most(device: str) -> float:
 
 
 def _status(key: str) -> float:
-    """A line of the process's own status in megabytes; 0 where the system keeps none."""
+    """Return a line of the process's status in megabytes; 0 if the system has none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -192,7 +192,7 @@ def _status(key: str) -> float:
 
 
 def compact(output: Any) -> Any:
-    """Output of any engine as an array of float32, sparse vectors as a dense one."""
+    """Return output of any engine as a float32 array, with sparse vectors as dense ones."""
     if isinstance(output, list):  # fastembed's sparse vectors
         return np.stack([_row(each) for each in output])
     if hasattr(output, "is_sparse"):
@@ -203,7 +203,7 @@ def compact(output: Any) -> Any:
 
 
 def _row(vector: Any) -> Any:
-    """A sparse vector's indices and values as one row."""
+    """Return indices and values of a sparse vector as one dense row."""
     row = np.zeros(VOCABULARY, np.float32)
     row[vector.indices] = vector.values
     return row

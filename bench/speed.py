@@ -1,8 +1,11 @@
-"""How fast each store is through us and through its own client, side by side: ``python -m bench.speed [--json] [--markdown] [STORE ...]``.
+"""Compare the speed of each store with that of its own client, side by side.
 
-The records are the docstrings of the standard library with the vectors of the built-in models, the questions their beginnings; both are encoded
-beforehand. Ingest goes in turns into fresh collections, ours and a plain one of the client's (``bench.bare``); every question is asked of both, one
-after the other. One store at a time; servers are started as the integration tests start them, and what is not at hand is said.
+    python -m bench.speed [--json] [--markdown] [STORE ...]
+
+Records are the docstrings of the standard library with the vectors of the built-in models; questions are their
+beginnings. Both are encoded beforehand. Ingest alternates between fresh collections, ours and a plain one of the
+client (``bench.bare``); every question is asked of both, one after the other. Stores run one at a time; servers are
+started as the integration tests start them, and unavailable ones are reported.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ COLLECTION = "speed"
 ROUNDS = 5
 QUESTIONS = 200
 SMALL = {"qdrant-memory": (2_000, 40)}
-"""Records and questions of stores that are made for few."""
+"""Records and questions of stores that are designed for few."""
 DRIVERS = {
     "qdrant-edge": "qdrant-edge-py",
     "milvus-lite": "pymilvus",
@@ -44,12 +47,12 @@ DRIVERS = {
     "qdrant-memory": "qdrant-client",
 }
 RATIO, SHARE, MILLISECONDS = 1.0, 0.10, 0.5
-"""The aims: of ingest over the client's own, and of a query's overhead, which meets either."""
+"""The targets: the ratio of ingest to the client's, and two limits of a query's overhead, of which one must hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question in words and as vectors."""
+    """A text query and its vectors."""
 
     text: str
     dense: Any
@@ -58,7 +61,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What is stored and asked."""
+    """The records and questions."""
 
     records: Sequence[Record]
     questions: Sequence[Asked]
@@ -66,7 +69,7 @@ class Material:
 
 
 def material() -> Material:
-    """The docstrings and questions, encoded."""
+    """Return the docstrings and questions, encoded."""
     from st_connectors.demo.corpus import documents
     from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer, SparseEncoder
@@ -87,13 +90,13 @@ def material() -> Material:
 
 
 def schema(dimension: int) -> Schema:
-    """The collection's."""
+    """Return the collection's schema."""
     fields = {"dense": DenseField(dimension), "sparse": SparseField(), "text": TextField()}
     return Schema(COLLECTION, fields, {"kind": FilterKind.KEYWORD})
 
 
 def rank(leg: str, question: Asked) -> Leg | Fuse:
-    """What is searched by."""
+    """Return the legs to search by."""
     near = {"dense": Near("dense", question.dense), "sparse": Near("sparse", question.sparse)}
     if leg == "hybrid":
         return Fuse((near["dense"], near["sparse"]), DEPTH)
@@ -101,12 +104,12 @@ def rank(leg: str, question: Asked) -> Leg | Fuse:
 
 
 def ask(store: Store, leg: str, question: Asked) -> Any:
-    """The best ten with their payloads."""
+    """Return the best ten hits with payloads."""
     return store.search([SearchRequest(rank(leg, question), limit=LIMIT, parts=Parts.PAYLOAD)])
 
 
 def fill(store: Store, records: Sequence[Record]) -> None:
-    """Put all, to where it lasts and is found."""
+    """Store all records, until they are durable and visible."""
     rejected = store.upsert(records)
     if rejected:
         raise RuntimeError(f"{rejected[0].id}: {rejected[0].error}")
@@ -114,7 +117,7 @@ def fill(store: Store, records: Sequence[Record]) -> None:
 
 
 def ingest(store: Store, bare: Bare, held: Material) -> dict[str, Any]:
-    """Records per second of both, in turns, and the ratio of each turn; the first turn warms up and does not count."""
+    """Return records per second of both, in turns, and the ratio of each turn but the first, which warms up."""
     ours: list[float] = []
     theirs: list[float] = []
     for turn in range(ROUNDS + 1):
@@ -133,7 +136,7 @@ def ingest(store: Store, bare: Bare, held: Material) -> dict[str, Any]:
 
 
 def parallel_ingest(bare: Any, held: Material) -> dict[str, float] | None:
-    """Records per second by ``parallel_bulk`` with four threads, where the client has it; for information."""
+    """Return records per second of ``parallel_bulk`` with four threads, if the client has it; for information only."""
     if not hasattr(bare, "parallel"):
         return None
     bare.parallel = True
@@ -146,7 +149,7 @@ def parallel_ingest(bare: Any, held: Material) -> dict[str, float] | None:
 
 
 def latency(store: Store, bare: Bare, leg: str, questions: Sequence[Asked]) -> dict[str, Any]:
-    """Milliseconds of both and of the difference, question by question."""
+    """Return milliseconds of both and of the difference, question by question."""
     ours: list[float] = []
     theirs: list[float] = []
     for question in questions[:20]:
@@ -172,7 +175,7 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
 
 
 def measure(name: str, address: str, held: Material, folder: Path) -> dict[str, Any]:
-    """All figures of one store."""
+    """Return all figures of one store."""
     from st_connectors.registry import open_store
 
     count, asked = SMALL.get(name, (len(held.records), len(held.questions)))
@@ -203,7 +206,10 @@ def _versions(name: str, address: str) -> str:
 
 
 def _bytes(name: str, address: str, folder: Path, count: int) -> dict[str, float] | None:
-    """Bytes on disk for each record, ours and the client's; of servers after a merge into one segment. None for what is in memory only."""
+    """Return bytes on disk per record, ours and the client's; None for stores in memory.
+
+    Servers are measured after a merge into one segment.
+    """
     host = urlsplit(address).netloc
     if host:
         sizes = {}
@@ -220,7 +226,7 @@ def _bytes(name: str, address: str, folder: Path, count: int) -> dict[str, float
 
 
 def _size(path: Path) -> int:
-    """Bytes that the disk holds for a folder: blocks, since logs are set aside in advance."""
+    """Return the bytes that a folder occupies on disk, in blocks, because logs are allocated in advance."""
     return sum(each.stat().st_blocks * 512 for each in path.rglob("*") if each.is_file())
 
 
@@ -239,22 +245,22 @@ def _at(name: str, folder: Path) -> Iterator[str]:
 
 
 def missed(name: str, figures: Mapping[str, Any]) -> list[str]:
-    """The figures of a store that are not as they should be."""
+    """Describe the figures of a store that miss their targets."""
     bad = []
     ratio = figures["ingest"]["ratio"]["median"]
     if ratio < RATIO:
-        bad.append(f"{name}: ingest is {ratio:.2f} of the client's, should be >= {RATIO}")
+        bad.append(f"{name}: ingest is {ratio:.2f} of the client's; target >= {RATIO}")
     for leg, each in figures["queries"].items():
         over = each["overhead"]["median"]
         if each["share"] >= SHARE and over >= MILLISECONDS:
-            bad.append(f"{name}: {leg} costs {over:.2f} ms more, {each['share']:.0%}; should be < 0.5 ms or < 10 %")
+            bad.append(f"{name}: {leg} costs {over:.2f} ms more, {each['share']:.0%}; target < 0.5 ms or < 10 %")
     return bad
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The tables of the page in docs/."""
+    """Return the tables of the documentation page."""
     lines = [
-        "| store | leg | p50 ms | p99 ms | its client p50 | p99 | overhead ms, median [quartiles] | of p50 |",
+        "| store | leg | p50 ms | p99 ms | client p50 | client p99 | overhead ms, median [quartiles] | share of p50 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
@@ -266,7 +272,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             )
     lines += [
         "",
-        "| store | versions | records | ingest/s | its client | ratio [least, most] | parallel_bulk/s | bytes a record | its client |",
+        "| store | versions | records | ingest/s | client | ratio [min, max] | parallel_bulk/s | bytes/record | client |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
@@ -285,30 +291,30 @@ def _ranged(value: Mapping[str, float]) -> str:
 
 
 def asked_for() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.speed", description="Times every store beside its own client."
+        prog="python -m bench.speed", description="Compare the speed of every store with that of its own client."
     )
-    parser.add_argument("stores", nargs="*", metavar="STORE", help=f"{', '.join(DRIVERS)}; all if none is named")
+    parser.add_argument("stores", nargs="*", metavar="STORE", help=f"{', '.join(DRIVERS)} (default: all available)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--markdown", action="store_true", help="print tables; the default")
+    form.add_argument("--markdown", action="store_true", help="print tables (the default)")
     asked = parser.parse_args()
     if unknown := [name for name in asked.stores if name not in DRIVERS]:
-        parser.error(f"there is no store {', '.join(unknown)}; there are {', '.join(DRIVERS)}")
+        parser.error(f"unknown store {', '.join(unknown)}; expected one of {', '.join(DRIVERS)}")
     return asked
 
 
 def check_client(name: str) -> None:
-    """Raise Absent where a store's client is not installed."""
+    """Raise Absent if a store's client is not installed."""
     try:
         version(DRIVERS[name])
     except PackageNotFoundError:
-        raise Absent(f"{name}: its client is not installed: pip install {DRIVERS[name]}") from None
+        raise Absent(f"{name}: the client is not installed; pip install {DRIVERS[name]}") from None
 
 
 def main() -> int:
-    """Measure the stores named, or all that are at hand; the exit status is 1 where a figure is missed or none could be measured."""
+    """Measure the requested or all available stores; return 1 if a target is missed or nothing was measured."""
     asked = asked_for()
     names = asked.stores or list(DRIVERS)
     held = material()
@@ -321,7 +327,7 @@ def main() -> int:
                 with _at(name, Path(folder)) as address:
                     results[name] = measure(name, address, held, Path(folder))
             except Absent as reason:
-                print(f"not at hand: {reason}", file=sys.stderr)
+                print(f"not available: {reason}", file=sys.stderr)
                 continue
         bad += missed(name, results[name])
     print(json.dumps(results) if asked.json else markdown(results))

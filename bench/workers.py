@@ -1,9 +1,10 @@
-"""A pool of two workers on the processor, beside sentence-transformers' own: how long it takes to start and to encode, and what it takes of memory.
+"""Compare a pool of two workers on the CPU with that of sentence-transformers: start, speed and memory.
 
     python -m bench.workers [--rounds N] [--json]
 
-Contenders take turns. "spawned" is this engine with workers that each load the model, as where processes cannot be forked. Memory is the share of
-all processes below this one (``Pss``), while they wait after the texts; Linux only.
+Contenders take turns. "spawned" is this engine with workers that each load the model, as on systems that cannot fork.
+Memory is the proportional share (``Pss``) of all processes below this one while they wait after the texts; Linux
+only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FORKED, SPAWNED, THEIRS = "forked", "spawned", "sentence-transformers"
 
 
 def below(root: int) -> Iterator[int]:
-    """The processes below a process."""
+    """Return the child processes of a process."""
     for listed in Path(f"/proc/{root}/task").glob("*/children"):
         for child in map(int, listed.read_text("ascii").split()):
             yield child
@@ -38,7 +39,7 @@ def below(root: int) -> Iterator[int]:
 
 
 def taken_mb() -> float:
-    """Megabytes of all processes below this one, what several share divided among them."""
+    """Return the megabytes of all processes below this one, with shared memory divided among them."""
     found = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in below(os.getpid())]
     lines = [line for each in found for line in each.splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
@@ -46,7 +47,7 @@ def taken_mb() -> float:
 
 @contextmanager
 def pool_of(model: Any, name: str) -> Iterator[Any]:
-    """A contender's pool, stopped at the end."""
+    """Yield a contender's pool, and stop it at the end."""
     with mock.patch("st_core.processes.pool.can_fork", return_value=name == FORKED):
         pool = model.start_multi_process_pool(DEVICES)
     try:
@@ -56,7 +57,7 @@ def pool_of(model: Any, name: str) -> Iterator[Any]:
 
 
 def once(model: Any, name: str, inputs: list[str]) -> tuple[dict[str, float], Any]:
-    """Seconds to start a pool and to encode with it once it is warm, its memory, and the vectors."""
+    """Return the seconds to start a pool and to encode with it once warm, its memory, and the vectors."""
     began = time.perf_counter()
     with pool_of(model, name) as pool:
         started = time.perf_counter() - began
@@ -67,12 +68,12 @@ def once(model: Any, name: str, inputs: list[str]) -> tuple[dict[str, float], An
 
 
 def dense(vectors: Any) -> Any:
-    """Vectors of any kind as an array."""
+    """Return vectors of any kind as an array."""
     return np.asarray(vectors.to_dense() if hasattr(vectors, "to_dense") else vectors)
 
 
 def measure(work: str, folder: Path, rounds: int) -> dict[str, Any]:
-    """The figures of a work by contender; raises RuntimeError where the outputs differ."""
+    """Return the figures of a work by contender; raise RuntimeError if the outputs differ."""
     _, kind, count = WORKS[work]
     makers: dict[str, Callable[[], Any]] = {
         THEIRS: lambda: _loaded("sentence_transformers", kind, folder),
@@ -89,7 +90,7 @@ def measure(work: str, folder: Path, rounds: int) -> dict[str, Any]:
             rows[name].append(row)
             found[name] = dense(vectors)
         if max(np.abs(found[THEIRS] - each).max() for each in found.values()) > 1e-5:
-            raise RuntimeError("the vectors differ: other work is timed")
+            raise RuntimeError("the vectors differ, so other work was timed")
     figures: dict[str, Any] = {}
     for name, answers in rows.items():
         for key in ("start_s", "encode_s", "mb"):

@@ -1,4 +1,4 @@
-"""What is timed: each work is so many texts of a kind, given in one way to one method of a model class."""
+"""The timed works: each is a number of texts of a kind, passed in one way to one method of a model class."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["EIGHT_BITS", "NUMPY", "OPENVINO", "TORCH", "WORKS", "Work", "inputs_
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """``count`` texts of a kind in each round, or pairs, given to a ``method`` of a class; ``order`` says what is measured.
+    """A work: ``count`` texts (or pairs) of a kind per round, passed to a ``method`` of a class.
 
-    ``floors`` are the least ratios to sentence-transformers by contender, ``most`` the most seconds or megabytes. A card gets ``card_count`` texts
-    where there is such a number.
+    ``order`` says what is measured. ``floors`` are minimum ratios to sentence-transformers by contender, ``most`` the
+    maximum seconds or megabytes. A GPU gets ``card_count`` texts if set.
     """
 
     title: str
@@ -119,11 +119,11 @@ WORKS = {
         most={NUMPY: 1.0},
     ),
 }
-"""By name; the floors and the most are those of a processor."""
+"""Works by name; floors and limits are those of a CPU."""
 
 
 def inputs_of(work: Work, number: int) -> list[Any]:
-    """What a round is about."""
+    """Return a description of a round."""
     if work.texts == "pairs":
         return list(texts.pairs(work.count, number))
     if work.texts == "long":
@@ -132,12 +132,12 @@ def inputs_of(work: Work, number: int) -> list[Any]:
 
 
 def with_texts(work: Work, kind: str) -> Work:
-    """The same work on another kind of text, so many that they hold about as many words; nothing is asked of it."""
+    """Return the same work on another kind of text, with about as many words and without targets."""
     scale = texts.MEAN[work.texts] / texts.MEAN[kind] if work.texts in texts.MEAN else 1.0
     count = work.count if work.order == "singly" else max(1, round(work.count * scale))
     return replace(work, title=f"{work.title}, {kind}", texts=kind, count=count, floors={}, most={})
 
 
 def on_card(work: Work) -> Work:
-    """The same work with the number of texts that keeps a card busy, of which nothing is asked yet."""
+    """Return the same work with enough texts to keep a GPU busy, without targets."""
     return replace(work, count=work.card_count or work.count, floors={}, most={})
