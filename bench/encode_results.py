@@ -51,7 +51,8 @@ def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
     where, command = (f" on {card(device)}", " --device cuda") if device != "cpu" else ("", "")
     yield f"# Times against sentence-transformers{where}"
     yield ""
-    yield f"Written by `python -m bench.encode{command} --save`; that module and `bench/texts.py` describe the measurement."
+    written_by = f"Written by `python -m bench.encode{command} --save`"
+    yield f"{written_by}; that module and `bench/texts.py` describe the measurement."
     yield "Figures are medians with the range of all rounds; ratios are taken within a round. The limit is the fastest"
     yield "large float32 matrix product of torch."
     for name, row in kept.items():

@@ -272,7 +272,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             )
     lines += [
         "",
-        "| store | versions | records | ingest/s | client | ratio [min, max] | parallel_bulk/s | bytes/record | client |",
+        "| store | versions | records | ingest/s | client | ratio [range] | parallel_bulk/s | bytes/record | client |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():

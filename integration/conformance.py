@@ -1,7 +1,8 @@
 """Run the conformance suite on every available engine and record the results: `make conformance`.
 
-Rows of ``docs/conformance.json`` that were run are replaced, the others stay as they are. The tables of ``docs/stores/index.md`` are written from
-them. An engine that was never run has a row without numbers. By hand: ``python -m integration.conformance qdrant-edge milvus-lite``.
+Rows of ``docs/conformance.json`` that were run are replaced, the others stay as they are. The tables of
+``docs/stores/index.md`` are written from them. An engine that was never run has a row without numbers. By hand:
+``python -m integration.conformance qdrant-edge milvus-lite``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from integration.nodes import Found, find
 from integration.stores import address_of
 from st_connectors.testing import Report, run
 
-if TYPE_CHECKING:  # importing it loads the suite, whose assertions pytest could then not rewrite any more
+if TYPE_CHECKING:  # importing it loads the suite, whose assertions pytest then cannot rewrite
     from st_connectors.testing import Gap
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +32,10 @@ KEPT = ROOT / "docs" / "conformance.json"
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One way into a store: the scheme of its addresses, the package that is its client, and its known gaps.
+    """One way to connect to a store: the scheme of its addresses, the package of its client, and its known gaps.
 
-    ``embedded`` is the package that is the engine itself; where it is None, ``node`` names a server for :mod:`integration.nodes`.
+    ``embedded`` is the package that contains the engine; if it is None, ``node`` names a server for
+    :mod:`integration.nodes`.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Engine:
 
     @property
     def fits(self) -> bool:
-        """Whether the client that is installed is the one of this row."""
+        """Return whether the installed client is the one of this row."""
         return self.client is None or version(self.client).startswith(self.client_major)
 
 
@@ -69,7 +71,7 @@ ENGINES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the table says of one engine; ``groups`` counts passed, skipped and known gaps, and is None where it was never run."""
+    """The recorded row of one engine; ``groups`` counts passed, skipped and gaps, and is None if it was never run."""
 
     engine: str
     scheme: str
@@ -80,13 +82,13 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no two rows share."""
+        """Return what identifies a row."""
         return self.engine, self.client_major
 
 
 @contextmanager
 def opened(engine: Engine) -> Iterator[tuple[str, str] | None]:
-    """The address and the version of an engine for as long as the block lasts, or None where it is not at hand."""
+    """Yield the address and the version of an engine, or None if it is not available."""
     if engine.embedded is not None:
         with tempfile.TemporaryDirectory() as folder:
             yield f"{engine.scheme}:{folder}", version(engine.embedded)
@@ -101,7 +103,7 @@ def opened(engine: Engine) -> Iterator[tuple[str, str] | None]:
 
 
 def told_version(engine: Engine, url: str) -> str:
-    """The version that a server tells of itself."""
+    """Return the version that a server reports."""
     if engine.scheme == "milvus":
         from pymilvus import MilvusClient
 
@@ -112,14 +114,14 @@ def told_version(engine: Engine, url: str) -> str:
 
 
 def row_of(engine: Engine, report: Report, number: str) -> Row:
-    """The row of a run that did not fail."""
+    """Return the row of a run that did not fail."""
     groups = {group: (passed, skipped, gaps) for group, passed, _, skipped, gaps in report.rows()}
     client = None if engine.client is None else f"{engine.client} {version(engine.client)}"
     return Row(engine.name, engine.scheme, engine.client_major, number, client, groups)
 
 
 def run_all(engines: Sequence[Engine]) -> tuple[list[Row], list[str]]:
-    """The rows of the engines at hand, and the names of those that failed."""
+    """Return the rows of the available engines, and the names of those that failed."""
     rows, failed = [], []
     for engine in engines:
         with opened(engine) as place:
@@ -135,7 +137,7 @@ def run_all(engines: Sequence[Engine]) -> tuple[list[Row], list[str]]:
 
 
 def kept() -> list[Row]:
-    """The rows of earlier runs, or none."""
+    """Return the rows of earlier runs, or none."""
     return [Row(**each) for each in json.loads(KEPT.read_text(encoding="utf-8"))] if KEPT.exists() else []
 
 
@@ -150,7 +152,7 @@ def write(rows: Sequence[Row]) -> None:
 
 
 def main(names: Sequence[str]) -> int:
-    """Run on the engines that are named, by scheme or node, or on all; 1 where one failed."""
+    """Run the suite on the requested engines, by scheme or node, or on all; return 1 if one failed."""
     chosen = [engine for engine in ENGINES if engine.fits and (not names or {engine.node, engine.scheme} & set(names))]
     if not chosen:
         known = ", ".join(dict.fromkeys(engine.node or engine.scheme for engine in ENGINES))

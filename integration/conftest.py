@@ -1,8 +1,9 @@
-"""What the integration tests share: ``ST_REQUIRE`` names engines, with commas between, whose tests may not be skipped.
+"""Fixtures and marks of the integration tests.
 
-A test belongs to the engine that its module is named for (``test_qdrant.py``), or that a mark names: ``@pytest.mark.engine("qdrant")``.
-A test marked ``client_at_most(8)`` or ``client_at_least(9)`` is left out where the major version of elasticsearch-py is another:
-``make integration`` has an environment for each.
+``ST_REQUIRE`` names engines, separated by commas, whose tests must not be skipped. A test belongs to the engine named
+by its module (``test_qdrant.py``) or by a mark: ``@pytest.mark.engine("qdrant")``. A test marked
+``client_at_most(8)`` or ``client_at_least(9)`` is left out for other major versions of elasticsearch-py; ``make
+integration`` has an environment for each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ REQUIRED = frozenset(name.strip() for name in os.environ.get("ST_REQUIRE", "").s
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark."""
+    """Declare the marks."""
     config.addinivalue_line(
         "markers", "engine(name): the engine that a test needs, where its module is not named for it"
     )
@@ -29,19 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Engines]:
-    """The servers that tests ask for."""
+    """Yield the servers that tests request."""
     with running() as engines:
         yield engines
 
 
 def engine_of(item: pytest.Item) -> str:
-    """The engine that a test needs."""
+    """Return the engine that a test needs."""
     mark = item.get_closest_marker("engine")
     return str(mark.args[0]) if mark is not None else item.path.stem.removeprefix("test_")
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Leave out what is for another client, and fail where a required engine has no tests at all: a misspelt name must not pass for a green run."""
+    """Leave out tests for another client; fail if a required engine has no tests, such as a misspelled one."""
     others = [item for item in items if not _client_fits(item)]
     items[:] = [item for item in items if item not in others]
     session.config.hook.pytest_deselected(items=others)
@@ -52,7 +53,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 def _client_fits(item: pytest.Item) -> bool:
-    """Whether elasticsearch-py is of a major version that a test is for."""
+    """Return whether the major version of elasticsearch-py is one that a test is for."""
     least, most = item.get_closest_marker("client_at_least"), item.get_closest_marker("client_at_most")
     if least is None and most is None:
         return True
@@ -61,13 +62,13 @@ def _client_fits(item: pytest.Item) -> bool:
 
 
 def _narrowed(session: pytest.Session) -> bool:
-    """Whether single files or tests were asked for."""
+    """Return whether single files or tests were selected."""
     return any(".py" in argument for argument in session.config.args)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn the skip of a required engine that is not there into a failure; a skip for want of an ability stays one."""
+    """Turn the skip of a missing required engine into a failure; skips for undeclared capabilities stay."""
     report = yield
     absent = report.when == "setup" and report.skipped and not hasattr(report, "wasxfail")
     if absent and engine_of(item) in REQUIRED:

@@ -1,4 +1,4 @@
-"""The servers of one session: started when they are first asked for, and no more than two at a time."""
+"""The servers of one session: started on first request, at most two at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.nodes import Missing, find, required
 __all__ = ["Engines", "running"]
 
 MOST = 2
-"""Servers at a time: each takes about 1.5 GB."""
+"""Servers at a time; each takes about 1.5 GB."""
 
 
 @dataclass
@@ -24,9 +24,10 @@ class Engines:
     _running: dict[str, tuple[str, contextlib.ExitStack]] = field(default_factory=dict)
 
     def url(self, engine: str, *, also: str | None = None) -> str:
-        """The HTTP address of an engine that somebody asked for, by its own name or by ``also``; skips with the reason where there is none.
+        """Return the HTTP address of an engine, by its name or by ``also``; skip with the reason if there is none.
 
-        The server that was asked for longest ago ends where one more would be too many, so use what you asked for before you ask for more.
+        The least recently requested server is stopped before a third one starts, so use a server before requesting
+        others.
         """
         if engine in self._running:
             self._running[engine] = self._running.pop(engine)
@@ -46,7 +47,7 @@ class Engines:
         return url
 
     def close(self) -> None:
-        """End all servers that were started here."""
+        """Stop all servers that were started here."""
         for engine in list(self._running):
             self._end(engine)
 
@@ -57,7 +58,7 @@ class Engines:
 
 @contextlib.contextmanager
 def running() -> Iterator[Engines]:
-    """The engines of a session."""
+    """Yield the engines of a session."""
     engines = Engines()
     try:
         yield engines

@@ -1,4 +1,4 @@
-"""The stores at hand by their addresses: embedded ones in a folder, servers as ``integration.nodes`` finds them."""
+"""The available stores by address: embedded ones in a folder, servers as ``integration.nodes`` finds them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _EMBEDDED = {
     "qdrant-memory": "qdrant+memory:{}",
 }
 STORES = ("memory", "qdrant-edge", "milvus-lite", "elasticsearch-9", "opensearch")
-"""The engines that are measured one and all; ``qdrant-memory``, an imitation of one in Python, is opened by name."""
+"""The engines that are measured by default; ``qdrant-memory``, an imitation in Python, is opened by name."""
 
 
 class Absent(Exception):
-    """A store is not at hand; the text says why."""
+    """A store is not available; the message says why."""
 
 
 @contextmanager
 def opened(store: str, folder: Path) -> Iterator[str]:
-    """The address of a store for as long as the block lasts; raises :class:`Absent` where a server is not at hand."""
+    """Yield the address of a store; raise :class:`Absent` if a server is not available."""
     if store in _EMBEDDED:
         yield _EMBEDDED[store].format(folder / store)
         return
@@ -39,7 +39,10 @@ def opened(store: str, folder: Path) -> Iterator[str]:
 
 
 def address_of(engine: str, url: str) -> str:
-    """A server's address as that of a store: ``http://host:9200`` of ``elasticsearch-9`` is ``elasticsearch://host:9200``; a store's is left as it is."""
+    """Return the address of a store for the address of a server: ``elasticsearch://host:9200`` for ``http://host:9200``.
+
+    The address of a store is returned unchanged.
+    """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
         return url

@@ -1,6 +1,7 @@
-"""A collection walks through every store and comes back as it was; copies that are stopped are finished.
+"""A collection that is copied through every store comes back unchanged, and interrupted copies can be finished.
 
-The walk through the embedded stores always runs; the one through servers too where ``ST_REQUIRE`` names ``across``, or the servers' addresses are set.
+The copies through embedded stores always run; those through servers run if ``ST_REQUIRE`` names ``across`` or the
+servers' addresses are set.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SERVERS = ("elasticsearch-9", "opensearch")
 
 
 def _record(number: int) -> Record:
-    """Odd ids, odd payloads, vectors of every kind, of which any may be missing."""
+    """Return records with unusual ids and payloads, and vectors of every kind, any of which may be missing."""
     random = np.random.default_rng(number)
     vectors = {
         "cosine": random.standard_normal(48).astype(np.float32),
@@ -67,7 +68,7 @@ def _record(number: int) -> Record:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Store]:
-    """The collection in memory."""
+    """Create the collection in memory."""
     store = open_store("memory:walk-start", "walk", SCHEMA)
     store.create()
     assert store.upsert([_record(number) for number in range(RECORDS)]) == []
@@ -80,9 +81,9 @@ def _hashes(store: Store) -> dict[str, bytes]:
 
 
 def _walk(start: Store, stops: Mapping[str, str | None], folder: Path) -> dict[str, bytes]:
-    """Copy from stop to stop, each time twice: the second time nothing is left to write. What the last stop holds.
+    """Copy from stop to stop, each time twice; the second copy writes nothing. Return the records of the last stop.
 
-    ``stops`` are addresses by name; embedded stores have none and are made in ``folder``.
+    ``stops`` are addresses by name; embedded stores have none and are created in ``folder``.
     """
     with ExitStack() as open_until_the_end:
         here = start
@@ -114,7 +115,7 @@ def test_the_walk_through_the_embedded_stores(start):
 
 @pytest.mark.engine("across")
 def test_the_walk_through_all_stores(start, engines):
-    """The same with the servers in between."""
+    """Every id, payload and bit of a vector comes back from servers too."""
     servers = {engine: address_of(engine, engines.url(engine, also="across")) for engine in SERVERS}
     stops = {"qdrant-edge": None, **servers, "milvus-lite": None, "memory": None}
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +125,7 @@ def test_the_walk_through_all_stores(start, engines):
 
 
 class _Failing:
-    """A store that is gone after some calls of ``upsert``."""
+    """A store that fails after some calls of ``upsert``."""
 
     def __init__(self, store: Store, calls: int) -> None:
         self._store = store
@@ -143,7 +144,7 @@ class _Failing:
 @pytest.mark.engine("milvus-lite")
 @pytest.mark.parametrize("store", ["qdrant-edge", "milvus-lite"])
 def test_a_store_that_fails_in_the_middle_is_filled_the_next_time(start, store):
-    """It holds what was confirmed, and afterwards everything, of which only the rest was written."""
+    """The target contains the confirmed records, and after a second copy all of them; only the rest was written."""
     with tempfile.TemporaryDirectory() as folder, opened(store, Path(folder)) as address:
         schema = replace(SCHEMA, collection="failing")
         with closing(open_store(address, "failing", schema)) as target:

@@ -1,4 +1,4 @@
-"""What Elasticsearch 9 says its vectors take, beside what is reckoned beforehand; and proposals that are applied, as the engines tell them back."""
+"""Proposed layouts compared with real servers: the bytes that Elasticsearch 9 reports, and applied proposals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 2000
     ("index", "file"), [("hnsw", "vec"), ("int8_hnsw", "veq"), ("int4_hnsw", "veq"), ("bbq_hnsw", "veb")]
 )
 def test_bytes_off_heap(engines, index, file):
-    """The vectors of the index take just the bytes reckoned, the graph at most those."""
+    """The vectors of the index take exactly the predicted bytes, the graph at most as many."""
     url = f"{address_of('elasticsearch-9', engines.url('elasticsearch-9'))}?dense_index={index}"
     address = parse_address(url)
     reckoned = advise(
@@ -53,7 +53,7 @@ def test_bytes_off_heap(engines, index, file):
 
 
 def create(capsys, address, *options):
-    """What ``st-connectors create --apply`` prints."""
+    """Return the output of ``st-connectors create --apply``."""
     capsys.readouterr()
     status = run(["create", "--in", address, "--collection", "proposed", "--apply", "--json", *options])
     printed = capsys.readouterr()
@@ -62,7 +62,7 @@ def create(capsys, address, *options):
 
 
 def told(url, what):
-    """What a server tells of the index behind the collection."""
+    """Return a server's description of the index behind the collection."""
     with urllib.request.urlopen(f"{url}/proposed/_{what}") as answer:
         [index] = json.load(answer).values()
     return index
@@ -70,7 +70,7 @@ def told(url, what):
 
 @pytest.fixture
 def server(request, engines):
-    """A server's URL and its address as a store's; the collection is removed afterwards."""
+    """Yield a server's URL and its address as a store; drop the collection afterwards."""
     url = engines.url(request.param)
     address = address_of(request.param, url)
     yield url, address
@@ -79,13 +79,13 @@ def server(request, engines):
 
 
 def on(engine):
-    """The fixture's server."""
+    """Return the URL and address of the fixture."""
     return pytest.param(engine, marks=pytest.mark.engine(engine), id=engine)
 
 
 @pytest.mark.parametrize("server", [on("elasticsearch-9")], indirect=True)
 def test_elasticsearch_is_made_as_proposed(server, capsys):
-    """Vectors of eight bits where full ones are too many, and the index takes records of the schema."""
+    """If full vectors do not fit, int8 vectors are proposed, and the index accepts records of the schema."""
     url, address = server
     made = create(capsys, address, "--for", "1000", "--memory", "500KB", "--sparse", "none")
 
@@ -99,7 +99,7 @@ def test_elasticsearch_is_made_as_proposed(server, capsys):
 
 @pytest.mark.parametrize("server", [on("opensearch")], indirect=True)
 def test_opensearch_is_made_as_proposed(server, capsys):
-    """A graph of Lucene's, written out."""
+    """The proposed graph is an explicit Lucene graph."""
     url, address = server
     made = create(capsys, address, "--for", "1000", "--memory", "2MB", "--sparse", "none")
 
@@ -110,7 +110,7 @@ def test_opensearch_is_made_as_proposed(server, capsys):
 
 @pytest.mark.parametrize("server", [on("elasticsearch-9"), on("opensearch")], indirect=True)
 def test_as_many_shards_as_proposed(server, capsys):
-    """200 GB of sparse vectors are four shards of 50."""
+    """200 GB of sparse vectors are four shards of 50 GB."""
     url, address = server
     made = create(capsys, address, "--for", "250000000", "--terms", "100", "--dense", "none")
 
@@ -121,7 +121,7 @@ def test_as_many_shards_as_proposed(server, capsys):
 @pytest.mark.engine("milvus-lite")
 @pytest.mark.parametrize(("options", "index"), [("", "flat"), ("?index=hnsw", "hnsw")])
 def test_milvus_lite_is_made_as_proposed(tmp_path, capsys, options, index):
-    """Brute force where nothing is said, which Lite is quick at; what the address says is kept to."""
+    """Without options brute force is proposed, which is fast on Milvus Lite; options of the address are respected."""
     pytest.importorskip("pymilvus", reason="needs the milvus extra")
     from st_connectors.milvus.client import open_client
 

@@ -1,7 +1,7 @@
-"""At the border of real servers: keys, TLS, the wrong server, and what a server takes or refuses in its own words.
+"""Real servers: keys, TLS, the wrong server, and what a server itself accepts and refuses.
 
-A proxy ends TLS and checks the key, since the nodes of these tests have neither; what is bad in requests and records is held by the
-suite's ``Border`` on every store.
+A proxy terminates TLS and checks the key, since the nodes of these tests do neither; invalid requests and records are
+covered by the suite's ``Border`` group on every store.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ UP = np.array([0.0, 1.0], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server without TLS or keys, and how its users sign in."""
+    """A server without TLS and keys, and how its users authenticate."""
 
     address: str
     variable: str
@@ -48,12 +48,12 @@ class Server:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Host and port."""
+        """Return host and port."""
         found = parse_address(self.address)
         return str(found.host), int(found.port or 0)
 
     def at(self, proxy: FaultProxy, options: str = "", *, tls: bool = True) -> str:
-        """The address of a proxy before the server."""
+        """Return the address of a proxy in front of the server."""
         name = parse_address(self.address).name
         return f"{name}{'+https' if tls else ''}://localhost:{proxy.port}{options}"
 
@@ -63,7 +63,7 @@ class Server:
     params=[pytest.param(name, marks=pytest.mark.engine(name)) for name in ("elasticsearch-9", "opensearch")],
 )
 def server(request, engines) -> Server:
-    """One engine after the other."""
+    """Yield one engine after the other."""
     address = address_of(request.param, engines.url(request.param))
     if request.param == "opensearch":
         basic = base64.b64encode(f"admin:{RIGHT}".encode()).decode()
@@ -73,13 +73,13 @@ def server(request, engines) -> Server:
 
 @pytest.fixture(scope="module")
 def authority():
-    """Whoever signs certificates here, whom nobody trusts who was not told."""
+    """Return a certificate authority that no client trusts by default."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="module")
 def ca(authority, tmp_path_factory) -> Path:
-    """The authority's certificate as a file."""
+    """Return the authority's certificate as a file."""
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(path)
     return path
@@ -87,7 +87,7 @@ def ca(authority, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def door(server, authority, monkeypatch) -> Iterator[FaultProxy]:
-    """Ends TLS, and lets in those who have the key, which is in the environment."""
+    """Yield a proxy that terminates TLS and requires the key, which is in the environment."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     monkeypatch.setenv(server.variable, RIGHT)
@@ -96,19 +96,19 @@ def door(server, authority, monkeypatch) -> Iterator[FaultProxy]:
 
 
 def told(error: BaseException) -> str:
-    """All that a user could see of an error, its causes included."""
+    """Return everything that a user could see of an error, causes included."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(error.__cause__)
 
 
 def failure(address: str) -> StoreError:
-    """How opening and counting fails."""
+    """Return the error of opening and counting."""
     with pytest.raises(StoreError) as caught, closing(open_store(address, "border", SCHEMA, retry=AT_ONCE)) as store:
         store.create()
     return caught.value
 
 
 def test_the_right_key_works_over_tls(server, door, ca):
-    """With the key in the environment and the authority named in the address, all of a collection's life goes through."""
+    """With the key in the environment and the authority in the address, every operation of a collection succeeds."""
     lab = Lab(opener(server.at(door, f"?ca={ca}")))
     try:
         pair = lab.pair(lab.schema({"dense": DenseField(2)}))
@@ -120,7 +120,7 @@ def test_the_right_key_works_over_tls(server, door, ca):
 
 
 def test_a_wrong_key_is_permanent_and_not_shown(server, door, ca, monkeypatch):
-    """It is tried once, the message says where the key comes from, and nothing shows it."""
+    """A wrong key is tried once; the message says where the key comes from, and no message contains it."""
     monkeypatch.setenv(server.variable, WRONG)
     error = failure(server.at(door, f"?ca={ca}"))
 
@@ -133,7 +133,7 @@ def test_a_wrong_key_is_permanent_and_not_shown(server, door, ca, monkeypatch):
 
 
 def test_no_key_is_permanent(server, door, ca, monkeypatch):
-    """The message says where one is to be put."""
+    """Without a key, the message says where to set one."""
     monkeypatch.delenv(server.variable)
     error = failure(server.at(door, f"?ca={ca}"))
 
@@ -142,7 +142,7 @@ def test_no_key_is_permanent(server, door, ca, monkeypatch):
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(server, door):
-    """Nothing is sent to a server that may be somebody else; the key stays here."""
+    """Nothing is sent to a server with an untrusted certificate, so the key is not disclosed."""
     error = failure(server.at(door))
 
     assert isinstance(error, Permanent)
@@ -153,7 +153,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(server, door):
 
 
 def test_tls_to_a_plain_server_is_told(server):
-    """The message says that the server may not speak TLS."""
+    """The message says that the server may not use TLS."""
     host, port = server.place
     error = failure(f"{parse_address(server.address).name}+https://{host}:{port}")
 
@@ -162,7 +162,7 @@ def test_tls_to_a_plain_server_is_told(server):
 
 
 def test_plain_http_to_a_tls_server_is_told(server, door):
-    """The message says how the address is written with TLS; the key was sent in the clear to nobody."""
+    """The message says how to write the address with TLS, and the key was not sent in plain text."""
     error = failure(server.at(door, tls=False))
 
     assert isinstance(error, Unavailable)
@@ -173,7 +173,7 @@ def test_plain_http_to_a_tls_server_is_told(server, door):
 
 @pytest.mark.parametrize("number", ["7.17.29", "1.3.20", "2.11.0", "8.14.3"])
 def test_a_server_of_an_unsupported_version_is_told(server, number):
-    """A collection is not made on a server whose version was never tried or cannot do what is needed; the sentence says which can."""
+    """No collection is created on a server of an unsupported version; the message names the supported ones."""
     distribution = {"distribution": "opensearch"} if server.address.startswith("opensearch") else {}
     body = json.dumps({"version": {"number": number, **distribution}, "tagline": "You Know, for Search"}).encode()
     if distribution and int(number.split(".")[0]) > 2:
@@ -190,7 +190,7 @@ def test_a_server_of_an_unsupported_version_is_told(server, number):
 
 @pytest.mark.engine("opensearch")
 def test_the_other_engine_is_told_apart(engines):
-    """An address of one engine at a server of the other says so, and what to write."""
+    """An Elasticsearch address of an OpenSearch server is an error that says which address to use."""
     url = engines.url("opensearch").removeprefix("http://")
     with pytest.raises(Permanent, match="not Elasticsearch's"):
         open_store(f"elasticsearch://{url}", "border", SCHEMA, retry=NO_RETRY).create()
@@ -198,7 +198,7 @@ def test_the_other_engine_is_told_apart(engines):
 
 @pytest.mark.engine("elasticsearch-9")
 def test_the_other_way_round_too(engines):
-    """The same for OpenSearch's address."""
+    """An OpenSearch address of an Elasticsearch server is an error that says which address to use."""
     url = engines.url("elasticsearch-9").removeprefix("http://")
     with pytest.raises(Unsupported, match="write elasticsearch://"):
         open_store(f"opensearch://{url}", "border", SCHEMA, retry=NO_RETRY).create()
@@ -206,7 +206,7 @@ def test_the_other_way_round_too(engines):
 
 @pytest.fixture(scope="module")
 def lab(server) -> Iterator[Lab]:
-    """Where the stores below come from."""
+    """Return what opens the stores of the tests below."""
     lab = Lab(opener(server.address))
     yield lab
     lab.close()
@@ -214,7 +214,7 @@ def lab(server) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("index", [0, 2**31, 2**32 - 2])
 def test_sparse_indices_reach_to_the_last(lab, index):
-    """All indices of 32 bits are kept apart from their neighbours."""
+    """All 32-bit indices are distinct from their neighbours."""
     pair = lab.pair(lab.schema({"sparse": SparseField()}))
     near = index - 1 if index else 1
     pair.upsert([Record(str(each), {"sparse": SparseVector.from_mapping({each: 2.0})}) for each in (index, near)])
@@ -224,7 +224,7 @@ def test_sparse_indices_reach_to_the_last(lab, index):
 
 
 def test_what_is_no_sparse_vector_is_told_before_anything_is_sent():
-    """Duplicate indices and an index beyond 32 bits are the caller's mistake, not the server's business."""
+    """Duplicate indices and an index beyond 32 bits are rejected before they reach the server."""
     with pytest.raises(ValueError, match=r"(?i)duplicate|strictly increasing|once"):
         SparseVector(np.array([3, 3], np.uint32), np.array([1, 1], np.float32))
     with pytest.raises(ValueError, match="4294967294"):
@@ -232,7 +232,7 @@ def test_what_is_no_sparse_vector_is_told_before_anything_is_sent():
 
 
 def _bare(server: Server, schema: Schema) -> Store:
-    """The adapter without its wrappers, which refuse what the server is to refuse."""
+    """Return the adapter without its layers, which reject what the server is to reject."""
     from st_connectors.elasticsearch import PLUGIN as ELASTICSEARCH
     from st_connectors.opensearch import PLUGIN as OPENSEARCH
 
@@ -252,19 +252,19 @@ BAD_RECORDS = {
 
 @pytest.mark.parametrize("bad", list(BAD_RECORDS))
 def test_the_server_refuses_what_our_wrappers_would(server, lab, bad):
-    """So the wrappers are no stricter than the engine: it refuses the same, item by item where it can, and the class says not to try again."""
+    """The layers are no stricter than the engine: it rejects the same records, with a permanent error."""
     schema = lab.schema({"dense": DenseField(2, Metric.DOT), "sparse": SparseField()})
     lab.new(schema)
     with closing(_bare(server, schema)) as bare:
         try:
             rejected = bare.upsert([Record("good", {"dense": UP}), BAD_RECORDS[bad]])
             assert [(item.position, type(item.error)) for item in rejected] == [(1, Refused)]
-        except (Permanent, ValueError) as error:  # of the whole batch, since it cannot even be written down
+        except (Permanent, ValueError) as error:  # of the whole batch, since it cannot even be encoded
             assert len(str(error)) > 20  # noqa: PT017
 
 
 def test_the_greatest_dimension_is_the_server_s_own(server, lab):
-    """A collection of the declared dimension can be made, and the server itself refuses one more; the wrappers refuse it before anything is sent."""
+    """The server accepts the declared dimension and refuses one more; the layers refuse it before anything is sent."""
     most = lab.capabilities.max_dimension
     lab.new(lab.schema({"dense": DenseField(most)}))
     over = lab.schema({"dense": DenseField(most + 1)})
@@ -278,7 +278,7 @@ def test_the_greatest_dimension_is_the_server_s_own(server, lab):
 
 
 def test_a_window_that_the_server_has_not_is_refused_by_both(server, lab):
-    """``limit`` over the window never reaches the server; what it would say is a refusal too."""
+    """A ``limit`` above the maximum never reaches the server, which would refuse it too."""
     schema = lab.schema({"dense": DenseField(2)})
     store = lab.new(schema)
     request = SearchRequest(Near("dense", UP), limit=10_001)
@@ -289,7 +289,7 @@ def test_a_window_that_the_server_has_not_is_refused_by_both(server, lab):
 
 
 def test_a_collection_that_is_there_with_another_mapping_is_told(server, lab):
-    """By ``create``, naming the difference; by opening it by name, not at all, for then its own schema counts."""
+    """``create`` raises SchemaMismatch with the difference; opening by name accepts the schema as stored."""
     schema = lab.schema({"dense": DenseField(2)}, filterable={"year": FilterKind.INT})
     lab.new(schema)
     for fields, filterable, what in (

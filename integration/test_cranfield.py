@@ -1,7 +1,8 @@
-"""Cranfield's 225 queries on every store: exact answers are the oracle's up to ties, and what is found is as good as it should be.
+"""Cranfield's 225 queries on every store: exact hits equal the oracle's up to ties, and quality is as expected.
 
-Runs where the folder ``cranfield`` lies under ``ST_BENCH_DATA``, by default ``../shared/data`` beside the repository. ``python -m bench.stores`` does the same
-with float32 vectors, beside sentence-transformers' own, and on qdrant-client's local mode too, whose sparse search takes 50 ms a query.
+Runs if the folder ``cranfield`` exists under ``ST_BENCH_DATA`` (default: ``../shared/data`` beside the repository).
+``python -m bench.stores`` does the same with float32 vectors, compares with sentence-transformers, and includes
+qdrant-client's local mode, whose sparse search takes 50 ms per query.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from bench import stores
 pytestmark = pytest.mark.engine("cranfield")
 
 REFERENCE = 0.4287
-"""Dense nDCG@10 by brute force over the vectors that sentence-transformers 6.2 makes of the same checkpoint, cut at its 256 tokens, as
-``bench.stores`` computes it in every run."""
+"""Dense nDCG@10 by brute force over sentence-transformers 6.2 vectors of the same checkpoint, truncated at 256 tokens.
+
+``bench.stores`` computes it in every run.
+"""
 
 
 @pytest.fixture(scope="module")
 def held() -> stores.Material:
-    """The collection, encoded once: in eight bits, which takes a third of the time and changes no fourth place of nDCG."""
+    """Return the collection, encoded once in int8: a third of the time, and nDCG equal to four digits."""
     try:
         return stores.material(backend="openvino", model_kwargs={"dtype": "int8"})
     except FileNotFoundError as reason:
@@ -38,7 +41,7 @@ def held() -> stores.Material:
 
 @pytest.fixture(scope="module")
 def oracle(held: stores.Material) -> stores.Found:
-    """What brute force answers."""
+    """Return the hits by brute force."""
     return stores.truth(held)
 
 
@@ -48,12 +51,12 @@ def _assert_good(address: str, held: stores.Material, oracle: stores.Found) -> N
 
 @pytest.mark.parametrize("store", ["memory", "qdrant-edge", "milvus-lite"])
 def test_embedded(store, held, oracle):
-    """Dense, sparse and hybrid equal the oracle, nDCG lies where it should, and default effort finds the true ten."""
+    """Dense, sparse and hybrid hits equal the oracle; nDCG and the recall at default effort are as required."""
     with tempfile.TemporaryDirectory() as folder, opened(store, Path(folder)) as address:
         _assert_good(address, held, oracle)
 
 
 @pytest.mark.parametrize("engine", ["elasticsearch-9", "opensearch"])
 def test_servers(engine, engines, held, oracle):
-    """The same on servers."""
+    """The same holds on servers."""
     _assert_good(address_of(engine, engines.url(engine, also="cranfield")), held, oracle)

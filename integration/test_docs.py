@@ -24,12 +24,12 @@ COLLECTION = "of-the-docs"
 
 
 def with_engine(block: Block) -> pytest.param:
-    """A block as a parameter that belongs to its engine."""
+    """Return a block as a parameter that is marked with its engine."""
     return pytest.param(block, marks=pytest.mark.engine(block.needs), id=block.place)
 
 
 def localized(text: str, engine: str, url: str) -> str:
-    """A block with the test's own server in place of localhost, and collections of the test's own."""
+    """Return a block with the server and collections of the test instead of localhost and the page's names."""
     scheme = engine.partition("-")[0]
     text = text.replace(f"{scheme}://localhost:9200", address_of(engine, url)).replace("http://localhost:9200", url)
     for name in ("notes", "books"):

@@ -1,4 +1,4 @@
-"""Loading settings on real servers: put in, and what was found put back; a mark names the engine, as in ``ST_REQUIRE``."""
+"""Bulk-loading settings on real servers are applied and restored; a mark names the engine, as in ``ST_REQUIRE``."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def _fail_inside(address: str) -> None:
     params=[pytest.param(each, marks=pytest.mark.engine(each)) for each in ("elasticsearch-9", "opensearch")]
 )
 def address(request, engines) -> str:
-    """A server of each engine."""
+    """Yield a server of each engine."""
     return address_of(request.param, engines.url(request.param))
 
 
 def test_loading(address):
-    """Set inside, also nested; afterwards the found values, after an error too, and what was written is seen."""
+    """Settings are applied inside the block, also nested, and restored afterwards, also after an error."""
     schema = Schema("loading", {"text": TextField()})
     with pytest.raises(NotFound), bulk_loading(address, "nothing-there"):
         pass

@@ -1,4 +1,4 @@
-"""The suite on the oracle, as users start it: by address, through the installed entry point."""
+"""The suite on the memory store, started as users do: by address, through the installed entry point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from st_connectors.testing.report import Outcome
 
 
 def test_memory_conforms() -> None:
-    """Every test passes but those for what it does not declare."""
+    """Every test passes or is skipped for an undeclared capability."""
     report = run("memory:integration")
 
     assert report.passed, report.table()

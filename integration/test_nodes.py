@@ -1,6 +1,7 @@
-"""The assembled nodes answer as the engines do: small indices by plain HTTP, scores compared with numbers worked out by hand.
+"""The assembled nodes respond like the real engines, compared with hand-computed scores over plain HTTP.
 
-Weights and vectors are multiples of a power of two with few digits, so that nine significant bits and float32 hold them exactly.
+Weights and vectors are multiples of a power of two with few digits, so that nine significant bits and float32
+represent them exactly.
 """
 
 import contextlib
@@ -36,13 +37,13 @@ VERSIONS = {engine: recipe.version for engine, recipe in RECIPES.items()}
 
 
 class HTTP:
-    """One node, asked by plain HTTP."""
+    """One node, used over plain HTTP."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def __call__(self, method: str, path: str, body: object = None) -> dict:
-        """The JSON answer, errors included, with the HTTP status under ``"http"``; a list as body is sent as newline-delimited JSON."""
+        """Return the JSON response with the HTTP status under ``"http"``; a list is sent as NDJSON."""
         text = "".join(f"{json.dumps(line)}\n" for line in body) if isinstance(body, list) else json.dumps(body)
         kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
         data = None if body is None else text.encode()
@@ -54,25 +55,25 @@ class HTTP:
             return {"http": error.code, **json.load(error)}
 
     def create(self, index: str, properties: dict, settings: dict | None = None) -> None:
-        """Makes an index anew."""
+        """Create an index anew."""
         self("DELETE", f"/{index}")
         answer = self("PUT", f"/{index}", {"settings": settings or {}, "mappings": {"properties": properties}})
         assert answer.get("acknowledged"), answer
 
     def fill(self, index: str, documents: dict[str, dict]) -> list[dict]:
-        """Puts documents by id and gives the answer's items."""
+        """Store documents by id and return the items of the response."""
         lines = [part for key, source in documents.items() for part in ({"index": {"_id": key}}, source)]
         return self("POST", f"/{index}/_bulk?refresh=true", lines)["items"]
 
     def scores(self, index: str, body: dict, parameters: str = "") -> dict[str, float]:
-        """The scores of a search by id, best first."""
+        """Return the scores of a search by id, best first."""
         answer = self("POST", f"/{index}/_search{parameters}", body)
         assert answer["http"] == 200, answer
         return {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
 
 
 def assembled(engine: str) -> Found:
-    """The assembled node of an engine, whatever else is at hand; skips where nobody asks for it, fails where it is required and not there."""
+    """Yield the assembled node of an engine; skip if it was not requested, fail if it is required and missing."""
     if not required(engine):
         pytest.skip(f"ST_REQUIRE={engine} asks for this engine, whose node takes half a minute to boot")
     here = {key: value for key, value in os.environ.items() if not key.endswith("_URL")}
@@ -84,20 +85,20 @@ def assembled(engine: str) -> Found:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_other_nodes(engines: Engines) -> None:
-    """End the servers of the modules before, so that there are never more than two."""
+    """Stop the servers of earlier modules, so that there are never more than two."""
     engines.close()
 
 
 @pytest.fixture(scope="class")
 def opensearch() -> Iterator[HTTP]:
-    """OpenSearch, ended before the next engine starts."""
+    """Yield OpenSearch, stopped before the next engine starts."""
     with assembled("opensearch").open() as url:
         yield HTTP(url)
 
 
 @pytest.fixture(scope="class", params=["elasticsearch-9", "elasticsearch-8"])
 def elasticsearch(request: pytest.FixtureRequest) -> Iterator[tuple[str, HTTP]]:
-    """One major of Elasticsearch after the other: its engine name and the node."""
+    """Yield one major version of Elasticsearch after the other: its engine name and the node."""
     with assembled(request.param).open() as url:
         yield request.param, HTTP(url)
 
@@ -108,7 +109,7 @@ SPARSE_SCORES = {"2": 6.0, "1": 5.25}  # 1.5 · 4.0 and 1.5 · 2.0 + 1.5 · 1.5;
 
 DENSE = {"1": [1.0, 0.0], "2": [0.0, 2.0], "3": [-3.0, 0.0]}
 NEAR = [3.0, 4.0]
-# Of [3, 4] to each: cosines 0.6, 0.8, -0.6; inner products 3, 8, -9; squared distances 20, 13, 52. Lucene folds them so that none is negative.
+# Of [3, 4] with each: cosines 0.6, 0.8, -0.6; inner products 3, 8, -9; squared distances 20, 13, 52. All made >= 0.
 FOLDED = {
     "cosine": {"2": (1 + 0.8) / 2, "1": (1 + 0.6) / 2, "3": (1 - 0.6) / 2},
     "dot": {"2": 8 + 1, "1": 3 + 1, "3": 1 / (1 + 9)},
@@ -118,7 +119,7 @@ FOLDED = {
 
 @contextlib.contextmanager
 def version_server(number: str) -> Iterator[str]:
-    """A server that tells a version and nothing else; its address."""
+    """Yield the address of a server that reports a version and does nothing else."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -127,7 +128,7 @@ def version_server(number: str) -> Iterator[str]:
             self.wfile.write(json.dumps({"version": {"number": number}}).encode())
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -138,19 +139,19 @@ def version_server(number: str) -> Iterator[str]:
 
 
 def item_errors(items: list[dict]) -> dict[str, str]:
-    """The reasons of refused items by id, innermost first."""
+    """Return the reasons of rejected items by id, innermost first."""
     errors = {item["index"]["_id"]: item["index"].get("error") for item in items}
     return {key: error.get("caused_by", error)["reason"] for key, error in errors.items() if error}
 
 
 def near(scores: dict[str, float]) -> object:
-    """Equal within float32, in the same order."""
+    """Assert that scores are equal within float32 and in the same order."""
     return [(key, pytest.approx(score, rel=1e-6)) for key, score in scores.items()]
 
 
 @pytest.fixture(scope="class")
 def sparse(opensearch) -> Callable[..., dict[str, float]]:
-    """Searches an index of sparse vectors in OpenSearch."""
+    """Search an index of sparse vectors in OpenSearch."""
     opensearch.create("sparse", {"v": {"type": "rank_features"}})
     opensearch.fill("sparse", {key: {"v": vector} for key, vector in SPARSE.items()})
     return partial(opensearch.scores, "sparse")
@@ -160,7 +161,7 @@ class TestOpenSearch:
     """OpenSearch with the three plugins."""
 
     def test_version_and_plugins(self, opensearch):
-        """The node is of the pinned version and carries neural-search, k-NN and ml-commons."""
+        """The node has the pinned version and the plugins neural-search, k-NN and ml-commons."""
         plugins = opensearch("GET", "/_nodes/plugins?filter_path=nodes.*.plugins.name")["nodes"]
         names = {plugin["name"] for node in plugins.values() for plugin in node["plugins"]}
 
@@ -168,13 +169,13 @@ class TestOpenSearch:
         assert names == {"opensearch-job-scheduler", "opensearch-knn", "opensearch-ml", "opensearch-neural-search"}
 
     def test_neural_sparse_is_the_inner_product(self, sparse):
-        """``neural_sparse`` over ``rank_features`` gives the inner product, and leaves out what shares no term."""
+        """``neural_sparse`` over ``rank_features`` scores the inner product of documents that share a term."""
         scores = sparse({"query": {"neural_sparse": {"v": {"query_tokens": QUERY}}}})
 
         assert list(scores.items()) == list(SPARSE_SCORES.items())
 
     def test_linear_rank_feature_is_the_inner_product(self, sparse):
-        """A ``bool`` of ``rank_feature`` ``linear`` queries, which needs no plugin, gives the same scores."""
+        """A ``bool`` of ``rank_feature`` ``linear`` queries, which needs no plugin, returns the same scores."""
         terms = [
             {"rank_feature": {"field": f"v.{key}", "boost": weight, "linear": {}}} for key, weight in QUERY.items()
         ]
@@ -182,7 +183,7 @@ class TestOpenSearch:
         assert list(sparse({"query": {"bool": {"should": terms}}}).items()) == list(SPARSE_SCORES.items())
 
     def test_query_weight_over_64_is_refused(self, opensearch, sparse):
-        """``neural_sparse`` takes weights up to 64; the refusal names the limit."""
+        """``neural_sparse`` accepts weights up to 64; the error names the limit."""
         body = {"query": {"neural_sparse": {"v": {"query_tokens": {"a": 64.5}}}}}
 
         answer = opensearch("POST", "/sparse/_search", body)
@@ -190,7 +191,7 @@ class TestOpenSearch:
         assert "weight must be in (0, 64.0], got: 64.5" in answer["error"]["root_cause"][0]["reason"]
 
     def test_refused_weight_is_the_items_own_error(self, opensearch):
-        """A weight of zero refuses its document and no other one of the bulk."""
+        """A weight of zero rejects only its own document of the bulk."""
         opensearch.create("refused", {"v": {"type": "rank_features"}})
         items = opensearch.fill("refused", {"good": {"v": {"a": 1.0}}, "zero": {"v": {"a": 0.0}}})
 
@@ -209,7 +210,7 @@ class TestOpenSearch:
         assert list(scores.items()) == near(FOLDED[name])
 
     def test_hybrid_fuses_by_rank(self, opensearch):
-        """``hybrid`` with an inline rank processor: the sum of 1 / (k + rank), where k is told as a parameter of the combination."""
+        """``hybrid`` with an inline rank processor scores the sum of 1 / (k + rank), with k as a parameter."""
         method = {"name": "hnsw", "engine": "lucene", "space_type": "l2"}
         fields = {"d": {"type": "knn_vector", "dimension": 2, "method": method}, "s": {"type": "rank_features"}}
         opensearch.create("hybrid", fields, {"index": {"knn": True}})
@@ -223,10 +224,10 @@ class TestOpenSearch:
 
 
 class TestElasticsearch:
-    """Both majors of Elasticsearch."""
+    """Both major versions of Elasticsearch."""
 
     def test_root_tells_the_version(self, elasticsearch):
-        """``GET /`` tells the pinned version in the shape that clients read, and answers ``HEAD`` too."""
+        """``GET /`` returns the pinned version in the format that clients read, and ``HEAD`` works too."""
         engine, node = elasticsearch
         answer = node("GET", "/")
 
@@ -236,7 +237,7 @@ class TestElasticsearch:
             assert head.headers["X-elastic-product"] == "Elasticsearch"
 
     def test_sparse_vector_is_the_inner_product(self, elasticsearch):
-        """The ``sparse_vector`` query with pruning off gives the inner product, and the ``term`` form the same."""
+        """The ``sparse_vector`` query without pruning scores the inner product, and so does the ``term`` form."""
         _, node = elasticsearch
         node.create("sparse", {"v": {"type": "sparse_vector", "index_options": {"prune": False}}})
         node.fill("sparse", {key: {"v": vector} for key, vector in SPARSE.items()})
@@ -259,7 +260,7 @@ class TestElasticsearch:
         assert list(node.scores(f"dense-{name}", {"knn": knn}).items()) == near(FOLDED[name])
 
     def test_point_in_time_walks_all_shards_once(self, elasticsearch):
-        """A point in time walked by ``_shard_doc`` gives every document of three shards once, and none written later."""
+        """A point in time paged by ``_shard_doc`` returns every document once, and none written later."""
         _, node = elasticsearch
         node.create("walk", {"n": {"type": "long"}}, {"index": {"number_of_shards": 3}})
         node.fill("walk", {f"d{n}": {"n": n} for n in range(250)})
@@ -274,7 +275,7 @@ class TestElasticsearch:
         assert sorted(seen) == sorted(f"d{n}" for n in range(250))
 
     def test_refused_weight_is_the_items_own_error(self, elasticsearch):
-        """A weight of zero refuses its document and no other one of the bulk."""
+        """A weight of zero rejects only its own document of the bulk."""
         _, node = elasticsearch
         node.create("refused", {"v": {"type": "sparse_vector"}})
         items = node.fill("refused", {"good": {"v": {"a": 1.0}}, "zero": {"v": {"a": 0.0}}})
@@ -284,15 +285,15 @@ class TestElasticsearch:
 
 
 class TestRunning:
-    """What every run promises."""
+    """Guarantees of every run."""
 
     @pytest.fixture
     def engine(self):
-        """The engine that starts fastest."""
+        """Return the engine that starts fastest."""
         return assembled("elasticsearch-8").engine
 
     def test_failed_start_shows_the_log(self, engine):
-        """A node that does not come up raises with the last lines of its log."""
+        """A node that does not start raises an error with the last lines of its log."""
         recipe = RECIPES[engine]
         broken = dataclasses.replace(recipe, settings={**recipe.settings, "no.such.setting": "1"})
 
@@ -301,7 +302,7 @@ class TestRunning:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="ending with the parent is a feature of Linux")
     def test_node_ends_with_its_parent(self, engine):
-        """A node does not outlive the process that started it, even one that was killed."""
+        """A node ends with the process that started it, even if that was killed."""
         command = [sys.executable, "-m", "integration.nodes", engine, "--json"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
             node = json.loads(parent.stdout.readline())["process"]
@@ -315,12 +316,12 @@ class TestRunning:
 
 
 class TestFind:
-    """Where an engine comes from; nothing is started here."""
+    """How an engine is chosen; nothing is started here."""
 
     NOWHERE: ClassVar = {"PATH": "/nowhere", "ST_NODES_CACHE": "/nowhere"}
 
     def test_address_comes_first(self):
-        """An address in the environment is taken as it is and left running."""
+        """A server at an address in the environment is used and keeps running."""
         found = find("qdrant", environ={"ST_QDRANT_URL": "http://127.0.0.1:1"}, no_container=lambda: None)
 
         assert isinstance(found, Found)
@@ -329,7 +330,7 @@ class TestFind:
             assert url == "http://127.0.0.1:1"
 
     def test_container_comes_second(self):
-        """Where a Docker engine answers, it is preferred to an assembled node."""
+        """If a Docker engine responds, it is preferred to an assembled node."""
         found = find("opensearch", environ=self.NOWHERE, no_container=lambda: None)
 
         assert isinstance(found, Found)
@@ -343,7 +344,7 @@ class TestFind:
         assert missing.reason.startswith("ST_OPENSEARCH_URL is not set; no docker on PATH; opensearch-2.19.1")
 
     def test_unassembled_node_counts_only_where_required(self, tmp_path):
-        """Half a gigabyte is fetched on request only: by ``ST_REQUIRE``, or by the command that the reason names."""
+        """Half a gigabyte is downloaded on request only: by ``ST_REQUIRE``, or by the command in the reason."""
         if choose(*RECIPES["elasticsearch-8"].java, installed()) is None or shutil.which("mvn") is None:
             pytest.skip("there is no Maven or no JDK for it here")
         here = {"PATH": os.environ["PATH"], "ST_NODES_CACHE": str(tmp_path)}
@@ -353,7 +354,7 @@ class TestFind:
         assert look(environ={**here, "ST_REQUIRE": "qdrant-edge,elasticsearch"}).how == "node"
 
     def test_address_of_another_major_is_told(self):
-        """A server of the wrong major is no engine, and the reason says what it is."""
+        """A server of the wrong major version is no engine, and the reason names its version."""
         with version_server("8.19.21") as url:
             missing = find(
                 "elasticsearch-9", environ={**self.NOWHERE, "ST_ELASTICSEARCH_URL": url}, no_container=lambda: "-"
@@ -364,17 +365,17 @@ class TestFind:
         assert found.how == "address"
 
     def test_unknown_engine_is_refused(self):
-        """A misspelt name is an error, not a skip."""
+        """A misspelled name is an error, not a skip."""
         with pytest.raises(ValueError, match="no engine is named 'elastic'"):
             find("elastic")
 
     def test_every_container_has_a_pinned_tag(self):
-        """No image floats: each has a tag that names a version."""
+        """Every image has a tag that names a version."""
         assert [image.name for image in IMAGES.values() if not re.search(r":v?\d+\.\d+\.\d+$", image.name)] == []
 
     @pytest.mark.parametrize("engine", list(IMAGES))
     def test_compose_says_what_the_recipe_says(self, engine):
-        """The file for hand use and the recipe for tests have one image, environment, command, ports and place of health."""
+        """compose.yaml and the recipes have equal images, environments, commands, ports and health checks."""
         yaml = pytest.importorskip("yaml")
         services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
         image = IMAGES[engine]
@@ -385,12 +386,12 @@ class TestFind:
         assert service.get("command") == image.command
         inside = {int(port.rsplit(":", 1)[1]) for port in service["ports"]}
         assert inside == {image.port, *image.more_ports, *([image.health_port] if image.health_port else [])}
-        if engine != "qdrant":  # its image has no program that could ask
+        if engine != "qdrant":  # its image has no program for a health check
             asked = f"http://127.0.0.1:{image.health_port or image.port}{image.health}"
             assert service["healthcheck"]["test"] == ["CMD", "curl", "--fail", "--silent", asked]
 
     def test_compose_has_every_engine_on_ports_of_its_own(self):
-        """All of them can run at once, and only this machine reaches them."""
+        """All servers can run at once, and only this machine reaches them."""
         yaml = pytest.importorskip("yaml")
         services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
         outside = [port.rsplit(":", 1)[0] for service in services.values() for port in service["ports"]]

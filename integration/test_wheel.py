@@ -1,4 +1,4 @@
-"""The built wheel, installed into a fresh environment, as a newcomer gets it: two packages, no torch, a demo that answers, and room for adapters of others."""
+"""The built wheel in a fresh environment: two packages, no torch, a working demo, and third-party adapters."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    """The wheel named by ``make test-wheel``."""
+    """Return the wheel named by ``make test-wheel``."""
     path = os.environ.get("ST_WHEEL")
     if not path:
         pytest.fail("ST_WHEEL does not name a wheel: run `make test-wheel`")
@@ -24,12 +24,12 @@ def wheel() -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment that holds the wheel with the extra of the embedded store; its folder of programs."""
+    """Return the folder of programs of a fresh environment with the wheel and the extra of the embedded store."""
     return fresh(tmp_path_factory.mktemp("fresh"), f"{wheel}[qdrant]")
 
 
 def fresh(root: Path, *targets: str | Path) -> Path:
-    """A new environment that holds what is named, and its folder of programs."""
+    """Create an environment with some packages, and return its folder of programs."""
     if shutil.which("uv"):
         subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, root / "venv"], check=True)
     else:
@@ -39,7 +39,7 @@ def fresh(root: Path, *targets: str | Path) -> Path:
 
 
 def install(programs: Path, *targets: str | Path) -> None:
-    """Install what is named."""
+    """Install packages."""
     python = programs / "python"
     if uv := shutil.which("uv"):
         subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *targets], check=True)
@@ -48,7 +48,7 @@ def install(programs: Path, *targets: str | Path) -> None:
 
 
 def run(folder: Path, program: Path, *arguments: str, status: int = 0) -> str:
-    """Run a program of an environment in a folder, with nothing of this checkout in reach, and give its output."""
+    """Run a program of an environment in a folder without access to this checkout, and return its output."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "ST_"))}
     done = subprocess.run([program, *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == status, f"{done.stdout[-3000:]}{done.stderr}"
@@ -56,14 +56,14 @@ def run(folder: Path, program: Path, *arguments: str, status: int = 0) -> str:
 
 
 def test_wheel_holds_two_packages(wheel):
-    """The wheel's top level is st_core, st_connectors and the metadata, and nothing else."""
+    """The top level of the wheel is st_core, st_connectors and the metadata."""
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
 
     assert {name for name in names if not name.endswith(".dist-info")} == {"st_core", "st_connectors"}
 
 
 def test_wheel_is_typed_and_light(wheel):
-    """Both packages carry py.typed; the built-in models stay under 10 MB; no test or benchmark travels."""
+    """Both packages contain py.typed, the built-in models are below 10 MB, and no test or benchmark is included."""
     files = zipfile.ZipFile(wheel).infolist()
 
     assert {"st_core/py.typed", "st_connectors/py.typed"} <= {file.filename for file in files}
@@ -85,7 +85,7 @@ def test_import_without_torch(environment, tmp_path):
 
 
 def test_demo_from_the_wheel(environment, tmp_path):
-    """The demo indexes the standard library from the installed wheel, and the search it recommends finds the function."""
+    """The demo of the installed wheel works, and the search it recommends returns the expected function."""
     output = run(tmp_path, environment / "st-connectors", "demo")
     assert "st-connectors search" in output
 
@@ -107,9 +107,9 @@ SIGN = "-float(np.linalg.norm(vector - wide))"
 
 
 def adapter(folder: Path, wheel: Path, planted: str | None = None) -> Path:
-    """Build the page's adapter, each file named above its block, and install it beside the wheel; gives the programs of that environment.
+    """Build the page's adapter from its blocks, install it with the wheel, and return the programs of that environment.
 
-    ``planted`` takes the place of the line with the sign.
+    ``planted`` replaces the line with the sign.
     """
     package = folder / "package"
     package.mkdir()
@@ -122,12 +122,12 @@ def adapter(folder: Path, wheel: Path, planted: str | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def shelf(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with the wheel and a distribution that somebody else made."""
+    """Return the programs of an environment with the wheel and a third-party distribution."""
     return adapter(tmp_path_factory.mktemp("shelf"), wheel)
 
 
 def test_an_adapter_of_somebody_else_conforms(shelf, tmp_path):
-    """The installed wheel finds it by its entry point, and the suite passes by address, with every group and next to nothing skipped."""
+    """The installed wheel finds the adapter by its entry point, and the suite passes by address."""
     assert "shelf" in json.loads(run(tmp_path, shelf / "st-connectors", "stores", "--json"))
 
     report = json.loads(run(tmp_path, shelf / "st-connectors", "conform", "shelf:here.db", "--json"))
@@ -138,14 +138,14 @@ def test_an_adapter_of_somebody_else_conforms(shelf, tmp_path):
 
 
 def test_the_six_line_subclass_conforms(shelf, tmp_path):
-    """The same by pytest, in the adapter's own tests."""
+    """The suite passes in the adapter's own tests with pytest."""
     shutil.copy(shelf.parents[1] / "package" / "test_shelf.py", tmp_path)
 
     assert re.search(r"3\d\d passed", run(tmp_path, shelf / "python", "-m", "pytest", "-q", "test_shelf.py"))
 
 
 def test_a_planted_fault_is_found_and_named(wheel, tmp_path):
-    """The distance without its minus: the run fails, and says which rules were broken and what was found."""
+    """With the sign of the distance removed, the run fails and reports the broken rules."""
     programs = adapter(tmp_path, wheel, planted=SIGN.removeprefix("-"))
 
     report = json.loads(run(tmp_path, programs / "st-connectors", "conform", "shelf:here.db", "--json", status=3))

@@ -1,4 +1,4 @@
-"""A vocabulary with odd tokens for the Lucene stores' ``?vocabulary=``, and what must hold of it on any server."""
+"""A vocabulary with unusual tokens for the ``?vocabulary=`` option of the Lucene stores, and its test on a server."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ ODD_TOKENS = (
     "_id",
     "7",
 )
-"""Tokens that a field type may take for a path, a pattern or an index, or refuse."""
+"""Tokens that a field type may read as a path, a pattern or an index, or refuse."""
 
 
 def vocabulary_file(folder: Path) -> Path:
-    """A tokenizer.json with a token for every index that the suite uses, the odd ones first."""
+    """Write a tokenizer.json with a token for every index that the suite uses, the unusual ones first."""
     used = {
         index
         for vector in (*corpus.sparse_vectors(corpus.SIZE), *corpus.SPARSE_QUERIES.values())
@@ -62,7 +62,7 @@ def vocabulary_file(folder: Path) -> Path:
 
 
 def assert_odd_tokens_are_keys_of_their_own(address: str) -> None:
-    """Each is found by itself alone, comes back as its index, and without the vocabulary the collection is not opened."""
+    """Each token matches only itself and comes back as its index; opening needs the vocabulary."""
     lab = Lab(opener(address))
     try:
         store = lab.new(lab.schema({"sparse": SparseField()}))

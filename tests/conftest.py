@@ -1,7 +1,7 @@
-"""The checkpoints of a run and the graphs of them, and which tests can run here.
+"""The checkpoints and graphs of a test run, and the selection of tests that can run.
 
-Those marked ``torch`` or ``minilm`` need packages that a light environment does not have. Without them they are skipped with the reason; with
-``ST_REQUIRE_TORCH=1`` in the environment a missing package is an error instead.
+Tests marked ``torch`` or ``minilm`` need packages that a light environment does not have. Without them they are
+skipped with the reason; with ``ST_REQUIRE_TORCH=1`` in the environment a missing package is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphs_of import Exports
 from hypothesis import settings
 from once import root_of_run
 
-# Two busy cores are slower than a deadline allows for; pytest-timeout ends what hangs.
+# Busy machines exceed the deadlines of Hypothesis; pytest-timeout stops tests that hang.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
@@ -26,19 +26,19 @@ NEEDS = {
 
 
 def missing(mark: str) -> list[str]:
-    """The packages that tests of a mark need and that are not installed."""
+    """Return the packages that tests with a mark need and that are not installed."""
     return [package for package in NEEDS[mark] if find_spec(package) is None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Stop before collecting where the packages are required and not there."""
+    """Stop before collection if required packages are missing."""
     lacking = missing("minilm")
     if os.environ.get("ST_REQUIRE_TORCH") == "1" and lacking:
         raise pytest.UsageError(f"ST_REQUIRE_TORCH=1, but {', '.join(lacking)} cannot be imported: run `make test`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run, saying why."""
+    """Skip the tests that cannot run, with the reason."""
     for mark in NEEDS:
         lacking = missing(mark)
         if lacking:
@@ -50,14 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
-    """The checkpoints of this run."""
+    """Return the checkpoints of this run."""
     import torch
 
-    torch.set_num_threads(1)  # tiny models: more threads only wait for one another
+    torch.set_num_threads(1)  # tiny models: more threads only wait for each other
     return Checkpoints(root_of_run(tmp_path_factory, "checkpoints"))
 
 
 @pytest.fixture(scope="session")
 def exports(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """The exported checkpoints of this run."""
+    """Return the exported checkpoints of this run."""
     return Exports(checkpoints, root_of_run(tmp_path_factory, "exports"))

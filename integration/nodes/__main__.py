@@ -1,4 +1,4 @@
-"""``python -m integration.nodes``: runs a node until Ctrl-C, or only assembles nodes for later."""
+"""``python -m integration.nodes``: run a node until Ctrl-C, or only assemble nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from integration.nodes.run import StartError, run
 
 
 def main() -> int:
-    """The exit status: 0, or 1 with the reason on standard error."""
+    """Return the exit status: 0, or 1 with the reason on standard error."""
     options = _parser().parse_args()
     try:
         if options.what == "assemble":
@@ -48,7 +48,7 @@ def _assemble(names: list[str], *, as_json: bool) -> None:
 
 
 def _run(name: str, port: int, *, as_json: bool) -> None:
-    # A supervisor ends programs with SIGTERM; the node must go the same way as with Ctrl-C.
+    # A supervisor ends programs with SIGTERM; the node must stop as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with run(RECIPES[_assembled(name)], port=port) as node:

@@ -1,4 +1,4 @@
-"""Puts a node together once and keeps it, outside the source tree, for every later run."""
+"""Assemble a node once and cache it, outside the source tree, for all later runs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["AssemblyError", "assemble", "cached", "jdk_for"]
 _HERE = Path(__file__).parent
 _EMPTY_FOLDERS = ("bin", "config", "data", "lib", "logs", "modules", "plugins", "tmp")
 _INGREDIENTS = ("assemble.py", "collect.py", "recipes.py", "config/*", "java/*", "maven/*")
-"""Files that decide what an assembled node looks like: when one changes, nodes are assembled anew."""
+"""Files that determine an assembled node; if one changes, nodes are assembled again."""
 
 
 def cached(recipe: Recipe, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The folder of the assembled node, where there is one made by this recipe."""
+    """Return the folder of the node assembled by this recipe, if there is one."""
     home = _place(recipe, environ)
     return home if home.is_dir() else None
 
 
 def assemble(recipe: Recipe, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the assembled node, made now where it is not there; raises ``AssemblyError``."""
+    """Return the folder of the assembled node, assembled now if it is missing; raise ``AssemblyError``."""
     if home := cached(recipe, environ):
         return home
     jdk = jdk_for(recipe, environ)
@@ -47,7 +47,7 @@ def assemble(recipe: Recipe, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def jdk_for(recipe: Recipe, environ: Mapping[str, str] = os.environ) -> Jdk:
-    """The Java installation that compiles for and runs the node; raises ``AssemblyError`` where none fits."""
+    """Return the Java installation that compiles and runs the node; raise ``AssemblyError`` if none fits."""
     jdks = installed(environ)
     jdk = choose(*recipe.java, jdks)
     if jdk is None:
@@ -117,7 +117,7 @@ def _compile(recipe: Recipe, jdk: Jdk, home: Path, classes: Path) -> None:
 
 
 def _put(home: Path, place: Path) -> None:
-    """Moves the finished node to its place in one step; where another process was faster, its node stays."""
+    """Move the finished node to its place in one step; if another process was faster, its node stays."""
     try:
         home.rename(place)
     except OSError:
@@ -126,7 +126,7 @@ def _put(home: Path, place: Path) -> None:
 
 
 def _sweep(recipe: Recipe, place: Path) -> None:
-    """Removes nodes of the same version made by earlier recipes: each takes half a gigabyte, and running ones have their own links."""
+    """Remove nodes of the same version from earlier recipes; running ones have their own links."""
     for old in place.parent.glob(f"{recipe.title}-*"):
         if old != place:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Finds a real engine to test on, in a fixed order, and says why there is none."""
+"""Choose a real engine to test on, in a fixed order, and say why there is none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROBE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An engine to test on: ``open()`` gives a context manager whose value is its address, which runs as long as the block does."""
+    """An engine to test on; ``open()`` is a context manager that yields its address while it runs."""
 
     engine: str
     how: Literal["address", "container", "node"]
@@ -49,10 +49,10 @@ def find(
     environ: Mapping[str, str] = os.environ,
     no_container: Callable[[], str | None] = containers.unavailable,
 ) -> Found | Missing:
-    """The first of: an address in the environment, a container, an assembled node.
+    """Return the first of an address in the environment, a container, and an assembled node.
 
-    Starts nothing. A node that was never assembled counts only where ``ST_REQUIRE`` names the engine, because
-    putting it together fetches hundreds of megabytes; ``python -m integration.nodes assemble`` does it beforehand.
+    Starts nothing. A node that was never assembled counts only if ``ST_REQUIRE`` names the engine, because assembling
+    it downloads hundreds of megabytes; ``python -m integration.nodes assemble`` does it beforehand.
     """
     engine = engine_named(engine)
     reasons: list[str] = []
@@ -65,7 +65,7 @@ def find(
 
 
 def engine_named(name: str) -> str:
-    """The engine that a name means, ``elasticsearch`` alone being its newest major; raises ``ValueError``."""
+    """Return the engine of a name, where ``elasticsearch`` means its newest major version; raise ``ValueError``."""
     engine = _SHORT.get(name, name)
     if engine not in ENGINES:
         raise ValueError(f"no engine is named {name!r}: the names are {', '.join(ENGINES)}")
@@ -73,14 +73,14 @@ def engine_named(name: str) -> str:
 
 
 def required(engine: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``ST_REQUIRE`` names the engine or, as ``elasticsearch`` does, all its majors."""
+    """Return whether ``ST_REQUIRE`` names the engine or, like ``elasticsearch``, all its major versions."""
     names = {name.strip() for name in environ.get("ST_REQUIRE", "").split(",")}
     return not names.isdisjoint({engine, _product(engine)})
 
 
 @contextlib.contextmanager
 def node(engine: str) -> Iterator[str]:
-    """The address of an assembled node for the length of the block, assembled first where it was not."""
+    """Yield the address of a node, assembled first if it is missing."""
     with run(RECIPES[engine_named(engine)]) as running:
         yield running.url
 
@@ -100,7 +100,7 @@ def _address(engine: str, environ: Mapping[str, str]) -> Found | str:
 
 
 _MAJORS = {"elasticsearch-8": "8", "elasticsearch-9": "9", "opensearch": "2", "opensearch-3": "3"}
-"""One variable serves all majors of a product: the server at the address says which one it is."""
+"""One variable serves all major versions of a product: the server at the address reports its own."""
 
 
 def _wrong_server(url: str, major: str) -> str | None:

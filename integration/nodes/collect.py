@@ -1,4 +1,4 @@
-"""Collects artifacts with Maven, as the machine has it configured: one run for all folders of a node."""
+"""Collect artifacts with Maven as configured on the machine, in one run for all folders of a node."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["AssemblyError", "collect"]
 _TEMPLATES = Path(__file__).parent / "maven"
 _GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _PATIENCE_S = 1800
-"""Half a gigabyte comes over the network the first time."""
+"""Half a gigabyte is downloaded the first time."""
 
 
 class AssemblyError(RuntimeError):
-    """A node could not be put together; the message says what was tried and what came."""
+    """A node could not be assembled; the message says what was tried and what failed."""
 
 
 def collect(engine: str, folders: Mapping[str, tuple[Artifact, ...]], work: Path) -> dict[str, list[Path]]:
-    """The files of the artifacts of each folder with their run time dependencies, fetched under the empty folder ``work``."""
+    """Download artifacts under the empty folder ``work``; return the files of each folder with dependencies."""
     program = shutil.which("mvn")
     if program is None:
         raise AssemblyError(f"{engine}: needs Maven to fetch its artifacts, and there is no `mvn` on PATH; install it")

@@ -1,4 +1,4 @@
-"""Servers in containers, by pinned tags, for machines where a Docker engine answers. testcontainers is imported only when one is started."""
+"""Servers in containers, by pinned tags, if a Docker engine responds. testcontainers is imported only to start one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 __all__ = ["IMAGES", "Image", "container", "unavailable"]
 
 _STARTUP_S = 300
-"""A pulled image starts in seconds; Milvus takes a minute on a small machine."""
+"""Seconds; a pulled image starts quickly, but Milvus takes a minute on a small machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A server's image: its port, where it answers once it is up, and what it must be told."""
+    """A server's image: its port, the path of its health check, and its settings."""
 
     name: str
     port: int
@@ -60,11 +60,11 @@ IMAGES: Mapping[str, Image] = {
     "milvus": _milvus("v2.6.24"),
     "milvus-3": _milvus("v3.0.0"),
 }
-"""By the name of the engine."""
+"""Recipes by the name of the engine."""
 
 
 def unavailable() -> str | None:
-    """Why no container can be started here, or None where one can."""
+    """Return why no container can be started, or None if one can."""
     if importlib.util.find_spec("testcontainers") is None:
         return "testcontainers is not installed"
     program = shutil.which("docker")
@@ -79,7 +79,7 @@ def unavailable() -> str | None:
 
 @contextlib.contextmanager
 def container(engine: str) -> Iterator[str]:
-    """The address of a server that runs in a container for the length of the block."""
+    """Yield the address of a server that runs in a container."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import HttpWaitStrategy
 

@@ -1,4 +1,4 @@
-"""Finds the Java installations of this machine."""
+"""Find the Java installations of this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Jdk:
 
 
 def installed(environ: Mapping[str, str] = os.environ) -> list[Jdk]:
-    """The installations named by ``JAVA_HOME`` and ``PATH`` and those in the system's folders, each once, in that order."""
+    """Return the installations of ``JAVA_HOME``, ``PATH`` and the system's folders, each once, in that order."""
     found: dict[Path, Jdk] = {}
     for home in _candidates(environ):
         real = home.resolve()
@@ -43,7 +43,7 @@ def installed(environ: Mapping[str, str] = os.environ) -> list[Jdk]:
 
 
 def choose(lowest: int, highest: int, jdks: list[Jdk]) -> Jdk | None:
-    """The oldest installation between two major versions, both included; it is the one the engine was most likely tried with."""
+    """Return the oldest installation between two major versions, inclusive: engines are best tested with it."""
     fitting = [jdk for jdk in jdks if lowest <= jdk.major <= highest]
     return min(fitting, key=lambda jdk: jdk.major, default=None)
 
@@ -59,7 +59,7 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _major(home: Path) -> int | None:
-    """The major version that the installation's ``release`` file tells, or None where this is no JDK."""
+    """Return the major version in the ``release`` file of the installation, or None if it is no JDK."""
     release = home / "release"
     if not (home / "bin" / "javac").is_file() or not release.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What each node is made of: artifacts by their Maven coordinates, the folders they go to, and how the result is started."""
+"""Recipes of the nodes: Maven artifacts, the folders they go to, and how the result is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RECIPES", "Artifact", "Module", "Recipe"]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One Maven artifact; ``alone`` leaves its dependencies out."""
+    """A Maven artifact; ``alone`` leaves its dependencies out."""
 
     group: str
     name: str
@@ -22,7 +22,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A folder under ``modules/``: its artifacts, its plugin descriptor, and the file of ``config/`` that is its security policy."""
+    """A folder under ``modules/``: its artifacts, its plugin descriptor, and its security policy in ``config/``."""
 
     name: str
     artifacts: tuple[Artifact, ...]
@@ -34,8 +34,9 @@ class Module:
 class Recipe:
     """How a node is assembled and started.
 
-    ``java`` is the lowest and the highest major version of Java that runs it. ``launcher`` names a file of ``java/`` that is
-    compiled for it, where the engine's own main class will not do. In ``flags`` and ``settings`` the text ``{home}`` stands for the folder of the run.
+    ``java`` is the lowest and the highest major version of Java that runs it. ``launcher`` names a file of ``java/``
+    that is compiled for it if the engine's own main class cannot be used. In ``flags`` and ``settings``, ``{home}``
+    stands for the folder of the run.
     """
 
     engine: str
@@ -52,7 +53,7 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """The engine and its version, as folders and messages name them."""
+        """The engine and its version, as used in folders and messages."""
         return f"{self.engine.partition('-')[0]}-{self.version}"
 
 
@@ -64,7 +65,7 @@ _COMMON_SETTINGS = {
     "transport.port": "0",
     # The port that the system chose is written to logs/http.ports.
     "node.portsfile": "true",
-    # A nearly full disk of the machine must not make indices read-only under a test.
+    # A nearly full disk must not make indices read-only during a test.
     "cluster.routing.allocation.disk.threshold_enabled": "false",
 }
 
@@ -98,12 +99,12 @@ def _opensearch(version: str) -> Recipe:
     return Recipe(
         engine="opensearch",
         version=version,
-        # Java 24 took away the security manager that this line of OpenSearch installs.
+        # Java 24 removed the security manager that this version of OpenSearch installs.
         java=(17, 23),
         lib=(
             Artifact("org.opensearch", "opensearch", version),
             Artifact("org.opensearch", "opensearch-plugin-classloader", version),
-            # The POM of the server leaves it out, and the server does not start without it.
+            # The POM of the server omits it, but the server does not start without it.
             Artifact("org.apache.logging.log4j", "log4j-core", "2.21.0"),
         ),
         modules=(
@@ -134,7 +135,7 @@ def _opensearch(version: str) -> Recipe:
         settings={
             **_COMMON_SETTINGS,
             "bootstrap.system_call_filter": "false",
-            # Encoders of tests run on the loopback address, on any port, and on this one node.
+            # The encoders of tests run on the loopback address, on any port, and on this node only.
             "plugins.ml_commons.only_run_on_ml_node": "false",
             "plugins.ml_commons.native_memory_threshold": "100",
             "plugins.ml_commons.connector.private_ip_enabled": "true",
@@ -173,7 +174,7 @@ def _elasticsearch(engine: str, version: str, java: tuple[int, int], flags: tupl
             ),
             module(
                 "x-pack-core",
-                # Registers the sparse_vector query without the machinery of licences.
+                # Registers the sparse_vector query without licence checks.
                 "org.elasticsearch.xpack.core.XPackClientPlugin",
                 # Its POM names an artifact that Maven Central lacks, so what it needs is listed here.
                 alone(f"org.elasticsearch.plugin:x-pack-core:{version}"),
@@ -210,4 +211,4 @@ RECIPES: Mapping[str, Recipe] = {
         _elasticsearch("elasticsearch-8", "8.19.21", (17, 25)),
     )
 }
-"""By the name of the engine; two majors of Elasticsearch are two engines."""
+"""Recipes by the name of the engine; two major versions of Elasticsearch are two engines."""

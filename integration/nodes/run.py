@@ -1,4 +1,4 @@
-"""Starts an assembled node in a folder of its own, waits until it answers, and ends it."""
+"""Start an assembled node in a folder of its own, wait until it responds, and stop it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _REQUEST_S = 5.0
 _OWN_FOLDERS = ("config", "data", "logs", "tmp")
 _LOCK = "run.lock"
 _YOUNG_S = 60.0
-"""A lock file this young may belong to a run that is just about to take its lock."""
+"""Seconds; a lock file this new may belong to a run that is about to lock it."""
 _UNPRIVILEGED = "nobody"
 _LOG_LINES = 40
 
 
 class StartError(RuntimeError):
-    """A node did not come up; the message ends with the last lines of its log."""
+    """A node did not start; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A node that answers: where, in which process, and how long it took from the start of the process."""
+    """A running node: its address, its process, and the seconds it took to start."""
 
     url: str
     process: int
@@ -52,9 +52,10 @@ class Running:
 
 @contextlib.contextmanager
 def run(recipe: Recipe, *, port: int = 0, patience_s: float = 240.0) -> Iterator[Running]:
-    """A node for the length of the block, assembled first where needed; port 0 lets the system choose.
+    """Yield a node, assembled first if needed; port 0 lets the system choose.
 
-    Its data goes with it, and so does the node when this process dies. Raises ``AssemblyError`` or ``StartError``.
+    Its data is removed afterwards, and the node ends when this process dies. Raises ``AssemblyError`` or
+    ``StartError``.
     """
     kept = assemble(recipe)
     java = jdk_for(recipe).java
@@ -83,7 +84,7 @@ def run(recipe: Recipe, *, port: int = 0, patience_s: float = 240.0) -> Iterator
 
 @contextlib.contextmanager
 def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
-    """A copy of the kept node made of hard links, so that runs share nothing they can change and cost no space."""
+    """Create a copy of the cached node from hard links, so that runs share no mutable files and take no space."""
     _sweep(recipe)
     with (
         tempfile.TemporaryDirectory(prefix=f"{recipe.title}-", ignore_cleanup_errors=True) as folder,
@@ -103,7 +104,7 @@ def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
 
 
 def _sweep(recipe: Recipe) -> None:
-    """Removes the folders of runs whose process was killed: nobody holds their locks."""
+    """Remove the folders of runs whose process was killed, whose locks are free."""
     for lock in Path(tempfile.gettempdir()).glob(f"{recipe.title}-*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open() as opened:
             if time.time() - lock.stat().st_mtime > _YOUNG_S:
@@ -126,7 +127,7 @@ def _command(recipe: Recipe, java: Path, home: Path) -> list[str]:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Little enough that options for other Java programs of this machine do not reach the node."""
+    """Return a minimal environment, so that options for other Java programs do not affect the node."""
     return {"PATH": os.defpath, "HOME": str(home), "TMPDIR": f"{home}/tmp", "LANG": "C.UTF-8"}
 
 
@@ -135,7 +136,7 @@ def _is_root() -> bool:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to end this process when the one that started it is gone, however that went."""
+    """Ask Linux to end this process when its parent ends, for any reason."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
@@ -151,7 +152,7 @@ def _wait(recipe: Recipe, process: subprocess.Popen[bytes], home: Path, *, deadl
 
 
 def _address(home: Path) -> str | None:
-    """The address that the node wrote to its ports file, or None as long as it has not."""
+    """Return the address that the node wrote to its ports file, or None if there is none yet."""
     try:
         lines = (home / "logs" / "http.ports").read_text(encoding="utf-8").split()
     except FileNotFoundError:
@@ -174,6 +175,6 @@ def _log(home: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends it the short way: an orderly end takes OpenSearch ten seconds, and its data is thrown away anyhow."""
+    """Kill the node: an orderly shutdown of OpenSearch takes ten seconds, and its data is removed anyway."""
     process.kill()
     process.wait()

@@ -82,7 +82,7 @@ def has_enough_words(docstring: Docstring, minimum: int = MINIMUM_WORDS) -> bool
 
 
 def collect() -> list[Docstring]:
-    """Return the distinct docstrings of at least ``MINIMUM_WORDS`` words under their most public names, sorted by name."""
+    """Return the distinct docstrings that have enough words, under their most public names and sorted by name."""
     with warnings.catch_warnings():
         # Accessing a deprecated name warns, and none of them is used here.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""What the encoding benchmark computes from what it measured, on figures written by hand."""
+"""The figures that the encoding benchmark computes from measurements, checked with hand-written ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from bench import contenders, encode, encode_results, machine, process, texts, works
 from bench.contenders import THEIRS, Contender
-from bench.encode import OtherWorkError, aims_of, check_equal, figures_of, in_turns, row
+from bench.encode import OtherWorkError, check_equal, figures_of, in_turns, row, targets_of
 from bench.figures import missed
 from bench.works import WORKS, with_texts
 
@@ -21,20 +21,20 @@ COARSE = Contender("ours int8", "st_core", bits=8)
 
 
 def answers(seconds, **more):
-    """A contender's answers of several rounds."""
+    """Return the answers of a contender in several rounds."""
     return [{"seconds": each, "peak_mb": 100.0 + each, "apart": each / 1e6} | more for each in seconds]
 
 
 @pytest.fixture
 def measured():
-    """A row of two contenders over three rounds, in which everything took longer each time."""
+    """Return a row of two contenders over three rounds, each slower than the one before."""
     rows = {THEIRS: answers([1.0, 2.0, 6.0]), "ours": answers([0.5, 0.5, 2.0])}
     return row(WORKS["dense"], {"ours": 8}, rows, [0.25, 0.5, 1.5])
 
 
 @pytest.fixture
 def card(monkeypatch):
-    """A card that is not there, of which the library tells the name, and a list of when it was waited for."""
+    """Replace the GPU: return its name, and a list of the times it was waited for."""
     torch = pytest.importorskip("torch", reason="needs torch")
     ones, waited = torch.ones, []
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H100 80GB HBM3")
@@ -45,33 +45,33 @@ def card(monkeypatch):
 
 
 def test_another_contender_begins_each_turn():
-    """All take part in every turn, in one circle, and each of them begins once."""
+    """All contenders take part in every turn, in rotation, and each is first once."""
     turns = [in_turns(["a", "b", "c"], turn) for turn in range(4)]
 
     assert turns == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
 def test_float_noise_is_equal_and_more_is_not():
-    """The largest difference is told, and refused where it is over the parity of float32."""
+    """The largest difference is returned, and an error if it exceeds the parity of float32."""
     wanted = np.eye(3, dtype=np.float32)
 
     assert check_equal(EXACT, wanted, wanted + np.float32(5e-6)) == pytest.approx(5e-6, rel=0.05)
     with pytest.raises(OtherWorkError, match=r"output differs by 2\.0e-05"):
         check_equal(EXACT, wanted, wanted + np.float32(2e-5))
-    with pytest.raises(OtherWorkError, match=r"shape \(2, 3\) instead of \(3, 3\)"):
+    with pytest.raises(OtherWorkError, match=r"expected output of shape \(3, 3\), got \(2, 3\)"):
         check_equal(EXACT, wanted, wanted[:2])
 
 
 def test_int8_is_held_to_directions():
-    """A length is of no matter, the mean and the worst cosine are; scores are one row."""
+    """Vector lengths do not matter, but the mean and the worst cosine do; scores are one row."""
     wanted = np.repeat(np.eye(2, dtype=np.float32), 50, axis=0)
     turned = wanted.copy()
-    turned[0] = [np.cos(0.25), np.sin(0.25)]  # a cosine of 0.969, and a mean that is high enough
+    turned[0] = [np.cos(0.25), np.sin(0.25)]  # a cosine of 0.969, with a high enough mean
 
     assert check_equal(COARSE, wanted, wanted * 3) == 2.0
-    with pytest.raises(OtherWorkError, match=r"at worst 0\.9689"):
+    with pytest.raises(OtherWorkError, match=r"worst 0\.9689"):
         check_equal(COARSE, wanted, turned)
-    with pytest.raises(OtherWorkError, match=r"^cosines of 0\.9997, at worst 0\.9689, are too low for 16 bits"):
+    with pytest.raises(OtherWorkError, match=r"^cosine 0\.9997, worst 0\.9689: too low for 16 bits"):
         check_equal(Contender("half", "st_core", bits=16), wanted, turned)
     angle = np.arccos(0.994)
     all_turned = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (50, 1))
@@ -82,19 +82,19 @@ def test_int8_is_held_to_directions():
 
 
 def test_a_contender_without_output_is_not_compared():
-    """The bare forward pass gives none."""
+    """The bare forward pass has no output."""
     assert check_equal(EXACT, np.eye(2), None) == 0.0
 
 
 class Given:
-    """Stands for a contender's process: one vector, which differs by ``apart`` from the second round on."""
+    """A stand-in for a contender's process: one vector, which differs by ``apart`` from the second round on."""
 
     def __init__(self, contender, apart):
         self.contender, self.apart, self.rounds, self.closed = contender, apart, 0, False
 
     def run(self, _order, inputs):
         assert not self.closed
-        self.rounds += len(inputs) > 100  # of fewer it warms up
+        self.rounds += len(inputs) > 100  # fewer inputs warm up
         return {"seconds": 1.0, "peak_mb": 1.0, "output": np.float32([[1.0 + self.apart * (self.rounds > 1)]])}
 
     def close(self):
@@ -102,7 +102,7 @@ class Given:
 
 
 def test_other_work_is_not_counted(monkeypatch, tmp_path, capsys):
-    """It ends there and then, the others go on; the row says why, and so does the exit status."""
+    """A contender with other output stops at once and the others go on; the row and the exit status report it."""
     those = [Contender(THEIRS, ""), Contender("same", ""), Contender("other", "")]
     live = {}
     monkeypatch.setattr(encode, "MAKERS", {"minilm": lambda root: root})
@@ -117,7 +117,7 @@ def test_other_work_is_not_counted(monkeypatch, tmp_path, capsys):
     found = encode.measure("dense", WORKS["dense"], encode.Run(3), tmp_path)
 
     assert set(found["contenders"]) == {THEIRS, "same"}
-    assert found["not_counted"] == {"other": "output differs by 5.0e-01, more than 1e-05"}
+    assert found["not_counted"] == {"other": "output differs by 5.0e-01; the limit is 1e-05"}
     assert [live[each.name].rounds for each in those] == [3, 3, 2]
 
     monkeypatch.setattr(encode, "measure", lambda *_: found)
@@ -129,7 +129,7 @@ def test_other_work_is_not_counted(monkeypatch, tmp_path, capsys):
 
 
 def test_ratios_are_taken_within_rounds(measured):
-    """Of 1/0.5, 2/0.5 and 6/2 the median is 3, while the medians' ratio would be 4."""
+    """Ratios are medians within rounds: of 1/0.5, 2/0.5 and 6/2 it is 3, unlike the ratio of medians."""
     ours = measured["contenders"]["ours"]
 
     assert ours["ratio"] == {"median": 3.0, "min": 2.0, "max": 4.0}
@@ -140,15 +140,15 @@ def test_ratios_are_taken_within_rounds(measured):
 
 
 def test_what_is_under_a_floor_or_over_a_most_is_missed(measured):
-    """Ratios are held to floors, seconds and megabytes to what they may be at most, of those alone that took part."""
+    """Ratios are compared with floors, seconds and megabytes with limits, for contenders that took part."""
     work = replace(WORKS["dense"], floors={"ours": 3.5, "absent": 9}, most={"ours": 0.4})
 
-    assert missed(figures_of("dense", measured), aims_of("dense", work, measured)) == [
-        "dense: ours is 3.000, should be >= 3.5",
-        "dense: ours, s is 0.500, should be < 0.4",
+    assert missed(figures_of("dense", measured), targets_of("dense", work, measured)) == [
+        "dense: ours is 3.000, target >= 3.5",
+        "dense: ours, s is 0.500, target < 0.4",
     ]
     easy = replace(work, floors={"ours": 3.0}, most={"ours": 0.6})
-    assert missed(figures_of("dense", measured), aims_of("dense", easy, measured)) == []
+    assert missed(figures_of("dense", measured), targets_of("dense", easy, measured)) == []
 
 
 def test_growth_is_held_to_megabytes():
@@ -156,13 +156,13 @@ def test_growth_is_held_to_megabytes():
     grown = [{"growth_mb": 700.0, "peak_mb": 1.0, "apart": 0.0}]
     found = row(WORKS["splade-memory"], {}, {THEIRS: [grown[0] | {"growth_mb": 4200.0}], works.TORCH: grown}, [])
 
-    assert missed(figures_of("m", found), aims_of("m", WORKS["splade-memory"], found)) == [
-        f"m: {works.TORCH}, MB is 700.000, should be < 600"
+    assert missed(figures_of("m", found), targets_of("m", WORKS["splade-memory"], found)) == [
+        f"m: {works.TORCH}, MB is 700.000, target < 600"
     ]
 
 
 def test_every_figure_is_of_a_contender_that_takes_part():
-    """A floor under a name that is none would never be missed."""
+    """Every floor names a contender, because any other would never be missed."""
     taking = {contender.name: contender.works for contender in contenders.contenders()}
 
     for name, work in WORKS.items():
@@ -173,7 +173,7 @@ def test_every_figure_is_of_a_contender_that_takes_part():
 
 
 def test_a_card_is_given_to_both_engines_in_every_type():
-    """Each takes part beside its other self in the works of transformers, of which nothing is asked there."""
+    """Variants of a contender take part in the works of transformers, without targets."""
     found = {contender.name: contender for contender in contenders.contenders("cuda:1")}
 
     assert next(iter(found)) == THEIRS
@@ -194,7 +194,7 @@ def test_a_card_is_given_to_both_engines_in_every_type():
 
 
 def test_timing_waits_for_the_card(card):
-    """A call is over when the card has done it, a product too; a processor is not waited for."""
+    """A call or product on a GPU ends when the GPU is finished; a CPU is not waited for."""
     device, waited = card
     before = []
 
@@ -208,7 +208,7 @@ def test_timing_waits_for_the_card(card):
 
 
 def test_who_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
-    """But for the one that all are compared with; a package within one that is not there is missing too."""
+    """A contender that is not installed is left out, except the baseline; submodules count too."""
     assert Contender("a", "json", needs=("not_there.at_all", "json.decoder")).missing == ["not_there.at_all"]
 
     gone = {"fastembed", "optimum.intel"}
@@ -223,7 +223,7 @@ def test_who_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
 
 
 def test_contenders_are_chosen_by_words(monkeypatch):
-    """Any of the words in the name will do; sentence-transformers takes part in any case."""
+    """A contender is selected by any word of its name; sentence-transformers always takes part."""
     monkeypatch.setattr(contenders, "_installed", lambda _package: True)
 
     found = encode.taking_part("dense", encode.Run(only=["numpy", "st_core torch"]))
@@ -233,7 +233,7 @@ def test_contenders_are_chosen_by_words(monkeypatch):
 
 @pytest.mark.parametrize("form", ["people", "json"])
 def test_figures_are_printed_once(measured, monkeypatch, capsys, form):
-    """A row as it is done, for people; or all at the end, as JSON; the status tells of what was missed."""
+    """Rows are printed when they are finished, or all at the end as JSON; the status reports missed targets."""
     monkeypatch.setattr(encode, "measure", lambda *_: measured)
     monkeypatch.setattr("sys.argv", ["encode", "static", *(["--json"] if form == "json" else [])])
 
@@ -249,17 +249,17 @@ def test_figures_are_printed_once(measured, monkeypatch, capsys, form):
 
 
 def test_a_work_that_a_device_has_not_is_refused(monkeypatch, capsys):
-    """With those there are."""
+    """An unknown work is an error that lists the known ones."""
     monkeypatch.setattr("sys.argv", ["encode", "static", "--device", "cuda"])
 
     with pytest.raises(SystemExit):
         encode.main()
-    assert "there is no work static on cuda; there are dense, splade" in capsys.readouterr().err
+    assert "unknown work static on cuda; expected one of dense, splade" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["query", "describe", "article"])
 def test_texts_are_fixed_and_of_their_lengths(kind):
-    """The same every time, with the number of words that the module's table says."""
+    """Texts are equal every time, with the number of words in the module's table."""
     made = texts.texts(kind, 300, 3)
     lengths = sorted(len(text.split()) for text in made)
 
@@ -271,7 +271,7 @@ def test_texts_are_fixed_and_of_their_lengths(kind):
 
 
 def test_mixed_texts_are_of_all_kinds():
-    """Three, six and one in ten, told apart by length."""
+    """Mixed texts contain three, six and one in ten of each kind, distinguished by length."""
     lengths = np.array([len(text.split()) for text in texts.texts("mixed", 1000, 0)])
     shares = [(lengths <= 10).mean(), ((lengths > 10) & (lengths <= 150)).mean(), (lengths > 150).mean()]
 
@@ -280,7 +280,7 @@ def test_mixed_texts_are_of_all_kinds():
 
 @pytest.mark.parametrize("kind", ["query", "describe", "mixed"])
 def test_rounds_share_no_words_of_the_material(kind, monkeypatch):
-    """Numbered words show where a text was cut: each round begins behind the end of the one before."""
+    """Numbered words show where texts were split: each round begins after the end of the one before."""
     monkeypatch.setattr(texts, "words", lambda: tuple(map(str, range(500_000))))
     taken = [{int(word) for text in texts.texts(kind, 100, number) for word in text.split()} for number in range(5)]
 
@@ -292,13 +292,13 @@ def test_rounds_share_no_words_of_the_material(kind, monkeypatch):
 
 
 def test_an_unknown_kind_is_refused():
-    """With the kinds there are."""
+    """An unknown kind is an error that lists the known ones."""
     with pytest.raises((KeyError, ValueError), match="poem"):
         texts.texts("poem", 1, 0)
 
 
 def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
-    """A row takes the place of the one of its name, but for contenders it did not measure; the files are drawn from what is kept."""
+    """A row replaces the one of its name except for contenders it did not measure; all rows are drawn."""
     monkeypatch.setattr(encode_results, "FOLDER", tmp_path / "results")
     drawn = []
     monkeypatch.setattr(encode_results, "plot", lambda kept, path: drawn.append((kept, path)))
@@ -322,7 +322,7 @@ def test_kept_rows_become_a_table_and_a_plot(measured, tmp_path, monkeypatch):
 
 
 def test_of_a_contender_the_newer_is_kept(measured, tmp_path, monkeypatch):
-    """Its figures, or why it was not counted."""
+    """A contender has figures, or the reason for not being counted."""
     monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
     monkeypatch.setattr(encode_results, "plot", lambda *_: None)
     ours = measured["contenders"]["ours"]
@@ -340,7 +340,7 @@ def test_of_a_contender_the_newer_is_kept(measured, tmp_path, monkeypatch):
 
 
 def test_rows_of_a_card_are_kept_by_themselves(measured, tmp_path, monkeypatch, card):
-    """Under the card's name, which the page and the machine's description say too; the processor's rows stay."""
+    """Rows of a GPU are stored under its name, which page and description contain; the CPU's rows stay."""
     monkeypatch.setattr(encode_results, "FOLDER", tmp_path)
     monkeypatch.setattr(encode_results, "plot", lambda _kept, path: path.write_text(""))
 
@@ -357,7 +357,7 @@ def test_rows_of_a_card_are_kept_by_themselves(measured, tmp_path, monkeypatch, 
 
 
 def test_the_plot_is_the_same_for_the_same_rows(measured, tmp_path):
-    """Byte for byte, with a bar for each contender but the first."""
+    """The plot is equal byte by byte, with a bar for each contender but the baseline."""
     pytest.importorskip("matplotlib", reason="plots need the bench group")
     drawings = []
     for _ in range(2):

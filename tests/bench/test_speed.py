@@ -1,4 +1,4 @@
-"""What the benchmark of stores says before it measures."""
+"""What the benchmark of stores reports before it measures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ def unmeasured(monkeypatch):
     return lambda *arguments: monkeypatch.setattr(sys, "argv", ["speed", *arguments])
 
 
-@pytest.mark.parametrize(
-    ("argument", "status", "says"), [("--help", 0, "STORE"), ("nope", 2, "there is no store nope")]
-)
+@pytest.mark.parametrize(("argument", "status", "says"), [("--help", 0, "STORE"), ("nope", 2, "unknown store nope")])
 def test_help_and_wrong_names_measure_nothing(unmeasured, capsys, argument, status, says):
-    """They tell which stores there are and leave."""
+    """Help and unknown stores list the known stores and exit."""
     unmeasured(argument)
 
     with pytest.raises(SystemExit) as left:
@@ -39,10 +37,10 @@ def test_help_and_wrong_names_measure_nothing(unmeasured, capsys, argument, stat
 
 
 def test_a_store_without_its_client_is_not_at_hand(unmeasured, capsys):
-    """A line names what to install; status 1, for nothing was measured."""
+    """A line names the package to install, and the status is 1 because nothing was measured."""
     unmeasured("qdrant-edge", "--json")
 
     assert speed.main() == 1
     printed = capsys.readouterr()
-    assert printed.err == "not at hand: qdrant-edge: its client is not installed: pip install qdrant-edge-py\n"
+    assert printed.err == "not available: qdrant-edge: the client is not installed; pip install qdrant-edge-py\n"
     assert printed.out == "{}\n"
