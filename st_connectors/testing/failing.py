@@ -129,10 +129,10 @@ class HttpErrors(Group):
             self._open(proxy).count()
         assert caught.value.retry_after == 7.0
 
-    @pytest.mark.parametrize("value", list(_RETRY_AFTER))
-    def test_strange_wishes_break_nothing(self, proxy: FaultProxy, value: str) -> None:
+    @pytest.mark.parametrize("wish", list(_RETRY_AFTER))
+    def test_strange_wishes_break_nothing(self, proxy: FaultProxy, wish: str) -> None:
         """A ``Retry-After`` that is a date, a word, negative or empty raises the same error."""
-        proxy.always(Answer(429, retry_after=_RETRY_AFTER[value]))
+        proxy.always(Answer(429, retry_after=_RETRY_AFTER[wish]))
         with pytest.raises(Temporary) as caught:
             self._open(proxy).count()
         assert caught.value.retry_after is None or caught.value.retry_after >= 0
