@@ -162,7 +162,8 @@ def splade_from_hidden(
     if not module.summed:
         hidden = torch.where(mask[:, :, None] == 0, _row(hidden, first_real(mask))[:, None, :], hidden)
     parts = []
-    for block, offset in zip(blocks, torch.split(bias, VOCABULARY_BLOCK), strict=True):
+    for start, block in zip(range(0, bias.shape[0], VOCABULARY_BLOCK), blocks, strict=True):
+        offset = bias[start : start + VOCABULARY_BLOCK]
         logits = block(hidden)
         if module.summed:
             parts.append(splade(module, logits.add_(offset), mask))
