@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from st_connectors._matching import INT64
 from st_connectors.filters import Filter
 from st_connectors.milvus import columns
-from st_connectors.milvus.columns import METRICS, PrimaryKey, Scalar, decode_vector, encode_vector
+from st_connectors.milvus.columns import PrimaryKey, Scalar, decode_vector, encode_vector
 from st_connectors.milvus.filters import ALWAYS, AdoptedFilters, Expression, ids_expression, to_expression
-from st_connectors.schema import DenseField, Field, FieldKind, FilterKind, Schema, SparseField, TextField, kind_of
+from st_connectors.schema import FieldKind, Schema, TextField, kind_of
 from st_connectors.store import Capabilities, Parts, Precision, Record, Vector, is_empty_vector
 
 __all__ = ["AdoptedLayout", "Layout", "OwnLayout", "StorageOptions"]
@@ -206,18 +206,7 @@ def _text(name: str, value: object) -> str:
     return text
 
 
-_FLOAT_VECTOR, _SPARSE_VECTOR, _ARRAY, _INT64, _BM25 = 101, 104, 22, 5, 1
-_KINDS: Mapping[int, FilterKind] = {
-    1: FilterKind.BOOL,
-    **dict.fromkeys((2, 3, 4, _INT64), FilterKind.INT),
-    11: FilterKind.FLOAT,
-    21: FilterKind.KEYWORD,
-}
-"""By Milvus's type numbers (schema.proto). FLOAT, 10, is left out: it cannot represent most filter values, such as
-0.1."""
-_METRIC_NAMES = {name: metric for metric, name in METRICS.items()}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,43 +222,6 @@ class AdoptedLayout:
     scalars: Mapping[str, Scalar]
     dynamic: bool
     indexes: Mapping[str, str]
-
-    @classmethod
-    def read(
-        cls,
-        collection: str,
-        description: Mapping[str, Any],
-        indexes: Sequence[Mapping[str, Any]],
-        filterable: Mapping[str, FilterKind],
-    ) -> AdoptedLayout:
-        """Read the layout from Milvus's descriptions of a collection and its indexes.
-
-        Vectors that a schema cannot describe are left out. Raises ValueError for a kind that Milvus cannot compare and
-        for a key of the dynamic field that is no identifier.
-        """
-        described = {column["name"]: column for column in description["fields"]}
-        by_field = {index["field_name"]: index for index in indexes}
-        sources = _bm25_sources(description)
-        fields = {
-            name: spec
-            for name, column in described.items()
-            if (spec := _field(column, by_field.get(name, {}), sources.get(name))) is not None
-        }
-        payload = {
-            name: column
-            for name, column in described.items()
-            if int(column["type"]) < 100 and not column.get("is_primary")
-        }
-        known = {name: kind for name, column in payload.items() if (kind := _KINDS.get(_element(column))) is not None}
-        dynamic = bool(description.get("enable_dynamic_field"))
-        _check_filterable(filterable, payload, dynamic=dynamic)
-        return cls(
-            Schema(collection, fields, {**known, **filterable}),
-            next(_primary_key(column, description) for column in described.values() if column.get("is_primary")),
-            {name: Scalar(_may_be_missing(column), int(column["type"]) == _ARRAY) for name, column in payload.items()},
-            dynamic,
-            {name: by_field[name]["index_type"] for name, spec in fields.items() if isinstance(spec, DenseField)},
-        )
 
     @property
     def collection(self) -> str:
@@ -373,51 +325,3 @@ class AdoptedLayout:
 
 def _is_int64(text: str) -> bool:
     return _INTEGER.fullmatch(text) is not None and int(text) in INT64
-
-
-def _bm25_sources(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the text column of each column that a BM25 function fills."""
-    return {
-        str(output): str(next(iter(function["input_field_names"])))
-        for function in description.get("functions") or []
-        if int(function["type"]) == _BM25
-        for output in function["output_field_names"]
-    }
-
-
-def _element(column: Mapping[str, Any]) -> int:
-    kind = int(column["type"])
-    return int(column["element_type"]) if kind == _ARRAY else kind
-
-
-def _may_be_missing(column: Mapping[str, Any]) -> bool:
-    return bool(column.get("nullable")) or column.get("default_value") is not None
-
-
-def _primary_key(column: Mapping[str, Any], description: Mapping[str, Any]) -> PrimaryKey:
-    is_generated = bool(description.get("auto_id") or column.get("auto_id"))
-    return PrimaryKey(column["name"], int(column["type"]) == _INT64, is_generated)
-
-
-def _field(column: Mapping[str, Any], index: Mapping[str, Any], source: str | None) -> Field | None:
-    metric = str(index.get("metric_type", ""))
-    kind = int(column["type"])
-    if kind == _FLOAT_VECTOR and metric in _METRIC_NAMES:
-        return DenseField(int(column["params"]["dim"]), _METRIC_NAMES[metric], optional=False)
-    if kind == _SPARSE_VECTOR and source is not None:
-        return TextField(source)
-    return SparseField(optional=False) if kind == _SPARSE_VECTOR and metric == "IP" else None
-
-
-def _check_filterable(filterable: Mapping[str, FilterKind], payload: Mapping[str, Any], *, dynamic: bool) -> None:
-    for name, kind in filterable.items():
-        if kind is FilterKind.DATE:
-            raise ValueError(f"filterable {name!r}: Milvus has no dates to compare; store seconds and filter by int")
-        if name in payload:
-            continue
-        if not dynamic:
-            raise ValueError(f"filterable {name!r}: the collection has no such column and no dynamic field")
-        if not _IDENTIFIER.fullmatch(name):
-            raise ValueError(
-                f"filterable {name!r}: a key of the dynamic field consists of letters, digits and underscores"
-            )

@@ -18,7 +18,7 @@ from st_connectors.milvus.client import Connection, open_client
 from st_connectors.milvus.columns import collection_name
 from st_connectors.milvus.faults import translate_errors
 from st_connectors.milvus.filters import Expression, page_after, with_literals
-from st_connectors.milvus.layout import AdoptedLayout, Layout, OwnLayout, StorageOptions
+from st_connectors.milvus.layout import Layout, OwnLayout, StorageOptions
 from st_connectors.plugin import Address
 from st_connectors.schema import FilterKind, Schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
@@ -69,7 +69,7 @@ def adopt(
                 indexes = [driver.describe_index(collection, name, **options) for name in names]
         except NotFound as error:
             raise _not_found(address, collection, "adopt") from error
-        layout = AdoptedLayout.read(collection, description, [each for each in indexes if each], filterable)
+        layout = wire.to_adopted_layout(collection, description, [each for each in indexes if each], filterable)
         store = MilvusStore(connection, layout)
         with translate_errors(connection.name, "adopt"):
             driver.load_collection(collection, **options)

@@ -1,4 +1,4 @@
-"""Advice in numbers reckoned by hand from the stores' published formulas."""
+"""Recommendations compared with numbers from the stores' published formulas."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_million_of_768_dimensions(url, index, parts):
     ],
 )
 def test_elasticsearch_shortens_until_it_fits(memory, index, quantization, total):
-    """The first layout that fits, with the address option and the quantization that make it."""
+    """The first layout that fits, with its address option and quantization."""
     advice = advise(figures("elasticsearch://h"), count=MILLION, dimension=768, memory=memory)
 
     assert (advice.index, advice.quantization, advice.total, advice.fits) == (index, quantization, total, True)
@@ -82,7 +82,7 @@ def test_what_cannot_fit_names_the_least():
 
 
 def test_a_qdrant_server_needs_a_step_by_hand():
-    """Full vectors go to disk only by the operator; 1.5 * (dim + 4 + 128) bytes a vector then."""
+    """Full vectors on disk are a manual step; each vector then takes 1.5 * (dim + 4 + 128) bytes."""
     advice = advise(figures("qdrant://h"), count=MILLION, dimension=768, memory=2 * GB)
 
     assert (advice.quantization, advice.total) == (Quantization.INT8, 1_350_000_000)
@@ -90,7 +90,7 @@ def test_a_qdrant_server_needs_a_step_by_hand():
 
 
 def test_options_given_are_kept():
-    """What the address says already is not proposed away; what goes with nothing is an error."""
+    """Options of the address are respected; options that no layout has are an error."""
     sizing = figures("elasticsearch://h")
 
     assert advise(sizing, count=9, dimension=768, given={"dense_index": "flat"}).index == "flat"
@@ -99,14 +99,14 @@ def test_options_given_are_kept():
 
 
 def test_dimensions_that_an_index_cannot_have():
-    """int4 takes even dimensions, bbq 64 and more: what is left is int8."""
+    """int4 needs an even dimension, bbq 64 or more; int8 remains."""
     advice = advise(figures("elasticsearch://h"), count=MILLION, dimension=63, memory=1)
 
     assert advice.index == "int8_flat"
 
 
 def test_shards_by_records_and_by_bytes():
-    """200 million records, or 50 GB of vectors and index; the option says so."""
+    """200 million records, or 50 GB of vectors and index; the option sets the number."""
     sizing = figures("elasticsearch://h")
     # 100 million * (4 * 768 + 64 in the index, 4 * 768 besides) = 620.8 GB
     big = advise(sizing, count=100 * MILLION, dimension=768)
@@ -121,7 +121,7 @@ def test_shards_by_records_and_by_bytes():
 
 
 def test_only_what_the_adapter_can_make_is_proposed():
-    """Every quantization is among the abilities, and every installed store gives figures for each of its variants."""
+    """Every quantization is a capability, and every installed store has figures for each variant."""
     for plugin in plugins().values():
         for variant in plugin.variants:
             sizing = sizing_for(plugin, parse_address(f"{plugin.name}{f'+{variant}' if variant else ''}:x"))
@@ -131,7 +131,7 @@ def test_only_what_the_adapter_can_make_is_proposed():
 
 
 def test_elasticsearch_makes_what_is_proposed():
-    """The option and the quantization give the index that the advice names."""
+    """Option and quantization select the recommended index."""
     from st_connectors.elasticsearch.wire import form_for
 
     for layout in figures("elasticsearch://h").dense:
@@ -140,7 +140,7 @@ def test_elasticsearch_makes_what_is_proposed():
 
 
 def test_the_schema_gets_the_quantization():
-    """Dense fields get it, the others stay."""
+    """It is set on dense fields only."""
     advice = advise(figures("elasticsearch://h"), count=MILLION, dimension=768, memory=GB)
 
     made = advice.schema(Schema("c", {"dense": DenseField(768), "sparse": SparseField()}))
@@ -149,13 +149,13 @@ def test_the_schema_gets_the_quantization():
 
 @pytest.mark.parametrize("name", ["count", "dimension", "terms", "memory"])
 def test_numbers_below_one_are_refused(name):
-    """By name."""
+    """The message names the argument."""
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         advise(figures("memory:"), **{"count": 1, "dimension": 2, name: 0})
 
 
 def test_a_store_without_figures():
-    """An adapter may give none."""
+    """Figures are optional for an adapter."""
     plugin = replace(plugins()["memory"], sizing={})
     with pytest.raises(ValueError, match="publishes no figures"):
         sizing_for(plugin, parse_address("memory:"))
@@ -167,7 +167,7 @@ def test_bytes_for_people():
 
 
 def test_milvus_lite_takes_what_is_reckoned(tmp_path):
-    """The file of a flat index of 2,000 vectors, within a thousandth: 4 bytes a dimension and a short head."""
+    """The file of a flat index of 2,000 vectors has 4 bytes per dimension, within a thousandth."""
     pytest.importorskip("milvus_lite")
     vectors = np.random.default_rng(0).standard_normal((2000, 256)).astype(np.float32)
     store = open_store(f"milvus+lite:{tmp_path / 'x'}", "c", Schema("c", {"dense": DenseField(256)}))
@@ -192,7 +192,7 @@ def test_milvus_lite_takes_what_is_reckoned(tmp_path):
     terms=st.integers(1, 1000),
 )
 def test_more_never_takes_less(url, count, more, dimension, wider, terms):
-    """More records, and wider vectors, take as many bytes and shards or more."""
+    """More records or a larger dimension never need fewer bytes or shards."""
     sizing = figures(url)
     base = advise(sizing, count=count, dimension=dimension, terms=terms)
     for other in (
@@ -210,7 +210,7 @@ def test_more_never_takes_less(url, count, more, dimension, wider, terms):
     memory=st.integers(1, 10**12),
 )
 def test_what_fits_is_within_the_memory(url, count, dimension, memory):
-    """And where nothing fits, no memory up to that of the answer would do."""
+    """If nothing fits, no smaller memory than that of the recommendation fits either."""
     sizing = figures(url)
     advice = advise(sizing, count=count, dimension=dimension, memory=memory)
 

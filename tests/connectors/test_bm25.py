@@ -1,4 +1,4 @@
-"""Client-side BM25 weights against the formula, and what counts as a word."""
+"""Client-side BM25 weights compared with the formula, and the definition of a word."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_document_weights_are_the_term_frequency_half_of_bm25(text):
 
 @given(TEXTS, TEXTS)
 def test_words_are_the_same_alone_and_among_others(left, right):
-    """A line break parts two texts; what is counted does not depend on neighbours."""
+    """A line break separates two words; counts do not depend on neighbours."""
     assert bm25.words(f"{left}\n{right}") == bm25.words(left) + bm25.words(right)
 
 
@@ -78,7 +78,7 @@ def test_indices_are_stable():
 
 
 def test_rarity_follows_the_number_of_records():
-    """ln((n - df + 0.5) / (df + 0.5) + 1): positive even for a word that all records hold, and falling with df."""
+    """ln((n - df + 0.5) / (df + 0.5) + 1): positive even for a word in all records, and falling with df."""
     values = [bm25.idf(10, matching) for matching in range(11)]
     assert values == sorted(values, reverse=True)
     assert values[10] == pytest.approx(math.log(0.5 / 10.5 + 1))

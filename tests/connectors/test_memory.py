@@ -1,4 +1,4 @@
-"""The oracle against formulas written out by hand: the one store whose numbers nothing else checks."""
+"""The reference store compared with formulas: the one store whose numbers no other store checks."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_dense_scores_are_the_formulas_of_their_metrics(rows, query):
     st.dictionaries(st.integers(0, 6), st.floats(0.125, 9, width=32), max_size=4),
 )
 def test_sparse_scores_are_inner_products_of_records_that_share_a_term(rows, query):
-    """A record without a common index is no hit, and an empty query has none."""
+    """A record without a shared index is not a hit, and an empty query has no hits."""
     store = fresh()
     store.upsert([Record(f"r{at}", {"sparse": SparseVector.from_mapping(row)}) for at, row in enumerate(rows)])
 
@@ -113,7 +113,7 @@ def test_cosine_never_leaves_its_range():
 
 
 def test_every_write_is_seen_by_the_next_search():
-    """What was laid out for one search is not used for the next after an upsert or a delete."""
+    """Flattened fields are not reused after an upsert or a delete."""
     store = fresh()
     leg = Near("dot", array(1, 0, 0))
     seen = []
@@ -146,7 +146,7 @@ def test_text_scores_are_bm25_with_rarity_over_all_records():
 
 
 def test_ties_go_by_id_and_pages_follow_each_other():
-    """Equal scores are ordered by id, code point by code point; limit and offset cut one order."""
+    """Equal scores are sorted by id, by code points; limit and offset cut the sorted list."""
     store = fresh()
     names = ["b", "a", "Z", "é", "10", "9"]
     store.upsert([Record(name, {"dot": array(1, 0, 0)}) for name in names])
@@ -171,7 +171,7 @@ def test_filter_comes_before_the_cut():
 
 
 def test_upsert_replaces_whole_records():
-    """Nothing of the earlier record is left, neither vectors nor payload."""
+    """Neither vectors nor payload of the earlier record remain."""
     store = fresh()
     store.upsert([Record("a", {"dot": array(1, 2, 3)}, {"x": 1, "body": "old"})])
     store.upsert([Record("a", {}, {"y": 2})])
@@ -183,7 +183,7 @@ def test_upsert_replaces_whole_records():
 
 
 def test_kept_records_are_beyond_the_callers_reach():
-    """Neither changing what was given nor changing what was answered changes what is stored."""
+    """Changing an argument or a result does not change the stored record."""
     store = fresh()
     vector, payload = array(1, 2, 3), {"nested": {"list": [1]}}
     store.upsert([Record("a", {"dot": vector}, payload)])
@@ -201,7 +201,7 @@ def test_kept_records_are_beyond_the_callers_reach():
 
 
 def test_get_keeps_the_order_asked_and_leaves_absent_ids_out():
-    """Parts decide what a record carries."""
+    """Parts select the contents of a record."""
     store = fresh()
     store.upsert([Record("a", {"dot": array(1, 0, 0)}, {"n": 1}), Record("b", {}, {"n": 2})])
 
@@ -221,7 +221,7 @@ def test_scan_and_count_obey_the_filter():
 
 
 def test_scan_goes_on_while_records_are_written():
-    """Records that stay as they are are seen, others may or may not be."""
+    """Unchanged records are returned, others may be."""
     store = fresh()
     store.upsert([Record(str(at), {}, {"i": at}) for at in range(4)])
     scan = store.scan(batch=1)
@@ -233,7 +233,7 @@ def test_scan_goes_on_while_records_are_written():
 
 
 def test_delete_forgets_and_is_silent_about_the_absent():
-    """A deleted record is in no answer."""
+    """A deleted record is in no result."""
     store = fresh()
     store.upsert([Record("a", {"dot": array(1, 0, 0)}, {"body": "word"}), Record("b")])
     store.delete(["a", "never"])
@@ -243,7 +243,7 @@ def test_delete_forgets_and_is_silent_about_the_absent():
 
 
 def test_create_twice_keeps_records_and_another_schema_is_a_mismatch():
-    """The message says what differs."""
+    """The message describes the difference."""
     store = fresh()
     store.upsert([Record("a")])
     store.create()
@@ -267,7 +267,7 @@ def test_create_twice_keeps_records_and_another_schema_is_a_mismatch():
     ],
 )
 def test_nothing_works_before_create_or_after_drop(call):
-    """A collection that is not there is NotFound; dropping it twice is fine."""
+    """A missing collection raises NotFound; dropping it again is allowed."""
     store = fresh()
     store.drop()
     store.drop()
@@ -290,13 +290,13 @@ def test_one_name_is_one_collection_in_the_process():
 
 
 def test_fuse_belongs_above_the_adapter():
-    """The adapter says which wrapper takes a hybrid request apart."""
+    """The message names the layer that splits a hybrid request."""
     with pytest.raises(TypeError, match="fusing"):
         fresh().search([SearchRequest(Fuse((Match("text", "a"),)))])
 
 
 def test_eight_writers_and_readers_end_with_every_record():
-    """Writes and reads from many threads lose nothing and see whole records."""
+    """Concurrent writes are not lost, and reads return whole records."""
     store = fresh()
     wrong = []
 
@@ -376,7 +376,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("where", "payload", "expected"), TABLE)
 def test_truth_table(where, payload, expected):
-    """What each filter means, case by case."""
+    """The meaning of each filter, case by case."""
     assert matches(where, payload, {**KINDS, "a.b": FilterKind.KEYWORD}) is expected
 
 

@@ -1,4 +1,4 @@
-"""The text form of filters: what it means, what it refuses, and that it survives a round trip."""
+"""The text form of filters: its meaning, its errors, and round trips."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(where):
 
 @given(st.tuples(*[st.none() | st.integers(-3, 3)] * 4).filter(any), st.integers(-4, 4))
 def test_two_bounds_on_a_side_are_written_as_the_stricter(bounds, value):
-    """The text has one bound a side; the meaning stays."""
+    """The text has one bound per side and the same meaning."""
     where = Range("x", *bounds)
     kinds = {"x": FilterKind.INT}
     assert matches(parse_where(to_text(where)), {"x": value}, kinds) is matches(where, {"x": value}, kinds)
@@ -128,7 +128,7 @@ def test_what_a_text_means(text, expected):
     ],
 )
 def test_what_does_not_parse_is_told_by_column(text, column, message):
-    """One line: the column counted from 1, what was expected there, and what came."""
+    """One line with the column, counted from 1, and what was expected there and found."""
     with pytest.raises(ValueError) as caught:
         parse_where(text)
 
@@ -138,7 +138,7 @@ def test_what_does_not_parse_is_told_by_column(text, column, message):
 
 @given(st.text(alphabet="xy=<>!()[],'\"`\\ 1.-anotri\n", max_size=30))
 def test_any_text_gives_a_filter_or_one_kind_of_error(text):
-    """Nothing but ValueError comes out, whatever goes in."""
+    """Every text is parsed or raises ValueError."""
     try:
         where = parse_where(text)
     except ValueError as error:
@@ -149,7 +149,7 @@ def test_any_text_gives_a_filter_or_one_kind_of_error(text):
 
 
 def test_long_and_deep_texts_are_read():
-    """A thousand alternatives and a thousand parentheses need no deep stack to be read."""
+    """Parsing a thousand alternatives or parentheses needs no deep stack."""
     assert parse_where(" or ".join(f"x = {at}" for at in range(1000))) == Or(tuple(Eq("x", at) for at in range(1000)))
     assert parse_where("(" * 1000 + "x = 1" + ")" * 1000) == Eq("x", 1)
 

@@ -18,8 +18,8 @@ from pymilvus.milvus_client.index import IndexParams
 from st_connectors import Index
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
+from st_connectors.milvus import wire
 from st_connectors.milvus.columns import PrimaryKey, Scalar
-from st_connectors.milvus.layout import AdoptedLayout
 from st_connectors.registry import adopt_store, collections, open_store
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
 from st_connectors.store import Match, Near, Parts, Record, SearchRequest
@@ -340,7 +340,7 @@ def test_columns_are_read_from_the_description():
     metrics = {"d": ("IVF_FLAT", "L2"), "s": ("SPARSE_INVERTED_INDEX", "IP"), "w": ("SPARSE_INVERTED_INDEX", "BM25")}
     on = [{"field_name": name, "index_type": kind, "metric_type": metric} for name, (kind, metric) in metrics.items()]
 
-    got = AdoptedLayout.read("notes", described, on, {"f": FilterKind.FLOAT})
+    got = wire.to_adopted_layout("notes", described, on, {"f": FilterKind.FLOAT})
 
     assert got.schema == Schema(
         "notes",
@@ -359,7 +359,7 @@ def test_columns_are_read_from_the_description():
     assert got.scalars["t"] == got.scalars["b"] == Scalar(nullable=True)
     assert got.scalars["many"] == Scalar(is_array=True)
     with pytest.raises(ValueError, match="no such column"):
-        AdoptedLayout.read("notes", described, on, {"colour": FilterKind.KEYWORD})
+        wire.to_adopted_layout("notes", described, on, {"colour": FilterKind.KEYWORD})
 
 
 def test_values_travel_as_templates():
@@ -372,7 +372,7 @@ def test_values_travel_as_templates():
         "enable_dynamic_field": True,
     }
     evil = '" or pk != "'
-    made = AdoptedLayout.read("notes", described, [], {"x": FilterKind.INT}).where(
+    made = wire.to_adopted_layout("notes", described, [], {"x": FilterKind.INT}).where(
         Not(And((Eq("t", evil), Range("x", gt=3))))
     )
 

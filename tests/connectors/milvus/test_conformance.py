@@ -13,7 +13,7 @@ from st_connectors.testing import StoreConformance, opener
 
 
 class TestLite(StoreConformance):
-    """Milvus Lite; in memory where the system has such a folder."""
+    """Milvus Lite, in memory if possible."""
 
     client_modules = ("pymilvus", "milvus_lite")
     promises = frozenset({"optional_vectors", "persistent"})

@@ -1,4 +1,4 @@
-"""What people with their own collection and client use, against Milvus Lite."""
+"""Conversions for use with your own collection and client, tested on Milvus Lite."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_form_of_a_sparse_row_becomes_a_dict(given):
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 @pytest.mark.parametrize("layout", ["to_dense", "to_sparse_coo", "to_sparse_csr"])
 def test_torch_rows_too(layout):
-    """One row of what an encoder gives."""
+    """One row of an encoder's result."""
     torch = pytest.importorskip("torch")
     row = torch.from_numpy(DENSE_ROW[None])
     assert sparse_vector(getattr(row, layout)()) == {2: 1.5, 9: 0.5}
@@ -57,7 +57,7 @@ def test_torch_rows_too(layout):
 
 @pytest.mark.parametrize("given", [np.ones((2, 3)), sparse.csr_array(np.ones((2, 3)))])
 def test_several_rows_are_not_one_vector(given):
-    """The caller must choose."""
+    """The caller must choose a row."""
     with pytest.raises(ValueError, match="row by row"):
         sparse_vector(given)
 
@@ -69,7 +69,7 @@ YEARS = [1999, 2005, 2010, 2020, 2021]
 
 @pytest.fixture(scope="module")
 def theirs():
-    """A collection that somebody made by hand, with integer ids, in the folder of a store of ours."""
+    """Yield a client and an address with a collection created by hand, with integer ids."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "milvus.db")
         client = MilvusClient(path)
@@ -93,7 +93,7 @@ def theirs():
 
 
 def test_hybrid_requests_are_rrf_by_hand(theirs):
-    """Milvus's ranker over the two requests gives the textbook's ranks and scores."""
+    """Milvus's ranker over the two requests returns the ranks and scores of Rrf."""
     client, _ = theirs
     query, words = np.array([0.6, 0.8], np.float32), {1: 1.0, 5: 0.5}
     (found,) = client.hybrid_search(
@@ -132,7 +132,7 @@ def test_hybrid_requests_refuse_what_milvus_cannot():
     ],
 )
 def test_filters_on_plain_columns(theirs, where, wanted):
-    """Values are quoted, so that no value can be more than a value; an unknown column is the engine's to refuse."""
+    """Values are quoted and cannot change the expression; Milvus refuses an unknown column."""
     client, _ = theirs
     if wanted is None:
         with pytest.raises(Exception, match="unknown field"):
@@ -143,7 +143,7 @@ def test_filters_on_plain_columns(theirs, where, wanted):
 
 
 def test_filters_for_servers_are_templates():
-    """Text and values apart; names that are no identifiers are refused."""
+    """Text and values are separate; names that are not identifiers are refused."""
     assert filter_to_milvus(And((Eq("name", "x"), Not(In("year", (1, 2)))))) == {
         "filter": "(name == {p0}) and (not (year in {p1}))",
         "filter_params": {"p0": "x", "p1": [1, 2]},
@@ -153,7 +153,7 @@ def test_filters_for_servers_are_templates():
 
 
 def test_a_store_beside_them_leaves_theirs_alone(theirs):
-    """Collections of others are not listed, not opened, not made again and not dropped."""
+    """Collections of others are not listed, opened, created or dropped."""
     client, url = theirs
     mine = Schema("mine", {"dense": DenseField(2)})
     with closing(open_store(url, "mine", mine)) as store:

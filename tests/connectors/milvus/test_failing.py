@@ -1,4 +1,4 @@
-"""A Milvus server on a bad day, by a stand-in that answers with gRPC statuses once it has told its version."""
+"""A Milvus server that fails, simulated by a server that returns its version and then gRPC statuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestFailing(GrpcErrors):
 
 
 def test_a_server_without_tls_and_one_with_it_are_hinted_at():
-    """Its client does not say why it cannot connect."""
+    """The client does not report why it cannot connect."""
     with StatusServer() as server:
         address = f"milvus+https://{server.host}:{server.port}?timeout=1"
         with pytest.raises(Unavailable, match="if the server speaks no TLS on this port, write milvus://"):

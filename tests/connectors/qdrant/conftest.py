@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def quick_path():
-    """An empty folder, in memory where the system has such a place: every collection costs a dozen fsyncs."""
+    """Yield an empty folder, in memory if possible, since every collection costs a dozen fsyncs."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)

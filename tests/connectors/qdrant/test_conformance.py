@@ -1,4 +1,4 @@
-"""The conformance suite on the two ways into Qdrant that need no server."""
+"""The conformance suite on the embedded engine and on local mode, which need no server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestLocal(StoreConformance):
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
 class TestRestFailing(HttpErrors):
-    """A server over REST on a bad day."""
+    """Failures of a server over REST."""
 
     key_variable = "ST_QDRANT_API_KEY"
 

@@ -1,4 +1,4 @@
-"""What people with their own collection and client use, against qdrant-client's local mode."""
+"""Conversions for use with your own collection and client, tested on qdrant-client's local mode."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_form_of_a_sparse_row_becomes_the_model(given):
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 @pytest.mark.parametrize("layout", ["to_dense", "to_sparse_coo", "to_sparse_csr"])
 def test_torch_rows_too(layout):
-    """One row of what an encoder gives."""
+    """One row of an encoder's result."""
     torch = pytest.importorskip("torch")
     row = torch.from_numpy(DENSE_ROW[None])
 
@@ -62,7 +62,7 @@ def test_torch_rows_too(layout):
     "given", [np.ones((2, 3)), sparse.csr_array(np.ones((2, 3))), SparseMatrix.from_dense(np.ones((2, 3)))]
 )
 def test_several_rows_are_not_one_vector(given):
-    """The caller must choose."""
+    """The caller must choose a row."""
     with pytest.raises(ValueError, match="row by row"):
         sparse_vector(given)
 
@@ -102,7 +102,7 @@ TERMS = {0: 1.0, 4: 0.5, 7: 0.25}
 
 
 def test_a_hybrid_query_gives_the_textbooks_fusion(client):
-    """Order and scores are those of the reference over the two legs' own lists."""
+    """Order and scores equal those of the reference fusion of the two legs."""
     where = Not(Eq("n", 3))
     condition = filter_to_qdrant(where)
     rankings = [
@@ -123,7 +123,7 @@ def test_a_hybrid_query_gives_the_textbooks_fusion(client):
 
 
 def test_a_hybrid_query_is_also_one_of_a_batch(client):
-    """The same arguments make a request."""
+    """The same arguments build one request of a batch."""
     query = hybrid_query(dense=("d", np.array([QUERY])), sparse=("s", TERMS), limit=3, offset=1)
 
     [batch] = client.query_batch_points("notes", [models.QueryRequest(**query)])
@@ -132,7 +132,7 @@ def test_a_hybrid_query_is_also_one_of_a_batch(client):
 
 
 def test_what_qdrant_fuses_otherwise_is_refused():
-    """Weights turn round there, and a page beyond the candidates would end early."""
+    """Qdrant's weights reverse the ranking at large k, and a page beyond the candidates would end early."""
     with pytest.raises(ValueError, match="unweighted"):
         hybrid_query(dense=("d", QUERY), sparse=("s", TERMS), method=Rrf(60, (1.0, 0.5)))
     with pytest.raises(ValueError, match="unweighted"):
@@ -158,7 +158,7 @@ def test_what_qdrant_fuses_otherwise_is_refused():
     ],
 )
 def test_filters_on_plain_keys(client, where, ids):
-    """The truth table of the library, on payloads as anyone writes them."""
+    """The library's truth table holds on plain payloads."""
     found, _ = client.scroll("notes", scroll_filter=filter_to_qdrant(where), limit=100)
 
     assert {point.id for point in found} == ids
@@ -169,7 +169,7 @@ def adopt(client, **filterable):
 
 
 def test_an_adopted_collection_is_searched_filled_and_left_as_it_is(client):
-    """Integer ids as strings, plain payloads, filters on their own keys; a record goes in beside theirs."""
+    """Integer ids are strings, payloads and filter keys are unchanged, and records can be added."""
     store = adopt(client, n=FilterKind.INT, tags=FilterKind.KEYWORD)
     new = Record(
         "99", {"d": np.array(QUERY, np.float32), "s": SparseVector.from_mapping({50: 1.0})}, {"n": 99, "tags": ["new"]}
@@ -187,7 +187,7 @@ def test_an_adopted_collection_is_searched_filled_and_left_as_it_is(client):
 
 
 def test_ids_that_qdrant_cannot_have_are_rejected_by_name(client):
-    """The others of the batch go in."""
+    """The other records of the batch are stored."""
     store = adopt(client)
 
     [rejected] = store.upsert([Record("book", {}, {}), Record("100", {}, {"n": 100})])
@@ -199,7 +199,7 @@ def test_ids_that_qdrant_cannot_have_are_rejected_by_name(client):
 
 
 def test_an_adopted_collection_is_not_dropped(client):
-    """Whoever made it has the tools to remove it."""
+    """Its creator has the tools to remove it."""
     store = adopt(client)
     store.create()
 
@@ -209,13 +209,13 @@ def test_an_adopted_collection_is_not_dropped(client):
 
 
 def test_what_is_not_there_cannot_be_adopted(client):
-    """The message says where it was looked for."""
+    """The message contains the address."""
     with pytest.raises(NotFound, match=r"'other' at qdrant\+memory:"):
         PLUGIN.adopt(Address("qdrant", ("memory",)), "other", {}, client)
 
 
 def test_a_nameless_vector_is_searched_and_filled_by_the_empty_name():
-    """The simplest of collections has no vector names."""
+    """The simplest collection has one unnamed vector."""
     with closing(QdrantClient(":memory:")) as client:
         client.create_collection("notes", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
         client.upsert("notes", [models.PointStruct(id=1, vector=[2.0, 0.0], payload={})])
@@ -234,7 +234,7 @@ SCHEMA = Schema(
 
 
 def said(value):
-    """A filter's content without the empty clauses that gRPC adds."""
+    """Return a filter without the empty clauses that gRPC adds."""
     if hasattr(value, "model_dump"):
         value = value.model_dump(exclude_none=True)
     if isinstance(value, dict):
@@ -255,7 +255,7 @@ def said(value):
     ],
 )
 def test_bodies_go_through_grpc_unchanged(where):
-    """The client turns models into messages; turned back they are what was meant."""
+    """The client converts models to messages; converted back they equal the original."""
     from st_connectors.qdrant.layout import OwnLayout
 
     body = wire.to_query_body(

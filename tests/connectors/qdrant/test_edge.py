@@ -1,4 +1,4 @@
-"""The embedded engine: what is on disk, who may open it, and what a crash leaves."""
+"""The embedded engine: files, locks, and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def store(folder):
 
 @contextmanager
 def running(code, *arguments):
-    """Code in a process of its own."""
+    """Run code in a separate process."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -58,7 +58,7 @@ def running(code, *arguments):
 
 
 def test_acknowledged_writes_survive_a_killed_process(folder):
-    """What upsert and delete returned for is there after SIGKILL, without any flush."""
+    """Acknowledged upserts and deletes survive SIGKILL without a flush."""
     code = """
         import os, signal, sys
         import numpy as np
@@ -84,7 +84,7 @@ def test_acknowledged_writes_survive_a_killed_process(folder):
 
 
 def test_a_folder_in_use_says_who_may_hold_it(folder):
-    """Only one process can have a collection open; the other is told which folder, and what to do."""
+    """Only one process can have a collection open; the other gets the folder and a hint."""
     code = """
         import sys
         from st_connectors import open_store
@@ -120,7 +120,7 @@ def test_stores_of_one_process_share_a_collection(folder, store):
 
 
 def test_what_one_store_drops_is_gone_for_all(folder, store):
-    """And is there again, empty, when it is made again."""
+    """It is empty when it is created again."""
     store.create()
     store.upsert(records("a"))
     other = open_store(f"qdrant+edge:{folder}", "books")
@@ -135,7 +135,7 @@ def test_what_one_store_drops_is_gone_for_all(folder, store):
 
 
 def test_a_closed_store_says_so(store):
-    """It does not open itself again."""
+    """It does not reopen by itself."""
     store.create()
     store.close()
 
@@ -144,7 +144,7 @@ def test_a_closed_store_says_so(store):
 
 
 def test_a_creation_that_was_cut_off_is_made_anew(folder, store):
-    """A shard without its sidecar was never promised to anyone."""
+    """A shard without its sidecar is an incomplete collection."""
     store.create()
     store.upsert(records("a"))
     store.close()
@@ -160,7 +160,7 @@ def test_a_creation_that_was_cut_off_is_made_anew(folder, store):
 
 
 def test_a_damaged_shard_without_a_sidecar_is_made_anew(folder, store):
-    """Files of a creation that broke off in the middle are no reason to refuse the next."""
+    """Files of an interrupted creation do not prevent the next one."""
     (folder / "books" / "shard" / "segments").mkdir(parents=True)
     (folder / "books" / "shard" / "edge_config.json").write_text("{")
 
@@ -170,7 +170,7 @@ def test_a_damaged_shard_without_a_sidecar_is_made_anew(folder, store):
 
 
 def test_another_schema_is_a_mismatch_and_changes_nothing(folder, store):
-    """Told without opening the shard, so also while another store has it."""
+    """It is reported without opening the shard, and therefore also while another store uses it."""
     store.create()
     store.upsert(records("a"))
     other = open_store(f"qdrant+edge:{folder}", "books", Schema("books", {"dense": DenseField(3)}))
@@ -183,7 +183,7 @@ def test_another_schema_is_a_mismatch_and_changes_nothing(folder, store):
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "ünï 👩", "a b", "CON:", "%2F", "x\\y"])
 def test_any_name_of_a_collection_stays_under_the_folder(folder, name):
-    """Names that are no file names are escaped, and come back as they were."""
+    """Names that are not file names are escaped, and listed unescaped."""
     store = open_store(f"qdrant+edge:{folder}", name, Schema(name, {"dense": DenseField(2)}))
     store.create()
     store.close()
@@ -194,7 +194,7 @@ def test_any_name_of_a_collection_stays_under_the_folder(folder, name):
 
 
 def test_a_relative_and_an_absolute_path_are_one_folder(quick_path, monkeypatch):
-    """Two spellings of a path share the shard instead of locking one another out."""
+    """Two spellings of a path share the shard."""
     monkeypatch.chdir(quick_path)
     one = open_store("qdrant+edge:./library", "books", SCHEMA)
     one.create()
@@ -208,7 +208,7 @@ def test_a_relative_and_an_absolute_path_are_one_folder(quick_path, monkeypatch)
 
 
 def test_a_path_that_is_a_file_is_told_as_such(quick_path):
-    """No traceback of the operating system, but the folder and its reason."""
+    """The message contains the folder and the reason."""
     (quick_path / "file").write_text("x")
     store = open_store(f"qdrant+edge:{quick_path}/file", "books", SCHEMA)
 
@@ -226,7 +226,7 @@ def test_a_path_that_is_a_file_is_told_as_such(quick_path):
     ],
 )
 def test_an_address_without_folder_is_not_the_current_one(quick_path, monkeypatch, address, says):
-    """A server's address, say, would otherwise put the collection where one happens to be."""
+    """A server's address, for example, would otherwise create a collection in the current folder."""
     monkeypatch.chdir(quick_path)
 
     with pytest.raises(ValueError, match=says):
@@ -237,7 +237,7 @@ def test_an_address_without_folder_is_not_the_current_one(quick_path, monkeypatc
 
 
 def test_a_damaged_sidecar_is_told_as_such(folder, store):
-    """The records may still be there, so nothing is made anew."""
+    """The records may still exist, so that nothing is created."""
     store.create()
     store.close()
     (folder / "books" / "schema.json").write_text("{")
@@ -247,7 +247,7 @@ def test_a_damaged_sidecar_is_told_as_such(folder, store):
 
 
 def test_the_sidecar_holds_the_schema_as_json(folder, store):
-    """For whoever looks at the folder."""
+    """So that people can read the folder."""
     store.create()
 
     stored = json.loads((folder / "books" / "schema.json").read_text("utf-8"))
@@ -257,13 +257,13 @@ def test_the_sidecar_holds_the_schema_as_json(folder, store):
 
 
 def test_a_client_object_is_not_taken(folder):
-    """There is none for the embedded engine."""
+    """The embedded engine has no client object."""
     with pytest.raises(TypeError, match="no client"):
         open_store(f"qdrant+edge:{folder}", "books", SCHEMA, client=object())
 
 
 def test_parameters_reach_the_engine():
-    """A small shard answers the same without them, so they are looked at where they go in."""
+    """A small shard returns the same results without them, so that the converted request is checked."""
     body = {"query": [1.0], "using": "v", "limit": 1, "with_payload": True, "with_vector": False}
 
     exact = _query(body | {"params": {"exact": True, "quantization": {"ignore": True}}}).params
@@ -275,7 +275,7 @@ def test_parameters_reach_the_engine():
 
 @pytest.fixture
 def foreign(quick_path):
-    """A shard that somebody made with qdrant-edge itself."""
+    """Create a shard with qdrant-edge itself."""
     config = qdrant_edge.EdgeConfig(
         vectors={"v": qdrant_edge.EdgeVectorParams(size=2, distance=qdrant_edge.Distance.Dot)}
     )
@@ -288,7 +288,7 @@ def foreign(quick_path):
 
 
 def test_a_shard_of_somebody_else_is_not_taken_for_ours(foreign):
-    """It is neither opened nor made over nor dropped, and the message names the way."""
+    """It is neither opened nor overwritten nor dropped, and the message names the alternative."""
     with pytest.raises(SchemaMismatch, match=r"Index\.adopt"):
         PLUGIN.connect(foreign, "notes", None, None)
     asked = PLUGIN.connect(foreign, "notes", Schema("notes", {"v": DenseField(2)}), None)
@@ -300,7 +300,7 @@ def test_a_shard_of_somebody_else_is_not_taken_for_ours(foreign):
 
 
 def test_a_shard_of_somebody_else_can_be_adopted(foreign):
-    """Its points are searched, filtered and added to as they are, and it cannot be dropped from here."""
+    """Its points can be searched, filtered and added to, and it cannot be dropped."""
     store = PLUGIN.adopt(foreign, "notes", {"n": FilterKind.INT, "nest.w": FilterKind.KEYWORD}, None)
     query = SearchRequest(Near("v", np.array([1.0, 0.0], np.float32)), where=Not(Eq("n", 2)))
 

@@ -1,4 +1,4 @@
-"""Drivers' errors by class; the ways that no test here can provoke for real."""
+"""The translation of driver errors that the other tests cannot provoke."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from st_connectors.qdrant import faults
 
 
 class Rpc(grpc.RpcError):
-    """What a gRPC call raises, as far as anyone looks at it."""
+    """The used part of a gRPC error."""
 
     def __init__(self, status):
         super().__init__(status)
@@ -48,7 +48,7 @@ class Rpc(grpc.RpcError):
     ],
 )
 def test_each_grpc_status_is_an_error_of_the_right_class(status, kind):
-    """With the server's words, the store and the operation."""
+    """With the server's text, the store and the operation."""
     error = faults.from_client(Rpc(status), store="qdrant+grpc", operation="upsert")
 
     assert type(error) is kind
@@ -57,7 +57,7 @@ def test_each_grpc_status_is_an_error_of_the_right_class(status, kind):
 
 
 def test_every_grpc_status_has_its_meaning():
-    """A new one in grpc must be thought about."""
+    """A status added to grpc needs a decision."""
     others = {"OK", "DATA_LOSS"}
 
     assert {status.name for status in grpc.StatusCode} == faults.GRPC_STATUS.keys() | others
@@ -75,7 +75,7 @@ def test_grpc_throttling_carries_the_servers_wish():
     "kind", [httpx.ConnectError, httpx.ReadTimeout, httpx.ConnectTimeout, httpx.RemoteProtocolError]
 )
 def test_what_breaks_below_http_is_unavailable(kind):
-    """Refused, timed out, cut off."""
+    """Refused, timed out, interrupted."""
     error = faults.from_client(ResponseHandlingException(kind("broken")), store="qdrant", operation="get")
 
     assert isinstance(error, Unavailable)
@@ -93,12 +93,12 @@ def test_an_error_page_is_cut_short():
     [("Collection books not found", NotFound), ("Wrong input: Vector dimension error", Refused)],
 )
 def test_local_mode_speaks_in_value_errors(message, kind):
-    """Told apart by their text."""
+    """They differ only in their text."""
     assert type(faults.from_client(ValueError(message), store="qdrant+memory", operation="get")) is kind
 
 
 def test_a_mistake_of_our_own_is_not_put_on_the_driver():
-    """It goes up as it is."""
+    """It is raised unchanged."""
     assert faults.from_client(TypeError("ours"), store="qdrant", operation="get") is None
     assert faults.from_edge(KeyError("ours"), operation="get", folder="f") is None
 
@@ -116,12 +116,12 @@ def test_a_mistake_of_our_own_is_not_put_on_the_driver():
     ],
 )
 def test_edge_speaks_in_bare_exceptions(error, kind):
-    """Told apart by their text; the folder's own errors name the folder."""
+    """They differ only in their text; errors of files name the folder."""
     assert type(faults.from_edge(error, operation="get", folder="f")) is kind
 
 
 def test_an_answer_without_a_status_is_kept_as_it_is():
-    """Some proxies answer in plain text."""
+    """Some proxies send plain text."""
     found = UnexpectedResponse(503, "", b"upstream is gone", httpx.Headers({"Retry-After": "soon"}))
 
     error = faults.from_client(found, store="qdrant", operation="get")

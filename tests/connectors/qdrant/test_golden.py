@@ -26,7 +26,7 @@ SERVICES = [
 
 
 def described(schema):
-    """A server's description of the collection, as little of it as the client insists on."""
+    """Return a server's description of the collection, with the fields that the client requires."""
     config = messages.CollectionConfig(
         params=messages.CollectionParams(shard_number=1, on_disk_payload=True),
         hnsw_config=messages.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
@@ -43,7 +43,7 @@ def described(schema):
 
 
 def test_every_operation_sends_what_the_file_says(recording, assert_golden, wire_schema):
-    """The bodies that REST gets, as gRPC's messages; every write waits until it is applied."""
+    """The bodies sent over REST, as gRPC messages; every write waits until it is applied."""
     done = messages.PointsOperationResponse(result=messages.UpdateResult(operation_id=1, status=messages.Completed))
     answers = {
         "HealthCheck": messages.HealthCheckReply(title="qdrant", version="1.19.1"),

@@ -1,4 +1,4 @@
-"""A Qdrant server over gRPC on a bad day, by a stand-in that answers with statuses."""
+"""A Qdrant server that fails over gRPC, simulated by a server that returns statuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_at(server):
 
 @pytest.mark.parametrize(("wish", "seconds"), [("7", 7.0), ("-3", 0.0), ("soon", None), (None, None)])
 def test_throttling_carries_the_servers_wish(server, wish, seconds):
-    """In the trailing metadata, which the client reads; a strange wish is none."""
+    """In the trailing metadata, which the client reads; an invalid value is ignored."""
     server.always(grpc.StatusCode.RESOURCE_EXHAUSTED, *([("retry-after", wish)] if wish else []))
     with open_at(server) as store, pytest.raises(Throttled) as caught:
         store.count()
@@ -52,7 +52,7 @@ def test_throttling_carries_the_servers_wish(server, wish, seconds):
 
 
 def test_the_key_is_sent_with_every_call(server, monkeypatch):
-    """From the environment."""
+    """The message names the environment variable."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
     server.always(grpc.StatusCode.UNAUTHENTICATED)
     with (

@@ -1,4 +1,4 @@
-"""Servers over REST, by a stub on the loopback interface: what is sent, how often, and what each answer becomes."""
+"""Servers over REST, simulated on the loopback interface: requests, their number, and the conversion of responses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ UUID = OWN.point_id("a")
 
 
 class Stub:
-    """Answers by method and path, one after the other and the last for ever, and remembers what was asked."""
+    """Returns responses by method and path, in order and then the last one, and records the requests."""
 
     def __init__(self):
         self.seen = []
@@ -87,11 +87,11 @@ class Stub:
         self.address = f"qdrant://127.0.0.1:{self.server.server_address[1]}"
 
     def on(self, method, path, *results):
-        """Answer with success."""
+        """Add a successful response."""
         self.answers[method, path] = [(200, {}, {"result": result, "status": "ok", "time": 0.0}) for result in results]
 
     def fail(self, method, path, status, content, **headers):
-        """Answer with a status."""
+        """Add a response with a status."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers[method, path] = [(status, named, content)]
 
@@ -109,7 +109,7 @@ def error(message):
 
 
 def info(metadata):
-    """A server's description of a collection, as little of it as the client insists on."""
+    """Return a server's description of a collection, with the fields that the client requires."""
     return {
         "status": "green",
         "optimizer_status": "ok",
@@ -157,7 +157,7 @@ def version(stub, number):
 
 
 def test_create_sends_the_collection_its_schema_and_its_indexes(stub, store):
-    """The body is the golden one of ``wire``, and each payload index follows."""
+    """The body is that of ``wire``, and each payload index follows."""
     version(stub, "1.19.2")
     missing = (404, {}, error("Not found"))
     stub.answers["GET", BOOKS] = [missing, (200, {}, {"result": OURS, "status": "ok", "time": 0.0})]
@@ -174,7 +174,7 @@ def test_create_sends_the_collection_its_schema_and_its_indexes(stub, store):
 
 
 def test_a_server_that_keeps_no_metadata_is_told_apart_before_anything_is_made(stub, store):
-    """The schema would be lost."""
+    """It could not store the schema."""
     version(stub, "1.15.3")
 
     with pytest.raises(Unsupported, match=r"Qdrant 1\.15\.3, and 1\.16"):
@@ -183,7 +183,7 @@ def test_a_server_that_keeps_no_metadata_is_told_apart_before_anything_is_made(s
 
 
 def test_create_finds_a_collection_that_is_there(stub, store):
-    """And asks for nothing else."""
+    """Nothing else is requested."""
     stub.on("GET", BOOKS, OURS)
 
     store.create()
@@ -192,7 +192,7 @@ def test_create_finds_a_collection_that_is_there(stub, store):
 
 
 def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
-    """The first is said by field; for the second there is another way."""
+    """The first names the field, the second an alternative."""
     other = Schema("books", {"dense": DenseField(3)})
     stub.on("GET", BOOKS, info({"st_connectors": other.to_json()}))
     with pytest.raises(SchemaMismatch, match="dimension 3"):
@@ -206,7 +206,7 @@ def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
 
 
 def test_drop_removes_the_collection_and_says_nothing_where_there_is_none(stub, store):
-    """It is asked first whose it is; what has gone is not removed again."""
+    """Its metadata is read first; a missing collection is not removed again."""
     stub.on("GET", BOOKS, OURS)
     stub.on("DELETE", BOOKS, True)
     store.drop()
@@ -227,7 +227,7 @@ def test_a_collection_is_opened_by_its_name_alone(stub):
 
 
 def test_writes_wait_until_they_are_applied(stub, store):
-    """Points are the golden ones of ``wire``; ids that are deleted are the derived ones."""
+    """Points are those of ``wire``; deletes use the derived ids."""
     stub.on("PUT", POINTS, DONE)
     stub.on("POST", f"{POINTS}/delete", DONE)
 
@@ -241,7 +241,7 @@ def test_writes_wait_until_they_are_applied(stub, store):
 
 
 def test_searches_go_in_one_batch(stub, store):
-    """One request for all that can match, its answers at their places."""
+    """One request for all that can match, and results in the order of the requests."""
     found = {"id": UUID, "version": 1, "score": 0.25, "payload": wire.to_point(SCHEMA, OWN, RECORD)["payload"]}
     stub.on("POST", f"{POINTS}/query/batch", [{"points": [found]}, {"points": []}])
     requests = [
@@ -264,7 +264,7 @@ def test_searches_go_in_one_batch(stub, store):
 
 
 def test_scan_goes_on_from_page_to_page(stub, store):
-    """Each page begins at the id that the one before named."""
+    """Each page starts at the id that the previous one returned."""
     points = [{"id": OWN.point_id(name), "payload": OWN.to_payload(name, {}), "vector": {}} for name in ("a", "b", "c")]
     following = points[2]["id"]
     stub.on(
@@ -281,7 +281,7 @@ def test_scan_goes_on_from_page_to_page(stub, store):
 
 
 def test_get_and_count(stub, store):
-    """Records come in the order asked, whatever the server's; counts are exact."""
+    """Records are returned in the requested order; counts are exact."""
     points = [{"id": OWN.point_id(n), "payload": OWN.to_payload(n, {"n": n}), "vector": {}} for n in ("b", "a")]
     stub.on("POST", POINTS, points)
     stub.on("POST", f"{POINTS}/count", {"count": 7})
@@ -312,7 +312,7 @@ def test_get_and_count(stub, store):
     ],
 )
 def test_each_status_is_an_error_of_the_right_class_and_asked_once(stub, store, status, kind):
-    """With the server's words, the store and the operation; the client library adds no attempts of its own."""
+    """With the server's text, the store and the operation; the client library does not retry."""
     stub.fail("POST", f"{POINTS}/count", status, error("because of reasons"))
 
     with pytest.raises(StoreError, match=r"qdrant count: .*because of reasons") as caught:
@@ -323,7 +323,7 @@ def test_each_status_is_an_error_of_the_right_class_and_asked_once(stub, store, 
 
 
 def test_throttling_carries_the_servers_wish(stub, store):
-    """The retrying wrapper waits that long."""
+    """The retry layer waits that long."""
     stub.fail("PUT", POINTS, 429, error("slow down"), Retry_After="7")
 
     with pytest.raises(Throttled) as caught:
@@ -332,7 +332,7 @@ def test_throttling_carries_the_servers_wish(stub, store):
 
 
 def test_a_refused_batch_is_taken_apart(stub, store):
-    """Qdrant answers for whole batches only; the wrappers find that both records are at fault."""
+    """Qdrant refuses whole batches; the layers isolate both records."""
     stub.fail("PUT", POINTS, 422, error("must be unique"))
 
     rejected = store.upsert([RECORD, Record("b", {}, {})])
@@ -342,7 +342,7 @@ def test_a_refused_batch_is_taken_apart(stub, store):
 
 
 def test_a_broken_connection_is_unavailable(stub, store):
-    """Reset in the middle of an answer."""
+    """The connection is reset during a response."""
     stub.answers["POST", f"{POINTS}/count"] = [None]
 
     with pytest.raises(Unavailable, match="cannot be reached"):
@@ -351,7 +351,7 @@ def test_a_broken_connection_is_unavailable(stub, store):
 
 
 def test_an_answer_that_is_not_qdrants_is_permanent(stub, store):
-    """A proxy's page, say: asking again will not help."""
+    """A proxy's page, for example: repeating the request does not help."""
     stub.fail("POST", f"{POINTS}/count", 200, b"<html>welcome</html>")
 
     with pytest.raises(Permanent, match="right address"):
@@ -359,7 +359,7 @@ def test_an_answer_that_is_not_qdrants_is_permanent(stub, store):
 
 
 def test_a_refused_connection_is_unavailable():
-    """Nobody listens at that port, which the message names."""
+    """No server listens on the port, which the message contains."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -372,7 +372,7 @@ def test_a_refused_connection_is_unavailable():
 
 
 def test_the_key_comes_from_the_environment_and_is_in_no_message(stub, monkeypatch):
-    """It is sent with every request, and errors do not repeat it."""
+    """It is sent with every request, and errors do not contain it."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
     stub.fail("POST", f"{POINTS}/count", 403, error("forbidden"))
 
@@ -398,7 +398,7 @@ def test_a_client_handed_in_is_used_and_left_open(stub):
 
 
 def test_only_our_collections_are_listed(stub):
-    """Those whose metadata holds a schema."""
+    """Those whose metadata contains a schema."""
     stub.on("GET", "/collections", {"collections": [{"name": "books"}, {"name": "theirs"}]})
     stub.on("GET", BOOKS, OURS)
     stub.on("GET", "/collections/theirs", info(None))
@@ -407,7 +407,7 @@ def test_only_our_collections_are_listed(stub):
 
 
 def test_a_collection_of_somebody_else_is_adopted(stub):
-    """Its fields are read from the server's description, its indexes tell what can be filtered on."""
+    """Fields are read from the server's description; indexed keys are filterable."""
     stub.on("GET", BOOKS, info(None))
     host, port = stub.address.removeprefix("qdrant://").split(":")
 
@@ -426,19 +426,19 @@ def test_a_collection_of_somebody_else_is_adopted(stub):
     ],
 )
 def test_options_that_are_not_understood_are_refused(url, message):
-    """Rather than ignored."""
+    """They are not ignored."""
     with pytest.raises(ValueError, match=message):
         open_store(url, "books", SCHEMA)
 
 
 def test_a_client_of_another_kind_is_refused():
-    """The asynchronous client, say."""
+    """For example the asynchronous client."""
     with pytest.raises(TypeError, match="QdrantClient, got object"):
         open_store("qdrant://h:1", "books", SCHEMA, client=object())
 
 
 def thresholds(stub):
-    """The indexing thresholds that were set, in order; nothing else was."""
+    """Return the indexing thresholds that were set, in order; no other setting may be."""
     bodies = stub.bodies("PATCH", BOOKS)
     assert all(body.keys() == {"optimizers_config"} for body in bodies)
     assert all(body["optimizers_config"].keys() == {"indexing_threshold"} for body in bodies)
@@ -471,7 +471,7 @@ def test_a_bulk_load_raises_the_threshold_and_puts_it_back(stub, found, back, ra
 
 
 def test_a_bulk_load_of_an_absent_collection_is_not_found(stub):
-    """Nothing is set, and the block does not run."""
+    """No setting changes, and the block does not run."""
     with pytest.raises(NotFound, match="no such collection"), bulk_loading(stub.address, "books"):
         pytest.fail("the block was run")
 
@@ -479,7 +479,7 @@ def test_a_bulk_load_of_an_absent_collection_is_not_found(stub):
 
 
 def test_a_threshold_that_cannot_be_put_back_is_told(stub):
-    """The server's error comes out as ours."""
+    """The server's error is translated."""
     stub.on("GET", BOOKS, OURS)
     stub.on("PATCH", BOOKS, True)
 
@@ -488,7 +488,7 @@ def test_a_threshold_that_cannot_be_put_back_is_told(stub):
 
 
 def test_what_a_bulk_load_sets_is_said_by_the_ways_in(stub):
-    """Servers have a threshold to set; embedded and local mode have nothing, and the block does nothing."""
+    """Servers have a threshold; the embedded engine and local mode have no setting."""
     said = {}
     for address in (stub.address, stub.address.replace("qdrant:", "qdrant+grpc:"), "qdrant+memory:bulk"):
         with closing(open_store(address, "books", SCHEMA)) as store:

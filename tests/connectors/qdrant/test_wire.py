@@ -1,4 +1,4 @@
-"""The bodies that are sent to Qdrant, word for word, and what is read from its answers."""
+"""The bodies sent to Qdrant, compared with expected values, and the conversion of results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def body(rank, **options):
 
 
 def test_a_collection_is_made_with_named_vectors_and_its_schema_as_metadata():
-    """Dense fields have size and distance, text fields the idf modifier, and the schema travels along."""
+    """Dense fields have size and distance, text fields the idf modifier; the schema is stored with them."""
     assert wire.to_collection_body(SCHEMA) == {
         "vectors": {
             "dense": {"size": 2, "distance": "Cosine"},
@@ -75,14 +75,14 @@ def test_a_collection_is_made_with_named_vectors_and_its_schema_as_metadata():
 
 
 def test_the_metadata_gives_the_schema_back_after_json():
-    """A collection is reopened knowing only its name."""
+    """A collection can be reopened by its name alone."""
     stored = json.loads(json.dumps(wire.to_collection_body(SCHEMA)["metadata"]))
 
     assert Schema.from_json(stored[wire.METADATA]) == SCHEMA
 
 
 def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
-    """The id is derived and kept, the payload one JSON string, filterable values typed beside it, several as lists."""
+    """The id is derived and stored, the payload is one JSON string, and filterable values are typed copies."""
     payload = {
         "year": [1999, 2001.0, None, "x"],
         "price": 3,
@@ -119,12 +119,12 @@ def test_a_record_becomes_a_point_with_everything_of_ours_hidden():
 
 @given(st.text(max_size=30))
 def test_ids_are_the_uuids_of_version_5_of_the_standard_library(record_id):
-    """Points stored by any version are found again."""
+    """Every version derives the same ids."""
     assert OWN.point_id(record_id) == str(uuid.uuid5(NAMESPACE, record_id))
 
 
 def test_single_values_stand_by_themselves():
-    """Qdrant's filters take them for a list of one; none at all is told by the key of those that are present."""
+    """Qdrant's filters treat them like a list of one; missing fields are absent from the presence key."""
     for value, kept in (("A", "A"), (["A"], "A"), (["A", "B"], ["A", "B"])):
         assert OWN.to_payload("a", {"tag": value})["_st_f_tag"] == kept
     assert OWN.to_payload("a", {"tag": "A"})["_st_present"] == "tag"
@@ -132,7 +132,7 @@ def test_single_values_stand_by_themselves():
 
 
 def test_text_becomes_word_weights_and_nothing_where_there_are_no_words():
-    """The weights are BM25's without rarity; an empty text has no vector at all."""
+    """The weights are BM25's without rarity; an empty text has no vector."""
     point = wire.to_point(SCHEMA, OWN, Record("a", {}, {"text": "kettle kettle"}))
     blank = wire.to_point(SCHEMA, OWN, Record("a", {"sparse": SparseVector.from_mapping({})}, {"text": " … "}))
 
@@ -151,7 +151,7 @@ def test_field_names_of_any_spelling_have_keys_of_their_own():
 
 
 def test_a_dense_search():
-    """Payload and vectors are asked for as the parts say, and ties can be ordered because the offset is cut here."""
+    """Payload and vectors are requested by parts; the offset is cut here, so that ties can be sorted."""
     assert body(Near("dense", QUERY), limit=5, offset=2, where=Eq("year", 2001)) == {
         "query": [0.6000000238418579, 0.800000011920929],
         "using": "dense",
@@ -163,7 +163,7 @@ def test_a_dense_search():
 
 
 def test_parts_say_what_is_fetched():
-    """Without payload only the id comes; word weights are never fetched."""
+    """Without payload only the id is requested; word weights never are."""
     got = body(Near("dense", QUERY), parts=Parts.VECTORS)
 
     assert got["with_payload"] == ["_st_id"]
@@ -182,7 +182,7 @@ def test_parts_say_what_is_fetched():
     ],
 )
 def test_effort_is_said_in_qdrants_parameters(field, effort, params):
-    """Exact goes past index and quantization."""
+    """Exact bypasses index and quantization."""
     assert body(Near(field, QUERY), effort=effort).get("params") == params
 
 
@@ -207,7 +207,7 @@ def test_what_can_match_nothing_is_not_sent():
 
 
 def test_fusion_repeats_the_filter_and_counts_from_zero():
-    """The textbook's k of 60 is 61 here, and each leg has filter and depth of its own."""
+    """The k of 60 is 61 in Qdrant, and each leg has its own filter and depth."""
     got = body(
         Fuse((Near("dense", QUERY), Match("words", "kettle")), depth=50, method=Rrf(60)), limit=3, where=Exists("tag")
     )
@@ -224,7 +224,7 @@ def test_fusion_repeats_the_filter_and_counts_from_zero():
 
 @pytest.mark.parametrize("method", [Rrf(60, (1.0, 0.5)), Weighted((0.5, 0.5))])
 def test_fusions_that_mean_something_else_here_are_refused(method):
-    """Qdrant's weights turn round at large k, and it has no min-max."""
+    """Qdrant's weights reverse the ranking at large k, and it has no min-max."""
     with pytest.raises(ValueError, match="unweighted"):
         body(Fuse((Near("dense", QUERY), Match("words", "kettle")), method=method))
 
@@ -292,12 +292,12 @@ YEAR = "_st_f_year"
     ],
 )
 def test_filters(where, expected):
-    """Each form of the family, by the kind that its field is declared with."""
+    """Each filter class, for each declared kind."""
     assert filter_to_qdrant(where, OWN) == expected
 
 
 def test_bounds_between_two_floats_are_exact():
-    """Qdrant's bounds are float64; integers beyond 2**53 that fall between two of them are named one by one."""
+    """Qdrant's bounds are float64; integers beyond 2**53 between two of them are listed one by one."""
     low, high = 2**60 + 255, 2**61 + 2
     got = filter_to_qdrant(Range("year", gte=low, lte=high), OWN)
 
@@ -307,7 +307,7 @@ def test_bounds_between_two_floats_are_exact():
 
 
 def test_plain_payload_keys_are_filtered_by_their_values_own_type():
-    """In other people's collections field names are paths, booleans stay booleans, and emptiness is asked of Qdrant."""
+    """In adopted collections field names are paths, booleans stay booleans, and Qdrant tests emptiness."""
     where = And((Eq("meta.new", True), Eq("n", 2), Eq("x", 0.5), Range("at", lt="2020-01-01"), Exists("tag")))
 
     assert filter_to_qdrant(where) == {
@@ -326,7 +326,7 @@ def answer(name, score, **payload):
 
 
 def test_hits_are_ordered_and_then_cut():
-    """Ties go by id, wherever Qdrant put them; Euclidean distances turn round."""
+    """Ties are sorted by id; Euclidean distances change their sign."""
     found = [answer("u1", 1.5, _st_id="c"), answer("u2", 1.5, _st_id="a"), answer("u3", 2.0, _st_id="b")]
     request = SearchRequest(Near("far", QUERY), limit=2, offset=1, parts=Parts.NONE)
 
@@ -336,7 +336,7 @@ def test_hits_are_ordered_and_then_cut():
 
 
 def test_a_record_is_read_back_as_it_was_given():
-    """Payload by value and type, vectors in their normal forms; what is not a field of the caller's stays away."""
+    """Payloads keep values and types, vectors are normalised, and derived fields are left out."""
     given = Record(
         "a",
         {"dense": QUERY, "sparse": SparseVector.from_mapping({3: 2.0})},
@@ -357,7 +357,7 @@ def test_a_record_is_read_back_as_it_was_given():
 
 
 def test_a_point_of_somebody_else_in_our_collection_is_shown_by_its_own_id():
-    """It has no id of ours, and must not stop a scan."""
+    """It has no id key, and must not stop a scan."""
     read = wire.to_record(SCHEMA, OWN, SimpleNamespace(id=7, payload={"theirs": 1}, vector=None))
 
     assert (read.id, read.payload, read.vectors) == ("7", {}, {})
@@ -378,7 +378,7 @@ def test_a_point_of_somebody_else_in_our_collection_is_shown_by_its_own_id():
     ],
 )
 def test_ids_of_adopted_collections_are_integers_and_uuids(given, point):
-    """Qdrant has no others, and a derived one would not be found by the collection's owner."""
+    """Qdrant has no others, and the collection's owner would not know a derived one."""
     assert AdoptedLayout({}).point_id(given) == point
 
 
@@ -403,7 +403,7 @@ def test_the_schema_of_an_adopted_collection_is_read_from_its_description():
 
 
 def test_one_nameless_vector_is_a_field_without_a_name():
-    """As Qdrant itself has it."""
+    """Qdrant itself stores it under an empty name."""
     got = wire.to_adopted_schema("notes", {"vectors": {"size": 2, "distance": "Cosine"}}, {}, {})
 
     assert got.fields == {"": DenseField(2)}
