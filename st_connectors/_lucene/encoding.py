@@ -30,7 +30,7 @@ def _encode_array(value: object) -> orjson.Fragment:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"JSON has no {type(value).__name__}")
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    # A reader that parses a double and then rounds it to float32 rounds twice: about one number in 10 ** 9 would differ.
+    # A reader that parses a double and rounds it to float32 rounds twice: about one number in 10 ** 9 would differ.
     if not np.array_equal(np.asarray(orjson.loads(text), dtype=value.dtype), value):
         if not np.isfinite(value).all():
             raise ValueError("JSON has neither NaN nor infinity")

@@ -9,11 +9,9 @@ from typing import Any, Protocol
 
 from st_connectors._lucene.client import Connection
 from st_connectors._lucene.names import index_path
+from st_connectors._lucene.plugin import LOADING
 
-__all__ = ["LOADING", "IndexSettings", "Settings", "bulk_loading"]
-
-LOADING: Mapping[str, str] = {"index.refresh_interval": "-1", "index.number_of_replicas": "0"}
-"""No new segment each second, no copy of each write; the server copies the shards once when replicas are restored."""
+__all__ = ["IndexSettings", "Settings", "bulk_loading"]
 
 Flat = Mapping[str, Any]
 _OPERATION = "bulk_loading"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-from st_connectors._lucene.loading import LOADING
 from st_connectors.lazy import lazy_function
 from st_connectors.plugin import Plugin
 from st_connectors.schema import Metric
 from st_connectors.sizing import Sizing
 from st_connectors.store import Capabilities, Precision
 
-__all__ = ["CAPABILITIES", "SIZING", "lucene_plugin"]
+__all__ = ["CAPABILITIES", "LOADING", "SIZING", "lucene_plugin"]
+
+LOADING: Mapping[str, str] = {"index.refresh_interval": "-1", "index.number_of_replicas": "0"}
+"""Settings for bulk loading: no new segment each second, and no replicas, which the server copies once it is over."""
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(Metric),

@@ -125,7 +125,7 @@ class LuceneStore(Generic[ServerT]):
         if indices is None:
             return
         _own_schema(self._connection, self._name, indices, "drop")
-        path = index_path(*sorted(indices))
+        path = index_path(*indices)
         self._send("drop", "DELETE", path, params={"ignore_unavailable": "true"}, expect="acknowledged")
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:

@@ -222,9 +222,8 @@ def neural_sparse_query(path: str, weights: Mapping[str, float]) -> Body:
     divisor = 2.0 ** max(0, math.ceil(math.log2(max(weights.values()) / HEAVIEST)))
     scaled = {token: weight / divisor for token, weight in weights.items()}
     if np.float32(min(scaled.values())) <= 0:
-        return rank_features_query(
-            path, weights
-        )  # one divisor would make the lightest zero; a clause accepts any boost
+        # One divisor for all would make the lightest zero; a clause accepts any boost.
+        return rank_features_query(path, weights)
     inner: Body = {"query_tokens": scaled}
     return {"neural_sparse": {path: inner if divisor == 1 else {**inner, "boost": divisor}}}
 

@@ -11,7 +11,7 @@ from st_connectors.lazy import lazy_attributes, lazy_function
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package with a submodule ``inner``, and one that needs a driver that nobody has installed."""
+    """Create a package with a submodule ``inner``, and one that imports a missing driver."""
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").write_text("")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from st_connectors._lucene.loading import LOADING, bulk_loading
+from st_connectors._lucene.loading import bulk_loading
+from st_connectors._lucene.plugin import LOADING
 
 PREVIOUS = {
     "one": {"index.refresh_interval": "7s", "index.number_of_replicas": "2", "index.uuid": "x"},
