@@ -1,6 +1,6 @@
-"""An engine for Sentence-Transformers checkpoints: dense, sparse and cross-encoder, the same numbers, light by default.
+"""An engine for Sentence Transformers checkpoints: dense, sparse and cross-encoder models with the same numbers, light by default.
 
-Names are imported when first used, so that ``import st_core`` loads neither torch nor a tokenizer.
+Names are imported on first use, so that ``import st_core`` loads neither torch nor a tokenizer.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first use."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,12 +1,12 @@
-"""What can go wrong with a model: one small tree.
+"""Errors of models, in one small tree.
 
 ModelError
-├── ModelNotFound      no such folder, Hub name, file or built-in
-├── ModelUnsupported   the checkpoint is there but asks for something this engine does not do
+├── ModelNotFound      no such folder, Hub name, file or built-in model
+├── ModelUnsupported   the checkpoint needs something that this engine does not support
 ├── ModelBroken        the checkpoint contradicts itself: missing, truncated or mis-shaped files
-└── InputTooLong       a text is over a limit that the caller asked to be enforced
+└── InputTooLong       a text exceeds a limit that the caller enforces
 
-Wrong arguments stay ``ValueError`` and ``TypeError``; a missing extra is an ``ImportError`` with the install command.
+Wrong arguments raise ``ValueError`` and ``TypeError``; a missing extra raises ``ImportError`` with the install command.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 
 
 class ModelError(Exception):
-    """Something is wrong with a model, not with the arguments of a call."""
+    """An error of a model, not of the arguments of a call."""
 
 
 class ModelNotFound(ModelError):
-    """Neither a folder, nor a built-in name, nor a Hub repository that can be reached."""
+    """The name is neither a folder nor a built-in model nor a Hub repository that can be reached."""
 
 
 class ModelUnsupported(ModelError):
-    """The checkpoint asks for a module, file type or code that this engine does not run; the message names it."""
+    """The checkpoint needs a module, file type or code that this engine does not support; the message names it."""
 
 
 class ModelBroken(ModelError):
@@ -41,17 +41,17 @@ class ModelBroken(ModelError):
 
 
 class InputTooLong(ModelError):
-    """A text is longer than a limit that the caller asked to be enforced."""
+    """A text exceeds a limit that the caller enforces."""
 
 
 def missing_extra(extra: str, need: str) -> ImportError:
-    """The error for a feature whose optional dependencies are not installed."""
+    """Return the error for a feature whose optional dependencies are not installed."""
     return ImportError(f"{need} needs the extra {extra!r}: pip install 'st-connectors[{extra}]'")
 
 
 def missing_packages(names: Iterable[str], need: str) -> ImportError:
-    """The error for a step that a few packages are enough for, by the names they are imported with; an extra may hold far more."""
-    wanted = [name.replace("_", "-") for name in names]
+    """Return the error for a step that needs a few packages, by their import names, where an extra would install far more."""
+    packages = [name.replace("_", "-") for name in names]
     return ImportError(
-        f"{need} needs the package{'s' * (len(wanted) > 1)} {' and '.join(wanted)}: pip install {' '.join(wanted)}"
+        f"{need} needs the package{'s' * (len(packages) > 1)} {' and '.join(packages)}: pip install {' '.join(packages)}"
     )

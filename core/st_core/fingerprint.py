@@ -1,16 +1,15 @@
-"""What a model is: its name, its width, and hashes that tell whether two objects are the same model.
+"""Describe models: name, width, and hashes that decide whether two objects give the same vectors.
 
-A fingerprint has components, so that a message can say what differs:
+A fingerprint has components, so that a message can name the difference:
 
-``weights``        the tensors that documents go through, whatever file they came from and whatever they were called in it
-``graph``          in their place the file of a graph, where a model came as one without weights
-``tokenizer``      the vocabulary, and the ids of a few telling texts
-``configuration``  the modules documents go through, with what shapes their result
-``prompts``        what is put in front of queries and of documents
-``precision``      the type the vectors are computed in
+``weights``        the tensors of the document stack, whatever their files and names
+``graph``          instead of weights, the file of a repository graph of a model without weights
+``tokenizer``      the vocabulary, and the ids of a few probe texts
+``configuration``  the modules of the document stack, with the settings that shape their result
+``prompts``        the prompts of queries and of documents
+``precision``      the dtype of the computation
 
-Only the document's side of a router counts for the first three, so that a query encoder without inference is accepted beside the document
-model it was made for.
+Only the document stack counts for the first three, so that a query encoder without inference matches its document model.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ from st_core.protocols import ModelKind, ModelRef
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from st_core.modules import Module
     from st_core.text.tokens import AnyTokenizer
 
@@ -47,7 +48,7 @@ PROBES = (
     "3.14 e-mail@example.org",
 )
 
-# What of config.json shapes the vectors; the other keys come and go with the version that wrote the file.
+# Keys of config.json that shape the vectors; others depend on the version that wrote the file.
 _CONFIG_KEYS = (
     "hidden_act",
     "hidden_size",
@@ -67,15 +68,15 @@ _KINDS = {
 
 
 class Fingerprint(Mapping[str, str]):
-    """Component to hash, each computed when it is first asked for; safe in threads, for the same hash may at worst be computed twice."""
+    """Hashes by component, computed on first use; safe in threads, which at worst compute a hash twice."""
 
     def __init__(self, components: Mapping[str, Callable[[], str]]) -> None:
-        """``components`` are functions that compute the hashes."""
+        """Store ``components``, functions that compute the hashes."""
         self._components = dict(components)
         self._known: dict[str, str] = {}
 
     def __getitem__(self, key: str) -> str:
-        """The hash of a component."""
+        """Return the hash of a component."""
         if key not in self._known:
             self._known[key] = self._components[key]()
         return self._known[key]
@@ -84,7 +85,7 @@ class Fingerprint(Mapping[str, str]):
         return iter(self._components)
 
     def __len__(self) -> int:
-        """How many components there are."""
+        """Return the number of components."""
         return len(self._components)
 
     def __repr__(self) -> str:
@@ -93,21 +94,21 @@ class Fingerprint(Mapping[str, str]):
     def __deepcopy__(self, _memo: object) -> dict[str, str]:
         return dict(self)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
         return dict, (dict(self),)
 
 
 def describe(model: object) -> ModelRef:
-    """The reference of a model: of ours with a lazily hashed fingerprint, of others by their attributes and one probe text.
+    """Return the reference of a model: with a fingerprint, computed on first use, or for a foreign object by one probe text.
 
     Raises TypeError for an object that neither encodes nor predicts.
     """
     if isinstance(model, ModelRef):
         return model
-    return _ours(model) if isinstance(model, Model) else _foreign(model)
+    return _describe_own(model) if isinstance(model, Model) else _describe_foreign(model)
 
 
-def _ours(model: Model) -> ModelRef:
+def _describe_own(model: Model) -> ModelRef:
     engine = model._engine  # noqa: SLF001 - one package
     task = "document" if "document" in engine.tasks() else engine.tasks()[0]
     stack = flatten(engine.modules, task)
@@ -128,7 +129,7 @@ def _ours(model: Model) -> ModelRef:
         precision=precision,
         fingerprint=Fingerprint(
             {
-                **_of_weights(stack, outline.repository_graph),
+                **_weights_component(stack, outline.repository_graph),
                 "tokenizer": lambda: _tokenizer(outline.tokenizer),
                 "configuration": lambda: _hash(_canonical(shape)),
                 "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),
@@ -138,8 +139,11 @@ def _ours(model: Model) -> ModelRef:
     )
 
 
-def _of_weights(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
-    """The component of the weights; of a model that came as a graph without them, the graph's, which tells nothing about the same model elsewhere."""
+def _weights_component(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
+    """Return the component of the weights, or that of a repository graph where the model has no weights.
+
+    A graph's hash says nothing about copies of the model with weights.
+    """
     first = stack[0]
     if graph is not None and isinstance(first, Transformer) and not _weight_files(first.folder):
         return {"graph": lambda: _hash(graph.read_bytes())}
@@ -157,13 +161,13 @@ def _hash(data: bytes) -> str:
     return xxh3_128_hexdigest(data)
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()
 
 
-def _configuration(module: Module) -> dict[str, Any]:
-    """What of a module's configuration shapes its result."""
-    shape: dict[str, Any] = {"kind": last_name(module.type_path)}
+def _configuration(module: Module) -> dict[str, object]:
+    """Return the settings of a module that shape its result."""
+    shape: dict[str, object] = {"kind": last_name(module.type_path)}
     if isinstance(module, Transformer):
         config = {**module.config, **module.config_kwargs}
         return shape | {key: config.get(key) for key in _CONFIG_KEYS} | {"task": module.task}
@@ -176,7 +180,7 @@ def _configuration(module: Module) -> dict[str, Any]:
 
 
 def _weights(stack: Iterable[Module]) -> str:
-    """The hash of all tensors of a stack, whatever their names: names differ between files of one model."""
+    """Return the hash of all tensors of a stack without their names, which differ between files of one model."""
     digests: list[str] = []
     for module in stack:
         if isinstance(module, Transformer):
@@ -188,13 +192,13 @@ def _weights(stack: Iterable[Module]) -> str:
     return _hash("".join(sorted(set(digests))).encode())
 
 
-def _arrays(value: Any) -> list[np.ndarray[Any, Any]]:
-    """The arrays that a value is, or holds."""
-    held = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
-    return [each for each in held if isinstance(each, np.ndarray)]
+def _arrays(value: object) -> list[NDArray[np.generic]]:
+    """Return the arrays among a field's value or its entries."""
+    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+    return [each for each in entries if isinstance(each, np.ndarray)]
 
 
-def _digest(array: np.ndarray[Any, Any]) -> str:
+def _digest(array: NDArray[np.generic]) -> str:
     return _hash(f"{array.dtype.name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
 
 
@@ -216,7 +220,7 @@ def _file_digests(folder: Path) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _digests_of(path: Path, _size: int, _changed: int) -> frozenset[str]:
-    """The hash of every tensor of a file. Counters and positions, which are integers, are not weights and do not count."""
+    """Return the hash of every tensor of a file except integers: counters and positions are not weights."""
     read = _safetensors if path.suffix == ".safetensors" else _pickled
     return frozenset(
         _hash(f"{kind}{shape}".encode() + data) for kind, shape, data in read(path) if kind.startswith(("F", "BF"))
@@ -227,7 +231,7 @@ _Tensor = tuple[str, tuple[int, ...], bytes]
 
 
 def _safetensors(path: Path) -> Iterator[_Tensor]:
-    """Type, shape and bytes of each tensor: eight bytes of length, a JSON header with offsets, then the data."""
+    """Yield type, shape and bytes of each tensor; a file is eight bytes of length, a JSON header with offsets, and data."""
     data = np.memmap(path, np.uint8, mode="r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     try:
@@ -256,11 +260,11 @@ def _tokenizer(tokenizer: AnyTokenizer) -> str:
     backend = getattr(tokenizer, "backend", None)
     backend = tokenizer.shown if backend is None else backend
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-    telling = [row.tolist() for row in tokenizer.tokenize(list(PROBES), None).ids]
-    return _hash(_canonical([vocabulary, telling]))
+    probes = [row.tolist() for row in tokenizer.tokenize(list(PROBES), None).ids]
+    return _hash(_canonical([vocabulary, probes]))
 
 
-def _foreign(model: Any) -> ModelRef:
+def _describe_foreign(model: Any) -> ModelRef:
     prompts = {str(name): str(text) for name, text in (getattr(model, "prompts", None) or {}).items() if text}
     limit = getattr(model, "max_seq_length", None)
     common: dict[str, Any] = {
@@ -269,17 +273,17 @@ def _foreign(model: Any) -> ModelRef:
         "prompts": prompts,
     }
     if hasattr(model, "encode_document") and hasattr(model, "encode_query"):
-        found = model.encode_document([PROBE])
-        kind = ModelKind.SPARSE if _is_sparse(found) else ModelKind.DENSE
-        return ModelRef(kind=kind, dimension=int(found.shape[-1]), **common)
+        vectors = model.encode_document([PROBE])
+        kind = ModelKind.SPARSE if _is_sparse(vectors) else ModelKind.DENSE
+        return ModelRef(kind=kind, dimension=int(vectors.shape[-1]), **common)
     if hasattr(model, "predict"):
         return ModelRef(kind=ModelKind.RERANKER, dimension=int(getattr(model, "num_labels", 1) or 1), **common)
     raise TypeError(
-        f"{type(model).__name__} is no model: expected encode_query and encode_document, or predict, or a model of st_core"
+        f"expected a model with encode_query and encode_document, or with predict, got a {type(model).__name__}"
     )
 
 
-def _is_sparse(vectors: Any) -> bool:
+def _is_sparse(vectors: object) -> bool:
     return (
         isinstance(vectors, (SparseMatrix, SparseVector))
         or hasattr(vectors, "tocsr")
@@ -287,8 +291,8 @@ def _is_sparse(vectors: Any) -> bool:
     )
 
 
-def _name(model: Any) -> str:
-    """The name a foreign object goes by; its class's where it has none."""
+def _name(model: object) -> str:
+    """Return the name of a foreign model, that of its class where it has none."""
     inner = getattr(model, "transformers_model", None)
     card = getattr(model, "model_card_data", None)
     for owner, attribute in (

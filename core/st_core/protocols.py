@@ -1,4 +1,4 @@
-"""What ingest and search ask of a model; the names are sentence-transformers' own, so its objects fit as they are."""
+"""The interface of models for ingest and search, which objects of sentence-transformers meet as they are."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ __all__ = ["ModelKind", "ModelRef", "Reranker", "TextEncoder"]
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Encodes queries and documents: dense gives [n, d]; sparse gives a SparseMatrix, a scipy or a torch sparse matrix [n, V]."""
+    """An encoder of queries and documents: dense vectors [n, d], or a sparse matrix [n, V] of our own, scipy or torch."""
 
     def encode_query(self, inputs: list[str], /) -> object:
-        """The vectors of queries, in order."""
+        """Return the vectors of queries, in order."""
         ...
 
     def encode_document(self, inputs: list[str], /) -> object:
-        """The vectors of documents, in order."""
+        """Return the vectors of documents, in order."""
         ...
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Scores pairs of query and document."""
+    """A model that scores pairs of query and document."""
 
     def predict(self, inputs: list[tuple[str, str]], /) -> ArrayLike:
-        """One score per pair [n], in order; higher is better."""
+        """Return one score per pair [n], in order; higher is better."""
         ...
 
 
 class ModelKind(StrEnum):
-    """What a model gives."""
+    """The kind of a model's results."""
 
     DENSE = "dense"
     SPARSE = "sparse"
@@ -46,10 +46,11 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Which model made the vectors of a field, as kept beside a collection.
+    """The model of a field's vectors, as stored beside a collection.
 
-    ``dimension`` is the width of the vectors (the vocabulary's for sparse ones). ``fingerprint`` maps components ("weights", "tokenizer", "configuration",
-    "prompts", "precision") to hashes, so that a message can say what differs; it is empty where nothing is known of a foreign object.
+    ``dimension`` is the width of the vectors, the vocabulary's for sparse ones. ``fingerprint`` maps components ("weights",
+    "tokenizer", "configuration", "prompts", "precision") to hashes, so that a message can name the difference; it is empty
+    for foreign objects.
     """
 
     name: str
@@ -62,7 +63,7 @@ class ModelRef:
     fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self) | {
             "kind": self.kind.value,
             "prompts": dict(self.prompts),
@@ -71,6 +72,6 @@ class ModelRef:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
-        """The reference that ``to_json`` wrote; unknown keys, of a newer version, are ignored."""
+        """Return the reference that ``to_json`` wrote; unknown keys of newer versions are ignored."""
         known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
         return cls(**known | {"kind": ModelKind(known["kind"])})

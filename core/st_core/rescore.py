@@ -71,8 +71,8 @@ def _codes_of(queries: Array, corpus: Array, precision: str, ranges: Array | Non
         )
     if precision in ("int8", "uint8") and (ranges is None or np.shape(ranges) != (2, width)):
         raise ValueError(f"expected the ranges [2, {width}] that the {precision} vectors were quantized with")
-    unsigned: NDArray[np.uint8] = codes if codes.dtype == np.uint8 else codes.view(np.uint8) ^ 0x80
-    return unsigned
+    unsigned = codes.view(np.uint8)
+    return unsigned if codes.dtype == np.uint8 else unsigned ^ np.uint8(0x80)
 
 
 def _spans(rows: int, cells: int) -> Iterator[slice]:

@@ -102,7 +102,7 @@ def test_an_unknown_backend(cli, tmp_path):
     encoding = cli("encode", "text", "--backend", "tensorrt")
 
     assert (exporting.status, encoding.status) == (2, 2)
-    assert "there are graphs for onnx and openvino, not for backend 'tensorrt'" in exporting.error_line()
+    assert "no graphs for backend 'tensorrt'; expected one of onnx, openvino" in exporting.error_line()
     assert "unknown backend 'tensorrt'; expected one of torch, onnx, openvino, auto" in encoding.error_line()
 
 
@@ -172,4 +172,4 @@ def test_a_model_of_static_modules(cli, tmp_path, monkeypatch):
         outcome = cli("export", "builtin:dense", "--backend", backend, "--out", tmp_path / "out")
 
         assert outcome.status == 3
-        assert "builtin:dense is made of static modules, which run on numpy; there is nothing" in outcome.error_line()
+        assert "builtin:dense runs on numpy and needs no graph" in outcome.error_line()

@@ -436,7 +436,7 @@ def test_a_name_that_is_taken_meanwhile_is_told(own, tmp_path):
         (out / "theirs").write_text("theirs")
 
     with pytest.raises(ValueError, match="is there already"):
-        export(own, out, told=lambda words: told(words) if words != "finding it" else None)
+        export(own, out, told=lambda words: told(words) if words != "locating it" else None)
 
     assert [each.name for each in out.iterdir()] == ["theirs"]
     assert not list(tmp_path.glob(".out-*"))

@@ -85,4 +85,4 @@ def test_an_export_changes_no_setting(exports, tmp_path, monkeypatch, capfd):
 
     assert capfd.readouterr() == ("", "")
     assert settings() == before
-    assert steps == ["finding it", "tracing it", "writing its graph for onnx", "comparing it with torch"]
+    assert steps == ["locating it", "tracing it", "writing its graph for onnx", "comparing it with torch"]

@@ -1,4 +1,4 @@
-"""Writes a model's folder with graphs in it, which runs without torch and loads in sentence-transformers as before."""
+"""Write a model's folder with graphs in it, which runs without torch and loads in sentence-transformers as before."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OTHERS = (FOLDER, "onnx", "openvino", ".git", ".cache")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The folder that was written, the class that loads it, its graphs, and their size in bytes."""
+    """The written folder, the class that loads it, its graphs, and their size in bytes."""
 
     folder: Path
     family: str
@@ -61,22 +61,22 @@ def export_model(
     calibration: Sequence[Any] = (),
     told: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Copy a model to the folder ``out`` and put its graphs for a backend, "onnx", "openvino" or "auto", beside its files.
+    """Copy a model to the folder ``out`` and add its graphs for a backend: "onnx", "openvino" or "auto".
 
-    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" puts there a float32 graph for each
-    runtime that is installed, and which is faster is found where the folder is loaded, not where it was made. ``out`` may be the model's own folder,
-    which then only gains the graphs. ``family`` is the class it is for, where its files leave that open. ``calibration`` are some hundred
-    typical texts (pairs for a CrossEncoder), on which int8 fixes the ranges of activations: faster, and less exact than finding them anew for
-    every text, as is done without. ``told`` is called with a few words on each step as it begins.
+    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" adds a float32
+    graph for each installed runtime; the faster one is chosen on the machine that loads the folder. ``out`` may be the
+    model's own folder, which then only gains the graphs. ``family`` is the class that loads the model, where its files do
+    not say. ``calibration`` are some hundred typical texts (pairs for a CrossEncoder) for fixed ranges of int8 activations:
+    faster, and less exact than ranges computed for every text. ``told`` is called with a few words at the start of each
+    step.
 
-    Raises ValueError for an ``out`` that holds something else and for a type the backend does not do; ModelBroken for links that lead nowhere or
-    round in a circle; ModelUnsupported for modules that cannot
-    be part of a graph; ImportError, with what to install, where a package is missing.
+    Raises ValueError for an ``out`` with other content and for a dtype that the backend lacks, ModelBroken for broken or
+    circular links, ModelUnsupported for modules that cannot be part of a graph, and ImportError with the install command.
     """
     _check(backend, dtype)
     if calibration and (dtype != "int8" or backend != "openvino"):
-        raise ValueError("texts to calibrate on are for dtype='int8' with backend='openvino'")
-    told("finding it")
+        raise ValueError("calibration texts need dtype='int8' and backend='openvino'")
+    told("locating it")
     source, full_name, _ = find_checkpoint(
         fspath(name), organisation=ORGANISATIONS.get(family or "", "sentence-transformers")
     )
@@ -84,58 +84,58 @@ def export_model(
     kind = family or _family(checkpoint)
     stacks = stacks_for_graphs(assemble(checkpoint, kind, LoadOptions()))
     if not stacks:
-        raise ModelUnsupported(f"{full_name} is made of static modules, which run on numpy; there is nothing to export")
+        raise ModelUnsupported(f"{full_name} runs on numpy and needs no graph; nothing to export")
     graphs = [GraphBackend(each, dtype, source, model=full_name) for each in _runtimes(backend)]
     add = partial(_add_graphs, stacks=tuple(stacks.values()), graphs=graphs, calibration=calibration, told=told)
     target = Path(out)
     if target.exists() and target.resolve() == source.resolve():
         add(target)
         warn_of_another(checkpoint, kind)
-        return _found(target, kind)
+        return _exported(target, kind)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already; name a new folder, or the model's own")
     target.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    copy = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        _copy(source, making)
-        for folder in (making, *(each for each in making.rglob("*") if each.is_dir())):
-            folder.chmod(0o755)  # the copy of a folder that may not be written to may
-        add(making)
-        _put(making, target)
+        _copy(source, copy)
+        for folder in (copy, *(each for each in copy.rglob("*") if each.is_dir())):
+            folder.chmod(0o755)  # the copy of a read-only folder is read-only too
+        add(copy)
+        _move(copy, target)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(copy, ignore_errors=True)
     warn_of_another(checkpoint, kind)
-    return _found(target, kind)
+    return _exported(target, kind)
 
 
-def _copy(source: Path, making: Path) -> None:
-    """Copy a model's files to an empty folder, which may lie within it; raises ModelBroken, naming it, for one that cannot be copied."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a model's files to an empty folder, which may lie within it; raises ModelBroken for a file that cannot be copied."""
     for path in _links(source):
         if not path.exists():
-            raise ModelBroken(f"{path}: the link leads nowhere; remove it, or put there what it is to name")
+            raise ModelBroken(f"{path}: the link points to nothing; remove it, or restore its target")
         if path.parent.resolve().is_relative_to(path.resolve()):
-            raise ModelBroken(f"{path}: the link leads back to a folder that it lies in; remove it")
+            raise ModelBroken(f"{path}: the link points to a folder that contains it; remove it")
     try:
-        shutil.copytree(source, making, ignore=shutil.ignore_patterns(*OTHERS, making.name), dirs_exist_ok=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*OTHERS, target.name), dirs_exist_ok=True)
     except shutil.Error as error:
         (path, _, reason), *_ = error.args[0]
         raise ModelBroken(f"{path}: the file cannot be copied: {reason}") from error
 
 
 def _links(folder: Path) -> Iterator[Path]:
-    """The links among what is copied of a folder."""
+    """Yield the links among the files of a folder that are copied."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in OTHERS]
-        named = (Path(place, name) for name in (*folders, *files) if name not in OTHERS)
-        yield from (path for path in named if path.is_symlink())
+        paths = (Path(place, name) for name in (*folders, *files) if name not in OTHERS)
+        yield from (path for path in paths if path.is_symlink())
 
 
-def _put(making: Path, target: Path) -> None:
-    """Rename a folder to a name that is free or an empty folder's; raises ValueError where somebody else has taken it meanwhile."""
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder to a free name or an empty folder's; raises ValueError where it was taken in the meantime."""
     try:
         if target.exists():
             target.rmdir()
-        making.rename(target)
+        folder.rename(target)
     except OSError as error:
         if not target.exists():
             raise
@@ -143,21 +143,21 @@ def _put(making: Path, target: Path) -> None:
 
 
 def _check(backend: str, dtype: str) -> None:
-    """Raise ValueError for a backend that runs no graphs, and for a type that does not go with "auto"."""
+    """Raise ValueError for a backend without graphs, and for another dtype than float32 with "auto"."""
     if backend in RUNTIMES:
         return
     if backend != "auto":
         raise ValueError(
-            f"there are graphs for {' and '.join(RUNTIMES)}, not for backend {backend!r}; 'auto' writes one for each that is installed"
+            f"no graphs for backend {backend!r}; expected one of {', '.join(RUNTIMES)}, or auto for each that is installed"
         )
     if dtype != "float32":
         raise ValueError(
-            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={dtype!r} name the backend"
+            f"backend='auto' chooses between graphs of equal float32 numbers; name the backend for dtype={dtype!r}"
         )
 
 
 def _runtimes(backend: str) -> tuple[str, ...]:
-    """The runtimes that graphs are written for; raises ImportError where "auto" finds none installed."""
+    """Return the runtimes to write graphs for; raises ImportError for "auto" where none is installed."""
     if backend != "auto":
         return (backend,)
     installed = tuple(name for name in RUNTIMES if runtime(name).installed())
@@ -167,7 +167,7 @@ def _runtimes(backend: str) -> tuple[str, ...]:
 
 
 def _family(checkpoint: Checkpoint) -> str:
-    """The class of a checkpoint; a plain folder is what its head is for, and where that is for words, the log says what was taken."""
+    """Return the class of a checkpoint, for a plain folder by its head; logs a warning where that is ambiguous."""
     if checkpoint.entries:
         return checkpoint.family
     heads = [str(each) for each in checkpoint.config.get("architectures") or []]
@@ -175,7 +175,8 @@ def _family(checkpoint: Checkpoint) -> str:
         return "CrossEncoder"
     if any(each.endswith("ForMaskedLM") for each in heads):
         logger.warning(
-            "%s does not say what it gives, and is exported as a SentenceTransformer; for a SPLADE model name family='SparseEncoder' (--kind sparse)",
+            "%s does not name its class and is exported as a SentenceTransformer; for a SPLADE model pass "
+            "family='SparseEncoder' (--kind sparse)",
             checkpoint.name,
         )
     return "SentenceTransformer"
@@ -189,33 +190,33 @@ def _add_graphs(
     calibration: Sequence[Any],
     told: Callable[[str], None],
 ) -> None:
-    """Make the graphs of stacks in a folder; what was made before, which may have been calibrated on other texts, stays until there is another."""
+    """Write the graphs of stacks into a folder; earlier ones, maybe with other calibration, stay until they are replaced."""
     for each, stack in product(graphs, stacks):
-        _put_anew(
+        _replace(
             folder / FOLDER / graph_key(stack, each.name, each.dtype),
             partial(each.make, stack, calibration=calibration, told=told),
         )
 
 
-def _put_anew(place: Path, make: Callable[[Path], None]) -> None:
-    """Put what ``make`` makes at a path that is free in the place of the folder there, which stays until then."""
+def _replace(place: Path, write: Callable[[Path], None]) -> None:
+    """Replace a folder by the one that ``write`` creates at a free path; it stays until then."""
     place.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as making:
-        made = Path(making) / place.name
-        make(made)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as workspace:
+        new = Path(workspace) / place.name
+        write(new)
         if place.exists():
-            place.rename(Path(making) / "before")
-        made.rename(place)
+            place.rename(Path(workspace) / "old")
+        new.rename(place)
 
 
 def graph_places(engine: Engine) -> list[Path]:
-    """The folders of a model's graphs, none for one on torch or numpy: to be looked up before its own files change, by which they are found."""
+    """Return the folders of a model's graphs, none on torch or numpy; call it before the files that name them change."""
     graphs = engine.graphs
     return [] if graphs is None else [graphs.place(stack) for stack in stacks_for_graphs(engine.modules).values()]
 
 
 def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
-    """Put the graphs of a model, which lie at ``places``, beside its checkpoint that was saved in ``folder``, under the names that they have there."""
+    """Copy the graphs of a model at ``places`` beside its checkpoint saved in ``folder``, under the keys they have there."""
     graphs = engine.graphs
     assert graphs is not None
     saved = assemble(
@@ -226,16 +227,16 @@ def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: st
     limit = () if isinstance(engine.limit, Unset) else (engine.limit,)
     for place, written in zip(places, stacks_for_graphs(saved).values(), strict=True):
         key = graph_key(written, graphs.name, graphs.dtype)
-        _put_anew(folder / FOLDER / key, partial(write_graph, write=partial(_copy_of, place, limit)))
+        _replace(folder / FOLDER / key, partial(write_graph, write=partial(_copy_of, place, limit)))
 
 
 def _copy_of(place: Path, limit: tuple[int | None, ...], folder: Path) -> GraphSpec:
-    """Copy a graph into an empty folder, with the maximum length in ``limit`` where one was set."""
+    """Copy a graph into an empty folder, with the maximum length in ``limit`` if any."""
     spec = copy_graph(place, folder)
     return replace(spec, max_length=limit[0]) if limit else spec
 
 
-def _found(folder: Path, family: str) -> Exported:
+def _exported(folder: Path, family: str) -> Exported:
     places = tuple(sorted(path.parent for path in (folder / FOLDER).glob("*/graph.json")))
     size = sum(file.stat().st_size for place in places for file in place.iterdir())
     return Exported(folder, family, places, size)

@@ -1,1 +1,1 @@
-"""Turn texts into tokens."""
+"""Tokenizers, chat templates and the splitting of long texts."""

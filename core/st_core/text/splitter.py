@@ -1,8 +1,8 @@
-"""Long text to overlapping windows of so many tokens, each a verbatim piece of the text with its place in it.
+"""Split long text into overlapping windows of limited tokens, each a verbatim part of the text with its position.
 
-A window ends, in this order of preference, at the end of a paragraph, of a sentence, of a word, or between two tokens; the better the
-place, the further back it may lie. Every character of the text is in some window. A window tokenised alone has no more than the
-allowed tokens, which needs a second look, since a piece of text may have other tokens than it had inside the whole.
+A window ends, in order of preference, at the end of a paragraph, a sentence or a word, or between two tokens; the better the
+place, the earlier it may be. Every character is in a window. A window tokenized alone has at most the allowed tokens, which
+is checked: a part of a text may have other tokens alone than within the whole.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["Offsets", "Window", "offsets_of", "split"]
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
-"""The place of each token of a text, special tokens left out: (first character, character after the last)."""
+"""A function from a text to the span of each token: (first character, character after the last); no special tokens."""
 
 PLACES = (
     (re.compile(r"\s*\n[ \t\r]*\n\s*"), 1 / 2),
     (re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\s*\n\s*"), 2 / 3),  # noqa: RUF001 -- full-width marks are meant
     (re.compile(r"\s+"), 0.0),
 )
-"""Where a window likes to end, best first, and from which part of the window on such an end is taken."""
+"""Preferred ends of a window, best first, and the part of the window after which each is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The piece ``text`` = whole[start:end], and how many windows come before it."""
+    """The part ``text`` = whole[start:end], and the number of windows before it."""
 
     text: str
     start: int
@@ -41,7 +41,7 @@ class Window:
 
 
 def offsets_of(tokenizer: Tokenizer) -> Offsets:
-    """The offsets of a tokenizer without truncation or padding; it is copied, so neither its state nor other threads are touched."""
+    """Return the offsets function of a copy of a tokenizer, without truncation or padding; safe in threads."""
     from tokenizers import Tokenizer
 
     own = Tokenizer.from_str(tokenizer.to_str())
@@ -49,20 +49,20 @@ def offsets_of(tokenizer: Tokenizer) -> Offsets:
     own.no_padding()
 
     def offsets(text: str) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = own.encode(text, add_special_tokens=False).offsets
-        return found
+        spans: list[tuple[int, int]] = own.encode(text, add_special_tokens=False).offsets
+        return spans
 
     return offsets
 
 
 def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[Window]:
-    """Cut a text into windows of at most ``size`` tokens; a window starts about ``overlap`` tokens before the end of the one before it.
+    """Return windows of at most ``size`` tokens; each starts about ``overlap`` tokens before the end of the previous one.
 
-    There is always at least one window, also for a text without tokens. A lone character of more than ``size`` tokens is a window of its
-    own. Raises ValueError unless 0 <= overlap < size.
+    A text without tokens has one window. A character of more than ``size`` tokens is a window of its own. Raises ValueError
+    unless 0 <= overlap < size.
     """
     if not 0 <= overlap < size:
-        raise ValueError(f"an overlap lies between 0 and the size less one, {size - 1}, not at {overlap}")
+        raise ValueError(f"expected an overlap from 0 to {size - 1}, one less than the size, got {overlap}")
     places = offsets(text)
     if len(places) <= size:
         return [Window(text, 0, len(text), 0)]
@@ -78,7 +78,7 @@ def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[W
 
 @dataclass(frozen=True, slots=True)
 class _Cuts:
-    """Where a text can be cut without tearing a token: at ``characters``, after so many ``tokens``; ``ranks`` index PLACES."""
+    """Places between tokens where a text can be cut: ``characters``, the number of ``tokens`` before, ``ranks`` in PLACES."""
 
     text: str
     offsets: Offsets
@@ -88,29 +88,29 @@ class _Cuts:
 
     @classmethod
     def of(cls, text: str, offsets: Offsets, places: Sequence[tuple[int, int]]) -> _Cuts:
-        """The start, the end, and each token that starts where or after all tokens before it have ended."""
+        """Return the start, the end, and the start of each token that does not overlap with earlier ones."""
         reached = [0, *accumulate((end for _, end in places), max)]
         clean = [
             number for number, (start, _) in enumerate(places) if start >= reached[number] and 0 < start < len(text)
         ]
         characters = [places[number][0] for number in clean]
         ranks = _ranks(text)
-        kept = [spot for spot in range(len(clean)) if spot == 0 or characters[spot] > characters[spot - 1]]
+        distinct = [spot for spot in range(len(clean)) if spot == 0 or characters[spot] > characters[spot - 1]]
         return cls(
             text,
             offsets,
-            [0, *(characters[spot] for spot in kept), len(text)],
-            [0, *(clean[spot] for spot in kept), len(places)],
-            [0, *(ranks[characters[spot]] for spot in kept), 0],
+            [0, *(characters[spot] for spot in distinct), len(text)],
+            [0, *(clean[spot] for spot in distinct), len(places)],
+            [0, *(ranks[characters[spot]] for spot in distinct), 0],
         )
 
     def alone(self, first: int, last: int) -> int:
-        """How many tokens the text between two cuts has when it is tokenised by itself."""
+        """Return the number of tokens of the text between two cuts, tokenized alone."""
         return len(self.offsets(self.text[self.characters[first] : self.characters[last]]))
 
 
 def _ranks(text: str) -> bytearray:
-    """For each character the best of PLACES that a cut before it would be, or their number where it is none."""
+    """Return for each character the rank of a cut before it, the number of PLACES for none of them."""
     ranks = bytearray([len(PLACES)]) * (len(text) + 1)
     for rank in reversed(range(len(PLACES))):
         for match in PLACES[rank][0].finditer(text):
@@ -120,7 +120,7 @@ def _ranks(text: str) -> bytearray:
 
 
 def _next_start(cuts: _Cuts, first: int, last: int, overlap: int) -> int:
-    """The cut where the window after first..last starts: ``overlap`` tokens before its end, moved on to a word's start if one lies there."""
+    """Return the start of the next window: ``overlap`` tokens before the end, moved to the next start of a word if any."""
     if last == 0:
         return 0
     earliest = max(first + 1, bisect_left(cuts.tokens, cuts.tokens[last] - overlap))
@@ -129,7 +129,7 @@ def _next_start(cuts: _Cuts, first: int, last: int, overlap: int) -> int:
 
 
 def _span(cuts: _Cuts, first: int, after: int, size: int) -> tuple[int, int]:
-    """The cuts between which a window lies that ends later than cut ``after``; where the overlap leaves no room for that, it shrinks."""
+    """Return the cuts of a window that ends after the cut ``after``; the overlap shrinks where it leaves no room."""
     for start in range(first, after):
         end = _end(cuts, start, after, size)
         if end > after:
@@ -138,7 +138,7 @@ def _span(cuts: _Cuts, first: int, after: int, size: int) -> tuple[int, int]:
 
 
 def _end(cuts: _Cuts, first: int, after: int, size: int) -> int:
-    """The best cut later than ``after`` that leaves a window from ``first`` no more than ``size`` tokens, or ``after`` if there is none."""
+    """Return the best cut after ``after`` for a window from ``first`` of at most ``size`` tokens, ``after`` if none fits."""
     allowed = size
     while True:
         furthest = bisect_left(cuts.tokens, cuts.tokens[first] + allowed + 1) - 1
@@ -152,7 +152,7 @@ def _end(cuts: _Cuts, first: int, after: int, size: int) -> int:
 
 
 def _best(cuts: _Cuts, first: int, after: int, furthest: int) -> int:
-    """The last cut of the best rank, among those far enough into the window for their rank."""
+    """Return the last cut of the best rank among those far enough into the window for their rank."""
     length = cuts.tokens[furthest] - cuts.tokens[first]
     for rank, (_, part) in enumerate(PLACES):
         least = cuts.tokens[first] + part * length

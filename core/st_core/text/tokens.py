@@ -1,8 +1,8 @@
-"""Texts become token ids, once, with no state shared between calls.
+"""Convert texts to token ids, without state shared between calls.
 
-A tokenizer of the ``tokenizers`` library keeps truncation and padding as its own mutable state, so two threads with two lengths spoil each
-other's results. Here it only ever turns text into ids; cutting and the special tokens are added by this file, by the layout the tokenizer
-itself showed for a probe. That is exact: the library, too, cuts the plain ids and adds the special tokens afterwards.
+A tokenizer of the ``tokenizers`` library stores truncation and padding as mutable state, so that two threads with different
+lengths would disturb each other. Here it only converts text to ids; this file truncates them and adds special tokens, by the
+layout that the tokenizer used for a probe. The library does the same in the same order, so that the ids are equal.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from st_core.text.word_pieces import WordPieces, read_word_pieces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from tokenizers import Encoding, Tokenizer
 
 __all__ = [
     "Later",
@@ -38,15 +39,15 @@ __all__ = [
 ]
 
 UNLIMITED = 10**9
-"""A ``model_max_length`` from here on means that there is none; transformers writes 10**30."""
+"""A ``model_max_length`` of this or more means no limit; transformers writes 10**30."""
 
 WINDOW = 4096
-"""Texts given to the tokenizer at once: its result objects are some hundred times the size of the ids kept of them."""
+"""Texts per call of the library: its result objects are some hundred times the size of their ids."""
 
 MANY, FEW = 256, 4
-"""From so many texts on, and on more cores than a few, the library is faster than one thread of Python: it uses them all.
+"""With at least MANY texts and more than FEW cores, the library's threads are faster than one thread of Python.
 
-Measured on two cores: Python takes a third of the library's time on one of them.
+Measured on two cores: Python on one of them takes a third of the library's time.
 """
 
 CORES = os.cpu_count() or 1
@@ -62,7 +63,7 @@ class Tokens:
     types: list[NDArray[np.int32]] | None = None
 
     def __len__(self) -> int:
-        """How many inputs there are."""
+        """Return the number of inputs."""
         return len(self.ids)
 
     @property
@@ -71,7 +72,7 @@ class Tokens:
         return np.fromiter((row.size for row in self.ids), np.int64, len(self.ids))
 
     def take(self, positions: Iterable[int]) -> Tokens:
-        """The inputs at some positions."""
+        """Return the inputs at some positions."""
         chosen = list(positions)
         types = None if self.types is None else [self.types[position] for position in chosen]
         return Tokens([self.ids[position] for position in chosen], types)
@@ -79,7 +80,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a tokenizer puts special tokens: ``fixed[0] content[0] fixed[1] content[1] … fixed[-1]``.
+    """The places of special tokens around texts: ``fixed[0] content[0] fixed[1] content[1] … fixed[-1]``.
 
     ``fixed`` are token ids, ``fixed_types`` their segment numbers; ``content_types`` is one segment number for each content.
     """
@@ -90,23 +91,23 @@ class Layout:
 
     @property
     def added(self) -> int:
-        """How many special tokens there are."""
+        """The number of special tokens."""
         return sum(part.size for part in self.fixed)
 
     @property
-    def typed(self) -> bool:
+    def has_types(self) -> bool:
         """Whether any segment number is not 0."""
         return any(self.content_types) or any(bool(part.any()) for part in self.fixed_types)
 
     def fill(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The ids of one input."""
+        """Return the ids of one input."""
         parts = [self.fixed[0]]
         for content, after in zip(contents, self.fixed[1:], strict=True):
             parts += (content, after)
         return np.concatenate(parts)
 
     def fill_types(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The segment numbers of one input."""
+        """Return the segment numbers of one input."""
         parts = [self.fixed_types[0]]
         for content, kind, after in zip(contents, self.content_types, self.fixed_types[1:], strict=True):
             parts += (np.full(content.size, kind, np.int32), after)
@@ -117,8 +118,8 @@ _NONE = np.empty(0, np.int32)
 BARE = Layout((_NONE, _NONE), (_NONE, _NONE), (0,))
 
 
-def read_layout(backend: Any, *, pair: bool) -> Layout | None:
-    """What the tokenizer adds around a text, or around a pair; None where it does not keep contents whole and in order."""
+def read_layout(backend: Tokenizer, *, pair: bool) -> Layout | None:
+    """Return what a tokenizer adds around a text or a pair; None where it splits or reorders the contents."""
     for probe in ("a", "1", *_some_tokens(backend)):
         encoding = backend.encode(probe, probe) if pair else backend.encode(probe)
         layout = _layout_of(encoding, contents=2 if pair else 1)
@@ -129,13 +130,13 @@ def read_layout(backend: Any, *, pair: bool) -> Layout | None:
     return None
 
 
-def _some_tokens(backend: Any) -> list[str]:
+def _some_tokens(backend: Tokenizer) -> list[str]:
     vocabulary = backend.get_vocab_size()
     picked = (backend.id_to_token(int(index)) for index in np.linspace(0, max(vocabulary - 1, 0), 16))
     return [token for token in picked if token]
 
 
-def _layout_of(encoding: Any, contents: int) -> Layout | None:
+def _layout_of(encoding: Encoding, contents: int) -> Layout | None:
     ids = np.asarray(encoding.ids, np.int32)
     types = np.asarray(encoding.type_ids, np.int32)
     owners = np.asarray([-1 if owner is None else owner for owner in encoding.sequence_ids], np.int64)
@@ -153,9 +154,9 @@ def _layout_of(encoding: Any, contents: int) -> Layout | None:
 
 
 def cut_pair(first: int, second: int, limit: int) -> tuple[int, int]:
-    """How many tokens of each text of a pair stay so that both fit into ``limit``: the longer one is cut first, then both evenly.
+    """Return how many tokens of each text of a pair stay within ``limit``: the longer one is cut first, then both evenly.
 
-    This is the ``longest_first`` of the tokenizers library, including which of two long texts gets the odd token.
+    Equal to ``longest_first`` of the tokenizers library, including the text that gets the odd token.
     """
     if first + second <= limit:
         return first, second
@@ -171,37 +172,38 @@ def _row(ids: list[int] | None) -> NDArray[np.int32] | None:
     return None if ids is None else np.array(ids, np.int32)
 
 
-def _mended(text: str) -> str:
-    """Text with halves of surrogate pairs joined where both stand together, and replaced by U+FFFD where one stands alone."""
+def _without_surrogates(text: str) -> str:
+    """Return text with adjacent halves of surrogate pairs joined and single ones replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Later:
-    """An object that is made when it is first asked for, and once; safe in threads."""
+    """An object that is created on first use; safe in threads."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        """``make`` makes it."""
-        self._make = make
-        self._made: list[Any] = []
+    def __init__(self, create: Callable[[], object]) -> None:
+        """Store ``create``, which returns the object and is called once."""
+        self._create = create
+        self._created: list[object] = []
         self._lock = threading.Lock()
 
-    def __call__(self) -> Any:
-        """The object."""
+    def __call__(self) -> object:
+        """Return the object."""
         with self._lock:
-            if not self._made:
-                self._made.append(self._make())
-            return self._made[0]
+            if not self._created:
+                self._created.append(self._create())
+            return self._created[0]
 
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """A tokenizer of the ``tokenizers`` library and the layouts it uses; safe in threads, for it is never changed.
+    """A tokenizer of the ``tokenizers`` library and its layouts; safe in threads, because it is never changed.
 
-    ``offered`` is what a model offers as its ``tokenizer``, or makes it :class:`Later`. ``keep_left`` is False where long texts lose their
-    beginning. ``special_ids`` are the ids that mark no text. ``words`` finds the ids of most texts where the tokenizer is BERT's.
+    ``offered`` is the object of a model's ``tokenizer`` attribute, or a :class:`Later` that creates it. ``keep_left`` is
+    False where long texts lose their beginning. ``special_ids`` are the ids that stand for no text. ``words`` tokenizes most
+    texts of BERT's tokenizers.
     """
 
-    backend: Any
+    backend: Tokenizer
     single: Layout
     pair: Layout | None = None
     pad_id: int = 0
@@ -211,12 +213,12 @@ class TextTokenizer:
     wants_types: bool = False
     model_max_length: int | None = None
     special_ids: frozenset[int] = frozenset()
-    offered: Any = None
+    offered: object = None
     words: WordPieces | None = None
 
     @property
     def shown(self) -> Any:
-        """What a model offers as its ``tokenizer``."""
+        """The object of a model's ``tokenizer`` attribute."""
         return self.offered() if isinstance(self.offered, Later) else self.offered
 
     @property
@@ -231,13 +233,13 @@ class TextTokenizer:
         return None if token is None else self.backend.token_to_id(token)
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The ids of each text, uncut and without special tokens."""
+        """Return the ids of each text, uncut and without special tokens."""
         if self.words is None or (len(texts) >= MANY and CORES > FEW):
             return self._by_library(texts)
         known: dict[str, list[int]] = {}
         rows = [_row(self.words.ids(text, known)) for text in texts]
-        left = [index for index, row in enumerate(rows) if row is None]
-        for index, row in zip(left, self._by_library([texts[index] for index in left]), strict=True):
+        missing = [index for index, row in enumerate(rows) if row is None]
+        for index, row in zip(missing, self._by_library([texts[index] for index in missing]), strict=True):
             rows[index] = row
         return rows  # type: ignore[return-value]
 
@@ -247,34 +249,37 @@ class TextTokenizer:
             window = list(texts[start : start + WINDOW])
             try:
                 encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
-            except TypeError:  # half of a surrogate pair, which is no Unicode: such text comes of careless decoding
-                encodings = self.backend.encode_batch_fast([_mended(text) for text in window], add_special_tokens=False)
+            except TypeError:  # half of a surrogate pair, which is no Unicode: the result of careless decoding
+                window = [_without_surrogates(text) for text in window]
+                encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
             rows.extend(np.array(encoding.ids, np.int32) for encoding in encodings)
         return rows
 
     def bare(self, text: str) -> list[int]:
-        """The ids of one text, uncut and without special tokens, as Python's numbers."""
+        """Return the ids of one text as a list, uncut and without special tokens."""
         ids = None if self.words is None else self.words.ids(text)
         return self._by_library([text])[0].tolist() if ids is None else ids
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
-        """The ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
         texts = [each for each in inputs if isinstance(each, str)]
         pairs = [(each[0], each[1]) for each in inputs if not isinstance(each, str)]
         if texts and pairs:
-            raise ValueError("texts and pairs of texts cannot be mixed in one call")
+            raise ValueError("expected texts or pairs of texts, got both in one call")
         if pairs:
             return self._tokenize_pairs(pairs, limit)
         room = self._room(self.single, limit)
         rows = [self._cut(row, room) for row in self.plain(texts)]
         layout = self.single
-        types = [layout.fill_types(row) for row in rows] if layout.typed and self.wants_types else None
+        types = [layout.fill_types(row) for row in rows] if layout.has_types and self.wants_types else None
         return Tokens([layout.fill(row) for row in rows] if layout.added else rows, types)
 
     def _tokenize_pairs(self, pairs: Sequence[Pair], limit: int | None) -> Tokens:
         layout = self.pair
         if layout is None:
-            raise ModelUnsupported("the model's tokenizer has no form for pairs of texts that this engine understands")
+            raise ModelUnsupported(
+                "the model's tokenizer splits or reorders pairs of texts, which is not supported; encode single texts"
+            )
         distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
         known = dict(zip(distinct, self.plain(distinct), strict=True))
         room = self._room(layout, limit)
@@ -286,14 +291,14 @@ class TextTokenizer:
                 first, second = self._cut(first, keep_first), self._cut(second, keep_second)
             ids.append(layout.fill(first, second))
             types.append(layout.fill_types(first, second))
-        return Tokens(ids, types if self.wants_types and layout.typed else None)
+        return Tokens(ids, types if self.wants_types and layout.has_types else None)
 
     @staticmethod
     def _room(layout: Layout, limit: int | None) -> int | None:
         if limit is None:
             return None
         if limit <= layout.added:
-            raise ValueError(f"a maximum length of {limit} leaves no room beside the {layout.added} special tokens")
+            raise ValueError(f"expected a maximum length above the {layout.added} special tokens, got {limit}")
         return limit - layout.added
 
     def _cut(self, row: NDArray[np.int32], room: int | None) -> NDArray[np.int32]:
@@ -302,13 +307,13 @@ class TextTokenizer:
         return row[:room] if self.keep_left else row[row.size - room :]
 
     def token(self, index: int) -> str:
-        """The text of a token, as it stands in the vocabulary."""
+        """Return the text of a token, as in the vocabulary."""
         return str(self.backend.id_to_token(index))
 
 
 @dataclass(frozen=True, slots=True)
 class SlowTokenizer:
-    """A transformers tokenizer that is not made of the ``tokenizers`` library; its calls are made one at a time."""
+    """A transformers tokenizer that is not based on the ``tokenizers`` library; it runs one call at a time."""
 
     shown: Any
     pad_id: int
@@ -320,27 +325,27 @@ class SlowTokenizer:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
-        """The ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
-        options: dict[str, Any] = {"truncation": "longest_first", "max_length": limit} if limit is not None else {}
+        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        options: dict[str, object] = {"truncation": "longest_first", "max_length": limit} if limit is not None else {}
         with self._lock:
-            out = self.shown(
+            encoded = self.shown(
                 [list(each) if not isinstance(each, str) else each for each in inputs],
                 return_attention_mask=False,
                 return_token_type_ids=self.wants_types,
                 **options,
             )
-        ids = [np.array(row, np.int32) for row in out["input_ids"]]
-        types = [np.array(row, np.int32) for row in out["token_type_ids"]] if self.wants_types else None
+        ids = [np.array(row, np.int32) for row in encoded["input_ids"]]
+        types = [np.array(row, np.int32) for row in encoded["token_type_ids"]] if self.wants_types else None
         return Tokens(ids, types)
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The ids of each text, uncut and without special tokens."""
+        """Return the ids of each text, uncut and without special tokens."""
         with self._lock:
-            out = self.shown(list(texts), add_special_tokens=False, return_attention_mask=False)
-        return [np.array(row, np.int32) for row in out["input_ids"]]
+            encoded = self.shown(list(texts), add_special_tokens=False, return_attention_mask=False)
+        return [np.array(row, np.int32) for row in encoded["input_ids"]]
 
     def token(self, index: int) -> str:
-        """The text of a token, as it stands in the vocabulary."""
+        """Return the text of a token, as in the vocabulary."""
         return str(self.shown.convert_ids_to_tokens(index))
 
 
@@ -396,22 +401,22 @@ class AnyTokenizer(Protocol):
 
 
 def is_length(length: object) -> TypeGuard[float]:
-    """Whether a maximum length is a whole number of at least one, or infinity; neither true nor NaN is one."""
+    """Return whether a value is a maximum length: a whole number of at least one, or infinity; not a boolean."""
     if isinstance(length, bool) or not isinstance(length, (int, float)):
         return False
     return length >= 1 and (length == inf or int(length) == length)
 
 
 def finite(length: object) -> int | None:
-    """A maximum length as a number of tokens, or None where it means that there is none."""
+    """Return a maximum length as a number of tokens; None for a value that sets no limit."""
     return int(length) if is_length(length) and length < UNLIMITED else None
 
 
 def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool = False) -> TextTokenizer:
-    """The tokenizer in a ``tokenizer.json``, bare: no special tokens are added, as static models read their texts.
+    """Return the tokenizer of a ``tokenizer.json`` without special tokens, as static models read texts.
 
-    ``max_length`` becomes its ``model_max_length``; with ``own_limit`` the truncation written into the file does. The file is parsed once
-    for all modules that share it.
+    ``max_length`` becomes its ``model_max_length``, or with ``own_limit`` the truncation written into the file. The file is
+    parsed once for all modules that share it.
     """
     try:
         stamp = path.stat()
@@ -423,8 +428,10 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
 
 
 @lru_cache(maxsize=4)
-def parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozenset[int], int | None, WordPieces | None]:
-    """The tokenizer in a file, its special ids, the length written into it, and its word pieces; not to be changed."""
+def parse_tokenizer(
+    path: Path, _size: int, _changed: int
+) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
+    """Return the tokenizer of a file, its special ids, the written length and its word pieces; cached, do not modify."""
     from tokenizers import Tokenizer
 
     try:
@@ -441,9 +448,8 @@ def parse_tokenizer(path: Path, _size: int, _changed: int) -> tuple[Any, frozens
 def pad(
     rows: Sequence[NDArray[np.int32]], value: int, *, left: bool = False, least: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of different lengths as one array [n, longest or ``least``] filled up with ``value``, and the mask of what is real."""
-    width = max((row.size for row in rows), default=0)
-    width = max(width, least)
+    """Return rows as one array [n, longest or ``least``], padded with ``value``, and the mask of real tokens."""
+    width = max([least, *(row.size for row in rows)])
     ids = np.full((len(rows), width), value, np.int64)
     mask = np.zeros((len(rows), width), np.int64)
     for index, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """BERT's word pieces, looked up in Python: the same ids as the ``tokenizers`` library's, several times faster.
 
-Most words of a text are one entry of the vocabulary, so a regular expression and a dictionary find nearly all of them. Only texts in Latin
-letters are done here, for which BERT's rules come down to that; other texts, and tokenizers of any other form, stay with the library.
+Most words are one entry of the vocabulary, so that a regular expression and a dictionary cover nearly all of them. Only
+texts in Latin letters are tokenized here, for which BERT's rules amount to that; the library tokenizes all others.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _TYPOGRAPHIC = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2022"
 """Dashes, curved quotation marks, an ellipsis and a bullet."""
 
 _LATIN = [*map(chr, range(0x80, 0x180)), *_TYPOGRAPHIC]
-"""The characters outside ASCII that are known here: Latin-1, Latin Extended-A and those."""
+"""The supported characters outside ASCII: Latin-1, Latin Extended-A and those above."""
 
 
 def _plain(character: str) -> str:
-    """What BERT's normaliser makes of a character, but for its case: control characters go, and accents with the mark they carry."""
+    """Return a character as normalized by BERT, except its case: without control characters and accents."""
     if character in "\t\n\r\xa0":
         return " "
     parts = unicodedata.normalize("NFD", character)
@@ -36,7 +36,7 @@ _MARKS = re.escape(string.punctuation + "".join(each for each in _LATIN if unico
 _FOREIGN = re.compile(f"[^\x00-\u017f{_TYPOGRAPHIC}]").search
 _ODD = re.compile(f"[\x00-\x1f\x7f-\u017f{_TYPOGRAPHIC}]").sub
 _WORDS = re.compile(f"[^ {_MARKS}]+|[{_MARKS}]").findall
-"""BERT's words of a text of plain characters: each punctuation mark alone, and what stands between marks and spaces."""
+"""BERT's words of a text of plain characters: each punctuation mark, and the strings between marks and spaces."""
 
 _ASCII_WORDS = re.compile(r"\w+|[^\w ]", re.ASCII).findall
 """The same for ASCII without underscores, a fourth faster."""
@@ -51,10 +51,11 @@ _PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class WordPieces:
-    """Pieces by what they are at the beginning of a word, and ``inner`` ones by what they are within it.
+    """The ids of pieces at the beginning of a word, ``first``, and within it, ``inner``.
 
-    A word with a part that is no piece, or of more than ``longest`` characters, is ``unknown``. ``lowers`` and ``strips`` say that capitals
-    and accents go. ``added`` are tokens that are found before words are, in lower case, and ``marks`` characters of which each has one.
+    A word with a part that is no piece, or of more than ``longest`` characters, is ``unknown``. ``lowers`` and ``strips``
+    say whether capitals become lower case and accents are removed. ``added`` are tokens matched before words, in lower
+    case; each contains one of the characters ``marks``.
     """
 
     first: Mapping[str, int]
@@ -67,14 +68,14 @@ class WordPieces:
     added: tuple[str, ...]
 
     def ids(self, text: str, known: dict[str, list[int]] | None = None) -> list[int] | None:
-        """The ids of a text without special tokens; None for a text that the library has to do.
+        """Return the ids of a text without special tokens; None for a text that only the library can tokenize.
 
-        ``known`` holds words that were cut in other texts of the same call, and is added to.
+        ``known`` are the pieces of words in earlier texts of the same call; new ones are added.
         """
         if not (text.isascii() and text.isprintable()):
             if not (self.strips or text.isascii()) or _FOREIGN(text):
                 return None
-            text = _ODD(lambda found: _PLAIN[found[0]], text)
+            text = _ODD(lambda match: _PLAIN[match[0]], text)
         lowered = text.lower()
         for mark in self.marks:
             if mark in lowered and any(token in lowered for token in self.added):
@@ -87,29 +88,29 @@ class WordPieces:
             words = text.split()
         else:
             words = _WORDS(text) if "_" in text else _ASCII_WORDS(text)
-        found = list(map(self.first.get, words))
-        if None in found:
-            return self._cut(words, found, {} if known is None else known)
-        return found  # type: ignore[return-value]
+        entries = list(map(self.first.get, words))
+        if None in entries:
+            return self._split_unknown(words, entries, {} if known is None else known)
+        return entries  # type: ignore[return-value]
 
-    def _cut(self, words: list[str], found: list[int | None], known: dict[str, list[int]]) -> list[int]:
-        """The ids that were found, with pieces in the place of words that are no entry."""
-        ids: list[Any] = []
+    def _split_unknown(self, words: list[str], entries: list[int | None], known: dict[str, list[int]]) -> list[int]:
+        """Return the ids of words that are entries, and of the pieces of others."""
+        ids: list[int | None] = []
         done = 0
-        for _ in range(found.count(None)):
-            at = found.index(None, done)
+        for _ in range(entries.count(None)):
+            at = entries.index(None, done)
             word = words[at]
             pieces = known.get(word)
             if pieces is None:
                 pieces = known[word] = self._pieces(word)
-            ids += found[done:at]
+            ids += entries[done:at]
             ids += pieces
             done = at + 1
-        ids += found[done:]
-        return ids
+        ids += entries[done:]
+        return ids  # type: ignore[return-value]
 
     def _pieces(self, word: str) -> list[int]:
-        """The pieces of a word that is none itself: the longest that it begins with, and so on with what is left."""
+        """Return the pieces of a word that is no entry: the longest at its start, then the same for the rest."""
         size, start, ids, look_up = len(word), 0, [], self.first.get
         if size > self.longest:
             return [self.unknown]
@@ -125,8 +126,8 @@ class WordPieces:
 
 
 def read_word_pieces(backend: Any) -> WordPieces | None:
-    """The word pieces of a tokenizer of the library; None where its form is not BERT's, or it differs on a few texts."""
-    pieces = _of_form(backend)
+    """Return the word pieces of a tokenizer of the library; None unless it is BERT's and agrees on a few texts."""
+    pieces = _pieces_of(backend)
     if pieces is None:
         return None
     for probe in _PROBES:
@@ -136,7 +137,7 @@ def read_word_pieces(backend: Any) -> WordPieces | None:
     return pieces
 
 
-def _of_form(backend: Any) -> WordPieces | None:
+def _pieces_of(backend: Any) -> WordPieces | None:
     model, normalizer = backend.model, backend.normalizer
     kinds = tuple(type(part).__name__ for part in (model, normalizer, backend.pre_tokenizer))
     if kinds != ("WordPiece", "BertNormalizer", "BertPreTokenizer") or not normalizer.clean_text:
@@ -161,7 +162,7 @@ def _of_form(backend: Any) -> WordPieces | None:
 
 
 def _mark(token: str) -> str:
-    """A punctuation mark of a token that is all printable ASCII; empty where it has none, or other characters."""
+    """Return a punctuation mark of a token of printable ASCII; empty for other tokens."""
     if not (token.isascii() and token.isprintable()):
         return ""
     return next((each for each in token if each in string.punctuation), "")

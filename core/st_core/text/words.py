@@ -1,4 +1,4 @@
-"""Texts become the numbers of their words: the tokenizer of models of word vectors and of bags of words."""
+"""The tokenizer of word vectors and bags of words: texts to ids of words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from st_core.text.tokens import Tokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from st_core.text.tokens import Pair
+
 __all__ = ["WordTokenizer"]
 
 
 @dataclass(frozen=True, eq=False)
 class WordTokenizer:
-    """Splits at white space and looks each piece up: as it is, then without punctuation around it, then in lower case.
+    """Splits at white space and looks up each piece: unchanged, then without punctuation around it, then in lower case.
 
     Pieces among ``stop_words``, and those not in ``vocab``, are left out. Safe in threads.
     """
@@ -36,26 +38,27 @@ class WordTokenizer:
     special_ids: frozenset[int] = frozenset()
 
     @property
-    def shown(self) -> Any:
-        """What a model offers as its ``tokenizer``: itself."""
+    def shown(self) -> WordTokenizer:
+        """The object of a model's ``tokenizer`` attribute: itself."""
         return self
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The numbers of each text's words, uncut."""
-        return [np.array(self._numbers(text), np.int32) for text in texts]
+        """Return the ids of each text's words, uncut."""
+        return [np.array(self._ids(text), np.int32) for text in texts]
 
-    def tokenize(self, inputs: Sequence[Any], limit: int | None) -> Tokens:
-        """The first ``limit`` words of each text."""
-        if any(not isinstance(each, str) for each in inputs):
-            raise ValueError("a model of words reads texts, not pairs of texts")
-        return Tokens([row[:limit] for row in self.plain(inputs)])
+    def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
+        """Return the ids of the first ``limit`` words of each text; raises ValueError for pairs."""
+        texts = [each for each in inputs if isinstance(each, str)]
+        if len(texts) < len(inputs):
+            raise ValueError("expected texts for a model of words, got pairs of texts")
+        return Tokens([row[:limit] for row in self.plain(texts)])
 
-    def _numbers(self, text: str) -> list[int]:
+    def _ids(self, text: str) -> list[int]:
         pieces = (text.lower() if self.lower_case else text).split()
-        numbers = (self._number(piece) for piece in pieces)
-        return [number for number in numbers if number is not None]
+        ids = (self._id(piece) for piece in pieces)
+        return [index for index in ids if index is not None]
 
-    def _number(self, piece: str) -> int | None:
+    def _id(self, piece: str) -> int | None:
         bare = piece.strip(string.punctuation)
         for form in (piece, bare, bare.lower()):
             if form in self.stop_words:
@@ -69,9 +72,9 @@ class WordTokenizer:
         return [word for word, _ in sorted(self.vocab.items(), key=lambda item: item[1])]
 
     def token(self, index: int) -> str:
-        """The word of a number."""
+        """Return the word of an id."""
         return self._names[index]
 
     def get_vocab(self) -> dict[str, int]:
-        """Every word with its number."""
+        """Return every word with its id."""
         return dict(self.vocab)
