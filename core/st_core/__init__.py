@@ -1,4 +1,6 @@
-"""An engine for Sentence Transformers checkpoints: dense, sparse and cross-encoder models with the same numbers, light by default.
+"""An engine for Sentence Transformers checkpoints: dense, sparse and cross-encoder models, light by default.
+
+Vectors and scores equal those of sentence-transformers.
 
 Names are imported on first use, so that ``import st_core`` loads neither torch nor a tokenizer.
 """

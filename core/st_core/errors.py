@@ -50,8 +50,7 @@ def missing_extra(extra: str, need: str) -> ImportError:
 
 
 def missing_packages(names: Iterable[str], need: str) -> ImportError:
-    """Return the error for a step that needs a few packages, by their import names, where an extra would install far more."""
+    """Return the error for a step that needs a few packages, by import names, where an extra installs far more."""
     packages = [name.replace("_", "-") for name in names]
-    return ImportError(
-        f"{need} needs the package{'s' * (len(packages) > 1)} {' and '.join(packages)}: pip install {' '.join(packages)}"
-    )
+    plural = "s" if len(packages) > 1 else ""
+    return ImportError(f"{need} needs the package{plural} {' and '.join(packages)}: pip install {' '.join(packages)}")

@@ -9,7 +9,8 @@ A fingerprint has components, so that a message can name the difference:
 ``prompts``        the prompts of queries and of documents
 ``precision``      the dtype of the computation
 
-Only the document stack counts for the first three, so that a query encoder without inference matches its document model.
+Only the document stack counts for the first three, so that a query encoder without inference matches its document
+model.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Fingerprint(Mapping[str, str]):
 
 
 def describe(model: object) -> ModelRef:
-    """Return the reference of a model: with a fingerprint, computed on first use, or for a foreign object by one probe text.
+    """Return the reference of a model, with a fingerprint computed on first use; foreign objects encode a probe text.
 
     Raises TypeError for an object that neither encodes nor predicts.
     """
@@ -231,7 +232,7 @@ _Tensor = tuple[str, tuple[int, ...], bytes]
 
 
 def _safetensors(path: Path) -> Iterator[_Tensor]:
-    """Yield type, shape and bytes of each tensor; a file is eight bytes of length, a JSON header with offsets, and data."""
+    """Yield type, shape and bytes of each tensor of a file: 8 bytes of length, a JSON header with offsets, data."""
     data = np.memmap(path, np.uint8, mode="r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     try:

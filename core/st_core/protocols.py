@@ -16,7 +16,7 @@ __all__ = ["ModelKind", "ModelRef", "Reranker", "TextEncoder"]
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """An encoder of queries and documents: dense vectors [n, d], or a sparse matrix [n, V] of our own, scipy or torch."""
+    """An encoder of queries and documents: dense [n, d], or a SparseMatrix, scipy or torch sparse matrix [n, V]."""
 
     def encode_query(self, inputs: list[str], /) -> object:
         """Return the vectors of queries, in order."""
@@ -48,9 +48,9 @@ class ModelKind(StrEnum):
 class ModelRef:
     """The model of a field's vectors, as stored beside a collection.
 
-    ``dimension`` is the width of the vectors, the vocabulary's for sparse ones. ``fingerprint`` maps components ("weights",
-    "tokenizer", "configuration", "prompts", "precision") to hashes, so that a message can name the difference; it is empty
-    for foreign objects.
+    ``dimension`` is the width of the vectors, the vocabulary's for sparse ones. ``fingerprint`` maps components
+    ("weights", "tokenizer", "configuration", "prompts", "precision") to hashes, so that a message can name the
+    difference; it is empty for foreign objects.
     """
 
     name: str

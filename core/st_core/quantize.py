@@ -1,4 +1,4 @@
-"""Quantize vectors to int8, uint8 or one bit per dimension, by the formulas and argument names of sentence-transformers 6.2."""
+"""Quantize vectors to int8, uint8 or one bit per dimension, with the formulas of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def quantize_embeddings(
 
     ``int8`` and ``uint8`` divide each dimension's range into 255 steps; the range comes from ``ranges`` [2, d] (least,
     greatest), else from ``calibration_embeddings`` [m, d], else from the vectors themselves, so that two calls are not
-    comparable. ``binary`` and ``ubinary`` pack the signs, eight to a byte [n, ceil(d / 8)]; ``binary`` is the byte minus
-    128. A list of matrices [t, d] gives a list with common ranges. Raises ValueError for an unknown precision and for
-    ranges of a single vector.
+    comparable. ``binary`` and ``ubinary`` pack the signs, eight to a byte [n, ceil(d / 8)]; ``binary`` is the byte
+    minus 128. A list of matrices [t, d] gives a list with common ranges. Raises ValueError for an unknown precision and
+    for ranges of a single vector.
     """
     if isinstance(embeddings, Sequence):
         return _quantize_list(embeddings, precision, ranges, calibration_embeddings)

@@ -31,13 +31,13 @@ def semantic_search_quantized(
     top_k: int = 10,
     rescore_multiplier: int = 4,
 ) -> list[list[dict[str, int | float]]]:
-    """Return the ``top_k`` nearest of a quantized corpus for each float query, best first, as ``corpus_id`` and ``score``.
+    """Return the ``top_k`` nearest of a quantized corpus per float query, best first, as ``corpus_id`` and ``score``.
 
-    ``query_embeddings`` are [n, d] or [d] floats, ``corpus_embeddings`` the result of :func:`quantize_embeddings`. For bit
-    vectors, the ``top_k`` times ``rescore_multiplier`` vectors with the fewest bits different from the query's are rescored
-    by the sum of the query over the set bits. ``int8`` and ``uint8`` need the ``ranges`` [2, d] of their quantization;
-    every vector is scored by the query's inner product with the values of its steps. Equal scores are in the corpus's
-    order. Raises ValueError for shapes or types that do not match.
+    ``query_embeddings`` are [n, d] or [d] floats, ``corpus_embeddings`` the result of :func:`quantize_embeddings`. For
+    bit vectors, the ``top_k`` times ``rescore_multiplier`` vectors with the fewest bits different from the query's are
+    rescored by the sum of the query over the set bits. ``int8`` and ``uint8`` need the ``ranges`` [2, d] of their
+    quantization; every vector is scored by the query's inner product with the values of its steps. Equal scores are in
+    the corpus's order. Raises ValueError for shapes or types that do not match.
     """
     if top_k < 1 or rescore_multiplier < 1:
         raise ValueError(f"expected top_k and rescore_multiplier of at least 1, got {top_k} and {rescore_multiplier}")

@@ -1,7 +1,7 @@
-"""Search, paraphrase mining and community detection among vectors in memory, with the results of sentence-transformers 6.2.
+"""Search, paraphrase mining and community detection in memory, with the results of sentence-transformers 6.2.
 
-Vectors may be of any kind that :mod:`st_core.similarity` supports. Memory is limited to a block of scores, whatever the chunk
-sizes. Order is by descending score, for equal scores by ascending position; NaN counts as the lowest score.
+Vectors may be of any kind that :mod:`st_core.similarity` supports. Memory is limited to a block of scores, whatever the
+chunk sizes. Order is by descending score, for equal scores by ascending position; NaN counts as the lowest score.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def semantic_search(  # noqa: PLR0917 -- sentence-transformers' signature
 ) -> list[list[dict[str, int | float]]]:
     """Return the ``top_k`` nearest vectors of a corpus for each query, best first, as ``corpus_id`` and ``score``.
 
-    The chunk sizes are upper limits. ``score_function`` maps two batches to a matrix [queries, corpus]; higher is nearer.
+    The chunk sizes are upper limits. ``score_function`` maps two batches to a matrix [queries, corpus]; higher is
+    nearer.
     """
     sides = _Sides.of(query_embeddings, corpus_embeddings, score_function)
     hits: list[list[dict[str, int | float]]] = []
@@ -99,7 +100,7 @@ def paraphrase_mining_embeddings(  # noqa: PLR0917 -- sentence-transformers' sig
     top_k: int = 100,
     score_function: Score = cos_sim,
 ) -> list[list[float | int]]:
-    """Return the nearest pairs ``[score, i, j]`` with i < j, best first: at most ``top_k`` per vector and ``max_pairs`` in all.
+    """Return the nearest pairs ``[score, i, j]``, i < j, best first; ``top_k`` per vector, ``max_pairs`` in all.
 
     ``score_function`` is expected to be symmetric: each pair is scored in one direction.
     """
@@ -123,8 +124,8 @@ def community_detection(
 ) -> list[list[int]]:
     """Return groups of vectors whose cosine with a central one is at least ``threshold``, largest first, centre first.
 
-    Vectors of two groups stay in the larger one. To save memory no neighbours are stored: scores are computed once to count
-    and again for possible centres.
+    Vectors of two groups stay in the larger one. To save memory no neighbours are stored: scores are computed once to
+    count and again for possible centres.
     """
     sides = _Sides.of(embeddings, embeddings, cos_sim)
     if sides.size < max(1, min_community_size):
@@ -194,8 +195,8 @@ class _Pairs:
 class _Sides:
     """Two sets of vectors, prepared once for scoring block by block.
 
-    ``score`` is None for inner products and for cosines, which are inner products of unit vectors. A dense corpus is not
-    copied for that: ``scales`` contains one over the lengths of its rows, None for other scores.
+    ``score`` is None for inner products and for cosines, which are inner products of unit vectors. A dense corpus is
+    not copied for that: ``scales`` contains one over the lengths of its rows, None for other scores.
     """
 
     queries: Batch
@@ -251,7 +252,7 @@ class _Sides:
 def _nearest(
     sides: _Sides, height: int, width: int, top_k: int
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.int64]]]:
-    """Yield the best of the corpus for each block of queries: first query, scores and positions [queries, k], best first."""
+    """Yield the best for each block of queries: first query, scores and positions [queries, k], best first."""
     if top_k < 1:
         raise ValueError(f"expected top_k of at least 1, got {top_k}")
     height = max(1, min(height, TALL, _count(sides.queries), BLOCK // min(top_k, max(1, sides.size))))
@@ -271,7 +272,7 @@ def _nearest(
 
 
 def columns_of_best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the columns of the ``count`` highest scores of each row, ascending [rows, count]; the first of equal scores."""
+    """Return the columns of the ``count`` highest scores per row, ascending [rows, count]; of equal ones the first."""
     rows, width = scores.shape
     if width <= count:
         return np.broadcast_to(np.arange(width), scores.shape)

@@ -1,8 +1,9 @@
 """Similarity of two sets of vectors: cosine, inner product, and minus the Euclidean or Manhattan distance.
 
-Vectors may be arrays, lists, torch tensors (dense or COO), scipy matrices, :class:`SparseVector` and :class:`SparseMatrix`, in
-any mixture. Computed with numpy, the result is float32 whatever the input: a tensor on the first tensor's device if either
-side is one, else an array. Sparse vectors are never made dense. One vector counts as a batch of one.
+Vectors may be arrays, lists, torch tensors (dense or COO), scipy matrices, :class:`SparseVector` and
+:class:`SparseMatrix`, in any mixture. Computed with numpy, the result is float32 whatever the input: a tensor on the
+first tensor's device if either side is one, else an array. Sparse vectors are never made dense. One vector counts as a
+batch of one.
 """
 
 from __future__ import annotations

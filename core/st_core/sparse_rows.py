@@ -1,7 +1,7 @@
 """Sums over the shared terms of two sets of sparse rows, without making either dense; numpy only.
 
-Unlike those of ``SparseMatrix``, weights of :class:`SparseRows` may be negative: tensors and dense arrays that are compared
-with a sparse matrix are converted to them too.
+Unlike those of ``SparseMatrix``, weights of :class:`SparseRows` may be negative: tensors and dense arrays that are
+compared with a sparse matrix are converted to them too.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Postings:
 
 
 def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield the sums of ``kernel`` over the shared terms of each pair of rows, as (rows of left, float64 [rows, right]).
+    """Yield the sums of ``kernel`` over the shared terms of pairs of rows, as (rows of left, float64 [rows, right]).
 
     Time is proportional to the number of shared terms, memory to a block and to the weights of ``right``.
     """

@@ -42,7 +42,7 @@ def _check_weights(values: NDArray[np.float32]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """One sparse vector: ``indices`` uint32 [n], strictly increasing, and ``values`` float32 [n]; ValueError for other forms."""
+    """One sparse vector: ``indices`` uint32 [n], strictly increasing, and ``values`` float32 [n]; else ValueError."""
 
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
@@ -62,7 +62,7 @@ class SparseVector:
 
     @classmethod
     def trusted(cls, indices: NDArray[np.uint32], values: NDArray[np.float32]) -> SparseVector:
-        """Return a vector of arrays known to be of this form, unchecked and uncopied; the arrays must not change afterwards."""
+        """Return a vector of arrays known to be of this form, unchecked; they must not change afterwards."""
         indices.setflags(False)  # type: ignore[call-arg] # of write: named, it takes twice the time
         values.setflags(False)  # type: ignore[call-arg]
         vector = _new(cls)
@@ -72,7 +72,7 @@ class SparseVector:
 
     @classmethod
     def from_arrays(cls, indices: ArrayLike, values: ArrayLike) -> SparseVector:
-        """Return the vector of unordered indices and weights, without zero, negative, subnormal, NaN and infinite weights.
+        """Return the vector of unordered indices; zero, negative, subnormal, NaN and infinite weights are dropped.
 
         Raises ValueError for two weights of one index and for an index that is negative or over ``MAX_INDEX``.
         """
@@ -146,10 +146,10 @@ EMPTY = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseMatrix:
-    """Sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 and ``values`` float32 [nnz], ``shape`` (rows, V).
+    """Sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 [nnz], ``values`` float32 [nnz].
 
-    Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`, ``matrix[2:5]`` a matrix over
-    the same memory.
+    ``shape`` is (rows, V). Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`,
+    ``matrix[2:5]`` a matrix over the same memory.
     """
 
     indptr: NDArray[np.int64]

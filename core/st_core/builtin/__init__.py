@@ -1,4 +1,4 @@
-"""The two models shipped in the wheel, ``builtin:dense`` and ``builtin:sparse``; each folder's README.md is its model card."""
+"""The models in the wheel, ``builtin:dense`` and ``builtin:sparse``; each folder's README.md is its model card."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HYBRID_WEIGHTS = (0.25, 0.75)
 """Weights of the dense and the sparse leg of this pair, fused by min-max scores.
 
 The static dense vectors are the weaker half: with equal weights, as in reciprocal rank fusion, both together rank worse
-than the sparse leg alone. With a quarter of the weight the dense leg decides between near equals and adds documents that
-share no word with the query.
+than the sparse leg alone. With a quarter of the weight the dense leg decides between near equals and adds documents
+that share no word with the query.
 """
 
 

@@ -33,8 +33,8 @@ HUB_PATTERNS = (
 )
 """Files downloaded from the Hub; the transformer's ``*.bin`` only where it has no safetensors.
 
-Small modules often have nothing but ``pytorch_model.bin``, even where the transformer was converted. Code is run only where
-the caller trusts it.
+Small modules often have nothing but ``pytorch_model.bin``, even where the transformer was converted. Code is run only
+where the caller trusts it.
 """
 
 OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
@@ -42,7 +42,7 @@ OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Which files of a Hub repository to download: the transformer's ``weights`` or not, and ``graphs`` by file name patterns."""
+    """The files of a Hub repository to download: the transformer's ``weights`` or not, and ``graphs`` by patterns."""
 
     weights: bool = True
     graphs: tuple[str, ...] = ()
@@ -68,17 +68,19 @@ class Fetch:
 # Names published before organisations existed; any other bare name gets the family's organisation.
 _BARE_NAMES = frozenset(
     """
-    albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2 albert-xxlarge-v1 albert-xxlarge-v2
-    bert-base-cased-finetuned-mrpc bert-base-cased bert-base-chinese bert-base-german-cased bert-base-german-dbmdz-cased
-    bert-base-german-dbmdz-uncased bert-base-multilingual-cased bert-base-multilingual-uncased bert-base-uncased bert-large-cased
-    bert-large-cased-whole-word-masking bert-large-cased-whole-word-masking-finetuned-squad bert-large-uncased
-    bert-large-uncased-whole-word-masking bert-large-uncased-whole-word-masking-finetuned-squad camembert-base ctrl
-    distilbert-base-cased distilbert-base-cased-distilled-squad distilbert-base-german-cased distilbert-base-multilingual-cased
-    distilbert-base-uncased distilbert-base-uncased-distilled-squad distilbert-base-uncased-finetuned-sst-2-english distilgpt2
-    distilroberta-base gpt2 gpt2-large gpt2-medium gpt2-xl openai-gpt roberta-base roberta-base-openai-detector roberta-large
-    roberta-large-mnli roberta-large-openai-detector t5-11b t5-3b t5-base t5-large t5-small transfo-xl-wt103 xlm-clm-ende-1024
-    xlm-clm-enfr-1024 xlm-mlm-100-1280 xlm-mlm-17-1280 xlm-mlm-en-2048 xlm-mlm-ende-1024 xlm-mlm-enfr-1024 xlm-mlm-enro-1024
-    xlm-mlm-tlm-xnli15-1024 xlm-mlm-xnli15-1024 xlm-roberta-base xlm-roberta-large xlm-roberta-large-finetuned-conll02-dutch
+    albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2 albert-xxlarge-v1
+    albert-xxlarge-v2 bert-base-cased-finetuned-mrpc bert-base-cased bert-base-chinese bert-base-german-cased
+    bert-base-german-dbmdz-cased bert-base-german-dbmdz-uncased bert-base-multilingual-cased
+    bert-base-multilingual-uncased bert-base-uncased bert-large-cased bert-large-cased-whole-word-masking
+    bert-large-cased-whole-word-masking-finetuned-squad bert-large-uncased bert-large-uncased-whole-word-masking
+    bert-large-uncased-whole-word-masking-finetuned-squad camembert-base ctrl distilbert-base-cased
+    distilbert-base-cased-distilled-squad distilbert-base-german-cased distilbert-base-multilingual-cased
+    distilbert-base-uncased distilbert-base-uncased-distilled-squad distilbert-base-uncased-finetuned-sst-2-english
+    distilgpt2 distilroberta-base gpt2 gpt2-large gpt2-medium gpt2-xl openai-gpt roberta-base
+    roberta-base-openai-detector roberta-large roberta-large-mnli roberta-large-openai-detector t5-11b t5-3b t5-base
+    t5-large t5-small transfo-xl-wt103 xlm-clm-ende-1024 xlm-clm-enfr-1024 xlm-mlm-100-1280 xlm-mlm-17-1280
+    xlm-mlm-en-2048 xlm-mlm-ende-1024 xlm-mlm-enfr-1024 xlm-mlm-enro-1024 xlm-mlm-tlm-xnli15-1024 xlm-mlm-xnli15-1024
+    xlm-roberta-base xlm-roberta-large xlm-roberta-large-finetuned-conll02-dutch
     xlm-roberta-large-finetuned-conll02-spanish xlm-roberta-large-finetuned-conll03-english
     xlm-roberta-large-finetuned-conll03-german xlnet-base-cased xlnet-large-cased
     """.split()  # noqa: SIM905 - eighty names read better as text
@@ -97,7 +99,7 @@ def find_checkpoint(
     local_files_only: bool = False,
     fetch: Sequence[Fetch] = (Fetch(),),
 ) -> tuple[Path, str, str | None]:
-    """Return local folder, full name and revision of a model: a folder, a built-in model or a Hub name, which is downloaded.
+    """Return local folder, full name and revision of a folder, a built-in model or a Hub name, which is downloaded.
 
     A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of the alternatives
     ``fetch``, the first whose graphs the repository contains is downloaded, else the last. Raises ModelNotFound.
@@ -205,8 +207,8 @@ ADAPTER = "adapter_config.json"
 def adapter_base(folder: Path, hub: Mapping[str, Any]) -> Path | None:
     """Return the local folder of the base model of an adapter; None for a folder without an adapter.
 
-    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter without a base model, ModelNotFound
-    where the base model is missing.
+    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter without a base model,
+    ModelNotFound where the base model is missing.
     """
     if not is_present(folder / ADAPTER):
         return None

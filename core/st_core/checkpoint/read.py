@@ -63,9 +63,9 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read and check the top-level files of a folder.
 
-    For an adapter, ``config`` is that of its base model, resolved with the options ``hub`` of ``find_checkpoint``. Raises
-    ModelBroken for files that contradict themselves or paths that leave the folder, ModelNotFound for a folder without a
-    checkpoint, and ModelUnsupported for one with code of its own unless ``trust_remote_code``.
+    For an adapter, ``config`` is that of its base model, resolved with the options ``hub`` of ``find_checkpoint``.
+    Raises ModelBroken for files that contradict themselves or paths that leave the folder, ModelNotFound for a folder
+    without a checkpoint, and ModelUnsupported for one with code of its own unless ``trust_remote_code``.
     """
     listing = folder / "modules.json"
     settings = read_optional_object(folder / "config_sentence_transformers.json")

@@ -33,7 +33,7 @@ def read_weights(folder: Path) -> Arrays:
 
 
 def read_tensors(path: Path) -> Arrays:
-    """Return the tensors of a safetensors file or, with any other suffix, a pickle; raises ModelBroken with the file."""
+    """Return the tensors of a safetensors file or, with another suffix, a pickle; raises ModelBroken with the file."""
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 

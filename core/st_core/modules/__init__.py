@@ -1,11 +1,12 @@
 """Modules of a checkpoint: configuration and weights, without arithmetic and without torch.
 
-One file per module type, named like the class: ``SparseAutoEncoder`` in ``sparse_auto_encoder.py``. Each contains a frozen,
-slotted dataclass that meets :class:`Module`, with weights as numpy arrays. What a module computes is in the backends, in one
-table per backend, by class: ``STEPS`` in :mod:`st_core.backends.numpy.modules` and :mod:`st_core.backends.torch.modules`.
+One file per module type, named like the class: ``SparseAutoEncoder`` in ``sparse_auto_encoder.py``. Each contains a
+frozen, slotted dataclass that meets :class:`Module`, with weights as numpy arrays. What a module computes is in the
+backends, in one table per backend, by class: ``STEPS`` in :mod:`st_core.backends.numpy.modules` and
+:mod:`st_core.backends.torch.modules`.
 
-To add a module type, write its file and add its entry to the table of each backend that runs it. A type defined outside this
-package is made loadable by :func:`register`.
+To add a module type, write its file and add its entry to the table of each backend that runs it. A type defined outside
+this package is made loadable by :func:`register`.
 """
 
 from __future__ import annotations
@@ -85,10 +86,10 @@ class ModuleFiles:
 class Parts:
     """What a module saves in its folder.
 
-    ``json`` and ``texts`` are contents by file name, ``tensors`` go to ``model.safetensors`` (None entries are left out),
-    ``tokenizer`` to ``tokenizer.json``. Files in ``copies`` are copied as they are. ``pickles`` maps names of safetensors
-    files to the pickled weights they are converted from, and ``index`` names the file that lists them. ``children`` are
-    modules by folder name.
+    ``json`` and ``texts`` are contents by file name, ``tensors`` go to ``model.safetensors`` (None entries are left
+    out), ``tokenizer`` to ``tokenizer.json``. Files in ``copies`` are copied as they are. ``pickles`` maps names of
+    safetensors files to the pickled weights they are converted from, and ``index`` names the file that lists them.
+    ``children`` are modules by folder name.
     """
 
     json: Mapping[str, object] = field(default_factory=dict)

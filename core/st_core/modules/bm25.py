@@ -1,4 +1,7 @@
-"""BM25 as a sparse encoder: saturated term frequencies of documents, idf weights of queries; their inner product is the score."""
+"""BM25 as a sparse encoder: saturated term frequencies of documents, idf weights of queries.
+
+The inner product of both is the BM25 score.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ __all__ = ["BM25", "Saturation"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saturation:
-    """The weight of a term with frequency tf in a text of L terms: ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))``.
+    """The weight ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))`` of a term, tf times in a text of L terms.
 
     The formula of Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3,
-    without its idf, which is in the query's vector. ``average_length`` belongs to the model, not to a collection, so that a
-    document's vector does not depend on other documents.
+    without its idf, which is in the query's vector. ``average_length`` belongs to the model, not to a collection, so
+    that a document's vector does not depend on other documents.
     """
 
     k1: float
@@ -36,8 +39,8 @@ class Saturation:
 class BM25:
     """One half of BM25: of queries with an ``idf``, float32 [V], of documents with a ``saturation``.
 
-    ``term`` int32 [V] is the vocabulary entry that a token counts as (itself, or the base form of an inflected one); -1 for
-    tokens that are left out and not counted in a text's length.
+    ``term`` int32 [V] is the vocabulary entry that a token counts as (itself, or the base form of an inflected one); -1
+    for tokens that are left out and not counted in a text's length.
     """
 
     type_path: ClassVar[str] = "st_core.modules.bm25.BM25"

@@ -24,8 +24,8 @@ TANH = "torch.nn.modules.activation.Tanh"
 class Dense:
     """``activation(x @ weight.T + bias)``, plus ``x`` or ``x @ residual.T`` with a residual connection.
 
-    ``weight`` is [out, in], ``bias`` [out] or None and ``residual`` [out, in] or None; ``activation`` is the dotted path of
-    a torch module class. ``reads`` and ``writes`` are the names of the features.
+    ``weight`` is [out, in], ``bias`` [out] or None and ``residual`` [out, in] or None; ``activation`` is the dotted
+    path of a torch module class. ``reads`` and ``writes`` are the names of the features.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.dense.Dense"
@@ -90,7 +90,7 @@ class Dense:
 
 
 def _activation(path: str, files: ModuleFiles) -> str:
-    """Return the path of the activation; without trust in code, one outside torch becomes Tanh, as in sentence-transformers."""
+    """Return the path of the activation; Tanh for untrusted code, as in sentence-transformers."""
     if path.startswith("torch.") or files.options.trust_remote_code:
         return path
     logger.warning("%s: the activation %r is not torch's and is replaced by Tanh", files.folder, path)

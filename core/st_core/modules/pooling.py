@@ -26,7 +26,7 @@ _OLD_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """Concatenates the vectors of ``modes``, in this order; ``include_prompt`` is False where prompt tokens do not count."""
+    """Concatenates the vectors of ``modes``, in order; ``include_prompt`` is False where prompt tokens do not count."""
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     old_names: ClassVar[tuple[str, ...]] = ()

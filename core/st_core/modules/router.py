@@ -19,7 +19,7 @@ _TEXT = "text"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Router:
-    """``routes`` are stacks by name; ``mappings`` go from (task, modality) to a route, with None for any task or modality."""
+    """``routes`` are stacks by name; ``mappings`` are routes by (task, modality), None for any task or modality."""
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.router.Router"
     old_names: ClassVar[tuple[str, ...]] = ("Asym",)

@@ -15,8 +15,8 @@ __all__ = ["SpladePooling"]
 class SpladePooling:
     """Computes ``log1p(relu(logits))`` and its maximum over the tokens.
 
-    With ``doubled`` the logarithm is applied twice, with ``summed`` the sum replaces the maximum. ``width`` is the size of
-    the vocabulary, None where the file does not say.
+    With ``doubled`` the logarithm is applied twice, with ``summed`` the sum replaces the maximum. ``width`` is the size
+    of the vocabulary, None where the file does not say.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"

@@ -27,8 +27,8 @@ def keeps_settings(checkpoint: Checkpoint, family: str) -> bool:
 def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple[Module, ...]:
     """Return the modules of a checkpoint, loaded as ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
 
-    Raises ModelUnsupported where the family would need weights that the checkpoint lacks, ModelBroken for modules that do
-    not fit together.
+    Raises ModelUnsupported where the family would need weights that the checkpoint lacks, ModelBroken for modules that
+    do not fit together.
     """
     if keeps_settings(checkpoint, family):
         modules = tuple(
@@ -52,7 +52,7 @@ def warn_of_another(checkpoint: Checkpoint, family: str) -> None:
 
 
 def _check_stacks(modules: tuple[Module, ...], listing: Path) -> None:
-    """Raise ModelBroken unless every stack begins with a module that reads text and its features are written in order."""
+    """Raise ModelBroken unless every stack begins with a module that reads text and writes features before use."""
     stacks = [modules]
     if isinstance(modules[0], Router):
         stacks = [route + modules[1:] for route in modules[0].routes.values()]
@@ -75,7 +75,7 @@ def _check_features(stack: Sequence[Module], listing: Path) -> None:
 
 
 def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
-    """Return the stack of a task, with every router replaced by its route; raises ValueError for a task without a route."""
+    """Return the stack of a task, routers replaced by their routes; raises ValueError for a task without a route."""
     flat: list[Module] = []
     for module in modules:
         if isinstance(module, Router):

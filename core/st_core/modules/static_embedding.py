@@ -21,8 +21,8 @@ __all__ = ["StaticEmbedding"]
 class StaticEmbedding:
     """The mean of ``table[mapping[t]] * scale[t]`` over the tokens t of a text; zeros for a text without tokens.
 
-    ``table`` is [rows, d] of any number type, so that int8 stays small in memory; ``mapping`` [V] or None, ``scale`` [V] or
-    None.
+    ``table`` is [rows, d] of any number type, so that int8 stays small in memory; ``mapping`` [V] or None, ``scale``
+    [V] or None.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"

@@ -100,9 +100,9 @@ class Transformer:
 
     ``task`` is one of TASKS. ``task_lengths`` are lower token limits of single tasks, ``lower_case`` lowercases texts
     before the tokenizer. ``chat`` says whether texts go through the chat template, with None for models that have one;
-    ``chat_format`` is "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. A causal language
-    model computes logits for the last ``logits_to_keep`` positions of a text, for all with 0. ``base`` is the model's
-    folder where ``folder`` contains an adapter.
+    ``chat_format`` is "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. A causal
+    language model computes logits for the last ``logits_to_keep`` positions of a text, for all with 0. ``base`` is the
+    model's folder where ``folder`` contains an adapter.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.transformer.Transformer"
@@ -146,8 +146,8 @@ class Transformer:
     def pads_right(self) -> bool:
         """Whether padding goes to the right whatever the tokenizer's default.
 
-        Classification heads read the first position or look for the last token; only XLNet's reads the last position, as
-        of transformers 5.
+        Classification heads read the first position or look for the last token; only XLNet's reads the last position,
+        as of transformers 5.
         """
         return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
 
@@ -174,9 +174,9 @@ class Transformer:
     def save(self) -> Parts:
         """Return the module's configuration and the files of the transformer, pickled weights as safetensors.
 
-        ``chat`` must not be None. sentence-transformers 6.2 reads the loader options in the configuration, though it writes
-        none; with them, the copied files give the same numbers. Raises ModelUnsupported for options that JSON cannot
-        express.
+        ``chat`` must not be None. sentence-transformers 6.2 reads the loader options in the configuration, though it
+        writes none; with them, the copied files give the same numbers. Raises ModelUnsupported for options that JSON
+        cannot express.
         """
         template = self.processor_kwargs.get("chat_template")
         pickles, index = _pickles(self.folder, is_adapter=self.base is not None)
@@ -265,8 +265,8 @@ def read_transformer(
 ) -> Transformer:
     """Return the transformer of a folder; raises ModelUnsupported for a task or an option that is not supported.
 
-    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used if there is one;
-    an old configuration, without ``modality_config``, turns it off.
+    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used if there is
+    one; an old configuration, without ``modality_config``, turns it off.
     """
     saved = None if saved is None else JsonObject(folder, saved)
     modalities: Mapping[str, object] = {} if saved is None else saved.nested("modality_config") or {"text": {}}
@@ -303,7 +303,7 @@ def read_transformer(
 
 
 def _check_index_files(folder: Path) -> None:
-    """Raise ModelBroken where an index of sharded weights names a file outside the folder, which transformers would read."""
+    """Raise ModelBroken where an index of sharded weights names a file outside the folder: transformers reads it."""
     for path in sorted([*folder.glob("*.safetensors.index*.json"), *folder.glob("*.bin.index*.json")]):
         index = read_json(path)
         parts = index.get("weight_map") if isinstance(index, dict) else None

@@ -19,7 +19,7 @@ __all__ = ["WordWeights", "read_words", "weights_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordWeights:
-    """Multiplies the vector of each word by its ``weight`` [words]; averages then divide by the sum of a text's weights.
+    """Multiplies each word's vector by its ``weight`` [words]; averages then divide by the sum of a text's weights.
 
     ``vocab`` are the words, ``listed`` the weights in the file and ``unknown`` the weight of all other words.
     """
@@ -43,7 +43,7 @@ class WordWeights:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> WordWeights:
-        """Read words and weights from the configuration; like sentence-transformers, ignore the tensor that repeats them."""
+        """Read words and weights from the configuration; the tensor that repeats them is ignored."""
         vocab, listed, unknown = read_words(files.config())
         return cls(weights_of(vocab, listed, unknown), vocab, listed, unknown)
 

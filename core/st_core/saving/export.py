@@ -63,15 +63,16 @@ def export_model(
 ) -> Exported:
     """Copy a model to the folder ``out`` and add its graphs for a backend: "onnx", "openvino" or "auto".
 
-    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" adds a float32
-    graph for each installed runtime; the faster one is chosen on the machine that loads the folder. ``out`` may be the
-    model's own folder, which then only gains the graphs. ``family`` is the class that loads the model, where its files do
-    not say. ``calibration`` are some hundred typical texts (pairs for a CrossEncoder) for fixed ranges of int8 activations:
-    faster, and less exact than ranges computed for every text. ``told`` is called with a few words at the start of each
-    step.
+    Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" adds a
+    float32 graph for each installed runtime; the faster one is chosen on the machine that loads the folder. ``out`` may
+    be the model's own folder, which then only gains the graphs. ``family`` is the class that loads the model, where its
+    files do not say. ``calibration`` are some hundred typical texts (pairs for a CrossEncoder) for fixed ranges of int8
+    activations: faster, and less exact than ranges computed for every text. ``told`` is called with a few words at the
+    start of each step.
 
-    Raises ValueError for an ``out`` with other content and for a dtype that the backend lacks, ModelBroken for broken or
-    circular links, ModelUnsupported for modules that cannot be part of a graph, and ImportError with the install command.
+    Raises ValueError for an ``out`` with other content and for a dtype that the backend lacks, ModelBroken for broken
+    or circular links, ModelUnsupported for modules that cannot be part of a graph, and ImportError with the install
+    command.
     """
     _check(backend, dtype)
     if calibration and (dtype != "int8" or backend != "openvino"):
@@ -109,7 +110,7 @@ def export_model(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a model's files to an empty folder, which may lie within it; raises ModelBroken for a file that cannot be copied."""
+    """Copy a model's files to an empty folder, maybe inside it; raises ModelBroken for a file that cannot be copied."""
     for path in _links(source):
         if not path.exists():
             raise ModelBroken(f"{path}: the link points to nothing; remove it, or restore its target")
@@ -148,7 +149,7 @@ def _check(backend: str, dtype: str) -> None:
         return
     if backend != "auto":
         raise ValueError(
-            f"no graphs for backend {backend!r}; expected one of {', '.join(RUNTIMES)}, or auto for each that is installed"
+            f"no graphs for backend {backend!r}; expected one of {', '.join(RUNTIMES)}, or auto for all installed"
         )
     if dtype != "float32":
         raise ValueError(
@@ -190,7 +191,7 @@ def _add_graphs(
     calibration: Sequence[Any],
     told: Callable[[str], None],
 ) -> None:
-    """Write the graphs of stacks into a folder; earlier ones, maybe with other calibration, stay until they are replaced."""
+    """Write the graphs of stacks into a folder; earlier ones, maybe calibrated otherwise, stay until replaced."""
     for each, stack in product(graphs, stacks):
         _replace(
             folder / FOLDER / graph_key(stack, each.name, each.dtype),
@@ -210,13 +211,13 @@ def _replace(place: Path, write: Callable[[Path], None]) -> None:
 
 
 def graph_places(engine: Engine) -> list[Path]:
-    """Return the folders of a model's graphs, none on torch or numpy; call it before the files that name them change."""
+    """Return the folders of a model's graphs, none without; call it before the files that name them change."""
     graphs = engine.graphs
     return [] if graphs is None else [graphs.place(stack) for stack in stacks_for_graphs(engine.modules).values()]
 
 
 def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
-    """Copy the graphs of a model at ``places`` beside its checkpoint saved in ``folder``, under the keys they have there."""
+    """Copy a model's graphs at ``places`` beside its checkpoint saved in ``folder``, under the keys they have there."""
     graphs = engine.graphs
     assert graphs is not None
     saved = assemble(

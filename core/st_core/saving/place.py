@@ -55,8 +55,8 @@ _MARKS = ("modules.json", "config.json", "adapter_config.json")
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for a model's files; at the end they replace those in ``folder``, on an error none does.
 
-    Files of an earlier model that the new one lacks are removed, other files stay. A folder that did not exist is not left
-    behind empty.
+    Files of an earlier model that the new one lacks are removed, other files stay. A folder that did not exist is not
+    left behind empty.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def _stale(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Return the files of an earlier model beside ``files``; none in a folder without a model, which belong to the user."""
+    """Return an earlier model's files beside ``files``; none in a folder without a model, where they are the user's."""
     if not any((folder / name).is_file() for name in _MARKS):
         return []
     places = dict.fromkeys([Path(), *(path.parent for path in files)])

@@ -1,6 +1,7 @@
 """Write a model as a folder that this engine and sentence-transformers 6.2 load, and upload such a folder to the Hub.
 
-Weights are saved as safetensors only. A transformer's own files are copied as they are, so that nothing is lost or rounded.
+Weights are saved as safetensors only. A transformer's own files are copied as they are, so that nothing is lost or
+rounded.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def push_folder(
     revision: str | None,
     create_pr: bool,
 ) -> str:
-    """Create a Hub repository, upload what ``save`` writes into a folder, or ``local_path``, and return the commit's URL.
+    """Create a Hub repository, upload what ``save`` writes, or ``local_path``, and return the commit's URL.
 
     With ``save``, files of an earlier model are removed unless the new one replaces them. Errors of huggingface_hub are
     raised as they are.

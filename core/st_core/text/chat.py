@@ -1,8 +1,8 @@
 """Tokenize texts and pairs through a model's chat template.
 
-A text is one message of the role "user", a pair two of the roles "query" and "document"; a prompt is an earlier message of
-the role "system". Templates end in fixed tokens, which models that read the last token depend on: they are restored where a
-long text was cut.
+A text is one message of the role "user", a pair two of the roles "query" and "document"; a prompt is an earlier message
+of the role "system". Templates end in fixed tokens, which models that read the last token depend on: they are restored
+where a long text was cut.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def is_structured(template: object, model_type: str, chat_format: str = "auto") 
 class ChatTokenizer:
     """A tokenizer with a chat template; safe in threads.
 
-    ``inner`` tokenizes the template's text. With ``structured`` contents are lists of parts. ``options`` are the template's
-    arguments, and ``restore_suffix``, True by default, for restoring its last tokens.
+    ``inner`` tokenizes the template's text. With ``structured`` contents are lists of parts. ``options`` are the
+    template's arguments, and ``restore_suffix``, True by default, for restoring its last tokens.
     """
 
     inner: TextTokenizer | SlowTokenizer
@@ -64,7 +64,7 @@ class ChatTokenizer:
     options: Mapping[str, object] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the inner tokenizer: ``pad_id``, ``pad_left``, ``special_ids``, ``shown`` and others."""
+        """Return an attribute of the inner tokenizer: ``pad_id``, ``pad_left``, ``special_ids``, ``shown``, …."""
         return getattr(self.inner, name)
 
     def tokenize(
@@ -76,7 +76,7 @@ class ChatTokenizer:
         task: str | None = None,
         options: Mapping[str, object] | None = None,
     ) -> Tokens:
-        """Return the ids of texts, or of pairs, cut to ``limit`` tokens; ``options`` override the template's saved ones.
+        """Return the ids of texts, or of pairs, cut to ``limit`` tokens; ``options`` override the saved ones.
 
         Raises ModelUnsupported where the template drops one side of a pair, ModelBroken where it fails.
         """
@@ -123,9 +123,10 @@ class ChatTokenizer:
         base, *others = self._render([self._conversation(probe, None) for probe in _PROBES], options)
         lost = [role for role, other in zip(("query", "document"), others, strict=True) if other == base]
         if lost:
+            name = getattr(self.inner.shown, "name_or_path", "the model")
             raise ModelUnsupported(
-                f"{getattr(self.inner.shown, 'name_or_path', 'the model')}: the chat template drops the {' and the '.join(lost)} of a "
-                "pair; pass one that writes the roles 'query' and 'document' as "
+                f"{name}: the chat template drops the {' and the '.join(lost)} of a pair; "
+                "pass one that writes the roles 'query' and 'document' as "
                 'processor_kwargs={"chat_template": ...}'
             )
 

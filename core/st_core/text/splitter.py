@@ -1,8 +1,8 @@
 """Split long text into overlapping windows of limited tokens, each a verbatim part of the text with its position.
 
-A window ends, in order of preference, at the end of a paragraph, a sentence or a word, or between two tokens; the better the
-place, the earlier it may be. Every character is in a window. A window tokenized alone has at most the allowed tokens, which
-is checked: a part of a text may have other tokens alone than within the whole.
+A window ends, in order of preference, at the end of a paragraph, a sentence or a word, or between two tokens; the
+better the place, the earlier it may be. Every character is in a window. A window tokenized alone has at most the
+allowed tokens, which is checked: a part of a text may have other tokens alone than within the whole.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def offsets_of(tokenizer: Tokenizer) -> Offsets:
 
 
 def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[Window]:
-    """Return windows of at most ``size`` tokens; each starts about ``overlap`` tokens before the end of the previous one.
+    """Return windows of at most ``size`` tokens; each starts about ``overlap`` tokens before the end of the last one.
 
-    A text without tokens has one window. A character of more than ``size`` tokens is a window of its own. Raises ValueError
-    unless 0 <= overlap < size.
+    A text without tokens has one window. A character of more than ``size`` tokens is a window of its own. Raises
+    ValueError unless 0 <= overlap < size.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"expected an overlap from 0 to {size - 1}, one less than the size, got {overlap}")
@@ -78,7 +78,7 @@ def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[W
 
 @dataclass(frozen=True, slots=True)
 class _Cuts:
-    """Places between tokens where a text can be cut: ``characters``, the number of ``tokens`` before, ``ranks`` in PLACES."""
+    """Cuts between tokens of a text: ``characters``, the number of ``tokens`` before each, ``ranks`` in PLACES."""
 
     text: str
     offsets: Offsets
@@ -120,7 +120,7 @@ def _ranks(text: str) -> bytearray:
 
 
 def _next_start(cuts: _Cuts, first: int, last: int, overlap: int) -> int:
-    """Return the start of the next window: ``overlap`` tokens before the end, moved to the next start of a word if any."""
+    """Return the start of the next window: ``overlap`` tokens before the end, or the next start of a word."""
     if last == 0:
         return 0
     earliest = max(first + 1, bisect_left(cuts.tokens, cuts.tokens[last] - overlap))
@@ -138,7 +138,7 @@ def _span(cuts: _Cuts, first: int, after: int, size: int) -> tuple[int, int]:
 
 
 def _end(cuts: _Cuts, first: int, after: int, size: int) -> int:
-    """Return the best cut after ``after`` for a window from ``first`` of at most ``size`` tokens, ``after`` if none fits."""
+    """Return the best cut after ``after`` for a window from ``first`` of at most ``size`` tokens, else ``after``."""
     allowed = size
     while True:
         furthest = bisect_left(cuts.tokens, cuts.tokens[first] + allowed + 1) - 1

@@ -1,8 +1,9 @@
 """Convert texts to token ids, without state shared between calls.
 
-A tokenizer of the ``tokenizers`` library stores truncation and padding as mutable state, so that two threads with different
-lengths would disturb each other. Here it only converts text to ids; this file truncates them and adds special tokens, by the
-layout that the tokenizer used for a probe. The library does the same in the same order, so that the ids are equal.
+A tokenizer of the ``tokenizers`` library stores truncation and padding as mutable state, so that two threads with
+different lengths would disturb each other. Here it only converts text to ids; this file truncates them and adds special
+tokens, by the layout that the tokenizer used for a probe. The library does the same in the same order, so that the ids
+are equal.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids per input, int32, special tokens included; ``types`` are their segment numbers, or None where all are 0."""
+    """Token ids per input, int32, special tokens included; ``types`` are segment numbers, None where all are 0."""
 
     ids: list[NDArray[np.int32]]
     types: list[NDArray[np.int32]] | None = None
@@ -82,7 +83,8 @@ class Tokens:
 class Layout:
     """The places of special tokens around texts: ``fixed[0] content[0] fixed[1] content[1] … fixed[-1]``.
 
-    ``fixed`` are token ids, ``fixed_types`` their segment numbers; ``content_types`` is one segment number for each content.
+    ``fixed`` are token ids, ``fixed_types`` their segment numbers; ``content_types`` is one segment number for each
+    content.
     """
 
     fixed: tuple[NDArray[np.int32], ...]
@@ -154,7 +156,7 @@ def _layout_of(encoding: Encoding, contents: int) -> Layout | None:
 
 
 def cut_pair(first: int, second: int, limit: int) -> tuple[int, int]:
-    """Return how many tokens of each text of a pair stay within ``limit``: the longer one is cut first, then both evenly.
+    """Return how many tokens of each text of a pair stay: the longer one is cut first, then both evenly.
 
     Equal to ``longest_first`` of the tokenizers library, including the text that gets the odd token.
     """
@@ -198,9 +200,9 @@ class Later:
 class TextTokenizer:
     """A tokenizer of the ``tokenizers`` library and its layouts; safe in threads, because it is never changed.
 
-    ``offered`` is the object of a model's ``tokenizer`` attribute, or a :class:`Later` that creates it. ``keep_left`` is
-    False where long texts lose their beginning. ``special_ids`` are the ids that stand for no text. ``words`` tokenizes most
-    texts of BERT's tokenizers.
+    ``offered`` is the object of a model's ``tokenizer`` attribute, or a :class:`Later` that creates it. ``keep_left``
+    is False where long texts lose their beginning. ``special_ids`` are the ids that stand for no text. ``words``
+    tokenizes most texts of BERT's tokenizers.
     """
 
     backend: Tokenizer
@@ -415,8 +417,8 @@ def finite(length: object) -> int | None:
 def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool = False) -> TextTokenizer:
     """Return the tokenizer of a ``tokenizer.json`` without special tokens, as static models read texts.
 
-    ``max_length`` becomes its ``model_max_length``, or with ``own_limit`` the truncation written into the file. The file is
-    parsed once for all modules that share it.
+    ``max_length`` becomes its ``model_max_length``, or with ``own_limit`` the truncation written into the file. The
+    file is parsed once for all modules that share it.
     """
     try:
         stamp = path.stat()
@@ -431,7 +433,7 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
 def parse_tokenizer(
     path: Path, _size: int, _changed: int
 ) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
-    """Return the tokenizer of a file, its special ids, the written length and its word pieces; cached, do not modify."""
+    """Return the tokenizer of a file, its special ids, written length and word pieces; cached, do not modify."""
     from tokenizers import Tokenizer
 
     try:

@@ -53,9 +53,9 @@ _PROBES = (
 class WordPieces:
     """The ids of pieces at the beginning of a word, ``first``, and within it, ``inner``.
 
-    A word with a part that is no piece, or of more than ``longest`` characters, is ``unknown``. ``lowers`` and ``strips``
-    say whether capitals become lower case and accents are removed. ``added`` are tokens matched before words, in lower
-    case; each contains one of the characters ``marks``.
+    A word with a part that is no piece, or of more than ``longest`` characters, is ``unknown``. ``lowers`` and
+    ``strips`` say whether capitals become lower case and accents are removed. ``added`` are tokens matched before
+    words, in lower case; each contains one of the characters ``marks``.
     """
 
     first: Mapping[str, int]

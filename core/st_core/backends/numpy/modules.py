@@ -100,7 +100,7 @@ ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "Sigmoid": sigmoid,
     "Tanh": np.tanh,
 }
-"""Activations by class of ``torch.nn``, as named functions, which can be pickled; a dense layer with another one runs on torch."""
+"""Activations by class of ``torch.nn``, as functions that can be pickled; a dense layer with another runs on torch."""
 
 
 def check_width(module: Dense | LayerNorm, width: int) -> None:

@@ -75,9 +75,10 @@ def _matrix(cells: NDArray[np.int64], values: NDArray[np.float32], rows: int, wi
 
 
 class OneText:
-    """The sparse vector of one text by a table of weights; equal to a row of :func:`weigh_tokens`, or of BM25's queries.
+    """The sparse vector of one text by a table of weights, equal to a row of :func:`weigh_tokens` or BM25's queries.
 
-    ``tokenizer`` adds no special tokens; ``weight`` float32 [V] is that of each token, or of the ``term`` [V] of a token.
+    ``tokenizer`` adds no special tokens; ``weight`` float32 [V] is that of each token, or of the ``term`` [V] of a
+    token.
     """
 
     def __init__(
