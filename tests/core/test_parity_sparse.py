@@ -353,4 +353,4 @@ def test_many_threads_may_ask_for_the_first_document(checkpoints, agree):
     for each in documents[1:]:
         agree(each.result(), documents[0].result(), SCALE)
     assert {each.result() for each in queries} == {model.encode_query("copy a tree")}
-    assert len(model._engine.factory.torch._loaded) == 1
+    assert len(model._engine.factory.torch._transformers) == 1
