@@ -221,6 +221,8 @@ class Model:
         """Return the options with the checkpoint's own settings for truncation."""
         first = self._engine.modules[0]
         saved = first.text_kwargs if isinstance(first, Transformer) else {}
+        if not saved:
+            return options
         return with_processing(options, {name: saved[name] for name in ("max_length", "truncation") if name in saved})
 
     def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Rows]]:
@@ -233,6 +235,8 @@ class Model:
         return self._compute(prepared, lambda _: None)
 
     def _compute(self, prepared: Sequence[Prepared], advance: Advance) -> list[Computed[Rows]]:
+        if len(prepared) == 1:
+            return [Computed(self._rows(prepared, advance), prepared[0])]
         computed: dict[int, Computed[Rows]] = {}
         for positions in self._engine.groups(prepared):
             requests = [prepared[position] for position in positions]

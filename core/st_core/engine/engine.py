@@ -205,8 +205,7 @@ class Engine:
         options = requests[0].options
         runner = self.runner(options.task)
         tokens, prompts = joined_tokens(requests), prompt_lengths(requests)
-        sizes = [request.options.batch_size for request in requests if request.options.batch_size is not None]
-        budget = Budget(runner.info.token_budget, min(sizes, default=None), runner.needs_equal_lengths())
+        budget = Budget(runner.info.token_budget, _batch_size(requests), runner.needs_equal_lengths())
 
         def run(positions: NDArray[np.int64]) -> Features:
             return runner.run(
@@ -227,6 +226,13 @@ class Engine:
                     yield positions + start, features
                     advance(int(positions.size))
                 start += len(prepared)
+
+
+def _batch_size(requests: Sequence[Prepared]) -> int | None:
+    """Return the smallest batch size among requests, None where none has one."""
+    if len(requests) == 1:
+        return requests[0].options.batch_size
+    return min((each.options.batch_size for each in requests if each.options.batch_size is not None), default=None)
 
 
 def with_prompt(inputs: Sequence[Input], prompt: str | None) -> Sequence[Input]:
