@@ -86,7 +86,7 @@ OpenMemory = Callable[..., Store]
 
 @pytest.fixture
 def memory(request: pytest.FixtureRequest) -> OpenMemory:
-    """Makes an empty collection in memory with the fields dense, sparse and text (or some of them), of this test alone."""
+    """Make an empty collection in memory with the fields dense, sparse and text, or some of them."""
 
     def make(
         *kinds: str, filterable: dict[str, FilterKind] | None = None, fusion: Fusion | None = None, name: str = "c"
@@ -104,7 +104,8 @@ def memory(request: pytest.FixtureRequest) -> OpenMemory:
 class Recorder:
     """A gRPC server that keeps what it is asked and answers as it is told: by method, with or without its service.
 
-    An answer is a message, a status, or a function of the recorder. Of several answers the first is given first, and the last for ever.
+    An answer is a message, a status, or a function of the recorder. Of several answers the first is given first, and
+    the last for ever.
     """
 
     def __init__(self, services, answers):
@@ -178,7 +179,10 @@ HEADERS = {"Content-Type": "application/json", "X-Elastic-Product": "Elasticsear
 
 
 class LuceneStub:
-    """A server of Elasticsearch or OpenSearch: answers by method and path, one after the other and the last for ever, and remembers what was asked."""
+    """A scripted Elasticsearch or OpenSearch server that records its requests.
+
+    Answers are chosen by method and path, in order; the last one is repeated.
+    """
 
     def __init__(self, name):
         self.seen = []
@@ -289,7 +293,9 @@ def wire_schema() -> Schema:
 
 @pytest.fixture
 def assert_golden() -> Callable[[Store, Recorder, Path, str], None]:
-    """Asserts that every operation sends just what a file says; with ``ST_WRITE_GOLDEN`` set it writes the file, for a human to read.
+    """Asserts that every operation sends just what a file says.
+
+    With ``ST_WRITE_GOLDEN`` set it writes the file, for a human to read.
 
     Clients add things of their own, so that a file is for the minor version of the client that it was written with.
     """

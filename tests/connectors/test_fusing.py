@@ -219,7 +219,7 @@ EMPTY = SparseVector.from_mapping({})
 
 @pytest.mark.parametrize("leg", [Near("sparse", EMPTY), Near("dense", np.zeros(4, np.float32)), Match("text", " \n")])
 def test_legs_that_can_find_nothing_are_not_sent(leg):
-    """An empty vector, a direction that is none, a blank text: no hits, no call for them, and the other legs keep their numbers."""
+    """An empty or zero vector and a blank text give no hits and no call; the other legs are unchanged."""
     store = filled()
     alone, hybrid = fusing(store).search([SearchRequest(leg), SearchRequest(Fuse((leg, LEGS[3])))])
 

@@ -19,7 +19,10 @@ from st_core.vectors import SparseVector
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=3, max_size=3))
 def test_cosine_vectors_become_unit_vectors_once(values):
-    """Unit length by the float64 norm of the float32 values; a second time changes no bit; a zero vector counts as none."""
+    """Unit length by the float64 norm of the float32 values; a second time changes no bit.
+
+    A zero vector counts as none.
+    """
     record = stored(Record("a", {"cosine": values}))
     wide = np.array(values, np.float32).astype(np.float64)
     length = float(np.linalg.norm(wide))

@@ -161,7 +161,10 @@ def test_good_searches_pass_unchanged():
     ],
 )
 def test_filter_values_take_the_form_of_their_kind(where, expected):
-    """Whole floats on int fields, floats on float fields, dates in UTC; bounds between integers are moved to the next."""
+    """Whole floats on int fields, floats on float fields, dates in UTC.
+
+    Bounds between integers are moved to the next.
+    """
     if expected is None:
         with pytest.raises(ValueError, match="is not a date"):
             sent(where=where)

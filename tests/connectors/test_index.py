@@ -98,7 +98,10 @@ def test_a_misspelt_name_is_not_found_and_makes_nothing(url):
 
 
 def test_the_built_in_pair_is_fused_by_its_measured_weights(here):
-    """The default fusion of the two built-in models is the one measured for them; any other pair, or a text leg, has none."""
+    """The default fusion of the two built-in models is the one measured for them.
+
+    Any other pair, or a text leg, has none.
+    """
     assert books(here).schema.fusion == Weighted(HYBRID_WEIGHTS)
     assert Index.create(here, collection="own", **BUILTIN, fusion=Rrf(10)).schema.fusion == Rrf(10)
     assert Index.create(here, collection="text", **BUILTIN, text=True).schema.fusion is None
@@ -231,7 +234,7 @@ def test_a_model_that_changed_since_is_a_mismatch_when_it_is_used(here):
 
 
 def test_an_object_must_be_handed_in_again(url, letters, words):
-    """A collection filled by an object cannot load it by name: the error says what to do, and doing it works, with a warning."""
+    """A collection filled by a model object cannot load it by name; following the error's advice works."""
     with Index.create(url, collection="c", dense=letters, sparse=words) as index:
         index.ingest([{"id": "a", "text": "red apple"}, {"id": "b", "text": "old boat"}])
         before = index.search("apple").to_json()
@@ -428,7 +431,10 @@ LONG = (
 
 
 def test_long_texts_are_split_by_the_models_tokens(url):
-    """Windows overlap, cover the text, hold at most the tokens asked for, and fold back to their document; delete takes them all."""
+    """Windows overlap, cover the text, hold at most the tokens asked for, and fold back to their document.
+
+    Delete takes them all.
+    """
     tokenizer = SentenceTransformer("builtin:dense").tokenizer
     with Index.create(url, collection="c", **BUILTIN) as index:
         report = index.ingest(

@@ -20,7 +20,7 @@ from st_core.errors import InputTooLong
 
 
 class Picky:
-    """A store that hands everything on, but calls ``before`` with the records and their number of the batch, and rejects ids that end in ``!``."""
+    """A store that calls ``before`` with each batch and its number, and rejects ids that end in ``!``."""
 
     def __init__(self, store: Store, before: Callable[[Sequence[Record], int], None] | None = None) -> None:
         self._store = store
@@ -77,7 +77,7 @@ BROKEN = st.sampled_from(
 @given(items=st.lists(st.one_of(GOOD, LOUD, BROKEN), max_size=40), batch=st.integers(1, 7), size=st.integers(1, 300))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_document_is_confirmed_or_refused_once(memory, encoders, items, batch, size):
-    """Whatever the batches, the confirmed and the refused are the documents, and the store holds the last of each id."""
+    """For any batches, confirmed plus refused documents are all documents, and the last of each id is stored."""
     store = memory("dense", "sparse")
     for record in list(store.scan()):
         store.delete([record.id])
@@ -96,7 +96,10 @@ def test_every_document_is_confirmed_or_refused_once(memory, encoders, items, ba
 
 
 def test_vectors_are_the_encoders_own(memory, encoders, letters):
-    """Each record has the vectors of its own text; an empty text has no sparse vector and, without direction, no dense one."""
+    """Each record has the vectors of its own text.
+
+    An empty text has no sparse vector and, without direction, no dense one.
+    """
     store = memory("dense", "sparse")
 
     ingest(
@@ -396,7 +399,10 @@ SPLIT = IngestOptions(spans=tens, batch=4)
 
 
 def test_a_long_text_becomes_windows_of_its_document(memory, encoders):
-    """Each window has its piece of the text, its own vectors, the document's payload, and its place; short texts stay as they are."""
+    """Each window has its piece of the text, its own vectors, the document's payload, and its place.
+
+    Short texts stay as they are.
+    """
     store = memory("dense", "sparse")
 
     report = ingest(

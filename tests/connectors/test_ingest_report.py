@@ -1,4 +1,4 @@
-"""Reports and refusals: they add up, and a refusal has the document, the class of the error and the place in the source."""
+"""Reports add up; a refusal has the document, the error's class and the place in the source."""
 
 from __future__ import annotations
 

@@ -204,7 +204,10 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
 
 
 def test_a_folder_gives_its_text_files_by_their_paths(tmp_path: Path):
-    """Text and Markdown files at any depth, in order, by their paths; others are left alone, and one that is no UTF-8 is refused."""
+    """Text and Markdown files at any depth, in order, by their paths.
+
+    Others are left alone, and one that is no UTF-8 is refused.
+    """
     (tmp_path / "sub").mkdir()
     (tmp_path / "b.md").write_text("# Title\n", encoding="utf-8")
     (tmp_path / "sub" / "a.txt").write_text("text", encoding="utf-8-sig")

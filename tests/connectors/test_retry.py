@@ -39,7 +39,10 @@ def error(kind=Unavailable, **options):
 
 
 class Flaky(MemoryStore):
-    """A store whose calls raise what ``script`` says, one entry a call; None lets the call through, a dict rejects those ids."""
+    """A store whose calls raise what ``script`` says, one entry a call.
+
+    None lets the call through, a dict rejects those ids.
+    """
 
     def __init__(self, request, script=()):
         super().__init__(request.node.nodeid, SCHEMA)

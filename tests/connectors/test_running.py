@@ -1,4 +1,4 @@
-"""What runs the models that an index names: numbers are those of the objects themselves, and a type is never mistaken for another."""
+"""Backends and dtypes of the models that an index names."""
 
 from __future__ import annotations
 
@@ -137,7 +137,10 @@ def test_on_torch_an_unnamed_type_is_the_default_and_not_compared(exports, here)
 @pytest.mark.torch
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_a_named_type_that_is_not_the_collections(exports, here, backend):
-    """Both types are told, whoever names the model; trusting it gives float32's numbers, and what needs no model works."""
+    """Both types are told, whoever names the model.
+
+    Trusting it gives float32's numbers, and what needs no model works.
+    """
     folders = names(exports, *OPENVINO_INT8)
     filled(here, **folders, backend="openvino", dtype="int8")
     running = {"backend": backend, "dtype": "float32"}

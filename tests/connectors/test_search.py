@@ -130,7 +130,7 @@ def test_the_fusion_is_the_collections_or_the_searchs(memory, encoders, letters,
 
 
 def test_a_leg_without_direction_is_left_out_with_its_weight(memory, encoders, words):
-    """A query in which the dense encoder sees nothing is searched by the sparse leg, with the sparse leg's own weight."""
+    """A query without a dense vector is searched by the sparse leg, with that leg's own weight."""
     store = memory("dense", "sparse", fusion=Weighted((0.25, 0.75)))
     ingest(store, [{"id": key, "text": text} for key, text in TEXTS.items()], encoders)
     blind = [encoders[0], encoders[1]]

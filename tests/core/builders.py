@@ -64,7 +64,7 @@ def with_heads(build: Callable[[Checkpoints], list[Any]]) -> Builder:
 
 
 def adapted(kind: str, head: str, **options: Any) -> Builder:
-    """A dense model with a PEFT adapter of random numbers, saved as sentence-transformers does: the adapter alone, and its model's name."""
+    """Save a dense model with a random PEFT adapter: the adapter alone, and its model's name."""
 
     def save(checkpoints: Checkpoints, folder: Path) -> None:
         import torch

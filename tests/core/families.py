@@ -124,7 +124,7 @@ def make_tokenizer(kind: str) -> Any:
 
 
 def byte_tokenizer(kind: str, model: dict[str, Any]) -> Any:
-    """A byte-level tokenizer: Qwen3's closes a text with a token and pads on the left, ModernBERT's is BERT's in bytes."""
+    """A byte-level tokenizer: Qwen3's ends a text with a token and pads left; ModernBERT's is BERT's in bytes."""
     import transformers
     from tokenizers.processors import TemplateProcessing
 
@@ -181,7 +181,7 @@ MODERN = {"local_attention": 8, "reference_compile": False, "cls_token_id": 4, "
 
 
 def make_transformer(kind: str, head: str, folder: Path, **config: Any) -> Path:
-    """A Hugging Face folder: a tiny random model of a family with a head ("Model", "ForMaskedLM", …) and its tokenizer."""
+    """Save a tiny random model of a family with a head ("Model", "ForMaskedLM", …) and its tokenizer."""
     import transformers
 
     tokenizer = make_tokenizer(kind)

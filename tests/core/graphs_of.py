@@ -12,14 +12,17 @@ from once import made_once
 
 
 class Exports:
-    """Folders of checkpoints with their graphs, each exported when it is first asked for and not to be changed, and the models loaded from them."""
+    """Checkpoints with exported graphs and the models loaded from them, each made at first use; read only."""
 
     def __init__(self, checkpoints: Checkpoints, root: Path) -> None:
         self.checkpoints = checkpoints
         self.root = root
 
     def folder(self, name: str, backend: str, dtype: str = "float32", calibration: tuple[str, ...] = ()) -> Path:
-        """The checkpoint ``name``, or "minilm", with a graph for a backend; all types are made of the float32 graph, which is traced once."""
+        """The checkpoint ``name``, or "minilm", with a graph for a backend.
+
+        All types are made of the float32 graph, which is traced once.
+        """
         import st_core
 
         def make(folder: Path) -> None:
@@ -33,7 +36,7 @@ class Exports:
         return made_once(self.root / f"{name}-{backend}-{dtype}{'-calibrated' if calibration else ''}", make)
 
     def given(self, name: str, backend: str) -> Path:
-        """The checkpoint ``name`` in the layout of repositories with graphs: the transformer alone in ``onnx`` or ``openvino``, and no weights of it."""
+        """The checkpoint ``name`` as a repository with a graph in ``onnx`` or ``openvino`` and no weights."""
 
         def make(folder: Path) -> None:
             write_given(Path(shutil.copytree(self.checkpoints.folder(name), folder)), backend)
@@ -59,7 +62,7 @@ class Exports:
 
 
 def write_given(folder: Path, backend: str) -> None:
-    """Write a folder's transformer as optimum and sentence-transformers do, up to the vectors or logits of tokens, and take its weights away."""
+    """Export a folder's transformer as optimum does and remove its weights."""
     import torch
     import transformers
 

@@ -27,7 +27,7 @@ OLD_TYPES = {
 
 
 def make_old(new: Path, folder: Path) -> None:
-    """The layout of the first versions: every module in a folder of its own, old file names, keys and types, pickled weights."""
+    """Write the layout of the first versions: a folder per module, old file names and keys, pickled weights."""
     shutil.copytree(new, folder)
     listing = folder / "modules.json"
     if listing.exists():
@@ -108,7 +108,10 @@ def old_config(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def old_limits(settings: Path) -> None:
-    """The length and the case in sentence_*_config.json instead of the tokenizer's files; RoBERTa's had its own file name."""
+    """The length and the case in sentence_*_config.json instead of the tokenizer's files.
+
+    RoBERTa's had its own file name.
+    """
     folder = settings.parent
     family = json.loads((folder / "config.json").read_text())["model_type"]
     tokenizer = folder / "tokenizer_config.json"

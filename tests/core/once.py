@@ -12,7 +12,10 @@ from filelock import FileLock
 
 
 def root_of_run(factory: pytest.TempPathFactory, name: str) -> Path:
-    """A folder that all processes of a run share; pytest-xdist gives each of them a temporary folder of its own, side by side."""
+    """A folder that all processes of a run share.
+
+    Pytest-xdist gives each of them a temporary folder of its own, side by side.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return factory.mktemp(name)
     root = factory.getbasetemp().parent / name

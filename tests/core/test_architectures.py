@@ -1,7 +1,8 @@
-"""Architectures beside the common ones, each as transformers makes it with random weights: the numbers of sentence-transformers.
+"""Less common architectures with random weights give sentence-transformers' vectors.
 
-Some look like BERT and are not, some have heads that do more than one product: the engine's own forward pass and its way through the vocabulary
-have to be found wrong when the model is loaded, and the library's own pass to take their place.
+Some look like BERT and are not, some have heads that do more than one product: the engine's own forward pass and its
+way through the vocabulary have to be found wrong when the model is loaded, and the library's own pass to take their
+place.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ DECODERS = {
     "phi3": {},
 }
 MIXING = {"convbert", "fnet", "mobilebert", "nystromformer"}
-"""Positions meet beside attention, where no mask is looked at: sentence-transformers gives a text other numbers beside a longer one."""
+"""Architectures that mix positions outside attention, where padding changes sentence-transformers' vectors."""
 TEXTS = [
     "copy a directory tree",
     "boil",
@@ -123,7 +124,10 @@ def alone(encode, inputs):
 
 
 def agree_with(ours, theirs, kind, inputs, agree, scale=1e-5):
-    """The numbers of both, in one call; of a model that mixes positions, those of each input alone, here in one call all the same."""
+    """The numbers of both, in one call.
+
+    Of a model that mixes positions, those of each input alone, here in one call all the same.
+    """
     agree(ours(inputs), alone(theirs, inputs) if kind in MIXING else theirs(inputs), scale)
     agree(ours(inputs), alone(ours, inputs), scale)
 

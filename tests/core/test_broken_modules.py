@@ -1,4 +1,4 @@
-"""Each kind of module with its files missing, cut, mis-shaped or absurd: a ModelError that names them, soon and in little memory."""
+"""Missing, truncated or absurd module files raise a ModelError that names them, soon and in little memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HUGE = 10**12
 
 @pytest.fixture
 def broken(checkpoints, tmp_path):
-    """A copy of a checkpoint, the folder of its telling module, and a function that loads and uses it, in little memory."""
+    """A copy of a checkpoint, its module's folder, and a function that loads and runs it in little memory."""
 
     def copy(name):
         folder = tmp_path / "broken"
@@ -47,7 +47,10 @@ def broken(checkpoints, tmp_path):
 
 
 def use(folder, name):
-    """Load a checkpoint and use it once; raises whatever that raises, and AssertionError where it took more than 200 MB."""
+    """Load a checkpoint and use it once.
+
+    Raises whatever that raises, and AssertionError where it took more than 200 MB.
+    """
     tracemalloc.start()
     try:
         if name.startswith("rerank"):

@@ -123,7 +123,7 @@ def test_dense_finds_what_shares_no_word(dense):
 
 
 def test_weights_equal_the_formula_by_hand(plain):
-    """tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average)), tf and L counting terms: base forms, and nothing that is left out."""
+    """BM25 weights: tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average)), tf and L counting base forms."""
     (row,) = weigh_terms(plain, plain.tokenizer.plain(["a b as d d c"])).rows()
 
     length = 4  # a, b, as, c

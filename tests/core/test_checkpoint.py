@@ -110,7 +110,10 @@ def test_hub_names_are_looked_up_with_the_organisation(monkeypatch, tmp_path):
     ids=["converted", "half converted", "router", "one of two"],
 )
 def test_pickled_weights_are_fetched_where_there_are_no_others(monkeypatch, tmp_path, files, fetches):
-    """Every transformer gets weights; safetensors of another module do not count for it, and spare no file where it has its own."""
+    """Every transformer gets weights.
+
+    Safetensors of another module do not count for it, and spare no file where it has its own.
+    """
     asked = []
 
     def download(_name, **options):

@@ -55,7 +55,8 @@ def test_importing_changes_nothing_in_the_process():
     """No environment variable, no logging set-up and no warning filter is touched by importing and loading."""
     changed = run(
         "import json, logging, os, warnings\n"
-        "def state(): return [dict(os.environ), len(logging.getLogger().handlers), logging.getLogger().level, len(warnings.filters)]\n"
+        "def state(): return [dict(os.environ), len(logging.getLogger().handlers), logging.getLogger().level, "
+        "len(warnings.filters)]\n"
         "import numpy; before = state()\n"
         "import st_core; st_core.SentenceTransformer('builtin:dense').encode(['a'])\n"
         "print(json.dumps(before != state()))"
@@ -283,7 +284,7 @@ def test_what_constructors_take_is_known():
 
 
 def test_windows_of_inputs_give_what_one_gives(dense, sparse, monkeypatch):
-    """Inputs looked at in several windows give the vectors of one, in the order of the inputs, and an error in a later window comes out."""
+    """Several windows give the vectors of one, in order; an error in a later window is raised."""
     many = [f"{text} {number}" for number in range(5) for text in TEXTS]
     wanted, wanted_sparse = dense.encode(many), sparse.encode_document(many)
     monkeypatch.setattr("st_core.engine.engine.WINDOW", 7)

@@ -181,7 +181,8 @@ def test_the_graphs_that_a_folder_has_are_named_where_another_cannot_be_made(exp
             st_core.SentenceTransformer(folder, backend=backend)
         assert str(caught.value) == (
             f"exporting a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
-            "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', dtype='int8'"
+            "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', "
+            "dtype='int8'"
         )
 
 
@@ -444,7 +445,10 @@ def test_a_name_that_is_taken_meanwhile_is_told(own, tmp_path):
 
 @pytest.mark.parametrize("target", ["nothing", "blob.json", ".", "../own"])
 def test_links_that_cannot_be_copied_are_named(own, tmp_path, target):
-    """To nothing, to themselves or to a folder that they lie in; one that leads elsewhere is copied as what is there."""
+    """To nothing, to themselves or to a folder that they lie in.
+
+    One that leads elsewhere is copied as what is there.
+    """
     (own / "blob.json").symlink_to(target)
 
     with pytest.raises(st_core.ModelBroken, match=r"/blob\.json: the link leads (nowhere|back)[^\n]*remove it"):

@@ -1,4 +1,4 @@
-"""The engine's own forward pass: which models run with it, that padding and packing change nothing, and when it is not used."""
+"""The engine's own forward pass: which models use it, and that padding and packing change nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def library_model(checkpoints, kind, head="Model"):
 
 
 def batch(rows, width, seed):
-    """Random ids of rows of random lengths, the longest as wide as the batch; 1 pads, which is no text of any family."""
+    """Random ids of rows of random lengths, the longest as wide as the batch.
+
+    1 pads, which is no text of any family.
+    """
     random = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, width + 1, (rows,), generator=random)
     lengths[0] = width

@@ -43,7 +43,10 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """What was timed, each time a choice was made; the time that a backend takes is what the test puts into ``slow``."""
+    """What was timed, each time a choice was made.
+
+    The time that a backend takes is what the test puts into ``slow``.
+    """
     measured, slow = [], {}
     real = fastest._timed
 

@@ -206,7 +206,10 @@ print(json.dumps([found.to_json(), model.max_seq_length, model.decode(query), no
 @pytest.mark.torch
 @pytest.mark.parametrize("block", [True, False])
 def test_a_model_for_queries_is_described_without_its_document_model(checkpoints, block):
-    """A process without torch says of it what one says that has loaded it; one with torch does not import it for that."""
+    """A process without torch says of it what one says that has loaded it.
+
+    One with torch does not import it for that.
+    """
     pytest.importorskip("torch")
     pytest.importorskip("sentence_transformers")
     folder = checkpoints.folder("sparse-router")
@@ -235,7 +238,7 @@ def test_a_model_for_queries_is_described_without_its_document_model(checkpoints
     ids=str,
 )
 def test_loading_a_route_changes_nothing_of_what_is_described(checkpoints, tmp_path, name, options):
-    """Length, precision and every hash are told from the files as they are told by the loaded model, also of weights in half precision."""
+    """Length, precision and hashes read from files equal those of the loaded model, also in half precision."""
     pytest.importorskip("torch")
     pytest.importorskip("sentence_transformers")
     folder = checkpoints.folder("sparse-router")

@@ -1,4 +1,4 @@
-"""Texts that nobody wrote: generated ones through every built-in model, every tiny checkpoint and some of their graphs, alone and together."""
+"""Generated texts through every built-in model, tiny checkpoint and some graphs, alone and together."""
 
 from __future__ import annotations
 
@@ -131,7 +131,10 @@ def test_cross_encoders_read_anything(load, agree, name, texts):
 
 
 def but_for_ties(found, wanted):
-    """Both as dense arrays; of rows with as many weights, weights at the limit of a model's largest ones count as equal whichever was kept."""
+    """Both as dense arrays.
+
+    Of rows with as many weights, weights at the limit of a model's largest ones count as equal whichever was kept.
+    """
     found, wanted = found.to_dense(), wanted.to_dense()
     for mine, theirs in zip(found, wanted, strict=True):
         apart = (mine == 0) != (theirs == 0)

@@ -1,4 +1,4 @@
-"""Graphs of the transformer alone, as repositories hold them in ``onnx`` and ``openvino``: with the modules behind them, sentence-transformers' numbers."""
+"""Repository graphs, with the modules behind them, give sentence-transformers' vectors."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def test_without_weights_a_graph_of_another_name_is_told(exports, tmp_path, aske
 def test_the_tokenizer_of_the_files_is_that_of_transformers(checkpoints, texts, name):
     """Texts and pairs, cut and whole, and what is known beside the ids.
 
-    Not so for "cased-lower": its ``tokenizer.json`` lowers texts, and transformers 5 rebuilds the tokenizer from the vocabulary without that step.
+    Not so for "cased-lower": its ``tokenizer.json`` lowers texts, and transformers 5 rebuilds the tokenizer from the
+    vocabulary without that step.
     """
     from st_core.backends.tokenizer_files import from_files
     from st_core.backends.torch.library import tokenizer_of
@@ -189,7 +190,10 @@ def test_prompts_batches_and_token_vectors(exports, texts, agree):
 
 @pytest.mark.parametrize(("last", "expected"), [(False, [1, 0, 0]), (True, [0, 0, 1])])
 def test_a_text_without_tokens_is_read_as_one_of_padding(last, expected):
-    """The graph attends to something, on the side where texts are; what was given to it stays as it is, for the pooling."""
+    """The graph attends to something, on the side where texts are.
+
+    What was given to it stays as it is, for the pooling.
+    """
     from st_core.backends.graph.repository import _Attending
 
     mask = np.array([[0, 0, 0], [0, 1, 1]])
@@ -202,7 +206,10 @@ def test_a_text_without_tokens_is_read_as_one_of_padding(last, expected):
 
 
 def test_the_fingerprint_tells_what_is_known(exports):
-    """Tokenizer and configuration are the checkpoint's; of weights that are not there nothing is said, but the graph is told from another."""
+    """Tokenizer and configuration are the checkpoint's.
+
+    Of weights that are not there nothing is said, but the graph is told from another.
+    """
     expected = st_core.describe(exports.checkpoints.load(st_core, "SentenceTransformer", "bert-no-prompt")).fingerprint
     folder = exports.given("bert-no-prompt", "onnx")
     model = st_core.SentenceTransformer(folder, backend="onnx", model_kwargs={"file_name": "model.onnx"})

@@ -28,7 +28,7 @@ SPARSE = [
     ("sparse-router", "openvino"),  # queries by numpy, documents by a maximum
 ]
 RERANKERS = [("rerank-roberta", "openvino"), ("rerank-bert", "onnx")]  # three labels and one
-"""Each costs an export, some seconds: both runtimes are written from one trace, so the second is tried on one checkpoint of each class."""
+"""Both runtimes are written from one trace, so the second is tried on one checkpoint of each class."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""What libraries say about their own insides stays off the screen while we run them, and nobody else's settings change for it."""
+"""Library messages are silenced while models load, without changing anybody else's settings."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_only_this_thread_is_hushed(monkeypatch):
 
 
 def test_an_export_changes_no_setting(exports, tmp_path, monkeypatch, capfd):
-    """At every step the process's warning filters, log levels and torch's settings are as they were before, and nothing is written."""
+    """Warning filters, log levels and torch's settings are unchanged at every step, and nothing is written."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
     folder = exports.checkpoints.folder("distilbert-cls")

@@ -1,4 +1,4 @@
-"""Models read without the transformers library: that their numbers and tokens are its own, and that it takes over wherever that is not certain."""
+"""Models read without transformers give its numbers and tokens; where unsure, transformers takes over."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def batch(rows, width, pad):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "xlm-roberta"])
 def test_every_known_family_gives_the_librarys_numbers(checkpoints, kind, head, pack):
-    """With and without its heads, on batches with much padding, little and none, and with what is known beside the weights."""
+    """With and without heads, on batches with much padding, little and none."""
     module = read(checkpoints.transformer(kind, head), HEADS[head])
     wanted = load_transformer(module, CPU, None)
 
@@ -212,7 +212,10 @@ def test_options_of_the_library_are_the_librarys(checkpoints, options):
 
 @pytest.mark.parametrize("saved", [{"tie_word_embeddings": False}, {}], ids=str)
 def test_a_vocabulary_matrix_of_its_own_is_the_librarys(checkpoints, tmp_path, saved):
-    """A matrix that is not that of the embeddings, whether the configuration says so or not; the same matrix twice is known."""
+    """A matrix that is not that of the embeddings, whether the configuration says so or not.
+
+    The same matrix twice is known.
+    """
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(checkpoints.transformer("bert", "ForMaskedLM"), tmp_path / "untied")

@@ -1,4 +1,4 @@
-"""The real MiniLM checkpoint gives the numbers of sentence-transformers' quickstart, and its vectors for other texts."""
+"""The real MiniLM checkpoint gives sentence-transformers' quickstart numbers and vectors."""
 
 from __future__ import annotations
 

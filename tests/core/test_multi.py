@@ -1,4 +1,4 @@
-"""Dense, sparse and multi-vector results of one pass are what a plain computation from the transformer's states gives."""
+"""Dense, sparse and multi-vector results of one pass equal a plain computation from the states."""
 
 from __future__ import annotations
 

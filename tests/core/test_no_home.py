@@ -1,4 +1,4 @@
-"""Users without a home folder, as in containers, and caches that cannot be written to: what needs neither works, the rest says what to do."""
+"""Without a home folder or a writable cache, what needs neither works and the rest says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-encoders give sentence-transformers' token ids and scores, with modules.json and without, whatever key names the activation."""
+"""Cross-encoders give sentence-transformers' token ids and scores, with and without modules.json."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_pair_alone_equals_the_pair_in_a_batch(checkpoints, pairs, agree, name
 @pytest.mark.parametrize("backend", ["torch", "library", "onnx"])
 @pytest.mark.parametrize("name", ["rerank-bert", "rerank-roberta"])
 def test_padding_on_the_left_does_not_reach_the_head(checkpoints, tmp_path, monkeypatch, agree, name, backend):
-    """A head reads the first position: a pair's score among others is what sentence-transformers gives for the pair alone."""
+    """A pair's score in a batch is sentence-transformers' score of the pair alone."""
     monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
     folder = shutil.copytree(checkpoints.folder(name), tmp_path / "left")
     path = folder / "tokenizer_config.json"
@@ -202,7 +202,7 @@ def test_a_prompt_goes_before_the_first_text(checkpoints, pairs, agree, options)
 @pytest.mark.parametrize("options", [{}, {"prompt": "find: "}, {"prompt": ""}, {"task": "query"}, UNRESTORED], ids=str)
 @pytest.mark.parametrize("name", ["rerank-template", "rerank-saved"])
 def test_pairs_go_through_the_chat_template(checkpoints, pairs, agree, name, options):
-    """Query and document are messages of these roles, a prompt is the system's, and the last tokens are put back where they were cut."""
+    """Query and document are messages of these roles, a prompt the system's; final tokens survive truncation."""
     theirs, ours = checkpoints.pair(CROSS, name)
 
     agree(ours.predict(pairs, **options), theirs.predict(pairs, **options))

@@ -1,4 +1,4 @@
-"""Dense models give sentence-transformers' token ids and numbers, for every kind of checkpoint in new and old layouts."""
+"""Dense models of every kind and layout give sentence-transformers' token ids and numbers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def test_vectors_agree(checkpoints, texts, agree, name):
 
 @pytest.mark.parametrize("name", ADAPTED)
 def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
-    """The numbers are those of the adapter beside its model, which sentence-transformers computes; nothing of the adapter is left to run."""
+    """The numbers are those of the adapter beside its model, which sentence-transformers computes.
+
+    Nothing of the adapter is left to run.
+    """
     theirs, ours = checkpoints.pair(DENSE, name)
     some = [text for text in texts if text]
 
@@ -100,7 +103,10 @@ def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
 
 
 def test_an_adapter_that_would_be_loaded_in_part_is_refused(checkpoints):
-    """Transformers 5.23 renames DoRA's magnitudes and leaves them at their first values; sentence-transformers computes with these."""
+    """Transformers 5.23 renames DoRA's magnitudes and leaves them at their first values.
+
+    Sentence-transformers computes with these.
+    """
     with pytest.raises(st_core.ModelBroken, match=r"dora: the adapter does not fit its model: .*magnitude"):
         st_core.SentenceTransformer(str(checkpoints.folder("dora")), device="cpu")
 
@@ -128,7 +134,7 @@ def test_broken_adapters_are_named(checkpoints, tmp_path, damage):
 
 @pytest.mark.parametrize("name", CHAT)
 def test_texts_go_through_the_chat_template(checkpoints, texts, agree, name):
-    """Ids and vectors are equal, with a prompt as the system's message, the task for a template that asks, and the last tokens put back."""
+    """Ids and vectors are equal, with a prompt as system message and final tokens restored."""
     theirs, ours = checkpoints.pair(DENSE, name)
     some = [text for text in texts if len(text) < 1000]
 
@@ -150,7 +156,7 @@ def test_an_old_checkpoint_with_a_chat_template_reads_texts_without_it(checkpoin
 
 
 def test_padding_on_the_left_does_not_move_a_text(checkpoints, texts, agree):
-    """A model with a table of positions numbers them from the first token: in a batch a text gets what sentence-transformers gives it alone."""
+    """Positions count from the first real token: in a batch a text gets its vector of the text alone."""
     theirs, ours = checkpoints.pair(DENSE, "gpt2-last")
     some = [text for text in texts if text]  # none has no tokens, of which the oracle alone makes an error
 
@@ -158,7 +164,7 @@ def test_padding_on_the_left_does_not_move_a_text(checkpoints, texts, agree):
 
 
 def test_neighbours_in_a_batch_do_not_change_a_convolution(checkpoints, texts, agree):
-    """What fills up a shorter text is nothing to a CNN: in a batch a text gets what sentence-transformers gives it alone."""
+    """Padding does not reach a CNN: in a batch a text gets sentence-transformers' vector of the text alone."""
     theirs, ours = checkpoints.pair(DENSE, "words-cnn")
 
     agree(ours.encode(texts), theirs.encode(texts, batch_size=1))
@@ -168,7 +174,7 @@ def test_neighbours_in_a_batch_do_not_change_a_convolution(checkpoints, texts, a
 
 @pytest.mark.parametrize("name", ["plain-qwen2", "plain-llama", "gpt2-last", "mistral-weighted", "words", "bow"])
 def test_a_text_without_tokens_is_a_zero_vector(checkpoints, texts, name):
-    """Decoders add no special tokens, so an empty text has none: zeros, alone and in a batch, of an average and of a last token."""
+    """Decoders add no special tokens, so an empty text gives zeros, alone and in a batch."""
     _, ours = checkpoints.pair(DENSE, name)
 
     assert not ours.encode("").any()
@@ -333,7 +339,10 @@ def test_bits_are_those_of_the_signs(checkpoints, texts, precision):
 
 @pytest.mark.parametrize("precision", ["int8", "uint8"])
 def test_bytes_follow_the_calibration_and_not_the_call(checkpoints, texts, precision):
-    """With the ranges of one calibration a single text gives the bytes it has in a batch; without any the call is refused."""
+    """With the ranges of one calibration a single text gives the bytes it has in a batch.
+
+    Without any the call is refused.
+    """
     folder = str(checkpoints.folder("bert-mean"))
     ours = st_core.SentenceTransformer(folder, device="cpu")
     with pytest.raises(ValueError, match="calibrat"):
@@ -415,7 +424,10 @@ def test_similarities_agree(checkpoints, texts, agree, function):
 
 
 def test_the_form_of_the_result_follows_the_form_of_the_input(checkpoints, texts, agree):
-    """One text gives one vector; lists, tuples and arrays of texts give a batch, an empty one an empty array; tensors on request."""
+    """One text gives one vector; lists, tuples and arrays of texts give a batch, an empty one an empty array.
+
+    Tensors on request.
+    """
     theirs, ours = checkpoints.pair(DENSE, "bert-mean")
 
     for inputs in (texts[0], [texts[0]], tuple(texts[:3]), np.array(texts[:3]), []):
@@ -465,7 +477,7 @@ def test_a_stream_gives_the_vectors_of_the_list(checkpoints, texts, agree, name)
 
 
 def test_half_precision_weights_are_computed_in_float32(checkpoints, texts, agree, tmp_path):
-    """On the processor, unlike sentence-transformers, which stays in the checkpoint's type: equal to it told to use float32."""
+    """Half-precision checkpoints run in float32 on the CPU and equal sentence-transformers in float32."""
     folder = tmp_path / "half"
     oracle.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu").half().save(str(folder))
     exact = oracle.SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
@@ -482,7 +494,7 @@ def test_a_sparse_checkpoint_loads_as_a_dense_model(checkpoints, texts, agree):
 
 @pytest.mark.parametrize("name", ["distilbert-cls", "bge-m3"])
 def test_cls_pooling_computes_the_last_layer_for_the_first_token_alone(checkpoints, texts, agree, name):
-    """The vectors are those of the whole layer and the oracle's, and the states of all tokens are there for whoever asks for them."""
+    """Vectors equal those of the whole layer and the oracle's; token states are still available."""
     theirs, ours = checkpoints.pair(DENSE, name)
     runner = ours._engine.runner(None)
     few = [text for text in texts if len(text) < 1000]
@@ -505,5 +517,8 @@ def test_cls_pooling_computes_the_last_layer_for_the_first_token_alone(checkpoin
 
 @pytest.mark.parametrize("name", ["roberta-six", "bert-no-prompt", "modernbert-cls"])
 def test_other_models_compute_every_token(checkpoints, name):
-    """Other poolings read more; a prompt that is left out moves the first token; a family without our own pass has nothing to cut."""
+    """Other poolings read more; a prompt that is left out moves the first token.
+
+    A family without our own pass has nothing to cut.
+    """
     assert not checkpoints.load(st_core, DENSE, name)._engine.runner(None).pooled_steps

@@ -1,4 +1,4 @@
-"""Sparse models give sentence-transformers' token ids and weights, for every kind of checkpoint in new and old layouts."""
+"""Sparse models of every kind and layout give sentence-transformers' token ids and weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def layouts(names):
 
 @pytest.fixture
 def pair(checkpoints):
-    """The oracle's model and ours; for "idf", whose path sentence-transformers reads against the working directory, its twin."""
+    """The oracle's model and ours.
+
+    For "idf", whose path sentence-transformers reads against the working directory, its twin.
+    """
 
     def models(name, **options):
         theirs, ours = (
@@ -144,7 +147,10 @@ def as_dense(tensor):
 
 
 def test_the_form_of_the_result_follows_what_is_asked(pair, texts, agree):
-    """A matrix, of one text a vector, of none no rows; a COO or a dense tensor where sentence-transformers' own form is wanted."""
+    """A matrix, of one text a vector, of none no rows.
+
+    A COO or a dense tensor where sentence-transformers' own form is wanted.
+    """
     theirs, ours = pair("splade-max")
 
     assert isinstance(ours.encode(texts[0]), SparseVector)
@@ -258,7 +264,7 @@ def test_a_stream_gives_the_rows_of_the_list(pair, texts):
 
 @pytest.mark.parametrize("name", ["sparse-router", "sparse-static"])
 def test_one_text_alone_takes_a_shorter_way_to_the_same_vector(pair, texts, agree, name):
-    """One query by a table of weights is the row of the list and the oracle's, with prompts, limits and the heaviest weights."""
+    """One query by a weight table equals its row in a list and the oracle's, with prompts and limits."""
     theirs, ours = pair(name)
     assert ours._engine.one_text("query") is not None
 

@@ -1,4 +1,4 @@
-"""Search in quantised vectors is the brute force that its description says, and what sentence-transformers scores candidates by."""
+"""Search among quantised vectors equals brute force and sentence-transformers' scores."""
 
 from __future__ import annotations
 

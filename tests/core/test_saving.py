@@ -92,7 +92,10 @@ def settings(folder):
 
 @pytest.mark.parametrize("name", DENSE)
 def test_dense_models_load_again(again, texts, agree, name):
-    """Every kind of checkpoint, in both engines, with prompts and roles; and it is still the same model by its fingerprint."""
+    """Every kind of checkpoint, in both engines, with prompts and roles.
+
+    And it is still the same model by its fingerprint.
+    """
     made = again("SentenceTransformer", name)
     some = [text for text in texts if text]
     task = {"task": "query"} if "shared" in name else {}
@@ -175,7 +178,10 @@ def check_options(made, theirs, some, agree, scale=1e-5):
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_options_for_the_library_are_saved(checkpoints, again, texts, agree, name, options):
-    """What the caller has changed of a tokenizer, a configuration or the type stays changed; not what is of the machine or secret."""
+    """What the caller has changed of a tokenizer, a configuration or the type stays changed.
+
+    Not what is of the machine or secret.
+    """
     made = again("SentenceTransformer", name, **options)
     made.plain = checkpoints.folder(name)
     scale = 1e-2 if "dtype" in str(options) else 1e-5  # in bfloat16 the oracle's numbers depend on the batch
@@ -213,7 +219,10 @@ def test_an_option_that_is_an_object_is_not_saved(checkpoints, tmp_path):
 
 
 def test_calibration_is_kept_with_the_model(again, texts):
-    """int8 vectors of the loaded model are those of the saved one, byte by byte, whole and cut; sentence-transformers loads it regardless."""
+    """int8 vectors of the loaded model are those of the saved one, byte by byte, whole and cut.
+
+    Sentence-transformers loads it regardless.
+    """
     made = again("SentenceTransformer", "bert-mean", lambda model: model.calibrate(texts))
 
     np.testing.assert_array_equal(made.ours.quantization_ranges, made.model.quantization_ranges)
@@ -312,7 +321,7 @@ class Hub:
 
 @pytest.mark.parametrize(("create_pr", "address"), [(False, "https://hub/commit"), (True, "https://hub/pr")])
 def test_a_model_is_pushed_to_the_hub(checkpoints, agree, monkeypatch, create_pr, address):
-    """The repository is made, the branch too, what is uploaded is a model that sentence-transformers loads, and files of another one go."""
+    """The repository and branch are created, the uploaded model loads, and another model's files are removed."""
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     Hub.calls.clear()
     _, model = checkpoints.pair("SentenceTransformer", "bert-mean")

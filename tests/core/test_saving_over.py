@@ -1,4 +1,4 @@
-"""A model saved into a folder that holds another one is that model and nothing of the other, and a failure loses neither."""
+"""Saving over another model's folder replaces it completely; a failure loses neither model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def pickle_parts(folder):
     ],
 )
 def test_nothing_is_left_of_the_model_before(checkpoints, texts, agree, tmp_path, before, name):
-    """Both engines read what they read of the original, from the files that saving into a new folder writes; the user's are still there."""
+    """Both engines read what they read of the original, from the files that saving into a new folder writes.
+
+    The user's are still there.
+    """
     parts = tmp_path / "parts"
     if "parts" in (before, name):
         sharded(checkpoints.folder("bert-mean"), parts, pickled=False)
@@ -116,7 +119,7 @@ def test_a_folder_without_a_model_only_gains_one(checkpoints, texts, agree, tmp_
 
 
 def test_ranges_of_another_calibration_are_removed(checkpoints, texts, tmp_path):
-    """Those of the same model, which has none any more, and those of another model, whose int8 vectors would be wrong."""
+    """Ranges of the same model that has none any more, and those of another model."""
     model = load(st_core, checkpoints.folder("bert-mean"))
     for other in (model, load(st_core, checkpoints.folder("mpnet-max"))):
         model.calibrate(texts)
@@ -200,7 +203,10 @@ def test_pickled_weights_in_several_files_are_saved(checkpoints, texts, agree, t
 
 
 def test_merges_in_a_file_of_their_own_are_saved(checkpoints, texts, agree, tmp_path):
-    """PhoBERT's tokenizer, which is no tokenizer.json, reads bpe.codes; from the Hub it would be fetched with the others."""
+    """PhoBERT's tokenizer, which is no tokenizer.json, reads bpe.codes.
+
+    From the Hub it would be fetched with the others.
+    """
     source = shutil.copytree(checkpoints.folder("roberta-six"), tmp_path / "source")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (source / name).unlink()

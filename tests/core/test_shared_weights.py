@@ -1,4 +1,4 @@
-"""Workers on the CPU are forked off a process that has loaded the model: weights are in memory once, and a worker may have threads."""
+"""CPU workers are forked from a process with the model: weights are in memory once; threads work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ WEIGHTS_MB = 50
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, checkpoints):
-    """A model with random weights, large enough to be seen among what a process needs anyway; the vocabulary is a tiny checkpoint's."""
+    """A model with random weights, large enough to be seen among what a process needs anyway.
+
+    The vocabulary is a tiny checkpoint's.
+    """
     from sentence_transformers import SentenceTransformer as Theirs
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoConfig, AutoTokenizer, BertModel
@@ -75,7 +78,8 @@ def started(model, body: str) -> subprocess.Popen[str]:
     code = (
         f"import sys, numpy as np, st_core\n"
         "if __name__ == '__main__':\n"
-        f"    model = st_core.SentenceTransformer({str(model.checkpoint.folder)!r}, device='cpu')\n{indent(body, '    ')}"
+        f"    model = st_core.SentenceTransformer({str(model.checkpoint.folder)!r}, "
+        f"device='cpu')\n{indent(body, '    ')}"
     )
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

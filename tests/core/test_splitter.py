@@ -20,12 +20,12 @@ def by_words(text):
 
 
 def by_bytes(text):
-    """A tokenizer that gives several tokens to one character outside ASCII, all with its place, as byte-level ones do."""
+    """A tokenizer with several tokens per non-ASCII character, all with its offsets."""
     return [(place, place + 1) for place, sign in enumerate(text) for _ in sign.encode()]
 
 
 def with_a_mark(text):
-    """A tokenizer that puts a token of no characters before every text: a piece alone has one more than inside the whole."""
+    """A tokenizer with an empty token before every text: a piece alone has one token more."""
     return [(0, 0), *by_words(text)]
 
 
@@ -53,7 +53,7 @@ TEXTS = st.text(st.sampled_from("ab é.!\n 。🙂中\t-") | st.characters(codec
 @given(TEXTS, st.integers(2, 20), st.data(), st.sampled_from([by_words, by_bytes, with_a_mark]))
 @settings(deadline=None, max_examples=300)
 def test_every_character_is_covered_and_no_window_is_too_long(text, size, data, offsets):
-    """Windows are verbatim, in order, without gaps, each bringing something new, and hold at most ``size`` tokens by themselves."""
+    """Windows are verbatim, in order and without gaps, and have at most ``size`` tokens."""
     overlap = data.draw(st.integers(0, size - 1))
 
     windows = split(text, offsets, size=size, overlap=overlap)

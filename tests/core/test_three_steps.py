@@ -100,7 +100,7 @@ def test_requests_of_different_prompts_and_lengths_share_batches(checkpoints, te
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 @pytest.mark.parametrize("written", ["exported", "given"])
 def test_graphs_compute_different_prompts_together(exports, texts, backend, written):
-    """A graph that takes one prompt length for all texts runs once for each, and modules behind a graph take a length per text."""
+    """A graph with one prompt length per batch runs once for each length."""
     pytest.importorskip("onnxruntime" if backend == "onnx" else "openvino")
     folder = (exports.folder if written == "exported" else exports.given)("bert-no-prompt", backend)
 

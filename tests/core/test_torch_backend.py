@@ -77,7 +77,10 @@ def halve(whole, folder):
     [({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16"), ({"model_kwargs": {"dtype": "float16"}}, "float16")],
 )
 def test_number_types(checkpoints, given, wanted):
-    """Float32 on the processor unless asked otherwise, even for a checkpoint of half precision; bfloat16 comes out as float32."""
+    """Float32 on the processor unless asked otherwise, even for a checkpoint of half precision.
+
+    Bfloat16 comes out as float32.
+    """
     folder = made_once(checkpoints.root / "bert-half", lambda folder: halve(checkpoints.folder("bert-mean"), folder))
     model = SentenceTransformer(folder, device="cpu", **given)
 
@@ -135,7 +138,7 @@ def test_truncated_weights_are_named(checkpoints, tmp_path):
     ids=str,
 )
 def test_files_that_contradict_the_model_are_named(checkpoints, tmp_path, name, change, problem):
-    """Whatever type of error a library raises over a file, it is the model's, with the folder and the reason in one line."""
+    """Any error that a library raises over a file becomes the model's, with folder and reason."""
     import json
     import shutil
 

@@ -1,4 +1,4 @@
-"""The differentiable form of every kind of model: gradients are sentence-transformers', and trained weights come back."""
+"""The trainable form of every kind of model has sentence-transformers' gradients; weights come back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def scalar(outputs):
 
 
 def gradients_of(model):
-    """The gradient of each parameter, None as zeros, by its values: names and dimensions of one differ between libraries."""
+    """Return each parameter's gradient, None as zeros, keyed by value: names differ between libraries."""
     found = {}
     for parameter in model.parameters():
         values = parameter.detach().reshape(-1)
@@ -168,7 +168,7 @@ ROUND_TRIPS = [
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 def test_trained_weights_come_back(checkpoints, tmp_path, name):
-    """After a step of an optimiser the written modules give the trainable form's outputs, also saved and loaded again."""
+    """After an optimiser step the written modules give the trainable form's outputs, also after saving."""
     kind, inputs = kind_of(name), inputs_of(name)
     ours = checkpoints.load(st_core, kind, name)
     model = trainable(ours._engine.modules)

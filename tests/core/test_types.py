@@ -1,4 +1,4 @@
-"""Types below float32 stay near it: MiniLM on docstrings, small sparse models and rerankers beside sentence-transformers; graphs made of float32's."""
+"""Lower dtypes stay near float32: MiniLM, small sparse models and rerankers, and graphs converted from float32's."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def assert_near(near, dtype, bounds=BOUNDS):
     ("dtype", "precision", "capability"), [("float16", "f16", "FP16"), ("bfloat16", "bf16", "BF16")]
 )
 def test_openvino_computes_in_sixteen_bits_or_in_float32(exports, expected, monkeypatch, dtype, precision, capability):
-    """In the type asked for where the processor has it, else in float32: left alone, OpenVINO takes bfloat16 for both."""
+    """OpenVINO computes in the requested dtype where the processor has it, else in float32."""
 
     def loaded():
         model = st_core.SentenceTransformer(
@@ -143,7 +143,10 @@ def test_scores_stay_near(exports, texts, record_property, backend, dtype):
 
 @pytest.mark.parametrize(("backend", "dtype"), HALVES)
 def test_sixteen_bits_are_half_the_bytes_and_another_precision(exports, tmp_path, backend, dtype):
-    """The graph's file is half of float32's, inputs and outputs stay as they are, and so it is saved; the fingerprint tells it from float32."""
+    """The graph's file is half of float32's, inputs and outputs stay as they are, and so it is saved.
+
+    The fingerprint tells it from float32.
+    """
     place = next((exports.folder("minilm", backend, dtype) / "graphs").glob(f"{backend}-{dtype}-*"))
     whole = next((exports.folder("minilm", backend) / "graphs").iterdir())
     model = st_core.SentenceTransformer(exports.folder("minilm", backend, dtype), backend=backend, dtype=dtype)

@@ -1,4 +1,4 @@
-"""A tokenizer that gives tokens the model has no vector for is told on every backend, and only by texts that hold them."""
+"""Tokens beyond the model's vocabulary raise an error on every backend, only for texts that contain them."""
 
 from __future__ import annotations
 

@@ -75,7 +75,10 @@ def test_ids_are_the_librarys(form, text):
 
 @pytest.mark.parametrize("form", range(len(BOTH)), ids=list(FORMS))
 def test_every_known_character_is_as_the_library_has_it(form):
-    """Each of them alone, inside a word and beside a mark, where accents go also outside ASCII; and nothing of it is left to the library."""
+    """Each of them alone, inside a word and beside a mark, where accents go also outside ASCII.
+
+    And nothing of it is left to the library.
+    """
     backend, ours = BOTH[form]
     for character in [*map(chr, range(0x180 if ours.strips else 0x80)), *(MARKS if ours.strips else "")]:
         for text in (character, f"a{character}b", f"A {character}-{character}1"):
@@ -99,7 +102,7 @@ def test_other_texts_are_left_to_the_library(text):
 
 
 def test_other_tokenizers_are_left_to_the_library():
-    """A tokenizer of another form, one that keeps control characters, and one with an added word that could stand in any text."""
+    """Other tokenizer forms, control characters that stay, and added words that occur in any text are not read."""
     unlike, untidy, worded = small(), small(clean_text=False), with_token("ab")
     unlike.pre_tokenizer = pre_tokenizers.Whitespace()
 
@@ -107,7 +110,7 @@ def test_other_tokenizers_are_left_to_the_library():
 
 
 def test_a_tokenizer_gives_one_result_by_both_ways(monkeypatch):
-    """Many texts on many cores go through the library, a few through the dictionary, halves of surrogate pairs included."""
+    """Many texts on many cores go through the library, a few through the dictionary, with lone surrogates."""
     tokenizer = load_tokenizer(SHIPPED)
     texts = ["copy a tree", "Café “déjà vu”", "日本語 text", "x\ud800y", "[CLS] tokenizings", ""] * 50
     few = [tokenizer.plain([text])[0] for text in texts]

@@ -155,7 +155,10 @@ def test_what_a_worker_raises_is_raised_and_the_pool_goes_on(model, shared_pool,
 
 
 def test_devices_are_looked_at_before_a_process_is_started(exports, model, monkeypatch):
-    """One that there is not is the error that loading there gives; graphs run on the processor alone, also in the model's own process."""
+    """One that there is not is the error that loading there gives.
+
+    Graphs run on the processor alone, also in the model's own process.
+    """
     monkeypatch.setattr(WorkerPool, "_start", None)
     graph = st_core.SentenceTransformer(exports.folder("distilbert-cls", "onnx"), backend="onnx")
 

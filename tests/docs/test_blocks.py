@@ -58,13 +58,19 @@ def run_page(page: Path, folder: Path, capsys, models: dict[str, Path]) -> None:
 
 
 def uses_demo(page: Path) -> bool:
-    """Whether a page searches the demo's collection; elsewhere the demo, which takes seconds, is run for its transcript alone."""
+    """Whether a page searches the demo's collection.
+
+    Elsewhere the demo, which takes seconds, is run for its transcript alone.
+    """
     return any("qdrant+edge:demo-index" in block.text for block in BLOCKS[page] if block.language == "console")
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_blocks_without_checkpoints_run(page, tmp_path, monkeypatch, capsys):
-    """With the built-in models, as they stand. Where a page needs a model from the Hub further up, the rest is run below."""
+    """With the built-in models, as they stand.
+
+    Where a page needs a model from the Hub further up, the rest is run below.
+    """
     for module in set().union(*map(needed_modules, BLOCKS[page])):
         pytest.importorskip(module)
     if page in WITH_CHECKPOINTS and depends_on_checkpoints(page):
