@@ -86,6 +86,7 @@ def depends_on_checkpoints(page: Path) -> bool:
 
 
 @pytest.mark.torch
+@pytest.mark.timeout(600)  # exporting a graph takes minutes on a busy machine
 @pytest.mark.parametrize("page", WITH_CHECKPOINTS, ids=name_of)
 def test_blocks_with_checkpoints_run(page, tmp_path, monkeypatch, capsys, stand_ins):
     """On the stand-ins; where these are the real models, a block prints what the page says."""
