@@ -25,6 +25,7 @@ import numpy as np
 from st_connectors._lucene.encoding import decode_json, encode_json
 from st_connectors._lucene.keys import DIGITS, Keys
 from st_connectors._lucene.names import escape_field
+from st_connectors._matching import to_float, to_int64
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import Parts, Record, Vector
@@ -278,14 +279,14 @@ def _keyword(value: object) -> list[str]:
 
 
 def _whole_number(value: object) -> list[int]:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return [value] if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else []
+    number = to_int64(value)
+    return [] if number is None else [number]
 
 
 def _real_number(value: object) -> list[float]:
+    number = to_float(value)
     # Lucene distinguishes -0.0 from 0.0; adding 0.0 turns the first into the second.
-    return [float(value) + 0.0] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    return [] if number is None else [number + 0.0]
 
 
 def _date(value: object) -> list[int]:
