@@ -384,10 +384,10 @@ class Milvus:
             return list(fused[0])
         data, column, metric = self._leg(leg, question)
         params = {"metric_type": metric, "params": {}}
-        found = self._client.search(
+        hits = self._client.search(
             NAME, [data], anns_field=column, search_params=params, limit=LIMIT, output_fields=["payload"]
         )
-        return list(found[0])
+        return list(hits[0])
 
     def _leg(self, leg: str, question: Question) -> tuple[Any, str, str]:
         match leg:

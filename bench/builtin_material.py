@@ -64,9 +64,9 @@ def fetch(folder: Path) -> None:
 
 
 def _check(name: str, content: bytes, expected: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ValueError(f"{name}: expected sha256 {expected}, got {found}; the archive now has another version")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise ValueError(f"{name}: expected sha256 {expected}, got {digest}; the archive now has another version")
 
 
 def synsets(folder: Path) -> Iterator[tuple[str, list[str], str, list[str]]]:
@@ -104,12 +104,12 @@ class _Paragraphs(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.paragraphs: list[str] = []
         self._open = False
 
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the parser's interface
         if tag == "p":
-            self.found.append("")
+            self.paragraphs.append("")
             self._open = True
 
     def handle_endtag(self, tag: str) -> None:
@@ -118,19 +118,19 @@ class _Paragraphs(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open:
-            self.found[-1] += data
+            self.paragraphs[-1] += data
 
 
 def paragraphs(folder: Path) -> list[str]:
     """Return the prose paragraphs of the manuals: at least 150 characters, four fifths of them letters and spaces."""
-    found: list[str] = []
+    texts: list[str] = []
     for path in sorted(folder.glob("*/usr/share/doc/**/*.htm*")):
         if path.is_dir() or (".html." in path.name and ".html.en" not in path.name):
             continue  # the web server's manual has pages in several languages
         parser = _Paragraphs()
         parser.feed(path.read_text("utf-8", errors="replace"))
-        found += [" ".join(text.split()) for text in parser.found]
-    return [text for text in found if len(text) >= 150 and len(re.findall(r"[A-Za-z ]", text)) > 0.8 * len(text)]
+        texts += [" ".join(text.split()) for text in parser.paragraphs]
+    return [text for text in texts if len(text) >= 150 and len(re.findall(r"[A-Za-z ]", text)) > 0.8 * len(text)]
 
 
 def descriptions(folder: Path) -> list[str]:

@@ -69,9 +69,9 @@ Array = NDArray[Any]
 
 def _checked(path: Path) -> Path:
     """Return the path of a pinned file; raise ValueError if its hash differs."""
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != HASHES[path.name]:
-        raise ValueError(f"{path}: expected sha256 {HASHES[path.name]}, got {found}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != HASHES[path.name]:
+        raise ValueError(f"{path}: expected sha256 {HASHES[path.name]}, got {digest}")
     return path
 
 
@@ -330,18 +330,18 @@ def build(target: Path, vectors: Path | None = None) -> None:
     build_dense(target / "dense", vectors)
 
 
-def differences(made: Path, committed: Path) -> list[str]:
+def differences(rebuilt: Path, committed: Path) -> list[str]:
     """Return the files that differ between two folders; model cards are written by hand and ignored."""
 
     def listed(root: Path) -> set[str]:
-        found = (path for name in ("dense", "sparse") for path in (root / name).rglob("*"))
-        return {str(path.relative_to(root)) for path in found if path.is_file() and path.name != "README.md"}
+        paths = (path for name in ("dense", "sparse") for path in (root / name).rglob("*"))
+        return {str(path.relative_to(root)) for path in paths if path.is_file() and path.name != "README.md"}
 
-    ours, theirs = listed(made), listed(committed)
+    ours, theirs = listed(rebuilt), listed(committed)
     return sorted(
         name
         for name in ours | theirs
-        if name not in ours & theirs or not filecmp.cmp(made / name, committed / name, shallow=False)
+        if name not in ours & theirs or not filecmp.cmp(rebuilt / name, committed / name, shallow=False)
     )
 
 
@@ -355,9 +355,9 @@ def main() -> int:
     if not options.check:
         build(TARGET, options.vectors)
         return 0
-    with tempfile.TemporaryDirectory() as made:
-        build(Path(made), options.vectors)
-        changed = differences(Path(made), TARGET)
+    with tempfile.TemporaryDirectory() as rebuilt:
+        build(Path(rebuilt), options.vectors)
+        changed = differences(Path(rebuilt), TARGET)
     print("bit-equal" if not changed else f"different: {', '.join(changed)}")
     return 1 if changed else 0
 

@@ -107,14 +107,14 @@ MAKERS: Mapping[str, Callable[[Path], Path]] = {
 
 def as_onnx(folder: Path, root: Path) -> Path:
     """Convert a checkpoint to the layout of ONNX repositories: a graph of the transformer, and its tokenizer."""
-    made = root / f"{folder.name}-onnx"
-    if made.exists():
-        return made
-    made.mkdir()
+    target = root / f"{folder.name}-onnx"
+    if target.exists():
+        return target
+    target.mkdir()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    _write_graph(folder, config["architectures"][0], made / "model.onnx")
+    _write_graph(folder, config["architectures"][0], target / "model.onnx")
     for name in ("tokenizer.json", "config.json"):
-        shutil.copy(folder / name, made)
+        shutil.copy(folder / name, target)
     settings = folder / "sentence_bert_config.json"
     saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -122,8 +122,8 @@ def as_onnx(folder: Path, root: Path) -> Path:
     tokenizer.pop(
         "max_length", None
     )  # transformers saves the truncation of an earlier call; fastembed 0.9 uses the smaller of both limits
-    (made / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    return made
+    (target / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return target
 
 
 def _write_graph(folder: Path, architecture: str, path: Path) -> None:
@@ -139,7 +139,7 @@ def _write_graph(folder: Path, architecture: str, path: Path) -> None:
     model = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").eval()
     known = inspect.signature(model.forward).parameters
     example = _tokenizer()(["a copied tree", "tree"], padding=True, return_tensors="pt")
-    given = {name: value for name, value in example.items() if name in known}
+    model_inputs = {name: value for name, value in example.items() if name in known}
 
     class First(torch.nn.Module):
         def __init__(self) -> None:
@@ -149,14 +149,14 @@ def _write_graph(folder: Path, architecture: str, path: Path) -> None:
         def forward(self, **inputs: Any) -> Any:
             return self.model(**inputs)[0]
 
-    free = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in given}
+    dynamic = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in model_inputs}
     torch.onnx.export(
         First(),
-        kwargs=given,
+        kwargs=model_inputs,
         f=path,
         dynamo=True,
-        dynamic_shapes={"inputs": free},
-        input_names=list(given),
+        dynamic_shapes={"inputs": dynamic},
+        input_names=list(model_inputs),
         output_names=["output"],
         external_data=False,
         verbose=False,

@@ -59,19 +59,19 @@ class Run:
     only: Sequence[str] = ()
 
 
-def check_equal(contender: Contender, wanted: Any, found: Any) -> float:
+def check_equal(contender: Contender, wanted: Any, measured: Any) -> float:
     """Return the largest difference to the baseline's output; raise OtherWorkError if it is too large."""
-    if found is None:
+    if measured is None:
         return 0.0
-    if wanted.shape != found.shape:
-        raise OtherWorkError(f"expected output of shape {wanted.shape}, got {found.shape}")
-    apart = float(np.abs(wanted - found).max())
+    if wanted.shape != measured.shape:
+        raise OtherWorkError(f"expected output of shape {wanted.shape}, got {measured.shape}")
+    apart = float(np.abs(wanted - measured).max())
     if contender.bits == 32:
         if apart > PARITY:
             raise OtherWorkError(f"output differs by {apart:.1e}; the limit is {PARITY}")
         return apart
     # Scores are one row, whose direction represents their correlation.
-    rows = np.atleast_2d(wanted), np.atleast_2d(found)
+    rows = np.atleast_2d(wanted), np.atleast_2d(measured)
     lengths = np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
     cosines = np.einsum("nd,nd->n", *rows) / np.maximum(lengths, 1e-12)
     mean, worst = COSINES[contender.bits]
@@ -122,9 +122,9 @@ def measure(name: str, work: Work, run: Run, root: Path) -> dict[str, Any]:
         sizes = warmed_up(work, live)
         for number in range(run.rounds):
             inputs = inputs_of(work, number)
-            found = {each: live[each].run(work.order, inputs) for each in in_turns(list(live), number)}
-            wanted = found[THEIRS]["output"]
-            for each, answer in found.items():
+            measured = {each: live[each].run(work.order, inputs) for each in in_turns(list(live), number)}
+            wanted = measured[THEIRS]["output"]
+            for each, answer in measured.items():
                 try:
                     answer["apart"] = check_equal(those[each], wanted, answer.pop("output"))
                 except OtherWorkError as error:
@@ -218,10 +218,10 @@ def _value(figures: Mapping[str, Any]) -> str:
     return f"{figures['seconds']['median'] * 1000:8.2f} ms"
 
 
-def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
+def shown(name: str, work: Work, measured: Mapping[str, Any]) -> list[str]:
     """Return a row as printed lines."""
-    lines = [f"{name}: {work.title} ({found['count']} x {found['texts']}, {found['rounds']} rounds)"]
-    for contender, figures in found["contenders"].items():
+    lines = [f"{name}: {work.title} ({measured['count']} x {measured['texts']}, {measured['rounds']} rounds)"]
+    for contender, figures in measured["contenders"].items():
         ratio = figures["ratio"]
         floor = f", floor {work.floors[contender]:.3g}" if contender in work.floors else ""
         most = f" (at most {work.most[contender]:g})" if contender in work.most else ""
@@ -231,11 +231,11 @@ def shown(name: str, work: Work, found: Mapping[str, Any]) -> list[str]:
         extra += f"  batch size {figures['batch_size']}" if "batch_size" in figures else ""
         ratios = f"{ratio['median']:6.2f} x [{ratio['min']:.2f}, {ratio['max']:.2f}{floor}]"
         lines.append(f"  {contender:40}{value}  {ratios}{most}{extra}")
-    lines += [f"  {contender:40}not counted: {reason}" for contender, reason in found.get("not_counted", {}).items()]
+    lines += [f"  {contender:40}not counted: {reason}" for contender, reason in measured.get("not_counted", {}).items()]
     return lines
 
 
-def asked_for() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.encode", description="Times against sentence-transformers.")
     parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
@@ -245,12 +245,12 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true")
-    asked = parser.parse_args()
-    there = works_on(asked.device)
-    unknown = sorted(set(asked.works) - set(there))
+    arguments = parser.parse_args()
+    available = works_on(arguments.device)
+    unknown = sorted(set(arguments.works) - set(available))
     if unknown:
-        parser.error(f"unknown work {', '.join(unknown)} on {asked.device}; expected one of {', '.join(there)}")
-    return asked
+        parser.error(f"unknown work {', '.join(unknown)} on {arguments.device}; expected one of {', '.join(available)}")
+    return arguments
 
 
 def works_on(device: str) -> dict[str, Work]:
@@ -261,50 +261,50 @@ def works_on(device: str) -> dict[str, Work]:
 
 def main() -> int:
     """Measure the requested works, or all."""
-    asked = asked_for()
-    run = Run(asked.rounds, asked.device, asked.only)
-    there = works_on(run.device)
+    arguments = parse_arguments()
+    run = Run(arguments.rounds, arguments.device, arguments.only)
+    available = works_on(run.device)
     figures: dict[str, Any] = {}
     targets: dict[str, tuple[str, float]] = {}
     not_counted: list[str] = []
     with TemporaryDirectory() as root:
-        for name in asked.works or there:
-            work = there[name] if asked.texts is None else with_texts(there[name], asked.texts)
-            label = name if asked.texts is None else f"{name}-{asked.texts}"
+        for name in arguments.works or available:
+            work = available[name] if arguments.texts is None else with_texts(available[name], arguments.texts)
+            label = name if arguments.texts is None else f"{name}-{arguments.texts}"
             try:
-                found = measure(name, work, run, Path(root))
+                measured = measure(name, work, run, Path(root))
             except ImportError as error:
                 print(error, file=sys.stderr)
                 return 1
-            if not asked.json:
-                print("\n".join(shown(label, work, found)), flush=True)
-            if asked.save:
+            if not arguments.json:
+                print("\n".join(shown(label, work, measured)), flush=True)
+            if arguments.save:
                 from bench.encode_results import save
 
-                save(label, found, run.device)
-            figures |= figures_of(label, found)
-            targets |= targets_of(label, work, found)
-            not_counted += [f"{label}: {each}: {why}" for each, why in found.get("not_counted", {}).items()]
-    if asked.json:
+                save(label, measured, run.device)
+            figures |= figures_of(label, measured)
+            targets |= targets_of(label, work, measured)
+            not_counted += [f"{label}: {each}: {why}" for each, why in measured.get("not_counted", {}).items()]
+    if arguments.json:
         print(json.dumps(figures))
     for line in not_counted:
         print(f"not counted: {line}", file=sys.stderr)
     return verdict(figures, targets) or int(bool(not_counted))
 
 
-def figures_of(label: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def figures_of(label: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ratios of a row by contender, and its seconds or megabytes under names that end in the unit."""
     figures: dict[str, Any] = {}
-    for contender, values in found["contenders"].items():
+    for contender, values in measured["contenders"].items():
         key, unit = ("growth_mb", "MB") if "growth_mb" in values else ("seconds", "s")
         figures |= {f"{label}: {contender}": values["ratio"], f"{label}: {contender}, {unit}": values[key]}
     return figures
 
 
-def targets_of(label: str, work: Work, found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+def targets_of(label: str, work: Work, measured: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     """Return the targets of the contenders that took part, by name of the figure."""
     unit = "MB" if work.order == "growth" else "s"
-    here = found["contenders"]
+    here = measured["contenders"]
     return {f"{label}: {name}": (">=", floor) for name, floor in work.floors.items() if name in here} | {
         f"{label}: {name}, {unit}": ("<", most) for name, most in work.most.items() if name in here
     }

@@ -21,14 +21,14 @@ def save(name: str, row: Mapping[str, Any], device: str = "cpu") -> None:
     """Replace the stored row of the same name; contenders that were not measured keep their figures or the reason."""
     stem = stem_of(device)
     path = FOLDER / f"{stem}.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     stamp = {"date": datetime.now(UTC).date().isoformat(), "machine": describe(device)}
-    kept[name] = {**row, **_joined(kept.get(name, {}), row)} | stamp
-    kept = dict(sorted(kept.items()))
+    stored[name] = {**row, **_joined(stored.get(name, {}), row)} | stamp
+    stored = dict(sorted(stored.items()))
     FOLDER.mkdir(exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (FOLDER / f"{stem}.md").write_text("\n".join(table(kept, device)) + "\n", encoding="utf-8")
-    plot(kept, FOLDER / f"{stem}.svg")
+    path.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (FOLDER / f"{stem}.md").write_text("\n".join(table(stored, device)) + "\n", encoding="utf-8")
+    plot(stored, FOLDER / f"{stem}.svg")
 
 
 def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def stem_of(device: str) -> str:
     return "encode" if device == "cpu" else "-".join(["encode", *re.findall(r"[a-z0-9]+", card(device).lower())])
 
 
-def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
+def table(stored: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
     """Return all rows as a Markdown page."""
     where, command = (f" on {card(device)}", " --device cuda") if device != "cpu" else ("", "")
     yield f"# Times against sentence-transformers{where}"
@@ -55,7 +55,7 @@ def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
     yield f"{written_by}; that module and `bench/texts.py` describe the measurement."
     yield "Figures are medians with the range of all rounds; ratios are taken within a round. The limit is the fastest"
     yield "large float32 matrix product of torch."
-    for name, row in kept.items():
+    for name, row in stored.items():
         yield ""
         yield f"## {name}: {row['title']}"
         yield ""
@@ -70,8 +70,8 @@ def table(kept: Mapping[str, Any], device: str = "cpu") -> Iterator[str]:
     yield ""
     yield "## Machines"
     yield ""
-    machines = {json.dumps(row["machine"], sort_keys=True): [] for row in kept.values()}
-    for name, row in kept.items():
+    machines = {json.dumps(row["machine"], sort_keys=True): [] for row in stored.values()}
+    for name, row in stored.items():
         machines[json.dumps(row["machine"], sort_keys=True)].append(name)
     for machine, names in machines.items():
         yield f"- {', '.join(names)}: " + ", ".join(f"{key} {value}" for key, value in json.loads(machine).items())
@@ -94,7 +94,7 @@ def _line(contender: str, figures: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def plot(kept: Mapping[str, Any], path: Path) -> None:
+def plot(stored: Mapping[str, Any], path: Path) -> None:
     """Draw the ratios of all rows with their ranges as SVG; needs matplotlib."""
     import matplotlib as mpl
 
@@ -104,7 +104,7 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
 
     bars = [
         (f"{name}: {contender}", figures["ratio"])
-        for name, row in kept.items()
+        for name, row in stored.items()
         for contender, figures in row["contenders"].items()
         if contender != "sentence-transformers"
     ][::-1]

@@ -59,19 +59,19 @@ def limit(device: str = "cpu") -> float:
 
 def describe(device: str = "cpu") -> dict[str, Any]:
     """Return processor, cores, memory and versions, and the GPU if the device is one."""
-    found: dict[str, Any] = {
+    details: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
     }
-    found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    found["python"] = platform.python_version()
+    details["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    details["python"] = platform.python_version()
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            details[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found if device == "cpu" else {"card": card(device), "cuda": _cuda(), **found}
+    return details if device == "cpu" else {"card": card(device), "cuda": _cuda(), **details}
 
 
 def _cuda() -> str:
@@ -95,12 +95,12 @@ def _processor() -> str:
 def _tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
-    found = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    found.no_padding()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
     settings = folder / "sentence_bert_config.json"
     saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    found.enable_truncation(saved.get("max_seq_length") or 512)
-    return found
+    tokenizer.enable_truncation(saved.get("max_seq_length") or 512)
+    return tokenizer
 
 
 def token_lengths(folder: Path, inputs: Sequence[Any]) -> list[int]:

@@ -65,8 +65,8 @@ class Collection:
 
 def data_folder() -> Path:
     """Return the folder of collections; raise FileNotFoundError if it does not exist."""
-    given = os.environ.get("ST_BENCH_DATA")
-    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    configured = os.environ.get("ST_BENCH_DATA")
+    folder = Path(configured) if configured else Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; set ST_BENCH_DATA to a folder of collections in BEIR's format")
     return folder
@@ -109,8 +109,8 @@ def rankings(documents: Mapping[str, str], queries: Sequence[str]) -> dict[str, 
     vectors = dense.encode_document(texts)
     near = [_best(keys, vectors @ query) for query in dense.encode_query(list(queries))]
     weights = sparse.encode_document(texts).to_scipy()
-    asked = sparse.encode_query(list(queries)).to_scipy()
-    lexical = [_best(keys, row, above=0.0) for row in (asked @ weights.T).toarray()]
+    query_rows = sparse.encode_query(list(queries)).to_scipy()
+    lexical = [_best(keys, row, above=0.0) for row in (query_rows @ weights.T).toarray()]
     pairs = list(zip(near, lexical, strict=True))
     return {
         "dense": near,
@@ -132,12 +132,12 @@ def evaluate(collection: Collection) -> dict[str, dict[str, float]]:
     from ir_measures import R, nDCG
 
     measures = [nDCG @ 10, R @ 100]
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     for way, ranked in rankings(collection.documents, list(collection.queries.values())).items():
         answers = dict(zip(collection.queries, ranked, strict=True))
         values = ir_measures.calc_aggregate(measures, collection.judged, answers)
-        found[way] = {str(measure): round(float(values[measure]), 4) for measure in measures}
-    return found
+        figures[way] = {str(measure): round(float(values[measure]), 4) for measure in measures}
+    return figures
 
 
 def questions() -> dict[str, Any]:
@@ -145,26 +145,26 @@ def questions() -> dict[str, Any]:
     from st_connectors.demo.build import build_index
     from st_connectors.demo.docstrings import collect
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         built = build_index(f"qdrant+edge:{folder}/demo-index", collect())
         with built.index as index:
             for name, path in QUESTIONS.items():
-                asked = list(_lines(path))
+                query_rows = list(_lines(path))
                 ways = {
-                    way: [[hit.id for hit in index.search(row["question"], limit=3, mode=way)] for row in asked]
+                    way: [[hit.id for hit in index.search(row["question"], limit=3, mode=way)] for row in query_rows]
                     for way in ("dense", "sparse", "hybrid")
                 }
-                found[name] = {
+                figures[name] = {
                     "documents": built.report.confirmed,
-                    "questions": len(asked),
-                    "hits@3": {way: _hits(best, asked) for way, best in ways.items()},
+                    "questions": len(query_rows),
+                    "hits@3": {way: _hits(best, query_rows) for way, best in ways.items()},
                 }
-    return found
+    return figures
 
 
-def _hits(best: Sequence[Sequence[str]], asked: Sequence[Mapping[str, Any]]) -> int:
-    return sum(not set(row["answers"]).isdisjoint(names[:3]) for names, row in zip(best, asked, strict=True))
+def _hits(best: Sequence[Sequence[str]], query_rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(not set(row["answers"]).isdisjoint(names[:3]) for names, row in zip(best, query_rows, strict=True))
 
 
 def teacher() -> dict[str, int]:
@@ -176,12 +176,12 @@ def teacher() -> dict[str, int]:
     model = SentenceTransformer(str(files(TEACHER) / "model"))
     texts = {document["id"]: document["text"] for document in documents(collect())}
     keys, vectors = list(texts), model.encode_document(list(texts.values()))
-    found: dict[str, int] = {}
+    figures: dict[str, int] = {}
     for name, path in QUESTIONS.items():
-        asked = list(_lines(path))
-        queries = model.encode_query([row["question"] for row in asked])
-        found[name] = _hits([list(_best(keys, vectors @ query)) for query in queries], asked)
-    return found
+        query_rows = list(_lines(path))
+        queries = model.encode_query([row["question"] for row in query_rows])
+        figures[name] = _hits([list(_best(keys, vectors @ query)) for query in queries], query_rows)
+    return figures
 
 
 def run() -> dict[str, Any]:
@@ -206,11 +206,11 @@ def main() -> int:
         for way, values in ways.items():
             shown = "  ".join(f"{measure} {value:.4f}" for measure, value in values.items())
             print(f"{name:12} {way:26} {shown}")
-    for name, asked in results["python questions"].items():
-        of = f"of {asked['questions']} questions, {asked['documents']:,} docstrings"
-        hits = asked["hits@3"] | ({"MiniLM": results["teacher"][name]} if results["teacher"] else {})
+    for name, query_rows in results["python questions"].items():
+        of = f"of {query_rows['questions']} questions, {query_rows['documents']:,} docstrings"
+        hits = query_rows["hits@3"] | ({"MiniLM": results["teacher"][name]} if results["teacher"] else {})
         for way, count in hits.items():
-            print(f"{name:14} {way:26} hits@3 {count} {of} ({count / asked['questions']:.2f})")
+            print(f"{name:14} {way:26} hits@3 {count} {of} ({count / query_rows['questions']:.2f})")
     return 0
 
 

@@ -74,19 +74,21 @@ def material() -> Material:
     from st_connectors.demo.docstrings import collect
     from st_core import SentenceTransformer, SparseEncoder
 
-    found = collect()
+    docstrings = collect()
     dense, sparse = SentenceTransformer("builtin:dense"), SparseEncoder("builtin:sparse")
-    held = list(documents(found))
-    texts = [document["text"] for document in held]
-    rows = zip(held, dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
+    inputs = list(documents(docstrings))
+    texts = [document["text"] for document in inputs]
+    rows = zip(inputs, dense.encode_document(texts), sparse.encode_document(texts).rows(), strict=True)
     records = [
         Record(document["id"], {"dense": one / np.linalg.norm(one), "sparse": other}, document)
         for document, one, other in rows
         if len(other) and one.any()
     ]
-    words = [" ".join(item.text.split()[:8]) for item in found[:: max(1, len(found) // QUESTIONS)]][:QUESTIONS]
-    asked = zip(words, dense.encode_query(words), sparse.encode_query(words).rows(), strict=True)
-    return Material(records, [Asked(*one) for one in asked], int(dense.get_embedding_dimension()))
+    words = [" ".join(item.text.split()[:8]) for item in docstrings[:: max(1, len(docstrings) // QUESTIONS)]][
+        :QUESTIONS
+    ]
+    encoded = zip(words, dense.encode_query(words), sparse.encode_query(words).rows(), strict=True)
+    return Material(records, [Asked(*one) for one in encoded], int(dense.get_embedding_dimension()))
 
 
 def schema(dimension: int) -> Schema:
@@ -116,18 +118,18 @@ def fill(store: Store, records: Sequence[Record]) -> None:
     store.refresh()
 
 
-def ingest(store: Store, bare: Bare, held: Material) -> dict[str, Any]:
+def ingest(store: Store, bare: Bare, inputs: Material) -> dict[str, Any]:
     """Return records per second of both, in turns, and the ratio of each turn but the first, which warms up."""
     ours: list[float] = []
     theirs: list[float] = []
     for turn in range(ROUNDS + 1):
         store.drop()
         store.create()
-        bare.create(held.dimension)
-        runs = [(ours, partial(fill, store, held.records)), (theirs, partial(bare.fill, held.records))]
+        bare.create(inputs.dimension)
+        runs = [(ours, partial(fill, store, inputs.records)), (theirs, partial(bare.fill, inputs.records))]
         for times, run in runs if turn % 2 else reversed(runs):
             times.append(timed(run))
-    count = len(held.records)
+    count = len(inputs.records)
     return {
         "ours_per_s": spread([count / each for each in ours[1:]]),
         "client_per_s": spread([count / each for each in theirs[1:]]),
@@ -135,17 +137,17 @@ def ingest(store: Store, bare: Bare, held: Material) -> dict[str, Any]:
     }
 
 
-def parallel_ingest(bare: Any, held: Material) -> dict[str, float] | None:
+def parallel_ingest(bare: Any, inputs: Material) -> dict[str, float] | None:
     """Return records per second of ``parallel_bulk`` with four threads, if the client has it; for information only."""
     if not hasattr(bare, "parallel"):
         return None
     bare.parallel = True
     times = []
     for _ in range(3):
-        bare.create(held.dimension)
-        times.append(timed(bare.fill, held.records))
+        bare.create(inputs.dimension)
+        times.append(timed(bare.fill, inputs.records))
     bare.parallel = False
-    return spread([len(held.records) / each for each in times])
+    return spread([len(inputs.records) / each for each in times])
 
 
 def latency(store: Store, bare: Bare, leg: str, questions: Sequence[Asked]) -> dict[str, Any]:
@@ -174,24 +176,24 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
     return {"p50": statistics.median(ordered), "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]}
 
 
-def measure(name: str, address: str, held: Material, folder: Path) -> dict[str, Any]:
+def measure(name: str, address: str, inputs: Material, folder: Path) -> dict[str, Any]:
     """Return all figures of one store."""
     from st_connectors.registry import open_store
 
-    count, asked = SMALL.get(name, (len(held.records), len(held.questions)))
-    held = Material(held.records[:count], held.questions[:asked], held.dimension)
+    count, question_count = SMALL.get(name, (len(inputs.records), len(inputs.questions)))
+    inputs = Material(inputs.records[:count], inputs.questions[:question_count], inputs.dimension)
     bare = bare_of(name, address, folder)
-    with closing(open_store(address, COLLECTION, schema(held.dimension))) as store, closing(bare):
-        found: dict[str, Any] = {
+    with closing(open_store(address, COLLECTION, schema(inputs.dimension))) as store, closing(bare):
+        measured: dict[str, Any] = {
             "versions": _versions(name, address),
             "documents": count,
-            "ingest": ingest(store, bare, held),
+            "ingest": ingest(store, bare, inputs),
         }
-        found["queries"] = {leg: latency(store, bare, leg, held.questions) for leg in LEGS}
-        found["bytes"] = _bytes(name, address, folder, count)
-        found["parallel_bulk_per_s"] = parallel_ingest(bare, held)
+        measured["queries"] = {leg: latency(store, bare, leg, inputs.questions) for leg in LEGS}
+        measured["bytes"] = _bytes(name, address, folder, count)
+        measured["parallel_bulk_per_s"] = parallel_ingest(bare, inputs)
         store.drop()
-    return found
+    return measured
 
 
 def _versions(name: str, address: str) -> str:
@@ -263,8 +265,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         "| store | leg | p50 ms | p99 ms | client p50 | client p99 | overhead ms, median [quartiles] | share of p50 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        for leg, each in found["queries"].items():
+    for name, measured in results.items():
+        for leg, each in measured["queries"].items():
             ours, client = each["ours"], each["client"]
             lines.append(
                 f"| {name} | {leg} | {ours['p50']:.2f} | {ours['p99']:.2f} | {client['p50']:.2f} | {client['p99']:.2f} "
@@ -275,11 +277,11 @@ def markdown(results: Mapping[str, Any]) -> str:
         "| store | versions | records | ingest/s | client | ratio [range] | parallel_bulk/s | bytes/record | client |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        put, size, many = found["ingest"], found["bytes"], found["parallel_bulk_per_s"]
+    for name, measured in results.items():
+        put, size, many = measured["ingest"], measured["bytes"], measured["parallel_bulk_per_s"]
         shown = [f"{size[what]:,.0f}" for what in ("ours", "client")] if size else ["-", "-"]
         lines.append(
-            f"| {name} | {found['versions']} | {found['documents']:,} | {put['ours_per_s']['median']:,.0f} "
+            f"| {name} | {measured['versions']} | {measured['documents']:,} | {put['ours_per_s']['median']:,.0f} "
             f"| {put['client_per_s']['median']:,.0f} | {_ranged(put['ratio'])} "
             f"| {format(many['median'], ',.0f') if many else '-'} | {' | '.join(shown)} |"
         )
@@ -290,7 +292,7 @@ def _ranged(value: Mapping[str, float]) -> str:
     return f"{value['median']:.2f} [{value['min']:.2f}, {value['max']:.2f}]"
 
 
-def asked_for() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.speed", description="Compare the speed of every store with that of its own client."
@@ -299,10 +301,10 @@ def asked_for() -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print tables (the default)")
-    asked = parser.parse_args()
-    if unknown := [name for name in asked.stores if name not in DRIVERS]:
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.stores if name not in DRIVERS]:
         parser.error(f"unknown store {', '.join(unknown)}; expected one of {', '.join(DRIVERS)}")
-    return asked
+    return arguments
 
 
 def check_client(name: str) -> None:
@@ -315,9 +317,9 @@ def check_client(name: str) -> None:
 
 def main() -> int:
     """Measure the requested or all available stores; return 1 if a target is missed or nothing was measured."""
-    asked = asked_for()
-    names = asked.stores or list(DRIVERS)
-    held = material()
+    arguments = parse_arguments()
+    names = arguments.stores or list(DRIVERS)
+    inputs = material()
     results: dict[str, Any] = {}
     bad: list[str] = []
     for name in names:
@@ -325,12 +327,12 @@ def main() -> int:
             try:
                 check_client(name)
                 with _at(name, Path(folder)) as address:
-                    results[name] = measure(name, address, held, Path(folder))
+                    results[name] = measure(name, address, inputs, Path(folder))
             except Absent as reason:
                 print(f"not available: {reason}", file=sys.stderr)
                 continue
         bad += missed(name, results[name])
-    print(json.dumps(results) if asked.json else markdown(results))
+    print(json.dumps(results) if arguments.json else markdown(results))
     for line in bad:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if bad or not results else 0

@@ -51,12 +51,12 @@ def texts(kind: str, count: int, number: int) -> list[str]:
     every = words()
     random = Random(f"{kind} {number}")
     start = number * count * MEAN[kind] * 5 // 4
-    made = []
+    cut_texts = []
     for _ in range(count):
         length = _length(kind, random)
-        made.append(" ".join(every[(start + offset) % len(every)] for offset in range(length)))
+        cut_texts.append(" ".join(every[(start + offset) % len(every)] for offset in range(length)))
         start += length
-    return made
+    return cut_texts
 
 
 def pairs(count: int, number: int) -> list[tuple[str, str]]:

@@ -40,8 +40,8 @@ def below(root: int) -> Iterator[int]:
 
 def taken_mb() -> float:
     """Return the megabytes of all processes below this one, with shared memory divided among them."""
-    found = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in below(os.getpid())]
-    lines = [line for each in found for line in each.splitlines()]
+    outputs = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in below(os.getpid())]
+    lines = [line for each in outputs for line in each.splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
@@ -84,12 +84,12 @@ def measure(work: str, folder: Path, rounds: int) -> dict[str, Any]:
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in models}
     for number in range(rounds):
         inputs = texts("mixed", count, number)
-        found = {}
+        outputs = {}
         for name, model in models.items():
             row, vectors = once(model, name, inputs)
             rows[name].append(row)
-            found[name] = dense(vectors)
-        if max(np.abs(found[THEIRS] - each).max() for each in found.values()) > 1e-5:
+            outputs[name] = dense(vectors)
+        if max(np.abs(outputs[THEIRS] - each).max() for each in outputs.values()) > 1e-5:
             raise RuntimeError("the vectors differ, so other work was timed")
     figures: dict[str, Any] = {}
     for name, answers in rows.items():

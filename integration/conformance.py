@@ -109,8 +109,8 @@ def told_version(engine: Engine, url: str) -> str:
 
         return str(MilvusClient(url.replace("milvus:", "http:")).get_server_version()).removeprefix("v")
     with urllib.request.urlopen(url, timeout=10) as answer:
-        told = json.load(answer)["version"]
-    return str(told if isinstance(told, str) else told["number"])
+        reported = json.load(answer)["version"]
+    return str(reported if isinstance(reported, str) else reported["number"])
 
 
 def row_of(engine: Engine, report: Report, number: str) -> Row:
@@ -136,14 +136,14 @@ def run_all(engines: Sequence[Engine]) -> tuple[list[Row], list[str]]:
     return rows, failed
 
 
-def kept() -> list[Row]:
+def recorded_rows() -> list[Row]:
     """Return the rows of earlier runs, or none."""
     return [Row(**each) for each in json.loads(KEPT.read_text(encoding="utf-8"))] if KEPT.exists() else []
 
 
 def write(rows: Sequence[Row]) -> None:
     """Replace the recorded rows, one for every engine, and write the tables of the pages."""
-    known = {row.key: row for row in (*kept(), *rows)}
+    known = {row.key: row for row in (*recorded_rows(), *rows)}
     empty = [Row(engine.name, engine.scheme, engine.client_major) for engine in ENGINES]
     whole = [asdict(known.get(row.key, row)) for row in empty]
     lines = ",\n".join(json.dumps(each) for each in whole)

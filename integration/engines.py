@@ -35,7 +35,7 @@ class Engines:
         variable = f"ST_{engine.partition('-')[0].upper()}_URL"
         names = [engine] if also is None else [engine, also]
         if not any(map(required, names)) and not os.environ.get(variable):
-            pytest.skip(f"not asked for: ST_REQUIRE={names[-1]} starts one, {variable}=http://host:9200 names one")
+            pytest.skip(f"not requested: ST_REQUIRE={names[-1]} starts one, {variable}=http://host:9200 names one")
         found = find(engine)
         if isinstance(found, Missing):
             pytest.skip(f"{engine}: {found.reason}")

@@ -61,7 +61,7 @@ def create(capsys, address, *options):
     return json.loads(printed.out)
 
 
-def told(url, what):
+def describe(url, what):
     """Return a server's description of the index behind the collection."""
     with urllib.request.urlopen(f"{url}/proposed/_{what}") as answer:
         [index] = json.load(answer).values()
@@ -87,10 +87,10 @@ def on(engine):
 def test_elasticsearch_is_made_as_proposed(server, capsys):
     """If full vectors do not fit, int8 vectors are proposed, and the index accepts records of the schema."""
     url, address = server
-    made = create(capsys, address, "--for", "1000", "--memory", "500KB", "--sparse", "none")
+    proposal = create(capsys, address, "--for", "1000", "--memory", "500KB", "--sparse", "none")
 
-    assert (made["index"], made["made"]) == ("int8_hnsw", True)
-    options = told(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"]
+    assert (proposal["index"], proposal["made"]) == ("int8_hnsw", True)
+    options = describe(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"]
     assert options["type"] == "int8_hnsw"
     with closing(open_store(address, "proposed")) as store:
         assert store.schema.fields["dense"] == DenseField(256, quantization=Quantization.INT8)
@@ -101,10 +101,10 @@ def test_elasticsearch_is_made_as_proposed(server, capsys):
 def test_opensearch_is_made_as_proposed(server, capsys):
     """The proposed graph is an explicit Lucene graph."""
     url, address = server
-    made = create(capsys, address, "--for", "1000", "--memory", "2MB", "--sparse", "none")
+    proposal = create(capsys, address, "--for", "1000", "--memory", "2MB", "--sparse", "none")
 
-    assert (made["index"], made["options"]) == ("lucene", {"engine": "lucene"})
-    method = told(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["method"]
+    assert (proposal["index"], proposal["options"]) == ("lucene", {"engine": "lucene"})
+    method = describe(url, "mapping")["mappings"]["properties"]["vector"]["properties"]["dense"]["method"]
     assert (method["engine"], method["name"]) == ("lucene", "hnsw")
 
 
@@ -112,10 +112,10 @@ def test_opensearch_is_made_as_proposed(server, capsys):
 def test_as_many_shards_as_proposed(server, capsys):
     """200 GB of sparse vectors are four shards of 50 GB."""
     url, address = server
-    made = create(capsys, address, "--for", "250000000", "--terms", "100", "--dense", "none")
+    proposal = create(capsys, address, "--for", "250000000", "--terms", "100", "--dense", "none")
 
-    assert made["shards"] == 4
-    assert told(url, "settings")["settings"]["index"]["number_of_shards"] == "4"
+    assert proposal["shards"] == 4
+    assert describe(url, "settings")["settings"]["index"]["number_of_shards"] == "4"
 
 
 @pytest.mark.engine("milvus-lite")
@@ -126,9 +126,9 @@ def test_milvus_lite_is_made_as_proposed(tmp_path, capsys, options, index):
     from st_connectors.milvus.client import open_client
 
     address = f"milvus+lite:{tmp_path}/lite{options}"
-    made = create(capsys, address, "--for", "1000", "--memory", "5MB")
+    proposal = create(capsys, address, "--for", "1000", "--memory", "5MB")
 
-    assert (made["index"], made["made"]) == (index, True)
+    assert (proposal["index"], proposal["made"]) == (index, True)
     with closing(open_client(parse_address(address), None)) as held:
         kinds = [held.client.describe_index("proposed", name) for name in held.client.list_indexes("proposed")]
     assert index.upper() in {each["index_type"] for each in kinds if each["metric_type"] == "COSINE"}
