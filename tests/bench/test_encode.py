@@ -75,7 +75,7 @@ def test_int8_is_held_to_directions():
         check_equal(Contender("half", "st_core", bits=16), wanted, turned)
     angle = np.arccos(0.994)
     all_turned = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (50, 1))
-    with pytest.raises(OtherWorkError, match=r"cosines of 0\.9940"):
+    with pytest.raises(OtherWorkError, match=r"cosine 0\.9940"):
         check_equal(COARSE, wanted[:50], all_turned)
     with pytest.raises(OtherWorkError, match="too low for 8 bits"):
         check_equal(COARSE, np.float32([1, 2, 3]), np.float32([3, 2, 1]))
