@@ -31,7 +31,7 @@ def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
 
 
 def _precision(module: Transformer, device: object, dtype: object) -> str | None:
-    requested = dtype_name(dtype or module.asked_type)
+    requested = dtype_name(dtype or module.requested_dtype)
     if requested is not None and requested != "auto":
         return requested if requested in STORED_TYPES.values() else None
     stored = stored_type(module.folder / "model.safetensors", module.config)

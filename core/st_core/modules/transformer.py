@@ -152,7 +152,7 @@ class Transformer:
         return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
 
     @property
-    def asked_type(self) -> Any:
+    def requested_dtype(self) -> Any:
         """The dtype in the options of transformers' loaders, or None."""
         options = (self.model_kwargs, self.config_kwargs)
         return next(

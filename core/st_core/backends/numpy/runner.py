@@ -24,7 +24,7 @@ class NumpyRunner:
     """A stack of static modules."""
 
     def __init__(self, modules: Sequence[Module]) -> None:
-        """The first module reads texts."""
+        """Store the modules, of which the first reads texts."""
         self.modules = tuple(modules)
         first = cast("TextModule", modules[0])
         self.info = StackInfo(first.tokenizer, first.max_length, token_budget=TOKEN_BUDGET)

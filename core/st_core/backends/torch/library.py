@@ -184,7 +184,7 @@ def _library(module: Transformer) -> Any:
 
 def requested_dtype(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> torch.dtype | str:
     """Return the dtype to compute in, or "auto" for the checkpoint's own; raises ValueError for an unknown name."""
-    requested = module.asked_type if dtype is None else dtype
+    requested = module.requested_dtype if dtype is None else dtype
     if requested is None:
         return torch.float32 if device.type == "cpu" else "auto"
     name = str(requested).removeprefix("torch.")
