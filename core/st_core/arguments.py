@@ -16,14 +16,16 @@ __all__ = ["LoadArguments", "Placement"]
 class LoadArguments(TypedDict, total=False):
     """The arguments of all models' constructors, with the names of sentence-transformers.
 
-    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` override the checkpoint's.
-    ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to transformers' loaders; on onnx and
-    openvino ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a repository graph.
+    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` override the
+    checkpoint's. ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to
+    transformers' loaders; on onnx and openvino ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a repository
+    graph.
 
-    ``backend`` is torch, onnx, openvino or auto: the fastest of these for the model on this machine, measured at the first load. ``dtype`` is
-    float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. On onnx and openvino it is the dtype of the stored
-    weights; 16-bit weights are computed in float32 where the runtime has no better way. Models of static modules run on numpy under any
-    backend. ``modules`` is refused: a model is loaded from a checkpoint.
+    ``backend`` is torch, onnx, openvino or auto: the fastest of these for the model on this machine, measured at the
+    first load. ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. On onnx
+    and openvino it is the dtype of the stored weights; 16-bit weights are computed in float32 where the runtime has no
+    better way. Models of static modules run on numpy under any backend. ``modules`` is refused: a model is loaded from
+    a checkpoint.
     """
 
     modules: Sequence[object] | None

@@ -42,9 +42,9 @@ Activation: TypeAlias = Callable[["Rows"], "Rows"]
 class CrossEncoder(Model):
     """A model that reads two texts together and scores them.
 
-    ``model_name_or_path`` is a folder or a Hub name (a bare name gets the prefix ``cross-encoder/``). ``activation_fn`` is any function of a
-    tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and the identity for several. Devices, dtypes and
-    threads are as in :class:`st_core.SentenceTransformer`.
+    ``model_name_or_path`` is a folder or a Hub name (a bare name gets the prefix ``cross-encoder/``). ``activation_fn``
+    is any function of a tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and the
+    identity for several. Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`.
     """
 
     family = "CrossEncoder"
@@ -90,7 +90,10 @@ class CrossEncoder(Model):
         self.max_seq_length = value
 
     def get_default_activation_fn(self) -> Activation:
-        """Return the checkpoint's activation, if it is torch's; else a sigmoid for one label, the identity for several."""
+        """Return the checkpoint's activation, if it is torch's.
+
+        Else a sigmoid for one label, the identity for several.
+        """
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
         path = (
@@ -114,7 +117,8 @@ class CrossEncoder(Model):
         path = f"{kind.__module__}.{kind.__qualname__}" if plain is None else f"torch.nn.{plain}"
         if not path.startswith("torch.nn."):
             raise ValueError(
-                f"activation_fn is {self.activation_fn!r}, which cannot be saved by name; set a module of torch.nn first"
+                f"activation_fn is {self.activation_fn!r}, which cannot be saved by name; set a module of torch.nn "
+                "first"
             )
         return super()._now_saved() | {"activation_fn": path}
 
@@ -134,10 +138,13 @@ class CrossEncoder(Model):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """Return the scores of pairs in order, float32: [n] for one label, [n, labels] for several; of a single pair, its score or scores.
+        """Return the scores of pairs in order, float32: [n] for one label, [n, labels] for several.
 
-        ``activation_fn`` replaces the model's own; ``apply_softmax`` comes after it, over the labels. A text that occurs in several pairs is
-        tokenized once. Batches, prompts and the extra arguments are those of :meth:`st_core.SentenceTransformer.encode`.
+        Of a single pair, its score or scores.
+
+        ``activation_fn`` replaces the model's own; ``apply_softmax`` comes after it, over the labels. A text that
+        occurs in several pairs is tokenized once. Batches, prompts and the extra arguments are those of
+        :meth:`st_core.SentenceTransformer.encode`.
         """
         pairs, single = _pairs(pop_inputs(inputs, kwargs))
         options = self._options(
@@ -161,7 +168,8 @@ class CrossEncoder(Model):
     ) -> Prepared:
         """Tokenize the pairs of a request: the first of the three steps of :meth:`predict`, with its arguments.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``predict(inputs)`` gives; see :meth:`st_core.SentenceTransformer.prepare`.
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``predict(inputs)`` gives; see
+        :meth:`st_core.SentenceTransformer.prepare`.
         """
         pairs, single = _pairs(inputs)
         options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
@@ -176,7 +184,7 @@ class CrossEncoder(Model):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
     ) -> Any:
-        """Turn what :meth:`compute` returned for a request into scores: the last of the three steps of :meth:`predict`, with its arguments."""
+        """Return the scores of a computed request: the last step of :meth:`predict`, with its arguments."""
         scores = self._scores(computed, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
         return _converted(
             scores,
@@ -188,7 +196,10 @@ class CrossEncoder(Model):
     def predict_iter(
         self, inputs: Iterable[tuple[str, str]], *, window: int = WINDOW, **kwargs: object
     ) -> Iterator[Any]:
-        """Yield the score of each pair of a stream, in order, with ``window`` pairs in memory at a time; takes :meth:`predict`'s other arguments."""
+        """Yield the score of each pair of a stream, in order, with ``window`` pairs in memory at a time.
+
+        Takes :meth:`predict`'s other arguments.
+        """
         return (score for listed in windows(inputs, window) for score in self._predict_several(listed, kwargs))
 
     def _predict_several(self, pairs: list[tuple[str, str]], kwargs: Mapping[str, Any]) -> Rows:
@@ -215,7 +226,7 @@ class CrossEncoder(Model):
         return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
 
     def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
-        """Return the scores of one request after activation: an array where graphs run the model, as far as that needs no torch."""
+        """Return the scores of one request after activation: an array where graphs run the model without torch."""
         if self._engine.graphs is not None and activation in ACTIVATIONS.values():
             scores = activation(computed.rows)
             scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
@@ -245,7 +256,7 @@ class CrossEncoder(Model):
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
     ) -> list[dict[str, int | float | str]]:
-        """Return documents by their score with a query, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
+        """Return documents by score, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
 
         Documents of equal score keep their order. Raises ValueError for a model with several labels.
         """
@@ -274,9 +285,12 @@ class CrossEncoder(Model):
         return_documents: bool = False,
         **kwargs: Any,
     ) -> list[list[dict[str, int | float | str]]]:
-        """Call :meth:`rank` for each query and its own documents; faster than separate calls, since pairs of all queries share batches.
+        """Call :meth:`rank` for each query and its own documents.
 
-        The other arguments are those of :meth:`predict`. Raises ValueError unless there is one list of documents per query.
+        Faster than separate calls, since pairs of all queries share batches.
+
+        The other arguments are those of :meth:`predict`. Raises ValueError unless there is one list of documents per
+        query.
         """
         if self.num_labels != 1:
             raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
@@ -293,7 +307,10 @@ class CrossEncoder(Model):
 def _ranking(
     documents: list[str], scores: list[float], top_k: int | None, *, whole: bool
 ) -> list[dict[str, int | float | str]]:
-    """Return the positions of documents by descending score, equal scores in order; with ``whole`` the documents too."""
+    """Return the positions of documents by descending score, equal scores in order.
+
+    With ``whole`` the documents too.
+    """
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
     return [
         {"corpus_id": index, "score": scores[index]} | ({"text": documents[index]} if whole else {}) for index in order

@@ -74,7 +74,7 @@ class Encoder(Model):
         *args: object,
         **kwargs: object,
     ) -> Any:
-        """Call :meth:`encode` for documents: with the prompt named "document", "passage" or "corpus", and the task "document".
+        """Call :meth:`encode` for documents: with the prompt "document", "passage" or "corpus", the task "document".
 
         Takes all arguments of :meth:`encode`, in its order.
         """
@@ -83,9 +83,10 @@ class Encoder(Model):
         return self.encode(inputs, prompt_name, prompt, *args, **{"task": "document"} | kwargs)
 
     def encode_iter(self, inputs: Iterable[str], *, window: int = WINDOW, **kwargs: object) -> Iterator[Any]:
-        """Yield the vector of each text of a stream, in order, with ``window`` texts and their vectors in memory at a time.
+        """Yield the vector of each text of a stream, in order, with ``window`` texts in memory at a time.
 
-        The other arguments are those of :meth:`encode`. Within a window texts are sorted by length, so a larger one runs a little faster.
+        The other arguments are those of :meth:`encode`. Within a window texts are sorted by length, so a larger one
+        runs a little faster.
         """
         return (vector for listed in windows(inputs, window) for vector in self.encode(listed, **kwargs))
 
@@ -122,7 +123,7 @@ class Encoder(Model):
             raise ModelUnsupported(f"{self.checkpoint.name}: {error}") from error
 
     def similarity(self, embeddings1: object, embeddings2: object) -> Any:
-        """Return the similarities [a, b] of two sets of vectors: a tensor for a model that runs on torch, else an array."""
+        """Return the similarities [a, b] of two sets of vectors: a tensor for a model on torch, else an array."""
         from st_core.similarity import SimilarityFunction
 
         return self._as_tensor(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))

@@ -60,7 +60,8 @@ def _for_workers(loading: LoadArguments, plan: ExecutionPlan) -> LoadArguments:
 class Recipe:
     """How a worker builds a model as it is now: class, folder, loading arguments, and the settings changed since.
 
-    ``limit`` contains the maximum length where one was set; ``include_prompt`` is the setting of each pooling module, None for other modules.
+    ``limit`` contains the maximum length where one was set; ``include_prompt`` is the setting of each pooling module,
+    None for other modules.
     """
 
     kind: type[Model]
@@ -163,7 +164,10 @@ class Model:
         warn_of_another(self.checkpoint, self.family)
 
     def _set_prompts(self, prompts: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
-        """Merge the caller's prompts, the checkpoint's and the family's, in this order; an empty prompt overrides, None does not."""
+        """Merge the caller's prompts, the checkpoint's and the family's, in this order.
+
+        An empty prompt overrides, None does not.
+        """
         merged: dict[str, str | None] = dict(self.default_prompts) | dict(prompts or {})
         for key, value in (self._settings.get("prompts") or {}).items():
             if merged.get(key) is None:
@@ -172,7 +176,8 @@ class Model:
         saved_name = self._settings.get("default_prompt_name")
         if saved_name is not None and saved_name not in self.prompts:
             raise ModelBroken(
-                f"{self.checkpoint.folder / 'config_sentence_transformers.json'}: unknown default_prompt_name {saved_name!r}; "
+                f"{self.checkpoint.folder / 'config_sentence_transformers.json'}: unknown default_prompt_name "
+                f"{saved_name!r}; "
                 f"expected one of {sorted(self.prompts)}"
             )
         self.default_prompt_name = default_prompt_name or saved_name
@@ -228,9 +233,9 @@ class Model:
     def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Rows]]:
         """Compute prepared requests, one result each, in order: the second of the three steps of encoding.
 
-        Requests of different prompts and maximum lengths share batches, which are cut by the model's token budget and by the smallest
-        ``batch_size`` among them; requests of different routes do not. A text's numbers may differ in the last digits from those of
-        computing its request alone, as they do between batches of any sizes.
+        Requests of different prompts and maximum lengths share batches, which are cut by the model's token budget and
+        by the smallest ``batch_size`` among them; requests of different routes do not. A text's numbers may differ in
+        the last digits from those of computing its request alone, as they do between batches of any sizes.
         """
         return self._compute(prepared, lambda _: None)
 
@@ -267,7 +272,8 @@ class Model:
     ) -> list[Result]:
         """Return ``job(model, inputs, options, *arguments)`` for all inputs, as parts in order.
 
-        One device computes in this process, after the model has moved there; several devices or a pool compute in worker processes.
+        One device computes in this process, after the model has moved there; several devices or a pool compute in
+        worker processes.
         """
         check_positive("chunk_size", placement.chunk_size)
         devices, device = placement.devices, placement.device
@@ -284,7 +290,10 @@ class Model:
 
     @contextmanager
     def _workers(self, devices: Sequence[Device], pool: WorkerPool | None) -> Iterator[WorkerPool]:
-        """Yield the pool of a call, or one for this call alone on ``devices``; raise ValueError for another model's pool."""
+        """Yield the pool of a call, or one for this call alone on ``devices``.
+
+        Raises ValueError for another model's pool.
+        """
         from st_core.processes.pool import WorkerPool
 
         if pool is None:
@@ -315,9 +324,9 @@ class Model:
     def start_multi_process_pool(self, target_devices: Device | Iterable[Device] = None) -> WorkerPool:
         """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be passed to calls as ``pool``.
 
-        None takes every CUDA device, or else up to four processes on the CPU, which share its cores; a single name is one device. The model
-        stays where it is. Raises ValueError for an unknown device, before any process is started, the errors of loading in a process, and
-        RuntimeError where one dies.
+        None takes every CUDA device, or else up to four processes on the CPU, which share its cores; a single name is
+        one device. The model stays where it is. Raises ValueError for an unknown device, before any process is started,
+        the errors of loading in a process, and RuntimeError where one dies.
         """
         from st_core.processes.pool import default_devices
 
@@ -336,7 +345,10 @@ class Model:
         pool.stop()
 
     def to(self, device: Device) -> Self:
-        """Move the model to another device; not while another thread uses it. Raises ValueError for a device that graphs do not run on."""
+        """Move the model to another device.
+
+        Not while another thread uses it. Raises ValueError for a device that graphs do not run on.
+        """
         check_device(self.backend, device)
         if self._engine.uses_torch:
             self._engine = self._engine.on(replace(self._engine.plan, device=device))
@@ -359,7 +371,10 @@ class Model:
 
     @property
     def max_seq_length(self) -> int | float | None:
-        """The maximum tokens of a text, special tokens included; infinity for a static model without a limit, None for a bag of words."""
+        """The maximum tokens of a text, special tokens included.
+
+        Infinity for a static model without a limit, None for a bag of words.
+        """
         lengths = [self._length(task) for task in self._engine.tasks()]
         return None if None in lengths else max(length for length in lengths if length is not None)
 
@@ -405,7 +420,7 @@ class Model:
     def preprocess(
         self, inputs: Sequence[Input], prompt: str | None = None, **kwargs: Unpack[CallArguments]
     ) -> dict[str, NDArray[np.int64]]:
-        """Return the tokens of a list of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest] int64, as arrays."""
+        """Return the tokens of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest], int64 arrays."""
         from st_core.text.tokens import pad
 
         options = replace(self._options(kwargs, prompt=prompt, prompt_name=None), prompt=prompt)
@@ -426,11 +441,12 @@ class Model:
         train_datasets: Sequence[str] | None = None,  # noqa: ARG002 - sentence-transformers' argument, which it ignores too
         safe_serialization: bool = True,
     ) -> None:
-        """Save the model as a folder that this engine and sentence-transformers load, with its prompts and other settings.
+        """Save the model with its settings as a folder that this engine and sentence-transformers load.
 
-        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``. ``model_name`` is used in
-        the model card, which is written where the checkpoint had none. Another model in the folder is replaced as a whole, or, where saving
-        fails, stays as it was; other files stay. Weights are saved as safetensors only: ``safe_serialization=False`` is a ValueError.
+        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``.
+        ``model_name`` is used in the model card, which is written where the checkpoint had none. Another model in the
+        folder is replaced as a whole, or, where saving fails, stays as it was; other files stay. Weights are saved as
+        safetensors only: ``safe_serialization=False`` is a ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
@@ -438,7 +454,8 @@ class Model:
         graph = next((each for each in graphs if each is not None), None)
         if graph is not None:
             raise ModelUnsupported(
-                f"the model runs the graph {graph}, not its weights: copy its folder, or save it as loaded with backend='torch'"
+                f"the model runs the graph {graph}, not its weights: copy its folder, or save it as loaded with "
+                "backend='torch'"
             )
         from st_core.saving.save import card_of, save_folder, settled
 
@@ -470,10 +487,12 @@ class Model:
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Save the model to a repository on the Hub, created where it is new; return the address of the commit or pull request.
+        """Save the model to a repository on the Hub, created where it is new.
 
-        ``local_model_path`` uploads that folder instead. An existing model card stays unless ``replace_model_card``. Errors of
-        huggingface_hub are not wrapped.
+        Return the address of the commit or pull request.
+
+        ``local_model_path`` uploads that folder instead. An existing model card stays unless ``replace_model_card``.
+        Errors of huggingface_hub are not wrapped.
         """
         from st_core.saving.save import push_folder
 
@@ -494,7 +513,10 @@ class Model:
         )
 
     def _now_saved(self) -> dict[str, object]:
-        """Return the content of ``config_sentence_transformers.json`` for the model as it is now; None leaves a key out."""
+        """Return the content of ``config_sentence_transformers.json`` for the model as it is now.
+
+        None leaves a key out.
+        """
         from importlib.metadata import version
 
         return {

@@ -1,7 +1,7 @@
 """Compute dense, sparse and multi-vector results in one forward pass, for models with the heads of BGE-M3.
 
-Such a checkpoint has, besides a dense model, ``sparse_linear.pt`` for the weight of each token and ``colbert_linear.pt`` for the vector of each
-token: a linear layer each, saved as tensors ``weight`` and ``bias``.
+Such a checkpoint has, besides a dense model, ``sparse_linear.pt`` for the weight of each token and
+``colbert_linear.pt`` for the vector of each token: a linear layer each, saved as tensors ``weight`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ OUTPUTS = ("dense", "sparse", "multi_vector")
 class MultiOutput:
     """The requested outputs of each text, None for the others.
 
-    ``dense`` is [n, d]; ``sparse`` [n, V] is as wide as the vocabulary; ``multi_vector`` contains a matrix [tokens, d'] of unit vectors for each text.
+    ``dense`` is [n, d]; ``sparse`` [n, V] is as wide as the vocabulary; ``multi_vector`` contains a matrix [tokens, d']
+    of unit vectors for each text.
     """
 
     dense: NDArray[np.float32] | None = None
@@ -64,7 +65,8 @@ def head_file(folder: Path, output: str) -> Path:
 def read_head(folder: Path, output: str, width: int | None) -> Head:
     """Read the head for an output, of a model whose states are ``width`` wide.
 
-    Raises ModelUnsupported where the checkpoint has none, ModelBroken for another content. Code in the file is never run.
+    Raises ModelUnsupported where the checkpoint has none, ModelBroken for another content. Code in the file is never
+    run.
     """
     path = head_file(folder, output)
     tensors = read_tensors(path)
@@ -91,7 +93,10 @@ class Heads:
 
     @classmethod
     def of(cls, engine: Engine, task: str | None, folder: Path, outputs: Collection[str]) -> Heads:
-        """Read a model's heads for some outputs; raise the errors of :func:`read_head`, and ModelUnsupported where graphs run the model."""
+        """Read a model's heads for some outputs.
+
+        Raises the errors of :func:`read_head`, and ModelUnsupported where graphs run the model.
+        """
         first = flatten(engine.modules, task)[0]
         if not isinstance(first, Transformer):
             raise ModelUnsupported(
@@ -102,7 +107,8 @@ class Heads:
             for name in requested:
                 head_file(folder, name)
             raise ModelUnsupported(
-                f"{folder}: {' and '.join(requested)} outputs are computed by torch from token states, and the model runs on "
+                f"{folder}: {' and '.join(requested)} outputs are computed by torch from token states, and the model "
+                "runs on "
                 f"{engine.graphs.name}; load it with backend='torch', or use outputs=['dense']"
             )
         heads = {name: read_head(folder, name, first.dimension) for name in requested}
@@ -145,7 +151,10 @@ def _special(shown: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def lexical_weights(features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:
-    """Return the weight of each distinct token [n, width], the largest of its positions; tokens in ``ignored`` have none."""
+    """Return the weight of each distinct token [n, width], the largest of its positions.
+
+    Tokens in ``ignored`` have none.
+    """
     weights = _linear(features["token_embeddings"], head)[:, :, 0]
     ids = features["input_ids"].cpu().numpy()
     real = (features["attention_mask"].cpu().numpy() > 0) & ~np.isin(ids, list(ignored)) & (weights >= MIN_WEIGHT)
@@ -160,7 +169,7 @@ def lexical_weights(features: Features, head: Head, ignored: frozenset[int], wid
 
 
 def token_vectors(features: Features, head: Head) -> list[NDArray[np.float32]]:
-    """Return a unit vector for each token of a text but the first, which represents the text: [tokens - 1, d'] per text."""
+    """Return unit vectors [tokens - 1, d'] of each text: one per token but the first, which represents the text."""
     vectors = _linear(features["token_embeddings"], head)
     real = features["attention_mask"].cpu().numpy() > 0
     lengths = np.sqrt(np.einsum("ntd,ntd->nt", vectors, vectors))[..., None]

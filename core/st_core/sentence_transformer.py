@@ -56,9 +56,10 @@ class _Target:
 class SentenceTransformer(Encoder):
     """A model that encodes texts as dense vectors.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sentence-transformers/``) or a built-in (``builtin:dense``).
-    A model of static modules runs on numpy; others need torch or a graph. ``device`` None is CUDA where there is a card, else the CPU.
-    ``dtype`` None computes in float32 on the CPU and in the checkpoint's dtype elsewhere. Safe in threads.
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sentence-transformers/``) or a
+    built-in (``builtin:dense``). A model of static modules runs on numpy; others need torch or a graph. ``device`` None
+    is CUDA where there is a card, else the CPU. ``dtype`` None computes in float32 on the CPU and in the checkpoint's
+    dtype elsewhere. Safe in threads.
 
     Raises ModelNotFound, ModelUnsupported or ModelBroken with the reason.
     """
@@ -102,15 +103,16 @@ class SentenceTransformer(Encoder):
     ) -> Any:
         """Return the vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
 
-        ``convert_to_tensor`` returns a tensor, both conversions off a list of tensors. Batches are cut by a token budget that suits the
-        machine; ``batch_size`` can only make them smaller. ``output_value="token_embeddings"`` returns a list of [tokens, d], None a list of
-        all features of each input. ``truncate_dim`` truncates vectors before ``normalize_embeddings`` scales them to unit length.
-        ``precision`` "int8" and "uint8" need :meth:`calibrate` first. Extra arguments: ``task`` selects a router's route,
-        ``processing_kwargs`` sets ``max_length`` and ``truncation`` for this call, ``sentences`` is the old name of ``inputs``.
+        ``convert_to_tensor`` returns a tensor, both conversions off a list of tensors. Batches are cut by a token
+        budget that suits the machine; ``batch_size`` can only make them smaller. ``output_value="token_embeddings"``
+        returns a list of [tokens, d], None a list of all features of each input. ``truncate_dim`` truncates vectors
+        before ``normalize_embeddings`` scales them to unit length. ``precision`` "int8" and "uint8" need
+        :meth:`calibrate` first. Extra arguments: ``task`` selects a router's route, ``processing_kwargs`` sets
+        ``max_length`` and ``truncation`` for this call, ``sentences`` is the old name of ``inputs``.
 
-        ``device`` moves the model there; a list of devices computes in a process on each, for this call alone, and ``pool`` in those of
-        :meth:`start_multi_process_pool`, ``chunk_size`` inputs at a time: a text's numbers may differ from those of one process in the last
-        digits, and tensors are returned on the CPU.
+        ``device`` moves the model there; a list of devices computes in a process on each, for this call alone, and
+        ``pool`` in those of :meth:`start_multi_process_pool`, ``chunk_size`` inputs at a time: a text's numbers may
+        differ from those of one process in the last digits, and tensors are returned on the CPU.
 
         Raises ValueError for unknown arguments and for inputs that are not text.
         """
@@ -146,8 +148,9 @@ class SentenceTransformer(Encoder):
     ) -> Prepared:
         """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives. Separate steps let a server compute several requests
-        together, and tell how many tokens each text has (``lengths``) before anything is computed.
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives. Separate steps let a server
+        compute several requests together, and tell how many tokens each text has (``lengths``) before anything is
+        computed.
         """
         listed, single = one_or_many(inputs)
         options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
@@ -163,7 +166,7 @@ class SentenceTransformer(Encoder):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Any:
-        """Turn what :meth:`compute` returned for a request into vectors: the last of the three steps of :meth:`encode`, with its arguments."""
+        """Return the vectors of a computed request: the last step of :meth:`encode`, with its arguments."""
         _check_precision(precision)
         target = _Target(
             self._width(truncate_dim),
@@ -176,7 +179,10 @@ class SentenceTransformer(Encoder):
         return vectors[0] if computed.prepared.is_single else vectors
 
     def _width(self, truncate_dim: int | None) -> int | None:
-        """Return the width that vectors are truncated to, None for all of it; raise ValueError unless it is positive."""
+        """Return the width that vectors are truncated to, None for all of it.
+
+        Raises ValueError unless it is positive.
+        """
         width = truncate_dim if truncate_dim is not None else self.truncate_dim
         if width is not None and width < 1:
             raise ValueError(f"truncate_dim must be a positive integer, got {width}")
@@ -235,7 +241,8 @@ class SentenceTransformer(Encoder):
         outputs = self._engine.runner(options.task).info.outputs
         if output_value is not None and outputs is not None and output_value not in outputs:
             raise ValueError(
-                f"the graph for backend={self.backend!r} has no {output_value}: it computes only the token that the model's "
+                f"the graph for backend={self.backend!r} has no {output_value}: it computes only the token that the "
+                "model's "
                 "pooling reads; load the model with backend='torch'"
             )
         parts = [
@@ -255,11 +262,12 @@ class SentenceTransformer(Encoder):
         show_progress_bar: bool | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> MultiOutput:
-        """Return dense, sparse and multi-vector results of a list of texts from one forward pass, for a model like BGE-M3.
+        """Return dense, sparse and multi-vector results of texts from one forward pass, for a model like BGE-M3.
 
-        ``outputs`` are any of "dense", as :meth:`encode` returns it, "sparse", the weight of each token, and "multi_vector", a unit vector
-        for each token but the first. The other arguments are those of :meth:`encode`. Raises ModelUnsupported where the checkpoint has no
-        such output, and for other outputs than "dense" on onnx and openvino.
+        ``outputs`` are any of "dense", as :meth:`encode` returns it, "sparse", the weight of each token, and
+        "multi_vector", a unit vector for each token but the first. The other arguments are those of :meth:`encode`.
+        Raises ModelUnsupported where the checkpoint has no such output, and for other outputs than "dense" on onnx and
+        openvino.
         """
         unknown = set(outputs) - set(OUTPUTS)
         if unknown or not outputs or isinstance(outputs, str):
@@ -280,8 +288,9 @@ class SentenceTransformer(Encoder):
     def calibrate(self, inputs: object, **kwargs: Any) -> NDArray[np.float32]:
         """Fix the ranges of ``precision`` "int8" and "uint8": the smallest and largest value of each dimension [2, d].
 
-        ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are those of :meth:`encode`. The ranges are stored as
-        ``quantization_ranges``, so that vectors of different calls agree, and saved with the model.
+        ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are those of :meth:`encode`. The
+        ranges are stored as ``quantization_ranges``, so that vectors of different calls agree, and saved with the
+        model.
         """
         from st_core.quantize import quantization_ranges
 
@@ -308,7 +317,8 @@ class SentenceTransformer(Encoder):
                 )
             if ranges.shape[1] < vectors.shape[1]:
                 raise ValueError(
-                    f"the ranges are for {ranges.shape[1]} dimensions and the vectors have {vectors.shape[1]}: calibrate again"
+                    f"the ranges are for {ranges.shape[1]} dimensions and the vectors have {vectors.shape[1]}: "
+                    "calibrate again"
                 )
             ranges = ranges[:, : vectors.shape[1]]
         return quantize_embeddings(vectors, precision, ranges)
@@ -341,7 +351,10 @@ class SentenceTransformer(Encoder):
 
 
 def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
-    """Return the calibration saved with a model [2, d], None where there is none; raise ModelBroken for another content."""
+    """Return the calibration saved with a model [2, d], None where there is none.
+
+    Raises ModelBroken for another content.
+    """
     if not path.is_file():
         return None
     value: Any = read_json(path)

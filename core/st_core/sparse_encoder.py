@@ -1,4 +1,4 @@
-"""Encode texts as sparse vectors, with the names and arguments of sentence-transformers 6.2, in matrices for stores and scipy."""
+"""Encode texts as sparse vectors, with the names and arguments of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class _OfModelOrClass:
 class SparseEncoder(Encoder):
     """A model that encodes texts as sparse vectors over its vocabulary.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sparse-encoder/``) or a built-in (``builtin:sparse``).
-    Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`. Weights that are not positive are dropped: a sparse vector has
-    one normal form, see :mod:`st_core.vectors`.
+    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sparse-encoder/``) or a built-in
+    (``builtin:sparse``). Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`. Weights that are
+    not positive are dropped: a sparse vector has one normal form, see :mod:`st_core.vectors`.
     """
 
     family = "SparseEncoder"
@@ -87,12 +87,14 @@ class SparseEncoder(Encoder):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """Return the vectors of texts as a :class:`SparseMatrix` [n, V] in order; of a single text, a :class:`SparseVector`.
+        """Return the vectors of texts as a :class:`SparseMatrix` [n, V] in order.
 
-        ``convert_to_tensor`` returns a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the CPU with
-        ``save_to_cpu``. ``max_active_dims`` is the number of largest weights of each text that stay; of equal ones the lower index stays.
-        Batches, prompts, ``device``, ``pool``, ``chunk_size`` and the extra arguments are those of
-        :meth:`st_core.SentenceTransformer.encode`.
+        Of a single text, a :class:`SparseVector`.
+
+        ``convert_to_tensor`` returns a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the
+        CPU with ``save_to_cpu``. ``max_active_dims`` is the number of largest weights of each text that stay; of equal
+        ones the lower index stays. Batches, prompts, ``device``, ``pool``, ``chunk_size`` and the extra arguments are
+        those of :meth:`st_core.SentenceTransformer.encode`.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
@@ -133,8 +135,8 @@ class SparseEncoder(Encoder):
     ) -> Prepared:
         """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives; see :meth:`st_core.SentenceTransformer.prepare`. Requests
-        of different ``max_active_dims`` do not share batches.
+        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives; see
+        :meth:`st_core.SentenceTransformer.prepare`. Requests of different ``max_active_dims`` do not share batches.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
@@ -150,7 +152,7 @@ class SparseEncoder(Encoder):
         convert_to_sparse_tensor: bool = True,
         save_to_cpu: bool = False,
     ) -> Any:
-        """Turn what :meth:`compute` returned for a request into vectors: the last of the three steps of :meth:`encode`, with its arguments."""
+        """Return the vectors of a computed request: the last step of :meth:`encode`, with its arguments."""
         return self._converted(
             computed.rows,
             single=computed.prepared.is_single,
@@ -202,7 +204,8 @@ class SparseEncoder(Encoder):
     def sparsity(self: SparseEncoder | None, embeddings: object) -> dict[str, float]:
         """Return the mean number of weights, ``active_dims``, and the share of empty dimensions, ``sparsity_ratio``.
 
-        Can be called on the class, which does not know the dimensions of a single SparseVector and raises TypeError for it.
+        Can be called on the class, which does not know the dimensions of a single SparseVector and raises TypeError for
+        it.
         """
         if self is None and isinstance(embeddings, SparseVector):
             raise TypeError("a SparseVector does not know its dimensions; call sparsity on the model, or pass a matrix")
@@ -224,7 +227,7 @@ class SparseEncoder(Encoder):
     def intersection(embeddings_1: object, embeddings_2: Any) -> Any: ...
     @staticmethod
     def intersection(embeddings_1: object, embeddings_2: Any) -> Any:
-        """Return the elementwise product of a vector with a vector or with each row of a matrix: the dimensions that both have.
+        """Return the elementwise product of a vector with a vector or with each row of a matrix.
 
         The type is that of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
         """
@@ -280,9 +283,9 @@ def _sparse(values: Vectors, keep: int | None) -> SparseMatrix:
     if isinstance(values, SparseMatrix):
         matrix = values
     elif isinstance(values, np.ndarray):
-        # For 64 rows with 200 weights among 30,522 terms this and the cut below take 7.5 ms on one core, np.partition of the dense rows
-        # 34. A TopK in the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best 0.1 ms a text less, for one more
-        # input and an undefined order of equal weights.
+        # For 64 rows with 200 weights among 30,522 terms this and the cut below take 7.5 ms on one core, np.partition
+        # of the dense rows 34. A TopK in the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best
+        # 0.1 ms a text less, for one more input and an undefined order of equal weights.
         matrix = SparseMatrix.from_dense(values)
     else:
         from st_core.backends.torch.sparse import to_sparse

@@ -1,8 +1,8 @@
 """Backends run a stack of modules on a batch of tokens.
 
-``numpy`` runs stacks of static modules and needs nothing else; ``torch`` runs stacks with a transformer; ``graph`` runs stacks that were
-exported for ONNX Runtime or OpenVINO. A feature has the name sentence-transformers gives it (``token_embeddings``, ``sentence_embedding``,
-``scores``).
+``numpy`` runs stacks of static modules and needs nothing else; ``torch`` runs stacks with a transformer; ``graph`` runs
+stacks that were exported for ONNX Runtime or OpenVINO. A feature has the name sentence-transformers gives it
+(``token_embeddings``, ``sentence_embedding``, ``scores``).
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ Vectors: TypeAlias = "NDArray[np.float32] | torch.Tensor | SparseMatrix"
 class Outline:
     """Stack metadata that can be read without loading weights.
 
-    ``max_length`` is the maximum tokens of a text, None for no limit. ``precision`` is the dtype that the stack computes in, with a suffix
-    for whatever else changes its numbers. ``repository_graph`` is the graph file that runs the stack, where it came with the model.
+    ``max_length`` is the maximum tokens of a text, None for no limit. ``precision`` is the dtype that the stack
+    computes in, with a suffix for whatever else changes its numbers. ``repository_graph`` is the graph file that runs
+    the stack, where it came with the model.
     """
 
     tokenizer: AnyTokenizer
@@ -50,9 +51,10 @@ class Outline:
 class StackInfo(Outline):
     """Stack metadata.
 
-    ``token_budget`` is the number of tokens per batch, padding included, that runs fastest. ``positions`` is the number of tokens that the
-    model has position vectors for, ``vocabulary`` the number that it has token vectors for; None for no limit. ``labels`` is the number of
-    scores of a pair. ``outputs`` are the features that a graph computes, None where modules compute whatever they write.
+    ``token_budget`` is the number of tokens per batch, padding included, that runs fastest. ``positions`` is the number
+    of tokens that the model has position vectors for, ``vocabulary`` the number that it has token vectors for; None for
+    no limit. ``labels`` is the number of scores of a pair. ``outputs`` are the features that a graph computes, None
+    where modules compute whatever they write.
     """
 
     token_budget: int = 1_024
@@ -67,9 +69,9 @@ class StackInfo(Outline):
 class RunOptions:
     """Options of one forward pass.
 
-    ``keep`` is the number of dimensions of a sparse code that stay, None for the model's own. ``pooled`` says that vectors of single tokens
-    will not be read: they may be missing then. ``prompt_lengths`` [n] is the number of leading tokens of each text that belong to its
-    prompt, None where no text has one.
+    ``keep`` is the number of dimensions of a sparse code that stay, None for the model's own. ``pooled`` says that
+    vectors of single tokens will not be read: they may be missing then. ``prompt_lengths`` [n] is the number of leading
+    tokens of each text that belong to its prompt, None where no text has one.
     """
 
     keep: int | None = None
@@ -90,7 +92,10 @@ class Runner(Protocol):
         ...
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length because padding would change them; may run the stack once."""
+        """Return whether a batch must hold texts of one length because padding would change them.
+
+        May run the stack once.
+        """
         ...
 
     def prepare(self) -> None:

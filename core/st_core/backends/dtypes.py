@@ -1,4 +1,4 @@
-"""The backends, and the dtypes that models are computed in or their weights stored in, by the names that callers use."""
+"""The names of the backends, and of the dtypes that models are computed in or their weights stored in."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def check_dtype(backend: str, dtype: object) -> str | None:
         raise ValueError("dtype is empty; name a type, or leave out dtype")
     if backend == "auto" and name not in (None, "float32"):
         raise ValueError(
-            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={name!r} name the backend"
+            f"backend='auto' chooses among backends that give the same float32 numbers; for dtype={name!r} name the "
+            "backend"
         )
     if backend == "torch" and name == "int8":
         raise ValueError("dtype='int8' needs backend='onnx' or backend='openvino'; torch computes in floats")

@@ -16,7 +16,10 @@ __all__ = ["read_outline"]
 
 
 def read_outline(module: Transformer, device: object, dtype: object) -> Outline | None:
-    """Return the outline of a transformer on torch, for a requested device and dtype; None where only loading tells the dtype."""
+    """Return the outline of a transformer on torch, for a requested device and dtype.
+
+    None where only loading tells the dtype.
+    """
     precision = _precision(module, device, dtype)
     if precision is None:
         return None

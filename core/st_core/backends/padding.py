@@ -1,7 +1,8 @@
 """Test whether padding changes a model's numbers, for families that are not known to mask it.
 
-Some models mix positions without reading the mask: by convolutions (ConvBERT, MobileBERT), Fourier transforms (FNet) or landmarks
-(Nyströmformer). Their batches hold texts of one length, so that a text has the same numbers alone and among others.
+Some models mix positions without reading the mask: by convolutions (ConvBERT, MobileBERT), Fourier transforms (FNet) or
+landmarks (Nyströmformer). Their batches hold texts of one length, so that a text has the same numbers alone and among
+others.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ LOOSE = 5e-2
 
 
 def mixes_padding(runner: Runner, family: object) -> bool:
-    """Return whether a short text gets other numbers beside a longer one; False for known families and where the test fails to run."""
+    """Return whether a short text gets other numbers beside a longer one.
+
+    False for known families and where the test fails to run.
+    """
     if family in MASKED:
         return False
     info = runner.info

@@ -24,7 +24,7 @@ __all__ = ["as_transformers", "from_files", "own_copy"]
 TOKENIZER, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 
 _TYPED = {"BertTokenizer": True, "DistilBertTokenizer": False}
-"""Whether the models of a tokenizer class take segment numbers. transformers 5 rebuilds these two from vocabulary and settings."""
+"""Whether models of a tokenizer class take segment numbers; transformers 5 rebuilds these two classes."""
 
 _ROLES = {
     "unk_token": "[UNK]",
@@ -65,7 +65,7 @@ _IDLE = frozenset(
         "truncation_strategy",
     )
 )
-"""Settings that change no token: of decoding, of padding and truncation, which this engine does itself, and of former file paths."""
+"""Settings that change no token: of decoding, of padding and truncation, and of former file paths."""
 
 _MODELS = ("bert", "distilbert")
 """Model types for which transformers uses the tokenizer class of the settings."""
@@ -76,14 +76,20 @@ _LENGTH = frozenset(("model_max_length",))
 _FOLLOWED = frozenset(
     ("chat_template", "pad_token", "padding_side", "split_special_tokens", "truncation_side", "use_fast")
 )
-"""Further options of a tokenizer that is read from its file unchanged; all others would change the steps in the file."""
+"""Further options of a tokenizer that is read from its file unchanged.
+
+All others would change the steps in the file.
+"""
 
 _OTHERS = ("added_tokens.json", "chat_template.jinja", "chat_template.json", "additional_chat_templates")
 """Files and folders with further settings."""
 
 
 def own_copy(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
-    """Return a private copy of a tokenizer without truncation and padding; with ``lower_case`` it lowercases texts first."""
+    """Return a private copy of a tokenizer without truncation and padding.
+
+    With ``lower_case`` it lowercases texts first.
+    """
     from tokenizers import Tokenizer
 
     copied: Tokenizer = Tokenizer.from_str(backend.to_str())
@@ -110,8 +116,8 @@ def _stripped(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
 def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
     """Return the tokenizer of ``tokenizer.json`` unchanged, and its maximum length.
 
-    transformers rebuilds some steps of old files from other settings, which is not done here. Raises ImportError for an option that only
-    transformers supports.
+    transformers rebuilds some steps of old files from other settings, which is not done here. Raises ImportError for an
+    option that only transformers supports.
     """
     unknown = sorted(module.processor_kwargs.keys() - (_LENGTH | _FOLLOWED | _IDLE | LOADING))
     if unknown:
@@ -152,8 +158,9 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
 def as_transformers(module: Transformer, shown: Callable[[], object]) -> tuple[TextTokenizer, int | None] | None:
     """Return the tokenizer that transformers 5 would build, and its maximum length; None where that is not certain.
 
-    It is certain for BERT's word pieces where ``tokenizer.json`` contains exactly what transformers builds from the vocabulary and the
-    settings, and these contain only supported values. ``shown`` builds transformers' own object for ``model.tokenizer``.
+    It is certain for BERT's word pieces where ``tokenizer.json`` contains exactly what transformers builds from the
+    vocabulary and the settings, and these contain only supported values. ``shown`` builds transformers' own object for
+    ``model.tokenizer``.
     """
     from tokenizers import Tokenizer
 
@@ -195,7 +202,7 @@ def _id(backend: Tokenizer, token: str) -> int:
 
 
 def _around(single: Layout | None, pair: Layout | None, first: int, last: int) -> bool:
-    """Return whether special tokens are BERT's: ``first``, a text and ``last``, then for a pair the other text and ``last`` as segment 1."""
+    """Return whether special tokens are BERT's: ``first``, a text, ``last``, then in pairs a text and ``last``."""
     if single is None or pair is None:
         return False
     text, other = np.array([-1], np.int32), np.array([-2], np.int32)
@@ -215,7 +222,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
-    """Return a tokenizer's maximum length: the configured one, limited to the model's positions unless the caller set it."""
+    """Return a tokenizer's maximum length, limited to the model's positions unless the caller set it."""
     configured, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
     if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN means no length
         raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, got {configured!r}")
@@ -226,7 +233,10 @@ def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
 
 
 def _known_settings(module: Transformer) -> dict[str, Any] | None:
-    """Return the settings of ``tokenizer_config.json`` with the caller's length; None where a setting is not supported here."""
+    """Return the settings of ``tokenizer_config.json`` with the caller's length.
+
+    None where a setting is not supported here.
+    """
     if module.chat or module.base is not None or module.trust_remote_code or module.task == "text-generation":
         return None
     configured = module.config.get("model_type") in _MODELS and isinstance(
@@ -267,7 +277,7 @@ def _plain(token: object) -> object:
 
 
 def _as_rebuilt(backend: Tokenizer, settings: Mapping[str, object], tokens: Mapping[str, str]) -> bool:
-    """Return whether a tokenizer is what transformers builds from its vocabulary: BERT's steps, and only special tokens added."""
+    """Return whether a tokenizer is what transformers builds from its vocabulary: BERT's steps and special tokens."""
     model, normalizer = backend.model, backend.normalizer
     kinds = tuple(type(part).__name__ for part in (model, normalizer, backend.pre_tokenizer))
     if kinds != ("WordPiece", "BertNormalizer", "BertPreTokenizer"):
@@ -287,7 +297,7 @@ def _as_rebuilt(backend: Tokenizer, settings: Mapping[str, object], tokens: Mapp
 
 
 def _only_special(backend: Tokenizer, listed: object, tokens: Mapping[str, str]) -> bool:
-    """Return whether the added tokens are the special ones, without further properties, in the file and in the settings."""
+    """Return whether file and settings add only the special tokens, without further properties."""
     added = {index: _facts(token.__getstate__()) for index, token in backend.get_added_tokens_decoder().items()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     usual = {vocabulary.get(token): _facts({"content": token, "special": True}) for token in tokens.values()}

@@ -45,7 +45,7 @@ def check_words(ids: NDArray[np.int64], words: int | None) -> None:
 
 
 def check_padding(pad_id: int, words: int | None, folder: Path) -> None:
-    """Raise ModelBroken for a padding token beyond the table, which every batch of texts of several lengths would need."""
+    """Raise ModelBroken for a padding token beyond the table, which batches of several lengths need."""
     if words is not None and pad_id >= words:
         raise ModelBroken(
             f"{folder}: the tokenizer pads with the token {pad_id} and the model has vectors for {words}: {REMEDY}"

@@ -21,9 +21,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The size limits of a batch: ``tokens``, padding included (rows times the longest), and ``rows``, None for any number.
+    """The size limits of a batch: ``tokens``, rows times the longest, and ``rows``, None for any number.
 
-    A single input longer than ``tokens`` is a batch of its own. ``even`` puts only inputs of one length into a batch, so that nothing is padded.
+    A single input longer than ``tokens`` is a batch of its own. ``even`` puts only inputs of one length into a batch,
+    so that nothing is padded.
     """
 
     tokens: int
@@ -38,7 +39,7 @@ class Budget:
 
 
 def cut(lengths: NDArray[np.int64], budget: Budget) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions of the inputs batch by batch, longest inputs first, so that a batch has inputs of similar length.
+    """Yield the positions of the inputs batch by batch, longest first, so that a batch has similar lengths.
 
     ``lengths`` [n] are tokens per input; every position occurs once. Inputs of equal length keep their order.
     """
@@ -67,8 +68,8 @@ def run_batches(
 ) -> Iterator[tuple[NDArray[np.int64], Result]]:
     """Run every batch; yield its positions and its result.
 
-    On an error of ``run`` that ``out_of_memory`` recognises, the budget is halved for the rest of this call and the batch is run again in
-    smaller ones; a batch of one input that still does not fit raises the error.
+    On an error of ``run`` that ``out_of_memory`` recognises, the budget is halved for the rest of this call and the
+    batch is run again in smaller ones; a batch of one input that still does not fit raises the error.
     """
     pending = list(cut(lengths, budget))[::-1]
     while pending:

@@ -41,8 +41,9 @@ WINDOW = 4096
 class Engine:
     """Modules, made ready per stack; safe in threads.
 
-    Where numpy can run one route of a router, the others are loaded at their first use: a process that only encodes inference-free queries
-    needs neither the document model nor torch. ``limit`` is the maximum length that replaces the stacks' own, ``UNSET`` where none was set.
+    Where numpy can run one route of a router, the others are loaded at their first use: a process that only encodes
+    inference-free queries needs neither the document model nor torch. ``limit`` is the maximum length that replaces the
+    stacks' own, ``UNSET`` where none was set.
     """
 
     def __init__(self, modules: Sequence[Module], factory: RunnerFactory, limit: int | Unset | None = UNSET) -> None:
@@ -109,7 +110,10 @@ class Engine:
         return self._single[task]
 
     def outline(self, task: str | None) -> Outline:
-        """Return the outline of a stack; of one that is not loaded yet it is read without the weights, where its files suffice."""
+        """Return the outline of a stack.
+
+        Of one that is not loaded yet it is read without the weights, where its files suffice.
+        """
         if task not in self._ready:
             outline = self._outlines.get(task) or self.factory.outline(self._stack(task))
             if outline is not None:
@@ -199,8 +203,8 @@ class Engine:
     ) -> Iterator[tuple[NDArray[np.int64], Features]]:
         """Compute requests of one group; yield the positions and features of each batch, the longest inputs first.
 
-        Positions count through the inputs of all requests. With ``pooled`` only pooled vectors are read, so that those of single tokens need
-        not be computed.
+        Positions count through the inputs of all requests. With ``pooled`` only pooled vectors are read, so that those
+        of single tokens need not be computed.
         """
         options = requests[0].options
         runner = self.runner(options.task)

@@ -1,7 +1,7 @@
 """Measure which backend computes a model fastest on this machine, and remember the choice: ``backend="auto"``.
 
-The choice is cached in the folder ``fastest``, under a hash of the model, of the backends to choose from and of the machine: processor, cores
-and package versions. A change of any of these measures again.
+The choice is cached in the folder ``fastest``, under a hash of the model, of the backends to choose from and of the
+machine: processor, cores and package versions. A change of any of these measures again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ logger = logging.getLogger(__name__)
 Built = TypeVar("Built")
 
 PROSE = (
-    "A library keeps books so that people who do not own them can read them, and a catalogue says where each of them stands; "
-    "whoever knows neither author nor title asks in words of his own, and hopes that somebody has thought of those words before. "
+    "A library keeps books so that people who do not own them can read them, and a catalogue says where each of them "
+    "stands; "
+    "whoever knows neither author nor title asks in words of his own, and hopes that somebody has thought of those "
+    "words before. "
 )
 LENGTHS = (4, 6, 9, 12, 16, 24, 32, 48, 64, 96, 160)
 """Words of each timed text: from a short question to a long paragraph."""
 
 SECONDS, ROUNDS = 1.5, 7
-"""When timing stops, after a first pass for warming up: at the end of the round in which the seconds are over, or of the last round."""
+"""Timing stops, after a warm-up pass, with the round that passes these seconds, or with the last round."""
 
 PACKAGES = ("st-connectors", "torch", "transformers", "openvino", "onnxruntime", "onnxscript")
 
@@ -44,8 +46,8 @@ def fastest(
 ) -> Built:
     """Build the model on each backend and return the fastest; ``model`` is a hash of it.
 
-    ``builders`` are by backend; ``seconds`` computes texts and returns how long that took. A backend that cannot run the model is passed
-    over, and the log says why; where none can, the last one's error is raised.
+    ``builders`` are by backend; ``seconds`` computes texts and returns how long that took. A backend that cannot run
+    the model is passed over, and the log says why; where none can, the last one's error is raised.
     """
     here = machine()
     root = cache_root()
@@ -78,7 +80,10 @@ def _build_all(builders: Mapping[str, Callable[[], Built]]) -> dict[str, Built]:
 
 
 def _timed(built: Mapping[str, Built], seconds: Callable[[Built, Sequence[str]], float]) -> dict[str, float]:
-    """Return each backend's shortest time for the same texts; rounds are interleaved, so that a busy machine disturbs all alike."""
+    """Return each backend's shortest time for the same texts.
+
+    Rounds are interleaved, so that a busy machine disturbs all alike.
+    """
     texts = [" ".join((PROSE * 4).split()[:length]) for length in LENGTHS]
     best: dict[str, float] = {}
     for name, each in built.items():

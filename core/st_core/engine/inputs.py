@@ -26,8 +26,8 @@ Input: TypeAlias = str | Sequence[str]
 class CallArguments(TypedDict, total=False):
     """The arguments of a call that are passed by name only.
 
-    ``task`` selects a router's route; ``processing_kwargs`` contain ``max_length`` and ``truncation``; ``sentences`` is the old name of
-    ``inputs``.
+    ``task`` selects a router's route; ``processing_kwargs`` contain ``max_length`` and ``truncation``; ``sentences`` is
+    the old name of ``inputs``.
     """
 
     task: str | None

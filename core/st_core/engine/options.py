@@ -13,8 +13,8 @@ __all__ = ["CallOptions", "with_processing"]
 class CallOptions:
     """The options of one call of ``encode``, ``predict`` or ``prepare``.
 
-    ``keep`` is the number of heaviest weights that stay in each sparse vector, None for all; ``template`` are arguments of a chat template.
-    ``max_length`` None means the model's own.
+    ``keep`` is the number of heaviest weights that stay in each sparse vector, None for all; ``template`` are arguments
+    of a chat template. ``max_length`` None means the model's own.
     """
 
     task: str | None = None
@@ -30,7 +30,8 @@ class CallOptions:
 def with_processing(options: CallOptions, value: Mapping[str, object] | None) -> CallOptions:
     """Return the options with those of ``processing_kwargs``; raise ValueError for unknown keys.
 
-    ``max_length`` and ``truncation`` are flat or under "text" or "common", the arguments of the chat template under "chat_template".
+    ``max_length`` and ``truncation`` are flat or under "text" or "common", the arguments of the chat template under
+    "chat_template".
     """
     if not value:
         return options

@@ -1,7 +1,7 @@
 """Decide what runs a model: from what the caller named, the checkpoint and the machine to one execution plan.
 
-Nothing here runs a model. ``backend="auto"`` yields one plan for each backend that can run the model; which one is fastest is measured by
-:mod:`st_core.engine.fastest`.
+Nothing here runs a model. ``backend="auto"`` yields one plan for each backend that can run the model; which one is
+fastest is measured by :mod:`st_core.engine.fastest`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Artifacts:
 class ExecutionPlan:
     """The backend, dtype, device and artifacts that a model runs with, decided once at load.
 
-    ``dtype`` None is the backend's default, and on a repository graph whatever its weights are. Stacks of static modules run on numpy
-    under every plan.
+    ``dtype`` None is the backend's default, and on a repository graph whatever its weights are. Stacks of static
+    modules run on numpy under every plan.
     """
 
     backend: str
@@ -138,7 +138,7 @@ def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -
 
 
 def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> tuple[ExecutionPlan, ...]:
-    """Return a plan for each backend that can run all stacks in float32: another dtype's numbers would depend on the machine."""
+    """Return a plan for each backend that can run all stacks in float32."""
     if not stacks or not _is_cpu(on_torch.device):  # only torch knows other devices
         return (on_torch,)
     folder = on_torch.artifacts.folder

@@ -23,8 +23,8 @@ Rows_co = TypeVar("Rows_co", covariant=True)
 class Prepared:
     """The tokens of one request, with the options that decide how they are computed.
 
-    ``prompt_length`` is the number of leading tokens that belong to the prompt; ``is_single`` says that the request was one input and not a
-    list of them.
+    ``prompt_length`` is the number of leading tokens that belong to the prompt; ``is_single`` says that the request was
+    one input and not a list of them.
     """
 
     tokens: Tokens

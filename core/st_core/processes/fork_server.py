@@ -1,8 +1,9 @@
 """A process that holds a loaded model and forks workers off itself, so that its weights are in memory once.
 
-It is spawned, so that it inherits none of the caller's threads, and it computes with one thread: a child whose parent has run OpenMP threads
-waits for them forever (GNU libgomp, which torch is built with). A child may have any number of threads. Linux only, since workers are
-watched through process descriptors (``pidfd_open``), which never refer to another process that got the same number.
+It is spawned, so that it inherits none of the caller's threads, and it computes with one thread: a child whose parent
+has run OpenMP threads waits for them forever (GNU libgomp, which torch is built with). A child may have any number of
+threads. Linux only, since workers are watched through process descriptors (``pidfd_open``), which never refer to
+another process that got the same number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from st_core.processes.worker import Recipe, died_early, live, pin, portable, se
 __all__ = ["ForkServer", "ForkedProcess", "can_fork"]
 
 UNKNOWN = 255
-"""The exit code reported for a worker whose server, its parent, is gone; multiprocessing's own fork server uses the same."""
+"""The exit code reported for a worker whose server, its parent, is gone.
+
+Multiprocessing's own fork server uses the same.
+"""
 
 
 def can_fork() -> bool:

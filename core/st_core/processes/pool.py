@@ -1,8 +1,8 @@
 """Run a model in several processes, one per device: the workers behind ``device=[...]`` and ``pool=``.
 
-On Linux, workers on the CPU are forked off one process that has loaded the model, and share its memory; the others load the model from its
-folder. Inputs are sent in chunks, at most two to a worker, and answers arrive in any order; a worker that dies is replaced and its chunks are
-computed again.
+On Linux, workers on the CPU are forked off one process that has loaded the model, and share its memory; the others load
+the model from its folder. Inputs are sent in chunks, at most two to a worker, and answers arrive in any order; a worker
+that dies is replaced and its chunks are computed again.
 """
 
 from __future__ import annotations
@@ -57,16 +57,17 @@ class Worker:
 class WorkerPool:
     """Processes that run one model, started with ``model.start_multi_process_pool`` and usable for any number of calls.
 
-    For one thread at a time: a second one gets a RuntimeError. The model's maximum length and its pooling's treatment of prompts are those of
-    when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool needs its main module guarded by
-    ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
+    For one thread at a time: a second one gets a RuntimeError. The model's maximum length and its pooling's treatment
+    of prompts are those of when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool
+    needs its main module guarded by ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
     """
 
     def __init__(self, recipe: Recipe, devices: Sequence[str], *, owner: object = None, share: bool = True) -> None:
         """Start a worker for each device and wait until all are ready.
 
-        ``owner`` identifies the model that the pool belongs to. ``share`` allows forking; a runtime that has started threads must not be
-        forked. Raises ValueError without a device, the errors of loading in a worker, and RuntimeError where one dies.
+        ``owner`` identifies the model that the pool belongs to. ``share`` allows forking; a runtime that has started
+        threads must not be forked. Raises ValueError without a device, the errors of loading in a worker, and
+        RuntimeError where one dies.
         """
         if not devices:
             raise ValueError("a pool needs at least one device, for instance ['cpu', 'cpu']")
@@ -140,7 +141,10 @@ class WorkerPool:
             yield worker, ("died", (0, 0), worker.process.exitcode)
 
     def _note(self, worker: Worker, kind: str, content: object) -> None:
-        """Handle a message about the worker itself; raise the error of one that cannot start, and replace one that died."""
+        """Handle a message about the worker itself.
+
+        Raises the error of one that cannot start, and replace one that died.
+        """
         if kind == "ready":
             worker.ready = True
         elif kind == "unready":
@@ -205,7 +209,8 @@ class WorkerPool:
                     if deaths > REPLACEMENTS:
                         self.stop()
                         raise RuntimeError(
-                            f"workers died {deaths} times, the last on {worker.device} with exit code {content}; the pool is stopped. "
+                            f"workers died {deaths} times, the last on {worker.device} with exit code {content}; the "
+                            "pool is stopped. "
                             "A negative code is the signal that ended it; 9 often means that memory ran out"
                         )
                 if kind in ("done", "failed"):
@@ -233,7 +238,8 @@ def pickle_job(job: Job, arguments: tuple[object, ...]) -> bytes:
         return pickle.dumps((job, arguments))
     except (AttributeError, TypeError, pickle.PicklingError) as error:
         raise ValueError(
-            f"an argument cannot be sent to workers ({error}); an activation_fn has to be a class or a function of a module"
+            f"an argument cannot be sent to workers ({error}); an activation_fn has to be a class or a function of a "
+            "module"
         ) from error
 
 

@@ -92,7 +92,10 @@ def listen(pipe: Connection, received: SimpleQueue[bytes | None]) -> None:
 
 
 def answer(pipe: Connection, message: Message) -> None:
-    """Send a message; plain pickle carries tensors as bytes, where torch's own leaves them in memory of a process that may die."""
+    """Send a message.
+
+    Plain pickle carries tensors as bytes, where torch's own leaves them in memory of a process that may die.
+    """
     with suppress(OSError):  # the parent is gone, or has stopped us
         pipe.send_bytes(pickle.dumps(message))
 
@@ -100,7 +103,8 @@ def answer(pipe: Connection, message: Message) -> None:
 def died_early(device: str, code: object) -> RuntimeError:
     """Return the error for a process that ended before it was ready."""
     return RuntimeError(
-        f"a worker on {device} ended with exit code {code} before it was ready; a script that starts workers needs its calls under "
+        f"a worker on {device} ended with exit code {code} before it was ready; a script that starts workers needs its "
+        "calls under "
         "`if __name__ == '__main__':`, else see what it wrote to standard error"
     )
 

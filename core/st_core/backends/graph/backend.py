@@ -1,4 +1,4 @@
-"""Run stacks of modules as graphs on ONNX Runtime or OpenVINO: find a stack's graph, or export it where torch is installed."""
+"""Run stacks as graphs on ONNX Runtime or OpenVINO: find a stack's graph, or export it with torch."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ Calibration: TypeAlias = Sequence[str] | Sequence[tuple[str, str]]
 class GraphBackend:
     """Builds runners for graphs of one runtime and one dtype.
 
-    A stack's graph is searched for in the ``graphs`` folder of the model's own folder, then in the cache; where neither has it, it is exported
-    to the cache, which needs torch. Without torch or without weights, a repository graph of the transformer is used; with ``file_name`` it is
-    that one.
+    A stack's graph is searched for in the ``graphs`` folder of the model's own folder, then in the cache; where neither
+    has it, it is exported to the cache, which needs torch. Without torch or without weights, a repository graph of the
+    transformer is used; with ``file_name`` it is that one.
     """
 
     def __init__(
@@ -117,7 +117,10 @@ class GraphBackend:
         return find_repository_graph(folder, self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
-        """Return the folder of a stack's graph, exported where there is none; raise OSError without a writable cache."""
+        """Return the folder of a stack's graph, exported where there is none.
+
+        Raises OSError without a writable cache.
+        """
         place = self.find(stack)
         if place is None:
             place = _cache_folder(self.model) / graph_key(stack, self.name, self.dtype)
@@ -140,9 +143,12 @@ class GraphBackend:
         calibration: Calibration = (),
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``; ``told`` is called with each step.
+        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``.
 
-        A float32 graph, where there is one, is converted, which takes seconds and no torch. Raises ImportError where torch is missing.
+        ``told`` is called with each step.
+
+        A float32 graph, where there is one, is converted, which takes seconds and no torch. Raises ImportError where
+        torch is missing.
         """
         runtime(self.name).check(self.dtype, calibrated=bool(calibration))
         plain = GraphBackend(self.name, "float32", self.folder).find(stack) if self.dtype != "float32" else None
@@ -159,7 +165,7 @@ class GraphBackend:
 
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
-    """Return the error for a missing package, extended by how to load the stack's graphs in the model's folder, which do not need it."""
+    """Return the error for a missing package, extended by how to load existing graphs that do not need it."""
     names = dict.fromkeys(name.rpartition("-")[0] for name in _exported(folder))
     existing = " or ".join(
         f"backend={name!r}, dtype={dtype!r}"
@@ -181,7 +187,8 @@ def _of_another_state(folder: Path) -> str:
     """Return what to do about graphs of a folder that do not match its files; empty without such graphs."""
     names = ", ".join(f"{FOLDER}/{name}" for name in _exported(folder))
     return names and (
-        f"the folder has {names}, exported from other weights, settings or tokenizer than it contains now: restore these, or export the model again"
+        f"the folder has {names}, exported from other weights, settings or tokenizer than it contains now: restore "
+        "these, or export the model again"
     )
 
 
@@ -231,7 +238,10 @@ def can_export() -> bool:
 
 
 def _cache_folder(model: str) -> Path:
-    """Create and return the cache's folder of graphs; raise OSError, before a graph is exported in vain, where it is not writable."""
+    """Create and return the cache's folder of graphs.
+
+    Raises OSError, before a graph is exported in vain, where it is not writable.
+    """
     root = cache_root()
     where = "in the cache: the user has no home folder" if root is None else f"in {root / FOLDER}"
     reason = ""

@@ -21,7 +21,10 @@ def is_installed(*packages: str) -> bool:
 
 
 def run_module(module: str, *arguments: str, needs: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
-    """Run ``python -m module``; raise ImportError where a package of ``needs`` is missing, ModelError where it fails."""
+    """Run ``python -m module``.
+
+    Raises ImportError where a package of ``needs`` is missing, ModelError where it fails.
+    """
     missing = [package for package in needs if not is_installed(package)]
     if missing:
         raise missing_packages(missing, "converting a graph to int8")

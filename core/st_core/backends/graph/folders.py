@@ -1,8 +1,9 @@
 """Read and write the folders of graphs: one file that ONNX Runtime or OpenVINO runs, with everything needed to feed it.
 
-A graph's folder is named by its key, a hash of everything that its numbers depend on. It contains ``graph.json`` (inputs, outputs, and the size
-and hash of every other file), ``tokenizer.json`` and the graph itself, and is stored in the ``graphs`` folder of an exported model or in the
-cache. A folder is written under a temporary name and renamed in one step, so that two processes at once are safe. Reading needs no torch.
+A graph's folder is named by its key, a hash of everything that its numbers depend on. It contains ``graph.json``
+(inputs, outputs, and the size and hash of every other file), ``tokenizer.json`` and the graph itself, and is stored in
+the ``graphs`` folder of an exported model or in the cache. A folder is written under a temporary name and renamed in
+one step, so that two processes at once are safe. Reading needs no torch.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ READ = (
     ),
     *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "tekken.json", "word_*.json"),
 )
-"""The names of JSON and text files in a transformer's folder that transformers 5 reads; other files there do not count."""
+"""The names of JSON and text files in a transformer's folder that transformers 5 reads.
+
+Other files there do not count.
+"""
 
 SPLIT = "split_special_tokens"
 """Set where special tokens in a text are read as text; the tokenizers library does not save this setting."""
@@ -80,11 +84,12 @@ TokenizerSettings: TypeAlias = dict[str, Any]
 class GraphSpec:
     """The content of ``graph.json``.
 
-    ``inputs`` are names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels`` is the number of scores of a
-    pair, ``positions`` the number of position vectors, ``max_length`` the maximum tokens of a text; the last two are None for no limit.
-    ``files`` contains size and hash of each other file, ``tokenizer`` the settings that its file lacks. ``calibrated`` is the number of texts
-    that the ranges of int8 activations were fixed on, 0 for dynamic ranges. ``words`` is the number of token vectors, None where unknown;
-    ``even`` means that padding would change a text.
+    ``inputs`` are names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels`` is
+    the number of scores of a pair, ``positions`` the number of position vectors, ``max_length`` the maximum tokens of a
+    text; the last two are None for no limit. ``files`` contains size and hash of each other file, ``tokenizer`` the
+    settings that its file lacks. ``calibrated`` is the number of texts that the ranges of int8 activations were fixed
+    on, 0 for dynamic ranges. ``words`` is the number of token vectors, None where unknown; ``even`` means that padding
+    would change a text.
     """
 
     backend: str
@@ -120,7 +125,7 @@ def cache_root() -> Path | None:
 
 
 def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
-    """Return the name of a graph: runtime, dtype, and a hash of the modules' configurations, weights and transformer files.
+    """Return the name of a graph: runtime, dtype, and a hash of the modules' configurations and files.
 
     Library versions do not count: graphs stay valid across them.
     """
@@ -157,7 +162,10 @@ def has_weights(module: Transformer) -> bool:
 
 
 def _read_files(module: Transformer) -> list[Path]:
-    """Return the files that a transformer's numbers depend on, with those of an adapter's model; all files where custom code may read any."""
+    """Return the files that a transformer's numbers depend on, with those of an adapter's model.
+
+    All files where custom code may read any.
+    """
     files = [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
     if module.trust_remote_code:
         return files
@@ -247,7 +255,10 @@ def read_spec(place: Path) -> GraphSpec | None:
 
 
 def copy_graph(place: Path, folder: Path) -> GraphSpec:
-    """Copy the files of a graph into an empty folder and return its description; raise ModelBroken for a damaged or missing graph."""
+    """Copy the files of a graph into an empty folder and return its description.
+
+    Raises ModelBroken for a damaged or missing graph.
+    """
     spec = read_spec(place)
     if spec is None:
         raise ModelBroken(f"{place}: the graph is missing")

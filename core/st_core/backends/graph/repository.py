@@ -1,7 +1,8 @@
-"""Run repository graphs: graphs of a transformer alone in the folders ``onnx`` and ``openvino``, as sentence-transformers and optimum write them.
+"""Run repository graphs: graphs of a transformer alone, as sentence-transformers and optimum write them.
 
-Such a graph ends at token vectors or at logits; the modules behind the transformer run on numpy. Inputs, outputs and the dtype of the weights
-are read from the graph itself. No torch is needed; where transformers is installed, it builds the tokenizer, as on torch.
+Such a graph ends at token vectors or at logits; the modules behind the transformer run on numpy. Inputs, outputs and
+the dtype of the weights are read from the graph itself. No torch is needed; where transformers is installed, it builds
+the tokenizer, as on torch.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FROM_PADDING = frozenset(("camembert", "mpnet", "roberta", "xlm-roberta"))
 
 
 def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
-    """Return the patterns of a graph and its file of weights in a repository on the Hub, in the root or in a module's folder."""
+    """Return the patterns of a graph and its weights in a Hub repository, in the root or in a module's folder."""
     name = file_name or DEFAULTS[backend]
     if "/" not in name:
         name = f"{DEFAULTS[backend].partition('/')[0]}/{name}"
@@ -61,7 +62,8 @@ def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
 def find_repository_graph(folder: Path, backend: str, file_name: str | None) -> Path | None:
     """Return a graph in a transformer's folder or its folder of the runtime; without a name the default one, or None.
 
-    Raises ModelNotFound for an unknown name, listing the graphs, and ValueError for a file that the runtime does not read.
+    Raises ModelNotFound for an unknown name, listing the graphs, and ValueError for a file that the runtime does not
+    read.
     """
     default = DEFAULTS[backend]
     name = file_name or default
@@ -107,7 +109,8 @@ class _Attending:
 def repository_runner(file: Path, backend: str, dtype: str | None, stack: Sequence[Module]) -> GraphRunner:
     """Build the runner of a stack whose transformer is the graph in a file.
 
-    Raises ValueError for a ``dtype`` that is not the graph's, ModelUnsupported for a graph or modules that cannot be run this way.
+    Raises ValueError for a ``dtype`` that is not the graph's, ModelUnsupported for a graph or modules that cannot be
+    run this way.
     """
     first, *rest = stack
     _check(first, rest)
@@ -160,7 +163,10 @@ def _kind(types: frozenset[str]) -> str:
 
 
 def _try(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
-    """Run one text and return the number of scores; raise ModelUnsupported for an output that the modules cannot read."""
+    """Run one text and return the number of scores.
+
+    Raises ModelUnsupported for an output that the modules cannot read.
+    """
     tokenizer = runner.info.tokenizer
     assert isinstance(tokenizer, TextTokenizer)
     feed = feed_of(tokenizer.tokenize(["text"], None), tokenizer, runner.inputs)

@@ -31,7 +31,8 @@ TOKEN_BUDGET = 1_024
 class GraphRunner:
     """A graph ready to run, and the modules behind it that numpy runs.
 
-    ``session`` runs the graph; ``inputs`` and ``outputs`` are the names of its arrays in order. ``info.tokenizer`` is a TextTokenizer.
+    ``session`` runs the graph; ``inputs`` and ``outputs`` are the names of its arrays in order. ``info.tokenizer`` is a
+    TextTokenizer.
     """
 
     session: RunGraph
@@ -93,7 +94,7 @@ class GraphRunner:
 
 
 def feed_of(tokens: Tokens, tokenizer: TextTokenizer, inputs: Sequence[str]) -> Feed:
-    """Return a graph's inputs for a batch: ids and mask [n, longest], and segment numbers where ``inputs`` names them."""
+    """Return a graph's inputs for a batch: ids, mask and, where ``inputs`` names them, segments [n, longest]."""
     ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
     feed = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in inputs:

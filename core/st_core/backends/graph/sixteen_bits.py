@@ -21,9 +21,12 @@ QUIET = np.uint16(0x0040)
 
 
 def to_bits(weights: NDArray[np.float32], dtype: str) -> NDArray[np.uint16] | None:
-    """Return the nearest finite 16-bit floats as bits, since numpy 2 has no bfloat16; None where a weight is too large for float16.
+    """Return the nearest finite 16-bit floats as bits, since numpy 2 has no bfloat16.
 
-    A number that bfloat16 would round to infinity becomes its largest: masks contain float32's smallest number, and infinity times zero is NaN.
+    None where a weight is too large for float16.
+
+    A number that bfloat16 would round to infinity becomes its largest: masks contain float32's smallest number, and
+    infinity times zero is NaN.
     """
     if dtype == "float16":
         with np.errstate(over="ignore"):

@@ -30,7 +30,7 @@ Run = Callable[["Features"], "Features"]
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The steps of a stack, and those that give the same vectors without the vectors of single tokens, where there are any."""
+    """The steps of a stack, and the steps that compute only its pooled vectors, where there are any."""
 
     steps: tuple[Run, ...]
     pooled_steps: tuple[Run, ...] = ()
@@ -50,7 +50,10 @@ class TorchRunner:
     mixes_padding: Once[bool] | None = None
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length because padding would change them; tried at first use."""
+        """Return whether a batch must hold texts of one length because padding would change them.
+
+        Tried at first use.
+        """
         return self.mixes_padding is not None and self.mixes_padding()
 
     def prepare(self) -> None:

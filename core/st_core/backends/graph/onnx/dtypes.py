@@ -1,7 +1,7 @@
-"""Read the dtypes of an ONNX file's weights without the onnx package, from the few fields of its format that contain them.
+"""Read the dtypes of an ONNX file's weights without the onnx package.
 
-The file is a protocol buffer: a sequence of fields, each a number with field number and wire type, then a number, or a length and that many
-bytes.
+The file is a protocol buffer: a sequence of fields, each a number with field number and wire type, then a number, or a
+length and that many bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from st_core.errors import ModelBroken
 __all__ = ["weight_types"]
 
 TYPES = {1: "float32", 2: "int8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16", 21: "int4", 22: "int4"}
-"""By the numbers of ``TensorProto.DataType``; signed and unsigned count as one. Other types are no weights: positions, masks, names."""
+"""By the numbers of ``TensorProto.DataType``.
+
+Signed and unsigned count as one. Other types are no weights: positions, masks, names.
+"""
 
 GRAPH, INITIALIZER, DIMENSIONS, TYPE = 7, 5, 1, 2
 LARGE = 256

@@ -1,6 +1,7 @@
 """Convert the matrices of an ONNX file to eight bits: ``python -m st_core.backends.graph.onnx.int8 FILE``.
 
-Run as a separate process, since onnxruntime 1.32's module for this configures the logging of the process that imports it.
+Run as a separate process, since onnxruntime 1.32's module for this configures the logging of the process that imports
+it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 
 BLOCK = 128
-"""Weights of a row that share a scale. With whole rows, as in ``quantize_dynamic``, MiniLM's mean cosine falls to 0.987."""
+"""Weights of a row that share a scale; with whole rows MiniLM's mean cosine falls to 0.987."""
 
 
 def main(file: str) -> int:

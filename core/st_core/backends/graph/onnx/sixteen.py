@@ -1,9 +1,9 @@
 """Store the matrices of an ONNX file in 16-bit floats, each read through a Cast to float32.
 
-ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors: a graph converted as a whole (``onnxruntime.transformers.float16``)
-gets a Cast around nearly every node, and on MiniLM takes 1.08 times float32's time with 3 times the error of this. Here products are computed
-in float32: the Casts of weights are computed once, when the file is opened. A table of token vectors stays in 16 bits in memory too, since only
-the rows that are read are cast.
+ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors: a graph converted as a whole
+(``onnxruntime.transformers.float16``) gets a Cast around nearly every node, and on MiniLM takes 1.08 times float32's
+time with 3 times the error of this. Here products are computed in float32: the Casts of weights are computed once, when
+the file is opened. A table of token vectors stays in 16 bits in memory too, since only the rows that are read are cast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ LARGE = 1_500_000_000
 
 
 def store_in_sixteen_bits(file: Path, dtype: str) -> None:
-    """Rewrite a float32 graph with its matrices in float16 or bfloat16; biases and norms, which are small, stay as they are."""
+    """Rewrite a float32 graph with its matrices in float16 or bfloat16.
+
+    Biases and norms, which are small, stay as they are.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -86,7 +89,10 @@ def _fill(tensor: TensorProto, bits: NDArray[np.uint16], kind: int) -> None:
 
 
 def _followed(nodes: Iterable[NodeProto], after: dict[str, NodeProto]) -> list[NodeProto]:
-    """Return copies of nodes, each followed by the node that reads its output; the originals die when the graph's list is emptied."""
+    """Return copies of nodes, each followed by the node that reads its output.
+
+    The originals die when the graph's list is emptied.
+    """
     ordered = []
     for node in nodes:
         copy = type(node)()

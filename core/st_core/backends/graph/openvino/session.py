@@ -28,13 +28,16 @@ __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "writ
 FILE = "openvino_model.xml"
 
 PRECISIONS = {"float32": "f32", "int8": "f32", "float16": "f16", "bfloat16": "bf16"}
-"""Always set: by default OpenVINO 2026.4 computes in bfloat16 where the processor has it, whatever the dtype of the weights."""
+"""Always set: by default OpenVINO 2026.4 computes in bfloat16 where the processor has it."""
 
 CAPABILITIES = {"f16": "FP16", "bf16": "BF16"}
 """The device capabilities for computing in a dtype; without one, weights of that dtype are computed in float32."""
 
 GROUP = 128
-"""Activations that share a scale when they are quantized dynamically. Measured: 32, the default, is slow; more than 128 loses accuracy."""
+"""Activations that share a scale when they are quantized dynamically. Measured: 32, the default, is slow.
+
+More than 128 loses accuracy.
+"""
 
 TYPES = {
     "f32": "float32",
@@ -55,7 +58,8 @@ def _package() -> Any:
         raise missing_extra("openvino", "backend='openvino'") from error
     except RuntimeError as error:  # openvino-telemetry 2026.4 needs the user's home folder
         raise OSError(
-            f"openvino cannot be imported ({error}): set HOME to a folder, or remove its telemetry: pip uninstall openvino-telemetry"
+            f"openvino cannot be imported ({error}): set HOME to a folder, or remove its telemetry: pip uninstall "
+            "openvino-telemetry"
         ) from error
     return openvino
 
@@ -102,8 +106,9 @@ def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str
 def let_every_row_attend(model: Model) -> None:
     """Change a model's attention, in place, so that a token that may attend to no token attends to all.
 
-    Such tokens are padding: to the left of a causal model's text, or further from it than a sliding window reaches. OpenVINO 2026.4 computes
-    NaN for them, and zero times NaN is NaN in the next layer, where torch 2.15 and onnxruntime 1.32 compute finite numbers that nothing reads.
+    Such tokens are padding: to the left of a causal model's text, or further from it than a sliding window reaches.
+    OpenVINO 2026.4 computes NaN for them, and zero times NaN is NaN in the next layer, where torch 2.15 and onnxruntime
+    1.32 compute finite numbers that nothing reads.
     """
     from openvino import opset13 as ops
 
@@ -124,7 +129,9 @@ def let_every_row_attend(model: Model) -> None:
 
 
 def _compares_positions(mask: Node) -> bool:
-    """Return whether a mask is computed by comparing positions; a mask of padding alone leaves every token something to attend to.
+    """Return whether a mask is computed by comparing positions.
+
+    A mask of padding alone leaves every token something to attend to.
 
     The bidirectional masks of transformers 5.23 compare positions with 0, by GreaterEqual.
     """
@@ -140,7 +147,7 @@ def _compares_positions(mask: Node) -> bool:
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
-    """Convert a written float32 graph to 16-bit floats, or to int8: weights, and activations where there are ``feeds``."""
+    """Convert a float32 graph to 16-bit floats, or to int8: weights, and activations where there are ``feeds``."""
     ov = _package()
     reduced = file.with_name("reduced.xml")
     if feeds:
@@ -169,9 +176,10 @@ def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
 
 
 def compress_weights(model: Model) -> None:
-    """Replace the matrices of a model by eight-bit ones, in place: one scale and one zero point per row, ``x = (q - zero) * scale``.
+    """Replace the matrices of a model by eight-bit ones, in place: ``x = (q - zero) * scale`` with both per row.
 
-    OpenVINO multiplies this form without unpacking it. It is NNCF's ``INT8_ASYM``, whose import alone changes functions of torch.
+    OpenVINO multiplies this form without unpacking it. It is NNCF's ``INT8_ASYM``, whose import alone changes functions
+    of torch.
     """
     for node in model.get_ordered_ops():
         port = {"MatMul": 1, "Gather": 0}.get(node.get_type_name())
@@ -188,7 +196,10 @@ def compress_weights(model: Model) -> None:
 
 
 def store_in_bfloat16(model: Model) -> None:
-    """Replace the float32 matrices of a model by bfloat16 ones, in place, each read through a Convert; OpenVINO itself saves float16 only."""
+    """Replace the float32 matrices of a model by bfloat16 ones, in place, each read through a Convert.
+
+    OpenVINO itself saves float16 only.
+    """
     from openvino import Shape, Tensor, Type
     from openvino import opset13 as ops
 
@@ -265,10 +276,12 @@ def weight_types(file: Path) -> frozenset[str]:
 
 
 def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
-    """Compile a graph for this processor; the result is stored in ``cache``, where that is writable, for the next start.
+    """Compile a graph for this processor.
 
-    16-bit graphs are computed in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a file that OpenVINO
-    cannot use, ValueError where it computes in another dtype than requested.
+    The result is stored in ``cache``, where that is writable, for the next start.
+
+    16-bit graphs are computed in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a
+    file that OpenVINO cannot use, ValueError where it computes in another dtype than requested.
     """
     ov = _package()
     core = ov.Core()
@@ -285,13 +298,17 @@ def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if computed != precision:  # only a hint: without FP16, OpenVINO 2026.4 silently computes float16 graphs in bfloat16
         raise ValueError(
-            f"OpenVINO was set to compute in {TYPES[precision]} and computes in {TYPES.get(computed, computed)}; use dtype='float32'"
+            f"OpenVINO was set to compute in {TYPES[precision]} and computes in {TYPES.get(computed, computed)}; use "
+            "dtype='float32'"
         )
     return Session(compiled)
 
 
 def _can_hold(folder: Path) -> bool:
-    """Create a folder and return whether it is writable; OpenVINO 2026.4 refuses to compile with a cache that it cannot create."""
+    """Create a folder and return whether it is writable.
+
+    OpenVINO 2026.4 refuses to compile with a cache that it cannot create.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
