@@ -75,7 +75,7 @@ def _print_ingest(built: DemoIndex) -> None:
     place = f"{ADDRESS}, collection {COLLECTION}"
     replaced = " (replacing an earlier one)" if built.is_replacement else ""
     rate = report.confirmed / report.seconds
-    print_line(f"encoded and stored {report.confirmed:,} in {report.seconds:.1f} s ({rate:,.0f} documents/s)")
+    print_line(f"encoded and stored {report.confirmed:,} in {report.seconds:.1f} s, {rate:,.0f} documents/s")
     print_line(f"  into {place}{replaced}\n")
 
 
