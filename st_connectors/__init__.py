@@ -1,4 +1,4 @@
-"""Sentence-Transformers-class encoders in front of vector stores: one store contract, ingest that loses nothing, hybrid search.
+"""Sentence-Transformers encoders for vector stores: one store contract, ingest without loss, hybrid search.
 
 Names are imported when first used, so that ``import st_connectors`` loads neither a model nor a store's client.
 """

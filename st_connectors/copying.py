@@ -1,7 +1,7 @@
 """Copy a collection from store to store with its vectors; nothing is encoded again.
 
-Records stream through a batch at a time, so that the size of the collection does not matter. A copy that was stopped is begun again: what is there
-is replaced by the same, or with ``skip_existing`` compared and left alone.
+Records are streamed in batches, so that memory does not grow with the collection. An interrupted copy is run again:
+existing records are replaced by equal ones, or with ``skip_existing`` compared and skipped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from st_core.vectors import SparseVector
 __all__ = ["content_hash", "copy", "same_place"]
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""About what is read before it is written, however large single records are."""
+"""Bytes, about, that are read before they are written, however large single records are."""
 MAX_REFUSED = 1000
 
 
@@ -39,14 +39,15 @@ def copy(
     batch: int = 1000,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Put every record of ``source`` into ``target``, which is made where it is not there; other records of the target stay.
+    """Copy every record of ``source`` to ``target``, which is created where it does not exist; its other records stay.
 
-    Ids and payloads come out equal, vectors bit for bit where the target keeps float32. ``skip_existing`` fetches what the target has under the
-    same ids, a batch at a time, and writes only records that are missing or differ. Both are open stores; open the target with
-    ``replace(source.schema, collection=name)``.
+    Ids and payloads are equal, vectors bit for bit where the target stores float32. ``skip_existing`` reads the
+    target's records of the same ids, a batch at a time, and writes only those that are missing or differ. Both are open
+    stores; open the target with ``replace(source.schema, collection=name)``.
 
-    The report counts what the target confirmed and what was ``skipped``. Raises SchemaMismatch where the target has another schema, IngestFailed where
-    a store breaks and IngestInterrupted on Ctrl-C; the last two carry the report until then, and copying again finishes.
+    The report counts what the target confirmed and what was ``skipped``. Raises SchemaMismatch where the target has
+    another schema, IngestFailed where a store breaks and IngestInterrupted on Ctrl-C; the last two carry the report
+    until then, and copying again finishes.
     """
     check_int(batch, 1, "batch")
     _check_schemas(source, target)
@@ -68,7 +69,7 @@ def copy(
 
 
 def same_place(source: str, target: str) -> bool:
-    """Whether two addresses lead to one store, in so far as their spelling tells: options and relative paths do not hide it."""
+    """Return whether two addresses are spelt as the same store; options and relative paths do not matter."""
     one, other = parse_address(source), parse_address(target)
     if one.name != other.name or (one.host is None and one.variants != other.variants):
         return False
@@ -78,7 +79,7 @@ def same_place(source: str, target: str) -> bool:
 
 
 def content_hash(record: Record) -> bytes:
-    """A digest of the id, the payload with the order of its keys, and the bits of every vector; equal where two records are the same."""
+    """Return a digest of the id, the payload with its order of keys, and the bits of every vector."""
     digest = xxhash.xxh3_128(record.id.encode())
     digest.update(b"\0" + json.dumps(record.payload, ensure_ascii=False, separators=(",", ":")).encode())
     for name, vector in sorted(record.vectors.items()):
@@ -92,30 +93,30 @@ def content_hash(record: Record) -> bytes:
 
 def _check_schemas(source: Store, target: Store) -> None:
     if source is target:
-        raise ValueError("source and target are one store: open another to copy into")
-    asked = replace(source.schema, collection=target.schema.collection)
-    difference = schema_difference(target.schema, asked)
+        raise ValueError("source and target are the same store; open another target")
+    expected = replace(source.schema, collection=target.schema.collection)
+    difference = schema_difference(target.schema, expected)
     if difference:
         raise SchemaMismatch(difference, store="copy", operation="create")
 
 
-def _batches(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
-    """Records in lists of up to ``most`` and about ``BATCH_BYTES``."""
-    taken: list[Record] = []
+def _batches(records: Iterable[Record], count: int) -> Iterator[list[Record]]:
+    """Yield lists of up to ``count`` records and about ``BATCH_BYTES`` bytes."""
+    batch: list[Record] = []
     size = 0
     for record in records:
-        taken.append(record)
+        batch.append(record)
         size += size_of(record)
-        if len(taken) == most or size >= BATCH_BYTES:
-            yield taken
-            taken, size = [], 0
-    if taken:
-        yield taken
+        if len(batch) == count or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _copy_batch(records: Sequence[Record], target: Store, read: int, *, skip_existing: bool) -> IngestReport:
     """Write a batch that begins at position ``read`` of the source and return its report."""
-    wanted = _lacking(records, target) if skip_existing else list(range(len(records)))
+    wanted = _differing(records, target) if skip_existing else list(range(len(records)))
     rejected = target.upsert([records[at] for at in wanted]) if wanted else []
     confirmed = len(wanted) - len(rejected)
     return IngestReport(
@@ -132,16 +133,20 @@ def _refuse(item: Rejected, records: Sequence[Record], at: int, read: int) -> Re
     return Refusal(read + at, item.id, item.error.message, type(item.error), None, records[at])
 
 
-def _lacking(records: Sequence[Record], target: Store) -> list[int]:
-    """The positions of records that the target does not hold as they are."""
-    schema, can = target.schema, target.capabilities
-    held = {record.id: content_hash(record) for record in target.get([record.id for record in records])}
-    return [at for at, record in enumerate(records) if held.get(record.id) != _asked_hash(record, schema, can)]
+def _differing(records: Sequence[Record], target: Store) -> list[int]:
+    """Return the positions of records that the target lacks or has otherwise."""
+    schema, capabilities = target.schema, target.capabilities
+    stored = {record.id: content_hash(record) for record in target.get([record.id for record in records])}
+    return [
+        at
+        for at, record in enumerate(records)
+        if stored.get(record.id) != _hash_as_stored(record, schema, capabilities)
+    ]
 
 
-def _asked_hash(record: Record, schema: Schema, can: Capabilities) -> bytes:
-    """The digest of a record as the target gets it; that of nothing for one that it refuses, which it is left to say."""
+def _hash_as_stored(record: Record, schema: Schema, capabilities: Capabilities) -> bytes:
+    """Return the digest of a record as the target stores it, b"" for one that it will refuse."""
     try:
-        return content_hash(check_record(record, schema, optional_vectors=can.optional_vectors))
+        return content_hash(check_record(record, schema, optional_vectors=capabilities.optional_vectors))
     except (ValueError, TypeError):
         return b""

@@ -28,9 +28,10 @@ def rrf(
 ) -> list[tuple[str, float]]:
     """Fuse by reciprocal ranks: the sum over rankings of ``weight / (k + rank)``, ranks from 1.
 
-    Sorted by ``(-score, id)``. Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
-    SIGIR 2009, with k = 60; the weights are the usual extension. Of an id that a ranking repeats, the first place
-    counts. A ranking of weight 0 takes no part: ids that only it contains are left out.
+    Sorted by ``(-score, id)``. Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and
+    individual rank learning methods", SIGIR 2009, with k = 60; the weights are the usual extension. Of an id that a
+    ranking repeats, the first place counts. A ranking of weight 0 takes no part: ids that only it contains are left
+    out.
     """
     fused: dict[str, float] = {}
     for ranking, weight in zip(rankings, _weights(weights, len(rankings)), strict=True):

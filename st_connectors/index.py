@@ -1,4 +1,4 @@
-"""A store together with its encoders: documents and questions in words go in, hits come out."""
+"""A collection with its models: documents and queries as text go in, hits come out."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from st_connectors.chunks import window_count, window_id
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
-from st_connectors.models import LazyModel, Running, Split, cut_test, spans_of
+from st_connectors.models import LazyModel, ModelOptions
 from st_connectors.registry import adopt_store, open_store
 from st_connectors.schema import FieldKind, FilterKind, Fusion, Schema
 from st_connectors.schemas import (
-    adopted,
-    given,
-    kinds_of,
-    remembered,
-    reranker_given,
-    reranker_of,
-    schema_for,
+    adopted_models,
+    build_schema,
+    lazy_models,
+    lazy_reranker,
+    parse_kinds,
+    stored_models,
+    stored_reranker,
     text_key_of,
 )
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
+from st_connectors.split import Split, cut_test, spans_of
 from st_connectors.store import Default, Effort, Parts, Record, Store
 from st_connectors.vectorise import FieldEncoder
 from st_core.protocols import Reranker, TextEncoder
@@ -38,10 +39,10 @@ R = TypeVar("R")
 def _in_thread(
     method: Callable[Concatenate[Index, P], R],
 ) -> Callable[Concatenate[Index, P], Coroutine[object, object, R]]:
-    """The same method for async callers, run in a worker thread."""
+    """Return the method for async callers, run in a worker thread."""
 
     async def threaded(self: Index, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        import asyncio  # its caller has it; everyone else need not wait for ssl and the rest of it
+        import asyncio  # async callers have it loaded; for others it would double the import time
 
         return await asyncio.to_thread(method, self, *args, **kwargs)
 
@@ -50,7 +51,10 @@ def _in_thread(
 
 
 class Index:
-    """An open collection with the models that fill and search it; safe in threads. ``create`` makes one, ``open`` opens one that exists."""
+    """An open collection with its models; safe in threads.
+
+    ``create`` creates a collection, ``open`` opens an existing one, ``adopt`` one that someone else created.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class Index:
         text_key: str = "text",
         fields: Sequence[str] | None = None,
     ) -> None:
-        """Put a store and the models of its fields together; ``create``, ``open`` and ``adopt`` are the usual ways.
+        """Combine a store and the models of its fields; ``create``, ``open`` and ``adopt`` are the usual ways.
 
         ``fields`` are those to search where the collection has others too.
         """
@@ -87,27 +91,27 @@ class Index:
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
-        """Make a collection, or open it where it exists with this very schema; raises SchemaMismatch where it is something else.
+        """Create a collection, or open it where it exists with this schema; raise SchemaMismatch where it differs.
 
-        Models are given by name (``builtin:dense``, a folder, a Hub name) or as objects; ``text`` adds a leg by the store's own BM25. ``filterable``
-        names the payload fields that ``where`` may speak of. ``fusion`` is how legs are fused by default.
+        Models are names (``builtin:dense``, a folder, a Hub name) or objects; ``text`` adds a leg by the store's own
+        BM25. ``filterable`` maps payload keys to kinds, for use in ``where``. ``fusion`` is the default fusion of legs.
 
-        ``backend`` and ``dtype`` are those of the model classes, for every model given by name: objects stay as they are, and static models run on
-        numpy whatever is said. The collection remembers in which type its vectors were made, not by which backend.
+        ``backend`` and ``dtype`` are those of the model classes, for models passed by name: objects are used as they
+        are, and static models always run on numpy. The collection stores the precision of its vectors, not the backend.
         """
-        running = Running(backend, dtype)
-        models = given(dense, sparse, running)
+        options = ModelOptions(backend, dtype)
+        models = lazy_models(dense, sparse, options)
         if not models and not text:
-            raise ValueError("nothing to search by: give dense=, sparse= or text=True")
-        again = reranker_given(reranker, running)
-        schema = schema_for(collection, models, again, text=text, filterable=filterable or {}, fusion=fusion)
+            raise ValueError("nothing to search by: pass dense=, sparse= or text=True")
+        lazy = lazy_reranker(reranker, options)
+        schema = build_schema(collection, models, lazy, text=text, filterable=filterable or {}, fusion=fusion)
         store = open_store(url, collection, schema, client=client)
         try:
             store.create()
         except BaseException:
             store.close()
             raise
-        return cls(store, models, reranker=again, text_key=text_key_of(schema))
+        return cls(store, models, reranker=lazy, text_key=text_key_of(schema))
 
     @classmethod
     def open(
@@ -123,23 +127,25 @@ class Index:
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
-        """Open a collection that exists; it remembers its models, which are loaded when first needed.
+        """Open an existing collection; its models are loaded by their stored names on first use.
 
-        A model given here takes the place of the remembered one: it must be the same, or ``SchemaMismatch`` says what differs. ``trust_model``
-        allows another fingerprint, never another dimension.
+        A model passed here replaces the stored one: it must be the same, or SchemaMismatch says what differs.
+        ``trust_model`` allows another fingerprint, never another dimension.
 
-        ``backend`` and ``dtype`` hold for every model remembered or given by name. On openvino and onnx ``dtype`` None means the type that the
-        collection's vectors were made in, where graphs can have it; on torch and auto it means the default. The type of a remembered model is
-        compared with the collection's only where ``dtype`` names one. A reranker is not compared at all, since nothing of it is stored: with
-        ``dtype`` None a remembered one runs on openvino and onnx in the type it had, and one given by name in the default.
+        ``backend`` and ``dtype`` apply to models by name. With ``dtype`` None, graphs on openvino and onnx run in the
+        precision of the collection's vectors where they have it, torch and auto in their default; the precision is
+        compared with the collection's only where ``dtype`` is set. A reranker is not compared, since a collection
+        stores nothing of it: with ``dtype`` None a stored one runs on openvino and onnx in its stored precision, one
+        passed by name in the default.
         """
-        running = Running(backend, dtype)
+        options = ModelOptions(backend, dtype)
         store = open_store(url, collection, client=client)
         try:
             schema = store.schema
-            models = remembered(schema, given(dense, sparse, running, schema.models), running, trust=trust_model)
-            again = reranker_of(schema, reranker, running)
-            return cls(store, models, reranker=again, text_key=text_key_of(schema))
+            passed = lazy_models(dense, sparse, options, schema.models)
+            models = stored_models(schema, passed, options, trust=trust_model)
+            lazy = stored_reranker(schema, reranker, options)
+            return cls(store, models, reranker=lazy, text_key=text_key_of(schema))
         except BaseException:
             store.close()
             raise
@@ -159,25 +165,25 @@ class Index:
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
-        """Search and fill a collection that somebody else made, as it is: ``dense=("their_vector", model)``.
+        """Search and fill a collection that someone else created, as it is: ``dense=("their_vector", model)``.
 
-        Nothing of ours is written beside the records, so that the models must be named each time. ``text_key`` is the payload key of their texts.
-        Raises SchemaMismatch where a vector is not there or has another dimension than its model. ``backend`` and ``dtype`` are as for
-        ``create``; nothing tells in which type the vectors that are there were made.
+        No metadata is written, so the models must be passed each time. ``text_key`` is the payload key of the texts.
+        Raises SchemaMismatch where a vector does not exist or has another dimension than its model. ``backend`` and
+        ``dtype`` are as for ``create``; the precision of existing vectors is not known.
         """
-        running = Running(backend, dtype)
-        store = adopt_store(url, collection, filterable=kinds_of(filterable or {}), client=client)
+        options = ModelOptions(backend, dtype)
+        store = adopt_store(url, collection, filterable=parse_kinds(filterable or {}), client=client)
         try:
-            models = adopted(store.schema, dense, sparse, running)
-            again = reranker_given(reranker, running)
-            return cls(store, models, reranker=again, text_key=text_key, fields=tuple(models))
+            models = adopted_models(store.schema, dense, sparse, options)
+            lazy = lazy_reranker(reranker, options)
+            return cls(store, models, reranker=lazy, text_key=text_key, fields=tuple(models))
         except BaseException:
             store.close()
             raise
 
     @property
     def store(self) -> Store:
-        """The store underneath."""
+        """The store of the collection."""
         return self._store
 
     @property
@@ -193,10 +199,11 @@ class Index:
         batch: int = 512,
         progress: Progress | None = None,
     ) -> IngestReport:
-        """Encode and store documents (mappings with ``id`` and ``text``, or ``Document``) from any iterable; the same id replaces.
+        """Encode and store documents from any iterable; the same id replaces.
 
-        Long texts are split into windows where ``split`` says how; else a model cuts them, and the report counts those. Raises IngestFailed and
-        IngestInterrupted, which carry the report of what was confirmed until then.
+        A document is a mapping with ``id`` and ``text``, or a ``Document``. ``split`` splits long texts into windows;
+        otherwise a model cuts them, and the report counts those. Raises IngestFailed and IngestInterrupted, which carry
+        the report of what was stored until then.
         """
         spans = None if split is None else spans_of(list(self._models.values()), split)
         options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key)
@@ -223,11 +230,12 @@ class Index:
         fold: bool = False,
         effort: Effort | None = None,
     ) -> SearchResult:
-        """The best hits for a question in words.
+        """Return the best hits for a query.
 
-        ``mode`` is "dense", "sparse", "text" or "hybrid"; None is hybrid where there are several legs. ``where`` is a Filter or text such as
-        ``year >= 2020``. ``rerank`` True lets the index's own reranker order ``depth`` candidates, or any object with ``predict``.
-        ``explain`` adds the terms that matched; ``fold`` gives a document that was split only once.
+        ``mode`` is "dense", "sparse", "text" or "hybrid"; None means hybrid where there are several legs. ``where`` is
+        a Filter or text such as ``year >= 2020``. ``rerank`` True reorders ``depth`` candidates by the index's own
+        reranker, an object with ``predict`` by that. ``explain`` adds the terms that matched; ``fold`` returns a split
+        document only once.
         """
         [result] = self.search_many(
             [query],
@@ -259,15 +267,18 @@ class Index:
         fold: bool = False,
         effort: Effort | None = None,
     ) -> list[SearchResult]:
-        """The answers to several questions, in order: encoded together, and one round trip where the store can. Options as for ``search``."""
+        """Return the results of several queries, in order.
+
+        They are encoded together and searched in one round trip where the store can. Options as for ``search``.
+        """
         if isinstance(queries, str):
-            raise TypeError("search_many takes a list of queries; search takes one")
+            raise TypeError("search_many expects a list of queries; search expects one")
         queries = list(queries)
         options = SearchOptions(
-            mode=_mode(mode),
+            mode=_parse_mode(mode),
             limit=limit,
             offset=offset,
-            where=_filter(where),
+            where=_parse_filter(where),
             fusion=fusion,
             depth=depth,
             effort=effort or Default(),
@@ -277,34 +288,38 @@ class Index:
             fields=self._fields,
         )
         return search(
-            self._store, self._encoders(self._searched(options.mode)), queries, options, self._last_word(rerank)
+            self._store,
+            self._encoders(self._encoded_fields(options.mode)),
+            queries,
+            options,
+            self._choose_reranker(rerank),
         )
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.PAYLOAD) -> list[Record]:
-        """The records of these ids in the order asked, absent ones left out; of a split document, its first window."""
-        return self._store.get(_ids(ids), parts=parts)
+        """Return the records with these ids in order, without absent ones; of a split document, its first window."""
+        return self._store.get(_check_ids(ids), parts=parts)
 
     def count(self, where: Filter | str | None = None) -> int:
-        """How many records there are; each window of a split document is one."""
-        return self._store.count(_filter(where))
+        """Return the number of records; each window of a split document is one."""
+        return self._store.count(_parse_filter(where))
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove documents, with all windows of those that were split; absent ids are silent."""
-        asked = _ids(ids)
+        """Remove documents, with all windows of split ones; absent ids are ignored."""
+        parents = _check_ids(ids)
         windows = [
             window_id(record.id, number)
-            for record in self._store.get(asked, parts=Parts.PAYLOAD)
+            for record in self._store.get(parents, parts=Parts.PAYLOAD)
             for number in range(1, window_count(record.payload))
         ]
-        self._store.delete([*asked, *windows])
+        self._store.delete([*parents, *windows])
         self._store.refresh()
 
     def drop(self) -> None:
-        """Remove the collection with all it holds."""
+        """Remove the collection and all its records."""
         self._store.drop()
 
     def close(self) -> None:
-        """Give back what the store holds; a second time does nothing."""
+        """Close the store; a second call does nothing."""
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -322,42 +337,42 @@ class Index:
     acount = _in_thread(count)
     adelete = _in_thread(delete)
 
-    def _searched(self, mode: Mode | None) -> list[str]:
-        """The fields a mode needs encoders for, so that a text search loads no model."""
+    def _encoded_fields(self, mode: Mode | None) -> list[str]:
+        """Return the fields that a mode needs encoders for: a text search loads no model."""
         schema = self._store.schema
         kinds = [FieldKind.DENSE, FieldKind.SPARSE] if mode in {None, Mode.HYBRID} else [FieldKind(str(mode))]
         fields = [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
         return fields if self._fields is None else [name for name in fields if name in self._fields]
 
     def _encoders(self, fields: Sequence[str], *, counting: bool = False) -> list[FieldEncoder]:
-        """The encoders of fields; ``counting`` lets them tell which texts they cut, which costs a copy of the tokenizer."""
+        """Return the encoders of fields; ``counting`` adds the test for cut texts, which copies the tokenizer."""
         return [
             FieldEncoder(name, FieldKind(model.kind.value), model.load(), cut_test(model) if counting else None)
             for name, model in self._models.items()
             if name in fields
         ]
 
-    def _last_word(self, rerank: Reranker | bool) -> Reranker | None:
+    def _choose_reranker(self, rerank: Reranker | bool) -> Reranker | None:
         if rerank is False or rerank is None:
             return None
         if rerank is not True:
             if not hasattr(rerank, "predict"):
-                raise TypeError(f"rerank is True, False or a model with predict, not {rerank!r}")
+                raise TypeError(f"rerank must be True, False or a model with predict, not {rerank!r}")
             return rerank
         if self._reranker is None:
-            raise ValueError("this index has no reranker: give one to Index.open, or pass rerank=model")
+            raise ValueError("this index has no reranker: pass one to Index.open, or rerank=model")
         model: Reranker = self._reranker.load()
         return model
 
 
-def _mode(mode: Mode | str | None) -> Mode | None:
+def _parse_mode(mode: Mode | str | None) -> Mode | None:
     try:
         return None if mode is None else Mode(mode)
     except ValueError as error:
-        raise ValueError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from error
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(Mode)}") from error
 
 
-def _filter(where: Filter | str | None) -> Filter | None:
+def _parse_filter(where: Filter | str | None) -> Filter | None:
     if not isinstance(where, str):
         return where
     from st_connectors.where import parse_where
@@ -365,7 +380,7 @@ def _filter(where: Filter | str | None) -> Filter | None:
     return parse_where(where)
 
 
-def _ids(ids: Sequence[str]) -> list[str]:
+def _check_ids(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str):
-        raise TypeError(f"ids is a list of ids; for one, [{ids!r}]")
+        raise TypeError(f"ids must be a list of ids; for one, [{ids!r}]")
     return list(ids)

@@ -1,4 +1,4 @@
-"""Plugins: how a store is found, opened and adopted."""
+"""Plugins: how a store type is found, opened and adopted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin"]
 
 
 CONTRACT = 1
-"""The number of this contract; a plugin names the one it was written for."""
+"""The version of this contract; a plugin states the one it was written for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed store address such as ``qdrant+grpc://host:6334?timeout=5`` or ``qdrant+edge:./library``.
+    """A parsed store address without secrets: ``qdrant+grpc://host:6334?timeout=5``, ``qdrant+edge:./library``.
 
-    ``name`` is the plugin's; ``variants`` what follows it after plus signs; ``path`` is for embedded stores, ``host`` and ``port`` for servers. No secrets.
+    ``name`` is the plugin's; ``variants`` follow it after plus signs; embedded stores have a ``path``, servers ``host``
+    and ``port``.
     """
 
     name: str
@@ -48,43 +49,45 @@ class Address:
 
 
 class Connect(Protocol):
-    """Opens one collection of a store."""
+    """Open one collection of a store."""
 
     def __call__(self, address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
-        """With a schema, a store on which ``create`` may be called; without, the existing collection, or ``NotFound``.
+        """Return a store.
 
-        ``client`` is the driver's own client object where the caller brings one; the store then does not close it.
+        With a schema, ``create`` may be called on it; without one, the collection must exist, else ``NotFound``.
+        ``client`` is the driver's own client object where the caller has one; the store does not close it.
         """
         ...
 
 
 class Adopt(Protocol):
-    """Opens a collection that somebody else made, as it is: its fields are read from the store, its payloads and ids left as they are."""
+    """Open a collection that someone else created, with its own fields, payloads and ids."""
 
     def __call__(
         self, address: Address, collection: str, filterable: Mapping[str, FilterKind], client: object | None
     ) -> Store:
-        """A store whose schema has every vector field that this contract can name; ``create`` makes nothing and ``drop`` is refused.
+        """Return a store whose schema has every vector field that this contract can describe.
 
-        ``filterable`` says of what kind payload keys are, beside those that the store has an index for. Raises ``NotFound``.
+        ``create`` does nothing and ``drop`` is refused. ``filterable`` maps payload keys to kinds, beside those that
+        the store has an index for. Raises ``NotFound``.
         """
         ...
 
 
 class Loading(Protocol):
-    """Sets a collection for loading much at once."""
+    """Change a collection's settings for bulk loading."""
 
     def __call__(self, address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-        """A block in which the collection has the store's settings for loading; after it, it has those that were found, whatever happened."""
+        """Return a context with the settings for bulk loading, at whose end the previous ones are restored."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """How a store is found and opened; importing one must not import its client.
+    """A store type: how it is found and opened; importing a plugin must not import its client.
 
-    ``variants`` are the scheme variants it understands ("", "edge", "memory", "grpc", "https"), with one line about each; ``extra`` is what to install.
-    ``sizing`` has the figures that advice reckons with by variant, "" for all others.
+    ``variants`` maps the variants of the scheme ("", "edge", "memory", "grpc", "https") to one line about each;
+    ``extra`` is the extra to install. ``sizing`` has the figures for advice by variant, "" for all others.
     """
 
     name: str

@@ -1,6 +1,7 @@
-"""Finds stores by address: ``open_store("qdrant+edge:./library", "books")``.
+"""Open stores by address: ``open_store("qdrant+edge:./library", "books")``.
 
-Stores are entry points of the group ``st_connectors.stores``; anyone can add one. Reading an address and listing the stores loads no store's client.
+Stores are entry points of the group ``st_connectors.stores``; any package can add one. Parsing an address and listing
+the stores imports no store's client.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ def open_store(
     client: object | None = None,
     retry: RetryPolicy | None = None,
 ) -> Store:
-    """Open a collection; with a schema ``create`` may be called on it, without one it must exist, else ``NotFound``.
+    """Open a collection; with a schema, ``create`` may be called on it, without one it must exist, else ``NotFound``.
 
-    ``client`` is the driver's own client object where the caller has one; the store does not close it. Raises ValueError for an address that
-    is not understood and ImportError where the store's extra is not installed.
+    ``client`` is the driver's own client object where the caller has one; the store does not close it. Raises
+    ValueError for an invalid address and ImportError where the store's extra is not installed.
     """
     if not collection:
-        raise ValueError("a collection needs a name; this one is empty")
+        raise ValueError("a collection needs a name, and this one is empty")
     if schema is not None and schema.collection != collection:
         raise ValueError(f"the schema is for collection {schema.collection!r}, not {collection!r}")
     address = parse_address(url)
     plugin = _plugin_of(address)
-    with _extra(plugin):
+    with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, schema, client)
     return wrapped(adapter, name=plugin.name, retry=retry)
 
@@ -62,71 +63,72 @@ def adopt_store(
     client: object | None = None,
     retry: RetryPolicy | None = None,
 ) -> Store:
-    """Open a collection that somebody else made, as it is; ``filterable`` names payload keys to filter by, beside those the store has an index for.
+    """Open a collection that someone else created, as it is.
 
-    Raises ``NotFound`` where there is none and ``Unsupported`` where the store cannot adopt.
+    ``filterable`` maps payload keys to kinds, beside those the store has an index for. Raises ``NotFound`` where the
+    collection does not exist and ``Unsupported`` where the store cannot adopt.
     """
     address = parse_address(url)
     plugin = _plugin_of(address)
     if plugin.adopt is None:
-        message = "this store holds only collections made here: use Index.open"
+        message = "this store opens only collections created by st-connectors: use Index.open"
         raise Unsupported(message, store=plugin.name, operation="adopt")
-    with _extra(plugin):
+    with _explain_missing(plugin):
         adapter = plugin.adopt(address, collection, filterable or {}, client)
     return wrapped(adapter, name=plugin.name, retry=retry)
 
 
 @contextmanager
 def bulk_loading(url: str, collection: str, *, client: object | None = None) -> Iterator[None]:
-    """Keep a collection in its store's settings for loading much at once while the block of a ``with`` runs.
+    """Set a collection for bulk loading while the block of a ``with`` runs.
 
-    Elasticsearch and OpenSearch make no new segment a second and no copies meanwhile, so that searches see what is written after the block only;
-    a Qdrant server builds no graph until then. A store's ``Capabilities.bulk_loading`` names the settings; one that names none has nothing to set,
-    and the block does nothing. After it, also when it raises, every setting is as it was found; blocks may lie inside one another, ended in the
-    opposite order. Killing the process leaves the settings. Raises NotFound.
+    Elasticsearch and OpenSearch pause refreshes and replicas, so that searches see what is written only after the
+    block; a Qdrant server builds no graph until then. ``Capabilities.bulk_loading`` lists the settings; where it is
+    empty, the block does nothing. Every setting is restored afterwards, also when the block raises; blocks may be
+    nested. Killing the process leaves the settings. Raises NotFound.
     """
     address = parse_address(url)
     plugin = _plugin_of(address)
     if plugin.loading is None:
         yield
         return
-    with _extra(plugin):
+    with _explain_missing(plugin):
         block = plugin.loading(address, collection, client)
     with block:
         yield
 
 
 def wrapped(adapter: Store, *, name: str, retry: RetryPolicy | None = None) -> Store:
-    """An adapter in its wrappers, as everyone should use it."""
+    """Wrap an adapter in the layers, as it should always be used."""
     return guarded(fusing(isolating(retrying(speculating(adapter), retry))), name=name)
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:
-    """The names of the collections at an address that this package made, sorted."""
+    """Return the sorted names of the collections at an address that this package created."""
     address = parse_address(url)
     plugin = _plugin_of(address)
-    with _extra(plugin):
+    with _explain_missing(plugin):
         return sorted(plugin.collections(address, client))
 
 
 def plugins() -> Mapping[str, Plugin]:
-    """The installed stores by name.
+    """Return the installed plugins by name.
 
-    Raises RuntimeError where two packages give one name or a plugin was written for another contract.
+    Raises RuntimeError where two packages have the same name or a plugin was written for another contract.
     """
     return {name: _load(name) for name in _points()}
 
 
 @cache
 def _points() -> Mapping[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        known = found.setdefault(point.name, point)
+        known = points.setdefault(point.name, point)
         if known.value != point.value:
             raise RuntimeError(
-                f"two packages give the store {point.name!r}: {known.value} and {point.value}; uninstall one"
+                f"two packages have the store {point.name!r}: {known.value} and {point.value}; uninstall one"
             )
-    return found
+    return points
 
 
 @cache
@@ -138,21 +140,22 @@ def _load(name: str) -> Plugin:
         raise TypeError(f"{what} must be a Plugin, not {type(plugin).__name__}")
     if plugin.contract != CONTRACT:
         raise RuntimeError(
-            f"{what} is written for contract {plugin.contract}, and this is {CONTRACT}: install matching versions"
+            f"{what} is written for contract {plugin.contract}, not {CONTRACT}: install matching versions"
         )
     return plugin
 
 
 def parse_address(url: str) -> Address:
-    """Take an address apart: ``memory:``, ``qdrant+edge:PATH``, ``qdrant+grpc+https://host:6334/prefix?timeout=5``.
+    """Parse an address: ``memory:``, ``qdrant+edge:PATH``, ``qdrant+grpc+https://host:6334/prefix?timeout=5``.
 
-    Raises ValueError for a scheme or variant that no installed store has, and for secrets, which do not belong in an address.
+    Raises ValueError for a scheme or variant that no installed store has, and for secrets, which do not belong in an
+    address.
     """
     if not isinstance(url, str):
-        raise TypeError(f"an address is a string such as qdrant+edge:PATH, not {type(url).__name__}")
+        raise TypeError(f"an address must be a string such as qdrant+edge:PATH, not {type(url).__name__}")
     scheme, colon, rest = url.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
-        raise ValueError(f"an address is SCHEME:PATH or SCHEME://HOST:PORT{_known()}")
+        raise ValueError(f"expected an address SCHEME:PATH or SCHEME://HOST:PORT{_list_schemes()}")
     name, *variants = scheme.split("+")
     body, _, query = rest.partition("?")
     options = _options(query)
@@ -174,7 +177,8 @@ def _server(scheme: str, body: str) -> tuple[str, int | None, str]:
     if "@" in parts.netloc:
         variable = f"ST_{scheme.partition('+')[0].upper()}_API_KEY"
         raise ValueError(
-            f"an address holds no user or password: give them in the environment ({variable}) or hand in a client object"
+            f"an address must not contain a user or password: set {variable} in the environment, "
+            "or pass a client object"
         )
     if not host:
         raise ValueError(
@@ -188,39 +192,40 @@ def _options(query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError as error:
-        raise ValueError("the options of an address are written ?name=value&name=value") from error
+        raise ValueError("expected options of an address as ?name=value&name=value") from error
     for name, value in pairs:
         if _SECRET.search(name):
             raise ValueError(
-                f"option {name!r} looks like a secret, which an address does not hold: give it in the environment or hand in a client object"
+                f"option {name!r} looks like a secret, which an address must not contain: "
+                "set it in the environment, or pass a client object"
             )
         if name in options:
-            raise ValueError(f"option {name!r} of the address stands twice")
+            raise ValueError(f"the address repeats option {name!r}")
         options[name] = value
     return options
 
 
 def _plugin_of(address: Address) -> Plugin:
-    """The plugin that understands the scheme of an address."""
+    """Return the plugin with the scheme of an address."""
     plugin = _load(address.name) if address.name in _points() else None
     if plugin is None or any(variant not in plugin.variants for variant in address.variants or ("",)):
-        raise ValueError(f"no store has the scheme {address.scheme!r}{_known(address.scheme)}")
+        raise ValueError(f"unknown scheme {address.scheme!r}{_list_schemes(address.scheme)}")
     return plugin
 
 
-def _known(scheme: str = "") -> str:
-    """The known schemes, and the one nearest to what was written."""
+def _list_schemes(scheme: str = "") -> str:
+    """Return the end of a message: the nearest scheme and all known ones."""
     known = sorted(
         f"{name}+{variant}" if variant else name for name, plugin in plugins().items() for variant in plugin.variants
     )
     near = difflib.get_close_matches(scheme, known, n=1)
     guess = f"; did you mean {near[0]}:" if near else ""
-    return f"{guess}; known are {', '.join(f'{one}:' for one in known)}"
+    return f"{guess}; expected one of {', '.join(f'{one}:' for one in known)}"
 
 
 @contextmanager
-def _extra(plugin: Plugin) -> Iterator[None]:
-    """Tell how to install what a store needs, where it is not there."""
+def _explain_missing(plugin: Plugin) -> Iterator[None]:
+    """Raise ImportError with the command to install a store's missing packages."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Metric(StrEnum):
-    """How near two dense vectors are; higher is nearer."""
+    """The similarity of dense vectors; higher is nearer."""
 
     COSINE = "cosine"
     """In [-1, 1]."""
@@ -42,7 +42,7 @@ class Metric(StrEnum):
 
 
 class Quantization(StrEnum):
-    """How a store keeps dense vectors for its index."""
+    """How an index stores dense vectors."""
 
     NONE = "none"
     INT8 = "int8"
@@ -50,7 +50,7 @@ class Quantization(StrEnum):
 
 
 class FilterKind(StrEnum):
-    """What a filterable payload field holds: one such value, or a list of them."""
+    """The kind of a filterable field, whose values are of this kind or lists of it."""
 
     KEYWORD = "keyword"
     INT = "int"
@@ -61,7 +61,7 @@ class FilterKind(StrEnum):
 
 
 class FieldKind(StrEnum):
-    """The three kinds of legs."""
+    """The kind of a field and of its legs."""
 
     DENSE = "dense"
     SPARSE = "sparse"
@@ -70,7 +70,7 @@ class FieldKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DenseField:
-    """Dense vectors float32 [dimension]. Where ``optional`` is false a record without this vector is refused."""
+    """Dense vectors, float32 [dimension]. Unless ``optional``, records without this vector are refused."""
 
     dimension: int
     metric: Metric = Metric.COSINE
@@ -80,14 +80,17 @@ class DenseField:
 
 @dataclass(frozen=True, slots=True)
 class SparseField:
-    """Sparse vectors, compared by inner product."""
+    """Sparse vectors, compared by inner product. Unless ``optional``, records without this vector are refused."""
 
     optional: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TextField:
-    """Text under the payload key ``source``, searched by the store's own BM25, or by client-side weights where it has none."""
+    """Text under the payload key ``source``.
+
+    Searched by the store's own BM25, or by client-side weights where it has none.
+    """
 
     source: str = "text"
 
@@ -96,7 +99,7 @@ Field: TypeAlias = DenseField | SparseField | TextField
 
 
 def kind_of(value: Field) -> FieldKind:
-    """The kind of a field."""
+    """Return the kind of a field."""
     match value:
         case DenseField():
             return FieldKind.DENSE
@@ -108,7 +111,10 @@ def kind_of(value: Field) -> FieldKind:
 
 @dataclass(frozen=True, slots=True)
 class Rrf:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): the sum over legs of ``weight / (k + rank)``, ranks from 1."""
+    """Reciprocal rank fusion: the sum over legs of ``weight / (k + rank)``, ranks from 1.
+
+    Cormack, Clarke and Büttcher, SIGIR 2009.
+    """
 
     k: int = 60
     weights: tuple[float, ...] | None = None
@@ -116,7 +122,10 @@ class Rrf:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """The weighted sum of each leg's scores, brought to [0, 1] by min-max over the leg's ``depth`` candidates; absent from a leg counts 0."""
+    """The weighted sum of each leg's scores, scaled to [0, 1] by the minimum and maximum of its ``depth`` candidates.
+
+    A record absent from a leg scores 0 in it.
+    """
 
     weights: tuple[float, ...]
     normalise: str = "min_max"
@@ -126,7 +135,7 @@ Fusion: TypeAlias = Rrf | Weighted
 
 
 class FusionMethod(StrEnum):
-    """What a store can fuse by itself in agreement with the reference."""
+    """A fusion that a store computes itself in agreement with :mod:`st_connectors.fusion`."""
 
     RRF = "rrf"
     RRF_WEIGHTED = "rrf_weighted"
@@ -135,9 +144,10 @@ class FusionMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a collection holds: vector and text fields, payload fields that can be filtered on, and which models made its vectors.
+    """The fields, filterable fields, models and fusion of a collection.
 
-    ``fusion`` is how its legs are fused where a search names no other way; None means ``Rrf()``.
+    ``models`` maps field names to the models that made their vectors. ``fusion`` is how legs are fused where a search
+    does not say; None means ``Rrf()``.
     """
 
     collection: str
@@ -148,11 +158,11 @@ class Schema:
     version: int = 1
 
     def of_kind(self, kind: FieldKind) -> list[str]:
-        """The names of the fields of one kind, in order."""
+        """Return the names of the fields of one kind, in order."""
         return [name for name, value in self.fields.items() if kind_of(value) is kind]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "collection": self.collection,
             "fields": {name: _field_to_json(value) for name, value in self.fields.items()},
@@ -164,7 +174,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schema:
-        """The schema that ``to_json`` wrote."""
+        """Read what ``to_json`` wrote."""
         return cls(
             collection=value["collection"],
             fields={name: _field_from_json(item) for name, item in value["fields"].items()},
@@ -204,11 +214,11 @@ def _field_from_json(value: Mapping[str, Any]) -> Field:
 
 
 def schema_difference(stored: Schema, asked: Schema) -> str | None:
-    """What differs between the schema of a collection and the one asked for, in a sentence; None where nothing does.
+    """Return how the schema of a collection differs from the requested one, as a sentence; None where it does not.
 
-    Models are compared by kind, dimension and the parts of the fingerprint known on both sides, not by name, since one model may lie in several
-    places; a side that names no model for a field agrees with any.
-    ``fusion`` is a default for searches and may differ.
+    Models are compared by kind, dimension and the parts of the fingerprint known on both sides, not by name, since one
+    model may have several paths; a field without a model on either side is not compared. ``fusion`` is a default for
+    searches and may differ.
     """
     name = f"the collection {stored.collection!r}"
     if stored.version != asked.version:
@@ -216,23 +226,26 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
     for key in stored.models.keys() & asked.models.keys():
         difference = _model_difference(stored.models[key], asked.models[key])
         if difference:
-            return f"{name} was filled in field {key!r} by another model: {difference}"
+            return f"{name} has vectors of another model in field {key!r}: {difference}"
     for what, mine, theirs in (
         ("field", stored.fields, asked.fields),
         ("filterable field", stored.filterable, asked.filterable),
     ):
         for key in {**mine, **theirs}:
             if mine.get(key) != theirs.get(key):
-                return f"{name} has {_held(what, key, mine)}, and asked for is {_held(what, key, theirs)}; use the stored schema, or drop it first"
+                return (
+                    f"{name} has {_describe(what, key, mine)}, and the schema {_describe(what, key, theirs)}; "
+                    "use the stored schema, or drop the collection first"
+                )
     return None
 
 
-def _held(what: str, key: str, held: Mapping[str, object]) -> str:
-    return f"the {what} {key!r} as {_told(held[key])}" if key in held else f"no {what} {key!r}"
+def _describe(what: str, key: str, fields: Mapping[str, object]) -> str:
+    return f"the {what} {key!r} as {_describe_field(fields[key])}" if key in fields else f"no {what} {key!r}"
 
 
-def _told(value: object) -> str:
-    """A field in words, or a kind of filter."""
+def _describe_field(value: object) -> str:
+    """Return a field with its options, or a filterable kind, for a message."""
     if not isinstance(value, DenseField | SparseField | TextField):
         return str(value)
     kind, *options = _field_to_json(value).items()
@@ -253,7 +266,7 @@ def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:
 
 
 def fusion_to_json(value: Fusion | None) -> dict[str, Any] | None:
-    """A fusion as plain values."""
+    """Convert a fusion to plain values."""
     match value:
         case None:
             return None
@@ -264,7 +277,7 @@ def fusion_to_json(value: Fusion | None) -> dict[str, Any] | None:
 
 
 def fusion_from_json(value: Mapping[str, Any] | None) -> Fusion | None:
-    """The fusion that ``fusion_to_json`` wrote."""
+    """Read what ``fusion_to_json`` wrote."""
     if value is None:
         return None
     if value["method"] == "rrf":

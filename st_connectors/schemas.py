@@ -1,4 +1,4 @@
-"""The schema that models ask for, and the models that a schema asks for."""
+"""Build schemas from models, and find the models of a schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from st_connectors.errors import SchemaMismatch
 from st_connectors.fusion import check_fusion, check_weights
-from st_connectors.models import LazyModel, Running, by_reference, check_same, has_name
+from st_connectors.models import LazyModel, ModelOptions, check_same, has_name, stored_model
 from st_connectors.schema import (
     DenseField,
     Field,
@@ -24,28 +24,37 @@ from st_connectors.schema import (
 from st_core import builtin
 from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 
-__all__ = ["adopted", "given", "kinds_of", "remembered", "reranker_given", "reranker_of", "schema_for", "text_key_of"]
+__all__ = [
+    "adopted_models",
+    "build_schema",
+    "lazy_models",
+    "lazy_reranker",
+    "parse_kinds",
+    "stored_models",
+    "stored_reranker",
+    "text_key_of",
+]
 
 RERANKER = "reranker"
-"""The key of the reranker's reference beside those of the fields."""
+"""The key of the reranker's reference in ``Schema.models``."""
 
 
-def given(
+def lazy_models(
     dense: str | TextEncoder | None,
     sparse: str | TextEncoder | None,
-    running: Running,
+    options: ModelOptions,
     stored: Mapping[str, ModelRef] | None = None,
 ) -> dict[str, LazyModel]:
-    """The models that were given, by the names of their fields; ``stored`` are those in whose place they come."""
+    """Return the models passed by a caller by field name; ``stored`` are the references of those they replace."""
     pairs = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
     return {
-        name: LazyModel(kind, model, running=running.again((stored or {}).get(name)))
+        name: LazyModel(kind, model, options=options.matching((stored or {}).get(name)))
         for name, (kind, model) in pairs.items()
         if model is not None
     }
 
 
-def schema_for(
+def build_schema(
     collection: str,
     models: Mapping[str, LazyModel],
     reranker: LazyModel | None,
@@ -54,10 +63,10 @@ def schema_for(
     filterable: Mapping[str, FilterKind | str],
     fusion: Fusion | None,
 ) -> Schema:
-    """The schema of a new collection; loads the models, to know their widths and what to remember of them."""
+    """Build the schema of a new collection; loads the models for their dimensions and references."""
     if fusion is not None:
         check_weights(check_fusion(fusion), [*models, *(["text"] if text else [])])
-    refs = {name: _found_again(model.ref()) for name, model in models.items()}
+    refs = {name: _with_absolute_path(model.ref()) for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():
         fields[name] = (
@@ -68,79 +77,80 @@ def schema_for(
     if fusion is None:
         fusion = builtin_fusion({name: ref.name for name, ref in refs.items()}, fields)
     if reranker is not None:
-        refs[RERANKER] = _found_again(reranker.ref())
-    return Schema(collection, fields, kinds_of(filterable), refs, fusion)
+        refs[RERANKER] = _with_absolute_path(reranker.ref())
+    return Schema(collection, fields, parse_kinds(filterable), refs, fusion)
 
 
-def _found_again(ref: ModelRef) -> ModelRef:
-    """The reference with the whole path of a model's folder, which also leads there from other folders."""
+def _with_absolute_path(ref: ModelRef) -> ModelRef:
+    """Return the reference with the absolute path of a model's folder, valid from any working directory."""
     return replace(ref, name=str(Path(ref.name).absolute())) if Path(ref.name).is_dir() else ref
 
 
-def kinds_of(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterKind]:
-    """Filterable fields with their kinds by name made kinds; raises ValueError for one that is none."""
+def parse_kinds(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterKind]:
+    """Convert names of kinds to kinds; raise ValueError for unknown ones."""
     if not isinstance(filterable, Mapping):
-        raise TypeError(f'filterable is a mapping such as {{"year": "int"}}, not {type(filterable).__name__}')
+        raise TypeError(f'filterable must be a mapping such as {{"year": "int"}}, not {type(filterable).__name__}')
     known = {kind.value for kind in FilterKind}
     for name, kind in filterable.items():
         if kind not in known:
-            raise ValueError(f"filterable {name!r} is one of {', '.join(FilterKind)}, not {kind!r}")
+            raise ValueError(f"unknown kind {kind!r} of filterable {name!r}; expected one of {', '.join(FilterKind)}")
     return {name: FilterKind(kind) for name, kind in filterable.items()}
 
 
 def metric_of(model: LazyModel) -> Metric:
-    """How the model's own makers compare its vectors; cosine where they do not say."""
-    said = getattr(model.load(), "similarity_fn_name", None)
-    if said is None:
+    """Return the metric that the model declares, cosine where it declares none."""
+    declared = getattr(model.load(), "similarity_fn_name", None)
+    if declared is None:
         return Metric.COSINE
-    name = str(getattr(said, "value", said))
+    name = str(getattr(declared, "value", declared))
     if name not in {metric.value for metric in Metric}:
-        raise ValueError(f"the model compares vectors by {name!r}; stores can compare by {', '.join(Metric)}")
+        raise ValueError(f"the model compares vectors by {name!r}; stores compare by {', '.join(Metric)}")
     return Metric(name)
 
 
 def builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
-    """The measured weights where the two built-in models are fused with each other."""
+    """Return the measured weights where the two built-in models are fused with each other, else None."""
     if names != {"dense": builtin.DENSE, "sparse": builtin.SPARSE} or list(fields) != ["dense", "sparse"]:
         return None
     return Weighted(builtin.HYBRID_WEIGHTS)
 
 
-def remembered(
-    schema: Schema, given: Mapping[str, LazyModel], running: Running, *, trust: bool
+def stored_models(
+    schema: Schema, passed: Mapping[str, LazyModel], options: ModelOptions, *, trust: bool
 ) -> dict[str, LazyModel]:
-    """The models of a collection's fields: those given, once compared with what is stored, else those it remembers."""
-    unknown = given.keys() - schema.fields.keys()
+    """Return the models of fields: those a caller passed, compared with the stored references, else the stored ones."""
+    unknown = passed.keys() - schema.fields.keys()
     if unknown:
         raise ValueError(
-            f"collection {schema.collection!r} has no field {', '.join(sorted(unknown))}: it has {', '.join(schema.fields)}"
+            f"unknown field {', '.join(sorted(unknown))}; "
+            f"collection {schema.collection!r} has {', '.join(schema.fields)}"
         )
     models = {}
     for name, ref in schema.models.items():
         if name not in schema.fields:
             continue
-        if name in given:
-            check_same(ref, given[name].ref(), field=name, collection=schema.collection, trust=trust)
-            models[name] = given[name]
+        if name in passed:
+            check_same(ref, passed[name].ref(), field=name, collection=schema.collection, trust=trust)
+            models[name] = passed[name]
         else:
-            models[name] = by_reference(ref, name, schema.collection, running=running, trust=trust)
+            models[name] = stored_model(ref, name, schema.collection, options=options, trust=trust)
     return models
 
 
-def adopted(
+def adopted_models(
     schema: Schema,
     dense: tuple[str, str | TextEncoder] | None,
     sparse: tuple[str, str | TextEncoder] | None,
-    running: Running,
+    options: ModelOptions,
 ) -> dict[str, LazyModel]:
-    """The models of a foreign collection's fields, once they are seen to fit."""
-    given = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
-    for kind, pair in given:
+    """Return the models of an adopted collection's fields; raise SchemaMismatch where one does not fit its field."""
+    pairs = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
+    for kind, pair in pairs:
         if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(f'{kind} is a pair ("their_vector", model), not {pair!r}')
-    models = {pair[0]: LazyModel(kind, pair[1], running=running) for kind, pair in given if pair is not None}
+            raise TypeError(f'{kind} must be a pair ("their_vector", model), not {pair!r}')
+    models = {pair[0]: LazyModel(kind, pair[1], options=options) for kind, pair in pairs if pair is not None}
     if not models:
-        raise ValueError('nothing to search by: give dense=("their_vector", model) or sparse=(…)')
+        raise ValueError('nothing to search by: pass dense=("their_vector", model) or sparse=(…)')
     for name, model in models.items():
         field = schema.fields.get(name)
         ref = model.ref()
@@ -149,28 +159,31 @@ def adopted(
             message = f"{schema.collection!r} has no {ref.kind} vector {name!r}; its vectors: {have}"
             raise SchemaMismatch(message, store="index", operation="adopt")
         if isinstance(field, DenseField) and field.dimension != ref.dimension:
-            message = f"the vector {name!r} has {field.dimension} dimensions and {ref.name!r} gives {ref.dimension}: name the model that made it"
+            message = (
+                f"the vector {name!r} has {field.dimension} dimensions and those of {ref.name!r} have {ref.dimension}: "
+                "pass the model that made it"
+            )
             raise SchemaMismatch(message, store="index", operation="adopt")
     return models
 
 
-def reranker_given(given: str | Reranker | None, running: Running) -> LazyModel | None:
-    """The reranker that was given, if any."""
-    return None if given is None else LazyModel(ModelKind.RERANKER, given, running=running)
+def lazy_reranker(reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:
+    """Return the reranker that a caller passed, if any."""
+    return None if reranker is None else LazyModel(ModelKind.RERANKER, reranker, options=options)
 
 
-def reranker_of(schema: Schema, given: str | Reranker | None, running: Running) -> LazyModel | None:
-    """The reranker given, else the one remembered, if it can be loaded by name.
+def stored_reranker(schema: Schema, reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:
+    """Return the reranker that a caller passed, else the stored one, if it can be loaded by name.
 
-    Neither is compared with the one remembered, nor its type: a collection holds no scores of it that others could disagree with.
+    It is not compared with the stored reference: a collection contains no scores that another one could contradict.
     """
     ref = schema.models.get(RERANKER)
-    if given is not None or ref is None or not has_name(ref):
-        return reranker_given(given, running)
-    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision, running=running.again(ref))
+    if reranker is not None or ref is None or not has_name(ref):
+        return lazy_reranker(reranker, options)
+    return LazyModel(ModelKind.RERANKER, ref.name, ref.revision, options=options.matching(ref))
 
 
 def text_key_of(schema: Schema) -> str:
-    """The payload key of the text: that of the text field, where there is one."""
+    """Return the payload key of texts: that of the text field where there is one."""
     sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
     return sources[0] if sources else "text"

@@ -1,4 +1,4 @@
-"""A question in words becomes legs, the legs become hits, and a reranker may have the last word."""
+"""Encode text queries, search each leg, optionally rerank."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ __all__ = ["Mode", "SearchHit", "SearchOptions", "SearchResult", "Term", "search
 
 
 class Mode(StrEnum):
-    """Which legs a search has."""
+    """The legs of a search."""
 
     DENSE = "dense"
     SPARSE = "sparse"
     TEXT = "text"
     HYBRID = "hybrid"
-    """All that the collection has."""
+    """Every leg of the collection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term that query and document share, and what it adds to the score of the sparse leg."""
+    """A term that query and document share, and what it contributes to the score of the sparse leg."""
 
     field: str
     term: str
@@ -58,9 +58,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchHit:
-    """One answer; ``score`` is the leg's, the fusion's, or the reranker's where one had the last word.
+    """One result; ``score`` is that of the leg, of the fusion, or of the reranker where there is one.
 
-    ``legs`` says where each leg had it. ``retrieved`` is the score before reranking. ``terms`` are the heaviest first, when explained.
+    ``legs`` are the places in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the heaviest
+    shared terms of an explained hit.
     """
 
     id: str
@@ -71,7 +72,7 @@ class SearchHit:
     terms: tuple[Term, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON; ``legs`` by field, ``retrieved`` and ``terms`` only where there are some."""
+        """Return plain values for JSON; ``retrieved`` and ``terms`` only where the hit has them."""
         value: dict[str, Any] = {
             "id": self.id,
             "score": self.score,
@@ -102,17 +103,18 @@ class SearchResult(Sequence[SearchHit]):
         return iter(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {"query": self.query, "hits": [hit.to_json() for hit in self.hits]}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search.
+    """The options of a search.
 
-    ``mode`` None means hybrid where the collection has several legs. ``fusion`` None means the collection's own, else ``Rrf()``. ``depth`` is the number of
-    candidates of each leg, and of those that a reranker sees; it is raised to ``offset + limit`` where that is more. ``fold`` gives each document once,
-    under its own id, by the best of its windows. ``fields`` are those that count, in order; None means all of the collection's.
+    ``mode`` None means hybrid where the collection has several legs. ``fusion`` None means the collection's own, else
+    ``Rrf()``. ``depth`` is the number of candidates of each leg, and of those that a reranker scores; it is raised to
+    ``offset + limit`` where that is more. ``fold`` returns each document once, under its own id, by the best of its
+    windows. ``fields`` are the fields to search, in order; None means all.
     """
 
     mode: Mode | None = None
@@ -135,7 +137,7 @@ class SearchOptions:
 
     @property
     def window(self) -> int:
-        """How many hits must be known to cut the page out of them."""
+        """The number of hits from which the page is cut."""
         return self.offset + self.limit
 
 
@@ -146,29 +148,30 @@ def search(
     options: SearchOptions,
     reranker: Reranker | None = None,
 ) -> list[SearchResult]:
-    """The answers to queries, in order; the store is asked once for all of them.
+    """Return the results of queries, in order, from one search of the store.
 
-    Raises ValueError for a mode of which the collection has no leg, and for a field that no encoder is given for.
+    Folded results may need more searches. Raises ValueError for a mode of which the collection has no leg, and for a
+    field without an encoder.
     """
     for query in queries:
         if not isinstance(query, str):
-            raise TypeError(f"a query is a string, not {type(query).__name__}")
+            raise TypeError(f"a query must be a string, not {type(query).__name__}")
     if not queries:
         return []
-    fields = _fields(store.schema, options)
-    legs = _legs(store.schema, fields, encoders, list(queries))
-    found = _ask(store, fields, legs, options, options.depth if reranker is not None else 0)
+    fields = _searched_fields(store.schema, options)
+    legs = _build_legs(store.schema, fields, encoders, list(queries))
+    answers = _search_legs(store, fields, legs, options, options.depth if reranker is not None else 0)
     results = []
-    for query, own, hits in zip(queries, legs, found, strict=True):
-        ranked = _reranked(query, hits, options.text_key, reranker)
-        page = _folded(ranked, options.fold)[options.offset : options.window]
-        explained = _explained(store, encoders, own, page) if options.explain else page
-        results.append(SearchResult(query, tuple(explained)))
+    for query, own, hits in zip(queries, legs, answers, strict=True):
+        ranked = _rerank(query, hits, options.text_key, reranker)
+        page = _fold(ranked, options.fold)[options.offset : options.window]
+        hits_of_page = _explain(store, encoders, own, page) if options.explain else page
+        results.append(SearchResult(query, tuple(hits_of_page)))
     return results
 
 
-def _fields(schema: Schema, options: SearchOptions) -> list[str]:
-    """The fields that a search looks in, in order."""
+def _searched_fields(schema: Schema, options: SearchOptions) -> list[str]:
+    """Return the fields to search, in order."""
     known = list(schema.fields) if options.fields is None else list(options.fields)
     mode = options.mode
     if mode is None or mode is Mode.HYBRID:
@@ -176,14 +179,14 @@ def _fields(schema: Schema, options: SearchOptions) -> list[str]:
     fields = [name for name in known if kind_of(schema.fields[name]).value == mode.value]
     if not fields:
         have = ", ".join(map(repr, known)) or "none"
-        raise ValueError(f"collection {schema.collection!r} has no {mode.value} field to search; its fields: {have}")
+        raise ValueError(f"collection {schema.collection!r} has no {mode.value} field; its fields are {have}")
     return fields
 
 
-def _legs(
+def _build_legs(
     schema: Schema, fields: Sequence[str], encoders: Sequence[FieldEncoder], queries: list[str]
 ) -> list[dict[str, Leg]]:
-    """The legs of each query by field; a query without direction (all zeros, no term) has no such leg."""
+    """Return the legs of each query by field, without those of empty query vectors."""
     by_field = {encoder.field: encoder for encoder in encoders}
     legs: list[dict[str, Leg]] = [{} for _ in queries]
     texts = set(schema.of_kind(FieldKind.TEXT))
@@ -193,34 +196,37 @@ def _legs(
                 own[name] = Match(name, query)
             continue
         if name not in by_field:
-            raise ValueError(f"no encoder for the field {name!r} of {schema.collection!r}: give one, or another mode")
+            raise ValueError(f"no encoder for field {name!r} of {schema.collection!r}: pass one, or use another mode")
         for own, vector in zip(legs, by_field[name].queries(queries), strict=True):
             if not is_empty_vector(vector):
                 own[name] = Near(name, vector)
     return legs
 
 
-def _ask(
+def _search_legs(
     store: Store, fields: Sequence[str], legs: Sequence[dict[str, Leg]], options: SearchOptions, candidates: int
 ) -> list[list[Hit]]:
-    """The hits of every query, enough of them for the page; asks deeper for queries whose page is not full of distinct documents."""
+    """Return the hits of every query, enough of them for the page.
+
+    With ``fold``, queries whose page is not full of distinct documents are searched again, deeper.
+    """
     wanted = max(options.window, candidates)
-    found: list[list[Hit]] = [[] for _ in legs]
+    answers: list[list[Hit]] = [[] for _ in legs]
     open_queries = [index for index, own in enumerate(legs) if own]
     while open_queries:
         requests = [_request(store.schema, fields, legs[index], options, wanted) for index in open_queries]
         for index, hits in zip(open_queries, store.search(requests), strict=True):
-            found[index] = hits
+            answers[index] = hits
         if not options.fold:
             break
         open_queries = [
             index
             for index in open_queries
-            if len(found[index]) >= wanted
-            and len({parent_of(hit.id, hit.payload) for hit in found[index]}) < options.window
+            if len(answers[index]) >= wanted
+            and len({parent_of(hit.id, hit.payload) for hit in answers[index]}) < options.window
         ]
         wanted *= 4
-    return found
+    return answers
 
 
 def _request(
@@ -230,16 +236,16 @@ def _request(
     if len(own) == 1 and len(fields) == 1:
         rank: Leg | Fuse = own[0]
     else:
-        made_for = fields if options.fusion is not None else list(options.fields or schema.fields)
-        method = _without(options.fusion or schema.fusion or Rrf(), made_for, legs)
+        weighted = fields if options.fusion is not None else list(options.fields or schema.fields)
+        method = _select_weights(options.fusion or schema.fusion or Rrf(), weighted, legs)
         rank = Fuse(own, max(options.depth, wanted), method)
     return SearchRequest(
         rank, limit=wanted, where=options.where, parts=Parts.PAYLOAD | Parts.LEGS, effort=options.effort
     )
 
 
-def _without(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> Fusion:
-    """The fusion, made for ``fields``, with the weights of those legs that are there."""
+def _select_weights(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> Fusion:
+    """Return the fusion, which has weights for ``fields``, with the weights of ``legs`` alone."""
     weights = method.weights
     if weights is None:
         return method
@@ -247,14 +253,14 @@ def _without(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> 
     return replace(method, weights=tuple(w for w, name in zip(weights, fields, strict=True) if name in legs))
 
 
-def _reranked(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker | None) -> list[SearchHit]:
-    """The hits by the reranker's scores, ties by id; as they are where there is none."""
+def _rerank(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker | None) -> list[SearchHit]:
+    """Return the hits sorted by the reranker's scores, ties by id; in their order where there is no reranker."""
     if reranker is None or not hits:
         return [SearchHit(hit.id, hit.score, hit.payload, hit.legs) for hit in hits]
     pairs = [(query, str(hit.payload.get(text_key, ""))) for hit in hits]
     scores = np.asarray(reranker.predict(pairs), dtype=np.float64)
     if scores.shape != (len(hits),):
-        raise ValueError(f"a reranker gives one score per pair, [{len(hits)}], not {list(scores.shape)}")
+        raise ValueError(f"expected one score per pair from the reranker, [{len(hits)}], not {list(scores.shape)}")
     ranked = [
         SearchHit(hit.id, float(score), hit.payload, hit.legs, retrieved=hit.score)
         for hit, score in zip(hits, scores, strict=True)
@@ -262,8 +268,8 @@ def _reranked(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker
     return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
 
 
-def _folded(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
-    """Each document once, by its best window, under the document's id."""
+def _fold(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
+    """Return each document once, by its best window, under the document's id."""
     if not fold:
         return hits
     best: dict[str, SearchHit] = {}
@@ -276,10 +282,10 @@ def _folded(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
 TOP_TERMS = 8
 
 
-def _explained(
+def _explain(
     store: Store, encoders: Sequence[FieldEncoder], legs: Mapping[str, Leg], hits: Sequence[SearchHit]
 ) -> list[SearchHit]:
-    """The hits with the terms they share with the query, of the sparse legs whose model can decode."""
+    """Add the terms shared with the query, of sparse legs whose model can decode."""
     sparse = [e for e in encoders if e.kind is FieldKind.SPARSE and e.field in legs and hasattr(e.model, "decode")]
     if not sparse or not hits:
         return list(hits)
@@ -298,13 +304,13 @@ def _explained(
 
 
 def _stored_id(hit: SearchHit) -> str:
-    """The id of the record behind a hit, folded or not."""
+    """Return the id of a hit's record, folded or not."""
     chunk = hit.payload.get(CHUNK_KEY)
     return window_id(chunk["parent"], chunk["number"]) if isinstance(chunk, Mapping) else hit.id
 
 
 def _shared_terms(encoder: FieldEncoder, query: SparseVector, document: SparseVector) -> list[Term]:
-    """What each shared term adds to the inner product, the heaviest first."""
+    """Return the contribution of each shared term to the inner product, heaviest first."""
     shared, mine, theirs = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
     products = SparseVector.from_arrays(shared, query.values[mine] * document.values[theirs]).top(TOP_TERMS)
     decode: Any = encoder.model.decode  # type: ignore[attr-defined]  # checked by the caller

@@ -54,8 +54,8 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 class Record:
     """One entry of a collection: an id of 1 to 512 bytes of UTF-8, vectors by field name and a JSON payload.
 
-    Any vector may be absent. Stores return the payload exactly as written: integers of 64 bits, 1 distinct from 1.0, keys in order; NaN is not
-    allowed.
+    Any vector may be absent. Stores return the payload exactly as written: integers of 64 bits, 1 distinct from 1.0,
+    keys in order; NaN is not allowed.
     """
 
     id: str

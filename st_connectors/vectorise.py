@@ -1,4 +1,4 @@
-"""What encoders give, whoever wrote them, as the contract's vectors."""
+"""Convert the output of any library's encoders to the contract's vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ __all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "vectors_of"]
 
 @dataclass(frozen=True, slots=True)
 class FieldEncoder:
-    """An encoder and the field its vectors go to; ``cuts`` says of a document whether the encoder leaves its end out, None where it never does."""
+    """An encoder and the field of its vectors.
+
+    ``cuts`` tells whether the encoder cuts a document's text; None where it never does.
+    """
 
     field: str
     kind: FieldKind
@@ -31,16 +34,16 @@ class FieldEncoder:
     cuts: Callable[[str], bool] | None = None
 
     def documents(self, texts: list[str]) -> list[Vector]:
-        """The vectors of documents, in order."""
+        """Return the vectors of documents, in order."""
         return vectors_of(self.model.encode_document(texts), self.kind, len(texts))
 
     def queries(self, texts: list[str]) -> list[Vector]:
-        """The vectors of queries, in order."""
+        """Return the vectors of queries, in order."""
         return vectors_of(self.model.encode_query(texts), self.kind, len(texts))
 
 
 def vectors_of(encoded: object, kind: FieldKind, count: int) -> list[Vector]:
-    """One vector per text; raises ValueError where the encoder gave another number of rows."""
+    """Return one vector per text; raise ValueError for another number of rows."""
     if kind is FieldKind.SPARSE:
         matrix = sparse_rows(encoded)
         _check_rows(len(matrix), count)
@@ -52,21 +55,23 @@ def vectors_of(encoded: object, kind: FieldKind, count: int) -> list[Vector]:
 
 def _check_rows(rows: int, count: int) -> None:
     if rows != count:
-        raise ValueError(f"the encoder gave {rows} vectors for {count} texts")
+        raise ValueError(f"expected {count} vectors from the encoder, one per text, not {rows}")
 
 
 def dense_rows(encoded: Any) -> NDArray[np.float32]:
-    """float32 [n, d] from an array, a torch tensor on any device, or a list of either."""
+    """Convert an array, a torch tensor on any device, or a list of either to float32 [n, d]."""
     if isinstance(encoded, list | tuple):
         encoded = [_to_numpy(row) for row in encoded]
     array = np.asarray(_to_numpy(encoded), dtype=np.float32)
     if array.ndim != 2:
-        raise ValueError(f"a dense encoder gives one vector per text, an array of two dimensions, not {array.ndim}")
+        raise ValueError(
+            f"expected one vector per text from the dense encoder, an array of two dimensions, not {array.ndim}"
+        )
     return array
 
 
 def sparse_rows(encoded: Any) -> SparseMatrix:
-    """A matrix [n, V] from our own, scipy's, a torch tensor (sparse or not), or a dense array."""
+    """Convert a SparseMatrix, a scipy matrix, a torch tensor (sparse or not) or a dense array to a matrix [n, V]."""
     if isinstance(encoded, SparseMatrix):
         return encoded
     if hasattr(encoded, "tocsr"):
@@ -80,7 +85,7 @@ def sparse_rows(encoded: Any) -> SparseMatrix:
 
 
 def _from_torch(tensor: Any) -> SparseMatrix:
-    """A torch tensor [n, V] of any layout, through its coordinates."""
+    """Convert a torch tensor [n, V] of any layout through its coordinates."""
     coordinates = tensor.detach().cpu().to_sparse_coo().coalesce()
     rows, columns = coordinates.indices().numpy()
     values = coordinates.values().float().numpy()
@@ -93,5 +98,5 @@ def _from_torch(tensor: Any) -> SparseMatrix:
 
 
 def _to_numpy(value: Any) -> Any:
-    """An array from a torch tensor (half precision and other devices too); anything else as it is."""
+    """Convert a torch tensor, of half precision or on another device too, to an array; return others unchanged."""
     return value.detach().float().cpu().numpy() if hasattr(value, "detach") else value

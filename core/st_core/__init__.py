@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from st_core.backends.dtypes import check_dtype, dtype_of_precision
     from st_core.cross_encoder import CrossEncoder
     from st_core.errors import InputTooLong, ModelBroken, ModelError, ModelNotFound, ModelUnsupported
     from st_core.fingerprint import describe
@@ -42,8 +43,10 @@ _WHERE = {
     "SparseMatrix": "vectors",
     "SparseVector": "vectors",
     "TextEncoder": "protocols",
+    "check_dtype": "backends.dtypes",
     "community_detection": "retrieval",
     "describe": "fingerprint",
+    "dtype_of_precision": "backends.dtypes",
     "export_model": "saving.export",
     "paraphrase_mining": "retrieval",
     "quantize_embeddings": "quantize",
@@ -67,8 +70,10 @@ __all__ = [
     "SparseMatrix",
     "SparseVector",
     "TextEncoder",
+    "check_dtype",
     "community_detection",
     "describe",
+    "dtype_of_precision",
     "export_model",
     "paraphrase_mining",
     "quantize_embeddings",

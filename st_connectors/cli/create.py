@@ -27,7 +27,7 @@ from st_connectors.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
     from st_connectors.advice import Advice
-    from st_connectors.models import Running
+    from st_connectors.models import ModelOptions
     from st_connectors.schema import Schema
 
 __all__ = ["create"]
@@ -76,7 +76,7 @@ def create(
     Example: st-connectors create --in qdrant+edge:library --collection books --dense ./minilm-int8 --backend openvino
     --dtype int8
     """
-    from st_connectors.models import Running
+    from st_connectors.models import ModelOptions
     from st_connectors.registry import parse_address
 
     parsed = parse_address(address)
@@ -90,7 +90,7 @@ def create(
         raise ValueError(f"--terms: expected at least 1 entry, got {terms}")
     memory_bytes = None if memory is None else _parse_size(memory)
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
-    schema = _build_schema(collection, options, Running(backend, dtype))
+    schema = _build_schema(collection, options, ModelOptions(backend, dtype))
     if count is None:
         _create_collection(str(parsed), schema)
         _print_created(schema, as_json=as_json)
@@ -115,17 +115,17 @@ def _parse_size(text: str) -> int:
     return size
 
 
-def _build_schema(collection: str, options: CollectionOptions, running: Running) -> Schema:
+def _build_schema(collection: str, options: CollectionOptions, model_options: ModelOptions) -> Schema:
     """Return the schema that the options describe; loads the models."""
-    from st_connectors.schemas import given, reranker_given, schema_for
+    from st_connectors.schemas import build_schema, lazy_models, lazy_reranker
 
-    models = given(options.dense_model, options.sparse_model, running)
+    models = lazy_models(options.dense_model, options.sparse_model, model_options)
     if not models and not options.text:
         raise ValueError("a collection needs at least one field; pass --dense, --sparse or --text")
-    return schema_for(
+    return build_schema(
         collection,
         models,
-        reranker_given(options.reranker, running),
+        lazy_reranker(options.reranker, model_options),
         text=options.text,
         filterable=parse_filterable(options.filterable),
         fusion=parse_fusion(options.fusion),

@@ -34,7 +34,7 @@ from st_connectors.cli.output import exit_with_interrupted, exit_with_report, pr
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
     from st_connectors.ingest.sources import Format, Read, Reading
-    from st_connectors.models import Running
+    from st_connectors.models import ModelOptions
 
 __all__ = ["ingest"]
 
@@ -99,14 +99,14 @@ def ingest(
     ./minilm-int8 --backend openvino --dtype int8
     """
     from st_connectors.ingest import IngestFailed, IngestInterrupted
-    from st_connectors.models import Running
+    from st_connectors.models import ModelOptions
     from st_connectors.registry import bulk_loading
 
     inputs = [(source, _format_of(source, form)) for source in sources]
     splitting = _split_options(split, split_tokens, [form for _, form in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
-    running = Running(backend, dtype)
-    index = (_create if create else _open)(address, collection, options, running, trust=trust_model)
+    model_options = ModelOptions(backend, dtype)
+    index = (_create if create else _open)(address, collection, options, model_options, trust=trust_model)
     if bulk and not index.store.capabilities.bulk_loading:
         scheme = address.partition(":")[0]
         print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
@@ -150,7 +150,9 @@ def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str])
     return Split(tokens=tokens) if is_splitting else None
 
 
-def _create(address: str, collection: str, options: CollectionOptions, running: Running, *, trust: bool) -> Index:
+def _create(
+    address: str, collection: str, options: CollectionOptions, model_options: ModelOptions, *, trust: bool
+) -> Index:
     from st_connectors.index import Index
 
     if trust:
@@ -165,12 +167,14 @@ def _create(address: str, collection: str, options: CollectionOptions, running: 
         text=options.text,
         filterable=parse_filterable(options.filterable),
         fusion=parse_fusion(options.fusion),
-        backend=running.backend,
-        dtype=running.dtype,
+        backend=model_options.backend,
+        dtype=model_options.dtype,
     )
 
 
-def _open(address: str, collection: str, options: CollectionOptions, running: Running, *, trust: bool) -> Index:
+def _open(
+    address: str, collection: str, options: CollectionOptions, model_options: ModelOptions, *, trust: bool
+) -> Index:
     """Open an existing collection; without --create none is created, so that a misspelled name is an error."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
@@ -180,7 +184,7 @@ def _open(address: str, collection: str, options: CollectionOptions, running: Ru
         raise ValueError(f"{', '.join(creating)} describes a new collection; add --create")
     try:
         return Index.open(
-            address, collection=collection, trust_model=trust, backend=running.backend, dtype=running.dtype
+            address, collection=collection, trust_model=trust, backend=model_options.backend, dtype=model_options.dtype
         )
     except NotFound as error:
         message = f"{error.message}; add --create to create it"

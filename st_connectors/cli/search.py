@@ -63,13 +63,13 @@ def search(
     Example: st-connectors search "fishing on the ocean" --in qdrant+edge:library --collection books --backend openvino
     """
     from st_connectors.index import Index
-    from st_connectors.models import Running
-    from st_connectors.schemas import reranker_of
+    from st_connectors.models import ModelOptions
+    from st_connectors.schemas import stored_reranker
 
     with Index.open(
         address, collection=collection, reranker=reranker, trust_model=trust_model, backend=backend, dtype=dtype
     ) as index:
-        if rerank and reranker_of(index.schema, reranker, Running(backend, dtype)) is None:
+        if rerank and stored_reranker(index.schema, reranker, ModelOptions(backend, dtype)) is None:
             raise ValueError("the collection records no reranker; pass one with --reranker MODEL")
         result = index.search(
             query,

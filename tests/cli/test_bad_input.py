@@ -36,7 +36,7 @@ def test_a_wrong_url_scheme(cli):
     outcome = cli("search", "x", "--in", "qdrnt://localhost", "--collection", "c")
 
     assert outcome.status == 2
-    assert "no store has the scheme 'qdrnt'; did you mean qdrant:" in outcome.error_line()
+    assert "unknown scheme 'qdrnt'; did you mean qdrant:" in outcome.error_line()
 
 
 def test_a_wrong_url_variant(cli):
@@ -44,7 +44,7 @@ def test_a_wrong_url_variant(cli):
     outcome = cli("count", "--in", "qdrant+grcp+https://localhost", "--collection", "c")
 
     assert outcome.status == 2
-    assert "did you mean qdrant+grpc+https:; known are" in outcome.error_line()
+    assert "did you mean qdrant+grpc+https:; expected one of" in outcome.error_line()
     assert "qdrant+grpc:, qdrant+grpc+https:, " in outcome.error_line()
 
 
@@ -318,8 +318,8 @@ def test_ingest_into_a_missing_collection(cli, books, library):
     [
         (["--where", "year >> 3"], "column 7"),
         (["--where", "genre == 'x'"], "genre"),
-        (["--mode", "fuzzy"], "mode is one of dense, sparse, text, hybrid, not 'fuzzy'"),
-        (["--mode", "text"], "has no text field to search; its fields: 'dense', 'sparse'"),
+        (["--mode", "fuzzy"], "unknown mode 'fuzzy'; expected one of dense, sparse, text, hybrid"),
+        (["--mode", "text"], "has no text field; its fields are 'dense', 'sparse'"),
         (["--fusion", "magic"], "--fusion 'magic': expected rrf"),
         (["--fusion", "weighted:1"], "the fusion has 1 weight for 2 legs: dense, sparse"),
         (["--rerank"], "the collection records no reranker; pass one with --reranker MODEL"),

@@ -84,20 +84,20 @@ def test_a_vector_that_is_not_there_is_a_mismatch_that_names_theirs(client, lett
 
 def test_a_model_of_another_dimension_is_a_mismatch(client, letters):
     """Both dimensions are named."""
-    with pytest.raises(SchemaMismatch, match="'picture' has 3 dimensions and 'letters' gives 16"):
+    with pytest.raises(SchemaMismatch, match="'picture' has 3 dimensions and those of 'letters' have 16"):
         adopt(client, dense=("picture", letters))
 
 
 @pytest.mark.parametrize("given", ["builtin:dense", ("meaning",), (1, "builtin:dense")])
 def test_a_model_is_given_with_the_name_of_its_vector(client, given):
     """A name alone, as ``create`` takes it, is not taken apart."""
-    with pytest.raises(TypeError, match=r'dense is a pair \("their_vector", model\), not'):
+    with pytest.raises(TypeError, match=r'dense must be a pair \("their_vector", model\), not'):
         adopt(client, dense=given)
 
 
 def test_adopting_needs_a_model(client):
     """Nothing to search by is an error."""
-    with pytest.raises(ValueError, match="give dense="):
+    with pytest.raises(ValueError, match="pass dense="):
         adopt(client)
 
 

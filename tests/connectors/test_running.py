@@ -15,7 +15,7 @@ import pytest
 import st_core
 from st_connectors import Index
 from st_connectors.errors import SchemaMismatch
-from st_connectors.models import Running
+from st_connectors.models import ModelOptions
 from st_connectors.registry import collections
 from st_core import ModelKind, ModelRef
 
@@ -309,5 +309,5 @@ def test_the_type_of_a_model_that_is_remembered(running, precision, dtype):
     """Its own on the backends of graphs where they have it, unless another is named."""
     ref = ModelRef("org/model", ModelKind.DENSE, 3, precision=precision)
 
-    assert Running(*running).again(ref) == Running(running[0], dtype)
-    assert Running(*running).again(None) == Running(*running)
+    assert ModelOptions(*running).matching(ref) == ModelOptions(running[0], dtype)
+    assert ModelOptions(*running).matching(None) == ModelOptions(*running)

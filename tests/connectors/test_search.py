@@ -239,7 +239,7 @@ def test_a_reranker_that_gives_too_few_scores_is_an_error(fruit, encoders):
         def predict(self, inputs: list[tuple[str, str]], /) -> list[float]:
             return [1.0]
 
-    with pytest.raises(ValueError, match=r"one score per pair, \[7\], not \[1\]"):
+    with pytest.raises(ValueError, match=r"one score per pair from the reranker, \[7\], not \[1\]"):
         one(fruit, encoders, "old apple", Short())
 
 
@@ -307,13 +307,13 @@ def test_results_are_sequences_and_json(fruit, encoders):
 
 def test_a_mode_the_collection_lacks_names_its_fields(memory, encoders):
     """Asking for a leg that is not there says what there is."""
-    with pytest.raises(ValueError, match="has no text field to search; its fields: 'dense', 'sparse'"):
+    with pytest.raises(ValueError, match="has no text field; its fields are 'dense', 'sparse'"):
         one(memory("dense", "sparse"), encoders, "apple", mode=Mode.TEXT)
 
 
 def test_a_field_without_encoder_is_an_error(fruit, encoders):
     """A leg cannot be left out in silence."""
-    with pytest.raises(ValueError, match="no encoder for the field 'sparse'"):
+    with pytest.raises(ValueError, match="no encoder for field 'sparse'"):
         one(fruit, encoders[:1], "apple")
 
 
@@ -340,5 +340,5 @@ def test_numbers_that_are_none_are_refused(option, value):
 
 def test_a_query_is_a_string(fruit, encoders):
     """Anything else is a TypeError that says what came."""
-    with pytest.raises(TypeError, match="a query is a string, not int"):
+    with pytest.raises(TypeError, match="a query must be a string, not int"):
         search(fruit, encoders, [3], SearchOptions())  # type: ignore[list-item]

@@ -89,16 +89,16 @@ SCHEMA = Schema("c", {"v": DenseField(3)}, {"year": FilterKind.INT}, {"v": MODEL
         ({"fields": {}}, "field 'v' as dense (dimension 3, metric cosine, quantization none, optional True)"),
         (
             {"fields": {"v": DenseField(3), "s": SparseField()}},
-            "has no field 's', and asked for is the field 's' as sparse (optional ",
+            "has no field 's', and the schema the field 's' as sparse (optional ",
         ),
         (
             {"filterable": {"year": FilterKind.KEYWORD}},
-            "the filterable field 'year' as int, and asked for is the filterable field 'year' as keyword",
+            "the filterable field 'year' as int, and the schema the filterable field 'year' as keyword",
         ),
-        ({"filterable": {}}, "the filterable field 'year' as int, and asked for is no filterable field 'year'"),
+        ({"filterable": {}}, "the filterable field 'year' as int, and the schema no filterable field 'year'"),
         (
             {"models": {"v": replace(MODEL, dimension=4)}},
-            "by another model: org/model (dense, 3 dimensions), not org/model (dense, 4",
+            "of another model in field 'v': org/model (dense, 3 dimensions), not org/model (dense, 4",
         ),
         (
             {"models": {"v": replace(MODEL, name="x", fingerprint={"weights": "9"})}},

@@ -73,5 +73,5 @@ def test_the_number_of_vectors_is_checked(kind, given):
             assert row == SparseVector.from_dense(expected)
         else:
             np.testing.assert_array_equal(row, expected)
-    with pytest.raises(ValueError, match="the encoder gave 3 vectors for 2 texts"):
+    with pytest.raises(ValueError, match="expected 2 vectors from the encoder, one per text, not 3"):
         vectors_of(given, kind, 2)

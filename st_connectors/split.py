@@ -1,0 +1,96 @@
+"""Splitting of long texts into windows by a model's own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from st_connectors.arguments import check_int
+from st_connectors.ingest import Spans
+from st_connectors.models import LazyModel
+from st_core.text.splitter import Offsets, offsets_of, split
+
+__all__ = ["Split", "cut_test", "spans_of"]
+
+DEFAULT_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How texts are split into windows of up to ``tokens`` of the model's tokens, ``overlap`` of them shared.
+
+    ``tokens`` None means 256, or the model's maximum where that is less. An overlap is at most half a window.
+    """
+
+    tokens: int | None = None
+    overlap: int = 32
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None:
+            check_int(self.tokens, 1, "tokens")
+        check_int(self.overlap, 0, "overlap")
+
+
+def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
+    """Return a function that tells whether the model cuts a text.
+
+    None where the model never cuts, or has no tokenizer by which to tell.
+    """
+    loaded = model.load()
+    limit = _max_tokens(loaded)
+    offsets = None if limit is None else _offsets(loaded)
+    if limit is None or offsets is None:
+        return None
+
+    def is_cut(text: str) -> bool:
+        # A text never has more tokens than bytes of UTF-8, so that most texts need not be tokenized.
+        return len(text.encode()) > limit and len(offsets(text)) > limit
+
+    return is_cut
+
+
+def spans_of(models: Sequence[LazyModel], options: Split) -> Spans:
+    """Return the function that splits texts, by the tokens of the first model with a tokenizer."""
+    if not isinstance(options, Split):
+        raise TypeError(f"split must be a Split such as Split(tokens=256), not {options!r}")
+    for model in models:
+        loaded = model.load()
+        offsets = _offsets(loaded)
+        if offsets is None:
+            continue
+        limit = _max_tokens(loaded)
+        size = options.tokens or min(DEFAULT_TOKENS, limit or DEFAULT_TOKENS)
+        if limit is not None and size > limit:
+            raise ValueError(
+                f"windows of {size} tokens would be cut: the model reads {limit}; "
+                f"leave out tokens, or use at most {limit}"
+            )
+        return partial(_split, offsets=offsets, size=size, overlap=min(options.overlap, size // 2))
+    raise ValueError("no model has a tokenizer to split texts by: split them before, or pass split=None")
+
+
+def _split(text: str, *, offsets: Offsets, size: int, overlap: int) -> list[tuple[int, int]]:
+    return [(window.start, window.end) for window in split(text, offsets, size=size, overlap=overlap)]
+
+
+def _tokenizer(loaded: object) -> Any:
+    """Return the Rust tokenizer of a model of st_core or sentence-transformers, None where there is none."""
+    tokenizer = getattr(loaded, "tokenizer", None)
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None
+
+
+def _offsets(loaded: object) -> Offsets | None:
+    tokenizer = _tokenizer(loaded)
+    return None if tokenizer is None else offsets_of(tokenizer)
+
+
+def _max_tokens(loaded: object) -> int | None:
+    """Return how many tokens of a text the model reads, special tokens aside; None for no limit."""
+    limit = getattr(loaded, "max_seq_length", None)
+    if not isinstance(limit, int):
+        return None
+    tokenizer = _tokenizer(loaded)
+    return limit if tokenizer is None else limit - int(tokenizer.num_special_tokens_to_add(is_pair=False))
