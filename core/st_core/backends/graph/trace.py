@@ -1,7 +1,7 @@
-"""Turns a stack of modules into a graph: the transformer, pooling, normalisation and head traced once with torch, then written for a runtime.
+"""Export a stack of modules as a graph: trace it once with torch, then write the trace for a runtime.
 
-What is traced are the torch backend's own functions, so the numbers are its numbers; each new graph is run on a few texts and compared before
-it is kept. Both runtimes are written from the same trace.
+The trace records the torch backend's own steps, so the numbers are its numbers; each new graph is run on a few texts
+and compared before it is stored. The graphs of both runtimes are written from the same trace.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ logger = logging.getLogger(__name__)
 
 PROBES = ("How do I copy a directory tree?", "text", "Seven words that are not about trees")
 NEAR = 1e-4
-"""How far, of the largest number, a new float32 graph may be from torch on the probes."""
+"""The largest difference of a new float32 graph from torch on the probes, relative to the largest number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """A traced stack: the program, the names of what goes in and comes out, and the transformer it was made of."""
+    """A traced stack: the program, the names of its inputs and outputs, and its transformer."""
 
     program: Any
     inputs: tuple[str, ...]
@@ -97,8 +97,9 @@ def export_graph(
 ) -> GraphSpec:
     """Write the graph of a stack and its tokenizer into an empty folder.
 
-    ``calibration`` are typical texts, or pairs, for int8 with fixed ranges; ``told`` hears what is being done. Raises ModelUnsupported for modules
-    that cannot be part of a graph, and where the graph's numbers are not torch's; ImportError, naming the extra, for a runtime that is not installed.
+    ``calibration`` are typical texts or pairs that fix int8 ranges; ``told`` is called with the name of each stage. Raises
+    ModelUnsupported for modules that cannot be part of a graph, and where the graph's numbers are not torch's; ImportError,
+    naming the extra, where the runtime is not installed.
     """
     from st_core.backends.graph.runtimes import runtime
 
@@ -136,14 +137,14 @@ def export_graph(
 
 
 def _is_even(session: Any, traced: Trace, first: Transformer) -> bool:
-    """Whether texts must be in batches of one length."""
+    """Return whether batches must hold texts of one length."""
     info = StackInfo(traced.tokenizer, traced.info.max_length, positions=traced.info.positions)
     runner = GraphRunner(session, traced.inputs, traced.outputs, info)
     return mixes_padding(runner, first.model_type)
 
 
 def trace(stack: Sequence[Module]) -> Trace:
-    """Load a stack in float32 on the CPU and trace it; raises ModelUnsupported for what cannot be traced."""
+    """Load a stack in float32 on the CPU and trace it; raises ModelUnsupported where that is impossible."""
     first, *rest = stack
     _check_kinds(first, rest)
     assert isinstance(first, Transformer)
@@ -153,7 +154,7 @@ def trace(stack: Sequence[Module]) -> Trace:
     info, tokenizer = loaded.info, loaded.info.tokenizer
     if not isinstance(tokenizer, TextTokenizer):
         raise ModelUnsupported(
-            f"{first.folder}: its texts go through a {type(tokenizer).__name__}, which cannot be kept beside a graph; "
+            f"{first.folder}: its texts go through a {type(tokenizer).__name__}, which graphs cannot store; "
             "load it with backend='torch'"
         )
     leaves_prompt = any(isinstance(each, Pooling) and not each.include_prompt for each in rest)
@@ -228,7 +229,7 @@ def _cut_last_layer(
     outputs: tuple[str, ...],
     expected: tuple[Tensor, ...],
 ) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Let the last layer compute position 0 alone, where that leaves the result as it is; the vectors of tokens are no output then."""
+    """Compute position 0 alone in the last layer where the result stays the same; token vectors are no output then."""
     layers = [each for each in loaded.model.modules() if isinstance(each, nn.ModuleList) and len(each)]
     last = [each[-1] for each in layers]
     if not keep_first_token(loaded.model):
@@ -259,7 +260,7 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
 
 
 def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path) -> str:
-    """The name of the graph's file; raises ModelUnsupported where the runtime has no form for something that the model computes."""
+    """Write the graph and return its file name; raises ModelUnsupported for operations that the runtime lacks."""
     try:
         with hushed():
             file: str = chosen.write(traced.program, folder, traced.outputs)
@@ -274,11 +275,11 @@ def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path
 
 
 def _compare(session: Any, traced: Trace) -> None:
-    """Raise ModelUnsupported where a new graph gives other numbers than torch."""
+    """Raise ModelUnsupported where a new graph's outputs differ from torch's."""
     found = session({name: value.numpy() for name, value in traced.example.items()})
     real = traced.example["attention_mask"].numpy().astype(bool)
     for name, computed, expected in zip(traced.outputs, found, traced.expected, strict=True):
-        # What padding holds is read by nobody, and differs.
+        # The vectors of padding are not used, and differ.
         read = real if name == "token_embeddings" else slice(None)
         given, wanted = computed[read], expected.numpy()[read]
         allowed = NEAR * max(1.0, float(np.abs(wanted).max(initial=0)))

@@ -192,7 +192,7 @@ class FastEncoder(nn.Module):
         return layer.finish(first, attend(query, key, value, mask)[:, 0])[:, None]
 
     def _bias(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Return what is added to attention scores: the lowest number for padding, and the model's bias of distances."""
+        """Return the bias of attention scores: the lowest number for padding, plus the model's bias of distances."""
         if self.position_bias is None:
             return mask
         bias = self.position_bias(states[:1]).to(states.dtype)
@@ -212,7 +212,7 @@ def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bo
         try:
             if has_same_outputs(model, candidate, inputs, pad_id):
                 return candidate
-        except Exception as error:  # noqa: BLE001 - families that only look like one of the forms fail in their own ways
+        except Exception as error:  # noqa: BLE001 - models that only look like a form fail in their own ways
             logger.debug("%s: %s: %s", type(model).__name__, type(error).__name__, error)
     logger.info("%s: runs with the forward pass of the transformers library", type(model).__name__)
     library: nn.Module = model

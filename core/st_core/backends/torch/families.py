@@ -1,4 +1,4 @@
-"""The families of encoders that are read without the transformers library: how they name their parts, and what their configurations may say."""
+"""Families of encoders that are read without the transformers library: names of their parts, configuration keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["ACTIVATIONS", "FAMILIES", "KEYS", "USUAL", "Family"]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family names its parts and sizes; ``scores`` and ``words`` are its heads, ``{base}`` the encoder's own prefix.
+    """The names of a family's parts and sizes; ``scores`` and ``words`` are its heads, ``{base}`` the encoder's prefix.
 
-    ``from_padding`` numbers positions from behind the padding's; ``epsilon`` is None where the configuration says it.
+    ``from_padding`` counts positions from behind the padding's id; ``epsilon`` is None where the configuration has it.
     """
 
     prefix: str
@@ -83,7 +83,7 @@ USUAL: Mapping[str, Any] = {
     "tie_word_embeddings": True,
     "torchscript": False,
 }
-"""Keys of a configuration that change what is computed, with the value that is known here."""
+"""Keys of a configuration that change the computation, with the only value that is supported here."""
 
 KEYS = frozenset(
     (
@@ -128,4 +128,4 @@ KEYS = frozenset(
         "vocab_size",
     )
 )
-"""Keys that are read, or say nothing about inference."""
+"""Keys that are read, or have no effect on inference."""

@@ -1,7 +1,7 @@
-"""Keeps what libraries say about their own insides off the screen while this package runs them, and changes nothing for anybody else.
+"""Silence progress bars and warnings of libraries while this package runs them, without effect on other callers.
 
-Filters and a hook are put where transformers and torch write, once; they act only inside :func:`hushed`, in the thread that is there, and pass on
-everything else. Errors always come through.
+Filters and a hook are installed once where transformers and torch write; they act only inside :func:`hushed` in the
+same thread, and pass on everything else. Errors are never silenced.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FILTER = _Filter()
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Within the block, in this thread, transformers draws no bars and the loggers above say nothing below an error."""
+    """Silence transformers' progress bars, and the loggers above below errors, in this thread within the block."""
     _install()
     token = _inside.set(True)
     try:
@@ -59,7 +59,7 @@ def _install() -> None:
 
 
 class _Hook:
-    """No bar inside :func:`hushed`, elsewhere what was there before."""
+    """Draws no bar inside :func:`hushed`; elsewhere it calls the hook that was installed before."""
 
     def __init__(self, before: Callable[..., Any] | None, empty: Callable[..., Any]) -> None:
         self.before, self.empty = before, empty

@@ -247,7 +247,7 @@ def _merge_adapter(module: Transformer, model: Any) -> None:
 
 
 def _positions(model: nn.Module) -> int | None:
-    """Return the usable rows of the position embeddings; families that count from the padding's id leave some unused."""
+    """Return the usable rows of the position embeddings; counting from the padding's id leaves some unused."""
     for name, table in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(table, nn.Embedding):
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
@@ -255,7 +255,7 @@ def _positions(model: nn.Module) -> int | None:
 
 
 def _counts_from_padding(model: nn.Module) -> bool:
-    """Return whether positions are counted from behind the padding's id, as RoBERTa does: such a model counts them itself."""
+    """Return whether a model counts positions itself, from behind the padding's id, as RoBERTa does."""
     return any(
         isinstance(table, nn.Embedding) and table.padding_idx is not None
         for name, table in model.named_modules()

@@ -1,7 +1,7 @@
 """The modules in torch: each becomes a step, an ``nn.Module`` from features to features with the module's weights.
 
-The runner, the export trace and the trainable form run these same steps. To add a module type: its class here and its line in ``STEPS``.
-A transformer is a step too, made by whoever loaded its weights.
+The runner, the export trace and the trainable form run these same steps. To add a module type, write its class here and
+add its line to ``STEPS``. A transformer is a step too, created by the caller that loaded its weights.
 """
 
 from __future__ import annotations

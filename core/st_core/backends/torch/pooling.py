@@ -96,7 +96,7 @@ def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
 
 
 def _divisor(weights: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
-    """Return the divisor [n, 1] of weighted sums: ``total`` [n] where vectors are weighted already, else the sum of weights."""
+    """Return the divisor [n, 1] of sums: ``total`` [n] where vectors are weighted already, else the sum of weights."""
     divisor = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
     return divisor[:, None].clamp(min=1e-9)
 
@@ -130,11 +130,11 @@ POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "mean_sqrt_len_tokens": _mean_sqrt,
     "weightedmean": _weighted_mean,
 }
-"""Pooling modes by name: functions of vectors, the mask of tokens that count, the whole mask, and the divisor of means."""
+"""Pooling modes by name: functions of vectors, the mask of counted tokens, the whole mask and the divisor of means."""
 
 
 def saturate(module: SpladePooling, logits: Tensor) -> Tensor:
-    """Return ``log1p(relu(logits))``, with the logarithm taken twice where the module says so; rises with the logits."""
+    """Return ``log1p(relu(logits))``, with ``doubled`` its log1p again; monotonic in the logits."""
     weights = logits.relu().log1p()
     return weights.log1p() if module.doubled else weights
 

@@ -41,7 +41,7 @@ class Weights:
 
 
 Parts = Mapping[str, Any]
-"""The parts of a layer by the names of :data:`st_core.backends.torch.encoder.FORMS`: products, norms, the activation."""
+"""Parts of a layer by the names of :data:`st_core.backends.torch.encoder.FORMS`: products, norms, activation."""
 
 
 def _fused(act: Activation | None) -> tuple[str, str] | None:
@@ -75,7 +75,8 @@ class Linear:
             plain = functional.linear(states, self.weight, self.bias)
             return plain if self.act is None else self.act(plain)
         attribute, algorithm = self.fused or ("none", "")
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, attribute, [], algorithm)  # noqa: SLF001
+        pointwise = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+        result: Tensor = pointwise(states, self.packed, self.bias, attribute, [], algorithm)
         return result if self.fused or self.act is None else self.act(result)
 
 
@@ -127,7 +128,7 @@ class Layer:
     norm_after: Norm
 
     def finish(self, states: Tensor, context: Tensor) -> Tensor:
-        """Compute what follows the attention from a layer's input [tokens, d] and its attention's output [tokens, d]."""
+        """Compute the layer's output from its input [tokens, d] and its attention's output [tokens, d]."""
         states = self.norm(self.out(context) + states)
         return self.norm_after(self.down(self.up(states)) + states)
 

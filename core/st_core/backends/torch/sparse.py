@@ -1,4 +1,4 @@
-"""Rows of weights that torch computed as sparse matrices: what stays is found where they are, and nothing else is copied to the host."""
+"""Convert rows of weights on a device to sparse matrices; only the weights that stay are copied to the host."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from st_core.vectors import MIN_WEIGHT, SparseMatrix
 __all__ = ["heaviest", "to_sparse"]
 
 ROWS = 256
-"""Rows looked at together: what is made of them on the way is then at most 150 MB for 30,522 terms, however many short texts a batch has."""
+"""Rows converted together: temporary tensors stay below 150 MB for 30,522 terms at any batch size."""
 
 
 def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
-    """Weights [n, V] on any device in normal form; of each row the ``keep`` heaviest, of equal ones the lower index."""
+    """Return weights [n, V] as a sparse matrix with the ``keep`` heaviest of each row, of equal ones the lower index."""
     with torch.inference_mode():
         parts = [_part(rows, keep) for rows in torch.split(values, ROWS)]
     return parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, values.shape[1])
@@ -26,8 +26,9 @@ def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
 def _part(values: Tensor, keep: int | None) -> SparseMatrix:
     weights = values.float()
     kept = (weights >= MIN_WEIGHT) & (weights < math.inf)
-    # On the processor rows are made sparse first and cut then: with 64 rows of 30,522 terms, 200 of them positive, that takes 7.5 ms, 6.2 of them
-    # without the cut, and the other way round 38. On a card the cut goes first, so that no more than ``keep`` weights of a row leave it.
+    # On the CPU rows are converted first and cut then: 64 rows of 30,522 terms, 200 of them positive, take 7.5 ms (6.2
+    # without the cut), and 38 ms the other way round. On a card the cut goes first, so that at most ``keep`` weights of
+    # a row leave it.
     if keep is not None and keep < weights.shape[1] and weights.device.type != "cpu":
         kept = heaviest(weights.where(kept, 0), keep)
     rows, columns = kept.nonzero(as_tuple=True)
@@ -41,9 +42,9 @@ def _part(values: Tensor, keep: int | None) -> SparseMatrix:
 
 
 def heaviest(weights: Tensor, keep: int) -> Tensor:
-    """Which weights [n, V], none of them negative, are among the ``keep`` heaviest positive ones of their row: bool [n, V].
+    """Return a mask [n, V] of the ``keep`` heaviest positive weights of each row; no weight [n, V] may be negative.
 
-    Of equal ones the lower index stays; ``torch.topk`` leaves that open, and is asked for the least weight that stays alone.
+    Of equal weights the lower index stays. ``torch.topk`` leaves that open, so only its lowest value is used.
     """
     least = weights.topk(keep, dim=1).values[:, -1:]
     above = weights > least
