@@ -93,7 +93,7 @@ def test_a_cut_pair_fills_the_limit(first, second, limit):
 
 def test_a_limit_below_the_special_tokens_is_refused():
     """A length that leaves no room for text is a mistake."""
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="above the 2 special tokens"):
         MADE["bert", "right"][1].tokenize(["a"], 2)
 
 
