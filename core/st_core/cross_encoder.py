@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from st_core.backends import Rows
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
-    from st_core.progress import Advance
 
 __all__ = ["CrossEncoder"]
 
@@ -213,7 +212,7 @@ class CrossEncoder(Model):
         windows = self._computed_windows(pairs, options)
         return joined([self._scores(computed, activation, softmax=softmax) for computed in windows])
 
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
+    def _rows(self, requests: Sequence[Prepared], finish_batch: Callable[[NDArray[np.int64]], None]) -> Rows:
         rows: Rows = None
         for positions, features in self._engine.compute(requests):
             if "scores" not in features:
@@ -222,24 +221,36 @@ class CrossEncoder(Model):
             if rows is None:
                 rows = empty_rows(part, sum(len(request) for request in requests))
             rows[positions] = part
-            advance(int(positions.size))
+            finish_batch(positions)
         return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
 
     def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
-        """Return the scores of one request after activation: an array where graphs run the model without torch."""
+        """Return the scores of one request: an array where graphs run the model without torch.
+
+        The activation is applied batch by batch: vectorised functions round the last digit by a value's place in an
+        array.
+        """
         if self._engine.graphs is not None and activation in ACTIVATIONS.values():
-            scores = activation(computed.rows)
-            scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
-            return np.asarray(softmax_of(scores) if softmax and scores.ndim > 1 else scores, np.float32)
+            return by_batches(computed, lambda rows: self._array_scores(rows, activation, softmax=softmax))
         try:
             import torch
         except ImportError as error:
             raise missing_extra("torch", f"the activation {activation!r}, a function of tensors,") from error
-        with torch.inference_mode():
-            tensor = activation(torch.as_tensor(computed.rows).float())
+
+        def tensor_scores(rows: Rows) -> Rows:
+            tensor = activation(torch.as_tensor(rows).float())
             if self.num_labels == 1 and tensor.ndim > 1:
                 tensor = tensor.squeeze(-1)
             return torch.nn.functional.softmax(tensor, dim=1) if softmax and tensor.ndim > 1 else tensor
+
+        with torch.inference_mode():
+            return by_batches(computed, tensor_scores)
+
+    def _array_scores(self, rows: Rows, activation: Activation, *, softmax: bool) -> NDArray[np.float32]:
+        """Return the scores of rows after activation, without torch."""
+        scores = activation(rows)
+        scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
+        return np.asarray(softmax_of(scores) if softmax and scores.ndim > 1 else scores, np.float32)
 
     def rank(  # noqa: PLR0917 - the order of sentence-transformers
         self,
@@ -302,6 +313,17 @@ class CrossEncoder(Model):
         pairs = [(query, text) for query, listed in zip(queries, lists, strict=True) for text in listed]
         scores = iter(self.predict(pairs, **kwargs).tolist())
         return [_ranking(listed, list(islice(scores, len(listed))), top_k, whole=return_documents) for listed in lists]
+
+
+def by_batches(computed: Computed[Rows], function: Callable[[Rows], Rows]) -> Rows:
+    """Apply a function to the rows of each batch and return the results in the order of the rows."""
+    result: Rows = None
+    for positions in computed.batches:
+        part = function(computed.rows[positions])
+        if result is None:
+            result = empty_rows(part, len(computed.prepared))
+        result[positions] = part
+    return function(computed.rows) if result is None else result
 
 
 def _ranking(

@@ -19,7 +19,7 @@ from st_core.engine.inputs import CallArguments, Input, Unset, as_texts, check_p
 from st_core.engine.load import load_engine
 from st_core.engine.options import CallOptions, with_processing
 from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, split_graph_options
-from st_core.engine.prepared import Computed, Prepared
+from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
@@ -241,20 +241,37 @@ class Model:
 
     def _compute(self, prepared: Sequence[Prepared], advance: Advance) -> list[Computed[Rows]]:
         if len(prepared) == 1:
-            return [Computed(self._rows(prepared, advance), prepared[0])]
+            return self._compute_group(prepared, advance)
         computed: dict[int, Computed[Rows]] = {}
         for positions in self._engine.groups(prepared):
-            requests = [prepared[position] for position in positions]
-            rows, start = self._rows(requests, advance), 0
-            for position, request in zip(positions, requests, strict=True):
-                own = rows if len(requests) == 1 else rows[start : start + len(request)]
-                computed[position] = Computed(own, request)
-                start += len(request)
+            group = self._compute_group([prepared[position] for position in positions], advance)
+            computed.update(zip(positions, group, strict=True))
         return [computed[position] for position in range(len(prepared))]
 
+    def _compute_group(self, requests: Sequence[Prepared], advance: Advance) -> list[Computed[Rows]]:
+        """Compute requests that may share batches."""
+        batches: list[NDArray[np.int64]] = []
+
+        def finish_batch(positions: NDArray[np.int64]) -> None:
+            batches.append(positions)
+            advance(int(positions.size))
+
+        rows = self._rows(requests, finish_batch)
+        if len(requests) == 1:
+            return [Computed(rows, requests[0], tuple(batches))]
+        computed, start = [], 0
+        for request in requests:
+            own = batches_within(batches, start, len(request))
+            computed.append(Computed(rows[start : start + len(request)], request, own))
+            start += len(request)
+        return computed
+
     @abstractmethod
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
-        """Return the rows that were computed for requests of one group, in their order; they can be sliced."""
+    def _rows(self, requests: Sequence[Prepared], finish_batch: Callable[[NDArray[np.int64]], None]) -> Rows:
+        """Return the rows computed for requests of one group, in order and sliceable.
+
+        ``finish_batch`` is called with the positions of each batch that is done.
+        """
 
     def _computed_windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Computed[Rows]]:
         """Prepare and compute the inputs of a call window by window, with a progress bar."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from st_core.backends import Features, Rows
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
-    from st_core.progress import Advance
     from st_core.quantize import Precision
     from st_core.similarity import SimilarityFunction
 
@@ -188,17 +187,17 @@ class SentenceTransformer(Encoder):
             raise ValueError(f"truncate_dim must be a positive integer, got {width}")
         return width
 
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> Rows:
+    def _rows(self, requests: Sequence[Prepared], finish_batch: Callable[[NDArray[np.int64]], None]) -> Rows:
         rows: Rows = None
         for positions, features in self._engine.compute(requests, pooled=True):
             part = _embedding(features)
             if len(requests) == 1 == len(requests[0]):
-                advance(1)
+                finish_batch(positions)
                 return part
             if rows is None:
                 rows = empty_rows(part, sum(len(request) for request in requests))
             rows[positions] = part
-            advance(int(positions.size))
+            finish_batch(positions)
         return np.zeros((0, self._dimension() or 0), np.float32) if rows is None else rows
 
     def _vectors(self, computed: Computed[Rows], target: _Target) -> Rows:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from st_core.backends import Vectors
     from st_core.engine.plan import Device
     from st_core.processes.pool import WorkerPool
-    from st_core.progress import Advance
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["SparseEncoder"]
@@ -161,14 +160,14 @@ class SparseEncoder(Encoder):
             to_cpu=save_to_cpu,
         )
 
-    def _rows(self, requests: Sequence[Prepared], advance: Advance) -> SparseMatrix:
+    def _rows(self, requests: Sequence[Prepared], finish_batch: Callable[[NDArray[np.int64]], None]) -> SparseMatrix:
         keep = requests[0].options.keep
         order: list[NDArray[np.int64]] = []
         parts: list[SparseMatrix] = []
         for positions, features in self._engine.compute(requests, pooled=True):
             order.append(positions)
             parts.append(_sparse(features["sentence_embedding"], keep))
-            advance(int(positions.size))
+            finish_batch(positions)
         if not parts:
             return SparseMatrix.from_rows([], self.get_embedding_dimension() or 0)
         if len(parts[0]) == 1 == len(parts):

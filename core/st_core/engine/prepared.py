@@ -14,7 +14,7 @@ from st_core.text.tokens import Tokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Computed", "Prepared", "joined_tokens", "prompt_lengths"]
+__all__ = ["Computed", "Prepared", "batches_within", "joined_tokens", "prompt_lengths"]
 
 Rows_co = TypeVar("Rows_co", covariant=True)
 
@@ -44,10 +44,20 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed(Generic[Rows_co]):
-    """What a model computed for one request, one row per input in order; ``finish`` turns it into results."""
+    """What a model computed for one request, one row per input in order; ``finish`` turns it into results.
+
+    ``batches`` are the positions of the rows that were computed together, batch by batch.
+    """
 
     rows: Rows_co
     prepared: Prepared
+    batches: tuple[NDArray[np.int64], ...] = ()
+
+
+def batches_within(batches: Sequence[NDArray[np.int64]], start: int, count: int) -> tuple[NDArray[np.int64], ...]:
+    """Return the positions of ``count`` inputs from ``start`` on, counted from there, batch by batch."""
+    own = (positions[(positions >= start) & (positions < start + count)] - start for positions in batches)
+    return tuple(positions for positions in own if positions.size)
 
 
 def joined_tokens(requests: Sequence[Prepared]) -> Tokens:
