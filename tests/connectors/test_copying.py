@@ -284,7 +284,7 @@ def test_another_schema_is_refused_before_anything_is_written(source):
 
 def test_wrong_arguments(source):
     """One store twice, and a batch of nothing."""
-    with pytest.raises(ValueError, match="one store"):
+    with pytest.raises(ValueError, match="the same store"):
         copy(source, source)
     with pytest.raises(ValueError, match="batch must be at least 1"):
         copy(source, Passing(source), batch=0)
