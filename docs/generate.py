@@ -1,6 +1,7 @@
 """Write the generated parts of the README and of the pages: `make readme`.
 
-Each part stands between `<!-- NAME:begin ... -->` and `<!-- NAME:end -->`. A test compares every part with what this script writes.
+Each part stands between `<!-- NAME:begin ... -->` and `<!-- NAME:end -->`. A test compares every part with
+what this script writes.
 """
 
 import json

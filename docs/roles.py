@@ -1,4 +1,4 @@
-"""An extension of griffe: references in docstrings, such as ``:class:`Index```, are shown as plain code on the API pages."""
+"""An extension of griffe that shows docstring references, such as ``:class:`Index```, as code on the API pages."""
 
 import re
 from typing import Any

@@ -90,7 +90,10 @@ def test_rank_features_score_the_inner_product(index):
 
 @pytest.mark.engine("opensearch")
 def test_linear_ranks_as_the_inner_product_and_saturation_does_not(index):
-    """On the docstrings of Python's library and the demo's questions; ``-s`` prints the figures of docs/stores/elasticsearch.md."""
+    """Linear rank features rank the demo's corpus as the inner product does; saturation does not.
+
+    ``-s`` prints the figures of docs/stores/elasticsearch.md.
+    """
     texts = {each.name: each.text for each in collect()[::3]}
     questions = [json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     encoder = SparseEncoder("builtin:sparse")

@@ -84,7 +84,8 @@ def test_the_estimate_of_bytes_is_not_below_json():
     record = Record("a", {"d": vector, "s": weights}, {"text": "ünï"})
 
     dense, indices, values = (",".join(map(repr, each.tolist())) for each in (vector, weights.indices, weights.values))
-    body = f'{{"id":"a","vector":{{"d":[{dense}],"s":{{"indices":[{indices}],"values":[{values}]}}}},"payload":{{"text":"ünï"}}}}'
+    vectors = f'{{"d":[{dense}],"s":{{"indices":[{indices}],"values":[{values}]}}}}'
+    body = f'{{"id":"a","vector":{vectors},"payload":{{"text":"ünï"}}}}'
 
     assert len(body) < size_of(record)
 

@@ -63,7 +63,7 @@ print(json.dumps({"counts": counts, "answers": answers}))
     ],
 )
 def test_a_process_that_loaded_a_model_can_be_forked(checkpoints, kind, head, method, inputs):
-    """Loading starts no threads, which a child would wait for without an end; child and parent give the same answers."""
+    """Loading starts no threads that a child would wait for; child and parent give the same answers."""
     folder = checkpoints.transformer("bert", head, **LARGE)
     arguments = [kind, str(folder), method, json.dumps(inputs)]
     done = subprocess.run(

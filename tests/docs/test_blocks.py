@@ -36,7 +36,7 @@ def needed_modules(block: Block) -> set[str]:
 
 
 def run_page(page: Path, folder: Path, capsys, models: dict[str, Path]) -> None:
-    """Run the blocks of a page: without models those that load no checkpoint, with models those that the first run leaves out.
+    """Run the blocks of a page: those that load no checkpoint, or with ``models`` the others.
 
     Blocks of Python run both times, because later ones use their results.
     """

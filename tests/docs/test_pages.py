@@ -113,7 +113,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_readme_leads_to_the_pages_of_the_menu():
-    """Every page at the top of the menu and every store is linked from the README, apart from the site's home and the API."""
+    """The README links every page at the top of the menu and every store, but not the site's home and the API."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = [str(page.relative_to(ROOT)) for page in [*DOCS.glob("*.md"), *(DOCS / "stores").glob("*.md")]]
 

@@ -97,9 +97,9 @@ def export_graph(
 ) -> GraphSpec:
     """Write the graph of a stack and its tokenizer into an empty folder.
 
-    ``calibration`` are typical texts or pairs that fix int8 ranges; ``told`` is called with the name of each stage. Raises
-    ModelUnsupported for modules that cannot be part of a graph, and where the graph's numbers are not torch's; ImportError,
-    naming the extra, where the runtime is not installed.
+    ``calibration`` are typical texts or pairs that fix int8 ranges; ``told`` is called with the name of each stage.
+    Raises ModelUnsupported for modules that cannot be part of a graph and where the graph's numbers are not torch's,
+    and ImportError, naming the extra, where the runtime is not installed.
     """
     from st_core.backends.graph.runtimes import runtime
 

@@ -17,7 +17,10 @@ ROWS = 256
 
 
 def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
-    """Return weights [n, V] as a sparse matrix with the ``keep`` heaviest of each row, of equal ones the lower index."""
+    """Return weights [n, V] as a sparse matrix with the ``keep`` heaviest of each row.
+
+    Of equal weights the lower index stays.
+    """
     with torch.inference_mode():
         parts = [_part(rows, keep) for rows in torch.split(values, ROWS)]
     return parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, values.shape[1])
