@@ -340,7 +340,7 @@ def test_the_file_that_names_a_wrong_length_is_named(checkpoints, tmp_path, leng
     edit(folder / "sentence_bert_config.json", {"max_seq_length": length})
 
     with pytest.raises(
-        ModelBroken, match=r"sentence_bert_config\.json: max_seq_length must be a positive whole number"
+        ModelBroken, match=r"sentence_bert_config\.json: max_seq_length: expected a positive whole number"
     ):
         SentenceTransformer(folder, device="cpu")
 

@@ -169,7 +169,7 @@ def test_a_failure_while_writing_leaves_the_folder_as_it_was(checkpoints, tmp_pa
     (source / "model.safetensors").unlink()
 
     for target in (folder, tmp_path / "new"):
-        with pytest.raises(st_core.ModelBroken, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        with pytest.raises(st_core.ModelBroken, match=r"expected model\.safetensors or pytorch_model\.bin"):
             model.save_pretrained(target)
     assert files_of(folder) == there
     assert not (tmp_path / "new").exists()

@@ -99,7 +99,7 @@ def test_a_limit_below_the_special_tokens_is_refused():
 
 def test_texts_and_pairs_do_not_mix():
     """A batch is of one form."""
-    with pytest.raises(ValueError, match="mixed"):
+    with pytest.raises(ValueError, match="got both in one call"):
         MADE["bert", "right"][1].tokenize(["a", ("a", "b")], None)
 
 

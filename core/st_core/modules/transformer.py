@@ -246,15 +246,20 @@ def copied_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _pickles(folder: Path, *, is_adapter: bool) -> tuple[dict[str, Path], str | None]:
-    """Return the pickled weights to save by new name, and the name of the index that lists them."""
+    """Return the pickled weights to save by new name, and the name of the index that lists them.
+
+    Raises ModelBroken for a folder without weights.
+    """
     if is_adapter:
         name = "adapter_model.safetensors"
         return ({} if (folder / name).is_file() else {name: folder / "adapter_model.bin"}), None
     if any(folder.glob("model*.safetensors")):
         return {}, None
     whole, index = folder / "pytorch_model.bin", folder / _PICKLED_INDEX
-    if whole.is_file() or not index.is_file():
+    if whole.is_file():
         return {"model.safetensors": whole}, None
+    if not index.is_file():
+        raise ModelBroken(f"{folder}: no weights; expected model.safetensors or pytorch_model.bin")
     parts = sorted({str(part) for part in read_object(index).nested("weight_map").values()})
     names = (f"model-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1))
     return dict(zip(names, (folder / part for part in parts), strict=True)), _INDEX
