@@ -1,8 +1,8 @@
 """Backends run a stack of modules on a batch of tokens.
 
-``numpy`` runs stacks of static modules and needs nothing else; ``torch`` runs stacks with a transformer; ``graph`` runs
-stacks that were exported for ONNX Runtime or OpenVINO. A feature has the name sentence-transformers gives it
-(``token_embeddings``, ``sentence_embedding``, ``scores``).
+``numpy`` runs stacks of static modules and needs no other package; ``torch`` runs stacks with a transformer; ``graph``
+runs stacks that were exported for ONNX Runtime or OpenVINO. Features have the names that sentence-transformers gives
+them (``token_embeddings``, ``sentence_embedding``, ``scores``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULTS", "Features", "Outline", "Rows", "RunOptions", "Runner", "StackInfo", "Vectors"]
 
 Features: TypeAlias = dict[str, Any]
-"""Values by name: numpy arrays or torch tensors, by backend."""
+"""Features by name: numpy arrays or torch tensors, depending on the backend."""
 
 Rows: TypeAlias = Any
-"""A numpy array or a torch tensor, one row per text; mypy knows no type for the operations that both have."""
+"""A numpy array or a torch tensor with one row per text; no static type covers the operations that both share."""
 
 Vectors: TypeAlias = "NDArray[np.float32] | torch.Tensor | SparseMatrix"
 """One vector per text [n, d]."""
@@ -36,9 +36,9 @@ Vectors: TypeAlias = "NDArray[np.float32] | torch.Tensor | SparseMatrix"
 class Outline:
     """Stack metadata that can be read without loading weights.
 
-    ``max_length`` is the maximum tokens of a text, None for no limit. ``precision`` is the dtype that the stack
-    computes in, with a suffix for whatever else changes its numbers. ``repository_graph`` is the graph file that runs
-    the stack, where it came with the model.
+    ``max_length`` is the maximum number of tokens of a text, None for no limit. ``precision`` is the dtype that the
+    stack computes in, with a suffix for any other setting that changes its vectors. ``repository_graph`` is the graph
+    file that runs the stack where that file came with the model.
     """
 
     tokenizer: AnyTokenizer
@@ -51,10 +51,10 @@ class Outline:
 class StackInfo(Outline):
     """Stack metadata.
 
-    ``token_budget`` is the number of tokens per batch, padding included, that runs fastest. ``positions`` is the number
-    of tokens that the model has position vectors for, ``vocabulary`` the number that it has token vectors for; None for
-    no limit. ``labels`` is the number of scores of a pair. ``outputs`` are the features that a graph computes, None
-    where modules compute whatever they write.
+    ``token_budget`` is the number of tokens per batch, padding included, that runs fastest. ``positions`` and
+    ``vocabulary`` are the numbers of position embeddings and token embeddings of the model, None for no limit.
+    ``labels`` is the number of scores of a pair. ``outputs`` are the features that a graph computes, None where the
+    stack does not run as a graph.
     """
 
     token_budget: int = 1_024
@@ -69,9 +69,9 @@ class StackInfo(Outline):
 class RunOptions:
     """Options of one forward pass.
 
-    ``keep`` is the number of dimensions of a sparse code that stay, None for the model's own. ``pooled`` says that
-    vectors of single tokens will not be read: they may be missing then. ``prompt_lengths`` [n] is the number of leading
-    tokens of each text that belong to its prompt, None where no text has one.
+    ``keep`` is the maximum number of non-zero dimensions of a sparse vector, None for the default of the model.
+    ``pooled`` means that token vectors will not be read and may be left out. ``prompt_lengths`` [n] is the number of
+    leading tokens of each text that belong to its prompt, None where no text has a prompt.
     """
 
     keep: int | None = None
@@ -80,7 +80,7 @@ class RunOptions:
 
 
 DEFAULTS = RunOptions()
-"""The options of a pass that computes everything for texts without a prompt."""
+"""Options of a pass that computes all features, for texts without a prompt."""
 
 
 class Runner(Protocol):
@@ -88,22 +88,22 @@ class Runner(Protocol):
 
     @property
     def info(self) -> StackInfo:
-        """The stack's metadata; reading it runs nothing."""
+        """The stack metadata; reading it does not run the stack."""
         ...
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length because padding would change them.
+        """Return whether a batch must contain only texts of equal length because padding would change their results.
 
-        May run the stack once.
+        The first call may run the stack once.
         """
         ...
 
     def prepare(self) -> None:
-        """Do the work of the first use now, so that processes forked later share it."""
+        """Prepare the stack now rather than on first use, so that processes forked later share the result."""
         ...
 
     def run(self, tokens: Tokens, options: RunOptions = ...) -> Features:
-        """Return the features of one batch; raise InputTooLong for a text beyond the model's positions."""
+        """Return the features of one batch; raise InputTooLong for a text with more tokens than the model's positions."""
         ...
 
     def finish(self, vectors: Rows, dimension: int | None, *, normalize: bool) -> Rows:
@@ -111,5 +111,5 @@ class Runner(Protocol):
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Return whether a smaller batch may fit after an error of ``run``."""
+        """Return whether ``error``, raised by ``run``, is an out-of-memory error that a smaller batch may avoid."""
         ...

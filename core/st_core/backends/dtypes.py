@@ -1,4 +1,4 @@
-"""The names of the backends, and of the dtypes that models are computed in or their weights stored in."""
+"""The names of the backends, and of the dtypes that models are computed or stored in."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ RUNTIMES = ("onnx", "openvino")
 BACKENDS = ("torch", *RUNTIMES, "auto")
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
-"""The dtypes of torch, by the only names that all backends know."""
+"""The torch dtypes that models are computed in, by names that all backends share."""
 
 GRAPHS = ("float32", "int8", "float16", "bfloat16")
 """The dtypes of graph weights, on either runtime."""
 
 STATIC = "-static"
-"""Suffix that marks statically calibrated int8 in a graph's precision; ``dtype`` never contains it."""
+"""Suffix of a graph's precision for statically calibrated int8; ``dtype`` never contains it."""
 
 STORED_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-"""The dtypes of safetensors files by their names there."""
+"""Dtype names by the names that safetensors files use for them."""
 
 
 def dtype_name(dtype: object) -> str | None:
-    """Return the name of a dtype, ``torch.float16`` or "float16" alike; None for None."""
+    """Return the name of a dtype such as ``torch.float16`` or "float16"; None for None."""
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
@@ -65,7 +65,7 @@ def check_dtype(backend: str, dtype: object) -> str | None:
 
 
 def dtype_of_precision(backend: str, precision: str) -> str | None:
-    """Return the ``dtype`` that loads a model in a precision that ``describe`` reported.
+    """Return the ``dtype`` argument that loads a model in a precision reported by ``describe``.
 
     None on torch and auto, and for a precision that the backend has no graphs in.
     """
@@ -74,15 +74,16 @@ def dtype_of_precision(backend: str, precision: str) -> str | None:
 
 
 def stored_type(path: Path, config: Mapping[str, object]) -> str | None:
-    """Return the dtype of all tensors in a safetensors file.
+    """Return the common dtype of all tensors in a safetensors file.
 
-    None where there are several, where the configuration names another one, and where the file cannot be read.
+    None where the tensors have several dtypes, where the configuration names another dtype, and where the file cannot
+    be read.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
-            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError):
         return None
     stored = STORED_TYPES.get(types.pop()) if len(types) == 1 else None

@@ -1,4 +1,4 @@
-"""Read a transformer's outline without its weights: tokenizer, maximum length, and the dtype that torch computes in."""
+"""Read the outline of a transformer, that is, the stack metadata that is known without loading weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["read_outline"]
 
 
 def read_outline(module: Transformer, device: object, dtype: object) -> Outline | None:
-    """Return the outline of a transformer on torch, for a requested device and dtype.
+    """Return the outline of a transformer on torch for a requested device and dtype.
 
-    None where only loading tells the dtype.
+    None where the dtype is known only after the weights are loaded.
     """
     precision = _precision(module, device, dtype)
     if precision is None:

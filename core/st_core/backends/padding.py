@@ -1,8 +1,8 @@
-"""Test whether padding changes a model's numbers, for families that are not known to mask it.
+"""Test whether padding changes the results of a model, unless its family is known to mask padding.
 
 Some models mix positions without reading the mask: by convolutions (ConvBERT, MobileBERT), Fourier transforms (FNet) or
-landmarks (Nyströmformer). Their batches hold texts of one length, so that a text has the same numbers alone and among
-others.
+landmarks (Nyströmformer). Their batches contain only texts of equal length, so that the result for a text does not
+depend on the other texts of its batch.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ MASKED = frozenset(
         "xlm-roberta",
     )
 )
-"""Model types in which positions meet in attention only, where padding is masked."""
+"""Model types in which only attention, where padding is masked, combines different positions."""
 
 TEXTS = ("What stands beside a text in a batch must not change it, however long it is.", "A short text.")
 MOST = 24
-"""Tokens of a test text at most."""
+"""Maximum number of tokens of a test text."""
 
 NOISE = {"float32": 1e-4}
-"""By dtype, the difference that counts as noise, relative to the largest number; ``LOOSE`` for other dtypes."""
+"""The largest difference that counts as rounding, relative to the largest value, by dtype; else ``LOOSE``."""
 LOOSE = 5e-2
 
 
 def mixes_padding(runner: Runner, family: object) -> bool:
-    """Return whether a short text gets other numbers beside a longer one.
+    """Return whether the result for a short text changes when a longer text is in its batch.
 
     False for known families and where the test fails to run.
     """

@@ -24,7 +24,7 @@ __all__ = ["as_transformers", "from_files", "own_copy"]
 TOKENIZER, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 
 _TYPED = {"BertTokenizer": True, "DistilBertTokenizer": False}
-"""Whether models of a tokenizer class take segment numbers; transformers 5 rebuilds these two classes."""
+"""Tokenizer classes that transformers 5 rebuilds, and whether their models take segment ids."""
 
 _ROLES = {
     "unk_token": "[UNK]",
@@ -42,7 +42,7 @@ _USUAL: Mapping[str, tuple[object, ...]] = {
     "padding_side": ("right",),
     "truncation_side": ("right",),
 }
-"""Settings that change tokens, with the values that are supported here."""
+"""Settings that change tokens, with the values supported here."""
 
 _READ = frozenset(
     (*_ROLES, "added_tokens_decoder", "do_lower_case", "model_max_length", "strip_accents", "tokenize_chinese_chars")
@@ -65,40 +65,40 @@ _IDLE = frozenset(
         "truncation_strategy",
     )
 )
-"""Settings that change no token: of decoding, of padding and truncation, and of former file paths."""
+"""Settings that change no token: settings of decoding, padding and truncation, and former file paths."""
 
 _MODELS = ("bert", "distilbert")
-"""Model types for which transformers uses the tokenizer class of the settings."""
+"""Model types for which transformers uses the tokenizer class named in the settings."""
 
 _LENGTH = frozenset(("model_max_length",))
-"""The options that a caller may set for a tokenizer that is rebuilt."""
+"""Options that a caller may set for a tokenizer that transformers rebuilds."""
 
 _FOLLOWED = frozenset(
     ("chat_template", "pad_token", "padding_side", "split_special_tokens", "truncation_side", "use_fast")
 )
-"""Further options of a tokenizer that is read from its file unchanged.
+"""Further options that a caller may set for a tokenizer that is read from its file unchanged.
 
-All others would change the steps in the file.
+Any other option would change the steps stored in the file.
 """
 
 _OTHERS = ("added_tokens.json", "chat_template.jinja", "chat_template.json", "additional_chat_templates")
-"""Files and folders with further settings."""
+"""Files and folders that contain further settings."""
 
 
 def own_copy(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
-    """Return a private copy of a tokenizer without truncation and padding.
+    """Return a copy of a tokenizer without truncation and padding; changing it does not affect the original.
 
-    With ``lower_case`` it lowercases texts first.
+    With ``lower_case`` the copy lowercases texts before all other steps.
     """
     from tokenizers import Tokenizer
 
     copied: Tokenizer = Tokenizer.from_str(backend.to_str())
-    copied.encode_special_tokens = backend.encode_special_tokens  # tokenizers 0.23 does not write it
+    copied.encode_special_tokens = backend.encode_special_tokens  # tokenizers 0.23 leaves it out of to_str()
     return _stripped(copied, lower_case=lower_case)
 
 
 def _stripped(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
-    """Change a tokenizer in place as :func:`own_copy` describes."""
+    """Change a tokenizer in place as described in :func:`own_copy`, and return it."""
     from tokenizers import normalizers
 
     backend.no_padding()
@@ -114,10 +114,10 @@ def _stripped(backend: Tokenizer, *, lower_case: bool) -> Tokenizer:
 
 
 def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
-    """Return the tokenizer of ``tokenizer.json`` unchanged, and its maximum length.
+    """Return the tokenizer that ``tokenizer.json`` describes, without rebuilding it, and its maximum length.
 
-    transformers rebuilds some steps of old files from other settings, which is not done here. Raises ImportError for an
-    option that only transformers supports.
+    transformers would rebuild some steps of old files from other settings. Raises ImportError for an option that only
+    transformers supports.
     """
     unknown = sorted(module.processor_kwargs.keys() - (_LENGTH | _FOLLOWED | _IDLE | LOADING))
     if unknown:
@@ -156,11 +156,11 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
 
 
 def as_transformers(module: Transformer, shown: Callable[[], object]) -> tuple[TextTokenizer, int | None] | None:
-    """Return the tokenizer that transformers 5 would build, and its maximum length; None where that is not certain.
+    """Return the tokenizer that transformers 5 would build and its maximum length, None where that is not certain.
 
     It is certain for BERT's word pieces where ``tokenizer.json`` contains exactly what transformers builds from the
-    vocabulary and the settings, and these contain only supported values. ``shown`` builds transformers' own object for
-    ``model.tokenizer``.
+    vocabulary and the settings, and all settings have supported values. ``shown`` builds the transformers tokenizer
+    that ``model.tokenizer`` returns.
     """
     from tokenizers import Tokenizer
 
@@ -169,7 +169,7 @@ def as_transformers(module: Transformer, shown: Callable[[], object]) -> tuple[T
         return None
     try:
         backend = Tokenizer.from_file(str(module.folder / TOKENIZER))
-    except Exception:  # noqa: BLE001 - the library raises plain Exception; loading with transformers reports it
+    except Exception:  # noqa: BLE001 - tokenizers raises plain Exception; transformers reports the error later
         return None
     tokens = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
     if not _as_rebuilt(backend, settings, tokens):
@@ -202,7 +202,7 @@ def _id(backend: Tokenizer, token: str) -> int:
 
 
 def _around(single: Layout | None, pair: Layout | None, first: int, last: int) -> bool:
-    """Return whether special tokens are BERT's: ``first``, a text, ``last``, then in pairs a text and ``last``."""
+    """Return whether special tokens are placed as in BERT: ``first``, text, ``last``, then for pairs text, ``last``."""
     if single is None or pair is None:
         return False
     text, other = np.array([-1], np.int32), np.array([-2], np.int32)
@@ -212,7 +212,7 @@ def _around(single: Layout | None, pair: Layout | None, first: int, last: int) -
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, an empty one without the file; raise ModelBroken for another value."""
+    """Return the JSON object in a file, an empty object if the file is missing; raise ModelBroken for another value."""
     if not path.is_file():
         return {}
     value = read_json(path)
@@ -222,9 +222,12 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
-    """Return a tokenizer's maximum length, limited to the model's positions unless the caller set it."""
+    """Return the maximum length of a tokenizer, None for no limit.
+
+    Unless the caller set it, it is at most the number of positions of the model.
+    """
     configured, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
-    if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN means no length
+    if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN: no limit
         raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, got {configured!r}")
     length = finite(configured)
     if "model_max_length" in module.processor_kwargs or not isinstance(positions, int) or positions == -1:
@@ -233,7 +236,7 @@ def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
 
 
 def _known_settings(module: Transformer) -> dict[str, Any] | None:
-    """Return the settings of ``tokenizer_config.json`` with the caller's length.
+    """Return the settings in ``tokenizer_config.json``, with the maximum length that the caller set.
 
     None where a setting is not supported here.
     """
@@ -270,14 +273,14 @@ def _are_known(settings: Mapping[str, object]) -> bool:
 
 
 def _plain(token: object) -> object:
-    """Return the text of a token that was saved as an object without special properties; other values as they are."""
+    """Return the text of a token saved as an object without further properties; return other values unchanged."""
     if not isinstance(token, dict) or any(value for name, value in token.items() if name not in ("content", "special")):
         return token
     return token.get("content")
 
 
 def _as_rebuilt(backend: Tokenizer, settings: Mapping[str, object], tokens: Mapping[str, str]) -> bool:
-    """Return whether a tokenizer is what transformers builds from its vocabulary: BERT's steps and special tokens."""
+    """Return whether a tokenizer equals the one that transformers builds from its vocabulary, with BERT's steps."""
     model, normalizer = backend.model, backend.normalizer
     kinds = tuple(type(part).__name__ for part in (model, normalizer, backend.pre_tokenizer))
     if kinds != ("WordPiece", "BertNormalizer", "BertPreTokenizer"):
@@ -297,7 +300,7 @@ def _as_rebuilt(backend: Tokenizer, settings: Mapping[str, object], tokens: Mapp
 
 
 def _only_special(backend: Tokenizer, listed: object, tokens: Mapping[str, str]) -> bool:
-    """Return whether file and settings add only the special tokens, without further properties."""
+    """Return whether the file and the settings add only the special tokens, without further properties."""
     added = {index: _facts(token.__getstate__()) for index, token in backend.get_added_tokens_decoder().items()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     usual = {vocabulary.get(token): _facts({"content": token, "special": True}) for token in tokens.values()}

@@ -1,4 +1,4 @@
-"""Check tokens against a model's tables: token ids without a vector, and texts longer than its positions."""
+"""Check that token ids and text lengths are within the embedding tables of a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMEDY = (
 
 
 def words_of(model: object) -> int | None:
-    """Return the number of a transformer's token vectors, None where it does not say."""
+    """Return the number of rows of a transformer's token embeddings, None where it is unknown."""
     get_table = getattr(model, "get_input_embeddings", None)
     if get_table is None:
         return getattr(getattr(model, "config", None), "vocab_size", None)
@@ -34,9 +34,10 @@ def words_of(model: object) -> int | None:
 
 
 def check_words(ids: NDArray[np.int64], words: int | None) -> None:
-    """Raise ModelBroken for an id beyond the table.
+    """Raise ModelBroken for a token id without a row in the token embeddings, which have ``words`` rows.
 
-    OpenVINO 2026.4 computes with whatever memory it reads there, and CUDA loses its context.
+    ``words`` None means that the number is unknown. OpenVINO 2026.4 would read arbitrary memory for such an id, and
+    CUDA would lose its context.
     """
     if words is not None and ids.size and int(ids.max()) >= words:
         raise ModelBroken(
@@ -45,7 +46,7 @@ def check_words(ids: NDArray[np.int64], words: int | None) -> None:
 
 
 def check_padding(pad_id: int, words: int | None, folder: Path) -> None:
-    """Raise ModelBroken for a padding token beyond the table, which batches of several lengths need."""
+    """Raise ModelBroken for a padding token without a row in the token embeddings; batches of mixed lengths need it."""
     if words is not None and pad_id >= words:
         raise ModelBroken(
             f"{folder}: the tokenizer pads with the token {pad_id} and the model has vectors for {words}: {REMEDY}"
@@ -53,7 +54,7 @@ def check_padding(pad_id: int, words: int | None, folder: Path) -> None:
 
 
 def check_positions(tokens: Tokens, positions: int | None) -> None:
-    """Raise InputTooLong for a text of more tokens than the model has position vectors for."""
+    """Raise InputTooLong for a text with more tokens than position embeddings; ``positions`` None means no limit."""
     longest = max((row.size for row in tokens.ids), default=0)
     if positions is not None and longest > positions:
         raise InputTooLong(

@@ -1,4 +1,4 @@
-"""Run stacks as graphs on ONNX Runtime or OpenVINO: find a stack's graph, or export it with torch."""
+"""Run stacks as graphs on ONNX Runtime or OpenVINO, from an existing graph or from one that torch exports."""
 
 from __future__ import annotations
 
@@ -44,17 +44,18 @@ Calibration: TypeAlias = Sequence[str] | Sequence[tuple[str, str]]
 class GraphBackend:
     """Builds runners for graphs of one runtime and one dtype.
 
-    A stack's graph is searched for in the ``graphs`` folder of the model's own folder, then in the cache; where neither
-    has it, it is exported to the cache, which needs torch. Without torch or without weights, a repository graph of the
-    transformer is used; with ``file_name`` it is that one.
+    The graph of a stack is looked up in the ``graphs`` folder of the model, then in the cache. If neither contains it,
+    it is exported to the cache, which needs torch. Without torch or without weights, a repository graph of the
+    transformer is used instead; ``file_name`` selects a repository graph in any case.
     """
 
     def __init__(
         self, name: str, dtype: str | None, folder: Path, file_name: str | None = None, *, model: str | None = None
     ) -> None:
-        """Raise ImportError where the runtime is missing, ValueError for a dtype that it has no graphs in.
+        """Check the runtime; raise ImportError if it is missing, ValueError for a dtype that it has no graphs in.
 
-        ``model`` is the model's name in messages, by default the folder.
+        ``name`` is the name of the runtime. ``folder`` is the folder of the model, and ``model`` its name in messages,
+        by default the folder.
         """
         self.name = name
         self.requested_dtype = dtype
@@ -65,7 +66,7 @@ class GraphBackend:
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
-        """Build the runner of a stack, whose graph is exported first where there is none."""
+        """Build the runner of a stack; if the stack has no graph, it is exported first."""
         file = self.repository_graph(stack)
         if file is not None:
             from st_core.backends.graph.repository import repository_runner
@@ -91,7 +92,10 @@ class GraphBackend:
         return GraphRunner(session, spec.inputs, spec.outputs, info, has_equal_lengths=spec.even)
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:
-        """Read the outline of a stack without opening or exporting its graph; None where only that tells it."""
+        """Return the outline of a stack without opening or exporting its graph.
+
+        None where the metadata is known only after the graph is opened or exported.
+        """
         first = stack[0]
         if not isinstance(first, Transformer) or self.repository_graph(stack) is not None:
             return None
@@ -103,7 +107,7 @@ class GraphBackend:
         return Outline(read_tokenizer(place, spec.tokenizer), spec.max_length, spec.precision)
 
     def repository_graph(self, stack: Sequence[Module]) -> Path | None:
-        """Return the repository graph that runs this stack's transformer, None where an exported graph runs the stack.
+        """Return the repository graph that runs the transformer of a stack, None where an exported graph runs the stack.
 
         Raises ModelNotFound for an unknown file name.
         """
@@ -117,7 +121,7 @@ class GraphBackend:
         return find_repository_graph(folder, self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
-        """Return the folder of a stack's graph, exported where there is none.
+        """Return the folder of a stack's graph; if the stack has no graph, it is exported first.
 
         Raises OSError without a writable cache.
         """
@@ -128,7 +132,7 @@ class GraphBackend:
         return place
 
     def find(self, stack: Sequence[Module]) -> Path | None:
-        """Return the folder of a stack's graph, None where there is none."""
+        """Return the folder of a stack's existing graph, None if there is none."""
         key = graph_key(stack, self.name, self.dtype)
         own, root = self.folder / FOLDER / key, cache_root()
         if own.is_dir():
@@ -143,12 +147,11 @@ class GraphBackend:
         calibration: Calibration = (),
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Export a stack's graph into a folder, for int8 with ranges fixed on ``calibration``.
+        """Export the graph of a stack to the folder ``place``.
 
-        ``told`` is called with each step.
-
-        A float32 graph, where there is one, is converted, which takes seconds and no torch. Raises ImportError where
-        torch is missing.
+        For int8, ``calibration`` texts or pairs fix the ranges of activations. ``told`` is called with a description of
+        each step. If a float32 graph exists already, it is converted, which takes seconds and does not need torch.
+        Raises ImportError where torch is missing.
         """
         runtime(self.name).check(self.dtype, calibrated=bool(calibration))
         plain = GraphBackend(self.name, "float32", self.folder).find(stack) if self.dtype != "float32" else None
@@ -165,7 +168,7 @@ class GraphBackend:
 
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
-    """Return the error for a missing package, extended by how to load existing graphs that do not need it."""
+    """Return the error for a missing package, extended by how to load existing graphs that do not need the package."""
     names = dict.fromkeys(name.rpartition("-")[0] for name in _exported(folder))
     existing = " or ".join(
         f"backend={name!r}, dtype={dtype!r}"
@@ -179,12 +182,12 @@ def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> Impo
 
 
 def _exported(folder: Path) -> list[str]:
-    """Return the names of the graphs in a model's folder."""
+    """Return the names of the graphs in a model's folder, sorted."""
     return sorted(place.name for place in (folder / FOLDER).glob("*-*-*"))
 
 
 def _of_another_state(folder: Path) -> str:
-    """Return what to do about graphs of a folder that do not match its files; empty without such graphs."""
+    """Return advice about graphs of a folder that do not match the model's files; empty without such graphs."""
     names = ", ".join(f"{FOLDER}/{name}" for name in _exported(folder))
     return names and (
         f"the folder has {names}, exported from other weights, settings or tokenizer than it contains now: restore "
@@ -198,7 +201,7 @@ def has_all_weights(stacks: Iterable[Sequence[Module]]) -> bool:
 
 
 def check_weights(stack: Sequence[Module], backend: str, folder: Path) -> None:
-    """Raise ModelBroken, naming existing graphs, where a stack has no weights to export a graph from."""
+    """Raise ModelBroken where a stack has no weights to export a graph from; the message names existing graphs."""
     from st_core.backends.graph.repository import listed
 
     if has_all_weights([stack]):
@@ -214,7 +217,7 @@ def check_weights(stack: Sequence[Module], backend: str, folder: Path) -> None:
 def _convert(
     plain: Path, dtype: str, folder: Path, *, calibration: Calibration, told: Callable[[str], None]
 ) -> GraphSpec:
-    """Convert the float32 graph in ``plain`` to another dtype, in an empty folder."""
+    """Convert the float32 graph in the folder ``plain`` to another dtype and write it to the empty ``folder``."""
     spec = copy_graph(plain, folder)
     told(f"converting it to {dtype}")
     feeds = feeds_of(calibration, read_tokenizer(plain, spec.tokenizer), spec.inputs, spec.max_length)
@@ -223,7 +226,7 @@ def _convert(
 
 
 def stacks_for_graphs(modules: Sequence[Module]) -> dict[str | None, tuple[Module, ...]]:
-    """Return the stacks of a model that numpy cannot run, each once, by one of its tasks."""
+    """Return the stacks of a model that numpy cannot run, by task; a stack of several tasks is listed once."""
     stacks: dict[tuple[int, ...], tuple[str | None, tuple[Module, ...]]] = {}
     for task in tasks_of(modules):
         stack = flatten(modules, task)
@@ -238,9 +241,9 @@ def can_export() -> bool:
 
 
 def _cache_folder(model: str) -> Path:
-    """Create and return the cache's folder of graphs.
+    """Create the folder for graphs in the cache and return it.
 
-    Raises OSError, before a graph is exported in vain, where it is not writable.
+    Raises OSError where the folder is not writable, before time is spent on an export.
     """
     root = cache_root()
     where = "in the cache: the user has no home folder" if root is None else f"in {root / FOLDER}"
@@ -260,7 +263,7 @@ def _cache_folder(model: str) -> Path:
 
 
 def _is_whole(place: Path) -> bool:
-    """Return whether a graph in the cache can be used; a damaged one is exported again."""
+    """Return whether a graph in the cache is complete; a damaged graph is exported again."""
     try:
         return read_spec(place) is not None
     except ModelBroken as error:

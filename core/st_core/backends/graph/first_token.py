@@ -1,6 +1,7 @@
-"""A last layer that computes its first token alone: exact where nothing else is read, and a sixth faster on six layers.
+"""Replace the last layer of an encoder by a layer that computes the first token alone.
 
-Keys and values still come from all tokens; queries, output projection and feed-forward are computed for position 0.
+The result is exact where no other token is read, and a model of six layers becomes a sixth faster. Keys and values are
+still computed for all tokens; queries, output projection and feed-forward are computed for position 0.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ __all__ = ["keep_first_token"]
 
 
 def keep_first_token(model: nn.Module) -> bool:
-    """Make the last layer of a loaded model return [n, 1, d]; False, with nothing changed, for unknown families.
+    """Make the last layer of a loaded model return [n, 1, d]; return False for an unknown family, which stays unchanged.
 
-    Knows the layers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT as transformers 5 writes them. The
-    caller must compare the changed model's numbers with the unchanged one's.
+    Supported are the layers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT in transformers 5. The
+    caller must compare the results of the changed model with those of the unchanged one.
     """
     layers = _layers(model)
     if layers is None:
@@ -31,13 +32,16 @@ def keep_first_token(model: nn.Module) -> bool:
 
 
 def _layers(model: nn.Module) -> nn.ModuleList | None:
-    """Return the one list of layers of an encoder; None where there are several or none."""
+    """Return the list of layers of an encoder; None unless the model has exactly one such list."""
     lists = [each for name, each in model.named_modules() if name.endswith("layer") and isinstance(each, nn.ModuleList)]
     return lists[0] if len(lists) == 1 and len(lists[0]) else None
 
 
 def attend_first(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """Compute attention [n, 1, d] of queries [n, 1, d] over keys and values [n, t, d], mask [n, 1, 1 or t, t]."""
+    """Compute attention [n, 1, d] of queries [n, 1, d] over keys and values [n, t, d].
+
+    ``mask`` is [n, 1, 1, t] or [n, 1, t, t].
+    """
     queries, keys, values = (split_heads(each, 1, heads)[0] for each in (query, key, value))
     return attend(queries, keys, values, None if mask is None else mask[:, :, :1, :])
 
@@ -60,7 +64,7 @@ class _BertLayer(nn.Module):
         )
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
-        """Compute the layer's states of position 0, [n, 1, d]."""
+        """Compute the states [n, 1, d] of position 0."""
         inner = self.layer.attention.self
         first = hidden_states[:, :1]
         context = attend_first(
@@ -86,7 +90,7 @@ class _DistilBertLayer(nn.Module):
         return all(isinstance(getattr(attention, name, None), nn.Linear) for name in names) and hasattr(layer, "ffn")
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
-        """Compute the layer's states of position 0, [n, 1, d]."""
+        """Compute the states [n, 1, d] of position 0."""
         inner = self.layer.attention
         first = hidden_states[:, :1]
         context = attend_first(

@@ -1,9 +1,9 @@
-"""Read and write the folders of graphs: one file that ONNX Runtime or OpenVINO runs, with everything needed to feed it.
+"""Read and write graph folders: a graph for ONNX Runtime or OpenVINO, with all files needed to run it.
 
-A graph's folder is named by its key, a hash of everything that its numbers depend on. It contains ``graph.json``
+The name of a graph folder is its key, a hash of everything that its results depend on. It contains ``graph.json``
 (inputs, outputs, and the size and hash of every other file), ``tokenizer.json`` and the graph itself, and is stored in
 the ``graphs`` folder of an exported model or in the cache. A folder is written under a temporary name and renamed in
-one step, so that two processes at once are safe. Reading needs no torch.
+one step, so that two processes may write it at the same time. Reading does not need torch.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FOLDER = "graphs"
-"""The folder of graphs in an exported model, and in the cache."""
+"""Name of the folder that contains graphs, in an exported model and in the cache."""
 
 FORMAT = 3
-"""Increased whenever older graphs would give other numbers or could not be read."""
+"""Version of graph folders, increased whenever older graphs would give other results or could not be read."""
 
 SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
@@ -66,30 +66,30 @@ READ = (
     ),
     *("merges.txt", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "tekken.json", "word_*.json"),
 )
-"""The names of JSON and text files in a transformer's folder that transformers 5 reads.
+"""The JSON and text files in the folder of a transformer that transformers 5 reads.
 
-Other files there do not count.
+Other JSON and text files do not affect the key of a graph.
 """
 
 SPLIT = "split_special_tokens"
-"""Set where special tokens in a text are read as text; the tokenizers library does not save this setting."""
+"""Key of the setting that special tokens in a text are read as text; the tokenizers library does not save it."""
 _FIELDS = ("pad_id", "pad_type", "pad_left", "keep_left", "wants_types", "model_max_length")
 
 
 TokenizerSettings: TypeAlias = dict[str, Any]
-"""Fields of :class:`TextTokenizer` that the tokenizers library does not save, as JSON."""
+"""Fields of :class:`TextTokenizer` that the tokenizers library does not save, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
     """The content of ``graph.json``.
 
-    ``inputs`` are names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels`` is
-    the number of scores of a pair, ``positions`` the number of position vectors, ``max_length`` the maximum tokens of a
-    text; the last two are None for no limit. ``files`` contains size and hash of each other file, ``tokenizer`` the
-    settings that its file lacks. ``calibrated`` is the number of texts that the ranges of int8 activations were fixed
-    on, 0 for dynamic ranges. ``words`` is the number of token vectors, None where unknown; ``even`` means that padding
-    would change a text.
+    ``inputs`` are the names of int64 arrays [n, t], or [1] for ``prompt_length``; ``outputs`` are features. ``labels``
+    is the number of scores of a pair. ``positions`` is the number of position embeddings and ``max_length`` the maximum
+    number of tokens of a text, each None for no limit. ``files`` contains the size and hash of each other file,
+    ``tokenizer`` the settings that the tokenizer's file lacks. ``calibrated`` is the number of texts that fixed the
+    ranges of int8 activations, 0 for dynamic ranges. ``words`` is the number of token embeddings, None where unknown.
+    ``even`` means that padding would change results, so that all texts of a batch must have the same length.
     """
 
     backend: str
@@ -108,26 +108,26 @@ class GraphSpec:
 
     @property
     def precision(self) -> str:
-        """The dtype with everything that changes numbers, for fingerprints."""
+        """The dtype with a suffix for any other setting that changes vectors, for fingerprints."""
         return self.dtype + STATIC * bool(self.calibrated)
 
 
 def cache_root() -> Path | None:
     """Return the cache folder: ``ST_CONNECTORS_CACHE``, else ``st-connectors`` in the user's cache folder.
 
-    None where neither is set and the user has no home folder, as in a container that runs as an unknown user.
+    None where no variable is set and the user has no home folder, as in a container that runs as an unknown user.
     """
     configured, user = os.environ.get("ST_CONNECTORS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(configured).expanduser() if configured else Path(user).expanduser() / "st-connectors"
-    except RuntimeError:  # pathlib's error without a home folder
+    except RuntimeError:  # pathlib raises it for a user without a home folder
         return None
 
 
 def graph_key(stack: Iterable[Module], backend: str, dtype: str) -> str:
     """Return the name of a graph: runtime, dtype, and a hash of the modules' configurations and files.
 
-    Library versions do not count: graphs stay valid across them.
+    Library versions are not part of the hash, because graphs stay valid across them.
     """
     from xxhash import xxh3_128
 
@@ -162,9 +162,9 @@ def has_weights(module: Transformer) -> bool:
 
 
 def _read_files(module: Transformer) -> list[Path]:
-    """Return the files that a transformer's numbers depend on, with those of an adapter's model.
+    """Return the files that the results of a transformer depend on, with those of the base model of an adapter.
 
-    All files where custom code may read any.
+    For a model with custom code these are all files, because the code may read any of them.
     """
     files = [*_files(module.folder), *(_files(module.base) if module.base is not None else [])]
     if module.trust_remote_code:
@@ -173,7 +173,7 @@ def _read_files(module: Transformer) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the settings and weights in a folder, without the files that describe a whole checkpoint."""
+    """Return the files with settings and weights in a folder, without those that describe a complete checkpoint."""
     weights = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     listings = ("modules.json", "config_sentence_transformers.json")
     settings = {path for pattern in SETTINGS for path in folder.glob(pattern) if path.name not in listings}
@@ -193,9 +193,9 @@ def _hash(path: Path) -> str:
 
 
 def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
-    """Write a graph's folder: ``write`` fills an empty folder, which is then renamed to ``place`` in one step.
+    """Write a graph folder: ``write`` fills an empty folder, which is then renamed to ``place`` in one step.
 
-    A complete graph at ``place`` stays; a damaged one is replaced.
+    A complete graph at ``place`` is left in place; a damaged graph is replaced.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
@@ -212,7 +212,7 @@ def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
 
 
 def _put(temporary: Path, place: Path) -> None:
-    """Rename a folder to ``place``; a damaged one there is removed first."""
+    """Rename a folder to ``place``; a damaged graph at that path is removed first."""
     for _ in range(3):
         try:
             temporary.rename(place)
@@ -228,14 +228,14 @@ def _put(temporary: Path, place: Path) -> None:
             damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=place.parent))
             try:
                 place.rename(damaged / place.name)
-            except FileNotFoundError:  # another process was first
+            except FileNotFoundError:  # another process removed it first
                 continue
             finally:
                 shutil.rmtree(damaged, ignore_errors=True)
 
 
 def read_spec(place: Path) -> GraphSpec | None:
-    """Read a graph's description, None without a folder; raise ModelBroken for a damaged graph or another format."""
+    """Return the description of a graph, None if the folder is missing; raise ModelBroken for an unreadable graph."""
     path = place / SPEC
     if not place.is_dir():
         return None
@@ -268,7 +268,7 @@ def copy_graph(place: Path, folder: Path) -> GraphSpec:
 
 
 def write_tokenizer(tokenizer: TextTokenizer, folder: Path) -> TokenizerSettings:
-    """Write the tokenizer and return the settings that its file lacks."""
+    """Write the file of a tokenizer and return the settings that this file cannot contain."""
     tokenizer.backend.save(str(folder / TOKENIZER))
     settings: TokenizerSettings = {name: getattr(tokenizer, name) for name in _FIELDS}
     if tokenizer.backend.encode_special_tokens:
@@ -277,7 +277,7 @@ def write_tokenizer(tokenizer: TextTokenizer, folder: Path) -> TokenizerSettings
 
 
 def read_tokenizer(folder: Path, settings: TokenizerSettings) -> TextTokenizer:
-    """Return the tokenizer of a graph's folder; raise ModelBroken where its file cannot be used."""
+    """Return the tokenizer of a graph folder; raise ModelBroken where its file cannot be used."""
     return tokenizer_of(folder / TOKENIZER, settings)
 
 
@@ -290,7 +290,7 @@ def tokenizer_of(path: Path, settings: TokenizerSettings) -> TextTokenizer:
 
     try:
         backend = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for a file it cannot read
+    except Exception as error:  # tokenizers raises plain Exception
         raise ModelBroken(f"{path}: not a readable tokenizer file: {error}") from error
     backend.no_padding()
     backend.no_truncation()

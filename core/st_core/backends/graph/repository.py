@@ -1,8 +1,8 @@
 """Run repository graphs: graphs of a transformer alone, as sentence-transformers and optimum write them.
 
-Such a graph ends at token vectors or at logits; the modules behind the transformer run on numpy. Inputs, outputs and
-the dtype of the weights are read from the graph itself. No torch is needed; where transformers is installed, it builds
-the tokenizer, as on torch.
+The output of such a graph is token vectors or logits; the modules after the transformer run on numpy. Inputs, outputs
+and the dtype of the weights are read from the graph. Torch is not needed; where transformers is installed, it builds
+the tokenizer, as on the torch backend.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULTS", "find_repository_graph", "patterns_of", "repository_runner"]
 
 DEFAULTS = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
-"""The default files."""
+"""The default file of a repository graph, by runtime."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = {
@@ -43,15 +43,15 @@ OUTPUTS = {
     "fill-mask": ("logits",),
     "sequence-classification": ("logits",),
 }
-"""The names of the output that is used, by the transformer's task; of a graph without them, the first output is."""
+"""Names of the output to use, by the task of the transformer; a graph without any of them uses its first output."""
 
 POSITIONED = frozenset(("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"))
 FROM_PADDING = frozenset(("camembert", "mpnet", "roberta", "xlm-roberta"))
-"""Families with position vectors, and those of them that number positions from the one after the padding token's."""
+"""Model families that count positions from the padding id plus one."""
 
 
 def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
-    """Return the patterns of a graph and its weights in a Hub repository, in the root or in a module's folder."""
+    """Return file name patterns for a graph and its weights in a Hub repository, in the root or in a module's folder."""
     name = file_name or DEFAULTS[backend]
     if "/" not in name:
         name = f"{DEFAULTS[backend].partition('/')[0]}/{name}"
@@ -60,10 +60,10 @@ def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
 
 
 def find_repository_graph(folder: Path, backend: str, file_name: str | None) -> Path | None:
-    """Return a graph in a transformer's folder or its folder of the runtime; without a name the default one, or None.
+    """Return the path of a repository graph, in the folder of the transformer or in the runtime's folder inside it.
 
-    Raises ModelNotFound for an unknown name, listing the graphs, and ValueError for a file that the runtime does not
-    read.
+    Without a file name it is the default graph, or None if that is missing. Raises ModelNotFound for an unknown file
+    name, listing the existing graphs, and ValueError for a file type that the runtime does not read.
     """
     default = DEFAULTS[backend]
     name = file_name or default
@@ -81,7 +81,7 @@ def find_repository_graph(folder: Path, backend: str, file_name: str | None) -> 
 
 
 def listed(folder: Path, backend: str) -> list[str]:
-    """Return the file names of a runtime's graphs in a transformer's folder."""
+    """Return the file names of a runtime's graphs in a transformer's folder, sorted."""
     inner, _, plain = DEFAULTS[backend].partition("/")
     paths = [path for place in (folder, folder / inner) for path in place.glob(f"*{Path(plain).suffix}")]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
@@ -89,14 +89,17 @@ def listed(folder: Path, backend: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Attending:
-    """A session that returns one of its outputs; a text without tokens attends to one token of padding, as on torch."""
+    """A session that returns a single output.
+
+    In a text without tokens, one padding token is attended to, as on the torch backend.
+    """
 
     session: RunGraph
     index: int
     last: bool
 
     def __call__(self, feed: Feed) -> list[NDArray[np.float32]]:
-        """Return the output as float32, in a list."""
+        """Return a list that contains the output as float32."""
         mask = feed["attention_mask"]
         empty = ~mask.any(axis=1)
         if empty.any():
@@ -157,13 +160,13 @@ def _check(first: Module, rest: Sequence[Module]) -> None:
 
 
 def _kind(types: frozenset[str]) -> str:
-    """Return the dtype of a graph: that of its weights with the fewest bits."""
+    """Return the dtype of a graph, which is the dtype of its weights with the fewest bits."""
     order = ("int4", "int8", "bfloat16", "float16", "float32")
     return next((each for each in order if each in types), "float32")
 
 
 def _try(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
-    """Run one text and return the number of scores.
+    """Run one text and return the number of scores, 1 for a model without scores.
 
     Raises ModelUnsupported for an output that the modules cannot read.
     """
@@ -183,7 +186,7 @@ def _try(runner: GraphRunner, file: Path, first: Transformer, name: str) -> int:
 
 
 def _tokenizer(module: Transformer) -> tuple[TextTokenizer, int | None]:
-    """Return the tokenizer and its maximum length."""
+    """Return the tokenizer of a transformer and its maximum length."""
     if not is_installed("torch", "transformers"):
         return from_files(module)
     rebuilt = as_transformers(module, lambda: _of_transformers(module)[0].shown)
@@ -205,7 +208,7 @@ def _of_transformers(module: Transformer) -> tuple[AnyTokenizer, int | None]:
 
 
 def _positions(module: Transformer, tokenizer: TextTokenizer) -> int | None:
-    """Return the number of position vectors that a text can use, None for a model without them."""
+    """Return the number of position embeddings that a text can use, None for a model without them."""
     family, rows = module.config.get("model_type"), module.config.get("max_position_embeddings")
     if family not in POSITIONED or not isinstance(rows, int):
         return None

@@ -1,4 +1,4 @@
-"""Run a graph: feed a session of one of the runtimes, and run the modules behind the graph with numpy."""
+"""Run a graph in a session of one of the runtimes, and run the modules after the graph with numpy."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["GraphRunner", "feed_of", "feeds_of"]
 
 TOKEN_BUDGET = 1_024
-"""Measured on two cores: 512 to 1,024 tokens a batch are fastest on both runtimes."""
+"""Tokens per batch; measured on two cores, 512 to 1,024 are fastest on both runtimes."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphRunner:
-    """A graph ready to run, and the modules behind it that numpy runs.
+    """A graph ready to run, with the modules after it that numpy runs.
 
     ``session`` runs the graph; ``inputs`` and ``outputs`` are the names of its arrays in order. ``info.tokenizer`` is a
     TextTokenizer.
@@ -43,14 +43,14 @@ class GraphRunner:
     has_equal_lengths: bool = False
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length, as tried when the graph was written or loaded."""
+        """Return whether a batch must contain only texts of equal length, as tested when the graph was written or loaded."""
         return self.has_equal_lengths
 
     def prepare(self) -> None:
-        """Do nothing: the graph is compiled when it is opened."""
+        """Do nothing, because the graph is compiled when it is opened."""
 
     def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
-        """Return the features of one batch, as arrays."""
+        """Return the features of one batch as numpy arrays."""
         check_positions(tokens, self.info.positions)
         tokenizer = self.info.tokenizer
         assert isinstance(tokenizer, TextTokenizer)
@@ -65,7 +65,7 @@ class GraphRunner:
         return features
 
     def _outputs(self, feed: Feed, prompt_lengths: NDArray[np.int64] | None) -> list[NDArray[np.float32]]:
-        """Run the graph, once for each prompt length in the batch where it takes one for all texts."""
+        """Run the graph, once for each distinct prompt length where the graph takes one prompt length for all texts."""
         feed = {name: feed[name] for name in self.inputs if name in feed}
         if "prompt_length" not in self.inputs:
             return self.session(feed)
@@ -84,17 +84,17 @@ class GraphRunner:
         return [np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)]
 
     def finish(self, vectors: NDArray[np.float32], dimension: int | None, *, normalize: bool) -> NDArray[np.float32]:
-        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
+        """Return vectors [n, d] truncated to ``dimension`` and then, with ``normalize``, scaled to unit length."""
         cut = vectors[:, :dimension]
         return numpy_backend.normalize(cut) if normalize else cut
 
-    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
-        """Return False: the memory is the machine's, and a smaller batch would not help."""
+    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the signature that all runners share
+        """Return False, because graphs run in main memory and a smaller batch would not help."""
         return False
 
 
 def feed_of(tokens: Tokens, tokenizer: TextTokenizer, inputs: Sequence[str]) -> Feed:
-    """Return a graph's inputs for a batch: ids, mask and, where ``inputs`` names them, segments [n, longest]."""
+    """Return a graph's inputs [n, longest] for a batch: ids, mask and, if ``inputs`` contains them, segment ids."""
     ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
     feed = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in inputs:
@@ -109,7 +109,7 @@ def feeds_of(
     inputs: Sequence[str],
     limit: int | None,
 ) -> list[Feed]:
-    """Return the inputs of a graph for each text or pair, without a prompt."""
+    """Return the inputs of a graph for each text or pair, without a prompt, truncated to ``limit`` tokens."""
     tokens = tokenizer.tokenize(calibration, limit)
     prompt: Feed = {"prompt_length": np.zeros(1, np.int64)} if "prompt_length" in inputs else {}
     return [feed_of(tokens.take([index]), tokenizer, inputs) | prompt for index in range(len(tokens))]

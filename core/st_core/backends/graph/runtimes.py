@@ -1,4 +1,4 @@
-"""The two runtimes of graphs, by name; each is a module of this package with the functions of ``Runtime``."""
+"""Load a runtime by name; each runtime is a module of this package with the functions of ``Runtime``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["RUNTIMES", "Feed", "RunGraph", "Runtime", "Session", "runtime"]
 
 Feed: TypeAlias = "dict[str, NDArray[np.int64]]"
-"""The inputs of a graph by name: [n, longest], and [1] for ``prompt_length``."""
+"""The inputs of a graph by name: arrays [n, longest], and [1] for ``prompt_length``."""
 
 RunGraph: TypeAlias = "Callable[[Feed], list[NDArray[np.float32]]]"
-"""Runs a graph on its inputs and returns its outputs in order; safe in threads."""
+"""A function that runs a graph on its inputs and returns its outputs in order; safe in threads."""
 
 
 class Session(Protocol):
@@ -45,19 +45,22 @@ class Runtime(Protocol):
     """The functions of a runtime's module."""
 
     def installed(self) -> bool:
-        """Return whether its package is installed."""
+        """Return whether the package of the runtime is installed."""
         ...
 
     def check(self, dtype: str, *, calibrated: bool = ...) -> None:
-        """Raise ValueError for a dtype that it has no graphs in, ImportError where it is not installed."""
+        """Raise ValueError for a dtype that the runtime has no graphs in, ImportError where its packages are missing.
+
+        ``calibrated`` means that int8 ranges are to be fixed on calibration texts.
+        """
         ...
 
     def write(self, program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str:
-        """Write a traced program and return the name of the file."""
+        """Write a traced program to a folder and return the name of the file."""
         ...
 
     def reduce(self, file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
-        """Convert a written float32 graph to another dtype; ``feeds`` are inputs that int8 is calibrated on."""
+        """Convert the float32 graph in a file to another dtype; for int8, ``feeds`` are inputs for calibration."""
         ...
 
     def weight_types(self, file: Path) -> frozenset[str]:
@@ -65,10 +68,10 @@ class Runtime(Protocol):
         ...
 
     def open_session(self, file: Path, dtype: str, cache: Path | None) -> Session:
-        """Open a graph; ``cache`` is a folder for files that make the next start quicker."""
+        """Open a graph; ``cache`` is a folder for compiled files, which shorten the next start."""
         ...
 
 
 def runtime(name: str) -> Runtime:
-    """Return the module of a runtime; its packages are imported when one of its functions is called."""
+    """Return the module of a runtime; packages are imported only when one of its functions is called."""
     return cast("Runtime", import_module(f"st_core.backends.graph.{name}.session"))

@@ -1,7 +1,7 @@
 """Export a stack of modules as a graph: trace it once with torch, then write the trace for a runtime.
 
-The trace records the torch backend's own steps, so the numbers are its numbers; each new graph is run on a few texts
-and compared before it is stored. The graphs of both runtimes are written from the same trace.
+The trace records the steps of the torch backend, so a graph gives the results of that backend; each new graph is run on
+a few texts and compared before it is stored. The graphs of both runtimes are written from the same trace.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ logger = logging.getLogger(__name__)
 
 PROBES = ("How do I copy a directory tree?", "text", "Seven words that are not about trees")
 NEAR = 1e-4
-"""The largest difference of a new float32 graph from torch on the probes, relative to the largest number."""
+"""The largest accepted difference of a new float32 graph from torch, relative to the largest value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """A traced stack: the program, the names of its inputs and outputs, and its transformer."""
+    """A traced stack: the program, the names of its inputs and outputs, and its transformer's properties.
+
+    ``example`` are the inputs that it was traced with, ``expected`` the outputs of torch for them.
+    """
 
     program: Any
     inputs: tuple[str, ...]
@@ -59,7 +62,7 @@ class Trace:
 
 
 class _Stack(nn.Module):
-    """The stack as one module, from token ids to the graph's outputs."""
+    """A stack as one torch module, from token ids to the outputs of the graph."""
 
     def __init__(self, steps: nn.ModuleList, outputs: tuple[str, ...]) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class _Stack(nn.Module):
         token_type_ids: Tensor | None = None,
         prompt_length: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return the features in the order of ``outputs``."""
+        """Return the features named by ``outputs``, in their order."""
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -95,11 +98,11 @@ def export_graph(
     calibration: Sequence[Any] = (),
     told: Callable[[str], None] = lambda _: None,
 ) -> GraphSpec:
-    """Write the graph of a stack and its tokenizer into an empty folder.
+    """Write the graph of a stack and its tokenizer to an empty folder.
 
-    ``calibration`` are typical texts or pairs that fix int8 ranges; ``told`` is called with the name of each stage.
-    Raises ModelUnsupported for modules that cannot be part of a graph and where the graph's numbers are not torch's,
-    and ImportError, naming the extra, where the runtime is not installed.
+    ``calibration`` are typical texts or pairs that fix int8 ranges; ``told`` is called with a description of each step.
+    Raises ModelUnsupported for modules that cannot be part of a graph and where the results of the graph differ from
+    torch's, and ImportError, naming the extra, where the runtime is not installed.
     """
     from st_core.backends.graph.runtimes import runtime
 
@@ -137,14 +140,14 @@ def export_graph(
 
 
 def _is_even(session: Any, traced: Trace, first: Transformer) -> bool:
-    """Return whether batches must hold texts of one length."""
+    """Return whether all texts of a batch must have the same length."""
     info = StackInfo(traced.tokenizer, traced.info.max_length, positions=traced.info.positions)
     runner = GraphRunner(session, traced.inputs, traced.outputs, info)
     return mixes_padding(runner, first.model_type)
 
 
 def trace(stack: Sequence[Module]) -> Trace:
-    """Load a stack in float32 on the CPU and trace it; raises ModelUnsupported where that is impossible."""
+    """Load a stack in float32 on the CPU and trace it; raise ModelUnsupported where tracing is impossible."""
     first, *rest = stack
     _check_kinds(first, rest)
     assert isinstance(first, Transformer)
@@ -182,7 +185,7 @@ def _check_kinds(first: Module, rest: Sequence[Module]) -> None:
 
 
 def _example(info: TransformerInfo, tokenizer: TextTokenizer, *, prompt: bool) -> dict[str, Tensor]:
-    """Return the arguments of a few texts; with ``prompt`` a prompt's length too."""
+    """Return the graph inputs for a few texts, with ``prompt`` also the length of a prompt."""
     limit = min(each for each in (16, info.max_length, info.positions) if each is not None)
     ids, mask = pad(tokenizer.tokenize(list(PROBES), limit).ids, tokenizer.pad_id, left=tokenizer.pad_left)
     example = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -201,7 +204,7 @@ def _run(steps: nn.ModuleList, features: Features) -> Features:
 
 
 def _outputs(written: Features, rest: Sequence[Module]) -> tuple[str, ...]:
-    """Return the graph's outputs: the stack's result, and token vectors where they are not vocabulary logits."""
+    """Return the names of the outputs: the stack's result, and token vectors unless they are vocabulary logits."""
     if "scores" in written:
         return ("scores",)
     if "sentence_embedding" not in written:
@@ -229,7 +232,10 @@ def _cut_last_layer(
     outputs: tuple[str, ...],
     expected: tuple[Tensor, ...],
 ) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Compute position 0 alone in the last layer where the result stays the same; token vectors are no output then."""
+    """Make the last layer compute position 0 alone where the result stays the same; return outputs and expected values.
+
+    Token vectors are not among the outputs then.
+    """
     layers = [each for each in loaded.model.modules() if isinstance(each, nn.ModuleList) and len(each)]
     last = [each[-1] for each in layers]
     if not keep_first_token(loaded.model):
@@ -252,7 +258,7 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
     try:
         with torch.no_grad(), hushed():
             return torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # the tracer runs into errors of every type in code that was not written for it
+    except Exception as error:  # tracing code that was not written for it can raise errors of any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelUnsupported(
             f"{folder}: the model cannot be traced; load it with backend='torch' ({reason})"
@@ -260,13 +266,13 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
 
 
 def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path) -> str:
-    """Write the graph and return its file name; raises ModelUnsupported for operations that the runtime lacks."""
+    """Write the graph and return its file name; raise ModelUnsupported for operations that the runtime lacks."""
     try:
         with hushed():
             file: str = chosen.write(traced.program, folder, traced.outputs)
     except (ImportError, MemoryError, OSError):
         raise
-    except Exception as error:  # each converter has error types of its own
+    except Exception as error:  # the converters have different error types
         reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         raise ModelUnsupported(
             f"{model}: {backend} has no graph of it; load it with backend='torch' ({reason})"
@@ -275,11 +281,11 @@ def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path
 
 
 def _compare(session: Any, traced: Trace) -> None:
-    """Raise ModelUnsupported where a new graph's outputs differ from torch's."""
+    """Raise ModelUnsupported where the outputs of a new graph differ from torch's."""
     found = session({name: value.numpy() for name, value in traced.example.items()})
     real = traced.example["attention_mask"].numpy().astype(bool)
     for name, computed, expected in zip(traced.outputs, found, traced.expected, strict=True):
-        # The vectors of padding are not used, and differ.
+        # The vectors of padding differ, but are not used.
         read = real if name == "token_embeddings" else slice(None)
         given, wanted = computed[read], expected.numpy()[read]
         allowed = NEAR * max(1.0, float(np.abs(wanted).max(initial=0)))

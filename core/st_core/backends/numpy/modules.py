@@ -1,4 +1,4 @@
-"""The steps of numpy: one function per module type, from a module and features to features."""
+"""Run modules with numpy: one function per module type, from a module and features to features."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "as_array", "can_run", "check_width", "normalize", "run_module"]
 
 TOKEN_BUDGET = 32_768
-"""Rows of a table read at once: 32 MB at 256 dimensions."""
+"""Tokens per batch, each of which reads one row of a table: 32 MB at 256 dimensions."""
 
 SHORT = 512
-"""Up to so many vectors are weighed and added in one product, whose order differs from torch's by float noise."""
+"""Maximum number of vectors that are weighted and added in one product, whose rounding differs from torch's."""
 
 EPSILON = 1e-12
-"""The least length that torch's ``normalize`` divides by."""
+"""The minimum length that torch's ``normalize`` divides by."""
 
 
 def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,9 +50,9 @@ def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def mean_vectors(module: StaticEmbedding, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
     """Return the mean vector of each text's tokens [n, d]; zeros for a text without tokens.
 
-    Long texts are summed vector by vector in float32, as in torch: another order would be more exact, but differ in the
-    fifth digit for ten thousand tokens. One text at a time is faster than all at once, because its vectors stay in the
-    cache.
+    Long texts are summed vector by vector in float32, as in torch: another order would be more exact, but the result
+    for ten thousand tokens would differ from torch's in the fifth digit. Texts are processed one at a time, which is
+    faster because the vectors of one text fit into the processor cache.
     """
     result = np.zeros((len(rows), module.table.shape[1]), np.float32)
     for index, row in enumerate(rows):
@@ -77,7 +77,7 @@ def _sum_vectors(module: StaticEmbedding, ids: NDArray[np.int32]) -> NDArray[np.
 
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logistic function, without overflow."""
+    """Return the logistic function of values, computed without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
 
 
@@ -100,11 +100,11 @@ ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "Sigmoid": sigmoid,
     "Tanh": np.tanh,
 }
-"""Activations by class of ``torch.nn``, as functions that can be pickled; a dense layer with another runs on torch."""
+"""Activations by the name of their ``torch.nn`` class, as picklable functions; other activations need torch."""
 
 
 def check_width(module: Dense | LayerNorm, width: int) -> None:
-    """Raise ModelBroken for vectors of another width than that of a module's weights."""
+    """Raise ModelBroken where the width of vectors differs from the width of a module's weights."""
     expected = module.weight.shape[-1]
     if width != expected:
         raise ModelBroken(f"{last_name(module.type_path)}: expected vectors of {expected} dimensions, got {width}")
@@ -201,7 +201,7 @@ STEPS: dict[type[Module], Callable[[Any, Features], Features]] = {
     SpladePooling: _run_splade,
     StaticEmbedding: _run_static,
 }
-"""The step of each module type that numpy runs; packages with module types of their own add their entries."""
+"""The step of each module type that numpy runs; a package that defines further module types adds their entries."""
 
 
 def can_run(modules: Sequence[Module]) -> bool:
@@ -213,5 +213,5 @@ def can_run(modules: Sequence[Module]) -> bool:
 
 
 def run_module(module: Module, features: Features) -> Features:
-    """Return the features after one module that numpy runs."""
+    """Return the features after running one module with numpy."""
     return STEPS[type(module)](module, features)

@@ -1,4 +1,4 @@
-"""Pooling in numpy, for graphs that end at token vectors or logits; the numbers are those of the torch backend."""
+"""Pool with numpy, for graphs whose output is token vectors or logits; results equal those of the torch backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mask = NDArray[np.int64]
 
 
 def pool(module: Pooling, vectors: Vectors, mask: Mask, prompt_length: NDArray[np.int64] | None) -> Vectors:
-    """Return token vectors [n, t, d] under a mask [n, t] as one vector per text [n, modes * d].
+    """Pool token vectors [n, t, d] under a mask [n, t] to one vector per text [n, modes * d].
 
     ``prompt_length`` [n] is the number of leading tokens that belong to the prompt.
     """
@@ -30,9 +30,9 @@ def pool(module: Pooling, vectors: Vectors, mask: Mask, prompt_length: NDArray[n
 
 
 def splade(module: SpladePooling, logits: Vectors, mask: Mask) -> Vectors:
-    """Return logits [n, t, V] under a mask [n, t] as weights [n, V].
+    """Pool logits [n, t, V] under a mask [n, t] to weights [n, V]; zeros for a text without tokens.
 
-    Text by text, so that no second array of the logits' size is allocated; zeros for a text without tokens.
+    Texts are processed one at a time, so that no second array of the size of the logits is allocated.
     """
     result = np.zeros((len(logits), logits.shape[2]), np.float32)
     for index, row in enumerate(logits):
@@ -77,7 +77,7 @@ def _maximum(vectors: Vectors, counted: Mask, _mask: Mask) -> Vectors:
 
 
 def _weighted_sum(vectors: Vectors, weights: Mask) -> tuple[Vectors, Vectors]:
-    """Return the sum over the tokens of vectors times weights [n, t], and the sum of the weights, at least 1e-9."""
+    """Return the weighted sum of vectors for weights [n, t], and the sum of the weights, with a minimum of 1e-9."""
     floats = weights.astype(np.float32)
     total = np.matmul(floats[:, None, :], vectors)[:, 0]
     return total, np.maximum(floats.sum(axis=1, keepdims=True), np.float32(1e-9))

@@ -24,17 +24,17 @@ class NumpyRunner:
     """A stack of static modules."""
 
     def __init__(self, modules: Sequence[Module]) -> None:
-        """Store the modules, of which the first reads texts."""
+        """Store the modules; the first must be a text module."""
         self.modules = tuple(modules)
         first = cast("TextModule", modules[0])
         self.info = StackInfo(first.tokenizer, first.max_length, token_budget=TOKEN_BUDGET)
 
     def needs_equal_lengths(self) -> bool:
-        """Return False: nothing is padded."""
+        """Return False, because texts are not padded."""
         return False
 
     def prepare(self) -> None:
-        """Do nothing: the first use does no more than a later one."""
+        """Do nothing, because there is nothing to prepare."""
 
     def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
         """Return the features of one batch, as arrays and sparse matrices."""
@@ -46,10 +46,10 @@ class NumpyRunner:
         return features
 
     def finish(self, vectors: Vectors, dimension: int | None, *, normalize: bool) -> NDArray[np.float32]:
-        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
+        """Return vectors [n, d] truncated to ``dimension`` and then, with ``normalize``, scaled to unit length."""
         cut = as_array(vectors)[:, :dimension]
         return numpy_modules.normalize(cut) if normalize else cut
 
-    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the runners' common form
-        """Return False: numpy's memory is the machine's, and a smaller batch would not help."""
+    def is_out_of_memory(self, error: Exception) -> bool:  # noqa: ARG002 - the signature that all runners share
+        """Return False, because numpy computes in main memory and a smaller batch would not help."""
         return False

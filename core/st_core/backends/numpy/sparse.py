@@ -1,4 +1,4 @@
-"""Sparse vectors from tables of token weights, in numpy: of batches, and of single texts without arrays on the way."""
+"""Compute sparse vectors from tables of token weights, for batches and, without intermediate arrays, for single texts."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def _saturate(
 
 
 def _flat(rows: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the text's number and the id of every token of a batch."""
+    """Return, for every token of a batch, the index of its text and its id."""
     lengths = np.fromiter((row.size for row in rows), np.int64, len(rows))
     owners = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
     return owners, np.concatenate([*rows, np.empty(0, np.int32)]).astype(np.int64)
 
 
 def _matrix(cells: NDArray[np.int64], values: NDArray[np.float32], rows: int, width: int) -> SparseMatrix:
-    """Return a matrix from increasing cell numbers ``row * width + column`` and their values."""
+    """Return the matrix for increasing cell numbers ``row * width + column`` and their values."""
     owners, columns = np.divmod(cells, width)
     indptr = np.zeros(rows + 1, np.int64)
     np.cumsum(np.bincount(owners, minlength=rows), out=indptr[1:])
@@ -75,10 +75,10 @@ def _matrix(cells: NDArray[np.int64], values: NDArray[np.float32], rows: int, wi
 
 
 class OneText:
-    """The sparse vector of one text by a table of weights, equal to a row of :func:`weigh_tokens` or BM25's queries.
+    """Encodes one text at a time with a table of weights, with the results of :func:`weigh_tokens` or a BM25 query.
 
-    ``tokenizer`` adds no special tokens; ``weight`` float32 [V] is that of each token, or of the ``term`` [V] of a
-    token.
+    ``tokenizer`` adds no special tokens. ``weight`` float32 [V] is the weight of each token, or of each term where
+    ``term`` [V] maps tokens to terms.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class OneText:
         *,
         max_length: int | None = None,
     ) -> None:
-        """Collect the tokens without weight; ``max_length`` is only stored."""
+        """Collect the tokens without a positive weight; ``max_length`` is only stored."""
         self.tokenizer, self.weight, self.max_length = tokenizer, weight, max_length
         self.term = None if term is None else term.tolist()
         weightless = np.flatnonzero(~(np.isfinite(weight) & (weight >= MIN_WEIGHT))).tolist()
@@ -98,7 +98,7 @@ class OneText:
         self._tokenize = tokenizer.bare if tokenizer.words is None else tokenizer.words.ids
 
     def __call__(self, text: str, limit: int | None) -> SparseVector:
-        """Return the vector of a text, of which at most ``limit`` tokens are read."""
+        """Return the sparse vector of a text; at most ``limit`` tokens are read, all if None."""
         ids = self._tokenize(text)
         if ids is None:
             ids = self.tokenizer.bare(text)
@@ -107,12 +107,12 @@ class OneText:
         terms = set(ids if self.term is None else map(self.term.__getitem__, ids))
         if not terms.isdisjoint(self.dropped):
             terms -= self.dropped
-        indices = np.array(sorted(terms), np.intp)  # the type that numpy indexes with fastest
+        indices = np.array(sorted(terms), np.intp)  # numpy indexes fastest with this type
         return SparseVector.trusted(self._numbers[indices], self.weight[indices])  # a table is faster than astype
 
 
 def one_text(modules: Sequence[Module]) -> OneText | None:
-    """Return the function of single texts for a stack that is one table of weights; None for other stacks."""
+    """Return a function that encodes single texts, for a stack that is one table of weights; None for other stacks."""
     first, *rest = modules
     if rest:
         return None

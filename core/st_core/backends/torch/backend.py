@@ -1,4 +1,4 @@
-"""Run stacks of modules with torch, and with transformers where one begins with a transformer."""
+"""Run stacks of modules with torch; a stack that begins with a transformer needs the transformers library too."""
 
 from __future__ import annotations
 
@@ -45,14 +45,17 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackend", "TorchRunner", "activation_module", "pick_device"]
 
 CPU_TOKENS = 1_024
-"""Measured on two cores: fastest between 512 and 2,048 for six- and twelve-layer models; see bench/."""
+"""Tokens per batch on the CPU.
+
+Measured on two cores: batches of 512 to 2,048 tokens are fastest for six- and twelve-layer models; see bench/.
+"""
 
 GPU_TOKENS = 65_536
-"""Enough to fill a card; running out of memory halves it."""
+"""Tokens per batch on a GPU: enough to occupy it; when memory runs out, the batch is halved."""
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the requested device, or by default CUDA where there is a card, else the CPU.
+    """Return the requested device; the default is CUDA where it is available, else the CPU.
 
     Raises ValueError for an unknown device.
     """
@@ -68,12 +71,13 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 class TorchBackend:
-    """Loads modules for one device and one dtype, each transformer once, and prepares stacks at first use."""
+    """Loads modules for one device and one dtype, each transformer once, and prepares stacks on first use."""
 
     def __init__(self, device: torch.device, dtype: str | torch.dtype | None, *, pack: bool = True) -> None:
-        """``dtype`` None means float32 on the CPU, and the checkpoint's own dtype elsewhere.
+        """Store the settings.
 
-        ``pack`` lets oneDNN lay out weights anew.
+        ``dtype`` None means float32 on the CPU, and the dtype of the checkpoint elsewhere. ``pack`` lets oneDNN
+        rearrange weights into its own memory layout.
         """
         self.device = device
         self.dtype = dtype
@@ -81,7 +85,7 @@ class TorchBackend:
         self._transformers: dict[int, tuple[Transformer, PendingTransformer]] = {}
 
     def transformer(self, module: Transformer) -> PendingTransformer:
-        """Return a transformer with its files read; each module is read once."""
+        """Return a transformer whose files have been read; a module is read only once."""
         if id(module) not in self._transformers:
             known = load_known(module, self.device, self.dtype, pack=self.pack)
             self._transformers[id(module)] = module, known or self._from_library(module)
@@ -89,13 +93,13 @@ class TorchBackend:
 
     def _from_library(self, module: Transformer) -> PendingTransformer:
         loaded = load_transformer(module, self.device, self.dtype)
-        is_placed = "device_map" in module.model_kwargs  # the library moves tensors between devices itself
+        is_placed = "device_map" in module.model_kwargs  # transformers moves the tensors itself
         return PendingTransformer(
             loaded.info, Once(partial(_evaluation_form, loaded, pack=self.pack, fast=not is_placed))
         )
 
     def runner(self, modules: Sequence[Module]) -> TorchRunner:
-        """Return a stack whose files are read; what it computes is prepared at first use, or by ``prepare``.
+        """Return the runner of a stack whose files have been read; it is prepared on first use, or by ``prepare``.
 
         Raises ModelUnsupported for modules that torch cannot run in this order.
         """
@@ -136,7 +140,7 @@ class TorchBackend:
     def _first_token_steps(
         self, first: Transformer, loaded: LoadedTransformer, rest: Sequence[Module], steps: tuple[Run, ...]
     ) -> tuple[Run, ...]:
-        """Return steps that give the same vectors from the first token alone; none where more than it is read."""
+        """Return steps that compute the same vectors from the first token alone; no steps if other tokens are read."""
         pools = any(isinstance(module, Pooling) for module in rest)
         if not (pools and reads_first_token(rest, pad_left=loaded.info.tokenizer.pad_left)):
             return ()
@@ -162,7 +166,11 @@ class TorchBackend:
 
 
 def _evaluation_form(loaded: LoadedTransformer, *, pack: bool, fast: bool) -> LoadedTransformer:
-    """Return a model of the library ready for inference: before its vocabulary matrix, in the faster forward pass."""
+    """Return a transformers model ready for inference.
+
+    A masked language model is split before its vocabulary matrix, and with ``fast`` the faster forward pass is used
+    where the results are equal.
+    """
     info = loaded.info
     if info.task == "fill-mask":
         loaded = split_decoder(loaded)

@@ -1,8 +1,9 @@
-"""The forward pass of the common encoders for inference: queries, keys and values in one product, no work on padding.
+"""A faster forward pass for the common encoders: one product for queries, keys and values, and no work on padding.
 
-It replaces the library's pass for models whose layers have one of the ``FORMS``: BERT, RoBERTa, XLM-RoBERTa, CamemBERT,
-ELECTRA, MPNet, DistilBERT and models built like them. Names alone prove nothing, so it is compared on a few tokens when
-the model is first used, and the library's pass stays where the numbers differ. Embeddings and heads stay the library's.
+It replaces the forward pass of the transformers library for inference with models whose layers have one of the
+``FORMS``: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, MPNet, DistilBERT and models built like them. Matching names
+do not prove that a model computes the same, so both passes are compared on a few tokens when the model is first used.
+Where the results differ, the pass of the library is used. Embeddings and heads are always those of the library.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ __all__ = ["FORMS", "FastEncoder", "States", "accelerate", "has_same_first_token
 logger = logging.getLogger(__name__)
 
 WASTE = 1.1
-"""From so many positions per token on, padding is taken out for the products; below, moving the rows costs more."""
+"""Minimum ratio of positions to tokens at which padding is removed before the products.
+
+At a lower ratio, moving the rows costs more than it saves.
+"""
 
 _BERT = {
     "up": "intermediate.dense",
@@ -64,12 +68,16 @@ FORMS: Sequence[Mapping[str, str]] = (
         "norm_after": "output_layer_norm",
     },
 )
-"""Where the parts of a layer are, by the families of transformers 5."""
+"""Attribute paths of the parts of a layer in transformers 5, one mapping per form of layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """The positions [tokens] of a batch's real tokens [n, t]; ``index`` is None where padding stays in the products."""
+    """The layout of a batch [n, t]: ``index`` [tokens] contains the positions that are not padding.
+
+    ``index`` is None where padding stays in the products. ``mask`` is added to attention scores to hide padding; None
+    where a batch has no padding.
+    """
 
     rows: int
     width: int
@@ -101,7 +109,7 @@ def _rows_of(mask: Tensor, dtype: torch.dtype) -> _Rows:
 
 
 class States(NamedTuple):
-    """The outputs of the library's encoders, as far as its heads read them; states [n, t, d]."""
+    """Encoder outputs, named as in the transformers library, as far as its heads read them; states are [n, t, d]."""
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
@@ -110,10 +118,10 @@ class States(NamedTuple):
 
 
 class FastEncoder(nn.Module):
-    """A replacement of the library's encoder of one form; nothing in it changes when it runs.
+    """A replacement of an encoder of the transformers library; running it changes none of its attributes.
 
-    ``first_only`` computes the last layer for the first position alone, and gives states [n, 1, d], for heads that read
-    nothing else. :meth:`forward` does so for one call.
+    With ``first_only`` the last layer is computed for the first position alone and the states are [n, 1, d], for heads
+    that read no other position. The argument of :meth:`forward` does the same for one call.
     """
 
     def __init__(
@@ -127,7 +135,12 @@ class FastEncoder(nn.Module):
         position_bias: Callable[[Tensor], Tensor] | None = None,
         first_only: bool = False,
     ) -> None:
-        """``embeddings``, ``pooler`` and ``position_bias`` are called as in the library; ``config`` is only stored."""
+        """Store the parts of the encoder.
+
+        ``embeddings``, ``pooler`` and ``position_bias`` are modules and a method of the transformers model, called with
+        the same arguments as there. ``config`` is only stored, for heads that read it. ``first_only`` computes the last
+        layer for the first position alone.
+        """
         super().__init__()
         self.embeddings, self.pooler, self.config = embeddings, pooler, config
         self.layers, self.heads, self.first_only = list(layers), heads, first_only
@@ -136,7 +149,7 @@ class FastEncoder(nn.Module):
 
     @classmethod
     def of_library(cls, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> FastEncoder:
-        """Return the encoder of a library model; raises AttributeError where the model is of another form."""
+        """Return the encoder of a transformers model; raise AttributeError where the model does not have this form."""
         stack = base.get_submodule(form["layers"])
         last = len(stack) - 1
         layers = []
@@ -163,7 +176,10 @@ class FastEncoder(nn.Module):
         first_only: bool = False,
         **_rest: object,
     ) -> States:
-        """Compute states [n, t, d], or [n, 1, d], from ids and mask [n, t]; states of padding are undefined."""
+        """Compute states [n, t, d] from ids and mask [n, t]; with ``first_only`` [n, 1, d].
+
+        States of padding are undefined.
+        """
         typed = {"token_type_ids": token_type_ids} if self.typed else {}
         states = self.embeddings(input_ids=input_ids, position_ids=position_ids, **typed)
         rows = _rows_of(attention_mask, states.dtype)
@@ -178,9 +194,9 @@ class FastEncoder(nn.Module):
         return States(states, None if self.pooler is None else self.pooler(states))
 
     def _first(self, layer: Layer, rows: _Rows, flat: Tensor, mask: Tensor | None) -> Tensor:
-        """Compute a layer for the first position alone: [n, 1, d]."""
+        """Compute the states [n, 1, d] of a layer for the first position alone."""
         first = rows.spread(flat)[:, 0]
-        if layer.together is not None:  # packed for all positions: queries cost little beside what follows them
+        if layer.together is not None:  # built for all positions; the unused queries cost little
             query, key, value = split_heads(rows.spread(layer.together(flat)), 3, self.heads)
             query = query[:, :, :1]
         else:
@@ -192,7 +208,7 @@ class FastEncoder(nn.Module):
         return layer.finish(first, attend(query, key, value, mask)[:, 0])[:, None]
 
     def _bias(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Return the bias of attention scores: the lowest number for padding, plus the model's bias of distances."""
+        """Return the bias of attention scores: the lowest finite value for padding, plus the model's position bias."""
         if self.position_bias is None:
             return mask
         bias = self.position_bias(states[:1]).to(states.dtype)
@@ -200,9 +216,9 @@ class FastEncoder(nn.Module):
 
 
 def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bool, pack: bool) -> nn.Module:
-    """Return a library model with its encoder in the form above, or the model itself where the numbers would differ.
+    """Return a model with its encoder replaced by a FastEncoder, or the model itself where the results would differ.
 
-    ``first_only`` says that the head may read the first position alone; that is checked too.
+    ``first_only`` is whether the head may read the first position alone; this is verified as well.
     """
     for only in (True, False) if first_only else (False,):
         encoder = _fast_encoder(model.base_model, first_only=only, pack=pack)
@@ -212,7 +228,7 @@ def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bo
         try:
             if has_same_outputs(model, candidate, inputs, pad_id):
                 return candidate
-        except Exception as error:  # noqa: BLE001 - models that only look like a form fail in their own ways
+        except Exception as error:  # noqa: BLE001 - a model that only resembles a form can raise anything
             logger.debug("%s: %s: %s", type(model).__name__, type(error).__name__, error)
     logger.info("%s: runs with the forward pass of the transformers library", type(model).__name__)
     library: nn.Module = model
@@ -220,7 +236,7 @@ def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bo
 
 
 def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | None:
-    """Return the encoder of a base model in the form it has; None where it has none of the forms."""
+    """Return the FastEncoder of a base model; None where the model has none of the forms."""
     if getattr(base.config, "is_decoder", False) or getattr(base.config, "output_hidden_states", False):
         return None
     for form in FORMS:
@@ -232,7 +248,7 @@ def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | N
 
 
 def _with_encoder(model: Any, encoder: FastEncoder) -> nn.Module:
-    """Return the model with another encoder below its head, all else shared; the encoder itself without a head."""
+    """Return a copy of a model with another encoder and the same head; for a model without a head, the encoder alone."""
     if model.base_model is model:
         return encoder
     swapped: nn.Module = copy.copy(model)
@@ -241,7 +257,7 @@ def _with_encoder(model: Any, encoder: FastEncoder) -> nn.Module:
 
 
 def has_same_first_token(model: nn.Module, inputs: Sequence[str], pad_id: int) -> bool:
-    """Return whether a model can compute the first position alone, and its states there are those among all."""
+    """Return whether a model gives the same states for the first position with ``first_only`` and without."""
     if not isinstance(model, FastEncoder):
         return False
     probe, _ = _probe(model, inputs, pad_id)
@@ -251,7 +267,7 @@ def has_same_first_token(model: nn.Module, inputs: Sequence[str], pad_id: int) -
 
 
 def has_same_outputs(model: nn.Module, other: nn.Module, inputs: Sequence[str], pad_id: int) -> bool:
-    """Return whether two models give one output for two rows of different lengths, up to float noise.
+    """Return whether two models give equal outputs, up to rounding, for two rows of different lengths.
 
     Outputs of padding are not compared.
     """
@@ -272,7 +288,7 @@ def _is_near(model: nn.Module, expected: Tensor, outputs: Tensor) -> bool:
 
 
 def _probe(model: Any, inputs: Sequence[str], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return two rows of different lengths as a model's arguments, and their mask."""
+    """Return the arguments of a model for two rows of different lengths, and the mask of the rows."""
     device = next(model.parameters()).device
     vocabulary = int(model.config.vocab_size)
     length, short = 7, 4

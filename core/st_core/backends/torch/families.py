@@ -1,4 +1,4 @@
-"""Families of encoders that are read without the transformers library: names of their parts, configuration keys."""
+"""Encoder families that are read without the transformers library: names of their parts and configuration keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ __all__ = ["ACTIVATIONS", "FAMILIES", "KEYS", "USUAL", "Family"]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The names of a family's parts and sizes; ``scores`` and ``words`` are its heads, ``{base}`` the encoder's prefix.
+    """The names of the parts of a model family and the configuration keys of its sizes.
 
-    ``from_padding`` counts positions from behind the padding's id; ``epsilon`` is None where the configuration has it.
+    ``scores`` and ``words`` name the parts of the classification head and of the vocabulary head; ``{base}`` stands for
+    the prefix of the encoder. ``from_padding`` is whether positions are counted from the padding id plus one.
+    ``epsilon`` is None where the configuration contains it.
     """
 
     prefix: str
@@ -83,7 +85,7 @@ USUAL: Mapping[str, Any] = {
     "tie_word_embeddings": True,
     "torchscript": False,
 }
-"""Keys of a configuration that change the computation, with the only value that is supported here."""
+"""Configuration keys that change the computation, with the only value supported here."""
 
 KEYS = frozenset(
     (
@@ -128,4 +130,4 @@ KEYS = frozenset(
         "vocab_size",
     )
 )
-"""Keys that are read, or have no effect on inference."""
+"""Configuration keys that are read here or have no effect on inference."""

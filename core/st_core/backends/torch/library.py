@@ -54,7 +54,7 @@ _AUTO = {
     "text-generation": "AutoModelForCausalLM",
 }
 
-# Encoder-decoder models whose encoder alone gives text vectors.
+# Encoder-decoder models of which only the encoder is used, because it alone produces text vectors.
 _ENCODERS = {
     "longt5": "LongT5EncoderModel",
     "mt5": "MT5EncoderModel",
@@ -68,13 +68,14 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransformerInfo:
-    """What is known of a transformer when its files are read, before anything is computed.
+    """Properties of a transformer that are known from its files alone.
 
-    ``name`` is what messages call it. ``inputs`` are its arguments among ``INPUTS``. ``words`` is the number of rows of
-    its word embeddings. ``positions`` is the number of rows of its position embeddings, None without such a table.
-    ``takes_positions`` says that it is padded on the left and reads position ids, so that padding moves no text.
-    ``logits_to_keep`` goes to a causal language model that can leave out the logits of all but the last positions.
-    ``has_all_layers`` says that it gives the states of all its layers.
+    ``name`` is used in messages. ``inputs`` are the names in ``INPUTS`` that it accepts. ``words`` is the number of
+    rows of its token embeddings, ``positions`` the number of usable rows of its position embeddings; None means no
+    limit. ``takes_positions`` is whether it is padded on the left and takes position ids, so that padding does not
+    shift token positions. ``logits_to_keep`` is the number of last positions that a causal language model computes
+    logits for (0 means all), None where the model has no such argument. ``has_all_layers`` is whether it returns the
+    hidden states of all layers.
     """
 
     name: str
@@ -95,8 +96,8 @@ class TransformerInfo:
 class LoadedTransformer:
     """A transformer on its device, ready to compute.
 
-    ``decoder`` is the vocabulary matrix [V, d] and its bias where ``model`` stops before it, so that pooling can go
-    through the vocabulary in blocks; otherwise None.
+    ``decoder`` is set where ``model`` stops before its vocabulary matrix: it is that matrix [V, d] and its bias, so
+    that pooling can compute the logits in blocks. Otherwise it is None.
     """
 
     info: TransformerInfo
@@ -104,7 +105,7 @@ class LoadedTransformer:
     decoder: tuple[Tensor, Tensor | None] | None = None
 
     def outputs(self, features: Features, **options: Any) -> Any:
-        """Return the model's outputs; ``options`` are arguments of its own."""
+        """Return the model's outputs; ``options`` are passed on to the model as keyword arguments."""
         info = self.info
         mask = attended(features["attention_mask"], pad_left=info.tokenizer.pad_left)
         inputs = {name: features[name] for name in info.inputs if name in features} | {"attention_mask": mask}
@@ -115,28 +116,29 @@ class LoadedTransformer:
         return self.model(**inputs, **options)
 
     def hidden(self, features: Features) -> Tensor:
-        """Return the model's first output: states [n, t, d], or with a head its logits."""
+        """Return the model's first output: hidden states [n, t, d], or the logits of its head."""
         states: Tensor = self.outputs(features)[0]
         return states
 
     def logits(self, features: Features) -> Tensor:
-        """Return token states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels]."""
+        """Return hidden states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels], as the model's head computes."""
         states = self.hidden(features)
         return states if self.decoder is None else functional.linear(states, *self.decoder)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingTransformer:
-    """A transformer whose files are read; ``ready`` prepares it for inference at first use."""
+    """A transformer whose files have been read; ``ready`` prepares it for inference on first use."""
 
     info: TransformerInfo
     ready: Once[LoadedTransformer]
 
 
 def load_transformer(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> LoadedTransformer:
-    """Load weights and tokenizer; nothing is computed.
+    """Load the weights and the tokenizer of a transformer without computing anything.
 
-    Raises ModelUnsupported where weights would have to be invented, ModelBroken where files are wrong.
+    Raises ModelUnsupported where weights are missing that would have to be initialised at random, ModelBroken where
+    files are damaged.
     """
     transformers = _library(module)
     options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
@@ -168,7 +170,7 @@ def load_transformer(module: Transformer, device: torch.device, dtype: str | tor
 
 
 def tokenizer_of(module: Transformer) -> tuple[AnyTokenizer, int | None]:
-    """Return the tokenizer of a transformer without loading its weights, and the most tokens it lets through."""
+    """Return the tokenizer of a transformer and its maximum length without loading the weights."""
     transformers = _library(module)
     options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
     return _tokenizer(transformers, module, _config(transformers, module, options), options)
@@ -183,7 +185,10 @@ def _library(module: Transformer) -> Any:
 
 
 def requested_dtype(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> torch.dtype | str:
-    """Return the dtype to compute in, or "auto" for the checkpoint's own; raises ValueError for an unknown name."""
+    """Return the dtype to compute in, or "auto" for the dtype of the checkpoint; raise ValueError for an unknown dtype.
+
+    ``dtype`` None takes the dtype from the options of the module, else float32 on the CPU and "auto" elsewhere.
+    """
     requested = module.requested_dtype if dtype is None else dtype
     if requested is None:
         return torch.float32 if device.type == "cpu" else "auto"
@@ -228,7 +233,10 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
 
 
 def _merge_adapter(module: Transformer, model: Any) -> None:
-    """Add an adapter to its model's weights, so that it costs nothing; raises ModelBroken where it does not fit."""
+    """Merge an adapter into the weights of its model, so that it adds no computation.
+
+    Raises ModelBroken where the adapter does not fit the model.
+    """
     try:
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
@@ -247,7 +255,10 @@ def _merge_adapter(module: Transformer, model: Any) -> None:
 
 
 def _positions(model: nn.Module) -> int | None:
-    """Return the usable rows of the position embeddings; counting from the padding's id leaves some unused."""
+    """Return the number of usable rows of the position embeddings, None for a model without them.
+
+    Where positions are counted from the padding id, the rows up to that id are not used.
+    """
     for name, table in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(table, nn.Embedding):
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
@@ -255,7 +266,7 @@ def _positions(model: nn.Module) -> int | None:
 
 
 def _counts_from_padding(model: nn.Module) -> bool:
-    """Return whether a model counts positions itself, from behind the padding's id, as RoBERTa does."""
+    """Return whether a model computes its own position ids, starting at the padding id plus one, as RoBERTa does."""
     return any(
         isinstance(table, nn.Embedding) and table.padding_idx is not None
         for name, table in model.named_modules()
@@ -265,9 +276,10 @@ def _counts_from_padding(model: nn.Module) -> bool:
 
 @contextmanager
 def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBroken) -> Iterator[None]:
-    """Raise the library's errors as errors of the model that name ``path``: it lets any type through.
+    """Convert errors of the transformers library to errors of class ``kind`` that name ``path`` and state ``what`` failed.
 
-    A missing package and a full memory are not the file's fault and are raised unchanged.
+    The library raises exceptions of every type. A missing package and exhausted memory are not the fault of the file,
+    so their errors are raised unchanged.
     """
     try:
         yield
@@ -286,7 +298,10 @@ def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBrok
 
 
 def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
-    """Raise where the library filled gaps with random numbers; the pooler is not used, so its numbers do not matter."""
+    """Raise an error where the library initialised missing weights at random.
+
+    A missing pooler is accepted for feature extraction, because its output is not used.
+    """
     missing = sorted(
         key
         for key in loading.get("missing_keys", ())
@@ -305,7 +320,7 @@ def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
 
 
 def _drop_pooler(module: Transformer, model: Any) -> None:
-    """Remove BERT's pooler, whose output is not used; models of this family run without it."""
+    """Remove the pooler of BERT-like models, whose output is not used; these models run without it."""
     if module.task == "feature-extraction" and module.config.get("model_type") in (
         "bert",
         "camembert",
@@ -317,7 +332,7 @@ def _drop_pooler(module: Transformer, model: Any) -> None:
 
 
 class _Identity(nn.Module):
-    """Replaces a vocabulary matrix; some heads read its bias."""
+    """A replacement of the vocabulary matrix that returns its input; it has a ``bias`` because some heads read it."""
 
     def __init__(self, bias: nn.Parameter | None) -> None:
         super().__init__()
@@ -329,10 +344,10 @@ class _Identity(nn.Module):
 
 
 def split_decoder(loaded: LoadedTransformer) -> LoadedTransformer:
-    """Return a masked language model that stops before its vocabulary matrix, with that matrix as its decoder.
+    """Return a masked language model that stops before its vocabulary matrix, with that matrix as its ``decoder``.
 
-    The head is tried on a few tokens first: where states times matrix are not the model's own logits, ``loaded`` is
-    returned unchanged.
+    The result is compared on a few tokens first. Where the states times the matrix differ from the model's own logits,
+    ``loaded`` is returned unchanged.
     """
     model: Any = loaded.model
     decoder = model.get_output_embeddings()
@@ -347,7 +362,7 @@ def split_decoder(loaded: LoadedTransformer) -> LoadedTransformer:
             same = states.shape[-1] == decoder.weight.shape[1] and bool(
                 torch.allclose(functional.linear(states, decoder.weight, decoder.bias), expected, atol=1e-4, rtol=1e-3)
             )
-        except Exception:  # noqa: BLE001 - a head that does more than one product fails in its own ways
+        except Exception:  # noqa: BLE001 - a head with more operations than one product can raise anything
             same = False
     if not same:
         model.set_output_embeddings(decoder)
@@ -359,23 +374,23 @@ def split_decoder(loaded: LoadedTransformer) -> LoadedTransformer:
 def _tokenizer(
     transformers: Any, module: Transformer, config: Any, options: Mapping[str, Any]
 ) -> tuple[AnyTokenizer, int | None]:
-    """Return the tokenizer and the most tokens it lets through.
+    """Return the tokenizer and its maximum length.
 
-    transformers creates it and does not use every ``tokenizer.json`` as it is: some classes rebuild it from its
-    vocabulary. Read from the file alone, token ids would differ from sentence-transformers'.
+    The tokenizer is built by transformers rather than read from ``tokenizer.json``: some of its classes rebuild the
+    tokenizer from its vocabulary, so the token ids of the file alone could differ from those of sentence-transformers.
     """
     own = any((module.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     folder = module.folder if own or module.base is None else module.base
     with named_errors(folder, "the tokenizer cannot be loaded"):
         shown = transformers.AutoTokenizer.from_pretrained(str(folder), **{**options, **module.processor_kwargs})
     if module.task == "text-generation":
-        shown.padding_side = "left"  # so that the last position is a token of every text
-    if len(shown) <= len(shown.all_special_ids):  # the library's substitute where there is no file
+        shown.padding_side = "left"  # so that the last position holds a token in every row
+    if len(shown) <= len(shown.all_special_ids):  # transformers builds an empty tokenizer where files are missing
         raise ModelBroken(
             f"{module.folder}: the tokenizer has no vocabulary; expected tokenizer.json or the files it is built from"
         )
     length = shown.model_max_length
-    if isinstance(length, bool) or length != length:  # noqa: PLR0124 - JSON's true and NaN are no lengths
+    if isinstance(length, bool) or length != length:  # noqa: PLR0124 - JSON's true and NaN are not lengths
         length = shown.model_max_length = UNLIMITED
     if not is_length(length):
         is_option = "model_max_length" in module.processor_kwargs
@@ -401,7 +416,7 @@ def _tokenizer(
 
 
 def _own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> TextTokenizer | SlowTokenizer:
-    """Return this engine's tokenizer for transformers' ``shown``."""
+    """Return the tokenizer of this package that corresponds to ``shown``, a tokenizer of transformers."""
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
         return SlowTokenizer(shown, **common)
@@ -415,7 +430,7 @@ def _own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> T
 
 
 def as_numpy(tensor: Tensor) -> Any:
-    """Return a tensor as an array on the CPU; bfloat16, which numpy lacks, as float32."""
+    """Return a tensor as a numpy array; bfloat16, which numpy lacks, becomes float32."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return np.asarray(tensor.cpu().numpy())

@@ -1,7 +1,8 @@
 """Read the dtypes of an ONNX file's weights without the onnx package.
 
-The file is a protocol buffer: a sequence of fields, each a number with field number and wire type, then a number, or a
-length and that many bytes.
+The file is a protocol buffer message, a sequence of fields. Each field begins with a key that combines the field number
+and the wire type; the wire type tells whether an integer follows, a fixed number of bytes, or a length and that many
+bytes.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from st_core.errors import ModelBroken
 __all__ = ["weight_types"]
 
 TYPES = {1: "float32", 2: "int8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16", 21: "int4", 22: "int4"}
-"""By the numbers of ``TensorProto.DataType``.
+"""Dtype names by the values of ``TensorProto.DataType``; signed and unsigned integers share a name.
 
-Signed and unsigned count as one. Other types are no weights: positions, masks, names.
+Other types do not occur in weights, but in positions, masks and names.
 """
 
 GRAPH, INITIALIZER, DIMENSIONS, TYPE = 7, 5, 1, 2
 LARGE = 256
-"""Tensors of fewer elements are scales, zero points and biases."""
+"""Minimum number of elements of a weight tensor; smaller tensors are scales, zero points and biases."""
 
 _Span = tuple[int, int, int]
 
 
 def weight_types(path: Path) -> frozenset[str]:
-    """Return the dtypes of a graph's large tensors; raise ModelBroken for a file that is no graph."""
+    """Return the dtypes of a graph's large tensors; raise ModelBroken for a file that is not a graph."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return frozenset(_types(data))
@@ -46,7 +47,10 @@ def _types(data: mmap.mmap) -> Iterator[str]:
 
 
 def _tensor(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
-    """Return dtype number and element count of a tensor; its dimensions are separate fields or packed into one."""
+    """Return the data type and the number of elements of a tensor.
+
+    Its dimensions are separate fields or packed into one field.
+    """
     kind, size = 0, 1
     for field, begin, end in _fields(data, start, stop):
         if field == TYPE:
@@ -55,13 +59,16 @@ def _tensor(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
             size *= begin
         elif field == DIMENSIONS:
             while begin < end:
-                dimension, begin = _number(data, begin)  # noqa: PLW2901 - advances through the field
+                dimension, begin = _number(data, begin)  # noqa: PLW2901 - advances to the next number of the field
                 size *= dimension
     return kind, size
 
 
 def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[_Span]:
-    """Yield each field as its number and the start and end of its bytes; for a plain number, its value and -1."""
+    """Yield the fields of a message, each as its number and the start and end of its bytes.
+
+    For an integer field, the start is its value and the end is -1.
+    """
     while start < stop:
         tag, start = _number(data, start)
         match tag & 7:
@@ -81,7 +88,7 @@ def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[_Span]:
 
 
 def _number(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """Return a number, stored seven bits per byte with the lowest first, and the position after it."""
+    """Return an integer stored with seven bits per byte, lowest bits first, and the position after it."""
     value = shift = 0
     while True:
         byte = data[start]

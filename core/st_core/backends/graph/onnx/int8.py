@@ -1,7 +1,6 @@
 """Convert the matrices of an ONNX file to eight bits: ``python -m st_core.backends.graph.onnx.int8 FILE``.
 
-Run as a separate process, since onnxruntime 1.32's module for this configures the logging of the process that imports
-it.
+It runs in a separate process, because the quantization module of onnxruntime 1.32 configures logging on import.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import sys
 
 BLOCK = 128
-"""Weights of a row that share a scale; with whole rows MiniLM's mean cosine falls to 0.987."""
+"""Number of weights of a row that share a scale; with one scale per row, MiniLM's mean cosine falls to 0.987."""
 
 
 def main(file: str) -> int:
-    """Rewrite a file; products are computed in eight bits too, with a scale per block of a row."""
+    """Rewrite a file with one scale per block of a row; products are computed in eight bits as well."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 

@@ -1,4 +1,4 @@
-"""Graphs on ONNX Runtime: write a traced program, convert weights to fewer bits, open sessions."""
+"""Use ONNX Runtime: write a traced program, convert weights to fewer bits, open sessions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "writ
 
 FILE = "model.onnx"
 OPSET = 18
-"""The newest that torch.onnx writes without converting."""
+"""The newest ONNX operator set that torch.onnx writes without a conversion."""
 
 
 def _package() -> Any:
@@ -43,7 +43,10 @@ def installed() -> bool:
 
 
 def check(dtype: str, *, calibrated: bool = False) -> None:
-    """Raise ValueError for a dtype without graphs, ImportError where the package is missing."""
+    """Raise ValueError for a dtype without graphs, ImportError where the package is missing.
+
+    Calibrated int8 is not available on ONNX Runtime.
+    """
     _package()
     if dtype not in GRAPHS:
         raise ValueError(f"unknown dtype {dtype!r} for backend 'onnx'; expected one of {', '.join(GRAPHS)}")
@@ -54,11 +57,11 @@ def check(dtype: str, *, calibrated: bool = False) -> None:
 
 
 def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str:
-    """Write a traced program as ``model.onnx``, with weights of more than 2 GB in a file of their own."""
+    """Write a traced program as ``model.onnx``, with weights of more than 2 GB in a separate file."""
     import torch
 
     try:
-        import onnxscript  # noqa: F401 - torch's own message does not name our extra
+        import onnxscript  # noqa: F401 - the error of torch does not name the extra of this package
     except ImportError as error:
         raise missing_extra("export", "writing an ONNX graph") from error
     large = sum(each.numel() * each.element_size() for each in program.state_dict.values()) > LARGE
@@ -75,20 +78,20 @@ def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str
     return FILE
 
 
-def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:  # noqa: ARG001 - the runtimes' common form
-    """Convert the matrices of a written graph to eight or sixteen bits."""
+def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:  # noqa: ARG001 - the signature that all runtimes share
+    """Convert the matrices of a graph to eight or sixteen bits."""
     if dtype in sixteen_bits.TYPES:
         store_in_sixteen_bits(file, dtype)
         return
     run_module(
         "st_core.backends.graph.onnx.int8",
         str(file),
-        needs=("onnx", "onnx_ir"),  # onnxruntime 1.32's quantizer imports both and requires neither
+        needs=("onnx", "onnx_ir"),  # onnxruntime 1.32 imports both to quantize, but does not require them
     )
 
 
 class Session:
-    """A graph in ONNX Runtime; safe in threads, as its ``run`` is."""
+    """A graph in ONNX Runtime; safe in threads, because the ``run`` method of a session is."""
 
     def __init__(self, session: InferenceSession) -> None:
         """Wrap a session of ONNX Runtime."""
@@ -102,12 +105,12 @@ class Session:
         return arrays
 
 
-def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the runtimes' common form
+def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the signature that all runtimes share
     """Open a graph on this processor; raise ModelBroken for a file that ONNX Runtime cannot use."""
     ort = _package()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
         return Session(ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]))
-    except Exception as error:  # its errors share no class
+    except Exception as error:  # the errors of ONNX Runtime have no common class
         raise ModelBroken(f"{file}: ONNX Runtime cannot use it: {str(error).strip().splitlines()[0]}") from error

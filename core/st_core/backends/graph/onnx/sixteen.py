@@ -1,9 +1,10 @@
-"""Store the matrices of an ONNX file in 16-bit floats, each read through a Cast to float32.
+"""Store the matrices of an ONNX file as 16-bit floats, each converted to float32 by a Cast.
 
-ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors: a graph converted as a whole
-(``onnxruntime.transformers.float16``) gets a Cast around nearly every node, and on MiniLM takes 1.08 times float32's
-time with 3 times the error of this. Here products are computed in float32: the Casts of weights are computed once, when
-the file is opened. A table of token vectors stays in 16 bits in memory too, since only the rows that are read are cast.
+ONNX Runtime 1.32 has no products of 16-bit floats for x86 processors. In a graph that is converted completely
+(``onnxruntime.transformers.float16``), it inserts a Cast around nearly every node; MiniLM then takes 1.08 times as long
+as in float32, with 3 times the error of the conversion here. Here products are computed in float32, and the Casts of
+weights are computed once, when the file is opened. A table of token embeddings stays in 16 bits in memory as well,
+because only the rows that are read are converted.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["LARGE", "store_in_sixteen_bits"]
 
 LARGE = 1_500_000_000
-"""Bytes of weights above which they are stored in a file of their own: a protocol buffer is limited to 2 GB."""
+"""Size of weights in bytes above which they are stored in a separate file: a protocol buffer is limited to 2 GB."""
 
 
 def store_in_sixteen_bits(file: Path, dtype: str) -> None:
     """Rewrite a float32 graph with its matrices in float16 or bfloat16.
 
-    Biases and norms, which are small, stay as they are.
+    Biases and normalisation weights, which are small, are not converted.
     """
     try:
         import onnx
@@ -40,13 +41,13 @@ def store_in_sixteen_bits(file: Path, dtype: str) -> None:
     model = onnx.load(file)
     change(model.graph, dtype)
     beside = file.with_name(f"{file.name}.data")
-    beside.unlink(missing_ok=True)  # read above; onnx would append to it
+    beside.unlink(missing_ok=True)  # its content was read above, and onnx would append to it
     large = sum(len(each.raw_data) for each in model.graph.initializer) > LARGE
     onnx.save(model, file, save_as_external_data=large, location=beside.name)
 
 
 def change(graph: GraphProto, dtype: str) -> None:
-    """Convert the float32 matrices of a graph to 16 bits, in place, each followed by a Cast."""
+    """Convert the float32 matrices of a graph to 16 bits in place, and add a Cast after each."""
     from onnx import TensorProto, helper, numpy_helper
 
     readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
@@ -83,15 +84,15 @@ def _matrices(tensors: Iterable[TensorProto]) -> Iterator[TensorProto]:
 
 
 def _fill(tensor: TensorProto, bits: NDArray[np.uint16], kind: int) -> None:
-    """Replace a tensor's values by others of the same shape."""
+    """Replace the values of a tensor by other values of the same shape; ``kind`` is their ONNX data type."""
     tensor.ClearField("float_data")
     tensor.data_type, tensor.raw_data = kind, bits.astype("<u2").tobytes()
 
 
 def _followed(nodes: Iterable[NodeProto], after: dict[str, NodeProto]) -> list[NodeProto]:
-    """Return copies of nodes, each followed by the node that reads its output.
+    """Return copies of nodes, each followed by the node in ``after`` that reads its output.
 
-    The originals die when the graph's list is emptied.
+    Copies are needed because the original nodes become invalid when the graph's list is cleared.
     """
     ordered = []
     for node in nodes:

@@ -1,7 +1,7 @@
-"""Quantize an OpenVINO graph with its activations on calibration inputs.
+"""Quantize the weights and activations of an OpenVINO graph, with ranges from calibration inputs.
 
-Usage: ``python -m st_core.backends.graph.openvino.int8 FILE FEEDS OUTPUT``. Run as a separate process, since importing
-nncf 3.4 replaces functions of torch, and it sends telemetry unless an environment variable forbids it.
+Usage: ``python -m st_core.backends.graph.openvino.int8 FILE FEEDS OUTPUT``. It runs in a separate process, because nncf
+3.4 replaces functions of torch on import, and sends telemetry unless an environment variable forbids it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from st_core.backends.graph.runtimes import Feed
 
 ALPHA = 0.85
-"""The share of the activations' range that moves into the weights; MiniLM's worst cosine rises from 0.92 to 0.99."""
+"""The share of the activations' range that is moved into the weights; MiniLM's worst cosine rises from 0.92 to 0.99."""
 
 
 def read_feeds(path: str) -> list[Feed]:
-    """Return the inputs that ``session.reduce`` wrote: arrays named ``number/input``."""
+    """Return the inputs that ``session.reduce`` wrote: arrays named ``number/input``, one number per text."""
     import numpy as np
 
     feeds: dict[int, Feed] = defaultdict(dict)
@@ -30,7 +30,7 @@ def read_feeds(path: str) -> list[Feed]:
 
 
 def main(file: str, feeds: str, output: str) -> int:
-    """Read a float32 graph and write the quantized one."""
+    """Quantize the float32 graph ``file`` with the inputs in ``feeds`` and write the result to ``output``."""
     import nncf
     import openvino as ov
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters

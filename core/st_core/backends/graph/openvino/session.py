@@ -1,4 +1,4 @@
-"""Graphs on OpenVINO: write a traced program, convert weights to fewer bits, open sessions."""
+"""Use OpenVINO: write a traced program, convert weights to fewer bits, open sessions."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ __all__ = ["check", "installed", "open_session", "reduce", "weight_types", "writ
 FILE = "openvino_model.xml"
 
 PRECISIONS = {"float32": "f32", "int8": "f32", "float16": "f16", "bfloat16": "bf16"}
-"""Always set: by default OpenVINO 2026.4 computes in bfloat16 where the processor has it."""
+"""OpenVINO's inference precision by dtype.
+
+It is always set, because OpenVINO 2026.4 by default computes in bfloat16 where the processor supports it.
+"""
 
 CAPABILITIES = {"f16": "FP16", "bf16": "BF16"}
-"""The device capabilities for computing in a dtype; without one, weights of that dtype are computed in float32."""
+"""The device capability needed to compute in a dtype; without it, the computation is in float32."""
 
 GROUP = 128
-"""Activations that share a scale when they are quantized dynamically. Measured: 32, the default, is slow.
+"""Number of activations that share a scale in dynamic quantization.
 
-More than 128 loses accuracy.
+Measured: the default of 32 is slow, and more than 128 loses accuracy.
 """
 
 TYPES = {
@@ -48,7 +51,7 @@ TYPES = {
 }
 
 SMALLEST = 16
-"""Matrices with a side shorter than this stay as they are."""
+"""Minimum side length of a matrix that is converted."""
 
 
 def _package() -> Any:
@@ -56,7 +59,7 @@ def _package() -> Any:
         import openvino
     except ImportError as error:
         raise missing_extra("openvino", "backend='openvino'") from error
-    except RuntimeError as error:  # openvino-telemetry 2026.4 needs the user's home folder
+    except RuntimeError as error:  # openvino-telemetry 2026.4 fails without a home folder
         raise OSError(
             f"openvino cannot be imported ({error}): set HOME to a folder, or remove its telemetry: pip uninstall "
             "openvino-telemetry"
@@ -79,9 +82,9 @@ def check(dtype: str, *, calibrated: bool = False) -> None:
 
 
 def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str:
-    """Write a traced program as ``openvino_model.xml`` with its weights beside it.
+    """Write a traced program as ``openvino_model.xml`` with its weights in a file beside it.
 
-    The frontend is called directly: ``openvino.convert_model`` does the same and sends telemetry.
+    The frontend is called directly, because ``openvino.convert_model`` does the same and also sends telemetry.
     """
     ov = _package()
     from openvino.frontend import FrontEndManager
@@ -104,11 +107,11 @@ def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str
 
 
 def let_every_row_attend(model: Model) -> None:
-    """Change a model's attention, in place, so that a token that may attend to no token attends to all.
+    """Change the attention of a model in place so that a token that may attend to no token attends to all tokens.
 
-    Such tokens are padding: to the left of a causal model's text, or further from it than a sliding window reaches.
-    OpenVINO 2026.4 computes NaN for them, and zero times NaN is NaN in the next layer, where torch 2.15 and onnxruntime
-    1.32 compute finite numbers that nothing reads.
+    Such tokens are padding: they precede the text of a causal model, or are further from it than a sliding window
+    reaches. OpenVINO 2026.4 computes NaN for them, which spreads in the next layer, because zero times NaN is NaN.
+    Torch 2.15 and onnxruntime 1.32 compute finite values, which are never read.
     """
     from openvino import opset13 as ops
 
@@ -131,9 +134,8 @@ def let_every_row_attend(model: Model) -> None:
 def _compares_positions(mask: Node) -> bool:
     """Return whether a mask is computed by comparing positions.
 
-    A mask of padding alone leaves every token something to attend to.
-
-    The bidirectional masks of transformers 5.23 compare positions with 0, by GreaterEqual.
+    Under a mask of padding alone, every token has a token to attend to. The bidirectional masks of transformers 5.23
+    compare positions with 0 by GreaterEqual.
     """
     seen, pending = set(), [mask]
     while pending:
@@ -147,7 +149,7 @@ def _compares_positions(mask: Node) -> bool:
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
-    """Convert a float32 graph to 16-bit floats, or to int8: weights, and activations where there are ``feeds``."""
+    """Convert a float32 graph to 16-bit floats or to int8, for which ``feeds`` also quantize the activations."""
     ov = _package()
     reduced = file.with_name("reduced.xml")
     if feeds:
@@ -176,10 +178,10 @@ def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
 
 
 def compress_weights(model: Model) -> None:
-    """Replace the matrices of a model by eight-bit ones, in place: ``x = (q - zero) * scale`` with both per row.
+    """Replace the matrices of a model in place by eight-bit matrices: ``x = (q - zero) * scale``, both per row.
 
-    OpenVINO multiplies this form without unpacking it. It is NNCF's ``INT8_ASYM``, whose import alone changes functions
-    of torch.
+    OpenVINO multiplies this form without unpacking it. It is NNCF's ``INT8_ASYM``, written here because importing nncf
+    changes functions of torch.
     """
     for node in model.get_ordered_ops():
         port = {"MatMul": 1, "Gather": 0}.get(node.get_type_name())
@@ -196,9 +198,9 @@ def compress_weights(model: Model) -> None:
 
 
 def store_in_bfloat16(model: Model) -> None:
-    """Replace the float32 matrices of a model by bfloat16 ones, in place, each read through a Convert.
+    """Replace the float32 matrices of a model in place by bfloat16 matrices, each converted to float32 by a Convert.
 
-    OpenVINO itself saves float16 only.
+    OpenVINO itself can save weights only as float16.
     """
     from openvino import Shape, Tensor, Type
     from openvino import opset13 as ops
@@ -212,7 +214,7 @@ def store_in_bfloat16(model: Model) -> None:
             continue
         stored = ops.constant(
             Tensor(bits, Shape(weights.shape), Type.bf16), shared_memory=False
-        )  # otherwise it reads freed memory
+        )  # without it, OpenVINO reads freed memory
         whole = ops.convert(stored, Type.f32)
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(whole.output(0))
@@ -232,12 +234,12 @@ def _in_eight_bits(weights: NDArray[np.float32], axis: int) -> Node:
 
 
 def _name_of(names: Iterable[str]) -> str:
-    """Return one of an output's names: a plain name before one that a converter numbered."""
+    """Return the preferred name of an output: a plain name rather than a name that a converter numbered."""
     return min(names, key=lambda name: (not name.isidentifier(), name), default="")
 
 
 class Session:
-    """A compiled graph; safe in threads, since each call has a request of its own."""
+    """A compiled graph; safe in threads, because each call creates its own inference request."""
 
     def __init__(self, compiled: CompiledModel) -> None:
         """Wrap a compiled model of OpenVINO."""
@@ -260,7 +262,7 @@ class Session:
 
 
 def weight_types(file: Path) -> frozenset[str]:
-    """Return the dtypes of a graph's large constants; raise ModelBroken for a file that is no graph."""
+    """Return the dtypes of a graph's large constants; raise ModelBroken for a file that is not a graph."""
     ov = _package()
     try:
         operations = ov.Core().read_model(file).get_ops()
@@ -278,10 +280,9 @@ def weight_types(file: Path) -> frozenset[str]:
 def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
     """Compile a graph for this processor.
 
-    The result is stored in ``cache``, where that is writable, for the next start.
-
-    16-bit graphs are computed in 16-bit floats where the processor has them, else in float32. Raises ModelBroken for a
-    file that OpenVINO cannot use, ValueError where it computes in another dtype than requested.
+    The result is stored in ``cache`` for the next start if that folder is writable. 16-bit graphs are computed in
+    16-bit floats where the processor supports them, else in float32. Raises ModelBroken for a file that OpenVINO cannot
+    use, ValueError where it computes in another dtype than requested.
     """
     ov = _package()
     core = ov.Core()
@@ -296,7 +297,7 @@ def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
     except RuntimeError as error:
         raise ModelBroken(f"{file}: OpenVINO cannot use it: {str(error).strip().splitlines()[-1]}") from error
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if computed != precision:  # only a hint: without FP16, OpenVINO 2026.4 silently computes float16 graphs in bfloat16
+    if computed != precision:  # the setting is a hint: without FP16, OpenVINO 2026.4 silently uses bfloat16
         raise ValueError(
             f"OpenVINO was set to compute in {TYPES[precision]} and computes in {TYPES.get(computed, computed)}; use "
             "dtype='float32'"
@@ -307,7 +308,7 @@ def open_session(file: Path, dtype: str, cache: Path | None) -> Session:
 def _can_hold(folder: Path) -> bool:
     """Create a folder and return whether it is writable.
 
-    OpenVINO 2026.4 refuses to compile with a cache that it cannot create.
+    OpenVINO 2026.4 does not compile with a cache folder that it cannot create.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -317,13 +318,13 @@ def _can_hold(folder: Path) -> bool:
 
 
 def capable(core: Core) -> Collection[str]:
-    """Return the capabilities of the processor that OpenVINO reports."""
+    """Return the capabilities of the processor as OpenVINO reports them."""
     capabilities: Collection[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return capabilities
 
 
 def _computed_in(dtype: str, capabilities: Collection[str]) -> str:
-    """Return OpenVINO's name of the dtype that a graph of ``dtype`` is computed in."""
+    """Return OpenVINO's name of the dtype that a graph of ``dtype`` is computed in on this processor."""
     precision = PRECISIONS[dtype]
     needed = CAPABILITIES.get(precision)
     return precision if needed is None or needed in capabilities else "f32"
