@@ -103,7 +103,7 @@ class Runner(Protocol):
         ...
 
     def run(self, tokens: Tokens, options: RunOptions = ...) -> Features:
-        """Return the features of one batch; raise InputTooLong for a text with more tokens than the model's positions."""
+        """Return the features of one batch; raise InputTooLong for a text with more tokens than the model allows."""
         ...
 
     def finish(self, vectors: Rows, dimension: int | None, *, normalize: bool) -> Rows:

@@ -107,10 +107,7 @@ class GraphBackend:
         return Outline(read_tokenizer(place, spec.tokenizer), spec.max_length, spec.precision)
 
     def repository_graph(self, stack: Sequence[Module]) -> Path | None:
-        """Return the repository graph that runs the transformer of a stack, None where an exported graph runs the stack.
-
-        Raises ModelNotFound for an unknown file name.
-        """
+        """Return the repository graph that runs a stack's transformer, None where an exported graph runs the stack."""
         from st_core.backends.graph.repository import find_repository_graph
 
         if self.file_name is None:

@@ -16,11 +16,7 @@ __all__ = ["keep_first_token"]
 
 
 def keep_first_token(model: nn.Module) -> bool:
-    """Make the last layer of a loaded model return [n, 1, d]; return False for an unknown family, which stays unchanged.
-
-    Supported are the layers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT in transformers 5. The
-    caller must compare the results of the changed model with those of the unchanged one.
-    """
+    """Make the last layer of a loaded model return [n, 1, d]; return False and change nothing for an unknown family."""
     layers = _layers(model)
     if layers is None:
         return False

@@ -51,7 +51,7 @@ FROM_PADDING = frozenset(("camembert", "mpnet", "roberta", "xlm-roberta"))
 
 
 def patterns_of(backend: str, file_name: str | None = None) -> tuple[str, ...]:
-    """Return file name patterns for a graph and its weights in a Hub repository, in the root or in a module's folder."""
+    """Return path patterns for a graph and its weights in a Hub repository, in the root or in a module's folder."""
     name = file_name or DEFAULTS[backend]
     if "/" not in name:
         name = f"{DEFAULTS[backend].partition('/')[0]}/{name}"

@@ -1,4 +1,4 @@
-"""Compute sparse vectors from tables of token weights, for batches and, without intermediate arrays, for single texts."""
+"""Compute sparse vectors from tables of token weights, for batches and, with fewer arrays, for single texts."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | N
 
 
 def _with_encoder(model: Any, encoder: FastEncoder) -> nn.Module:
-    """Return a copy of a model with another encoder and the same head; for a model without a head, the encoder alone."""
+    """Return a copy of a model with another encoder and the same head; the encoder alone for a model without a head."""
     if model.base_model is model:
         return encoder
     swapped: nn.Module = copy.copy(model)

@@ -1,7 +1,7 @@
-"""Silence progress bars and warnings of libraries while this package runs them, without effect on other callers.
+"""Silence progress bars and warnings of libraries while this package calls them, without effect on other callers.
 
-Filters and a hook are installed once where transformers and torch write; they act only inside :func:`hushed` in the
-same thread, and pass on everything else. Errors are never silenced.
+Filters and a hook are installed once where transformers and torch write; they take effect only inside :func:`hushed` in
+the same thread and pass on everything else. Errors are never silenced.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 __all__ = ["hushed"]
 
 LOGGERS = (
-    "transformers.modeling_utils",  # its report of missing tensors: those that matter are errors of ours
-    "torch.onnx._internal.exporter._registration",  # that torchvision is not installed
+    "transformers.modeling_utils",  # reports missing tensors; this package raises an error for those that matter
+    "torch.onnx._internal.exporter._registration",  # reports that torchvision is not installed
 )
 
 _inside: ContextVar[bool] = ContextVar("hushed", default=False)
@@ -34,7 +34,7 @@ _FILTER = _Filter()
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Silence transformers' progress bars, and the loggers above below errors, in this thread within the block."""
+    """Silence transformers' progress bars and all messages below errors of the loggers above, in this thread."""
     _install()
     token = _inside.set(True)
     try:
@@ -46,7 +46,7 @@ def hushed() -> Iterator[None]:
 def _install() -> None:
     with _lock:
         for name in LOGGERS:
-            logging.getLogger(name).addFilter(_FILTER)  # a second time does nothing
+            logging.getLogger(name).addFilter(_FILTER)  # adding it again has no effect
         try:
             from transformers.utils import logging as theirs
         except ImportError:
@@ -59,7 +59,7 @@ def _install() -> None:
 
 
 class _Hook:
-    """Draws no bar inside :func:`hushed`; elsewhere it calls the hook that was installed before."""
+    """A tqdm hook that draws no progress bar inside :func:`hushed`; elsewhere it calls the previously installed hook."""
 
     def __init__(self, before: Callable[..., Any] | None, empty: Callable[..., Any]) -> None:
         self.before, self.empty = before, empty

@@ -1,8 +1,8 @@
-"""The common encoders, read from ``config.json`` and ``model.safetensors`` into this engine's own forward pass.
+"""Read the common encoders from ``config.json`` and ``model.safetensors`` into this package's own forward pass.
 
-Importing the transformers library, and the parts of torch that it uses, takes most of the time of a start. So a model
-is read here where all of its files is known, key by key and tensor by tensor. Whatever is not certain is left to the
-library, and so is every complaint about files.
+Importing the transformers library and the parts of torch that it needs takes most of the start-up time. A model is
+therefore read here if every configuration key and every tensor in its files is known. All other models are loaded by
+transformers, which also reports any errors in the files.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ Head = Callable[[Tensor], Tensor]
 
 
 class _Unknown(LookupError):
-    """Something that is not known here."""
+    """Raised for a key, value or tensor that is not supported here, so that transformers loads the model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sizes:
-    """The sizes of a model, from its configuration; ``padding`` is None where positions are counted from zero."""
+    """The sizes of a model from its configuration; ``padding`` is None where positions are counted from zero."""
 
     width: int
     inner: int
@@ -65,7 +65,7 @@ class _Sizes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
-    """A model whose files are known: its family, sizes and tensors, and how many scores its head gives."""
+    """A model whose files are all known: its family, sizes and tensors, and the number of scores of its head."""
 
     module: Transformer
     family: Family
@@ -77,7 +77,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Model:
-    """The parts of a model, before its products are packed."""
+    """The parts of a model before the weights of its products are packed."""
 
     embeddings: _Embeddings
     layers: list[Parts]
@@ -88,10 +88,10 @@ class _Model:
 def load_known(
     module: Transformer, device: torch.device, dtype: str | torch.dtype | None, *, pack: bool
 ) -> PendingTransformer | None:
-    """Read the transformer of a folder; None where the library has to load it.
+    """Read the transformer of a folder; None where the transformers library has to load it.
 
-    Its tensors stay in the file until the model is first used. Raises what :func:`load_transformer` raises for a
-    tokenizer or a dtype.
+    Its tensors stay in the file until the model is first used. For a tokenizer or a dtype, raises the errors of
+    :func:`load_transformer`.
     """
     requested = requested_dtype(module, device, dtype)
     try:
@@ -118,7 +118,7 @@ def load_known(
 
 
 def _prepare(known: _Known, info: TransformerInfo, *, pack: bool) -> LoadedTransformer:
-    """Return a model ready for inference, packed where that leaves its outputs as they are."""
+    """Return a model ready for inference; weights are packed where its outputs stay the same."""
     parts = _parts(replace(known, weights=replace(known.weights, convert=True)))
     first_only = info.task == "sequence-classification" and not info.tokenizer.pad_left
     config = SimpleNamespace(vocab_size=known.sizes.words)
@@ -130,14 +130,14 @@ def _prepare(known: _Known, info: TransformerInfo, *, pack: bool) -> LoadedTrans
 
 
 class _Headed(nn.Module):
-    """An encoder below a head."""
+    """An encoder followed by a head."""
 
     def __init__(self, encoder: FastEncoder, head: Head) -> None:
         super().__init__()
         self.encoder, self.head, self.config = encoder, head, encoder.config
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor]:
-        """Return the head's output for the encoder's states, in the form of the library's outputs."""
+        """Return a tuple that contains the head's output, as models of the transformers library do."""
         return (self.head(self.encoder(**inputs)[0]),)
 
 
@@ -149,9 +149,9 @@ def _build(known: _Known, parts: _Model, config: SimpleNamespace, *, first_only:
 
 
 class _Embeddings(nn.Module):
-    """The vectors of words, positions and, unless None, segments, added up and normalised.
+    """The normalised sum of token embeddings, position embeddings and, unless None, segment embeddings.
 
-    Positions are counted from behind the id ``padding``, or from zero where it is None.
+    Positions are counted from the id ``padding`` plus one, or from zero where it is None.
     """
 
     def __init__(self, words: Tensor, positions: Tensor, types: Tensor | None, norm: Head, padding: int | None) -> None:
@@ -176,9 +176,9 @@ class _Embeddings(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tensors:
-    """The tensors of a file by name, and the device and dtype they are computed in.
+    """The tensors of a file by name, with the device and dtype of the computation.
 
-    They are converted one by one as they are read out, and only with ``convert``.
+    A tensor is converted when it is read, and only with ``convert``.
     """
 
     tensors: Mapping[str, Tensor]
@@ -187,23 +187,23 @@ class _Tensors:
     convert: bool = False
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """Return a tensor; raises _Unknown where the file has no floats of that name and shape."""
+        """Return a tensor; raise _Unknown where the file has no floating-point tensor of that name and shape."""
         tensor = self.tensors.get(name)
         if tensor is None or tensor.shape != shape or not tensor.dtype.is_floating_point:
             raise _Unknown(name)
         return tensor.to(self.device, self.dtype) if self.convert else tensor
 
     def product(self, name: str, outward: int, inward: int) -> Weights:
-        """Return the weight and bias of a product."""
+        """Return the weight [outward, inward] and the bias of a product."""
         return Weights(self.tensor(f"{name}.weight", outward, inward), self.tensor(f"{name}.bias", outward))
 
     def norm(self, name: str, width: int, epsilon: float) -> Weights:
-        """Return the weight and bias of a normalisation."""
+        """Return the weight and bias [width] of a normalisation."""
         return Weights(self.tensor(f"{name}.weight", width), self.tensor(f"{name}.bias", width), epsilon)
 
 
 def _read(module: Transformer, device: torch.device, requested: torch.dtype | str) -> _Known:
-    """Read a model's files; raises _Unknown for whatever is not known here."""
+    """Read the files of a model; raise _Unknown for anything in them that is not supported here."""
     options = set(module.model_kwargs) | set(module.config_kwargs)
     if options - {"dtype", "torch_dtype"} or module.base is not None or module.trust_remote_code:
         raise _Unknown(options)
@@ -215,7 +215,7 @@ def _read(module: Transformer, device: torch.device, requested: torch.dtype | st
     with safe_open(module.folder / "model.safetensors", "pt") as file:
         if (file.metadata() or {}).get("format") != "pt":
             raise _Unknown("format")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     base = f"{family.prefix}."
     if module.task == "feature-extraction" and not any(name.startswith(base) for name in tensors):
         base = ""
@@ -228,7 +228,7 @@ def _read(module: Transformer, device: torch.device, requested: torch.dtype | st
 
 
 def _stored_type(module: Transformer) -> torch.dtype:
-    """Return the dtype of a checkpoint's tensors; raises _Unknown where they have several."""
+    """Return the common dtype of a checkpoint's tensors; raise _Unknown where they have several."""
     name = stored_type(module.folder / "model.safetensors", module.config)
     if name is None:
         raise _Unknown("dtype")
@@ -237,7 +237,7 @@ def _stored_type(module: Transformer) -> torch.dtype:
 
 
 def _sizes(family: Family, config: Mapping[str, Any]) -> _Sizes:
-    """Return the sizes of a model; raises _Unknown for a key that is not known, or one that is missing."""
+    """Return the sizes of a model; raise _Unknown for an unknown or a missing configuration key."""
     if set(config) - KEYS - set(USUAL) - set(family.sizes) - {family.act}:
         raise _Unknown("config.json")
     if any(config.get(key, value) != value for key, value in USUAL.items()):
@@ -273,7 +273,7 @@ def _size(config: Mapping[str, Any], key: str) -> int:
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Return the number of scores; one for a model that was not saved as a classifier."""
+    """Return the number of scores, 1 for a model that was not saved as a classifier."""
     architectures, labels = config.get("architectures") or [], config.get("id2label")
     if not isinstance(architectures, list):
         raise _Unknown(architectures)
@@ -286,7 +286,7 @@ def _labels(config: Mapping[str, Any]) -> int:
 def _check_tied(known: _Known) -> None:
     """Raise _Unknown where the vocabulary matrix or its bias is stored twice with different values.
 
-    Compared by bytes: torch would compare large tensors in threads, and loading starts none.
+    The bytes are compared, because torch would compare large tensors in threads, and loading must not start any.
     """
     _, _, matrix, offset = known.family.words
     pairs = (
@@ -306,7 +306,7 @@ def _is_equal(tensor: Tensor, other: Tensor) -> bool:
 
 
 def _parts(known: _Known) -> _Model:
-    """Return the parts of a model; raises _Unknown for a tensor that is missing, of another shape, or too many."""
+    """Return the parts of a model; raise _Unknown for a missing tensor, a wrong shape or an unexpected tensor."""
     sizes, family, weights, base = known.sizes, known.family, known.weights, known.base
     embeddings = _embeddings(weights, f"{base}embeddings", sizes)
     stack = f"{base}{family.form['layers']}"
@@ -338,7 +338,7 @@ def _embeddings(weights: _Tensors, name: str, sizes: _Sizes) -> _Embeddings:
 
 
 def _layer(weights: _Tensors, name: str, form: Mapping[str, str], sizes: _Sizes) -> Parts:
-    """Return the parts of a layer by the names of the form."""
+    """Return the parts of the layer ``name``, by the keys of ``form``."""
     shapes = dict.fromkeys(("query", "key", "value", "out"), (sizes.width, sizes.width)) | {
         "up": (sizes.inner, sizes.width),
         "down": (sizes.width, sizes.inner),
@@ -349,7 +349,7 @@ def _layer(weights: _Tensors, name: str, form: Mapping[str, str], sizes: _Sizes)
 
 
 def _scoring_head(known: _Known) -> Head:
-    """Return the head that computes scores [n, labels] from the first of the states [n, t, d]."""
+    """Return the head that computes scores [n, labels] from the state of the first token in [n, t, d]."""
     inner, act, outer = known.family.scores
     width = known.sizes.width
     dense = known.weights.product(inner.format(base=known.base), width, width)
@@ -359,7 +359,7 @@ def _scoring_head(known: _Known) -> Head:
 
 
 def _vocabulary_head(known: _Known, words: Tensor) -> tuple[Head, tuple[Tensor, Tensor]]:
-    """Return the head that prepares states [n, t, d] for the vocabulary, and its matrix [V, d] with its bias [V]."""
+    """Return the head that prepares states [n, t, d] for the vocabulary matrix, that matrix [V, d] and its bias [V]."""
     inner, after, _, offset = known.family.words
     width = known.sizes.width
     dense = known.weights.product(inner, width, width)

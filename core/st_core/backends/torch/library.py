@@ -121,7 +121,7 @@ class LoadedTransformer:
         return states
 
     def logits(self, features: Features) -> Tensor:
-        """Return hidden states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels], as the model's head computes."""
+        """Return hidden states [n, t, d], vocabulary logits [n, t, V] or scores [n, labels], depending on the head."""
         states = self.hidden(features)
         return states if self.decoder is None else functional.linear(states, *self.decoder)
 
@@ -276,10 +276,10 @@ def _counts_from_padding(model: nn.Module) -> bool:
 
 @contextmanager
 def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBroken) -> Iterator[None]:
-    """Convert errors of the transformers library to errors of class ``kind`` that name ``path`` and state ``what`` failed.
+    """Convert errors of the transformers library to errors of class ``kind`` that name ``path`` and contain ``what``.
 
-    The library raises exceptions of every type. A missing package and exhausted memory are not the fault of the file,
-    so their errors are raised unchanged.
+    ``what`` states the failure. The library raises exceptions of every type. A missing package and exhausted memory are
+    not the fault of the file, so their errors are raised unchanged.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""The modules in torch: each becomes a step, an ``nn.Module`` from features to features with the module's weights.
+"""Run modules with torch: each becomes a step, an ``nn.Module`` from features to features with the module's weights.
 
-The runner, the export trace and the trainable form run these same steps. To add a module type, write its class here and
-add its line to ``STEPS``. A transformer is a step too, created by the caller that loaded its weights.
+The runner, the export trace and the trainable model all run these steps. To add a module type, write its class here and
+add its entry to ``STEPS``. A transformer is a step too, but is created by the caller, which has loaded its weights.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ Value = TypeVar("Value")
 
 
 class Step(nn.Module, Generic[Value]):
-    """A module in torch: its weights as parameters, its forward a function from features to features.
+    """A module in torch: its weights are parameters, its forward method is a function from features to features.
 
-    ``value`` is the frozen module that the step was made of.
+    ``value`` is the frozen module that the step was created from.
     """
 
     is_positionwise: ClassVar[bool] = False
@@ -80,18 +80,18 @@ class Step(nn.Module, Generic[Value]):
         self.value = value
 
     def forward(self, features: Features) -> Features:
-        """Return the features with those that the module writes."""
+        """Return the features, extended by those that the module writes."""
         raise NotImplementedError
 
     def written(self) -> Value:
-        """Return the module with the current weights; modules without weights are returned unchanged."""
+        """Return the module with the current weights; a module without weights is returned unchanged."""
         return self.value
 
 
 def activation_module(path: str, *, trusted: bool) -> nn.Module:
     """Return an activation by its dotted path.
 
-    Raises ModelUnsupported where there is none, and unless it is the class of a torch module or its code is trusted.
+    Raises ModelUnsupported where the class does not exist, and where it is neither a class of torch nor ``trusted``.
     """
     package, _, name = path.rpartition(".")
     try:
@@ -110,7 +110,7 @@ def activation_module(path: str, *, trusted: bool) -> nn.Module:
 
 
 def check_steps(modules: Sequence[Module]) -> None:
-    """Raise ModelUnsupported where the modules behind the first of a stack cannot be run."""
+    """Raise ModelUnsupported where a module after the first of a stack cannot be run."""
     for module in modules:
         if module.reads_text or type(module) not in STEPS:
             raise ModelUnsupported(
@@ -121,14 +121,14 @@ def check_steps(modules: Sequence[Module]) -> None:
 
 
 def make_step(module: Module) -> Step[Any]:
-    """Return the step of a module that is not a transformer; raises ModelUnsupported for a type without one."""
+    """Return the step of a module other than a transformer; raise ModelUnsupported for a type without a step."""
     if type(module) not in STEPS:
         raise ModelUnsupported(f"torch cannot run a {type(module).__name__}")
     return STEPS[type(module)](module)
 
 
 def with_token_ids(module: Module, info: TransformerInfo) -> Module:
-    """Return a LogitScore with its tokens as ids; other modules are returned unchanged.
+    """Return a LogitScore with its tokens converted to ids; other modules are returned unchanged.
 
     Raises ModelUnsupported for a token that the tokenizer lacks, ModelBroken for an id that the model lacks.
     """
@@ -148,9 +148,9 @@ def _token_id(token: int | str, info: TransformerInfo) -> int:
 
 
 def reads_first_token(rest: Sequence[Module], *, pad_left: bool) -> bool:
-    """Return whether what follows a transformer reads position 0 of a text alone.
+    """Return whether the modules after a transformer read only position 0 of a text.
 
-    That is so for a head that gives scores, with nothing behind it, and for "cls" and no other pooling.
+    This is so for a classification head with no module after it, and for pooling with the single mode "cls".
     """
     return not pad_left and all(
         (module.modes == ("cls",) and module.include_prompt)
@@ -169,7 +169,7 @@ def _optional(array: NDArray[Any] | None) -> nn.Parameter | None:
 
 
 def _array(parameter: Tensor) -> NDArray[np.float32]:
-    """Return a copy of a parameter as an array."""
+    """Return a copy of a parameter as a numpy array."""
     return parameter.detach().float().cpu().numpy().copy()
 
 
@@ -183,16 +183,16 @@ def _check_width(module: Module, expected: int, width: int) -> None:
 
 
 class TransformerStep(Step[Transformer]):
-    """A transformer that is loaded: token ids become token states, vocabulary logits or scores."""
+    """Runs a loaded transformer: from token ids to hidden states, vocabulary logits or scores."""
 
     def __init__(self, value: Transformer, loaded: LoadedTransformer) -> None:
-        """Register the loaded model's parameters as they are."""
+        """Register the parameters of the loaded model without copying them."""
         super().__init__(value)
         self.model = loaded.model
         self.loaded = loaded
 
     def forward(self, features: Features) -> Features:
-        """Write the transformer's output, and the states of all layers where its configuration asks for them."""
+        """Write the transformer's output, and the states of all layers where its configuration requests them."""
         if not self.loaded.info.has_all_layers:
             return features | {self.value.writes: self.loaded.logits(features)}
         outputs = self.loaded.outputs(features)
@@ -200,12 +200,12 @@ class TransformerStep(Step[Transformer]):
 
 
 class FusedSpladeStep(Step[SpladePooling]):
-    """A transformer and the SpladePooling behind it: token ids become term weights [n, V], never all logits at once."""
+    """Runs a transformer and the SpladePooling after it, from token ids to term weights [n, V], without storing all logits."""
 
     def __init__(
         self, value: SpladePooling, loaded: LoadedTransformer, blocks: Sequence[Callable[[Tensor], Tensor]]
     ) -> None:
-        """``blocks`` are products with ``VOCABULARY_BLOCK`` rows of the loaded decoder's matrix each."""
+        """Store the transformer; each of ``blocks`` is a product with ``VOCABULARY_BLOCK`` rows of its decoder."""
         super().__init__(value)
         assert loaded.decoder is not None
         weight, bias = loaded.decoder
@@ -222,10 +222,10 @@ class FusedSpladeStep(Step[SpladePooling]):
 
 
 class PoolingStep(Step[Pooling]):
-    """Token vectors [n, t, d] become text vectors [n, modes * d]."""
+    """Pools token vectors [n, t, d] to text vectors [n, modes * d]."""
 
     def forward(self, features: Features) -> Features:
-        """Write ``sentence_embedding``; token vectors may be those of the first token alone."""
+        """Write ``sentence_embedding``; where only the first token is read, token vectors may be [n, 1, d]."""
         vectors, mask = features["token_embeddings"], features["attention_mask"]
         if mask.shape[-1] != vectors.shape[1]:
             mask = mask.new_ones(vectors.shape[:2])
@@ -234,7 +234,7 @@ class PoolingStep(Step[Pooling]):
 
 
 class SpladePoolingStep(Step[SpladePooling]):
-    """Vocabulary logits [n, t, V] become term weights [n, V]."""
+    """Pools vocabulary logits [n, t, V] to term weights [n, V]."""
 
     def forward(self, features: Features) -> Features:
         """Write ``sentence_embedding``."""
@@ -247,12 +247,15 @@ def _activation_of(module: Dense) -> nn.Module:
 
 
 class DenseStep(Step[Dense]):
-    """Vectors [..., in] become [..., out]; weights of the activation are no part of a checkpoint and stay fixed."""
+    """Maps vectors [..., in] to [..., out].
+
+    Weights of the activation are not part of a checkpoint and are not trained.
+    """
 
     is_positionwise = True
 
     def __init__(self, value: Dense) -> None:
-        """Raise ModelUnsupported for an activation that cannot be used."""
+        """Create the parameters; raise ModelUnsupported for an activation that cannot be used."""
         super().__init__(value)
         self.weight = _parameter(value.weight)
         self.bias = _optional(value.bias)
@@ -279,7 +282,7 @@ class DenseStep(Step[Dense]):
 
 
 class LayerNormStep(Step[LayerNorm]):
-    """Vectors [n, d] are normalised, scaled and shifted."""
+    """Normalises, scales and shifts vectors [n, d]."""
 
     is_positionwise = True
 
@@ -301,7 +304,7 @@ class LayerNormStep(Step[LayerNorm]):
 
 
 class NormalizeStep(Step[Normalize]):
-    """Vectors [..., d] of Euclidean length one."""
+    """Scales vectors [..., d] to unit length."""
 
     is_positionwise = True
 
@@ -313,7 +316,7 @@ class NormalizeStep(Step[Normalize]):
 
 
 class DropoutStep(Step[Dropout]):
-    """Passes all features on: a checkpoint's Dropout has no effect on inference, and its rate is not read."""
+    """Passes on all features, because Dropout has no effect on inference; its rate is not read."""
 
     is_positionwise = True
 
@@ -323,7 +326,7 @@ class DropoutStep(Step[Dropout]):
 
 
 class LogitScoreStep(Step[LogitScore]):
-    """The logits [n, t, V] of an answer become scores [n, 1]; the module's tokens must be ids by now."""
+    """Converts the logits [n, t, V] of an answer to scores [n, 1]; the tokens of the module must be ids."""
 
     def forward(self, features: Features) -> Features:
         """Write the score of the last position."""
@@ -335,7 +338,7 @@ class LogitScoreStep(Step[LogitScore]):
 
 
 class SparseAutoEncoderStep(Step[SparseAutoEncoder]):
-    """Vectors [n, d] become [n, h] with at most ``keep`` non-zero values."""
+    """Encodes vectors [n, d] as [n, h] with at most ``keep`` non-zero values."""
 
     is_positionwise = True
 
@@ -363,7 +366,7 @@ class SparseAutoEncoderStep(Step[SparseAutoEncoder]):
 
 
 class WeightedLayerPoolingStep(Step[WeightedLayerPooling]):
-    """The states of all layers, each [n, t, d], become their weighted mean."""
+    """Averages the states [n, t, d] of all layers with their weights."""
 
     def __init__(self, value: WeightedLayerPooling) -> None:
         """Create the parameters."""
@@ -371,7 +374,7 @@ class WeightedLayerPoolingStep(Step[WeightedLayerPooling]):
         self.weight = _parameter(value.weight)
 
     def forward(self, features: Features) -> Features:
-        """Write ``token_embeddings`` where the transformer gives all its layers."""
+        """Write ``token_embeddings`` where the transformer returns the states of all layers."""
         layers = features.get("all_layer_embeddings")
         if layers is None:
             return features
@@ -387,7 +390,7 @@ class WeightedLayerPoolingStep(Step[WeightedLayerPooling]):
 
 
 class WordEmbeddingsStep(Step[WordEmbeddings]):
-    """Word ids [n, t] become vectors [n, t, d]."""
+    """Maps word ids [n, t] to vectors [n, t, d]."""
 
     def __init__(self, value: WordEmbeddings) -> None:
         """Create the parameters."""
@@ -404,7 +407,7 @@ class WordEmbeddingsStep(Step[WordEmbeddings]):
 
 
 class WordWeightsStep(Step[WordWeights]):
-    """The vectors of words [n, t, d] times their weights."""
+    """Multiplies word vectors [n, t, d] by the weights of their words."""
 
     def __init__(self, value: WordWeights) -> None:
         """Create the parameters."""
@@ -421,14 +424,14 @@ class WordWeightsStep(Step[WordWeights]):
         return features | {"token_embeddings": vectors, "token_weights_sum": weights.sum(dim=1)}
 
     def written(self) -> WordWeights:
-        """Return the module with the current weights, each of them listed by its word."""
+        """Return the module with the current weights, listed by word."""
         weight = _array(self.weight)
         listed = dict(zip(self.value.vocab, weight.tolist(), strict=True))
         return replace(self.value, weight=weight, listed=listed)
 
 
 class CNNStep(Step[CNN]):
-    """The vectors of words [n, t, d] become [n, t, d']; padding is set to zero, so that it changes no neighbour."""
+    """Convolves word vectors [n, t, d] to [n, t, d']; padding is set to zero, so that it does not affect its neighbours."""
 
     def __init__(self, value: CNN) -> None:
         """Create the parameters."""
@@ -453,7 +456,7 @@ class CNNStep(Step[CNN]):
 
 
 class LSTMStep(Step[LSTM]):
-    """The vectors of words [n, t, d] become [n, t, d']."""
+    """Runs the recurrent network on word vectors [n, t, d]; the result is [n, t, d']."""
 
     def __init__(self, value: LSTM) -> None:
         """Create the parameters."""
@@ -481,10 +484,10 @@ class LSTMStep(Step[LSTM]):
 
 
 class StaticEmbeddingStep(Step[StaticEmbedding]):
-    """Token ids [n, t] become the mean [n, d] of their vectors, one row for each token, mapping and scale applied."""
+    """Averages the token vectors [n, d] of token ids [n, t]; the table has a row per token, with mapping and scale applied."""
 
     def __init__(self, value: StaticEmbedding) -> None:
-        """Create one vector per token: a table of fewer rows than tokens grows."""
+        """Create one vector per token; a table that several tokens share by a mapping is expanded."""
         super().__init__(value)
         table = value.table.astype(np.float32)
         table = table if value.mapping is None else table[value.mapping]
@@ -500,12 +503,12 @@ class StaticEmbeddingStep(Step[StaticEmbedding]):
         return features | {"sentence_embedding": vectors}
 
     def written(self) -> StaticEmbedding:
-        """Return the module with the current vectors, one for each token."""
+        """Return the module with the current vectors, one per token."""
         return replace(self.value, table=_array(self.table), mapping=None, scale=None)
 
 
 class SparseStaticEmbeddingStep(Step[SparseStaticEmbedding]):
-    """Token ids [n, t] become the weights [n, V] of the tokens that occur."""
+    """Returns, for token ids [n, t], the weights [n, V] of the tokens that occur."""
 
     def __init__(self, value: SparseStaticEmbedding) -> None:
         """Create the parameters."""
@@ -513,7 +516,7 @@ class SparseStaticEmbeddingStep(Step[SparseStaticEmbedding]):
         self.weight = _parameter(value.weight)
 
     def forward(self, features: Features) -> Features:
-        """Write ``sentence_embedding``; negative weights stay, and results drop them."""
+        """Write ``sentence_embedding``; negative weights are included here and dropped from sparse results."""
         ids, mask = features["input_ids"], features["attention_mask"]
         occurs = mask.new_zeros((len(ids), len(self.weight))).scatter_reduce_(1, ids, mask, "amax")
         return features | {"sentence_embedding": occurs * self.weight}
@@ -524,9 +527,10 @@ class SparseStaticEmbeddingStep(Step[SparseStaticEmbedding]):
 
 
 class NumpyStep(Step[Any]):
-    """A module at the start of a stack, computed by numpy: the only form of modules without weights to train.
+    """Runs the first module of a stack with numpy; modules without trainable weights have no other step.
 
-    The runner uses it for every module that numpy runs: text by text, the gathered vectors stay in the cache.
+    The runner uses it for every first module that numpy can run, because numpy computes one text at a time and the
+    vectors of one text fit into the processor cache.
     """
 
     def forward(self, features: Features) -> Features:
@@ -563,4 +567,4 @@ STEPS: dict[type[Module], type[Step[Any]]] = {
     WordEmbeddings: WordEmbeddingsStep,
     WordWeights: WordWeightsStep,
 }
-"""The step of each module type that torch runs; packages with module types of their own add their entries."""
+"""The step of each module type that torch runs; a package that defines further module types adds their entries."""

@@ -1,4 +1,4 @@
-"""A value that is computed when it is first used."""
+"""Compute a value once, on first use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Value = TypeVar("Value")
 
 
 class Once(Generic[Value]):
-    """A value that one thread computes at first use while others wait; safe in threads.
+    """A value that one thread computes on first use while other threads wait.
 
-    An error is raised to the caller that computed, and the next caller tries again. The function, with all that it
-    holds, is dropped once the value is there.
+    An error is raised in the thread that computed, and the next caller tries again. The function and everything it
+    references are released once the value is computed.
     """
 
     def __init__(self, compute: Callable[[], Value]) -> None:
-        """Store the function; it is not called before the value is used."""
+        """Store the function, which is called on first use."""
         self._lock = threading.Lock()
         self._compute: Callable[[], Value] | None = compute
         self._value: Value | None = None
 
     def __call__(self) -> Value:
-        """Return the value, computed by the first call."""
+        """Return the value; the first call computes it."""
         if self._compute is not None:
             with self._lock:
                 if self._compute is not None:

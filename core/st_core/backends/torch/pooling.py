@@ -1,6 +1,7 @@
-"""Formulas of the torch backend as pure functions on tensors: which tokens count, and how they become one vector.
+"""Pooling formulas of the torch backend as pure functions on tensors.
 
-The runner computes with them, the export trace records them, and gradients flow through them.
+They decide which tokens count and combine token vectors into one vector per text. The runner calls them, the export
+trace records them, and they are differentiable.
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ __all__ = [
 ]
 
 VOCABULARY_BLOCK = 4_096
-"""Columns of vocabulary logits that exist at once."""
+"""Number of columns of the vocabulary logits that are computed at a time."""
 
 
 def attended(mask: Tensor, *, pad_left: bool) -> Tensor:
-    """Return a mask [n, t] in which a text without tokens attends to one token of padding.
+    """Return a mask [n, t] in which a text without tokens attends to one padding token.
 
-    A tokenizer without special tokens turns an empty text into no tokens, and attention to nothing is not a number.
-    Texts with tokens have one at that edge already, so their rows stay as they are.
+    A tokenizer without special tokens produces no tokens for an empty text, and attention over no tokens is NaN. In
+    other texts the position at that edge is a token already, so their rows do not change.
     """
     edge = torch.ones_like(mask[:, :1])
     return torch.cat([mask[:, :-1], edge] if pad_left else [edge, mask[:, 1:]], dim=1)
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Return positions [n, t] counted from each row's first real token, so that padding on the left moves no text."""
+    """Return position ids [n, t] counted from each row's first token, so that padding on the left does not shift them."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def first_real(mask: Tensor) -> Tensor:
-    """Return the position [n] of the first real token in each row of a mask [n, t]."""
+    """Return the position [n] of the first token that is not padding in each row of a mask [n, t]."""
     return mask.to(torch.int32).argmax(dim=1)
 
 
 def without_prompt(mask: Tensor, prompt_length: int | Tensor) -> Tensor:
-    """Return the mask [n, t] without the first real tokens of each row.
+    """Return the mask [n, t] without the first ``prompt_length`` tokens of each row.
 
     ``prompt_length`` is one number for all rows, a tensor [1], or a tensor [n].
     """
@@ -70,7 +71,8 @@ def pool(
 ) -> Tensor:
     """Pool token vectors [n, t, d] under a mask [n, t] to one vector per row [n, modes * d].
 
-    Sums of half-precision vectors are float32. ``total`` [n] replaces the sum of weights as the divisor of means.
+    ``prompt_length`` is the number of leading tokens that belong to the prompt. Half-precision vectors are summed in
+    float32. ``total`` [n] replaces the sum of weights as the divisor of means.
     """
     counted = mask if module.include_prompt or prompt_length is None else without_prompt(mask, prompt_length)
     wide = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
@@ -91,12 +93,12 @@ def _maximum(vectors: Tensor, counted: Tensor, _mask: Tensor, _total: Tensor | N
 
 
 def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum [n, d] over tokens of vectors [n, t, d] times weights [n, t]."""
+    """Return the weighted sum [n, d] of vectors [n, t, d] for weights [n, t]."""
     return torch.einsum("nt,ntd->nd", weights.to(vectors.dtype), vectors)
 
 
 def _divisor(weights: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
-    """Return the divisor [n, 1] of sums: ``total`` [n] where vectors are weighted already, else the sum of weights."""
+    """Return the divisor [n, 1] of means: ``total`` [n] if the vectors are weighted already, else the sum of weights."""
     divisor = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
     return divisor[:, None].clamp(min=1e-9)
 
@@ -130,11 +132,11 @@ POOLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "mean_sqrt_len_tokens": _mean_sqrt,
     "weightedmean": _weighted_mean,
 }
-"""Pooling modes by name: functions of vectors, the mask of counted tokens, the whole mask and the divisor of means."""
+"""Pooling modes: functions of vectors, mask of counted tokens, mask of all tokens and divisor of means."""
 
 
 def saturate(module: SpladePooling, logits: Tensor) -> Tensor:
-    """Return ``log1p(relu(logits))``, with ``doubled`` its log1p again; monotonic in the logits."""
+    """Return ``log1p(relu(logits))``, to which ``doubled`` applies log1p again; the function is monotonic."""
     weights = logits.relu().log1p()
     return weights.log1p() if module.doubled else weights
 
@@ -142,7 +144,7 @@ def saturate(module: SpladePooling, logits: Tensor) -> Tensor:
 def splade(module: SpladePooling, logits: Tensor, mask: Tensor) -> Tensor:
     """Pool logits [n, t, V] under a mask [n, t] to weights [n, V].
 
-    The maximum goes first, for the saturation rises with its argument: the result is the same and the logits are read
+    The maximum is taken before the saturation, which is monotonic: the result is the same, and the logits are read only
     once.
     """
     if module.summed:
@@ -153,11 +155,11 @@ def splade(module: SpladePooling, logits: Tensor, mask: Tensor) -> Tensor:
 def splade_from_hidden(
     module: SpladePooling, hidden: Tensor, mask: Tensor, blocks: Sequence[Callable[[Tensor], Tensor]], bias: Tensor
 ) -> Tensor:
-    """Pool the states before the vocabulary matrix, [n, t, d], like :func:`splade`, without holding all logits at once.
+    """Pool the states [n, t, d] before the vocabulary matrix like :func:`splade`, without storing all logits at once.
 
-    ``blocks`` are products with ``VOCABULARY_BLOCK`` rows of that matrix each, ``bias`` is [V]. For the maximum, states
-    of padding are replaced by their row's first real one, which changes no maximum, and the bias, the same for all
-    tokens, is added after it. A text without tokens gets zeros.
+    Each of ``blocks`` is a product with ``VOCABULARY_BLOCK`` rows of that matrix; ``bias`` is [V]. For the maximum,
+    states of padding are replaced by the first token's state in their row, which does not change a maximum, and the
+    bias, which is the same for all tokens, is added afterwards. A text without tokens gets zeros.
     """
     if not module.summed:
         hidden = torch.where(mask[:, :, None] == 0, _row(hidden, first_real(mask))[:, None, :], hidden)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Program", "Run", "TorchRunner"]
 
 Run = Callable[["Features"], "Features"]
-"""A step ready to run."""
+"""A function that runs a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The steps of a stack, and the steps that compute only its pooled vectors, where there are any."""
+    """The steps of a stack, and, where such steps exist, those that compute only the pooled vectors."""
 
     steps: tuple[Run, ...]
     pooled_steps: tuple[Run, ...] = ()
@@ -40,8 +40,8 @@ class Program:
 class TorchRunner:
     """A stack of modules on one device; safe in threads.
 
-    What it computes is prepared at first use: weights are packed and forward passes compared then, which runs in
-    threads. A process that forks later calls ``prepare`` first, so that its children share the packed weights.
+    It is prepared on first use: weights are packed and forward passes are compared, which starts threads. A process
+    that forks later should call ``prepare`` first, so that its children share the packed weights.
     """
 
     program: Once[Program]
@@ -50,14 +50,14 @@ class TorchRunner:
     mixes_padding: Once[bool] | None = None
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether a batch must hold texts of one length because padding would change them.
+        """Return whether a batch must contain only texts of equal length because padding would change their results.
 
-        Tried at first use.
+        The first call runs the stack to test this.
         """
         return self.mixes_padding is not None and self.mixes_padding()
 
     def prepare(self) -> None:
-        """Do the work of the first use now; raises what that raises."""
+        """Prepare the stack now rather than on first use, with the same errors."""
         self.program()
         self.needs_equal_lengths()
 
@@ -93,18 +93,18 @@ class TorchRunner:
         return self._send(types)
 
     def _send(self, array: NDArray[np.int64]) -> Tensor:
-        """Return an array on the device: to a card from pinned memory, without waiting for its pending work."""
+        """Return an array as a tensor on the device; a GPU receives it from pinned memory, without synchronisation."""
         tensor = torch.from_numpy(array)
         if self.torch_device.type == "cuda":
             return tensor.pin_memory().to(self.torch_device, non_blocking=True)
         return tensor.to(self.torch_device)
 
     def finish(self, vectors: Tensor, dimension: int | None, *, normalize: bool) -> Tensor:
-        """Return vectors [n, d] truncated, then scaled to unit length with ``normalize``."""
+        """Return vectors [n, d] truncated to ``dimension`` and then, with ``normalize``, scaled to unit length."""
         with torch.inference_mode():
             cut = vectors[:, :dimension]
             return functional.normalize(cut, p=2, dim=1) if normalize else cut
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Return whether an error is torch's for a full card."""
+        """Return whether an error is torch's out-of-memory error of a GPU."""
         return isinstance(error, torch.OutOfMemoryError)

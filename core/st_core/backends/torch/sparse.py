@@ -1,4 +1,4 @@
-"""Convert rows of weights on a device to sparse matrices; only the weights that stay are copied to the host."""
+"""Convert weights on a device to sparse matrices; only the remaining weights are copied to the host."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from st_core.vectors import MIN_WEIGHT, SparseMatrix
 __all__ = ["heaviest", "to_sparse"]
 
 ROWS = 256
-"""Rows converted together: temporary tensors stay below 150 MB for 30,522 terms at any batch size."""
+"""Number of rows converted at a time, which limits temporary tensors to 150 MB for 30,522 terms."""
 
 
 def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
-    """Return weights [n, V] as a sparse matrix with the ``keep`` heaviest of each row.
+    """Return weights [n, V] as a sparse matrix with the ``keep`` largest weights of each row, all of them if None.
 
-    Of equal weights the lower index stays.
+    Among equal weights, lower indices take precedence.
     """
     with torch.inference_mode():
         parts = [_part(rows, keep) for rows in torch.split(values, ROWS)]
@@ -29,7 +29,7 @@ def to_sparse(values: Tensor, keep: int | None) -> SparseMatrix:
 def _part(values: Tensor, keep: int | None) -> SparseMatrix:
     weights = values.float()
     kept = (weights >= MIN_WEIGHT) & (weights < math.inf)
-    # On the CPU rows are converted first and cut then: 64 rows of 30,522 terms, 200 of them positive, take 7.5 ms (6.2
+    # On the CPU rows are converted first and truncated then: 64 rows of 30,522 terms, 200 of them positive, take 7.5 ms (6.2
     # without the cut), and 38 ms the other way round. On a card the cut goes first, so that at most ``keep`` weights of
     # a row leave it.
     if keep is not None and keep < weights.shape[1] and weights.device.type != "cpu":
@@ -45,9 +45,10 @@ def _part(values: Tensor, keep: int | None) -> SparseMatrix:
 
 
 def heaviest(weights: Tensor, keep: int) -> Tensor:
-    """Return a mask [n, V] of the ``keep`` heaviest positive weights of each row; no weight [n, V] may be negative.
+    """Return a mask [n, V] of the ``keep`` largest positive weights of each row; weights must not be negative.
 
-    Of equal weights the lower index stays. ``torch.topk`` leaves that open, so only its lowest value is used.
+    Among equal weights, lower indices take precedence. ``torch.topk`` does not define their order, so only the smallest
+    value that it returns is used.
     """
     least = weights.topk(keep, dim=1).values[:, -1:]
     above = weights > least

@@ -1,7 +1,7 @@
-"""The differentiable form of a model: one ``nn.Module`` of the same steps that the runner runs, and back to modules.
+"""Convert a model to a differentiable ``nn.Module`` of the steps that the runner uses, and back to modules.
 
-:func:`trainable` loads the modules with parameters; :meth:`Trainable.written` returns module values with the trained
-weights, which load, save and encode like any others.
+:func:`trainable` loads the modules with parameters; :meth:`Trainable.written` returns modules with the trained weights,
+which can be loaded, saved and used like any others.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _WEIGHTS = (".safetensors", ".bin", ".index.json")
 def trainable(
     modules: Sequence[Module], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Trainable:
-    """Load modules as one differentiable ``nn.Module`` with the dtype's parameters, in evaluation mode.
+    """Load modules as one differentiable ``nn.Module`` in evaluation mode, with parameters of a dtype.
 
-    Raises what loading the modules with torch raises; ImportError without transformers for a model with a transformer.
+    Raises the errors of loading the modules with torch, and ImportError without transformers for a model with a
+    transformer.
     """
     return Trainable(modules, torch.device(device), dtype).to(device, dtype).eval()
 
@@ -52,7 +53,7 @@ class RouterStep(nn.Module):
         self.routes = nn.ModuleDict({name: nn.ModuleList(steps) for name, steps in routes.items()})
 
     def route(self, task: str | None) -> nn.ModuleList:
-        """Return the steps of a task; raises ValueError for a task without a route."""
+        """Return the steps of a task; raise ValueError for a task without a route."""
         stack = self.value.resolve(task)
         name = next(name for name, each in self.value.routes.items() if each is stack)
         steps = self.routes[name]
@@ -61,7 +62,7 @@ class RouterStep(nn.Module):
 
 
 class Trainable(nn.Module):
-    """A model's modules as steps with parameters; in training mode the library's dropout is active."""
+    """The modules of a model as steps with parameters; in training mode the dropout of transformers is active."""
 
     def __init__(self, modules: Sequence[Module], device: torch.device, dtype: torch.dtype) -> None:
         """Load the modules; see :func:`trainable`."""
@@ -73,19 +74,21 @@ class Trainable(nn.Module):
         self.steps = nn.ModuleList(self._step(module) for module in modules)
 
     def forward(self, features: Features, task: str | None = None) -> Features:
-        """Compute the features of a batch, differentiable in all parameters.
+        """Compute the features of a batch, differentiable with respect to all parameters.
 
         ``features`` are tensors: ``input_ids`` and ``attention_mask`` [n, t], ``token_type_ids`` [n, t] where the
-        tokenizer has them, ``prompt_length`` as one number or [n] where prompts are left out of the pooling. ``task``
-        selects the routes of routers. The result has ``sentence_embedding`` or ``scores``, with what came before.
+        tokenizer produces them, and ``prompt_length``, one number or [n], where pooling leaves out prompts. ``task``
+        selects the routes of routers. The result contains ``sentence_embedding`` or ``scores`` in addition to earlier
+        features.
         """
         return _run(self.steps, dict(features), task)
 
     def written(self, folder: Path) -> tuple[Module, ...]:
         """Return the modules with the current weights.
 
-        Those of transformers go into files: each transformer gets a folder of its own below ``folder``, with its
-        configuration and tokenizer, and the returned module reads it. Other modules hold their weights as arrays.
+        The weights of transformers are written to files: each transformer gets its own folder below ``folder``, with
+        its configuration and tokenizer, and the returned module reads that folder. Other modules contain their weights
+        as arrays.
         """
         written: dict[int, Module] = {}
         for module in self.values:
@@ -93,7 +96,7 @@ class Trainable(nn.Module):
         return tuple(written[id(module)] for module in self.values)
 
     def _step(self, module: Module) -> nn.Module:
-        """Return the step of a module, one for each module."""
+        """Return the step of a module; a module that occurs several times has a single step."""
         if id(module) not in self._steps:
             self._steps[id(module)] = self._make(module)
         return self._steps[id(module)]
@@ -110,7 +113,7 @@ class Trainable(nn.Module):
         return make_step(module if self._info is None else with_token_ids(module, self._info))
 
     def _write(self, module: Module, folder: Path, written: dict[int, Module]) -> Module:
-        """Return a module with the current weights, written once each."""
+        """Return a module with the current weights; each transformer is written once."""
         if id(module) in written:
             return written[id(module)]
         step = self._steps[id(module)]
@@ -139,10 +142,10 @@ def _run(steps: nn.ModuleList, features: Features, task: str | None) -> Features
 
 
 def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
-    """Write a transformer with its current weights into a folder that does not exist; return the module that reads it.
+    """Write a transformer with its current weights to a new folder and return the module that reads it.
 
-    Configuration and weights are written by the library, in the names that it reads; the tokenizer's files are copied.
-    An adapter is part of the weights by then.
+    The transformers library writes configuration and weights; the tokenizer's files are copied. An adapter has already
+    been merged into the weights.
     """
     module: Transformer = step.value
     model: Any = step.model
@@ -158,9 +161,9 @@ def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
 
 
 def _other_files(module: Transformer) -> list[Path]:
-    """Return the files of a transformer that hold neither its weights nor its configuration: those of its tokenizer.
+    """Return the files of a transformer other than weights and configuration, that is, those of its tokenizer.
 
-    An adapter's tokenizer may lie with its base model.
+    The tokenizer of an adapter may be in the folder of its base model.
     """
     folders = [module.folder] if module.base is None else [module.folder, module.base]
     paths = [path for folder in folders for path in copied_files(folder)]

@@ -45,7 +45,7 @@ def installed() -> bool:
 def check(dtype: str, *, calibrated: bool = False) -> None:
     """Raise ValueError for a dtype without graphs, ImportError where the package is missing.
 
-    Calibrated int8 is not available on ONNX Runtime.
+    ``calibrated`` int8 is a ValueError too, because ONNX Runtime has no graphs with fixed ranges.
     """
     _package()
     if dtype not in GRAPHS:
@@ -78,7 +78,7 @@ def write(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> str
     return FILE
 
 
-def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:  # noqa: ARG001 - the signature that all runtimes share
+def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:  # noqa: ARG001 - the common signature
     """Convert the matrices of a graph to eight or sixteen bits."""
     if dtype in sixteen_bits.TYPES:
         store_in_sixteen_bits(file, dtype)
@@ -105,7 +105,7 @@ class Session:
         return arrays
 
 
-def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the signature that all runtimes share
+def open_session(file: Path, dtype: str, cache: Path | None) -> Session:  # noqa: ARG001 - the common signature
     """Open a graph on this processor; raise ModelBroken for a file that ONNX Runtime cannot use."""
     ort = _package()
     options = ort.SessionOptions()

@@ -149,7 +149,10 @@ def _compares_positions(mask: Node) -> bool:
 
 
 def reduce(file: Path, dtype: str, feeds: Sequence[Feed]) -> None:
-    """Convert a float32 graph to 16-bit floats or to int8, for which ``feeds`` also quantize the activations."""
+    """Convert a float32 graph to 16-bit floats or to int8.
+
+    With ``feeds``, calibration inputs, int8 applies to activations as well as weights; without them, to weights.
+    """
     ov = _package()
     reduced = file.with_name("reduced.xml")
     if feeds:
@@ -214,7 +217,7 @@ def store_in_bfloat16(model: Model) -> None:
             continue
         stored = ops.constant(
             Tensor(bits, Shape(weights.shape), Type.bf16), shared_memory=False
-        )  # without it, OpenVINO reads freed memory
+        )  # OpenVINO would read a shared array after it is freed
         whole = ops.convert(stored, Type.f32)
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(whole.output(0))
