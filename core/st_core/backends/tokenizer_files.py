@@ -227,7 +227,7 @@ def _length(module: Transformer, settings: Mapping[str, object]) -> int | None:
     Unless the caller set it, it is at most the number of positions of the model.
     """
     configured, positions = settings.get("model_max_length"), module.config.get("max_position_embeddings")
-    if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN
+    if not (configured is None or isinstance(configured, bool) or configured != configured or is_length(configured)):  # noqa: PLR0124 - NaN means no limit
         raise ModelBroken(f"{module.folder}: model_max_length must be a positive whole number, got {configured!r}")
     length = finite(configured)
     if "model_max_length" in module.processor_kwargs or not isinstance(positions, int) or positions == -1:

@@ -1,12 +1,12 @@
-"""Modules of a checkpoint: configuration and weights, without arithmetic and without torch.
+"""Modules of a checkpoint: configuration and weights, without computation and without torch.
 
-One file per module type, named like the class: ``SparseAutoEncoder`` in ``sparse_auto_encoder.py``. Each contains a
-frozen, slotted dataclass that meets :class:`Module`, with weights as numpy arrays. What a module computes is in the
-backends, in one table per backend, by class: ``STEPS`` in :mod:`st_core.backends.numpy.modules` and
-:mod:`st_core.backends.torch.modules`.
+Each module type has its own file, named like the class: ``SparseAutoEncoder`` in ``sparse_auto_encoder.py``. The file
+contains a frozen dataclass with slots that implements :class:`Module`, with weights as numpy arrays. The computation of
+a module is defined in the backends, each of which has one table by class: ``STEPS`` in
+:mod:`st_core.backends.numpy.modules` and :mod:`st_core.backends.torch.modules`.
 
 To add a module type, write its file and add its entry to the table of each backend that runs it. A type defined outside
-this package is made loadable by :func:`register`.
+this package becomes loadable with :func:`register`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - the name of a feature
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Options of loading beyond the checkpoint's own files; ``hub`` are those of ``find_checkpoint``, for adapters."""
+    """Options of loading that are not part of a checkpoint's files.
+
+    ``hub`` are the arguments with which ``find_checkpoint`` finds the base model of an adapter.
+    """
 
     trust_remote_code: bool = False
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -59,8 +62,8 @@ class LoadOptions:
 class ModuleFiles:
     """The folder of one module inside a checkpoint.
 
-    ``root`` is the checkpoint, ``folder`` the module's own folder (the root itself for a module saved there) and
-    ``type_path`` the type as ``modules.json`` writes it.
+    ``root`` is the checkpoint's folder, ``folder`` the module's own folder (equal to ``root`` for a module saved there)
+    and ``type_path`` the type as written in ``modules.json``.
     """
 
     root: Path
@@ -69,7 +72,7 @@ class ModuleFiles:
     options: LoadOptions = field(default_factory=LoadOptions)
 
     def config(self, name: str = "config.json") -> JsonObject:
-        """Return the module's configuration; raises ModelBroken where the file is missing or not a JSON object."""
+        """Return the module's configuration; raise ModelBroken where the file is missing or is not a JSON object."""
         return read_object(self.folder / name)
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
@@ -77,19 +80,19 @@ class ModuleFiles:
         return read_weights(self.folder)
 
     def tokenizer_path(self) -> Path:
-        """Return the module's ``tokenizer.json``, or the checkpoint's where the module has none of its own."""
+        """Return the path of the module's ``tokenizer.json``, or of the checkpoint's if the module has no such file."""
         own, shared = self.folder / "tokenizer.json", self.root / "tokenizer.json"
         return shared if shared.is_file() and not own.is_file() else own
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a module saves in its folder.
+    """The content of a module's folder.
 
-    ``json`` and ``texts`` are contents by file name, ``tensors`` go to ``model.safetensors`` (None entries are left
-    out), ``tokenizer`` to ``tokenizer.json``. Files in ``copies`` are copied as they are. ``pickles`` maps names of
-    safetensors files to the pickled weights they are converted from, and ``index`` names the file that lists them.
-    ``children`` are modules by folder name.
+    ``json`` and ``texts`` are contents by file name. ``tensors`` are written to ``model.safetensors`` (None entries are
+    left out) and ``tokenizer`` to ``tokenizer.json``. Files in ``copies`` are copied unchanged. ``pickles`` maps the
+    names of safetensors files to the pickled weights that they are converted from, and ``index`` is the name of the
+    file that lists them. ``children`` are modules by folder name.
     """
 
     json: Mapping[str, object] = field(default_factory=dict)
@@ -103,28 +106,28 @@ class Parts:
 
 
 class Module(Protocol):
-    """One entry of a checkpoint's module list, a dataclass: its configuration and weights.
+    """One entry of a checkpoint's module list: a dataclass with configuration and weights.
 
-    Fingerprints and graph keys are hashes of its fields: adding or renaming one changes them.
+    Fingerprints and graph keys are hashes of its fields, so adding or renaming a field changes them.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     type_path: ClassVar[str]
-    """The dotted path of the class as sentence-transformers 6.2 writes it; its last part is the name of the type."""
+    """The dotted path of the class in sentence-transformers 6.2; its last part is the name of the type."""
 
     old_names: ClassVar[tuple[str, ...]]
-    """Names of the type in checkpoints of older versions."""
+    """Names of the type in older checkpoints."""
 
     reads_text: ClassVar[bool]
-    """Whether a stack may begin with the module."""
+    """Whether the module may be the first of a stack."""
 
     is_traceable: ClassVar[bool]
     """Whether the module can follow a transformer in a graph."""
 
     @property
     def requires(self) -> str | None:
-        """The feature that an earlier module must write; None where the module reads texts or can do without."""
+        """The feature that an earlier module must write; None where the module reads texts or its input is optional."""
         ...
 
     @property
@@ -134,21 +137,24 @@ class Module(Protocol):
 
     @property
     def dimension(self) -> int | None:
-        """The width of the feature that the module writes; None where the module passes on the width it reads."""
+        """The width of the feature that the module writes; None where it equals the width of its input."""
         ...
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Module:
-        """Read the module's files; raises ModelBroken or ModelUnsupported, KeyError for a missing key or tensor."""
+        """Return the module in a folder.
+
+        Raises ModelBroken or ModelUnsupported, and KeyError for a missing key or tensor.
+        """
         ...
 
     def save(self) -> Parts:
-        """Return what the module's folder contains; raises ModelUnsupported for options that no file can express."""
+        """Return the content of the module's folder; raise ModelUnsupported for options that no file can express."""
         ...
 
 
 class TextModule(Module, Protocol):
-    """A module that can begin a stack and brings its tokenizer, so that no backend has to load one."""
+    """A module that can be the first of a stack and has its own tokenizer, so that no backend has to load one."""
 
     @property
     def tokenizer(self) -> AnyTokenizer:
@@ -157,7 +163,7 @@ class TextModule(Module, Protocol):
 
     @property
     def max_length(self) -> int | None:
-        """The most tokens read of a text; None for no limit."""
+        """The maximum number of tokens read of a text; None for no limit."""
         ...
 
 
@@ -168,13 +174,13 @@ _registered: dict[str, type[Module]] = {}
 
 
 def register(module_type: ModuleType) -> ModuleType:
-    """Make a module type loadable by its ``type_path``; for types outside this package, usable as a class decorator."""
+    """Make a module type defined outside this package loadable by its ``type_path``; usable as a class decorator."""
     _registered[module_type.type_path] = module_type
     return module_type
 
 
 def load_module(files: ModuleFiles) -> Module:
-    """Load one module; raises ModelUnsupported for a type that is not supported."""
+    """Return the module in a folder; raise ModelUnsupported for a module type that is not supported."""
     module_type = _registered.get(files.type_path)
     if module_type is None and files.type_path.startswith(_OURS):
         module_type = _module_type(last_name(files.type_path))
@@ -195,12 +201,12 @@ def load_module(files: ModuleFiles) -> Module:
 
 
 def supported_names() -> list[str]:
-    """Return the names of all module types of this package, old names included."""
+    """Return the names of all module types of this package, including old names."""
     return sorted(_types_by_name())
 
 
 def _module_type(name: str) -> type[Module] | None:
-    """Return the module type of a name; only an old name imports the whole package."""
+    """Return the module type of a name, None for an unknown name; only old names import the whole package."""
     file = next((file for file in _files() if file.replace("_", "") == name.lower()), None)
     found = None if file is None else getattr(import_module(f"{__name__}.{file}"), name, None)
     return found if _is_module_type(found, f"{__name__}.{file}") else _types_by_name().get(name)
@@ -212,7 +218,7 @@ def _files() -> list[str]:
 
 @cache
 def _types_by_name() -> dict[str, type[Module]]:
-    """Return every module type of this package by its names."""
+    """Return the module types of this package by all their names."""
     types: dict[str, type[Module]] = {}
     for file in (f"{__name__}.{name}" for name in _files()):
         for value in vars(import_module(file)).values():
@@ -222,5 +228,5 @@ def _types_by_name() -> dict[str, type[Module]]:
 
 
 def _is_module_type(value: object, file: str) -> TypeGuard[type[Module]]:
-    """Return whether a value is a module type defined in a file."""
+    """Return whether a value is a module type defined in the file."""
     return isinstance(value, type) and value.__module__ == file and hasattr(value, "type_path")

@@ -1,6 +1,6 @@
-"""BM25 as a sparse encoder: saturated term frequencies of documents, idf weights of queries.
+"""BM25 as a sparse encoder: saturated term frequencies for documents, idf weights for queries.
 
-The inner product of both is the BM25 score.
+The inner product of a query vector and a document vector is the BM25 score.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ __all__ = ["BM25", "Saturation"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saturation:
-    """The weight ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))`` of a term, tf times in a text of L terms.
+    """The weight ``tf·(k1 + 1) / (tf + k1·(1 - b + b·L / average_length))`` of a term.
 
-    The formula of Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3,
-    without its idf, which is in the query's vector. ``average_length`` belongs to the model, not to a collection, so
-    that a document's vector does not depend on other documents.
+    ``tf`` is the number of its occurrences in a text of L terms. The formula is that of Robertson and Zaragoza, "The
+    Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3, without the idf, which is part of the query
+    vector. ``average_length`` is a constant of the model, not of a collection, so that a document's vector does not
+    depend on other documents.
     """
 
     k1: float
@@ -37,10 +38,10 @@ class Saturation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BM25:
-    """One half of BM25: of queries with an ``idf``, float32 [V], of documents with a ``saturation``.
+    """One half of BM25: the query encoder with an ``idf``, float32 [V], or the document encoder with a ``saturation``.
 
-    ``term`` int32 [V] is the vocabulary entry that a token counts as (itself, or the base form of an inflected one); -1
-    for tokens that are left out and not counted in a text's length.
+    ``term`` int32 [V] maps each token to the vocabulary entry that it counts as (the token itself, or the base form of
+    an inflected word), or to -1 for a token that is left out and does not count towards the length of a text.
     """
 
     type_path: ClassVar[str] = "st_core.modules.bm25.BM25"
@@ -62,12 +63,12 @@ class BM25:
 
     @property
     def max_length(self) -> int | None:
-        """None: texts are read to their end."""
+        """None, because texts are not truncated."""
         return None
 
     @classmethod
     def load(cls, files: ModuleFiles) -> BM25:
-        """Read the half that ``config.json`` names; without a tensor ``term``, every token counts as itself."""
+        """Return the encoder in a module's folder; without a tensor ``term``, every token counts as itself."""
         tokenizer = load_tokenizer(files.tokenizer_path())
         vocabulary = tokenizer.vocabulary_size
         config = files.config()

@@ -1,4 +1,4 @@
-"""A bag of words: one dimension per word, with its weight; ``0_BoW/config.json``."""
+"""A bag of words, with one weighted dimension per word: ``0_BoW/config.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["BoW"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoW:
-    """Each occurrence of a word adds its ``weight`` [words]; unless ``cumulative``, only the first occurrence counts.
+    """Adds the ``weight`` [words] of a word per occurrence or, unless ``cumulative``, once.
 
     ``listed`` are the weights in the file, ``unknown`` is the weight of all other words.
     """
@@ -44,12 +44,12 @@ class BoW:
 
     @property
     def max_length(self) -> int | None:
-        """None: texts are read to their end."""
+        """None, because texts are not truncated."""
         return None
 
     @classmethod
     def load(cls, files: ModuleFiles) -> BoW:
-        """Read words and weights."""
+        """Return the module in a folder, with its words and weights."""
         config = files.config()
         vocab, listed, unknown = read_words(config)
         words = {word: index for index, word in enumerate(dict.fromkeys(vocab))}

@@ -1,4 +1,4 @@
-"""Convolutions of several widths over the vectors of neighbouring words: ``1_CNN``."""
+"""Convolutions of several widths over word vectors: ``1_CNN``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CONFIG = "cnn_config.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CNN:
-    """One convolution per entry of ``weights`` [out, in, width] and ``biases`` [out]; their results are concatenated.
+    """Applies convolutions with ``weights`` [out, in, width] and ``biases`` [out] and concatenates their results.
 
-    Texts are padded with zeros at both ends, in a batch too.
+    Texts are padded with zeros at both ends, also inside a batch.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.cnn.CNN"
@@ -42,9 +42,10 @@ class CNN:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> CNN:
-        """Read configuration and weights.
+        """Return the module in a folder.
 
-        Raises ModelUnsupported for strides and even widths: the attention mask would no longer match the words.
+        Raises ModelUnsupported for strides and even widths, with which the attention mask would no longer match the
+        words.
         """
         config = files.config(_CONFIG)
         width = config.optional_integer("in_embedding_dimension", "in_word_embedding_dimension") or 0

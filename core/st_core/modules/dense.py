@@ -1,4 +1,4 @@
-"""A linear layer with an activation: ``2_Dense/config.json`` and its weights."""
+"""A linear layer with an activation: ``2_Dense/config.json`` and the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TANH = "torch.nn.modules.activation.Tanh"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """``activation(x @ weight.T + bias)``, plus ``x`` or ``x @ residual.T`` with a residual connection.
+    """Computes ``activation(x @ weight.T + bias)``, plus ``x`` or ``x @ residual.T`` with a residual connection.
 
     ``weight`` is [out, in], ``bias`` [out] or None and ``residual`` [out, in] or None; ``activation`` is the dotted
     path of a torch module class. ``reads`` and ``writes`` are the names of the features.
@@ -43,7 +43,7 @@ class Dense:
 
     @property
     def requires(self) -> str | None:
-        """The feature of the vectors."""
+        """The feature ``reads``."""
         return self.reads
 
     @property
@@ -53,7 +53,7 @@ class Dense:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Dense:
-        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        """Return the module in a folder; raise ModelBroken where configuration and weights contradict each other."""
         config = files.config()
         shape = (config.integer("out_features"), config.integer("in_features"))
         use_residual = config.boolean("use_residual", default=False)
@@ -90,7 +90,7 @@ class Dense:
 
 
 def _activation(path: str, files: ModuleFiles) -> str:
-    """Return the path of the activation; Tanh for untrusted code, as in sentence-transformers."""
+    """Return the dotted path of the activation; Tanh instead of untrusted code, as in sentence-transformers."""
     if path.startswith("torch.") or files.options.trust_remote_code:
         return path
     logger.warning("%s: the activation %r is not torch's and is replaced by Tanh", files.folder, path)

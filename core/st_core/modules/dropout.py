@@ -1,4 +1,4 @@
-"""Dropout, which does nothing outside training: ``1_Dropout/config.json``."""
+"""Dropout, which has no effect outside training: ``1_Dropout/config.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Dropout"]
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Passes all features on unchanged."""
+    """Passes on all features unchanged."""
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.dropout.Dropout"
     old_names: ClassVar[tuple[str, ...]] = ()
@@ -23,14 +23,14 @@ class Dropout:
 
     @property
     def dimension(self) -> int | None:
-        """None: the width does not change."""
+        """None, because the width does not change."""
         return None
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Dropout:  # noqa: ARG003 - the common signature
-        """Return the module; its files contain nothing that matters outside training."""
+        """Return the module; its files are not read, because they matter only in training."""
         return cls()
 
     def save(self) -> Parts:
-        """Return a rate of 0."""
+        """Return a configuration with a rate of 0."""
         return Parts({"config.json": {"dropout": 0.0}})

@@ -17,7 +17,10 @@ __all__ = ["LayerNorm"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerNorm:
-    """``weight`` and ``bias`` are [d]; the default ``epsilon`` is torch's."""
+    """Normalises vectors [n, d], then scales them by ``weight`` [d] and adds ``bias`` [d].
+
+    The default ``epsilon`` is that of torch.
+    """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
     old_names: ClassVar[tuple[str, ...]] = ()
@@ -37,7 +40,7 @@ class LayerNorm:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> LayerNorm:
-        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        """Return the module in a folder; raise ModelBroken where configuration and weights contradict each other."""
         shape = (files.config().integer("dimension"),)
         tensors = as_float32(files.weights(), {"norm.weight": shape, "norm.bias": shape}, files.folder)
         return cls(tensors["norm.weight"], tensors["norm.bias"])

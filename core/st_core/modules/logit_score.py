@@ -1,4 +1,4 @@
-"""The answer of a causal language model to a score: ``1_LogitScore/config.json``."""
+"""A score from the answer of a causal language model: ``1_LogitScore/config.json``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["LogitScore"]
 
 @dataclass(frozen=True, slots=True)
 class LogitScore:
-    """The logit of the token ``true`` at the last position, less that of the token ``false`` unless it is None.
+    """Subtracts the logit of the token ``false``, unless it is None, from that of ``true``, at the last position.
 
-    Tokens are ids, or texts where the checkpoint contains no id.
+    Tokens are ids, or texts where the checkpoint contains no ids.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
@@ -30,17 +30,17 @@ class LogitScore:
 
     @property
     def requires(self) -> str | None:
-        """The logits."""
+        """The feature that contains the logits."""
         return self.reads
 
     @property
     def dimension(self) -> int | None:
-        """One score."""
+        """1, the number of scores."""
         return 1
 
     @classmethod
     def load(cls, files: ModuleFiles) -> LogitScore:
-        """Read the configuration; raises ModelBroken for an impossible token id."""
+        """Return the module in a folder; raise ModelBroken for an impossible token id."""
         config = files.config()
         true = _token_id(config, "true_token_id")
         false = None if config.get("false_token_id") is None else _token_id(config, "false_token_id")

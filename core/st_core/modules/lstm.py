@@ -1,4 +1,4 @@
-"""A recurrent network over the vectors of words: ``1_LSTM``."""
+"""A recurrent network over word vectors: ``1_LSTM``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _CONFIG = "lstm_config.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LSTM:
-    """``layers`` layers, each in both directions if ``bidirectional``; ``tensors`` have torch's names and shapes."""
+    """Runs ``layers`` LSTM layers, in both directions if ``bidirectional``.
+
+    ``tensors`` have the names and shapes of ``torch.nn.LSTM``.
+    """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.lstm.LSTM"
     old_names: ClassVar[tuple[str, ...]] = ()
@@ -43,14 +46,14 @@ class LSTM:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> LSTM:
-        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        """Return the module in a folder; raise ModelBroken where configuration and weights contradict each other."""
         config = files.config(_CONFIG)
         width = config.optional_integer("embedding_dimension", "word_embedding_dimension") or 0
         hidden, layers = config.integer("hidden_dim"), config.integer("num_layers", 1)
         bidirectional = config.boolean("bidirectional", default=True)
         tensors = {name.removeprefix("encoder."): array for name, array in files.weights().items()}
         expected = layers * (8 if bidirectional else 4)
-        if len(tensors) != expected:  # before the shapes of an absurd number of layers are listed
+        if len(tensors) != expected:  # checked first, since an absurd number of layers has many shapes
             raise ModelBroken(f"{files.folder}: expected {expected} tensors for {layers} layers, got {sorted(tensors)}")
         shapes = _shapes(width, hidden, layers, bidirectional=bidirectional)
         return cls(width, hidden, layers, bidirectional, as_float32(tensors, shapes, files.folder))

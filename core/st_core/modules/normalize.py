@@ -1,4 +1,4 @@
-"""Vectors of unit length: ``2_Normalize``, whose folder is often empty or missing."""
+"""Scaling to unit length: ``2_Normalize``, whose folder is often empty or missing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Normalize"]
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """Divides the feature ``reads`` by its Euclidean length, at least 1e-12, and writes ``writes``.
+    """Divides the feature ``reads`` by its Euclidean length, with a minimum of 1e-12, and writes ``writes``.
 
-    Does nothing where the feature is missing.
+    It has no effect where the feature is missing.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.normalize.Normalize"
@@ -28,12 +28,12 @@ class Normalize:
 
     @property
     def dimension(self) -> int | None:
-        """None: the width does not change."""
+        """None, because the width does not change."""
         return None
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Normalize:
-        """Read the configuration; defaults apply where the module has no file of its own."""
+        """Return the module in a folder, with default values where the folder contains no configuration."""
         if not (files.folder / "config.json").is_file() or files.folder == files.root:
             return cls()
         config = files.config()

@@ -1,4 +1,4 @@
-"""Token vectors to one vector per text: ``1_Pooling/config.json``."""
+"""Pooling of token vectors to one vector per text: ``1_Pooling/config.json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MODES", "Pooling"]
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
-# Before version 5.4 of sentence-transformers: one boolean per mode, concatenated in this order.
+# Keys before sentence-transformers 5.4: one boolean per mode; the vectors are concatenated in this order.
 _OLD_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -26,7 +26,7 @@ _OLD_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """Concatenates the vectors of ``modes``, in order; ``include_prompt`` is False where prompt tokens do not count."""
+    """Concatenates the vectors of ``modes`` in order; unless ``include_prompt``, tokens of the prompt do not count."""
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     old_names: ClassVar[tuple[str, ...]] = ()
@@ -46,7 +46,7 @@ class Pooling:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Pooling:
-        """Read the configuration, with the keys of any version."""
+        """Return the module in a folder, whose configuration may have the keys of any version."""
         config = files.config()
         modes = _modes(config)
         unknown = [mode for mode in modes if mode not in MODES]
@@ -56,7 +56,7 @@ class Pooling:
         return cls(width, modes, config.boolean("include_prompt", default=True))
 
     def save(self) -> Parts:
-        """Return the configuration, with a single mode as text."""
+        """Return the configuration; a single mode is written as a string."""
         modes = self.modes[0] if len(self.modes) == 1 else list(self.modes)
         config = {"embedding_dimension": self.width, "pooling_mode": modes, "include_prompt": self.include_prompt}
         return Parts({"config.json": config})

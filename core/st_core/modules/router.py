@@ -1,4 +1,4 @@
-"""One stack of modules per task: ``router_config.json``."""
+"""A module with one stack per task: ``router_config.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ _TEXT = "text"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Router:
-    """``routes`` are stacks by name; ``mappings`` are routes by (task, modality), None for any task or modality."""
+    """Selects one of its stacks by task.
+
+    ``routes`` are stacks by name; ``mappings`` are names of routes by (task, modality), where None stands for any task
+    or modality.
+    """
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.router.Router"
     old_names: ClassVar[tuple[str, ...]] = ("Asym",)
@@ -34,11 +38,11 @@ class Router:
 
     @property
     def dimension(self) -> int | None:
-        """The width of the first route that has one."""
+        """The width of the first route that defines one."""
         return next((width for stack in self.routes.values() if (width := stack_dimension(stack)) is not None), None)
 
     def resolve(self, task: str | None) -> tuple[Module, ...]:
-        """Return the stack of a task; raises ValueError for a task without a route."""
+        """Return the stack of a task; raise ValueError for a task without a route."""
         for key in ((task, _TEXT), (task, None), (None, _TEXT), (None, None)):
             if key in self.mappings:
                 return self.routes[self.mappings[key]]
@@ -51,7 +55,7 @@ class Router:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Router:
-        """Read the router and the modules of all routes; a module of several routes is loaded once."""
+        """Return the router in a folder with the modules of all routes; a module of several routes is loaded once."""
         path = files.folder / "router_config.json"
         config = read_object(path if path.is_file() else files.folder / "config.json")
         types = config.nested("types")
@@ -83,7 +87,7 @@ class Router:
 
 
 def stack_dimension(stack: tuple[Module, ...]) -> int | None:
-    """Return the width of a stack's result: that of the last module that has one."""
+    """Return the width of a stack's result, which is that of the last module that defines one."""
     return next((width for module in reversed(stack) if (width := module.dimension) is not None), None)
 
 
@@ -95,7 +99,7 @@ def _load_child(files: ModuleFiles, name: str, type_path: str, listing: Path) ->
 
 
 def _checked(routes: dict[str, tuple[Module, ...]], parameters: JsonObject) -> Router:
-    """Return a router; raises ModelBroken where its parameters name a route that does not exist."""
+    """Return a router; raise ModelBroken where its parameters name a route that does not exist."""
     path = parameters.path
     default = parameters.get("default_route")
     if default is None and parameters.boolean("allow_empty_key", default=True):
@@ -108,7 +112,7 @@ def _checked(routes: dict[str, tuple[Module, ...]], parameters: JsonObject) -> R
 
 
 def _key(text: str, path: Path) -> tuple[str | None, str | None]:
-    """Return task and modality from a key such as ``"('query', 'text')"``."""
+    """Return the task and the modality in a key such as ``"('query', 'text')"``."""
     try:
         task, modality = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""A dense vector to a sparse one over learnt concepts (CSR): ``2_SparseAutoEncoder``."""
+"""Sparse vectors over learnt concepts from dense vectors (CSR): ``2_SparseAutoEncoder``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["SparseAutoEncoder"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseAutoEncoder:
-    """The ``keep`` greatest values of ``weight @ (x - before) + bias``, negative ones set to zero.
+    """Computes the ``keep`` largest values of ``weight @ (x - before) + bias``, with negative values set to zero.
 
-    ``weight`` is [h, d], ``before`` [d] and ``bias`` [h]; with ``normalize``, x first gets mean 0 and deviation 1.
-    ``unused`` are settings of the training, stored to be saved again.
+    ``weight`` is [h, d], ``before`` [d] and ``bias`` [h]; with ``normalize``, x is first scaled to mean 0 and standard
+    deviation 1. ``unused`` are training settings, stored only to be saved again.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sparse_encoder.modules.sparse_auto_encoder.SparseAutoEncoder"
@@ -45,12 +45,12 @@ class SparseAutoEncoder:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> SparseAutoEncoder:
-        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        """Return the module in a folder; raise ModelBroken where configuration and weights contradict each other."""
         config = files.config()
         width, hidden = config.integer("input_dim"), config.integer("hidden_dim", 512)
         keep = config.integer("k", 8)
         tensors = files.weights()
-        # The encoder's weight again: safetensors files contain one of both, pickles both.
+        # A duplicate of the encoder's weight: safetensors files contain one of the two tensors, pickles contain both.
         tied = tensors.pop("decoder.linear.weight", None)
         if tied is not None:
             tensors.setdefault("encoder.weight", tied)

@@ -1,4 +1,4 @@
-"""A fixed weight per distinct token, for queries without inference."""
+"""A fixed weight per distinct token, for sparse queries without inference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SparseStaticEmbedding"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseStaticEmbedding:
-    """Each distinct token of a text gets its ``weight`` [V]; ``settings`` are those of ``tokenizer_config.json``."""
+    """Gives each distinct token of a text its ``weight`` [V]; ``settings`` are those of ``tokenizer_config.json``."""
 
     type_path: ClassVar[str] = (
         "sentence_transformers.sparse_encoder.modules.sparse_static_embedding.SparseStaticEmbedding"
@@ -44,12 +44,12 @@ class SparseStaticEmbedding:
 
     @property
     def max_length(self) -> int | None:
-        """The tokenizer's limit."""
+        """The maximum length of the tokenizer."""
         return self.tokenizer.model_max_length
 
     @classmethod
     def load(cls, files: ModuleFiles) -> SparseStaticEmbedding:
-        """Read the tokenizer, and the weights from a tensor or from a JSON object by token."""
+        """Return the module in a folder, with weights from a tensor or from a JSON object by token."""
         path = files.tokenizer_path()
         beside = path.parent / "tokenizer_config.json"
         settings = dict(read_object(beside)) if beside.is_file() else {}
@@ -78,9 +78,9 @@ class SparseStaticEmbedding:
 
 
 def _from_json(files: ModuleFiles, listing: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:
-    """Return the weights [V] in a JSON file of the module's folder or the checkpoint's.
+    """Return the weights [V] from a JSON file in the folder of the module or of the checkpoint.
 
-    Saved paths often are those of the machine that saved them: only their last part counts.
+    Only the last part of the saved path is used, because saved paths are often those of another machine.
     """
     name = PurePosixPath(listing.replace("\\", "/")).name
     weights = read_object(files.folder / name if (files.folder / name).is_file() else files.root / name)

@@ -1,4 +1,4 @@
-"""Vocabulary logits of the tokens to one sparse vector per text: ``1_SpladePooling/config.json``."""
+"""Pooling of vocabulary logits to one sparse vector per text: ``1_SpladePooling/config.json``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["SpladePooling"]
 
 @dataclass(frozen=True, slots=True)
 class SpladePooling:
-    """Computes ``log1p(relu(logits))`` and its maximum over the tokens.
+    """Computes the maximum over the tokens of ``log1p(relu(logits))``.
 
-    With ``doubled`` the logarithm is applied twice, with ``summed`` the sum replaces the maximum. ``width`` is the size
-    of the vocabulary, None where the file does not say.
+    With ``doubled`` the logarithm is applied twice; with ``summed`` the sum replaces the maximum. ``width`` is the size
+    of the vocabulary, None where the file does not contain it.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
@@ -37,7 +37,7 @@ class SpladePooling:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> SpladePooling:
-        """Read the configuration."""
+        """Return the module in a folder."""
         config = files.config()
         strategy = config.get("pooling_strategy", "max")
         activation = config.get("activation_function", "relu")

@@ -1,4 +1,4 @@
-"""Assemble the modules of a checkpoint into stacks: those it lists, or the family's default for a plain folder."""
+"""Assemble the modules of a checkpoint into stacks, with defaults by family for a folder without a module list."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def keeps_settings(checkpoint: Checkpoint, family: str) -> bool:
-    """Return whether saved prompts and similarity apply: not where one family's checkpoint is loaded as another's."""
+    """Return whether saved prompts and similarity apply; they do not if a checkpoint is loaded as another family."""
     return bool(checkpoint.entries) and checkpoint.family == family
 
 
 def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple[Module, ...]:
-    """Return the modules of a checkpoint, loaded as ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
+    """Return the modules of a checkpoint for ``SentenceTransformer``, ``SparseEncoder`` or ``CrossEncoder``.
 
     Raises ModelUnsupported where the family would need weights that the checkpoint lacks, ModelBroken for modules that
     do not fit together.
@@ -46,7 +46,10 @@ def assemble(checkpoint: Checkpoint, family: str, options: LoadOptions) -> tuple
 
 
 def warn_of_another(checkpoint: Checkpoint, family: str) -> None:
-    """Log a warning for one family's checkpoint loaded as another's; call it after loading, whose errors say more."""
+    """Log a warning where a checkpoint was loaded as another family than its own.
+
+    Call it after loading, because errors of loading are more specific.
+    """
     if checkpoint.entries and checkpoint.family != family:
         logger.warning("%s is a %s loaded as a %s", checkpoint.name, checkpoint.family, family)
 
@@ -65,7 +68,7 @@ def _check_stacks(modules: tuple[Module, ...], listing: Path) -> None:
 
 
 def _check_features(stack: Sequence[Module], listing: Path) -> None:
-    """Raise ModelBroken for a module that requires a feature which no module before it writes; stops at a router."""
+    """Raise ModelBroken for a module that requires a feature which no earlier module writes; stop at a router."""
     written: set[str] = set()
     for module in takewhile(lambda module: not isinstance(module, Router), stack):
         if module.requires is not None and module.requires not in written:
@@ -75,7 +78,7 @@ def _check_features(stack: Sequence[Module], listing: Path) -> None:
 
 
 def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
-    """Return the stack of a task, routers replaced by their routes; raises ValueError for a task without a route."""
+    """Return the stack of a task, with routers replaced by routes; raise ValueError for a task without a route."""
     flat: list[Module] = []
     for module in modules:
         if isinstance(module, Router):
@@ -86,7 +89,10 @@ def flatten(modules: Sequence[Module], task: str | None) -> tuple[Module, ...]:
 
 
 def tasks_of(modules: Sequence[Module]) -> list[str | None]:
-    """Return one task for each stack of a model; None for a model without routers and for the default route."""
+    """Return one task for each stack of a model.
+
+    None stands for the stack of a model without routers, and for the default route.
+    """
     routers = [module for module in modules if isinstance(module, Router)]
     if not routers:
         return [None]
@@ -139,4 +145,4 @@ _DEFAULTS: Mapping[str, Callable[[Checkpoint, LoadOptions], tuple[Module, ...]]]
     "SentenceTransformer": _dense,
     "SparseEncoder": _sparse,
 }
-"""Stacks of plain folders, by family."""
+"""Stacks of folders without a module list, by family."""

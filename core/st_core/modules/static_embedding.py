@@ -1,4 +1,4 @@
-"""One vector per token and their mean: the static models of sentence-transformers and of model2vec."""
+"""Means of token vectors: the static models of sentence-transformers and of model2vec."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["StaticEmbedding"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StaticEmbedding:
-    """The mean of ``table[mapping[t]] * scale[t]`` over the tokens t of a text; zeros for a text without tokens.
+    """Computes the mean of ``table[mapping[t]] * scale[t]`` over the tokens t of a text; zeros without tokens.
 
-    ``table`` is [rows, d] of any number type, so that int8 stays small in memory; ``mapping`` [V] or None, ``scale``
-    [V] or None.
+    ``table`` is [rows, d] of any numeric dtype, so that int8 needs little memory; ``mapping`` and ``scale`` are [V] or
+    None.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
@@ -44,13 +44,13 @@ class StaticEmbedding:
 
     @property
     def max_length(self) -> int | None:
-        """The limit in the tokenizer's own file, mostly None."""
+        """The maximum length in the tokenizer's own file, usually None."""
         return self.tokenizer.model_max_length
 
     @classmethod
     def load(cls, files: ModuleFiles) -> StaticEmbedding:
-        """Read the tokenizer and either layout of the weights."""
-        # sentence-transformers removes the padding written into the tokenizer's file, but leaves its truncation on.
+        """Return the module in a folder, whose weights may have either layout."""
+        # sentence-transformers disables the padding set in the tokenizer's file, but not the truncation.
         tokenizer = load_tokenizer(files.tokenizer_path(), own_limit=True)
         tensors = files.weights()
         if "embedding.weight" in tensors:
@@ -69,7 +69,7 @@ class StaticEmbedding:
         return _checked(module, files)
 
     def save(self) -> Parts:
-        """Return the table in the layout of sentence-transformers, or in model2vec's where it needs that one."""
+        """Return the table in the layout of sentence-transformers, or in that of model2vec where it is needed."""
         is_plain = self.mapping is None and self.scale is None and self.table.dtype == np.float32
         tensors: dict[str, NDArray[np.generic] | None] = {"embedding.weight": self.table}
         if not is_plain:
@@ -78,7 +78,7 @@ class StaticEmbedding:
 
 
 def _with_written_limit(tokenizer: TextTokenizer) -> TextTokenizer:
-    """Return the tokenizer with its limit in its own file, where sentence-transformers reads that of a static model."""
+    """Return the tokenizer with its maximum length in its file, where sentence-transformers reads the limit."""
     if tokenizer.model_max_length is None:
         return tokenizer
     from tokenizers import Tokenizer
@@ -89,7 +89,7 @@ def _with_written_limit(tokenizer: TextTokenizer) -> TextTokenizer:
 
 
 def _checked(module: StaticEmbedding, files: ModuleFiles) -> StaticEmbedding:
-    """Return the module; raises ModelBroken where table, mapping, weights and tokenizer contradict each other."""
+    """Return the module; raise ModelBroken where table, mapping, scale and tokenizer contradict each other."""
     if module.table.ndim != 2:
         raise ModelBroken(f"{files.folder}: expected embeddings of two dimensions, got the shape {module.table.shape}")
     rows = module.table.shape[0]

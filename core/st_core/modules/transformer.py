@@ -1,6 +1,6 @@
 """A transformer of the transformers library: its folder, its task and how its texts are read.
 
-The weights stay in their files until a backend loads them, with the dtype and on the device of its choice.
+The weights are not read until a backend loads them, with the dtype and device that it selects.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TASKS = {
     "sequence-classification": "scores",
     "text-generation": "causal_logits",
 }
-"""Transformer tasks, and the feature that each writes."""
+"""Transformer tasks with the feature that each writes."""
 
 HEAD_FILES = {"sparse": "sparse_linear.pt", "multi_vector": "colbert_linear.pt"}
-"""Files of BGE-M3's heads beside a transformer, by output."""
+"""Files of the heads of BGE-M3, stored in the folder of the transformer, by output."""
 
 _OUTPUTS = {task: "last_hidden_state" if task == "feature-extraction" else "logits" for task in TASKS}
 
@@ -55,10 +55,10 @@ LOADING = frozenset(
         "use_auth_token",
     )
 )
-"""Options of transformers' loaders about the origin of files, access and the machine, which change no number."""
+"""Options of transformers' loaders about the origin of files, access and the machine; they do not affect results."""
 
 _NUMBERS = frozenset(("dtype", "torch_dtype", "variant"))
-"""Options of transformers' weight loader that change numbers; the others place a model on a machine."""
+"""Options of transformers' weight loader that affect results; all others concern the placement on a machine."""
 
 _LAYERS = (
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"),
@@ -72,9 +72,10 @@ _LIMITS = {
     "num_labels": 1 << 22,
     "n_positions": 1 << 15,
 }
-"""Sizes beyond those of any model.
+"""Maximum sizes, above those of any known model.
 
-transformers allocates layers and tables of these sizes before it reads the weights that would prove them wrong.
+transformers allocates layers and tables of the configured sizes before it reads the weights, so that wrong sizes could
+exhaust the memory.
 """
 
 _INDEX, _PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -91,18 +92,18 @@ _NOT_COPIED = frozenset(
         "quantization_ranges.json",
     )
 )
-"""Files in a transformer's folder that are written anew."""
+"""Files in the folder of a transformer that are not copied, because they are written anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transformer:
     """The arguments of transformers' loaders and the settings of the module itself.
 
-    ``task`` is one of TASKS. ``task_lengths`` are lower token limits of single tasks, ``lower_case`` lowercases texts
-    before the tokenizer. ``chat`` says whether texts go through the chat template, with None for models that have one;
-    ``chat_format`` is "structured", "flat" or "auto", and ``chat_options`` are the template's arguments. A causal
-    language model computes logits for the last ``logits_to_keep`` positions of a text, for all with 0. ``base`` is the
-    model's folder where ``folder`` contains an adapter.
+    ``task`` is one of TASKS. ``task_lengths`` are lower maximum lengths of single tasks. ``lower_case`` lowercases
+    texts before the tokenizer. ``chat`` is whether texts pass through the chat template; None means that they do if the
+    model has a template. ``chat_format`` is "structured", "flat" or "auto", and ``chat_options`` are arguments of the
+    template. A causal language model computes logits for the last ``logits_to_keep`` positions of a text; 0 means all
+    positions. ``base`` is the folder of the base model where ``folder`` contains an adapter.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.base.modules.transformer.Transformer"
@@ -130,7 +131,7 @@ class Transformer:
 
     @property
     def dimension(self) -> int | None:
-        """The width of the token vectors: the hidden size, or the vocabulary's size for fill-mask."""
+        """The width of the token vectors: the hidden size, or the size of the vocabulary for fill-mask."""
         keys = ("vocab_size",) if self.task == "fill-mask" else ("hidden_size", "dim", "d_model", "n_embd")
         if self.task == "sequence-classification":
             return None
@@ -138,22 +139,22 @@ class Transformer:
 
     @property
     def model_type(self) -> str | None:
-        """The family of the model, as its configuration names it."""
+        """The model family (``model_type``) in the configuration."""
         family = self.config.get("model_type")
         return None if family is None else str(family)
 
     @property
     def pads_right(self) -> bool:
-        """Whether padding goes to the right whatever the tokenizer's default.
+        """Whether padding is on the right whatever the default of the tokenizer.
 
-        Classification heads read the first position or look for the last token; only XLNet's reads the last position,
-        as of transformers 5.
+        Classification heads read the first position or search for the last token; as of transformers 5, only XLNet's
+        head reads the last position.
         """
         return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
 
     @property
     def requested_dtype(self) -> Any:
-        """The dtype in the options of transformers' loaders, or None."""
+        """The dtype in the options of transformers' loaders, None without one."""
         options = (self.model_kwargs, self.config_kwargs)
         return next(
             (each[key] for each in options for key in ("dtype", "torch_dtype") if each.get(key) is not None), None
@@ -161,7 +162,7 @@ class Transformer:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> Transformer:
-        """Read the module's own configuration, under the file names and keys of any version."""
+        """Return the module in a folder, whose configuration may have the file names and keys of any version."""
         path = next((files.folder / name for name in _NAMES if is_present(files.folder / name)), None)
         saved = JsonObject(files.folder, {}) if path is None else read_object(path)
         saved = JsonObject(saved.path, {_OLD_KEYS.get(key, key): value for key, value in saved.items()})
@@ -172,11 +173,11 @@ class Transformer:
         return read_transformer(files.folder, saved.text("transformer_task", default), files.options, saved)
 
     def save(self) -> Parts:
-        """Return the module's configuration and the files of the transformer, pickled weights as safetensors.
+        """Return the configuration and the files of the transformer, with pickled weights as safetensors.
 
-        ``chat`` must not be None. sentence-transformers 6.2 reads the loader options in the configuration, though it
-        writes none; with them, the copied files give the same numbers. Raises ModelUnsupported for options that JSON
-        cannot express.
+        ``chat`` must not be None. Loader options are part of the configuration: sentence-transformers 6.2 does not
+        write them but reads them, and the copied files need them to give the same results. Raises ModelUnsupported for
+        options that JSON cannot express.
         """
         template = self.processor_kwargs.get("chat_template")
         pickles, index = _pickles(self.folder, is_adapter=self.base is not None)
@@ -210,19 +211,19 @@ class Transformer:
         } | {key: value for key, value in optional.items() if value}
 
     def _options_in_files(self) -> set[str]:
-        """Return the tokenizer options that have places of their own in the saved files."""
+        """Return the names of the tokenizer options that the saved tokenizer files contain."""
         template = {"chat_template"} if isinstance(self.processor_kwargs.get("chat_template"), str) else set()
         return {"model_max_length"} | template
 
     def _saved_options(self, name: str, keys: AbstractSet[str]) -> dict[str, object]:
-        """Return those loader options ``name`` that are saved, as JSON values."""
+        """Return the loader options in the attribute ``name`` that are to be saved, as JSON values."""
         options: Mapping[str, object] = getattr(self, name)
         saved = {key: value for key, value in options.items() if key in keys and key not in LOADING}
         return {key: _as_json(value, f"{self.folder}: {name}: {key}") for key, value in saved.items()}
 
 
 def _as_json(value: object, where: str) -> object:
-    """Return a value as JSON stores it, a torch dtype by its name; raises ModelUnsupported for other objects."""
+    """Return a value as a JSON value, a torch dtype by its name; raise ModelUnsupported for other objects."""
 
     def named(other: object) -> str:
         if type(other).__name__ == "dtype":
@@ -246,7 +247,7 @@ def copied_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _pickles(folder: Path, *, is_adapter: bool) -> tuple[dict[str, Path], str | None]:
-    """Return the pickled weights to save by new name, and the name of the index that lists them.
+    """Return the pickled weights to convert, by new file name, and the name of the index that lists them.
 
     Raises ModelBroken for a folder without weights.
     """
@@ -268,10 +269,10 @@ def _pickles(folder: Path, *, is_adapter: bool) -> tuple[dict[str, Path], str | 
 def read_transformer(
     folder: Path, task: str, options: LoadOptions, saved: Mapping[str, object] | None = None
 ) -> Transformer:
-    """Return the transformer of a folder; raises ModelUnsupported for a task or an option that is not supported.
+    """Return the transformer of a folder; raise ModelUnsupported for a task or an option that is not supported.
 
-    ``saved`` is the module's own configuration. Without one, for a plain folder, a chat template is used if there is
-    one; an old configuration, without ``modality_config``, turns it off.
+    ``saved`` is the module's own configuration. Without it, for a folder without a module list, a chat template is used
+    if there is one. An old configuration, which has no ``modality_config``, disables the chat template.
     """
     saved = None if saved is None else JsonObject(folder, saved)
     modalities: Mapping[str, object] = {} if saved is None else saved.nested("modality_config") or {"text": {}}
@@ -308,7 +309,10 @@ def read_transformer(
 
 
 def _check_index_files(folder: Path) -> None:
-    """Raise ModelBroken where an index of sharded weights names a file outside the folder: transformers reads it."""
+    """Raise ModelBroken where an index of sharded weights names a file outside the folder.
+
+    transformers would read such a file.
+    """
     for path in sorted([*folder.glob("*.safetensors.index*.json"), *folder.glob("*.bin.index*.json")]):
         index = read_json(path)
         parts = index.get("weight_map") if isinstance(index, dict) else None
@@ -320,14 +324,14 @@ def _check_index_files(folder: Path) -> None:
 
 
 def _read_config(path: Path, changes: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a transformer's configuration; raises ModelBroken for impossible sizes in it or in ``changes``."""
+    """Return the configuration of a transformer; raise ModelBroken for impossible sizes in it or in ``changes``."""
     config = read_object(path).content
     _check_sizes({**config, **changes}, f"{path}, changed by config_kwargs" if changes else str(path))
     return config
 
 
 def _check_sizes(config: Mapping[str, object], where: str) -> None:
-    """Raise ModelBroken for a size beyond that of any model, also in the configuration of a part of the model."""
+    """Raise ModelBroken for a size above the maximum, in a configuration or in its nested configurations."""
     for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
         for key, value in part.items():
             if key not in _LIMITS or not isinstance(value, (int, float)):
@@ -344,7 +348,7 @@ def _options(saved: JsonObject, key: str) -> dict[str, object]:
 
 
 def _text_options(saved: JsonObject) -> JsonObject:
-    """Return how the checkpoint cuts texts."""
+    """Return the options with which the checkpoint truncates texts."""
     text = dict(saved.nested("processing_kwargs").nested("text"))
     options = JsonObject(saved.path, text)
     if text.get("max_length") is not None:
@@ -353,7 +357,7 @@ def _text_options(saved: JsonObject) -> JsonObject:
 
 
 def _length(config: JsonObject, key: str) -> int:
-    """Return a saved maximum length; raises ModelBroken unless it is a positive whole number."""
+    """Return a saved maximum length; raise ModelBroken unless it is a positive whole number."""
     length = config.get(key)
     if not is_length(length) or length == inf:
         raise config.broken(key, "a positive whole number")
@@ -361,7 +365,7 @@ def _length(config: JsonObject, key: str) -> int:
 
 
 def _check_modalities(saved: JsonObject) -> None:
-    """Raise ModelUnsupported for models that do not read text by a plain forward pass."""
+    """Raise ModelUnsupported for a model that does not read text with a plain forward pass."""
     folder = saved.path
     if saved.get("query_expansion"):
         raise ModelUnsupported(f"{folder}: query expansion is for multi-vector models, which are not supported")

@@ -1,4 +1,4 @@
-"""The weighted mean of a transformer's layers, token by token: ``1_WeightedLayerPooling``."""
+"""A weighted mean of a transformer's layers, token by token: ``1_WeightedLayerPooling``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["WeightedLayerPooling"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedLayerPooling:
-    """``weight`` [layers from ``start`` on] of the transformer's layers; layer 0 are its embeddings.
+    """Averages the layers of a transformer from ``start`` on with their ``weight``; layer 0 is the embeddings.
 
     Where the transformer does not return its layers (``output_hidden_states`` in its configuration), the last layer is
     passed on, as in sentence-transformers.
@@ -40,7 +40,7 @@ class WeightedLayerPooling:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> WeightedLayerPooling:
-        """Read configuration and weights; raises ModelBroken where they contradict each other."""
+        """Return the module in a folder; raise ModelBroken where configuration and weights contradict each other."""
         config = files.config()
         width = config.optional_integer("embedding_dimension", "word_embedding_dimension")
         start, layers = config.integer("layer_start", 4), config.integer("num_hidden_layers", 12)

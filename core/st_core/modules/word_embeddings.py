@@ -1,4 +1,4 @@
-"""A vector per word: ``0_WordEmbeddings``, with the words in a file of their own."""
+"""Word vectors: ``0_WordEmbeddings``, with the words in a separate file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOKENIZER = "sentence_transformers.sentence_transformer.modules.tokenizer.white
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordEmbeddings:
-    """Maps each word of a text to its row of ``table`` [words, d]; row 0 also pads shorter texts, outside the mask."""
+    """Maps each word of a text to its row of ``table`` [words, d]; padding also uses row 0, but is masked."""
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.word_embeddings.WordEmbeddings"
     old_names: ClassVar[tuple[str, ...]] = ()
@@ -44,7 +44,7 @@ class WordEmbeddings:
 
     @classmethod
     def load(cls, files: ModuleFiles) -> WordEmbeddings:
-        """Read configuration, words and vectors; raises ModelUnsupported for another type of tokenizer."""
+        """Return the module in a folder; raise ModelUnsupported for another type of tokenizer."""
         config = files.config(_CONFIG)
         tokenizer_type = last_name(str(config["tokenizer_class"]))
         if tokenizer_type != last_name(_TOKENIZER):

@@ -1,4 +1,4 @@
-"""A weight per word: ``1_WordWeights/config.json``."""
+"""Word weights: ``1_WordWeights/config.json``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["WordWeights", "read_words", "weights_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordWeights:
-    """Multiplies each word's vector by its ``weight`` [words]; averages then divide by the sum of a text's weights.
+    """Multiplies each word's vector by its ``weight`` [words]; means are divided by the sum of a text's weights.
 
-    ``vocab`` are the words, ``listed`` the weights in the file and ``unknown`` the weight of all other words.
+    ``vocab`` are the words, ``listed`` the weights in the file and ``unknown`` is the weight of all other words.
     """
 
     type_path: ClassVar[str] = "sentence_transformers.sentence_transformer.modules.word_weights.WordWeights"
@@ -38,12 +38,12 @@ class WordWeights:
 
     @property
     def dimension(self) -> int | None:
-        """None: the width does not change."""
+        """None, because the width does not change."""
         return None
 
     @classmethod
     def load(cls, files: ModuleFiles) -> WordWeights:
-        """Read words and weights from the configuration; the tensor that repeats them is ignored."""
+        """Return the module in a folder; the tensor that repeats the weights of the configuration is ignored."""
         vocab, listed, unknown = read_words(files.config())
         return cls(weights_of(vocab, listed, unknown), vocab, listed, unknown)
 
@@ -58,7 +58,7 @@ class WordWeights:
 
 
 def read_words(config: JsonObject) -> tuple[tuple[str, ...], dict[str, float], float]:
-    """Return the words, the listed weights and the weight of other words."""
+    """Return the words, the listed weights and the weight of all other words in a configuration."""
     listed = config.nested("word_weights")
     return (
         tuple(map(str, config.array("vocab"))),
@@ -68,5 +68,5 @@ def read_words(config: JsonObject) -> tuple[tuple[str, ...], dict[str, float], f
 
 
 def weights_of(vocab: Sequence[str], listed: Mapping[str, float], unknown: float) -> NDArray[np.float32]:
-    """Return the weight of each word [words]: its own, else that of its lower case, else ``unknown``."""
+    """Return the weights [words]: that of the word, else that of its lowercase form, else ``unknown``."""
     return np.array([listed.get(word, listed.get(word.lower(), unknown)) for word in vocab], np.float32)

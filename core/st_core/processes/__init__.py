@@ -1,1 +1,1 @@
-"""Encode in several processes."""
+"""Run a model in several processes."""

@@ -1,9 +1,9 @@
-"""A process that holds a loaded model and forks workers off itself, so that its weights are in memory once.
+"""Run a process that has loaded a model and forks workers, so that they share one copy of the weights.
 
-It is spawned, so that it inherits none of the caller's threads, and it computes with one thread: a child whose parent
-has run OpenMP threads waits for them forever (GNU libgomp, which torch is built with). A child may have any number of
-threads. Linux only, since workers are watched through process descriptors (``pidfd_open``), which never refer to
-another process that got the same number.
+The process is spawned, so that it inherits no threads of the caller, and it computes with one thread: a child of a
+process that has run OpenMP threads would wait for them forever (GNU libgomp, which torch is built with). A forked
+worker may use any number of threads. Forking is limited to Linux, because workers are observed through process
+descriptors (``pidfd_open``), which never refer to another process that reuses a process id.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from st_core.processes.worker import Recipe, died_early, live, pin, portable, se
 __all__ = ["ForkServer", "ForkedProcess", "can_fork"]
 
 UNKNOWN = 255
-"""The exit code reported for a worker whose server, its parent, is gone.
+"""The exit code reported for a worker whose parent, the fork server, has ended.
 
-Multiprocessing's own fork server uses the same.
+The fork server of multiprocessing uses the same code.
 """
 
 
 def can_fork() -> bool:
-    """Return whether processes can be forked and watched here."""
+    """Return whether this system supports forking and process descriptors."""
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):  # another system, an older kernel
+    except (AttributeError, OSError):  # not Linux, or an older kernel
         return False
     return True
 
@@ -49,11 +49,11 @@ class ForkedProcess:
     exitcode: int | None = None
 
     def is_alive(self) -> bool:
-        """Return whether the process runs."""
+        """Return whether the process is running."""
         return not connection.wait([self.sentinel], 0)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the process ends, and read its exit code."""
+        """Wait until the process ends, at most ``timeout`` seconds, and read its exit code."""
         if self.exitcode is None and connection.wait([self.sentinel], timeout):
             self.exitcode = self.server.exit_code(self.pid)
 
@@ -75,12 +75,12 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The parent's handle of the server process; for one thread at a time."""
+    """The handle of a fork server in its parent process; not safe in threads."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Start the process and wait until its model is loaded.
 
-        Raises the errors of loading, and RuntimeError with the exit code where the process dies.
+        Raises the errors of loading, and RuntimeError with the exit code if the process dies.
         """
         self._process: Process
         self._process, self._pipe = spawn(_serve, recipe, name="st_core-fork-server")
@@ -102,9 +102,9 @@ class ForkServer:
         return self._process.pid
 
     def fork(self, cores: Sequence[int]) -> tuple[ForkedProcess, Connection]:
-        """Fork a worker that runs on some cores; return it and the pipe to it.
+        """Fork a worker that runs on the given cores; return its process and the pipe to it.
 
-        Raises OSError or EOFError where the server is gone.
+        Raises OSError or EOFError if the server has ended.
         """
         ours, theirs = Pipe()
         try:
@@ -127,14 +127,14 @@ class ForkServer:
             return UNKNOWN
 
     def stop(self) -> None:
-        """End the server, and with it the forked workers that still run."""
-        self._pipe.close()  # which ends it
+        """End the server and the forked workers that are still running."""
+        self._pipe.close()  # the server ends when its pipe closes
         end(self._process)
 
 
 def _serve(pipe: Connection, recipe: Recipe) -> None:
     """Run the server: load the model, then fork workers and report exit codes until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
     set_threads(1)
     try:
         model = recipe.build_to_fork()
@@ -155,13 +155,16 @@ def _serve(pipe: Connection, recipe: Recipe) -> None:
                 pid = _fork(pipe, model, value)
                 running.add(pid)
                 pipe.send(pid)
-    except EOFError:  # the parent is gone or has stopped the server: nobody reads the workers' results
+    except EOFError:  # the parent has ended or stopped the server, so results are not read
         for pid in running:
             os.kill(pid, signal.SIGKILL)
 
 
 def _fork(pipe: Connection, model: object, cores: tuple[int, ...]) -> int:
-    """Fork a worker, which answers through the pipe whose handle follows in the message; return its process id."""
+    """Fork a worker and return its process id.
+
+    The handle of the worker's own pipe is received through ``pipe``.
+    """
     handle = reduction.recv_handle(pipe)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -173,9 +176,9 @@ def _fork(pipe: Connection, model: object, cores: tuple[int, ...]) -> int:
             pin(cores)
             live(Connection(handle), lambda: model)
             code = 0
-        except SystemExit as exiting:  # told to end by a signal
+        except SystemExit as exiting:  # a signal ends the worker
             code = exiting.code if isinstance(exiting.code, int) else 0
-        except BaseException:  # noqa: BLE001 - none of the server's code may run in its copy
+        except BaseException:  # noqa: BLE001 - the forked copy must not continue the server's code
             sys.excepthook(*sys.exc_info())
         finally:
             sys.stderr.flush()

@@ -1,8 +1,8 @@
-"""Run a model in several processes, one per device: the workers behind ``device=[...]`` and ``pool=``.
+"""Run a model in several worker processes, one per device, for ``device=[...]`` and ``pool=``.
 
-On Linux, workers on the CPU are forked off one process that has loaded the model, and share its memory; the others load
-the model from its folder. Inputs are sent in chunks, at most two to a worker, and answers arrive in any order; a worker
-that dies is replaced and its chunks are computed again.
+On Linux, workers on the CPU are forked from a process that has loaded the model, and share its memory; other workers
+load the model from its folder. Inputs are sent in chunks, at most two per worker at a time, and results arrive in any
+order. A worker that dies is replaced, and its chunks are computed again.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from st_core.progress import Advance, progress
 __all__ = ["WorkerPool", "default_devices"]
 
 AHEAD = 2
-"""Chunks sent to a worker at a time: the one it computes, and the next."""
+"""Number of chunks that a worker has at a time: the one that it computes, and the next."""
 
 REPLACEMENTS = 3
-"""Workers that die during one call and are replaced before the call gives up."""
+"""Number of workers replaced during one call before the call fails."""
 
 LARGEST = 5_000
-"""Inputs per chunk at most, where the caller sets no size; as in sentence-transformers 6.2."""
+"""Maximum number of inputs per chunk if the caller sets no size, as in sentence-transformers 6.2."""
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A process at work; ``unanswered`` are the chunks it was sent, as (call, number)."""
+    """A worker process; ``unanswered`` are the chunks sent to it without a result so far, as (call, number)."""
 
     device: str
     place: int
@@ -48,8 +48,8 @@ class Worker:
     unanswered: deque[tuple[int, int]] = field(default_factory=deque)
 
     def stop(self) -> None:
-        """Tell the process to end, and kill it where it does not."""
-        self.pipe.close()  # an idle worker ends when its pipe does
+        """End the process, and kill it if it does not end in time."""
+        self.pipe.close()  # an idle worker ends when its pipe closes
         self.process.terminate()
         end(self.process)
 
@@ -57,17 +57,18 @@ class Worker:
 class WorkerPool:
     """Processes that run one model, started with ``model.start_multi_process_pool`` and usable for any number of calls.
 
-    For one thread at a time: a second one gets a RuntimeError. The model's maximum length and its pooling's treatment
-    of prompts are those of when the pool was started. ``with pool:`` stops it at the end. A process that starts a pool
-    needs its main module guarded by ``if __name__ == "__main__":``, as every use of multiprocessing that spawns does.
+    Only one thread may use a pool at a time; a second thread gets a RuntimeError. The maximum length of the model and
+    whether its pooling includes prompts are fixed when the pool is started. ``with pool:`` stops the pool at the end of
+    the block. The main module of a program that starts a pool needs the guard ``if __name__ == "__main__":``, as with
+    multiprocessing whenever it spawns processes.
     """
 
     def __init__(self, recipe: Recipe, devices: Sequence[str], *, owner: object = None, share: bool = True) -> None:
-        """Start a worker for each device and wait until all are ready.
+        """Start a worker for each device and wait until all workers are ready.
 
-        ``owner`` identifies the model that the pool belongs to. ``share`` allows forking; a runtime that has started
-        threads must not be forked. Raises ValueError without a device, the errors of loading in a worker, and
-        RuntimeError where one dies.
+        ``owner`` identifies the model that the pool belongs to. ``share`` allows forking; it must be False for a
+        runtime that starts threads, because a process with such threads must not be forked. Raises ValueError without a
+        device, the errors of loading in a worker, and RuntimeError if a worker dies.
         """
         if not devices:
             raise ValueError("a pool needs at least one device, for instance ['cpu', 'cpu']")
@@ -96,7 +97,7 @@ class WorkerPool:
         self.stop()
 
     def stop(self) -> None:
-        """End all workers; a stopped pool may be stopped again."""
+        """End all workers; stopping a stopped pool has no effect."""
         while self._workers:
             self._workers.pop().stop()
         if self._server is not None:
@@ -112,7 +113,7 @@ class WorkerPool:
         return Worker(device, place, process, pipe)
 
     def _fork(self, cores: tuple[int, ...]) -> tuple[Process, Connection]:
-        """Fork a worker off the server, which is started first where none runs."""
+        """Fork a worker from the server, which is started if it is not running."""
         if self._server is not None:
             try:
                 return self._server.fork(cores)
@@ -122,7 +123,7 @@ class WorkerPool:
         return self._server.fork(cores)
 
     def _messages(self) -> Iterator[tuple[Worker, Message]]:
-        """Wait for messages and yield those that arrived; for a dead worker, a message "died" with its exit code."""
+        """Wait for messages and yield those that arrived; a dead worker yields a message "died" with its exit code."""
         sources: dict[object, Worker] = {}
         for worker in self._workers:
             sources |= {worker.pipe: worker, worker.process.sentinel: worker}
@@ -130,20 +131,20 @@ class WorkerPool:
         for worker in dict.fromkeys(sources[each] for each in connection.wait(waiting)):
             try:
                 if worker.pipe.poll():
-                    yield worker, pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - from our own process
+                    yield worker, pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - sent by a worker of this pool
                     continue
             except (EOFError, OSError):
                 pass
             worker.process.join(PATIENCE)
-            if worker.process.exitcode is None:  # closed its pipe and lives on
+            if worker.process.exitcode is None:  # the worker closed its pipe but has not ended
                 worker.process.kill()
                 worker.process.join()
             yield worker, ("died", (0, 0), worker.process.exitcode)
 
     def _note(self, worker: Worker, kind: str, content: object) -> None:
-        """Handle a message about the worker itself.
+        """Handle a message about the state of a worker.
 
-        Raises the error of one that cannot start, and replace one that died.
+        Raise the error of a worker that could not start; replace a worker that died.
         """
         if kind == "ready":
             worker.ready = True
@@ -158,7 +159,7 @@ class WorkerPool:
             self._workers.append(self._start(worker.place))
 
     def _note_or_stop(self, worker: Worker, kind: str, content: object) -> None:
-        """Handle such a message during a call: the pool stops if the replacement of a dead worker cannot start."""
+        """Handle a message about the state of a worker during a call; stop the pool if the replacement cannot start."""
         try:
             self._note(worker, kind, content)
         except BaseException:
@@ -173,9 +174,10 @@ class WorkerPool:
         chunk_size: int | None,
         show_progress: bool | None,
     ) -> list[object]:
-        """Return ``job(model, chunk, *arguments)`` for each chunk of the inputs, in order.
+        """Return the results of ``job(model, chunk, *arguments)`` for all chunks of the inputs, in order.
 
-        Raises the errors of the job; RuntimeError where workers die again and again, and for a second thread.
+        Raises the errors of the job, and RuntimeError if workers die repeatedly or another thread uses the pool.
+        ``chunk_size`` None means a size computed from the number of workers.
         """
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("another thread is using this pool of workers; start one for each thread")
@@ -188,13 +190,13 @@ class WorkerPool:
             with progress(len(inputs), show_progress) as advance:
                 return self._collect(pickled, chunks, advance)
         except (KeyboardInterrupt, SystemExit):
-            self.stop()  # a message that was interrupted cannot be resumed
+            self.stop()  # an interrupted message cannot be resumed
             raise
         finally:
             self._lock.release()
 
     def _collect(self, job: bytes, chunks: Sequence[Sequence[object]], advance: Advance) -> list[object]:
-        self._call += 1  # distinguishes answers to chunks of an earlier call that ended with an error
+        self._call += 1  # tells results of an earlier, failed call apart
         results: dict[int, object] = {}
         unsent = deque(range(len(chunks)))
         deaths = 0
@@ -228,7 +230,7 @@ class WorkerPool:
 
     def _send(self, worker: Worker, number: int, job: bytes, chunks: Sequence[Sequence[object]]) -> None:
         worker.unanswered.append((self._call, number))
-        with suppress(OSError):  # a dead worker is noticed where messages are waited for
+        with suppress(OSError):  # _messages reports a dead worker
             worker.pipe.send_bytes(pickle.dumps(((self._call, number), job, chunks[number])))
 
 
@@ -244,7 +246,10 @@ def pickle_job(job: Job, arguments: tuple[object, ...]) -> bytes:
 
 
 def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
-    """Return the cores of the worker at ``place``: its own share of them where there are enough; none off the CPU."""
+    """Return the cores for the worker with index ``place``; no cores for a worker on a device other than the CPU.
+
+    Workers on the CPU get separate, equal shares of the cores; with fewer cores than workers, they share cores.
+    """
     if not devices[place].startswith("cpu"):
         return ()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
@@ -255,7 +260,7 @@ def cores_of(place: int, devices: Sequence[str]) -> tuple[int, ...]:
 
 
 def default_devices() -> list[str]:
-    """Return every CUDA device, or else up to four times "cpu", no more than the machine has cores."""
+    """Return all CUDA devices or, if there are none, "cpu" up to four times, at most once per core."""
     try:
         import torch
     except ImportError:

@@ -1,4 +1,4 @@
-"""Spawn processes with a pipe to them, and end them."""
+"""Spawn processes connected by a pipe, and end them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 __all__ = ["PATIENCE", "Process", "end", "spawn"]
 
 PATIENCE = 5.0
-"""Seconds a process gets to end by itself before it is killed."""
+"""Seconds that a process has to end before it is killed."""
 
 
 class Process(Protocol):
-    """The part of ``multiprocessing.Process`` that spawned and forked workers share."""
+    """The interface of ``multiprocessing.Process`` that spawned and forked workers share."""
 
     @property
     def pid(self) -> int | None:
@@ -28,11 +28,11 @@ class Process(Protocol):
 
     @property
     def exitcode(self) -> int | None:
-        """The exit code, negative for a signal; None while the process runs."""
+        """The exit code, negative for a signal; None while the process is running."""
         ...
 
     def is_alive(self) -> bool:
-        """Return whether the process runs."""
+        """Return whether the process is running."""
         ...
 
     def join(self, timeout: float | None = None) -> None:
@@ -68,7 +68,7 @@ def spawn(serve: Callable[..., None], *arguments: object, name: str) -> tuple[Pr
 
 
 def end(process: Process) -> None:
-    """Wait for a process that was told to end, kill it after ``PATIENCE`` seconds, and release its handle."""
+    """Wait for a process that is ending, kill it after ``PATIENCE`` seconds, and release its handle."""
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()

@@ -1,4 +1,4 @@
-"""The code of a worker process: build the model, then answer chunks of inputs until the pipe closes."""
+"""Run a worker process: build the model, then compute chunks of inputs until the pipe closes."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from typing import Protocol
 __all__ = ["Job", "Message", "Recipe", "died_early", "live", "pin", "portable", "serve", "set_threads"]
 
 Message = tuple[str, tuple[int, int], object]
-"""A worker's message: its kind, the chunk as (call, number), and its content."""
+"""A message of a worker: its kind, the chunk as (call, number), and its content."""
 
 Job = Callable[..., object]
-"""``job(model, inputs, *arguments)``: a function of a module or of a class, which pickle sends by name."""
+"""A function ``job(model, inputs, *arguments)`` of a module or of a class, which pickle sends by name."""
 
 
 class Recipe(Protocol):
-    """How a worker builds its model; must survive pickling."""
+    """Builds the model of a worker; must be picklable."""
 
     def build(self, device: str) -> object:
         """Build the model on a device."""
         ...
 
     def build_to_fork(self) -> object:
-        """Build the model on the CPU with all that its jobs may load, so that forked workers share it."""
+        """Build the model on the CPU with everything that its jobs may load, so that forked workers share it."""
         ...
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this process on some cores and give its libraries as many threads; no cores leave everything as it is."""
+    """Restrict this process to some cores and its libraries to as many threads; without cores, change nothing."""
     if not cores:
         return
     set_threads(len(cores))
     if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # a core may have been taken away meanwhile
+        with suppress(OSError):  # a core may have become unavailable
             os.sched_setaffinity(0, cores)
 
 
 def set_threads(count: int) -> None:
-    """Set the number of threads of this process's libraries."""
+    """Set the number of threads that libraries use in this process."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
-    if "torch" in sys.modules:  # loaded by the caller's main module, which is imported here too, or by the model
+    if "torch" in sys.modules:  # imported by the caller's main module or by the model
         sys.modules["torch"].set_num_threads(count)
 
 
 def serve(pipe: Connection, recipe: Recipe, device: str, cores: tuple[int, ...]) -> None:
-    """Run a spawned worker: build the model, then answer."""
+    """Run a spawned worker: build the model, then compute chunks."""
     pin(cores)
     live(pipe, lambda: recipe.build(device))
 
 
 def live(pipe: Connection, build: Callable[[], object]) -> None:
-    """Answer chunks until the pipe closes; an error that ``build`` raises is sent to the parent."""
+    """Compute chunks until the pipe closes; send an error that ``build`` raises to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an orderly end: progress bars of libraries hold semaphores
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an orderly exit releases semaphores of progress bars
     received: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=listen, args=(pipe, received), daemon=True).start()
     try:
@@ -70,10 +70,10 @@ def live(pipe: Connection, build: Callable[[], object]) -> None:
         return
     answer(pipe, ("ready", (0, 0), None))
     while (message := received.get()) is not None:
-        chunk, job, inputs = pickle.loads(message)  # noqa: S301 - from our own parent
+        chunk, job, inputs = pickle.loads(message)  # noqa: S301 - sent by the parent process
         reply: Message
         try:
-            function, arguments = pickle.loads(job)  # noqa: S301 - from our own parent
+            function, arguments = pickle.loads(job)  # noqa: S301 - sent by the parent process
             reply = ("done", chunk, to_cpu(function(model, inputs, *arguments)))
         except Exception as error:  # noqa: BLE001 - the parent raises it
             reply = ("failed", chunk, portable(error))
@@ -81,9 +81,9 @@ def live(pipe: Connection, build: Callable[[], object]) -> None:
 
 
 def listen(pipe: Connection, received: SimpleQueue[bytes | None]) -> None:
-    """Queue messages as they arrive, so that the parent never waits to send while this process waits to answer.
+    """Queue messages as they arrive, so that the parent can always send, even while this process is sending a result.
 
-    None marks the end.
+    None marks the end of the messages.
     """
     with suppress(EOFError, OSError):
         while True:
@@ -94,9 +94,10 @@ def listen(pipe: Connection, received: SimpleQueue[bytes | None]) -> None:
 def answer(pipe: Connection, message: Message) -> None:
     """Send a message.
 
-    Plain pickle carries tensors as bytes, where torch's own leaves them in memory of a process that may die.
+    It is pickled with plain pickle, which sends tensors as bytes; torch's pickler would leave them in memory of this
+    process, which may die.
     """
-    with suppress(OSError):  # the parent is gone, or has stopped us
+    with suppress(OSError):  # the parent has ended or has stopped this worker
         pipe.send_bytes(pickle.dumps(message))
 
 
@@ -110,16 +111,16 @@ def died_early(device: str, code: object) -> RuntimeError:
 
 
 def portable(error: Exception) -> Exception:
-    """Return the error where it survives pickling, else a RuntimeError with its class name and message."""
+    """Return the error if it can be pickled, else a RuntimeError with its class name and message."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - a foreign error may raise any error when it is copied
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled in this line
+    except Exception:  # noqa: BLE001 - copying an error of another library can raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
 def to_cpu(value: object) -> object:
-    """Return results with their tensors moved to the CPU, inside lists and dictionaries too."""
+    """Return results with tensors moved to the CPU, including tensors in lists and dictionaries."""
     if isinstance(value, list):
         return [to_cpu(each) for each in value]
     if isinstance(value, dict):

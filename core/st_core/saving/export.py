@@ -1,4 +1,4 @@
-"""Write a model's folder with graphs in it, which runs without torch and loads in sentence-transformers as before."""
+"""Write a copy of a model with graphs, which runs without torch and still loads in sentence-transformers."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def export_model(
     """Copy a model to the folder ``out`` and add its graphs for a backend: "onnx", "openvino" or "auto".
 
     Loading that folder with the same ``backend`` and ``dtype`` needs neither torch nor transformers. "auto" adds a
-    float32 graph for each installed runtime; the faster one is chosen on the machine that loads the folder. ``out`` may
-    be the model's own folder, which then only gains the graphs. ``family`` is the class that loads the model, where its
-    files do not say. ``calibration`` are some hundred typical texts (pairs for a CrossEncoder) for fixed ranges of int8
-    activations: faster, and less exact than ranges computed for every text. ``told`` is called with a few words at the
-    start of each step.
+    float32 graph for each installed runtime; the faster runtime is selected on the machine that loads the folder.
+    ``out`` may be the model's own folder, to which only the graphs are added then. ``family`` is the class that loads
+    the model, needed where its files do not name the class. ``calibration`` are a few hundred typical texts (pairs for
+    a CrossEncoder) that fix the ranges of int8 activations, which is faster but less accurate than ranges computed for
+    every text. ``told`` is called with a description of each step.
 
     Raises ValueError for an ``out`` with other content and for a dtype that the backend lacks, ModelBroken for broken
     or circular links, ModelUnsupported for modules that cannot be part of a graph, and ImportError with the install
@@ -100,7 +100,7 @@ def export_model(
     try:
         _copy(source, copy)
         for folder in (copy, *(each for each in copy.rglob("*") if each.is_dir())):
-            folder.chmod(0o755)  # the copy of a read-only folder is read-only too
+            folder.chmod(0o755)  # the copy of a read-only folder is read-only as well
         add(copy)
         _move(copy, target)
     finally:
@@ -110,7 +110,7 @@ def export_model(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a model's files to an empty folder, maybe inside it; raises ModelBroken for a file that cannot be copied."""
+    """Copy the files of a model to an empty folder, even inside it; raise ModelBroken where a file cannot be copied."""
     for path in _links(source):
         if not path.exists():
             raise ModelBroken(f"{path}: the link points to nothing; remove it, or restore its target")
@@ -124,7 +124,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _links(folder: Path) -> Iterator[Path]:
-    """Yield the links among the files of a folder that are copied."""
+    """Yield the symbolic links among the files of a folder that are copied."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in OTHERS]
         paths = (Path(place, name) for name in (*folders, *files) if name not in OTHERS)
@@ -132,7 +132,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Rename a folder to a free name or an empty folder's; raises ValueError where it was taken in the meantime."""
+    """Rename a folder to ``target``, which must be free or empty; raise ValueError if it is in use by now."""
     try:
         if target.exists():
             target.rmdir()
@@ -158,7 +158,7 @@ def _check(backend: str, dtype: str) -> None:
 
 
 def _runtimes(backend: str) -> tuple[str, ...]:
-    """Return the runtimes to write graphs for; raises ImportError for "auto" where none is installed."""
+    """Return the runtimes to write graphs for; raise ImportError for "auto" where no runtime is installed."""
     if backend != "auto":
         return (backend,)
     installed = tuple(name for name in RUNTIMES if runtime(name).installed())
@@ -168,7 +168,7 @@ def _runtimes(backend: str) -> tuple[str, ...]:
 
 
 def _family(checkpoint: Checkpoint) -> str:
-    """Return the class of a checkpoint, for a plain folder by its head; logs a warning where that is ambiguous."""
+    """Return the class that loads a checkpoint; without a module list its head decides, with a warning if ambiguous."""
     if checkpoint.entries:
         return checkpoint.family
     heads = [str(each) for each in checkpoint.config.get("architectures") or []]
@@ -191,7 +191,10 @@ def _add_graphs(
     calibration: Sequence[Any],
     told: Callable[[str], None],
 ) -> None:
-    """Write the graphs of stacks into a folder; earlier ones, maybe calibrated otherwise, stay until replaced."""
+    """Write the graphs of stacks into a folder; existing graphs, which may be calibrated otherwise, are replaced.
+
+    An existing graph is replaced only when its replacement is complete.
+    """
     for each, stack in product(graphs, stacks):
         _replace(
             folder / FOLDER / graph_key(stack, each.name, each.dtype),
@@ -200,7 +203,7 @@ def _add_graphs(
 
 
 def _replace(place: Path, write: Callable[[Path], None]) -> None:
-    """Replace a folder by the one that ``write`` creates at a free path; it stays until then."""
+    """Replace the folder ``place`` by a folder that ``write`` fills; the old folder remains until that is done."""
     place.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as workspace:
         new = Path(workspace) / place.name
@@ -211,13 +214,13 @@ def _replace(place: Path, write: Callable[[Path], None]) -> None:
 
 
 def graph_places(engine: Engine) -> list[Path]:
-    """Return the folders of a model's graphs, none without; call it before the files that name them change."""
+    """Return the graph folders of a model, none without graphs; call it before the files that determine them change."""
     graphs = engine.graphs
     return [] if graphs is None else [graphs.place(stack) for stack in stacks_for_graphs(engine.modules).values()]
 
 
 def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:
-    """Copy a model's graphs at ``places`` beside its checkpoint saved in ``folder``, under the keys they have there."""
+    """Copy the graphs at ``places`` into ``folder``, where the model was saved, under the keys of the saved model."""
     graphs = engine.graphs
     assert graphs is not None
     saved = assemble(
@@ -232,7 +235,7 @@ def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: st
 
 
 def _copy_of(place: Path, limit: tuple[int | None, ...], folder: Path) -> GraphSpec:
-    """Copy a graph into an empty folder, with the maximum length in ``limit`` if any."""
+    """Copy a graph into an empty folder; ``limit`` is empty, or contains a new maximum length."""
     spec = copy_graph(place, folder)
     return replace(spec, max_length=limit[0]) if limit else spec
 

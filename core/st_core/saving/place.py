@@ -1,4 +1,4 @@
-"""Replace the model in a folder: all files of the new one or, on failure, none."""
+"""Replace the model in a folder completely or, on failure, not at all."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ MODEL_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-"""Files that are read wherever they are present: those of an earlier model would change the numbers of the new one."""
+"""Files that are read if they exist, so that those of an earlier model would change the results of a new model."""
 
 _MARKS = ("modules.json", "config.json", "adapter_config.json")
-"""Every folder of a model contains at least one of these."""
+"""Files of which every model folder contains at least one."""
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for a model's files; at the end they replace those in ``folder``, on an error none does.
+    """Yield an empty folder for the files of a model, which replace those in ``folder`` at the end of the block.
 
-    Files of an earlier model that the new one lacks are removed, other files stay. A folder that did not exist is not
-    left behind empty.
+    If an error occurs, no file is replaced. Files of an earlier model that the new model lacks are removed; other files
+    stay. If ``folder`` did not exist, it is not left behind empty.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +71,15 @@ def replacing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
         if is_new:
-            with suppress(OSError):  # raised where the folder has files, as it should
+            with suppress(OSError):  # raised where the folder contains files, which is the normal case
                 folder.rmdir()
 
 
 def _stale(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Return an earlier model's files beside ``files``; none in a folder without a model, where they are the user's."""
+    """Return the files of an earlier model other than ``files``.
+
+    In a folder without a model there are none, because all files belong to the user.
+    """
     if not any((folder / name).is_file() for name in _MARKS):
         return []
     places = dict.fromkeys([Path(), *(path.parent for path in files)])
@@ -85,7 +88,7 @@ def _stale(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _rename(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Rename files to free names, all of them or none."""
+    """Rename files to free names: all of them or, on an error, none."""
     done: list[tuple[Path, Path]] = []
     try:
         for source, target in pairs:

@@ -1,6 +1,6 @@
-"""Write a model as a folder that this engine and sentence-transformers 6.2 load, and upload such a folder to the Hub.
+"""Write a model to a folder that this package and sentence-transformers 6.2 load, and upload such a folder to the Hub.
 
-Weights are saved as safetensors only. A transformer's own files are copied as they are, so that nothing is lost or
+Weights are saved as safetensors only. The files of a transformer are copied unchanged, so that nothing is lost or
 rounded.
 """
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["card_of", "push_folder", "save_folder", "settled"]
 
-_METADATA = {"format": "pt"}  # transformers refuses a file without it
+_METADATA = {"format": "pt"}  # transformers rejects a file without it
 
 
 def settled(engine: Engine) -> list[Module]:
-    """Return a model's modules with all values resolved that loading left open, and with the current maximum length."""
+    """Return the modules of a model, with the current maximum length and all values that loading has determined."""
     return [_settled(module, engine) for module in engine.modules]
 
 
@@ -62,12 +62,12 @@ def _settled(module: Module, engine: Engine) -> Module:
         chat_format = "structured" if text_tokenizer.structured else "flat"
     options = dict(module.processor_kwargs)
     if not isinstance(engine.limit, Unset):
-        options["model_max_length"] = engine.limit or int(1e30)  # transformers' number for no limit
+        options["model_max_length"] = engine.limit or int(1e30)  # transformers uses this value for no limit
     return replace(module, chat=uses_chat, chat_format=chat_format, processor_kwargs=options)
 
 
 def card_of(own: Path, name: str, family: str) -> str:
-    """Return the text of a model's card: that of the file ``own``, or a short one where it is missing."""
+    """Return the text of a model card: that of the file ``own``, or a short default if the file is missing."""
     if own.is_file():
         return own.read_text(encoding="utf-8")
     return (
@@ -83,10 +83,11 @@ def save_folder(
     files: Mapping[str, object],
     card: str | None,
 ) -> None:
-    """Write modules, ``settings`` as ``config_sentence_transformers.json``, ``files`` as JSON by file name, and a card.
+    """Write modules, settings, further files and a model card to a folder, completely or, on failure, not at all.
 
-    The folder gets all files or, on failure, stays as it was. Files of an earlier model that would be read are removed,
-    other files stay. Raises ModelUnsupported for an option that cannot be saved.
+    ``settings`` are saved as ``config_sentence_transformers.json``, ``files`` as JSON by file name; ``card`` is the
+    text of README.md, None for no card. Files of an earlier model that would be read are removed; other files stay.
+    Raises ModelUnsupported for an option that cannot be saved.
     """
     with replacing(folder) as new:
         _write_json(new / "config_sentence_transformers.json", settings)
@@ -104,7 +105,7 @@ def save_folder(
 
 
 def _write_parts(parts: Parts, folder: Path) -> None:
-    """Write what one module saves, with its children in folders of their own."""
+    """Write the content of a module's folder, with a subfolder for each of its children."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in parts.children.items():
         _write_parts(module.save(), folder / name)
@@ -123,7 +124,7 @@ def _write_parts(parts: Parts, folder: Path) -> None:
 
 
 def _convert(parts: Parts, folder: Path) -> None:
-    """Write pickled weights as safetensors, one file at a time to save memory, and the index of several files."""
+    """Convert pickled weights to safetensors, one file at a time to limit memory, and write the index of the files."""
     places: dict[str, str] = {}
     size = 0
     for name, path in parts.pickles.items():
@@ -157,10 +158,11 @@ def push_folder(
     revision: str | None,
     create_pr: bool,
 ) -> str:
-    """Create a Hub repository, upload what ``save`` writes, or ``local_path``, and return the commit's URL.
+    """Create a Hub repository, upload a model and return the URL of the commit or pull request.
 
-    With ``save``, files of an earlier model are removed unless the new one replaces them. Errors of huggingface_hub are
-    raised as they are.
+    An existing repository is an error unless ``exist_ok`` or ``create_pr`` is set. The uploaded model is the folder
+    ``local_path``, or what ``save`` writes to a folder if that is None. In the second case, files of an earlier model
+    are removed unless the new model replaces them. Errors of huggingface_hub are raised unchanged.
     """
     from huggingface_hub import HfApi
 

@@ -235,7 +235,10 @@ def _put(temporary: Path, place: Path) -> None:
 
 
 def read_spec(place: Path) -> GraphSpec | None:
-    """Return the description of a graph, None if the folder is missing; raise ModelBroken for an unreadable graph."""
+    """Return the description of a graph, None if the folder is missing.
+
+    Raises ModelBroken for a damaged graph and for another format version.
+    """
     path = place / SPEC
     if not place.is_dir():
         return None

@@ -43,7 +43,7 @@ class GraphRunner:
     has_equal_lengths: bool = False
 
     def needs_equal_lengths(self) -> bool:
-        """Return whether all texts of a batch must have the same length, as tested when the graph was written or loaded."""
+        """Return whether all texts of a batch must have the same length, as tested on storing or loading the graph."""
         return self.has_equal_lengths
 
     def prepare(self) -> None:

@@ -59,7 +59,7 @@ def _install() -> None:
 
 
 class _Hook:
-    """A tqdm hook that draws no progress bar inside :func:`hushed`; elsewhere it calls the previously installed hook."""
+    """A tqdm hook that draws no bar inside :func:`hushed`; elsewhere it calls the hook that was installed before."""
 
     def __init__(self, before: Callable[..., Any] | None, empty: Callable[..., Any]) -> None:
         self.before, self.empty = before, empty

@@ -91,7 +91,8 @@ class Step(nn.Module, Generic[Value]):
 def activation_module(path: str, *, trusted: bool) -> nn.Module:
     """Return an activation by its dotted path.
 
-    Raises ModelUnsupported where the class does not exist, and where it is neither a class of torch nor ``trusted``.
+    Raises ModelUnsupported where the path does not exist, where it is neither the class of a torch module nor
+    ``trusted``, and where it needs arguments.
     """
     package, _, name = path.rpartition(".")
     try:
@@ -150,7 +151,8 @@ def _token_id(token: int | str, info: TransformerInfo) -> int:
 def reads_first_token(rest: Sequence[Module], *, pad_left: bool) -> bool:
     """Return whether the modules after a transformer read only position 0 of a text.
 
-    This is so for a classification head with no module after it, and for pooling with the single mode "cls".
+    This is so for a classification head with no module after it, and where the only pooling mode is "cls" and every
+    other module processes each position alone.
     """
     return not pad_left and all(
         (module.modes == ("cls",) and module.include_prompt)
@@ -200,7 +202,10 @@ class TransformerStep(Step[Transformer]):
 
 
 class FusedSpladeStep(Step[SpladePooling]):
-    """Runs a transformer and the SpladePooling after it, from token ids to term weights [n, V], without storing all logits."""
+    """Runs a transformer and the SpladePooling after it: from token ids to term weights [n, V].
+
+    The logits are computed in blocks of the vocabulary, so that they are never all in memory.
+    """
 
     def __init__(
         self, value: SpladePooling, loaded: LoadedTransformer, blocks: Sequence[Callable[[Tensor], Tensor]]
@@ -431,7 +436,7 @@ class WordWeightsStep(Step[WordWeights]):
 
 
 class CNNStep(Step[CNN]):
-    """Convolves word vectors [n, t, d] to [n, t, d']; padding is set to zero, so that it does not affect its neighbours."""
+    """Convolves word vectors [n, t, d] to [n, t, d']; padding is set to zero and so does not affect other words."""
 
     def __init__(self, value: CNN) -> None:
         """Create the parameters."""
@@ -484,7 +489,7 @@ class LSTMStep(Step[LSTM]):
 
 
 class StaticEmbeddingStep(Step[StaticEmbedding]):
-    """Averages the token vectors [n, d] of token ids [n, t]; the table has a row per token, with mapping and scale applied."""
+    """Averages the vectors of token ids [n, t] to [n, d]; the table has one row per token, with the scale applied."""
 
     def __init__(self, value: StaticEmbedding) -> None:
         """Create one vector per token; a table that several tokens share by a mapping is expanded."""

@@ -44,7 +44,7 @@ def attended(mask: Tensor, *, pad_left: bool) -> Tensor:
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Return position ids [n, t] counted from each row's first token, so that padding on the left does not shift them."""
+    """Return position ids [n, t] counted from each row's first token, so that padding on the left is not counted."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
@@ -98,7 +98,7 @@ def _weighted(vectors: Tensor, weights: Tensor) -> Tensor:
 
 
 def _divisor(weights: Tensor, vectors: Tensor, total: Tensor | None) -> Tensor:
-    """Return the divisor [n, 1] of means: ``total`` [n] if the vectors are weighted already, else the sum of weights."""
+    """Return the divisor [n, 1] of means: ``total`` [n] if vectors are weighted already, else the sum of weights."""
     divisor = weights.to(vectors.dtype).sum(dim=1) if total is None else total.to(vectors.dtype)
     return divisor[:, None].clamp(min=1e-9)
 
