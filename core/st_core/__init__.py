@@ -1,8 +1,8 @@
-"""An engine for Sentence Transformers checkpoints: dense, sparse and cross-encoder models, light by default.
+"""An engine for dense, sparse and cross-encoder models in the checkpoint format of Sentence Transformers.
 
 Vectors and scores equal those of sentence-transformers.
 
-Names are imported on first use, so that ``import st_core`` loads neither torch nor a tokenizer.
+Public names are imported on first use, so that ``import st_core`` loads neither torch nor a tokenizer.
 """
 
 from __future__ import annotations

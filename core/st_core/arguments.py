@@ -1,4 +1,4 @@
-"""The arguments that the constructors and the calls of all models share."""
+"""The arguments that are common to the constructors, and to the calls, of all models."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["LoadArguments", "Placement"]
 class LoadArguments(TypedDict, total=False):
     """The arguments of all models' constructors, with the names of sentence-transformers.
 
-    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are for the Hub. ``prompts`` override the
-    checkpoint's. ``model_kwargs``, ``processor_kwargs`` (old name ``tokenizer_kwargs``) and ``config_kwargs`` go to
-    transformers' loaders; on onnx and openvino ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` names a repository
-    graph.
+    ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are options for downloads from the Hub.
+    ``prompts`` override the prompts of the checkpoint. ``model_kwargs``, ``processor_kwargs`` (old name
+    ``tokenizer_kwargs``) and ``config_kwargs`` are passed to the loaders of transformers. On onnx and openvino,
+    ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` selects a repository graph.
 
-    ``backend`` is torch, onnx, openvino or auto: the fastest of these for the model on this machine, measured at the
-    first load. ``dtype`` is float32, float16, bfloat16 or, not on torch, int8, and with auto always float32. On onnx
-    and openvino it is the dtype of the stored weights; 16-bit weights are computed in float32 where the runtime has no
-    better way. Models of static modules run on numpy under any backend. ``modules`` is refused: a model is loaded from
-    a checkpoint.
+    ``backend`` is torch, onnx, openvino or auto. With auto, the backend that is fastest for the model on this machine
+    is measured at the first load. ``dtype`` is float32, float16, bfloat16 or int8; int8 is not available on torch, and
+    auto always uses float32. On onnx and openvino the dtype is that of the stored weights: a runtime that cannot
+    compute in 16 bits computes in float32. Models of static modules run on numpy under any backend. ``modules`` is not
+    supported, because a model is loaded from a checkpoint.
     """
 
     modules: Sequence[object] | None
@@ -47,9 +47,10 @@ class LoadArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a call computes: on ``device`` here, in a process on each of ``devices``, or in ``pool``.
+    """Where a call is computed.
 
-    Processes get ``chunk_size`` inputs at a time.
+    A call is computed in this process on ``device``, in one new process on each of ``devices``, or in the processes of
+    ``pool``. Each process receives ``chunk_size`` inputs at a time.
     """
 
     device: Device
@@ -59,6 +60,6 @@ class Placement:
 
     @classmethod
     def of(cls, device: Device | Iterable[Device], pool: WorkerPool | None, chunk_size: int | None) -> Placement:
-        """Return the placement for the arguments of a call, where ``device`` is a device or a list of them."""
+        """Return the placement for the arguments of a call; ``device`` is one device or a list of devices."""
         devices = list(device) if isinstance(device, (list, tuple)) else None
         return cls(None if devices is not None else cast("Device", device), devices, pool, chunk_size)

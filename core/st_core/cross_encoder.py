@@ -35,15 +35,16 @@ __all__ = ["CrossEncoder"]
 
 
 Activation: TypeAlias = Callable[["Rows"], "Rows"]
-"""A function from logits to scores, arrays or tensors."""
+"""A function from logits to scores; both are numpy arrays or both are tensors."""
 
 
 class CrossEncoder(Model):
     """A model that reads two texts together and scores them.
 
-    ``model_name_or_path`` is a folder or a Hub name (a bare name gets the prefix ``cross-encoder/``). ``activation_fn``
-    is any function of a tensor, on every backend; None takes the checkpoint's, else a sigmoid for one label and the
-    identity for several. Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`.
+    ``model_name_or_path`` is a folder or a Hub name (a name without an organisation gets the prefix
+    ``cross-encoder/``). ``activation_fn`` is any function of a tensor, on every backend. The default is the activation
+    that the checkpoint names, or else a sigmoid for a model with one label and the identity for a model with several.
+    Devices, dtypes and thread safety are as in :class:`st_core.SentenceTransformer`.
     """
 
     family = "CrossEncoder"
@@ -69,7 +70,7 @@ class CrossEncoder(Model):
 
     @property
     def num_labels(self) -> int:
-        """The number of scores of a pair."""
+        """The number of scores that the model computes for each pair."""
         for module in reversed(self._engine.modules):
             if isinstance(module, Dense) and module.writes == "scores":
                 return int(module.weight.shape[0])
@@ -81,7 +82,7 @@ class CrossEncoder(Model):
 
     @property
     def max_length(self) -> int | float | None:
-        """``max_seq_length``, under its old name."""
+        """The value of ``max_seq_length``, under its old name."""
         return self.max_seq_length
 
     @max_length.setter
@@ -89,9 +90,9 @@ class CrossEncoder(Model):
         self.max_seq_length = value
 
     def get_default_activation_fn(self) -> Activation:
-        """Return the checkpoint's activation, if it is torch's.
+        """Return the activation that the checkpoint names, if it is a class of torch.
 
-        Else a sigmoid for one label, the identity for several.
+        Otherwise return a sigmoid for a model with one label, and the identity for a model with several.
         """
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
@@ -137,12 +138,12 @@ class CrossEncoder(Model):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """Return the scores of pairs in order, float32: [n] for one label, [n, labels] for several.
+        """Return the scores of pairs in order, float32: [n] for a model with one label, [n, labels] for several labels.
 
-        Of a single pair, its score or scores.
+        For a single pair, return a scalar, or an array [labels].
 
-        ``activation_fn`` replaces the model's own; ``apply_softmax`` comes after it, over the labels. A text that
-        occurs in several pairs is tokenized once. Batches, prompts and the extra arguments are those of
+        ``activation_fn`` replaces the model's own activation. ``apply_softmax`` applies a softmax over the labels after
+        the activation. A text that occurs in several pairs is tokenized once. The other arguments are those of
         :meth:`st_core.SentenceTransformer.encode`.
         """
         pairs, single = _pairs(pop_inputs(inputs, kwargs))
@@ -165,10 +166,10 @@ class CrossEncoder(Model):
         batch_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Prepared:
-        """Tokenize the pairs of a request: the first of the three steps of :meth:`predict`, with its arguments.
+        """Tokenize the pairs of a request, as the first of the three steps of :meth:`predict`.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``predict(inputs)`` gives; see
-        :meth:`st_core.SentenceTransformer.prepare`.
+        The arguments are those of :meth:`predict`. ``finish(compute([prepare(inputs)])[0])`` returns the result of
+        ``predict(inputs)``; see :meth:`st_core.SentenceTransformer.prepare`.
         """
         pairs, single = _pairs(inputs)
         options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
@@ -183,7 +184,10 @@ class CrossEncoder(Model):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
     ) -> Any:
-        """Return the scores of a computed request: the last step of :meth:`predict`, with its arguments."""
+        """Return the scores of a computed request, as the last step of :meth:`predict`.
+
+        The arguments are those of :meth:`predict`.
+        """
         scores = self._scores(computed, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
         return _converted(
             scores,
@@ -197,18 +201,22 @@ class CrossEncoder(Model):
     ) -> Iterator[Any]:
         """Yield the score of each pair of a stream, in order, with ``window`` pairs in memory at a time.
 
-        Takes :meth:`predict`'s other arguments.
+        The other arguments are those of :meth:`predict`.
         """
         return (score for listed in windows(inputs, window) for score in self._predict_several(listed, kwargs))
 
     def _predict_several(self, pairs: list[tuple[str, str]], kwargs: Mapping[str, Any]) -> Rows:
-        """Return the scores of a list of pairs; two texts in it are an error and not one pair."""
+        """Return the scores of a list of pairs.
+
+        Raises ValueError if the list contains a text, because :meth:`predict` would take a list of two texts for one
+        pair.
+        """
         if any(isinstance(each, str) for each in pairs):
             raise ValueError("the stream contains a single text; expected pairs of texts (query, document)")
         return self.predict(pairs, **kwargs)
 
     def _predict(self, pairs: list[Input], options: CallOptions, activation: Activation, softmax: bool) -> Rows:
-        """Return the scores of a worker's or this process's pairs."""
+        """Return the scores of all pairs of a call, or of the chunk of them that a worker process received."""
         windows = self._computed_windows(pairs, options)
         return joined([self._scores(computed, activation, softmax=softmax) for computed in windows])
 
@@ -225,10 +233,10 @@ class CrossEncoder(Model):
         return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
 
     def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
-        """Return the scores of one request: an array where graphs run the model without torch.
+        """Return the scores of one request, as a numpy array where a graph runs the model without torch, else a tensor.
 
-        The activation is applied batch by batch: vectorised functions round the last digit by a value's place in an
-        array.
+        The activation is applied batch by batch, because the last digit of a vectorised function's result can depend on
+        a value's position in the array. Applied to all rows at once, it would change scores in the last digit.
         """
         if self._engine.graphs is not None and activation in ACTIVATIONS.values():
             return by_batches(computed, lambda rows: self._array_scores(rows, activation, softmax=softmax))
@@ -247,7 +255,7 @@ class CrossEncoder(Model):
             return by_batches(computed, tensor_scores)
 
     def _array_scores(self, rows: Rows, activation: Activation, *, softmax: bool) -> NDArray[np.float32]:
-        """Return the scores of rows after activation, without torch."""
+        """Return the scores of rows after the activation, computed by numpy."""
         scores = activation(rows)
         scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
         return np.asarray(softmax_of(scores) if softmax and scores.ndim > 1 else scores, np.float32)
@@ -267,9 +275,11 @@ class CrossEncoder(Model):
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
     ) -> list[dict[str, int | float | str]]:
-        """Return documents by score, best first: ``corpus_id``, ``score`` and, with ``return_documents``, ``text``.
+        """Return documents by descending score, each as a dict of its index ``corpus_id`` and its ``score``.
 
-        Documents of equal score keep their order. Raises ValueError for a model with several labels.
+        With ``return_documents`` the dict also contains the ``text``. ``top_k`` limits the number of documents.
+        Documents with equal scores keep their order. The other arguments are those of :meth:`predict`. Raises
+        ValueError for a model with several labels.
         """
         (ranking,) = self.rank_many(
             [query],
@@ -296,12 +306,10 @@ class CrossEncoder(Model):
         return_documents: bool = False,
         **kwargs: Any,
     ) -> list[list[dict[str, int | float | str]]]:
-        """Call :meth:`rank` for each query and its own documents.
+        """Return the result of :meth:`rank` for each query and its own list of documents.
 
-        Faster than separate calls, since pairs of all queries share batches.
-
-        The other arguments are those of :meth:`predict`. Raises ValueError unless there is one list of documents per
-        query.
+        This is faster than separate calls, because pairs of all queries share batches. The other arguments are those of
+        :meth:`predict`. Raises ValueError unless there is one list of documents per query.
         """
         if self.num_labels != 1:
             raise ValueError(f"rank() needs a model with one label, and this one has {self.num_labels}; use predict()")
@@ -316,7 +324,7 @@ class CrossEncoder(Model):
 
 
 def by_batches(computed: Computed[Rows], function: Callable[[Rows], Rows]) -> Rows:
-    """Apply a function to the rows of each batch and return the results in the order of the rows."""
+    """Apply a function to each batch of rows and return the results in the original order of the rows."""
     result: Rows = None
     for positions in computed.batches:
         part = function(computed.rows[positions])
@@ -329,9 +337,9 @@ def by_batches(computed: Computed[Rows], function: Callable[[Rows], Rows]) -> Ro
 def _ranking(
     documents: list[str], scores: list[float], top_k: int | None, *, whole: bool
 ) -> list[dict[str, int | float | str]]:
-    """Return the positions of documents by descending score, equal scores in order.
+    """Return the indexes and scores of documents by descending score; documents with equal scores keep their order.
 
-    With ``whole`` the documents too.
+    With ``whole`` the texts of the documents are included.
     """
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
     return [
@@ -346,7 +354,10 @@ def softmax_of(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _converted(scores: Rows, *, single: bool, to_array: bool, stacked: bool) -> Rows:
-    """Return scores as an array, as a tensor with ``stacked``, else as a list of tensors; of a single pair, its own."""
+    """Return scores as an array with ``to_array``, as one tensor with ``stacked``, or else as a list of tensors.
+
+    With ``single`` return only the first entry.
+    """
     if to_array:
         values: Rows = _as_array(scores) if len(scores) else np.array([])
     else:
@@ -368,7 +379,10 @@ def _as_array(scores: Rows) -> NDArray[np.float32]:
 
 
 def _pairs(inputs: object) -> tuple[list[Input], bool]:
-    """Return pairs as a list, and whether there was a single one; raise ValueError unless each is a pair of texts."""
+    """Return the inputs as a list of pairs, and whether the input was a single pair.
+
+    Raises ValueError unless each input is a pair of texts.
+    """
     listed = as_list(inputs)
     single = len(listed) == 2 and all(isinstance(each, str) for each in listed)
     listed = [listed] if single else listed

@@ -1,4 +1,4 @@
-"""The part that dense and sparse encoders share: queries and documents, streams, and similarities."""
+"""The base of dense and sparse encoders: encoding of queries, documents and streams, and similarities."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ __all__ = ["Encoder", "windows"]
 Item = TypeVar("Item")
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names of the prompt of ``encode_document``; the first one that the model has is used."""
+"""Names of prompts for ``encode_document``; the first of these that the model has is used."""
 
 WINDOW = 4096
-"""Inputs of a stream that are encoded together."""
+"""The default number of inputs of a stream that are encoded together."""
 
 
 def windows(inputs: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield a stream in lists of ``size``; raise ValueError for a size below 1, TypeError for a single text."""
+    """Yield the items of a stream in lists of ``size``; the last list may be shorter.
+
+    Raises ValueError for a size below 1, and TypeError for a single text.
+    """
     if isinstance(inputs, str):
         raise TypeError("expected a stream of texts, got one text; put it into a list")
     if size < 1:
@@ -56,13 +59,14 @@ class Encoder(Model):
         *args: object,
         **kwargs: object,
     ) -> Any:
-        """Call :meth:`encode` for queries: with the prompt named "query" unless another is set, and the task "query".
+        """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
 
-        Takes all arguments of :meth:`encode`, in its order.
+        ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, in the same
+        order.
         """
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
-        if not args and not kwargs:  # unpacking them costs a twentieth of an inference-free query
+        if not args and not kwargs:  # unpacking them takes a twentieth of the time of an inference-free query
             return self.encode(inputs, prompt_name, prompt, task="query")
         return self.encode(inputs, prompt_name, prompt, *args, **{"task": "query"} | kwargs)
 
@@ -74,9 +78,10 @@ class Encoder(Model):
         *args: object,
         **kwargs: object,
     ) -> Any:
-        """Call :meth:`encode` for documents: with the prompt "document", "passage" or "corpus", the task "document".
+        """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
 
-        Takes all arguments of :meth:`encode`, in its order.
+        That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
+        and ``prompt`` replace it. The arguments are those of :meth:`encode`, in the same order.
         """
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
@@ -85,13 +90,13 @@ class Encoder(Model):
     def encode_iter(self, inputs: Iterable[str], *, window: int = WINDOW, **kwargs: object) -> Iterator[Any]:
         """Yield the vector of each text of a stream, in order, with ``window`` texts in memory at a time.
 
-        The other arguments are those of :meth:`encode`. Within a window texts are sorted by length, so a larger one
-        runs a little faster.
+        The other arguments are those of :meth:`encode`. Texts are sorted by length within a window, so that a larger
+        window is slightly faster.
         """
         return (vector for listed in windows(inputs, window) for vector in self.encode(listed, **kwargs))
 
     def get_sentence_embedding_dimension(self) -> int | None:
-        """Return ``get_embedding_dimension()``, under its old name."""
+        """Call :meth:`get_embedding_dimension`, under its old name."""
         return self.get_embedding_dimension()
 
     @abstractmethod
@@ -100,7 +105,7 @@ class Encoder(Model):
 
     @property
     def similarity_fn_name(self) -> str:
-        """The function that :meth:`similarity` computes: cosine, dot, euclidean or manhattan."""
+        """The name of the function that :meth:`similarity` computes: cosine, dot, euclidean or manhattan."""
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
@@ -113,7 +118,7 @@ class Encoder(Model):
         return super()._now_saved() | {"similarity_fn_name": self.similarity_fn_name}
 
     def _set_similarity(self, requested: str | SimilarityFunction | None) -> None:
-        """Set the similarity to the caller's, else the checkpoint's, else the family's."""
+        """Set the similarity to ``requested``, else to that of the checkpoint, else to the default of the class."""
         saved = self._settings.get("similarity_fn_name")
         try:
             self.similarity_fn_name = requested or saved
@@ -123,20 +128,23 @@ class Encoder(Model):
             raise ModelUnsupported(f"{self.checkpoint.name}: {error}") from error
 
     def similarity(self, embeddings1: object, embeddings2: object) -> Any:
-        """Return the similarities [a, b] of two sets of vectors: a tensor for a model on torch, else an array."""
+        """Return the similarity of each vector of one set to each vector of another [a, b].
+
+        The result is a tensor for a model on torch, and for tensors; otherwise it is an array.
+        """
         from st_core.similarity import SimilarityFunction
 
         return self._as_tensor(SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: object, embeddings2: object) -> Any:
-        """Return the similarity of row i of both sets [n]."""
+        """Return the similarity of the two vectors at each position of both sets [n]."""
         from st_core.similarity import SimilarityFunction
 
         compute = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
         return self._as_tensor(compute(embeddings1, embeddings2))
 
     def _as_tensor(self, scores: object) -> object:
-        """Return scores as a tensor where the model runs on torch."""
+        """Return scores as a tensor if the model runs on torch, otherwise unchanged."""
         if not (self._engine.uses_torch and isinstance(scores, np.ndarray)):
             return scores
         import torch

@@ -1,4 +1,4 @@
-"""Errors of models, in one small tree.
+"""The exceptions that models raise.
 
 ModelError
 ├── ModelNotFound      no such folder, Hub name, file or built-in model
@@ -25,11 +25,11 @@ __all__ = [
 
 
 class ModelError(Exception):
-    """An error of a model, not of the arguments of a call."""
+    """The base of errors that concern a model and not the arguments of a call."""
 
 
 class ModelNotFound(ModelError):
-    """The name is neither a folder nor a built-in model nor a Hub repository that can be reached."""
+    """The name is neither a folder nor a built-in model nor an accessible repository on the Hub."""
 
 
 class ModelUnsupported(ModelError):
@@ -37,7 +37,7 @@ class ModelUnsupported(ModelError):
 
 
 class ModelBroken(ModelError):
-    """A file of the checkpoint is missing, truncated or contradicts another; the message names file and reason."""
+    """A file of the checkpoint is missing, truncated or inconsistent; the message names the file and the reason."""
 
 
 class InputTooLong(ModelError):
@@ -45,12 +45,18 @@ class InputTooLong(ModelError):
 
 
 def missing_extra(extra: str, need: str) -> ImportError:
-    """Return the error for a feature whose optional dependencies are not installed."""
+    """Return the error for a feature whose optional dependencies are not installed.
+
+    ``need`` describes the feature, and ``extra`` is the extra that installs the dependencies.
+    """
     return ImportError(f"{need} needs the extra {extra!r}: pip install 'st-connectors[{extra}]'")
 
 
 def missing_packages(names: Iterable[str], need: str) -> ImportError:
-    """Return the error for a step that needs a few packages, by import names, where an extra installs far more."""
+    """Return the error for a feature that needs a few packages, where an extra would install far more.
+
+    ``names`` are the import names of the packages, and ``need`` describes the feature.
+    """
     packages = [name.replace("_", "-") for name in names]
     plural = "s" if len(packages) > 1 else ""
     return ImportError(f"{need} needs the package{plural} {' and '.join(packages)}: pip install {' '.join(packages)}")

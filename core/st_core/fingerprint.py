@@ -1,16 +1,16 @@
-"""Describe models: name, width, and hashes that decide whether two objects give the same vectors.
+"""Describe models by name, width, and hashes that decide whether two models give the same vectors.
 
-A fingerprint has components, so that a message can name the difference:
+A fingerprint has one hash for each component, so that a message can name the components that differ:
 
-``weights``        the tensors of the document stack, whatever their files and names
-``graph``          instead of weights, the file of a repository graph of a model without weights
+``weights``        the tensors of the document stack, regardless of the files and names they are stored under
+``graph``          replaces ``weights`` for a model that has only a repository graph: the file of that graph
 ``tokenizer``      the vocabulary, and the ids of a few probe texts
-``configuration``  the modules of the document stack, with the settings that shape their result
-``prompts``        the prompts of queries and of documents
+``configuration``  the modules of the document stack, with the settings that affect their results
+``prompts``        all prompts of the model, and the name of the default prompt
 ``precision``      the dtype of the computation
 
-Only the document stack counts for the first three, so that a query encoder without inference matches its document
-model.
+``weights``, ``tokenizer`` and ``configuration`` cover the document stack only, so that an inference-free query encoder
+matches its document model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROBES = (
     "3.14 e-mail@example.org",
 )
 
-# Keys of config.json that shape the vectors; others depend on the version that wrote the file.
+# Keys of config.json that affect the vectors. Other keys depend on the version of transformers that wrote the file.
 _CONFIG_KEYS = (
     "hidden_act",
     "hidden_size",
@@ -69,10 +69,13 @@ _KINDS = {
 
 
 class Fingerprint(Mapping[str, str]):
-    """Hashes by component, computed on first use; safe in threads, which at worst compute a hash twice."""
+    """Hashes by component, each computed on first use.
+
+    Safe in threads; two threads may compute the same hash twice.
+    """
 
     def __init__(self, components: Mapping[str, Callable[[], str]]) -> None:
-        """Store ``components``, functions that compute the hashes."""
+        """Store the functions that compute the hashes, by component."""
         self._components = dict(components)
         self._known: dict[str, str] = {}
 
@@ -100,9 +103,11 @@ class Fingerprint(Mapping[str, str]):
 
 
 def describe(model: object) -> ModelRef:
-    """Return the reference of a model, with a fingerprint computed on first use; foreign objects encode a probe text.
+    """Return the :class:`ModelRef` of a model: the description of it that is stored with a collection.
 
-    Raises TypeError for an object that neither encodes nor predicts.
+    The fingerprint is computed on first use. A model of another library has no fingerprint; if it is an encoder, it
+    encodes a probe text, to determine the kind and the width of its vectors. A ModelRef is returned unchanged. Raises
+    TypeError for an object that has neither the methods encode_query and encode_document nor the method predict.
     """
     if isinstance(model, ModelRef):
         return model
@@ -141,9 +146,9 @@ def _describe_own(model: Model) -> ModelRef:
 
 
 def _weights_component(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
-    """Return the component of the weights, or that of a repository graph where the model has no weights.
+    """Return the component ``weights``, or ``graph`` for a model that has a repository graph but no weights.
 
-    A graph's hash says nothing about copies of the model with weights.
+    A graph's hash cannot be compared with the hash of the weights, so the components have different names.
     """
     first = stack[0]
     if graph is not None and isinstance(first, Transformer) and not _weight_files(first.folder):
@@ -167,7 +172,7 @@ def _canonical(value: object) -> bytes:
 
 
 def _configuration(module: Module) -> dict[str, object]:
-    """Return the settings of a module that shape its result."""
+    """Return the settings of a module that affect its result."""
     shape: dict[str, object] = {"kind": last_name(module.type_path)}
     if isinstance(module, Transformer):
         config = {**module.config, **module.config_kwargs}
@@ -181,7 +186,10 @@ def _configuration(module: Module) -> dict[str, object]:
 
 
 def _weights(stack: Iterable[Module]) -> str:
-    """Return the hash of all tensors of a stack without their names, which differ between files of one model."""
+    """Return the hash of all tensors of a stack.
+
+    Names of tensors are left out, because they differ between the file formats of one model.
+    """
     digests: list[str] = []
     for module in stack:
         if isinstance(module, Transformer):
@@ -194,7 +202,7 @@ def _weights(stack: Iterable[Module]) -> str:
 
 
 def _arrays(value: object) -> list[NDArray[np.generic]]:
-    """Return the arrays among a field's value or its entries."""
+    """Return the arrays in the value of a module's field: the value itself, or entries of a mapping or a tuple."""
     entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
     return [each for each in entries if isinstance(each, np.ndarray)]
 
@@ -221,7 +229,10 @@ def _file_digests(folder: Path) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _digests_of(path: Path, _size: int, _changed: int) -> frozenset[str]:
-    """Return the hash of every tensor of a file except integers: counters and positions are not weights."""
+    """Return the hashes of the floating-point tensors of a file.
+
+    Integer tensors are counters and positions, not weights. Size and time of change are part of the cache key only.
+    """
     read = _safetensors if path.suffix == ".safetensors" else _pickled
     return frozenset(
         _hash(f"{kind}{shape}".encode() + data) for kind, shape, data in read(path) if kind.startswith(("F", "BF"))
@@ -232,7 +243,10 @@ _Tensor = tuple[str, tuple[int, ...], bytes]
 
 
 def _safetensors(path: Path) -> Iterator[_Tensor]:
-    """Yield type, shape and bytes of each tensor of a file: 8 bytes of length, a JSON header with offsets, data."""
+    """Yield type, shape and bytes of each tensor of a safetensors file.
+
+    The file consists of the length of the header in 8 bytes, a JSON header with the offsets of the tensors, and data.
+    """
     data = np.memmap(path, np.uint8, mode="r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     try:
@@ -293,7 +307,7 @@ def _is_sparse(vectors: object) -> bool:
 
 
 def _name(model: object) -> str:
-    """Return the name of a foreign model, that of its class where it has none."""
+    """Return the name of a model of another library, or the name of its class if the model has no name."""
     inner = getattr(model, "transformers_model", None)
     card = getattr(model, "model_card_data", None)
     for owner, attribute in (

@@ -1,4 +1,4 @@
-"""The part that the three model classes share: loading a checkpoint, prompts, call options, workers and saving."""
+"""The base of the three model classes: loading a checkpoint, prompts, call options, workers and saving."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from st_core.processes.pool import WorkerPool
 
 NO_LIMIT = int(1e30)
-"""The maximum length that transformers reports for a tokenizer without one."""
+"""The maximum length that transformers reports for a tokenizer without a maximum length."""
 
 
 Result = TypeVar("Result")
 
 
 def _for_workers(loading: LoadArguments, plan: ExecutionPlan) -> LoadArguments:
-    """Return the arguments that load a model in a worker by the plan that runs it here."""
+    """Return the arguments with which a worker loads a model under the plan that this process uses."""
     kept = (
         *("trust_remote_code", "local_files_only", "cache_folder", "token"),
         *("model_kwargs", "processor_kwargs", "tokenizer_kwargs", "config_kwargs"),
@@ -58,10 +58,10 @@ def _for_workers(loading: LoadArguments, plan: ExecutionPlan) -> LoadArguments:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a worker builds a model as it is now: class, folder, loading arguments, and the settings changed since.
+    """What a worker needs to build a copy of a model: class, folder, loading arguments, and settings changed since.
 
-    ``limit`` contains the maximum length where one was set; ``include_prompt`` is the setting of each pooling module,
-    None for other modules.
+    ``limit`` contains the maximum length if one was set, and is empty otherwise. ``include_prompt`` has one entry for
+    each module: the setting of a pooling module, None for other modules.
     """
 
     kind: type[Model]
@@ -84,7 +84,7 @@ class Recipe:
 
     def build(self, device: str) -> Model:
         """Load the model on a device."""
-        kind: Callable[..., Model] = self.kind  # each family adds arguments to those of all
+        kind: Callable[..., Model] = self.kind  # each model class adds arguments to the common ones
         model = kind(self.folder, device=device, **self.loading)
         engine = model._engine  # noqa: SLF001
         modules = [
@@ -100,7 +100,10 @@ class Recipe:
         return model
 
     def build_to_fork(self) -> Model:
-        """Load the model on the CPU with every route; an error of loading one surfaces in the worker that needs it."""
+        """Load the model on the CPU with every route, for processes that are forked later.
+
+        An error of loading a route is ignored here. It is raised again in a worker that uses the route.
+        """
         model = self.build("cpu")
         engine = model._engine  # noqa: SLF001
         for task in engine.tasks():
@@ -110,7 +113,10 @@ class Recipe:
 
 
 class Model:
-    """A loaded checkpoint. Safe in threads: a call changes nothing and reads settings once, when it begins."""
+    """A loaded checkpoint.
+
+    Safe in threads: a call changes no state of the model and reads the settings once, when it begins.
+    """
 
     family: ClassVar[str]
     organisation: ClassVar[str]
@@ -121,7 +127,7 @@ class Model:
     default_prompt_name: str | None
 
     def _load(self, name: str | PathLike[str] | None, loading: LoadArguments) -> None:
-        """Find the checkpoint, read it and make it ready to run."""
+        """Find the checkpoint, read it and load its stacks."""
         unknown = set(loading) - LoadArguments.__annotations__.keys()
         if unknown:
             raise TypeError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
@@ -164,9 +170,9 @@ class Model:
         warn_of_another(self.checkpoint, self.family)
 
     def _set_prompts(self, prompts: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
-        """Merge the caller's prompts, the checkpoint's and the family's, in this order.
+        """Merge the prompts of the caller, the checkpoint and the model class; earlier ones take precedence.
 
-        An empty prompt overrides, None does not.
+        An empty prompt overrides another, None does not.
         """
         merged: dict[str, str | None] = dict(self.default_prompts) | dict(prompts or {})
         for key, value in (self._settings.get("prompts") or {}).items():
@@ -187,7 +193,7 @@ class Model:
             )
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
-        """Return the prompt of a call: ``prompt``, else the one named, else the default one."""
+        """Return the prompt of a call: ``prompt``, else the prompt named ``prompt_name``, else the default prompt."""
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt must be text, got {prompt!r}")
@@ -223,7 +229,7 @@ class Model:
         return with_processing(self._with_saved_processing(options), kwargs.get("processing_kwargs"))
 
     def _with_saved_processing(self, options: CallOptions) -> CallOptions:
-        """Return the options with the checkpoint's own settings for truncation."""
+        """Return the options with the truncation settings that are saved in the checkpoint."""
         first = self._engine.modules[0]
         saved = first.text_kwargs if isinstance(first, Transformer) else {}
         if not saved:
@@ -231,11 +237,12 @@ class Model:
         return with_processing(options, {name: saved[name] for name in ("max_length", "truncation") if name in saved})
 
     def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Rows]]:
-        """Compute prepared requests, one result each, in order: the second of the three steps of encoding.
+        """Compute prepared requests and return one result for each, in order, as the second of the steps of encoding.
 
-        Requests of different prompts and maximum lengths share batches, which are cut by the model's token budget and
-        by the smallest ``batch_size`` among them; requests of different routes do not. A text's numbers may differ in
-        the last digits from those of computing its request alone, as they do between batches of any sizes.
+        Requests with different prompts and maximum lengths share batches; requests for different routes do not. Batches
+        are limited by the model's token budget and by the smallest ``batch_size`` among the requests. A text's result
+        depends on the batch in its last digits, so it may differ slightly from the result of computing its request
+        alone.
         """
         return self._compute(prepared, lambda _: None)
 
@@ -268,9 +275,9 @@ class Model:
 
     @abstractmethod
     def _rows(self, requests: Sequence[Prepared], finish_batch: Callable[[NDArray[np.int64]], None]) -> Rows:
-        """Return the rows computed for requests of one group, in order and sliceable.
+        """Return the rows computed for requests of one group, in order; the return value supports slices.
 
-        ``finish_batch`` is called with the positions of each batch that is done.
+        ``finish_batch`` is called with the positions of each batch after the batch is computed.
         """
 
     def _computed_windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Computed[Rows]]:
@@ -287,10 +294,10 @@ class Model:
         options: CallOptions,
         *arguments: object,
     ) -> list[Result]:
-        """Return ``job(model, inputs, options, *arguments)`` for all inputs, as parts in order.
+        """Return the results of ``job(model, inputs, options, *arguments)`` for all inputs, as parts in order.
 
-        One device computes in this process, after the model has moved there; several devices or a pool compute in
-        worker processes.
+        Without a pool or a list of devices, this process computes a single part, after moving the model to the device
+        of the call if there is one. Otherwise worker processes compute one part for each chunk of inputs.
         """
         check_positive("chunk_size", placement.chunk_size)
         devices, device = placement.devices, placement.device
@@ -307,9 +314,9 @@ class Model:
 
     @contextmanager
     def _workers(self, devices: Sequence[Device], pool: WorkerPool | None) -> Iterator[WorkerPool]:
-        """Yield the pool of a call, or one for this call alone on ``devices``.
+        """Yield ``pool``, or if it is None a temporary pool with a process on each of ``devices``.
 
-        Raises ValueError for another model's pool.
+        Raises ValueError for a pool that another model started.
         """
         from st_core.processes.pool import WorkerPool
 
@@ -330,20 +337,21 @@ class Model:
 
         for device in devices:
             check_device(self.backend, device)
-            if self._engine.uses_torch and str(device) != "cpu":  # a model with a light route has not imported torch
+            if self._engine.uses_torch and str(device) != "cpu":  # a model with a numpy route has not imported torch
                 from st_core.backends.torch.backend import pick_device
 
                 pick_device(device)
         names = [str(device) for device in devices]
-        share = self._engine.graphs is None  # the runtimes of graphs have threads
+        share = self._engine.graphs is None  # the runtimes of graphs start threads, and then must not be forked
         return WorkerPool(Recipe.of(self), names, owner=self.checkpoint, share=share)
 
     def start_multi_process_pool(self, target_devices: Device | Iterable[Device] = None) -> WorkerPool:
-        """Start a process for each device, ["cuda:0", "cuda:1"] or ["cpu", "cpu"], to be passed to calls as ``pool``.
+        """Start one process for each device, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"], and return the pool.
 
-        None takes every CUDA device, or else up to four processes on the CPU, which share its cores; a single name is
-        one device. The model stays where it is. Raises ValueError for an unknown device, before any process is started,
-        the errors of loading in a process, and RuntimeError where one dies.
+        The pool is passed to calls as ``pool``. Without ``target_devices`` a process is started for every CUDA device,
+        or, if there are none, up to four processes on the CPU, which share its cores. The model of this process is not
+        moved. Raises ValueError for an unknown device before any process is started, the errors of loading the model in
+        a process, and RuntimeError if a process dies.
         """
         from st_core.processes.pool import default_devices
 
@@ -358,13 +366,14 @@ class Model:
 
     @staticmethod
     def stop_multi_process_pool(pool: WorkerPool) -> None:
-        """End the processes of a pool; a stopped pool may be stopped again."""
+        """Stop the processes of a pool; stopping a pool twice is not an error."""
         pool.stop()
 
     def to(self, device: Device) -> Self:
-        """Move the model to another device.
+        """Move the model to another device and return the model.
 
-        Not while another thread uses it. Raises ValueError for a device that graphs do not run on.
+        Do not call this while another thread uses the model. Raises ValueError if the model runs on onnx or openvino
+        and the device is not the CPU.
         """
         check_device(self.backend, device)
         if self._engine.uses_torch:
@@ -373,7 +382,7 @@ class Model:
 
     @property
     def device(self) -> str | torch.device:
-        """The torch device that the model computes on, or "cpu" for one that needs no torch."""
+        """The torch device that the model computes on, or "cpu" for a model that does not need torch."""
         return self._engine.device
 
     @property
@@ -383,14 +392,17 @@ class Model:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer as an object of transformers, for a transformer on torch, or of the tokenizers library."""
+        """The tokenizer: an object of transformers for a transformer on torch, else one of the tokenizers library.
+
+        For a model of words it is a :class:`st_core.text.words.WordTokenizer`.
+        """
         return self._engine.outline(self._engine.tasks()[0]).tokenizer.shown
 
     @property
     def max_seq_length(self) -> int | float | None:
-        """The maximum tokens of a text, special tokens included.
+        """The maximum number of tokens of a text, special tokens included.
 
-        Infinity for a static model without a limit, None for a bag of words.
+        The value is infinity for a static model without a limit, and None for a bag of words.
         """
         lengths = [self._length(task) for task in self._engine.tasks()]
         return None if None in lengths else max(length for length in lengths if length is not None)
@@ -419,11 +431,17 @@ class Model:
         return stack_dimension(self._engine.modules)
 
     def get_model_kwargs(self) -> list[str]:
-        """Return the extra arguments of the model's own code: none, since no such code is run."""
+        """Return the names of extra arguments that the checkpoint's own module classes accept: always an empty list.
+
+        Such classes are not supported. The method exists because sentence-transformers has it.
+        """
         return []
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Set whether the prompt's tokens count in the pooling; not while another thread uses the model."""
+        """Set whether the tokens of the prompt are included in pooling.
+
+        Do not call this while another thread uses the model.
+        """
         modules = [
             replace(module, include_prompt=include_prompt) if isinstance(module, Pooling) else module
             for module in self._engine.modules
@@ -431,13 +449,16 @@ class Model:
         self._engine = self._engine.with_modules(modules)
 
     def tokenize(self, texts: Sequence[Input], **kwargs: Unpack[CallArguments]) -> dict[str, NDArray[np.int64]]:
-        """Return ``preprocess(texts)``, under its old name."""
+        """Call :meth:`preprocess`, under its old name."""
         return self.preprocess(texts, **kwargs)
 
     def preprocess(
         self, inputs: Sequence[Input], prompt: str | None = None, **kwargs: Unpack[CallArguments]
     ) -> dict[str, NDArray[np.int64]]:
-        """Return the tokens of texts or pairs: ``input_ids`` and ``attention_mask`` [n, longest], int64 arrays."""
+        """Return the tokens of texts or pairs as int64 arrays [n, tokens of the longest input].
+
+        The arrays are ``input_ids``, ``attention_mask`` and, if the model reads segment numbers, ``token_type_ids``.
+        """
         from st_core.text.tokens import pad
 
         options = replace(self._options(kwargs, prompt=prompt, prompt_name=None), prompt=prompt)
@@ -458,12 +479,13 @@ class Model:
         train_datasets: Sequence[str] | None = None,  # noqa: ARG002 - sentence-transformers' argument, which it ignores too
         safe_serialization: bool = True,
     ) -> None:
-        """Save the model with its settings as a folder that this engine and sentence-transformers load.
+        """Save the model with its settings as a folder that this engine and sentence-transformers can load.
 
-        A model on onnx or openvino is saved with its graph, which loads with the same ``backend`` and ``dtype``.
-        ``model_name`` is used in the model card, which is written where the checkpoint had none. Another model in the
-        folder is replaced as a whole, or, where saving fails, stays as it was; other files stay. Weights are saved as
-        safetensors only: ``safe_serialization=False`` is a ValueError.
+        A model on onnx or openvino is saved with its graph, which is used when the folder is loaded with the same
+        ``backend`` and ``dtype``. ``create_model_card`` copies the model card of the checkpoint, or writes a new card
+        with ``model_name`` if the checkpoint has none. A model that is already in the folder is replaced completely; if
+        saving fails, it stays unchanged. Other files in the folder stay. Weights are saved as safetensors only, so
+        ``safe_serialization=False`` raises ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
@@ -504,12 +526,11 @@ class Model:
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Save the model to a repository on the Hub, created where it is new.
+        """Save the model to a repository on the Hub and return the URL of the commit or pull request.
 
-        Return the address of the commit or pull request.
-
-        ``local_model_path`` uploads that folder instead. An existing model card stays unless ``replace_model_card``.
-        Errors of huggingface_hub are not wrapped.
+        A repository that does not exist is created. With ``local_model_path`` that folder is uploaded instead of the
+        model. With ``exist_ok`` an existing model card stays unless ``replace_model_card`` is set. Errors of
+        huggingface_hub are raised unchanged.
         """
         from st_core.saving.save import push_folder
 
@@ -530,9 +551,9 @@ class Model:
         )
 
     def _now_saved(self) -> dict[str, object]:
-        """Return the content of ``config_sentence_transformers.json`` for the model as it is now.
+        """Return the content of ``config_sentence_transformers.json`` with the model's current settings.
 
-        None leaves a key out.
+        Keys with the value None are not saved.
         """
         from importlib.metadata import version
 
@@ -545,11 +566,11 @@ class Model:
         }
 
     def _saved_files(self) -> dict[str, object]:
-        """Return further JSON files of the model by name."""
+        """Return the contents of further JSON files to save, by file name."""
         return {}
 
     def __getitem__(self, index: int) -> Module:
-        """Return a module: its configuration and weights."""
+        """Return the module at an index of the module list."""
         return self._engine.modules[index]
 
     def __len__(self) -> int:

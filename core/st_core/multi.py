@@ -1,7 +1,8 @@
 """Compute dense, sparse and multi-vector results in one forward pass, for models with the heads of BGE-M3.
 
-Such a checkpoint has, besides a dense model, ``sparse_linear.pt`` for the weight of each token and
-``colbert_linear.pt`` for the vector of each token: a linear layer each, saved as tensors ``weight`` and ``bias``.
+The checkpoint of such a model contains a dense model and the files of two linear layers: ``sparse_linear.pt``, which
+computes the weight of each token, and ``colbert_linear.pt``, which computes the vector of each token. Each file
+contains the tensors ``weight`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ OUTPUTS = ("dense", "sparse", "multi_vector")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultiOutput:
-    """The requested outputs of each text, None for the others.
+    """The outputs for texts; outputs that were not requested are None.
 
-    ``dense`` is [n, d]; ``sparse`` [n, V] is as wide as the vocabulary; ``multi_vector`` contains a matrix [tokens, d']
-    of unit vectors for each text.
+    ``dense`` is [n, d]. ``sparse`` is [n, V], where V is the size of the vocabulary. ``multi_vector`` contains, for
+    each text, a matrix [tokens, d'] of unit vectors.
     """
 
     dense: NDArray[np.float32] | None = None
@@ -55,7 +56,7 @@ class Head:
 
 
 def head_file(folder: Path, output: str) -> Path:
-    """Return the file of the head for an output; raise ModelUnsupported where the checkpoint has none."""
+    """Return the path of the file of an output's head; raise ModelUnsupported if there is no such file."""
     path = folder / HEAD_FILES[output]
     if not path.is_file():
         raise ModelUnsupported(f"{folder}: the model has no {output} output: {path.name} is missing")
@@ -63,10 +64,10 @@ def head_file(folder: Path, output: str) -> Path:
 
 
 def read_head(folder: Path, output: str, width: int | None) -> Head:
-    """Read the head for an output, of a model whose states are ``width`` wide.
+    """Read the head for an output; code in the file is never run.
 
-    Raises ModelUnsupported where the checkpoint has none, ModelBroken for another content. Code in the file is never
-    run.
+    ``width`` is the width of the token states that the head must accept, None if it is unknown. Raises ModelUnsupported
+    if the checkpoint has no such head, and ModelBroken if the file does not contain a suitable linear layer.
     """
     path = head_file(folder, output)
     tensors = read_tensors(path)
@@ -83,7 +84,11 @@ def read_head(folder: Path, output: str, width: int | None) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads of the outputs that a call requests, None for the others."""
+    """The heads for the outputs that a call requests, None for outputs that were not requested.
+
+    ``dense`` is whether dense vectors were requested. ``width`` is the width of sparse vectors, the size of the
+    vocabulary. ``ignored`` are ids of tokens without a sparse weight.
+    """
 
     dense: bool
     sparse: Head | None
@@ -93,9 +98,10 @@ class Heads:
 
     @classmethod
     def of(cls, engine: Engine, task: str | None, folder: Path, outputs: Collection[str]) -> Heads:
-        """Read a model's heads for some outputs.
+        """Read a model's heads for the requested outputs.
 
-        Raises the errors of :func:`read_head`, and ModelUnsupported where graphs run the model.
+        Raises the errors of :func:`read_head`. Raises ModelUnsupported if the model has no transformer, and if it runs
+        as a graph and outputs other than "dense" are requested.
         """
         first = flatten(engine.modules, task)[0]
         if not isinstance(first, Transformer):
@@ -122,7 +128,7 @@ class Heads:
         )
 
     def read(self, features: Features, runner: Runner, dimension: int | None) -> MultiOutput:
-        """Return the outputs of one batch."""
+        """Return the outputs of one batch; dense vectors are truncated to ``dimension`` unless it is None."""
         dense = runner.finish(features["sentence_embedding"], dimension, normalize=False) if self.dense else None
         return MultiOutput(
             dense if dense is None or isinstance(dense, np.ndarray) else dense.float().cpu().numpy(),
@@ -131,7 +137,7 @@ class Heads:
         )
 
     def together(self, parts: Sequence[tuple[NDArray[np.int64], MultiOutput]]) -> MultiOutput:
-        """Join the outputs of batches, each with its positions, in the order of the inputs."""
+        """Return the outputs of all batches in the order of the inputs; each part has the positions of its inputs."""
         count = sum(positions.size for positions, _ in parts)
         order = np.argsort(np.concatenate([np.empty(0, np.int64), *(positions for positions, _ in parts)]))
         dense = [part.dense for _, part in parts if part.dense is not None]
@@ -145,15 +151,16 @@ class Heads:
 
 
 def _special(shown: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of a tokenizer's special tokens."""
+    """Return the ids of the tokens for beginning, end, padding and unknown text."""
     special = (shown.cls_token_id, shown.eos_token_id, shown.pad_token_id, shown.unk_token_id)
     return frozenset(token for token in special if token is not None)
 
 
 def lexical_weights(features: Features, head: Head, ignored: frozenset[int], width: int) -> SparseMatrix:
-    """Return the weight of each distinct token [n, width], the largest of its positions.
+    """Return the weight of each distinct token of each text [n, width].
 
-    Tokens in ``ignored`` have none.
+    The weight of a token that occurs several times is the largest of the weights at its positions. Tokens in
+    ``ignored`` have no weight.
     """
     weights = _linear(features["token_embeddings"], head)[:, :, 0]
     ids = features["input_ids"].cpu().numpy()
@@ -169,7 +176,10 @@ def lexical_weights(features: Features, head: Head, ignored: frozenset[int], wid
 
 
 def token_vectors(features: Features, head: Head) -> list[NDArray[np.float32]]:
-    """Return unit vectors [tokens - 1, d'] of each text: one per token but the first, which represents the text."""
+    """Return, for each text, the unit vectors [tokens - 1, d'] of its tokens.
+
+    The first token is left out, because it represents the text as a whole.
+    """
     vectors = _linear(features["token_embeddings"], head)
     real = features["attention_mask"].cpu().numpy() > 0
     lengths = np.sqrt(np.einsum("ntd,ntd->nt", vectors, vectors))[..., None]

@@ -10,17 +10,17 @@ from typing import TypeAlias
 __all__ = ["Advance", "progress"]
 
 MANY = 1000
-"""From this many inputs on, an interactive terminal shows a progress bar by default."""
+"""The number of inputs from which on a progress bar is shown by default in an interactive terminal."""
 
 Advance: TypeAlias = Callable[[int], None]
-"""Moves a progress bar on by a number of inputs."""
+"""A function that advances a progress bar by a number of inputs."""
 
 
 @contextmanager
 def progress(total: int, show: bool | None) -> Iterator[Advance]:
-    """Show a progress bar and yield the function that advances it.
+    """Show a progress bar for ``total`` inputs and yield the function that advances it.
 
-    ``show`` None shows it for ``MANY`` inputs and more where standard error is a terminal.
+    If ``show`` is None, the bar is shown for at least ``MANY`` inputs, and only if standard error is a terminal.
     """
     if not (show or (show is None and total >= MANY and sys.stderr.isatty())):
         yield lambda _: None

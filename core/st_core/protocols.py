@@ -1,4 +1,4 @@
-"""The interface of models for ingest and search, which objects of sentence-transformers meet as they are."""
+"""The interface of models for ingest and search, which models of sentence-transformers satisfy without adaptation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["ModelKind", "ModelRef", "Reranker", "TextEncoder"]
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """An encoder of queries and documents: dense [n, d], or a SparseMatrix, scipy or torch sparse matrix [n, V]."""
+    """A model that encodes queries and documents.
+
+    Dense vectors are an array [n, d]. Sparse vectors are a SparseMatrix, or a sparse matrix of scipy or torch, [n, V].
+    """
 
     def encode_query(self, inputs: list[str], /) -> object:
         """Return the vectors of queries, in order."""
@@ -29,7 +32,7 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A model that scores pairs of query and document."""
+    """A model that scores pairs of a query and a document."""
 
     def predict(self, inputs: list[tuple[str, str]], /) -> ArrayLike:
         """Return one score per pair [n], in order; higher is better."""
@@ -46,11 +49,12 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """The model of a field's vectors, as stored beside a collection.
+    """A description of the model of a field's vectors, which is stored with the collection.
 
-    ``dimension`` is the width of the vectors, the vocabulary's for sparse ones. ``fingerprint`` maps components
-    ("weights", "tokenizer", "configuration", "prompts", "precision") to hashes, so that a message can name the
-    difference; it is empty for foreign objects.
+    ``dimension`` is the width of the vectors, which is the size of the vocabulary for sparse vectors. ``max_tokens`` is
+    the maximum number of tokens of a text, None for no limit. ``fingerprint`` maps components ("weights", "tokenizer",
+    "configuration", "prompts", "precision") to hashes, so that a message can name the components that differ; it is
+    empty for models of other libraries.
     """
 
     name: str
@@ -63,7 +67,7 @@ class ModelRef:
     fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the description as values that can be written as JSON."""
         return asdict(self) | {
             "kind": self.kind.value,
             "prompts": dict(self.prompts),
@@ -72,6 +76,6 @@ class ModelRef:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
-        """Return the reference that ``to_json`` wrote; unknown keys of newer versions are ignored."""
+        """Return the description that ``to_json`` wrote; unknown keys, which newer versions may write, are ignored."""
         known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
         return cls(**known | {"kind": ModelKind(known["kind"])})

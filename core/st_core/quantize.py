@@ -1,4 +1,4 @@
-"""Quantize vectors to int8, uint8 or one bit per dimension, with the formulas of sentence-transformers 6.2."""
+"""Quantize vectors to int8, uint8 or one bit per dimension with the formulas of sentence-transformers 6.2."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Precision", "quantization_ranges", "quantize_embeddings"]
 log = logging.getLogger(__name__)
 
 Array: TypeAlias = "NDArray[Any]"
-"""Floats, or the integers of a precision."""
+"""An array of floats, or of the integers of a precision."""
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 STEPS = 255
 FEW = 100
-"""Ranges of fewer vectors fit other vectors poorly."""
+"""The number of vectors below which a warning is logged: ranges of so few vectors do not suit other vectors."""
 
 
 def quantize_embeddings(
@@ -34,11 +34,12 @@ def quantize_embeddings(
 ) -> Array | list[Array]:
     """Quantize float vectors [n, d] or [d], arrays or tensors, to a precision.
 
-    ``int8`` and ``uint8`` divide each dimension's range into 255 steps; the range comes from ``ranges`` [2, d] (least,
-    greatest), else from ``calibration_embeddings`` [m, d], else from the vectors themselves, so that two calls are not
-    comparable. ``binary`` and ``ubinary`` pack the signs, eight to a byte [n, ceil(d / 8)]; ``binary`` is the byte
-    minus 128. A list of matrices [t, d] gives a list with common ranges. Raises ValueError for an unknown precision and
-    for ranges of a single vector.
+    ``int8`` and ``uint8`` divide the range of each dimension into 255 steps. The ranges are ``ranges`` [2, d] (minimum,
+    maximum), or else those of ``calibration_embeddings`` [m, d], or else those of the vectors themselves; in the last
+    case the results of two calls are not comparable. ``binary`` and ``ubinary`` store one bit per dimension, 1 for a
+    positive value, eight bits to a byte [n, ceil(d / 8)]; the values of ``binary`` are those of ``ubinary`` minus 128.
+    For a list of matrices [t, d], the matrices are quantized with common ranges and returned as a list. Raises
+    ValueError for an unknown precision and if the ranges would have to be taken from a single vector.
     """
     if isinstance(embeddings, Sequence):
         return _quantize_list(embeddings, precision, ranges, calibration_embeddings)
@@ -58,7 +59,7 @@ def quantize_embeddings(
 
 
 def quantization_ranges(embeddings: Array) -> Array:
-    """Return the least and the greatest value of each dimension [2, d], for ``ranges``."""
+    """Return the minimum and the maximum of each dimension [2, d], for the argument ``ranges``."""
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise ValueError(
             "expected two or more vectors to take ranges from; pass ranges, or calibration_embeddings of typical texts"
@@ -72,7 +73,7 @@ def _quantize_list(
     ranges: Array | None,
     calibration_embeddings: Array | None,
 ) -> Array | list[Array]:
-    """Return a matrix for a list of vectors, and a list with common ranges for a list of matrices."""
+    """Return a matrix for a list of vectors, and a list of matrices with common ranges for a list of matrices."""
     if not embeddings:
         return []
     arrays = [numpy_of(each) if is_tensor(each) else np.asarray(each) for each in embeddings]
@@ -91,7 +92,7 @@ def _scaled(
     ranges: Array | None,
     calibration_embeddings: Array | None,
 ) -> Array:
-    """Return each value as the number of its step, from 0 to 255, or from -128 to 127."""
+    """Return the number of each value's step in its range: from 0 to 255 for uint8, from -128 to 127 for int8."""
     dtype = np.int8 if precision == "int8" else np.uint8
     if array.ndim == 2 and len(array) == 0:
         return np.zeros(array.shape, dtype)

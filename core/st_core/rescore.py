@@ -1,4 +1,4 @@
-"""Search quantized vectors with unquantized queries; numpy only."""
+"""Search quantized vectors with unquantized queries, using only numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["semantic_search_quantized"]
 
 BLOCK = 1 << 22
-"""Cells, or bytes of bit vectors, per block."""
+"""The number of array elements, or of bytes of bit vectors, that are processed as one block."""
 
 _BITS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
@@ -31,13 +31,14 @@ def semantic_search_quantized(
     top_k: int = 10,
     rescore_multiplier: int = 4,
 ) -> list[list[dict[str, int | float]]]:
-    """Return the ``top_k`` nearest of a quantized corpus per float query, best first, as ``corpus_id`` and ``score``.
+    """Return, for each query, the ``top_k`` nearest vectors of a quantized corpus as dicts, best first.
 
-    ``query_embeddings`` are [n, d] or [d] floats, ``corpus_embeddings`` the result of :func:`quantize_embeddings`. For
-    bit vectors, the ``top_k`` times ``rescore_multiplier`` vectors with the fewest bits different from the query's are
-    rescored by the sum of the query over the set bits. ``int8`` and ``uint8`` need the ``ranges`` [2, d] of their
-    quantization; every vector is scored by the query's inner product with the values of its steps. Equal scores are in
-    the corpus's order. Raises ValueError for shapes or types that do not match.
+    Each dict has a ``corpus_id`` and a ``score``. ``query_embeddings`` are floats [n, d] or [d], and
+    ``corpus_embeddings`` the result of :func:`quantize_embeddings`. For ``binary`` and ``ubinary``, candidates are the
+    ``top_k`` times ``rescore_multiplier`` vectors that differ from the query in the fewest bits; a candidate's score is
+    the sum of the query's values in the dimensions whose bit is set. For ``int8`` and ``uint8``, ``ranges`` [2, d] must
+    be those of the quantization; the score is the inner product of the query and the dequantized vector. Vectors with
+    equal scores are in the order of the corpus. Raises ValueError for shapes or types that do not match.
     """
     if top_k < 1 or rescore_multiplier < 1:
         raise ValueError(f"expected top_k and rescore_multiplier of at least 1, got {top_k} and {rescore_multiplier}")
@@ -56,7 +57,10 @@ def semantic_search_quantized(
 
 
 def _codes_of(queries: Array, corpus: Array, precision: str, ranges: Array | None) -> NDArray[np.uint8]:
-    """Return the corpus as codes from 0 on, uint8 [m, d], or as bits, uint8 [m, bytes]."""
+    """Return the corpus as unsigned step numbers, uint8 [m, d], or as packed bits, uint8 [m, bytes].
+
+    Raises ValueError for shapes or types that do not match.
+    """
     types = {"int8": np.int8, "binary": np.int8, "uint8": np.uint8, "ubinary": np.uint8}
     if precision not in types:
         raise ValueError(f"unknown corpus precision {precision!r}; expected one of {', '.join(types)}")
@@ -76,7 +80,7 @@ def _codes_of(queries: Array, corpus: Array, precision: str, ranges: Array | Non
 
 
 def _spans(rows: int, cells: int) -> Iterator[slice]:
-    """Return slices of the corpus whose rows of ``cells`` fit into a block."""
+    """Return slices that divide ``rows`` rows into blocks; each row takes ``cells`` elements of a block."""
     step = max(1, BLOCK // max(1, cells))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
@@ -84,7 +88,10 @@ def _spans(rows: int, cells: int) -> Iterator[slice]:
 def _scaled_scores(
     queries: Array, corpus: NDArray[np.uint8], ranges: NDArray[np.float32]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the inner products of queries with the values of the codes, block by block [n, block]."""
+    """Yield the inner products of the queries and the dequantized vectors, for one block of the corpus at a time.
+
+    Each result is [n, block].
+    """
     steps = (ranges[1] - ranges[0]) / STEPS
     scaled = (queries * np.where(steps == 0, 1, steps)).astype(np.float32)
     base = (queries @ ranges[0]).astype(np.float32)[:, None]
@@ -93,7 +100,10 @@ def _scaled_scores(
 
 
 def _bit_scores(queries: Array, corpus: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-    """Yield minus the number of bits in which queries and vectors differ, block by block [n, block]."""
+    """Yield minus the number of bits in which queries and vectors differ, for one block of the corpus at a time.
+
+    Each result is [n, block].
+    """
     query_bits = np.asarray(quantize_embeddings(queries, "ubinary"))
     for span in _spans(len(corpus), corpus.shape[1] * len(queries)):
         differing = _BITS[query_bits[:, None, :] ^ corpus[None, span, :]]
@@ -103,7 +113,10 @@ def _bit_scores(queries: Array, corpus: NDArray[np.uint8]) -> Iterator[NDArray[n
 def _best_of(
     blocks: Iterator[NDArray[np.float32]], rows: int, count: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Return the ``count`` highest scores of each row and their columns, best first, from blocks of columns."""
+    """Return the ``count`` highest scores of each row and their columns, best first.
+
+    ``blocks`` are consecutive blocks of columns.
+    """
     scores, ids, start = np.empty((rows, 0), np.float32), np.empty((rows, 0), np.int64), 0
     for block in blocks:
         scores = np.concatenate([scores, block], axis=1)
@@ -118,7 +131,10 @@ def _best_of(
 def _rescored(
     query: Array, corpus: NDArray[np.uint8], ids: NDArray[np.int64], top_k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the best of some bit vectors by the sum of the query over their set bits."""
+    """Return the scores and ids of the ``top_k`` best bit vectors among ``ids``.
+
+    The score is the sum of the query's values in the dimensions whose bit is set.
+    """
     ids = np.sort(ids)
     bits = np.unpackbits(corpus[ids], axis=1)[:, : query.size]
     scores = (bits @ query.astype(np.float32)).astype(np.float32)

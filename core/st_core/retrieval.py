@@ -1,7 +1,8 @@
 """Search, paraphrase mining and community detection in memory, with the results of sentence-transformers 6.2.
 
-Vectors may be of any kind that :mod:`st_core.similarity` supports. Memory is limited to a block of scores, whatever the
-chunk sizes. Order is by descending score, for equal scores by ascending position; NaN counts as the lowest score.
+Vectors may be of any type that :mod:`st_core.similarity` supports. Regardless of the chunk sizes, only one block of
+scores is in memory. Results are sorted by descending score, and by ascending position for equal scores. NaN is treated
+as the lowest score.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["community_detection", "paraphrase_mining", "paraphrase_mining_embeddings", "semantic_search"]
 
 TALL = 512
-"""At most so many queries per block: with more, a block of BLOCK scores has too few columns to drop most of them."""
+"""The maximum number of queries per block.
+
+With more queries, a block of BLOCK scores would have so few columns that most of them would have to be kept.
+"""
 
 Batch: TypeAlias = Any
-"""Vectors as an array, a tensor, a scipy matrix, SparseRows or a SparseMatrix: rows that can be sliced."""
+"""Vectors as an array, a tensor, a scipy matrix, SparseRows or a SparseMatrix, whose rows can be sliced."""
 
 Scorer = Callable[[Batch], "NDArray[np.float32]"]
-"""A function from queries to their scores with a block of the corpus."""
+"""A function from queries to their scores [queries, block] for one block of the corpus."""
 
 
 def semantic_search(  # noqa: PLR0917 -- sentence-transformers' signature
@@ -50,10 +54,10 @@ def semantic_search(  # noqa: PLR0917 -- sentence-transformers' signature
     top_k: int = 10,
     score_function: Score = cos_sim,
 ) -> list[list[dict[str, int | float]]]:
-    """Return the ``top_k`` nearest vectors of a corpus for each query, best first, as ``corpus_id`` and ``score``.
+    """Return, for each query, the ``top_k`` nearest vectors of a corpus as dicts, best first.
 
-    The chunk sizes are upper limits. ``score_function`` maps two batches to a matrix [queries, corpus]; higher is
-    nearer.
+    Each dict has a ``corpus_id`` and a ``score``. The chunk sizes are upper limits. ``score_function`` computes a
+    matrix [queries, corpus] from two sets of vectors; a higher score means nearer.
     """
     sides = _Sides.of(query_embeddings, corpus_embeddings, score_function)
     hits: list[list[dict[str, int | float]]] = []
@@ -79,7 +83,7 @@ def paraphrase_mining(  # noqa: PLR0917 -- sentence-transformers' signature
     prompt_name: str | None = None,
     prompt: str | None = None,
 ) -> list[list[float | int]]:
-    """Encode texts and return the nearest pairs, as :func:`paraphrase_mining_embeddings` does."""
+    """Encode texts and return the result of :func:`paraphrase_mining_embeddings` for their vectors."""
     options = {"truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
     embeddings = model.encode(
         sentences,
@@ -100,9 +104,10 @@ def paraphrase_mining_embeddings(  # noqa: PLR0917 -- sentence-transformers' sig
     top_k: int = 100,
     score_function: Score = cos_sim,
 ) -> list[list[float | int]]:
-    """Return the nearest pairs ``[score, i, j]``, i < j, best first; ``top_k`` per vector, ``max_pairs`` in all.
+    """Return the nearest pairs of vectors as lists ``[score, i, j]`` with i < j, best first.
 
-    ``score_function`` is expected to be symmetric: each pair is scored in one direction.
+    At most ``top_k`` pairs are considered for each vector, and at most ``max_pairs`` pairs are returned.
+    ``score_function`` must be symmetric, because one score per pair is used.
     """
     sides = _Sides.of(embeddings, embeddings, score_function)
     pairs = _Pairs.none()
@@ -122,10 +127,11 @@ def community_detection(
     batch_size: int = 1024,
     show_progress_bar: bool = False,
 ) -> list[list[int]]:
-    """Return groups of vectors whose cosine with a central one is at least ``threshold``, largest first, centre first.
+    """Return groups of at least ``min_community_size`` vectors, largest group first, as lists of positions.
 
-    Vectors of two groups stay in the larger one. To save memory no neighbours are stored: scores are computed once to
-    count and again for possible centres.
+    A group consists of the vectors whose cosine with a central vector is at least ``threshold``; the central vector
+    comes first. A vector that belongs to two groups is in the larger group only. To save memory, neighbours are not
+    stored: scores are computed once to count the neighbours, and once more for possible central vectors.
     """
     sides = _Sides.of(embeddings, embeddings, cos_sim)
     if sides.size < max(1, min_community_size):
@@ -142,7 +148,7 @@ def community_detection(
 
 
 def _communities(sides: _Sides, centres: NDArray[np.int64], limit: np.float32, least: int) -> Iterator[list[int]]:
-    """Yield the communities of the centres, in order, without the members of earlier ones."""
+    """Yield the communities of the centres, in order; members of earlier communities are left out."""
     taken = np.zeros(sides.size, np.bool_)
     height = max(1, BLOCK // sides.size)
     while centres.size:
@@ -162,7 +168,7 @@ def _communities(sides: _Sides, centres: NDArray[np.int64], limit: np.float32, l
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Pairs of positions, ``low`` < ``high``, and their scores; each [n]."""
+    """Pairs of positions ``low`` and ``high``, where low < high, and their scores; all arrays are [n]."""
 
     scores: NDArray[np.float32]
     low: NDArray[np.int64]
@@ -173,30 +179,31 @@ class _Pairs:
         return cls(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
 
     def joined(self, scores: NDArray[np.float32], low: NDArray[np.int64], high: NDArray[np.int64]) -> _Pairs:
-        """Return these and more pairs; of two scores of a pair the first stays."""
+        """Return these pairs together with others; a pair that occurs twice keeps its first score."""
         lows, highs = np.concatenate([self.low, low]), np.concatenate([self.high, high])
         _, first = np.unique(lows * (1 + highs.max(initial=0)) + highs, return_index=True)
         return _Pairs(np.concatenate([self.scores, scores])[first], lows[first], highs[first])
 
     def best(self, count: int) -> _Pairs:
-        """Return the ``count`` pairs of the highest scores."""
+        """Return the ``count`` pairs with the highest scores."""
         if self.scores.size <= count:
             return self
         best = columns_of_best(self.scores[None, :], count)[0]
         return _Pairs(self.scores[best], self.low[best], self.high[best])
 
     def sorted(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Return scores and positions, best first, equal scores by position."""
+        """Return scores and positions, best first; pairs with equal scores are in the order of their positions."""
         order = np.lexsort((self.high, self.low, -self.scores))
         return self.scores[order], self.low[order], self.high[order]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """Two sets of vectors, prepared once for scoring block by block.
+    """Two sets of vectors that are prepared once and then scored in blocks.
 
-    ``score`` is None for inner products and for cosines, which are inner products of unit vectors. A dense corpus is
-    not copied for that: ``scales`` contains one over the lengths of its rows, None for other scores.
+    ``score`` is None for inner products and for cosines, which are computed as inner products of unit vectors. To avoid
+    a copy of a dense corpus, its rows are not scaled to unit length; instead, ``scales`` contains the reciprocals of
+    their lengths for cosines. It is None otherwise.
     """
 
     queries: Batch
@@ -222,15 +229,15 @@ class _Sides:
         return _count(self.corpus)
 
     def queries_in(self, height: int) -> Iterator[tuple[int, Batch]]:
-        """Return the queries in blocks: (first query, queries)."""
+        """Return the queries in blocks of ``height`` rows, each as (position of the first query, queries)."""
         return ((start, _cut(self.queries, start, stop)) for start, stop in _spans(_count(self.queries), height))
 
     def scorers(self, width: int) -> list[tuple[int, Scorer]]:
-        """Return the scorer of each block of the corpus: (first of the corpus, function)."""
+        """Return the scorers of the corpus in blocks of ``width`` vectors, as (position of the first vector, scorer)."""
         return [(start, self._scorer(start, stop)) for start, stop in _spans(self.size, width)]
 
     def whole_rows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores of some queries with the whole corpus [rows, corpus]."""
+        """Return the scores of the queries at some positions for the entire corpus [rows, corpus]."""
         queries = self.queries.take(rows) if isinstance(self.queries, SparseRows) else self.queries[rows]
         return self._scorer(0, self.size)(queries)
 
@@ -252,7 +259,10 @@ class _Sides:
 def _nearest(
     sides: _Sides, height: int, width: int, top_k: int
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.int64]]]:
-    """Yield the best for each block of queries: first query, scores and positions [queries, k], best first."""
+    """Yield, for each block of queries, the position of the first query, and scores and positions of the best vectors.
+
+    Scores and positions are [queries, k], best first. ``height`` and ``width`` limit the size of a block.
+    """
     if top_k < 1:
         raise ValueError(f"expected top_k of at least 1, got {top_k}")
     height = max(1, min(height, TALL, _count(sides.queries), BLOCK // min(top_k, max(1, sides.size))))
@@ -272,7 +282,10 @@ def _nearest(
 
 
 def columns_of_best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the columns of the ``count`` highest scores per row, ascending [rows, count]; of equal ones the first."""
+    """Return the columns of the ``count`` highest scores of each row, in ascending order [rows, count].
+
+    Among equal scores, the first columns are chosen.
+    """
     rows, width = scores.shape
     if width <= count:
         return np.broadcast_to(np.arange(width), scores.shape)
@@ -287,14 +300,17 @@ def columns_of_best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64
 
 
 def _scores(raw: object) -> NDArray[np.float32]:
-    """Return a matrix of scores, an array or a tensor, as float32 without NaN."""
+    """Return an array or a tensor of scores as a float32 array, with NaN replaced by minus infinity."""
     scores = (numpy_of(raw) if is_tensor(raw) else np.asarray(raw)).astype(np.float32, copy=False)
     unknown = np.isnan(scores)
     return np.where(unknown, np.float32(-np.inf), scores) if unknown.any() else scores
 
 
 def _batch(vectors: object) -> Batch:
-    """Return vectors in a form that can be sliced, if possible in their own, which a score function may expect."""
+    """Return vectors as a type whose rows can be sliced.
+
+    Where possible the type is not changed, because a score function may expect it.
+    """
     if isinstance(vectors, SparseMatrix):
         return vectors
     if hasattr(vectors, "tocsr"):
@@ -312,7 +328,7 @@ def _count(vectors: Batch) -> int:
 
 
 def _cut(vectors: Batch, start: int, stop: int) -> Batch:
-    """Return some rows, over the same memory where possible."""
+    """Return the rows from ``start`` to ``stop``, as a view of the same memory where possible."""
     if isinstance(vectors, SparseRows):
         return vectors.slice(start, stop)
     if is_tensor(vectors) and vectors.is_sparse:
@@ -322,12 +338,12 @@ def _cut(vectors: Batch, start: int, stop: int) -> Batch:
 
 
 def _spans(count: int, width: int) -> Iterator[tuple[int, int]]:
-    """Return ``count`` rows as spans (start, stop) of at most ``width``."""
+    """Return spans (start, stop) of at most ``width`` rows that cover ``count`` rows."""
     return ((start, min(start + width, count)) for start in range(0, count, width))
 
 
 def _tracked(blocks: Iterator[tuple[int, Batch]], total: int, *, shown: bool) -> Iterator[tuple[int, Batch]]:
-    """Return the same blocks, with a progress bar on standard error if ``shown``."""
+    """Return the blocks unchanged; with ``shown``, a progress bar on standard error shows how many are processed."""
     if not shown:
         return blocks
     from rich.console import Console

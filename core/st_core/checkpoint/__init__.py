@@ -1,1 +1,1 @@
-"""Checkpoints on disk: resolve names to folders, read and check files; torch only for pickled weights."""
+"""Resolve names of checkpoints to folders, and read and check their files; only pickled weights need torch."""

@@ -1,4 +1,4 @@
-"""Read JSON files of a checkpoint, narrow their values and check the paths they contain."""
+"""Read the JSON files of a checkpoint, check the types of their values, and check the paths that they contain."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ __all__ = ["JsonObject", "inside", "is_present", "last_name", "read_json", "read
 
 
 def last_name(type_path: str) -> str:
-    """Return the class name at the end of a dotted path; type paths of different versions differ only before it."""
+    """Return the class name at the end of a dotted path.
+
+    Type paths written by different versions of sentence-transformers differ only in front of the class name.
+    """
     return type_path.rsplit(".", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class JsonObject(Mapping[str, object]):
-    """A JSON object and the file it comes from; typed getters raise ModelBroken with file and key.
+    """A JSON object and the path of its file; typed getters raise ModelBroken with file and key.
 
-    Getters without a default raise KeyError for a missing key. Numbers are converted as ``int`` and ``float`` do: old
-    checkpoints store some of them as text.
+    Getters without a default raise KeyError for a missing key. Numbers are converted with ``int`` and ``float``,
+    because old checkpoints store some numbers as text.
     """
 
     path: Path
@@ -39,46 +42,46 @@ class JsonObject(Mapping[str, object]):
         return len(self.content)
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Return a whole number."""
+        """Return the value of a key as an integer."""
         return self._as_integer(key, self[key] if default is None else self.get(key, default))
 
     def optional_integer(self, *keys: str) -> int | None:
-        """Return the whole number of the first key that has a value, or None."""
+        """Return the value of the first of several keys that is not null as an integer, or None if there is none."""
         key = next((key for key in keys if self.get(key) is not None), None)
         return None if key is None else self.integer(key)
 
     def number(self, key: str, default: float) -> float:
-        """Return a number."""
+        """Return the value of a key as a float."""
         try:
             return float(self.get(key, default))  # type: ignore[arg-type] # other types raise TypeError
         except (TypeError, ValueError) as error:
             raise self.broken(key, "a number") from error
 
     def text(self, key: str, default: str) -> str:
-        """Return a text; ``default`` where the key is missing, null or empty."""
+        """Return the value of a key as text; ``default`` if the key is missing, null or empty."""
         return str(self.get(key) or default)
 
     def boolean(self, key: str, *, default: bool) -> bool:
-        """Return the truth of a value."""
+        """Return the truth value of a key's value."""
         return bool(self.get(key, default))
 
     def array(self, key: str) -> list[object]:
-        """Return a list."""
+        """Return the value of a key, a list."""
         value = self[key]
         if not isinstance(value, list):
             raise self.broken(key, "a list")
         return value
 
     def optional_array(self, key: str) -> list[object]:
-        """Return a list; empty where the key is missing or null."""
+        """Return the value of a key, a list; empty if the key is missing or null."""
         return self.array(key) if self.get(key) else []
 
     def integers(self, key: str) -> list[int]:
-        """Return a list of whole numbers."""
+        """Return the value of a key as a list of integers."""
         return [self._as_integer(key, value) for value in self.array(key)]
 
     def nested(self, key: str) -> JsonObject:
-        """Return a nested object; empty where the key is missing or null."""
+        """Return the value of a key, an object; empty if the key is missing or null."""
         value = self.get(key) or {}
         if not isinstance(value, dict):
             raise self.broken(key, "an object")
@@ -91,7 +94,7 @@ class JsonObject(Mapping[str, object]):
             raise self.broken(key, "a whole number") from error
 
     def broken(self, key: str, expected: str) -> ModelBroken:
-        """Return the error for a value of another type."""
+        """Return the error for a key whose value does not have the expected type."""
         return ModelBroken(f"{self.path}: {key}: expected {expected}, got {self.get(key)!r}")
 
 
@@ -109,7 +112,7 @@ def read_json(path: Path) -> object:
 
 
 def is_present(path: Path) -> bool:
-    """Return whether a path exists; broken links and folders count, so that reading them reports the reason."""
+    """Return whether a path exists, also as a broken link or a folder, so that reading it reports what is wrong."""
     return os.path.lexists(path)
 
 
@@ -122,14 +125,15 @@ def read_object(path: Path) -> JsonObject:
 
 
 def read_optional_object(path: Path) -> JsonObject:
-    """Return the object in a JSON file; empty where there is no such file."""
+    """Return the object in a JSON file; empty if the file does not exist."""
     return read_object(path) if is_present(path) else JsonObject(path, {})
 
 
 def inside(root: Path, path: object, listing: Path) -> Path:
     """Return the folder ``path`` below ``root``, as listed in the file ``listing``.
 
-    Raises ModelBroken where it lies outside, also by a link, where it is a file, and where ``path`` is not text.
+    Raises ModelBroken if the path leads out of ``root``, directly or through a link, if it is a file, and if ``path``
+    is not text.
     """
     if not isinstance(path, str):
         raise ModelBroken(f"{listing}: path of a module: expected text, got {path!r}")
@@ -146,7 +150,7 @@ def inside(root: Path, path: object, listing: Path) -> Path:
 
 
 def _is_inside(root: Path, path: Path) -> bool:
-    """Return whether a path lies in a folder when links are followed; files may be links, as in the Hub's cache."""
+    """Return whether a path is inside a folder after links in both paths are resolved."""
     try:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError):  # a link to itself, a zero byte

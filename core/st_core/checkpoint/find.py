@@ -1,4 +1,4 @@
-"""Resolve a model name to a local folder: a folder, a built-in model or a download from the Hub."""
+"""Resolve the name of a model to a local folder: an existing folder, a built-in model or a download from the Hub."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ HUB_PATTERNS = (
     "*_linear.pt",
     "adapter_model.bin",
 )
-"""Files downloaded from the Hub; the transformer's ``*.bin`` only where it has no safetensors.
+"""Patterns of the files to download from the Hub.
 
-Small modules often have nothing but ``pytorch_model.bin``, even where the transformer was converted. Code is run only
-where the caller trusts it.
+The transformer's ``*.bin`` files are downloaded only if it has no safetensors files. Other modules often have only
+``pytorch_model.bin``, even if the transformer's weights were converted. Python files are downloaded, but run only with
+``trust_remote_code``.
 """
 
 OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
@@ -42,30 +43,34 @@ OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*", "tf/*", "graphs/*")
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """The files of a Hub repository to download: the transformer's ``weights`` or not, and ``graphs`` by patterns."""
+    """The files of a Hub repository to download.
+
+    ``weights`` is whether to download the transformer's weights, and ``graphs`` are patterns of graph files.
+    """
 
     weights: bool = True
     graphs: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> list[str]:
-        """Patterns of files to download."""
+        """The patterns of the files to download."""
         plain = [each for each in HUB_PATTERNS if self.weights or not each.startswith("*.safetensors")]
         return [*plain, *([] if self.weights else ["*/*.safetensors"]), *self.graphs]
 
     @property
     def ignored(self) -> list[str]:
-        """Patterns of files to leave out."""
+        """The patterns of the files to leave out."""
         folders = {each.removeprefix("*/").partition("/")[0] for each in self.graphs}
         other = [each for each in OTHER_FORMATS if each.partition("/")[0] not in folders and "*" not in folders]
         return [*other, *([] if self.weights else ["*Transformer/*.safetensors"])]
 
     def is_met(self, folder: Path) -> bool:
-        """Return whether a downloaded folder contains a graph, or no graph is required."""
+        """Return whether a downloaded folder contains one of the graphs; True if no graphs are required."""
         return not self.graphs or any(any(folder.glob(each)) for each in self.graphs)
 
 
-# Names published before organisations existed; any other bare name gets the family's organisation.
+# Names on the Hub that were published without an organisation. Any other name without an organisation gets that of the
+# model class.
 _BARE_NAMES = frozenset(
     """
     albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2 albert-xxlarge-v1
@@ -99,10 +104,11 @@ def find_checkpoint(
     local_files_only: bool = False,
     fetch: Sequence[Fetch] = (Fetch(),),
 ) -> tuple[Path, str, str | None]:
-    """Return local folder, full name and revision of a folder, a built-in model or a Hub name, which is downloaded.
+    """Return the local folder, the full name and the revision of a folder, a built-in model or a model on the Hub.
 
-    A bare Hub name gets ``organisation`` in front unless it is one of the old names without one. Of the alternatives
-    ``fetch``, the first whose graphs the repository contains is downloaded, else the last. Raises ModelNotFound.
+    A model on the Hub is downloaded. A name without an organisation gets the prefix ``organisation``, except for a few
+    old models. ``fetch`` contains alternatives: the first one whose graphs the repository contains is downloaded, or
+    else the last one. Raises ModelNotFound if there is no such model, or if it cannot be downloaded.
     """
     if name.startswith(builtin.PREFIX):
         return builtin.path(name), name, None
@@ -192,7 +198,7 @@ def _lacks_weights(folder: Path) -> bool:
 
 
 def _download_error(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:
-    """Return the message for a model that is neither a folder nor on the Hub."""
+    """Return the error message for a name that is not a folder and cannot be downloaded from the Hub."""
     message = f"no folder {name!r}, and the Hub model {name!r}" + (f" at revision {revision!r}" if revision else "")
     if local_files_only:
         return f"{message} is not in the local cache (local_files_only=True)"
@@ -207,8 +213,8 @@ ADAPTER = "adapter_config.json"
 def adapter_base(folder: Path, hub: Mapping[str, Any]) -> Path | None:
     """Return the local folder of the base model of an adapter; None for a folder without an adapter.
 
-    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken for an adapter without a base model,
-    ModelNotFound where the base model is missing.
+    ``hub`` are options of :func:`find_checkpoint`. Raises ModelBroken if the adapter names no base model, and
+    ModelNotFound if the base model does not exist.
     """
     if not is_present(folder / ADAPTER):
         return None

@@ -16,7 +16,7 @@ __all__ = ["Checkpoint", "ModuleEntry", "read_checkpoint"]
 
 @dataclass(frozen=True, slots=True)
 class ModuleEntry:
-    """One entry of ``modules.json``: the type as written and the module's folder."""
+    """One entry of ``modules.json``: the type path as written there, and the folder of the module."""
 
     type_path: str
     folder: Path
@@ -26,8 +26,9 @@ class ModuleEntry:
 class Checkpoint:
     """A local folder whose top-level files have been read and checked.
 
-    ``entries`` is empty for a plain Hugging Face folder. ``settings`` is ``config_sentence_transformers.json`` and
-    ``config`` the transformer's ``config.json``; both are empty where the file is missing.
+    ``entries`` is empty for a folder without ``modules.json``, such as that of a plain transformers model. ``settings``
+    is the content of ``config_sentence_transformers.json``, and ``config`` that of the transformer's ``config.json``;
+    each is empty if the file is missing.
     """
 
     name: str
@@ -39,12 +40,12 @@ class Checkpoint:
 
     @property
     def family(self) -> str:
-        """The class that saved it; ``SentenceTransformer`` for old checkpoints, which do not say."""
+        """The name of the model class that saved the checkpoint; ``SentenceTransformer`` if none is recorded."""
         return str(self.settings.get("model_type", "SentenceTransformer"))
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """The transformers classes of ``config.json``, the first being the model's own."""
+        """The classes of transformers that ``config.json`` lists; the first one is the class of the model."""
         return tuple(str(name) for name in self.config.get("architectures") or ())
 
     @property
@@ -63,9 +64,10 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read and check the top-level files of a folder.
 
-    For an adapter, ``config`` is that of its base model, resolved with the options ``hub`` of ``find_checkpoint``.
-    Raises ModelBroken for files that contradict themselves or paths that leave the folder, ModelNotFound for a folder
-    without a checkpoint, and ModelUnsupported for one with code of its own unless ``trust_remote_code``.
+    ``name`` and ``revision`` are stored in the result. For an adapter, ``config`` is that of its base model, which is
+    looked up with ``hub``, options of ``find_checkpoint``. Raises ModelBroken for invalid values and for paths that
+    lead out of the folder, ModelNotFound for a folder without a checkpoint, and ModelUnsupported for a model with code
+    of its own unless ``trust_remote_code`` is set, and for requirements that are not installed.
     """
     listing = folder / "modules.json"
     settings = read_optional_object(folder / "config_sentence_transformers.json")
@@ -112,9 +114,9 @@ def _check_settings(settings: JsonObject) -> None:
 
 
 def _check_requirements(requirements: object, folder: Path) -> None:
-    """Raise ModelUnsupported for a package that the model requires in a version that is not installed.
+    """Raise ModelUnsupported if a package that the model requires is missing or has the wrong version.
 
-    Entries that cannot be read are ignored: a mistake of the author does not make the model unusable.
+    Entries that cannot be parsed are ignored, so that a mistake of the model's author does not make it unusable.
     """
     if not isinstance(requirements, dict):
         return
@@ -131,7 +133,7 @@ def _check_requirements(requirements: object, folder: Path) -> None:
 
 
 def _installed_version(package: str) -> str | None:
-    """Return the version of a package or of Python, None where it is not installed."""
+    """Return the installed version of a package, or of Python; None if the package is not installed."""
     if package == "python":
         import platform
 
@@ -145,7 +147,7 @@ def _installed_version(package: str) -> str | None:
 
 
 def _satisfies(version: str | None, specifier: str) -> bool:
-    """Return whether a version meets a specifier; True where either cannot be read."""
+    """Return whether a version satisfies a specifier; True if either cannot be parsed."""
     try:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
         from packaging.version import InvalidVersion

@@ -1,4 +1,4 @@
-"""Read weights as numpy arrays, from safetensors files and from pickles without running code."""
+"""Read weights as numpy arrays from safetensors files, and from pickled files without running code in them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Arrays = dict[str, "NDArray[np.generic]"]
 
 
 def read_weights(folder: Path) -> Arrays:
-    """Return the tensors of ``model.safetensors``, or of ``pytorch_model.bin``, read without running any code in it.
+    """Return the tensors of ``model.safetensors`` or, if there is no such file, of ``pytorch_model.bin``.
 
-    Tensors of types that numpy lacks (bfloat16) become float32. Raises ModelBroken with the file.
+    Code in a pickled file is not run. Tensors of types that numpy lacks, such as bfloat16, are converted to float32.
+    Raises ModelBroken, with the path, for a missing or unreadable file.
     """
     path = folder / "model.safetensors"
     if path.is_file():
@@ -33,14 +34,17 @@ def read_weights(folder: Path) -> Arrays:
 
 
 def read_tensors(path: Path) -> Arrays:
-    """Return the tensors of a safetensors file or, with another suffix, a pickle; raises ModelBroken with the file."""
+    """Return the tensors of a safetensors file or, if the suffix is another, of a pickled file.
+
+    Raises ModelBroken, with the path, for an unreadable file.
+    """
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def as_float32(
     tensors: Mapping[str, NDArray[np.generic]], shapes: Mapping[str, tuple[int, ...]], folder: Path
 ) -> dict[str, NDArray[np.float32]]:
-    """Return tensors as float32; raises ModelBroken unless names and shapes are exactly ``shapes``."""
+    """Return tensors as float32; raises ModelBroken unless their names and shapes equal ``shapes``."""
     actual = {name: array.shape for name, array in tensors.items()}
     if actual != shapes:
         raise ModelBroken(f"{folder}: expected tensors {dict(shapes)}, got {actual}")

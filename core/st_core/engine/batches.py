@@ -21,10 +21,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The size limits of a batch: ``tokens``, rows times the longest, and ``rows``, None for any number.
+    """The size limits of a batch.
 
-    A single input longer than ``tokens`` is a batch of its own. ``even`` puts only inputs of one length into a batch,
-    so that nothing is padded.
+    ``tokens`` limits the number of rows times the number of tokens of the longest row, so padding counts; an input
+    longer than ``tokens`` is a batch of its own. ``rows`` limits the number of rows, None for no limit. With ``even`` a
+    batch contains only inputs of equal length, so that nothing is padded.
     """
 
     tokens: int
@@ -39,9 +40,10 @@ class Budget:
 
 
 def cut(lengths: NDArray[np.int64], budget: Budget) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions of the inputs batch by batch, longest first, so that a batch has similar lengths.
+    """Yield the positions of the inputs of each batch, longest inputs first, so that lengths in a batch are similar.
 
-    ``lengths`` [n] are tokens per input; every position occurs once. Inputs of equal length keep their order.
+    ``lengths`` [n] are the numbers of tokens of the inputs. Every position occurs once. Inputs of equal length keep
+    their order.
     """
     order = np.argsort(-lengths, kind="stable")
     yield from _slices(order, lengths, budget)
@@ -66,10 +68,11 @@ def run_batches(
     run: Callable[[NDArray[np.int64]], Result],
     out_of_memory: Callable[[Exception], bool],
 ) -> Iterator[tuple[NDArray[np.int64], Result]]:
-    """Run every batch; yield its positions and its result.
+    """Run every batch, and yield its positions and its result.
 
-    On an error of ``run`` that ``out_of_memory`` recognises, the budget is halved for the rest of this call and the
-    batch is run again in smaller ones; a batch of one input that still does not fit raises the error.
+    If ``run`` raises a RuntimeError for which ``out_of_memory`` returns True, the token budget is halved for the rest
+    of this call and the inputs of the failed batch are run again in smaller batches. The error is raised for a batch of
+    one input.
     """
     pending = list(cut(lengths, budget))[::-1]
     while pending:
@@ -88,7 +91,10 @@ def run_batches(
 
 
 def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: int) -> list[Item]:
-    """Join items of batches, each with its positions, in the order of the inputs."""
+    """Return the items of all batches in the order of the inputs; each batch is a pair of positions and items.
+
+    ``count`` is the number of inputs.
+    """
     placed: dict[int, Item] = {}
     for positions, batch in items:
         placed.update(zip(positions.tolist(), batch, strict=True))
@@ -103,7 +109,7 @@ def empty_rows(part: Rows, rows: int) -> Rows:
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """Return arrays or tensors that follow each other as one."""
+    """Return the concatenation of arrays, or of tensors, along their rows."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], np.ndarray):

@@ -1,4 +1,7 @@
-"""Run a model's stacks: texts to tokens to batches to features. Shared by the three public classes."""
+"""Run a model's stacks: tokenize texts, cut them into batches, and compute features.
+
+The three public model classes share this engine.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +38,19 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 WINDOW = 4096
-"""Inputs sorted by length together; a later window is tokenized while an earlier one is computed."""
+"""The number of inputs that are sorted by length together; the next window is tokenized while one is computed."""
 
 
 class Engine:
-    """Modules, made ready per stack; safe in threads.
+    """The modules of a model and the runners of its stacks; safe in threads.
 
-    Where numpy can run one route of a router, the others are loaded at their first use: a process that only encodes
-    inference-free queries needs neither the document model nor torch. ``limit`` is the maximum length that replaces the
-    stacks' own, ``UNSET`` where none was set.
+    Where numpy can run one route of a router, the other routes are loaded on first use, so that a process that only
+    encodes inference-free queries needs neither the document model nor torch. ``limit`` is the maximum number of tokens
+    of a text and replaces the maximum lengths of the stacks; ``UNSET`` means that no such limit was set.
     """
 
     def __init__(self, modules: Sequence[Module], factory: RunnerFactory, limit: int | Unset | None = UNSET) -> None:
-        """Load the stacks; those that torch or graphs run only where there is none that numpy can run."""
+        """Load the stacks that numpy can run, or all stacks if there are none of that kind."""
         self.modules = tuple(modules)
         self.factory = factory
         self.limit = limit
@@ -63,20 +66,20 @@ class Engine:
 
     @property
     def plan(self) -> ExecutionPlan:
-        """The plan that the stacks are run by."""
+        """The execution plan of the stacks."""
         return self.factory.plan
 
     @property
     def graphs(self) -> GraphBackend | None:
-        """The backend that runs stacks as graphs, None on torch and for a model of static modules."""
+        """The backend that runs stacks as graphs; None under a plan for torch, and for a model of static modules."""
         return self.factory.graphs
 
     def with_modules(self, modules: Sequence[Module]) -> Engine:
-        """Return an engine of other modules; transformers that stay are not loaded again."""
+        """Return an engine for other modules; transformers that are loaded already are not loaded again."""
         return Engine(modules, self.factory, self.limit)
 
     def on(self, plan: ExecutionPlan) -> Engine:
-        """Return an engine of the same modules that is run by another plan."""
+        """Return an engine that runs the same modules under another plan."""
         return Engine(self.modules, RunnerFactory(plan), self.limit)
 
     def tasks(self) -> list[str | None]:
@@ -84,14 +87,14 @@ class Engine:
         return tasks_of(self.modules)
 
     def _stack(self, task: str | None) -> tuple[Module, ...]:
-        """Return the modules of a task; raise ValueError for a task without a route."""
+        """Return the stack of a task; raise ValueError for a task without a route."""
         stack = self._stacks.get(task)
         if stack is None:
             stack = self._stacks[task] = flatten(self.modules, task)
         return stack
 
     def runner(self, task: str | None) -> Runner:
-        """Return the runner of a task, built at first use; raise ValueError for a task without a route."""
+        """Return the runner of a task, built on first use; raise ValueError for a task without a route."""
         known = self._ready.get(task)
         if known is not None:
             return known
@@ -103,16 +106,20 @@ class Engine:
         return runner
 
     def one_text(self, task: str | None) -> OneText | None:
-        """Return the shortcut from one text to its sparse vector, where the stack is a table of weights; else None."""
+        """Return a function that computes the sparse vector of a single text faster than a batch of one text does.
+
+        None unless the stack is a table of token weights.
+        """
         if task not in self._single:
             stack = self._stack(task)
             self._single[task] = one_text(stack) if can_run(stack) else None
         return self._single[task]
 
     def outline(self, task: str | None) -> Outline:
-        """Return the outline of a stack.
+        """Return the outline of a task's stack: the metadata that can be read without loading weights.
 
-        Of one that is not loaded yet it is read without the weights, where its files suffice.
+        If the stack is not loaded yet, the outline is read from its files. If the files do not suffice, the stack is
+        loaded.
         """
         if task not in self._ready:
             outline = self._outlines.get(task) or self.factory.outline(self._stack(task))
@@ -122,13 +129,13 @@ class Engine:
         return self.runner(task).info
 
     def tokenizer_of(self, module: Transformer) -> AnyTokenizer:
-        """Return the tokenizer of a transformer."""
+        """Return the tokenizer of a transformer among the modules."""
         task = next(each for each in self.tasks() if any(part is module for part in self._stack(each)))
         return self.outline(task).tokenizer
 
     @property
     def uses_torch(self) -> bool:
-        """Whether a stack needs torch, and it is installed."""
+        """Whether torch is loaded, or is installed and needed by one of the stacks."""
         return self.factory.uses_torch([self._stack(task) for task in self.tasks()])
 
     @property
@@ -137,11 +144,14 @@ class Engine:
         return self.factory.torch_device if self.uses_torch else "cpu"
 
     def max_length(self, task: str | None = None) -> int | None:
-        """Return the maximum tokens of a text, None for no limit: the length that was set, else the stack's own."""
+        """Return the maximum number of tokens of a text: ``limit`` if one was set, else the limit of the task's stack.
+
+        None means that there is no limit.
+        """
         return self.outline(task).max_length if isinstance(self.limit, Unset) else self.limit
 
     def tokenize(self, inputs: Sequence[Input], options: CallOptions) -> Tokens:
-        """Return the tokens of texts or pairs after the prompt, truncated to the maximum length of the call."""
+        """Return the tokens of texts or pairs with the prompt in front, truncated to the maximum length of the call."""
         runner = self.runner(options.task)
         limit = self._limit(runner, options)
         tokenizer = runner.info.tokenizer
@@ -162,9 +172,10 @@ class Engine:
         return runner.info.max_length if isinstance(self.limit, Unset) else self.limit
 
     def _prompt_length(self, options: CallOptions) -> int:
-        """Return the number of the prompt's tokens before a text, without the special token that ends a text.
+        """Return the number of leading tokens that belong to the prompt.
 
-        0 for a chat template, which may put the prompt anywhere, and for a model of words.
+        The special token that ends a text does not count. The number is 0 for a chat template, which may place the
+        prompt anywhere, and for a model that reads words instead of tokens.
         """
         runner = self.runner(options.task)
         if not options.prompt or isinstance(runner.info.tokenizer, (ChatTokenizer, WordTokenizer)):
@@ -174,11 +185,11 @@ class Engine:
         return int(ids.size) - (1 if is_closed else 0)
 
     def prepare(self, inputs: Sequence[Input], options: CallOptions, *, is_single: bool = False) -> Prepared:
-        """Return the tokens of a request with what they are computed by."""
+        """Return the tokens of a request with the options that they are computed with."""
         return Prepared(self.tokenize(inputs, options), options, self._prompt_length(options), is_single)
 
     def windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Prepared]:
-        """Prepare inputs window by window; the next one is prepared while the caller works on this one."""
+        """Prepare inputs window by window; the next window is prepared while the caller processes the current one."""
         if len(inputs) <= WINDOW:
             yield self.prepare(inputs, options)
             return
@@ -191,7 +202,10 @@ class Engine:
                 yield prepared
 
     def groups(self, requests: Sequence[Prepared]) -> list[list[int]]:
-        """Return the positions of requests that may share batches: those of one stack that keep as many weights."""
+        """Return the positions of the requests, grouped by which may share batches.
+
+        Requests may share batches if they use the same stack and keep the same number of weights (``options.keep``).
+        """
         groups: dict[tuple[int, int | None], list[int]] = {}
         for position, request in enumerate(requests):
             key = id(self.runner(request.options.task)), request.options.keep
@@ -203,8 +217,8 @@ class Engine:
     ) -> Iterator[tuple[NDArray[np.int64], Features]]:
         """Compute requests of one group; yield the positions and features of each batch, the longest inputs first.
 
-        Positions count through the inputs of all requests. With ``pooled`` only pooled vectors are read, so that those
-        of single tokens need not be computed.
+        Positions refer to the inputs of all requests, one request after another. With ``pooled`` the caller reads only
+        pooled vectors, so that the vectors of single tokens may be left out.
         """
         options = requests[0].options
         runner = self.runner(options.task)
@@ -222,7 +236,7 @@ class Engine:
     def run(
         self, inputs: Sequence[Input], options: CallOptions, *, pooled: bool = False
     ) -> Iterator[tuple[NDArray[np.int64], Features]]:
-        """Prepare and compute inputs of one call; yield positions and features batch by batch, with a progress bar."""
+        """Prepare and compute the inputs of a call with a progress bar; yield positions and features of each batch."""
         start = 0
         with progress(len(inputs), options.progress) as advance:
             for prepared in self.windows(inputs, options):
@@ -233,14 +247,14 @@ class Engine:
 
 
 def _batch_size(requests: Sequence[Prepared]) -> int | None:
-    """Return the smallest batch size among requests, None where none has one."""
+    """Return the smallest batch size among requests, or None if no request sets a batch size."""
     if len(requests) == 1:
         return requests[0].options.batch_size
     return min((each.options.batch_size for each in requests if each.options.batch_size is not None), default=None)
 
 
 def with_prompt(inputs: Sequence[Input], prompt: str | None) -> Sequence[Input]:
-    """Return texts with a prompt in front; of a pair, the first text gets it."""
+    """Return texts with a prompt in front; in a pair, the prompt is put in front of the first text."""
     if not prompt:
         return inputs
     return [prompt + each if isinstance(each, str) else (prompt + each[0], *each[1:]) for each in inputs]

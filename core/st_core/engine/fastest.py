@@ -1,7 +1,8 @@
-"""Measure which backend computes a model fastest on this machine, and remember the choice: ``backend="auto"``.
+"""Measure which backend computes a model fastest on this machine, for ``backend="auto"``.
 
-The choice is cached in the folder ``fastest``, under a hash of the model, of the backends to choose from and of the
-machine: processor, cores and package versions. A change of any of these measures again.
+The choice is cached in the folder ``fastest``. The file name is a hash of the model, the candidate backends and the
+properties of the machine: processor, number of cores, graphics cards and package versions. After a change of any of
+these, the backends are measured again.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ PROSE = (
     "words before. "
 )
 LENGTHS = (4, 6, 9, 12, 16, 24, 32, 48, 64, 96, 160)
-"""Words of each timed text: from a short question to a long paragraph."""
+"""The number of words of each timed text: from a short question to a long paragraph."""
 
 SECONDS, ROUNDS = 1.5, 7
-"""Timing stops, after a warm-up pass, with the round that passes these seconds, or with the last round."""
+"""The limits of the measurement, which follows a warm-up pass.
+
+It ends with the first round after which the time exceeds SECONDS, or after ROUNDS rounds.
+"""
 
 PACKAGES = ("st-connectors", "torch", "transformers", "openvino", "onnxruntime", "onnxscript")
 
@@ -44,10 +48,12 @@ PACKAGES = ("st-connectors", "torch", "transformers", "openvino", "onnxruntime",
 def fastest(
     model: str, builders: Mapping[str, Callable[[], Built]], seconds: Callable[[Built, Sequence[str]], float]
 ) -> Built:
-    """Build the model on each backend and return the fastest; ``model`` is a hash of it.
+    """Build a model on each backend and return the build that computes texts fastest.
 
-    ``builders`` are by backend; ``seconds`` computes texts and returns how long that took. A backend that cannot run
-    the model is passed over, and the log says why; where none can, the last one's error is raised.
+    ``model`` is a hash of the model. ``builders`` maps the name of a backend to a function that builds the model on it.
+    ``seconds`` computes texts with a built model and returns the time that it took. If the choice is cached, the model
+    is built on that backend only. A backend that cannot run the model is skipped, and a log message states the reason.
+    If no backend can run the model, the error of the last backend is raised.
     """
     here = machine()
     root = cache_root()
@@ -56,7 +62,7 @@ def fastest(
     if known is not None and known in builders:
         try:
             return builders[known]()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it now, the others are tried
+        except Exception as error:  # noqa: BLE001 - after any error of the cached choice, the other backends are tried
             pass_over(known, error)
     built = _build_all(builders)
     times = _timed(built, seconds) if len(built) > 1 else {}
@@ -67,7 +73,7 @@ def fastest(
 
 
 def _build_all(builders: Mapping[str, Callable[[], Built]]) -> dict[str, Built]:
-    """Build the model on each backend that can run it; raise the last one's error where none can."""
+    """Build the model on each backend that can run it; raise the error of the last backend if no backend can."""
     built: dict[str, Built] = {}
     for index, (name, build) in enumerate(builders.items()):
         try:
@@ -80,9 +86,9 @@ def _build_all(builders: Mapping[str, Callable[[], Built]]) -> dict[str, Built]:
 
 
 def _timed(built: Mapping[str, Built], seconds: Callable[[Built, Sequence[str]], float]) -> dict[str, float]:
-    """Return each backend's shortest time for the same texts.
+    """Return the shortest time in seconds of each backend for the same texts.
 
-    Rounds are interleaved, so that a busy machine disturbs all alike.
+    Each round runs every backend once, so that other load on the machine affects all backends alike.
     """
     texts = [" ".join((PROSE * 4).split()[:length]) for length in LENGTHS]
     best: dict[str, float] = {}
@@ -105,7 +111,7 @@ def _timed(built: Mapping[str, Built], seconds: Callable[[Built, Sequence[str]],
 
 
 def machine() -> dict[str, object]:
-    """Return the properties of a machine that a choice depends on."""
+    """Return the properties of this machine that the choice of a backend depends on."""
     cards = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     return {
         "processor": _processor(),
@@ -116,7 +122,10 @@ def machine() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """Return the processor's name; Python's own answer is empty on Linux."""
+    """Return the name of the processor.
+
+    On Linux it is read from /proc/cpuinfo, because ``platform.processor()`` can be empty there.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -139,7 +148,7 @@ def _key(model: str, names: Sequence[str], where: Mapping[str, object]) -> str:
 
 
 def _read_choice(place: Path | None) -> str | None:
-    """Return the cached choice, None where there is none that can be read."""
+    """Return the cached choice, or None if there is no readable file with a choice."""
     if place is None:
         return None
     try:
@@ -149,7 +158,10 @@ def _read_choice(place: Path | None) -> str | None:
 
 
 def _write_choice(place: Path | None, value: Mapping[str, object]) -> None:
-    """Cache a choice in one step; without a writable cache it is measured again the next time."""
+    """Write a choice to the cache, atomically.
+
+    If the cache is not writable, a warning is logged, and the next load measures again.
+    """
     if place is None:
         logger.warning("backend='auto' cannot keep its choice: the user has no home folder; set ST_CONNECTORS_CACHE")
         return

@@ -1,4 +1,4 @@
-"""The inputs of a call: texts and pairs of texts, under the names and in the types that sentence-transformers takes."""
+"""The inputs of a call: texts and pairs of texts, with the argument names and types of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Input: TypeAlias = str | Sequence[str]
 
 
 class CallArguments(TypedDict, total=False):
-    """The arguments of a call that are passed by name only.
+    """The keyword-only arguments of a call.
 
-    ``task`` selects a router's route; ``processing_kwargs`` contain ``max_length`` and ``truncation``; ``sentences`` is
-    the old name of ``inputs``.
+    ``task`` selects a route of a router. ``processing_kwargs`` may contain ``max_length``, ``truncation`` and the
+    arguments of a chat template. ``sentences`` is the old name of ``inputs``.
     """
 
     task: str | None
@@ -36,14 +36,14 @@ class CallArguments(TypedDict, total=False):
 
 
 class Unset:
-    """The type of ``UNSET``, for arguments whose None means something."""
+    """The type of ``UNSET``, the default of arguments for which None is a valid value."""
 
 
 UNSET: Final = Unset()
 
 
 def as_list(inputs: object) -> list[Any]:
-    """Return several inputs as a list; raise ValueError for a single value and for an unordered collection."""
+    """Return a collection of inputs as a list; raise ValueError for a single value and for an unordered collection."""
     if isinstance(inputs, np.ndarray):
         inputs = inputs.tolist()
     if isinstance(inputs, (str, bytes, Mapping, set, frozenset)) or not isinstance(inputs, Iterable):
@@ -67,7 +67,7 @@ def _is_pair(value: object) -> bool:
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raise ValueError for an argument other than None and a positive integer."""
+    """Raise ValueError unless an argument is a positive integer or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
@@ -77,7 +77,7 @@ def _type_name(value: object) -> str:
 
 
 def one_or_many(inputs: object) -> tuple[list[Input], bool]:
-    """Return inputs as a list of texts and pairs, and whether there was a single text."""
+    """Return the inputs as a list of texts and pairs of texts, and whether the input was a single text."""
     if isinstance(inputs, np.ndarray) and inputs.ndim == 0:
         inputs = inputs.item()
     if isinstance(inputs, str):
@@ -86,7 +86,10 @@ def one_or_many(inputs: object) -> tuple[list[Input], bool]:
 
 
 def pop_inputs(inputs: object, kwargs: CallArguments) -> object:
-    """Return ``inputs``, or the argument under its old name ``sentences``, which is removed from ``kwargs``."""
+    """Return ``inputs``, or the argument ``sentences``, its old name, after removing it from ``kwargs``.
+
+    Raises TypeError unless exactly one of the two arguments is set.
+    """
     if "sentences" not in kwargs:
         if inputs is UNSET:
             raise TypeError("inputs are missing; pass a text or a list of texts")

@@ -1,4 +1,4 @@
-"""Make the modules of a checkpoint ready to run on the backend that was requested."""
+"""Load the modules of a checkpoint on the requested backend."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["load_engine"]
 
 
 def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> Engine:
-    """Return the engine for a model in a folder; with backend="auto", on the backend that is fastest here.
+    """Return the engine for a model in a folder; backend="auto" selects the backend that is fastest on this machine.
 
-    Raises ValueError for a backend, a dtype or a device that does not go with the others.
+    Raises ValueError for a combination of backend, dtype and device that is not supported.
     """
     plans = candidate_plans(request, folder, modules)
     if len(plans) == 1:
@@ -42,7 +42,10 @@ def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> En
 
 
 def _build(modules: Sequence[Module], plan: ExecutionPlan) -> Engine:
-    """Load the stacks; where torch is missing, the error names the graphs that the folder has."""
+    """Load the stacks.
+
+    If torch is needed but not installed, the ImportError lists the graphs in the folder that run without torch.
+    """
     try:
         return Engine(modules, RunnerFactory(plan))
     except ImportError as error:
@@ -53,7 +56,7 @@ def _build(modules: Sequence[Module], plan: ExecutionPlan) -> Engine:
 
 
 def _seconds(task: str | None, engine: Engine, texts: Sequence[str]) -> float:
-    """Return the seconds in which an engine computes texts."""
+    """Return the time in seconds that an engine takes to compute texts."""
     began = perf_counter()
     for _, features in engine.run(texts, CallOptions(task=task, progress=False)):
         _wait(features)
@@ -61,7 +64,7 @@ def _seconds(task: str | None, engine: Engine, texts: Sequence[str]) -> float:
 
 
 def _wait(features: Features) -> None:
-    """Wait until a result is there: a card computes after the call that started it has returned."""
+    """Wait until a result is computed, because calls to a GPU return before the computation is complete."""
     for name in ("scores", "sentence_embedding"):
         if hasattr(features.get(name), "cpu"):
             features[name].cpu()

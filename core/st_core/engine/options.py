@@ -13,8 +13,9 @@ __all__ = ["CallOptions", "with_processing"]
 class CallOptions:
     """The options of one call of ``encode``, ``predict`` or ``prepare``.
 
-    ``keep`` is the number of heaviest weights that stay in each sparse vector, None for all; ``template`` are arguments
-    of a chat template. ``max_length`` None means the model's own.
+    ``progress`` None shows a progress bar for many inputs in a terminal. ``max_length`` None means the maximum length
+    of the model. ``keep`` is the number of largest weights that are kept in each sparse vector, None for all.
+    ``template`` contains the arguments of a chat template.
     """
 
     task: str | None = None
@@ -28,10 +29,10 @@ class CallOptions:
 
 
 def with_processing(options: CallOptions, value: Mapping[str, object] | None) -> CallOptions:
-    """Return the options with those of ``processing_kwargs``; raise ValueError for unknown keys.
+    """Return the options updated with the argument ``processing_kwargs`` of a call.
 
-    ``max_length`` and ``truncation`` are flat or under "text" or "common", the arguments of the chat template under
-    "chat_template".
+    ``max_length`` and ``truncation`` may be top-level keys, or keys of the mappings "text" and "common". The mapping
+    "chat_template" contains the arguments of the chat template. Raises ValueError for unknown keys.
     """
     if not value:
         return options

@@ -1,7 +1,7 @@
-"""Decide what runs a model: from what the caller named, the checkpoint and the machine to one execution plan.
+"""Decide how a model is run: derive an execution plan from the arguments, the checkpoint and the installed packages.
 
-Nothing here runs a model. ``backend="auto"`` yields one plan for each backend that can run the model; which one is
-fastest is measured by :mod:`st_core.engine.fastest`.
+This module does not run models. For ``backend="auto"`` there is one plan for each backend that can run the model;
+:mod:`st_core.engine.fastest` then measures which plan is fastest.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Device: TypeAlias = "str | torch.device | None"
-"""A device as callers name it; None is the default."""
+"""A device as passed by callers; None is the default device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Backend, device, dtype and the file of a repository graph, as the caller named them."""
+    """Backend, device, dtype and the file name of a repository graph, as passed by the caller."""
 
     backend: str = "torch"
     device: Device = None
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Where the graphs of a plan are: in a model's folder, or the repository graph ``file_name`` there."""
+    """The location of the graphs of a plan: a model's folder and, if one was requested, a repository graph in it."""
 
     folder: Path
     file_name: str | None = None
@@ -68,9 +68,9 @@ class Artifacts:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
-    """The backend, dtype, device and artifacts that a model runs with, decided once at load.
+    """The backend, dtype, device and artifacts of a model, decided once at load.
 
-    ``dtype`` None is the backend's default, and on a repository graph whatever its weights are. Stacks of static
+    ``dtype`` None means the default of the backend, or the dtype of the weights in a repository graph. Stacks of static
     modules run on numpy under every plan.
     """
 
@@ -81,14 +81,15 @@ class ExecutionPlan:
 
     @property
     def runs_graphs(self) -> bool:
-        """Whether graphs run the stacks that numpy cannot run."""
+        """Whether stacks that numpy cannot run are run as graphs, not by torch."""
         return self.backend in RUNTIMES
 
 
 def split_graph_options(backend: str, model_kwargs: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
     """Split ``model_kwargs`` into the file name of a repository graph and the options for transformers.
 
-    Raises ValueError for an execution provider other than the CPU's, and for a file name with backend="auto".
+    Raises ValueError for an execution provider other than CPUExecutionProvider, and for a file name with
+    backend="auto".
     """
     options = dict(model_kwargs)
     if backend == "torch":
@@ -104,7 +105,11 @@ def split_graph_options(backend: str, model_kwargs: Mapping[str, object]) -> tup
 
 
 def fetches(request: Request) -> tuple[Fetch, ...]:
-    """Return what to fetch from the Hub: weights where graphs are exported from them or found by them, else a graph."""
+    """Return the alternatives of files to download from the Hub, in order of preference.
+
+    Weights are downloaded if graphs can be exported from them, and to identify the exported graphs in a repository.
+    Otherwise a repository graph is downloaded without the weights.
+    """
     backend, file_name = request.backend, request.file_name
     if backend not in RUNTIMES and backend != "auto":
         return (Fetch(),)
@@ -120,9 +125,9 @@ def fetches(request: Request) -> tuple[Fetch, ...]:
 
 
 def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -> tuple[ExecutionPlan, ...]:
-    """Return the plan for a model in a folder; several, to choose the fastest, for backend="auto".
+    """Return the plan for a model in a folder or, for backend="auto", the plans to choose the fastest from.
 
-    Raises ValueError for a backend, a dtype or a device that does not go with the others.
+    Raises ValueError for a combination of backend, dtype and device that is not supported.
     """
     dtype = check_dtype(request.backend, request.dtype)
     on_torch = ExecutionPlan("torch", dtype, request.device, Artifacts(folder))
@@ -139,7 +144,7 @@ def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -
 
 def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> tuple[ExecutionPlan, ...]:
     """Return a plan for each backend that can run all stacks in float32."""
-    if not stacks or not _is_cpu(on_torch.device):  # only torch knows other devices
+    if not stacks or not _is_cpu(on_torch.device):  # only torch runs on other devices
         return (on_torch,)
     folder = on_torch.artifacts.folder
     installed = [name for name in RUNTIMES if runtime(name).installed()]
@@ -149,12 +154,13 @@ def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> t
         for name, stack in product(installed, stacks):
             check_weights(stack, name, folder)
     graphs = [replace(on_torch, backend=name, device="cpu") for name in names]
-    # Without torch and graphs the plan is torch's all the same: the error of loading it says what is missing.
+    # Without torch and without graphs, the plan is still that for torch: loading it raises an error that names what is
+    # missing.
     return (*graphs, *([on_torch] if has_torch or not names else []))
 
 
 def _has_graphs(name: str, folder: Path, stacks: Iterable[Sequence[Module]]) -> bool:
-    """Return whether a backend can run all stacks without torch; a runtime that cannot be imported is passed over."""
+    """Return whether a backend can run all stacks without torch; False for a runtime that cannot be imported."""
     try:
         graphs = GraphBackend(name, "float32", folder)
     except (ImportError, OSError) as error:
@@ -170,7 +176,10 @@ def pass_over(name: str, error: Exception) -> None:
 
 
 def check_device(backend: str, device: object) -> None:
-    """Raise ValueError for a device that a backend does not run on; torch checks its own."""
+    """Raise ValueError for a device that a backend does not run on.
+
+    Devices for torch are checked when the model is loaded.
+    """
     if backend in RUNTIMES and not _is_cpu(device):
         raise ValueError(f"backend={backend!r} runs on the cpu, not on {device!r}; use backend='torch' for that device")
 

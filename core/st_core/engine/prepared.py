@@ -1,4 +1,4 @@
-"""Requests on their way through the three steps of encoding: prepared, then computed."""
+"""Requests between the three steps of encoding: ``prepare``, ``compute`` and ``finish``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Rows_co = TypeVar("Rows_co", covariant=True)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """The tokens of one request, with the options that decide how they are computed.
+    """The tokens of one request, with the options that they are computed with.
 
-    ``prompt_length`` is the number of leading tokens that belong to the prompt; ``is_single`` says that the request was
-    one input and not a list of them.
+    ``prompt_length`` is the number of leading tokens of each input that belong to the prompt. ``is_single`` is True if
+    the request was a single input and not a list of inputs.
     """
 
     tokens: Tokens
@@ -38,15 +38,16 @@ class Prepared:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """The tokens of each input [n], with prompt and special tokens and after truncation."""
+        """The number of tokens of each input [n] after truncation, prompt and special tokens included."""
         return self.tokens.lengths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed(Generic[Rows_co]):
-    """What a model computed for one request, one row per input in order; ``finish`` turns it into results.
+    """The output of a model for one request, with one row for each input in order.
 
-    ``batches`` are the positions of the rows that were computed together, batch by batch.
+    ``finish`` converts it to the result of the request. ``batches`` contains, for each batch, the positions of the rows
+    that were computed together.
     """
 
     rows: Rows_co
@@ -55,7 +56,11 @@ class Computed(Generic[Rows_co]):
 
 
 def batches_within(batches: Sequence[NDArray[np.int64]], start: int, count: int) -> tuple[NDArray[np.int64], ...]:
-    """Return the positions of ``count`` inputs from ``start`` on, counted from there, batch by batch."""
+    """Return the batches of one request from the batches of several requests that were computed together.
+
+    The request's inputs are the ``count`` inputs that begin at ``start``; its positions are counted from ``start``.
+    Batches without inputs of the request are left out.
+    """
     own = (positions[(positions >= start) & (positions < start + count)] - start for positions in batches)
     return tuple(positions for positions in own if positions.size)
 
@@ -76,7 +81,7 @@ def joined_tokens(requests: Sequence[Prepared]) -> Tokens:
 
 
 def prompt_lengths(requests: Sequence[Prepared]) -> NDArray[np.int64] | None:
-    """Return the prompt length of each input [n]; None where no request has a prompt."""
+    """Return the prompt length of each input [n], or None if no request has a prompt."""
     if not any([request.prompt_length for request in requests]):  # noqa: C419 - a list is faster for one request
         return None
     return np.repeat(

@@ -1,4 +1,4 @@
-"""Build the runners of stacks as an execution plan says."""
+"""Build the runners of stacks according to an execution plan."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ __all__ = ["RunnerFactory"]
 
 
 class RunnerFactory:
-    """Builds runners as a plan says: numpy runs what it can, graphs or torch the rest; safe in threads.
+    """A builder of runners according to a plan; safe in threads.
 
-    torch is imported for the first stack that needs it. What is loaded is shared by all engines of one factory.
+    Stacks that numpy can run are run by numpy, all others by graphs or torch, as the plan specifies. torch is imported
+    for the first stack that needs it. Loaded modules and graphs are shared by all engines that use the factory.
     """
 
     def __init__(self, plan: ExecutionPlan) -> None:
-        """Raise ImportError where the plan's runtime is missing, ValueError for a dtype that it has no graphs in."""
+        """Raise ImportError if the plan's runtime is not installed, and ValueError for a dtype without graphs."""
         self.plan = plan
         self.graphs = (
             GraphBackend(plan.backend, plan.dtype, plan.artifacts.folder, plan.artifacts.file_name)
@@ -42,7 +43,7 @@ class RunnerFactory:
         self._lock = threading.Lock()
 
     def runner(self, stack: tuple[Module, ...]) -> Runner:
-        """Build the runner of a stack; raise ImportError, naming the extra, where torch is missing."""
+        """Build the runner of a stack; raise ImportError, with the extra to install, if torch is missing."""
         if can_run(stack):
             return NumpyRunner(stack)
         if self.graphs is not None:
@@ -54,7 +55,7 @@ class RunnerFactory:
         return backend.runner(stack)
 
     def outline(self, stack: tuple[Module, ...]) -> Outline | None:
-        """Read the outline of a stack without its weights; None where only loading it tells."""
+        """Read the outline of a stack without loading its weights; None if the stack must be loaded for it."""
         first = stack[0]
         if not isinstance(first, Transformer):
             return None
@@ -73,7 +74,7 @@ class RunnerFactory:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device of the plan as torch's object; raises ValueError for an unknown one."""
+        """The device of the plan as a torch.device; raises ValueError for an unknown device."""
         return self._torch_backend().device
 
     def _torch_backend(self) -> TorchBackend:

@@ -1,8 +1,8 @@
-"""Tokenize texts and pairs through a model's chat template.
+"""Tokenize texts and pairs of texts with a model's chat template.
 
-A text is one message of the role "user", a pair two of the roles "query" and "document"; a prompt is an earlier message
-of the role "system". Templates end in fixed tokens, which models that read the last token depend on: they are restored
-where a long text was cut.
+A text becomes one message with the role "user", and a pair becomes two messages with the roles "query" and "document".
+A prompt becomes a message with the role "system" in front of them. Templates end in fixed tokens. Because models that
+pool the last token depend on these tokens, they are restored at the end of a text that was truncated.
 """
 
 from __future__ import annotations
@@ -26,22 +26,29 @@ __all__ = ["ChatTokenizer", "is_structured"]
 Message = dict[str, object]
 
 _FORMATS: Mapping[str, str] = dict.fromkeys(("apertus", "deepseek_v3", "gpt_oss", "seed_oss"), "flat")
-"""Families whose template reads plain texts but looks as if it read lists, as listed in sentence-transformers 6.2."""
+"""Model types whose templates read plain texts although their source contains one of the signs of a list of parts.
+
+As listed in sentence-transformers 6.2.
+"""
 
 _SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
-"""Signs in the source of a template that reads the content of a message as a list of parts."""
+"""Strings in the source of a template which indicate that it reads the content of a message as a list of parts."""
 
 _FILLERS = ("0", "1 2 3 4")
-"""Two contents that differ at both ends: the common end of two conversations of them belongs to the template."""
+"""Two contents that differ at their beginning and end.
+
+The tokens that two conversations with these contents have in common at their end therefore belong to the template.
+"""
 
 _PROBES: tuple[Pair, ...] = (("alpha", "bravo"), ("charlie", "bravo"), ("alpha", "foxtrot"))
-"""A pair, the same with another query, and the same with another document."""
+"""A pair, the same pair with another query, and the same pair with another document."""
 
 
 def is_structured(template: object, model_type: str, chat_format: str = "auto") -> bool:
     """Return whether a template reads the content of a message as a list of parts.
 
-    ``chat_format`` decides unless it is "auto", then the family, then the source of the template.
+    The answer is determined by ``chat_format`` unless it is "auto", then by the model type, then by the source of the
+    template.
     """
     chat_format = _FORMATS.get(model_type, chat_format) if chat_format == "auto" else chat_format
     if chat_format != "auto":
@@ -55,8 +62,9 @@ def is_structured(template: object, model_type: str, chat_format: str = "auto") 
 class ChatTokenizer:
     """A tokenizer with a chat template; safe in threads.
 
-    ``inner`` tokenizes the template's text. With ``structured`` contents are lists of parts. ``options`` are the
-    template's arguments, and ``restore_suffix``, True by default, for restoring its last tokens.
+    ``inner`` tokenizes the texts that the template produces. With ``structured``, contents of messages are passed to
+    the template as lists of parts. ``options`` are the arguments of the template, and ``restore_suffix``, True by
+    default, which restores the last tokens of the template in truncated texts.
     """
 
     inner: TextTokenizer | SlowTokenizer
@@ -64,7 +72,7 @@ class ChatTokenizer:
     options: Mapping[str, object] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the inner tokenizer: ``pad_id``, ``pad_left``, ``special_ids``, ``shown``, …."""
+        """Return an attribute of the inner tokenizer, such as ``pad_id``, ``special_ids`` or ``shown``."""
         return getattr(self.inner, name)
 
     def tokenize(
@@ -76,9 +84,10 @@ class ChatTokenizer:
         task: str | None = None,
         options: Mapping[str, object] | None = None,
     ) -> Tokens:
-        """Return the ids of texts, or of pairs, cut to ``limit`` tokens; ``options`` override the saved ones.
+        """Return the ids of texts, or of pairs of texts, truncated to ``limit`` tokens.
 
-        Raises ModelUnsupported where the template drops one side of a pair, ModelBroken where it fails.
+        ``task`` is passed to the template, and ``options`` override the saved options. Raises ModelUnsupported if the
+        template omits a text of a pair, and ModelBroken if it raises an error.
         """
         chosen = {**({} if task is None else {"task": task}), **self.options, **(options or {})}
         restores = bool(chosen.pop("restore_suffix", True))
@@ -119,7 +128,7 @@ class ChatTokenizer:
             raise ModelBroken(f"{name}: the chat template cannot be applied: {reason}") from error
 
     def _check_pairs(self, options: Mapping[str, object]) -> None:
-        """Raise ModelUnsupported where the template drops the query or the document of a pair."""
+        """Raise ModelUnsupported if the template omits the query or the document of a pair."""
         base, *others = self._render([self._conversation(probe, None) for probe in _PROBES], options)
         lost = [role for role, other in zip(("query", "document"), others, strict=True) if other == base]
         if lost:
@@ -137,7 +146,10 @@ class ChatTokenizer:
         limit: int,
         options: Mapping[str, object],
     ) -> Iterator[tuple[int, NDArray[np.int32]]]:
-        """Yield the number of each row that is cut and the suffix of its template, computed once per order of roles."""
+        """Yield the index of each row to truncate, with the tokens that the template puts after the contents.
+
+        These tokens are computed once for each sequence of roles.
+        """
         known: dict[tuple[object, ...], NDArray[np.int32]] = {}
         for index, row in enumerate(rows):
             if row.size > limit:
@@ -147,7 +159,10 @@ class ChatTokenizer:
                 yield index, known[roles]
 
     def _suffix(self, conversation: list[Message], options: Mapping[str, object]) -> NDArray[np.int32]:
-        """Return the tokens after the contents of a conversation: the common end of two others of its form."""
+        """Return the tokens that the template puts after the contents of a conversation.
+
+        They are the common end of two conversations with the same roles and different contents.
+        """
         filled = [
             [each if each["role"] == "system" else each | {"content": self._content(filler)} for each in conversation]
             for filler in _FILLERS
@@ -155,7 +170,7 @@ class ChatTokenizer:
         first, second = self.inner.plain(self._render(filled, options))
         shorter = min(first.size, second.size)
         same = first[first.size - shorter :][::-1] == second[second.size - shorter :][::-1]
-        count = int(np.argmin(same)) if not same.all() else 0  # equal throughout: the template writes no content
+        count = int(np.argmin(same)) if not same.all() else 0  # all equal: the template writes no contents
         return first[first.size - count :]
 
 
@@ -166,6 +181,6 @@ def _cut(row: NDArray[np.int32], limit: int, *, keep_left: bool) -> NDArray[np.i
 
 
 def _ending_in(row: NDArray[np.int32], suffix: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return a row with its last tokens replaced by a suffix, cut at the front where it is longer than the row."""
+    """Return a row with its last tokens replaced by a suffix; a suffix longer than the row is cut at its beginning."""
     end = suffix[max(0, suffix.size - row.size) :]
     return np.concatenate([row[: row.size - end.size], end])

@@ -1,8 +1,9 @@
-"""Split long text into overlapping windows of limited tokens, each a verbatim part of the text with its position.
+"""Split a long text into overlapping windows with a limited number of tokens.
 
-A window ends, in order of preference, at the end of a paragraph, a sentence or a word, or between two tokens; the
-better the place, the earlier it may be. Every character is in a window. A window tokenized alone has at most the
-allowed tokens, which is checked: a part of a text may have other tokens alone than within the whole.
+Each window is an unchanged part of the text, with its position. A window ends, in order of preference, at the end of a
+paragraph, a sentence or a word, or else between two tokens; the more preferred the boundary, the shorter the window may
+be. Every character is in a window. Each window is tokenized separately to check that it does not exceed the limit,
+because a part of a text can have other tokens on its own than within the text.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["Offsets", "Window", "offsets_of", "split"]
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
-"""A function from a text to the span of each token: (first character, character after the last); no special tokens."""
+"""A function from a text to the span of each token, without special tokens: (start, end), in characters."""
 
 PLACES = (
     (re.compile(r"\s*\n[ \t\r]*\n\s*"), 1 / 2),
     (re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\s*\n\s*"), 2 / 3),  # noqa: RUF001 -- full-width marks are meant
     (re.compile(r"\s+"), 0.0),
 )
-"""Preferred ends of a window, best first, and the part of the window after which each is accepted."""
+"""The boundaries at which a window may end, most preferred first.
+
+Each has the fraction of the longest possible window from which on it is accepted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part ``text`` = whole[start:end], and the number of windows before it."""
+    """A part of a text: its content, its start and end in characters, and the number of windows before it."""
 
     text: str
     start: int
@@ -41,7 +45,10 @@ class Window:
 
 
 def offsets_of(tokenizer: Tokenizer) -> Offsets:
-    """Return the offsets function of a copy of a tokenizer, without truncation or padding; safe in threads."""
+    """Return a function that computes the spans of tokens with a copy of a tokenizer; safe in threads.
+
+    The copy neither truncates nor pads.
+    """
     from tokenizers import Tokenizer
 
     own = Tokenizer.from_str(tokenizer.to_str())
@@ -56,7 +63,7 @@ def offsets_of(tokenizer: Tokenizer) -> Offsets:
 
 
 def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[Window]:
-    """Return windows of at most ``size`` tokens; each starts about ``overlap`` tokens before the end of the last one.
+    """Return windows of at most ``size`` tokens; each begins about ``overlap`` tokens before the end of the previous.
 
     A text without tokens has one window. A character of more than ``size`` tokens is a window of its own. Raises
     ValueError unless 0 <= overlap < size.
@@ -78,7 +85,11 @@ def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[W
 
 @dataclass(frozen=True, slots=True)
 class _Cuts:
-    """Cuts between tokens of a text: ``characters``, the number of ``tokens`` before each, ``ranks`` in PLACES."""
+    """The positions at which a text can be cut, in parallel lists.
+
+    ``characters`` is the position of each cut in the text, ``tokens`` the number of tokens before it, and ``ranks`` the
+    index in PLACES of the boundary there.
+    """
 
     text: str
     offsets: Offsets
@@ -88,7 +99,10 @@ class _Cuts:
 
     @classmethod
     def of(cls, text: str, offsets: Offsets, places: Sequence[tuple[int, int]]) -> _Cuts:
-        """Return the start, the end, and the start of each token that does not overlap with earlier ones."""
+        """Return the cuts at the start and the end of a text and before each token that overlaps no earlier token.
+
+        ``places`` are the spans of the tokens.
+        """
         reached = [0, *accumulate((end for _, end in places), max)]
         clean = [
             number for number, (start, _) in enumerate(places) if start >= reached[number] and 0 < start < len(text)
@@ -105,12 +119,12 @@ class _Cuts:
         )
 
     def alone(self, first: int, last: int) -> int:
-        """Return the number of tokens of the text between two cuts, tokenized alone."""
+        """Return the number of tokens of the text between two cuts when it is tokenized separately."""
         return len(self.offsets(self.text[self.characters[first] : self.characters[last]]))
 
 
 def _ranks(text: str) -> bytearray:
-    """Return for each character the rank of a cut before it, the number of PLACES for none of them."""
+    """Return, for each character, the rank of a cut before it; the rank is len(PLACES) if there is no boundary."""
     ranks = bytearray([len(PLACES)]) * (len(text) + 1)
     for rank in reversed(range(len(PLACES))):
         for match in PLACES[rank][0].finditer(text):
@@ -120,7 +134,11 @@ def _ranks(text: str) -> bytearray:
 
 
 def _next_start(cuts: _Cuts, first: int, last: int, overlap: int) -> int:
-    """Return the start of the next window: ``overlap`` tokens before the end, or the next start of a word."""
+    """Return the cut at which the next window starts, for a window from ``first`` to ``last``.
+
+    It is the first start of a word at most ``overlap`` tokens before the end of that window or, if there is none, the
+    cut ``overlap`` tokens before the end.
+    """
     if last == 0:
         return 0
     earliest = max(first + 1, bisect_left(cuts.tokens, cuts.tokens[last] - overlap))
@@ -129,7 +147,10 @@ def _next_start(cuts: _Cuts, first: int, last: int, overlap: int) -> int:
 
 
 def _span(cuts: _Cuts, first: int, after: int, size: int) -> tuple[int, int]:
-    """Return the cuts of a window that ends after the cut ``after``; the overlap shrinks where it leaves no room."""
+    """Return the first and the last cut of the next window, which must end after the cut ``after``.
+
+    The window starts at ``first``, or later, with a smaller overlap, if it could not end after ``after`` otherwise.
+    """
     for start in range(first, after):
         end = _end(cuts, start, after, size)
         if end > after:
@@ -138,7 +159,10 @@ def _span(cuts: _Cuts, first: int, after: int, size: int) -> tuple[int, int]:
 
 
 def _end(cuts: _Cuts, first: int, after: int, size: int) -> int:
-    """Return the best cut after ``after`` for a window from ``first`` of at most ``size`` tokens, else ``after``."""
+    """Return the best end of a window that starts at ``first`` and has at most ``size`` tokens.
+
+    The end is after the cut ``after``; if there is no such cut, ``after`` is returned.
+    """
     allowed = size
     while True:
         furthest = bisect_left(cuts.tokens, cuts.tokens[first] + allowed + 1) - 1
@@ -152,7 +176,7 @@ def _end(cuts: _Cuts, first: int, after: int, size: int) -> int:
 
 
 def _best(cuts: _Cuts, first: int, after: int, furthest: int) -> int:
-    """Return the last cut of the best rank among those far enough into the window for their rank."""
+    """Return the last cut with the best rank among the cuts that are far enough into the window for their rank."""
     length = cuts.tokens[furthest] - cuts.tokens[first]
     for rank, (_, part) in enumerate(PLACES):
         least = cuts.tokens[first] + part * length

@@ -1,9 +1,9 @@
-"""Convert texts to token ids, without state shared between calls.
+"""Convert texts to token ids, without state that is shared between calls.
 
-A tokenizer of the ``tokenizers`` library stores truncation and padding as mutable state, so that two threads with
-different lengths would disturb each other. Here it only converts text to ids; this file truncates them and adds special
-tokens, by the layout that the tokenizer used for a probe. The library does the same in the same order, so that the ids
-are equal.
+A tokenizer of the ``tokenizers`` library stores truncation and padding as mutable state, so two threads that use
+different maximum lengths would interfere with each other. This module therefore uses the library only to convert text
+to ids. It truncates the ids and adds the special tokens itself, in the layout that the library produced for a probe
+text. The order of these steps is that of the library, so the ids are equal to the library's.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ UNLIMITED = 10**9
 """A ``model_max_length`` of this or more means no limit; transformers writes 10**30."""
 
 WINDOW = 4096
-"""Texts per call of the library: its result objects are some hundred times the size of their ids."""
+"""The number of texts per call of the library, limited because its results are about 100 times the size of the ids."""
 
 MANY, FEW = 256, 4
-"""With at least MANY texts and more than FEW cores, the library's threads are faster than one thread of Python.
+"""For at least MANY texts on more than FEW cores, the library is used, whose threads are faster than one Python thread.
 
-Measured on two cores: Python on one of them takes a third of the library's time.
+Measured on two cores: one Python thread takes a third of the time that the library takes on both.
 """
 
 CORES = os.cpu_count() or 1
@@ -58,7 +58,10 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids per input, int32, special tokens included; ``types`` are segment numbers, None where all are 0."""
+    """The token ids of each input, special tokens included.
+
+    ``types`` are the segment numbers of the tokens, None if all are 0.
+    """
 
     ids: list[NDArray[np.int32]]
     types: list[NDArray[np.int32]] | None = None
@@ -69,11 +72,11 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens per input [n]."""
+        """The number of tokens of each input [n]."""
         return np.fromiter((row.size for row in self.ids), np.int64, len(self.ids))
 
     def take(self, positions: Iterable[int]) -> Tokens:
-        """Return the inputs at some positions."""
+        """Return the tokens of the inputs at the specified positions."""
         chosen = list(positions)
         types = None if self.types is None else [self.types[position] for position in chosen]
         return Tokens([self.ids[position] for position in chosen], types)
@@ -81,10 +84,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The places of special tokens around texts: ``fixed[0] content[0] fixed[1] content[1] … fixed[-1]``.
+    """The positions of special tokens around the texts of an input: ``fixed[0] text[0] fixed[1] text[1] … fixed[-1]``.
 
-    ``fixed`` are token ids, ``fixed_types`` their segment numbers; ``content_types`` is one segment number for each
-    content.
+    ``fixed`` are the ids of the special tokens and ``fixed_types`` their segment numbers. ``content_types`` contains
+    one segment number for each text, that of all its tokens.
     """
 
     fixed: tuple[NDArray[np.int32], ...]
@@ -93,7 +96,7 @@ class Layout:
 
     @property
     def added(self) -> int:
-        """The number of special tokens."""
+        """The total number of special tokens."""
         return sum(part.size for part in self.fixed)
 
     @property
@@ -102,14 +105,14 @@ class Layout:
         return any(self.content_types) or any(bool(part.any()) for part in self.fixed_types)
 
     def fill(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the ids of one input."""
+        """Return the ids of one input from the ids of its texts."""
         parts = [self.fixed[0]]
         for content, after in zip(contents, self.fixed[1:], strict=True):
             parts += (content, after)
         return np.concatenate(parts)
 
     def fill_types(self, *contents: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the segment numbers of one input."""
+        """Return the segment numbers of one input from the ids of its texts."""
         parts = [self.fixed_types[0]]
         for content, kind, after in zip(contents, self.content_types, self.fixed_types[1:], strict=True):
             parts += (np.full(content.size, kind, np.int32), after)
@@ -121,7 +124,10 @@ BARE = Layout((_NONE, _NONE), (_NONE, _NONE), (0,))
 
 
 def read_layout(backend: Tokenizer, *, pair: bool) -> Layout | None:
-    """Return what a tokenizer adds around a text or a pair; None where it splits or reorders the contents."""
+    """Return the special tokens that a tokenizer adds around a text, or with ``pair`` around a pair of texts.
+
+    None if the tokenizer splits or reorders the texts.
+    """
     for probe in ("a", "1", *_some_tokens(backend)):
         encoding = backend.encode(probe, probe) if pair else backend.encode(probe)
         layout = _layout_of(encoding, contents=2 if pair else 1)
@@ -156,9 +162,10 @@ def _layout_of(encoding: Encoding, contents: int) -> Layout | None:
 
 
 def cut_pair(first: int, second: int, limit: int) -> tuple[int, int]:
-    """Return how many tokens of each text of a pair stay: the longer one is cut first, then both evenly.
+    """Return the numbers of tokens to which the texts of a pair are cut, so that they have ``limit`` tokens together.
 
-    Equal to ``longest_first`` of the tokenizers library, including the text that gets the odd token.
+    The longer text is cut first, then both texts evenly. The result equals that of the strategy ``longest_first`` of
+    the tokenizers library, also in which text keeps one more token if ``limit`` is odd.
     """
     if first + second <= limit:
         return first, second
@@ -175,7 +182,7 @@ def _row(ids: list[int] | None) -> NDArray[np.int32] | None:
 
 
 def _without_surrogates(text: str) -> str:
-    """Return text with adjacent halves of surrogate pairs joined and single ones replaced by U+FFFD."""
+    """Return a text with each surrogate pair joined to one character and each lone surrogate replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -198,11 +205,13 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """A tokenizer of the ``tokenizers`` library and its layouts; safe in threads, because it is never changed.
+    """A tokenizer of the ``tokenizers`` library and its layouts; safe in threads, because it is never modified.
 
-    ``offered`` is the object of a model's ``tokenizer`` attribute, or a :class:`Later` that creates it. ``keep_left``
-    is False where long texts lose their beginning. ``special_ids`` are the ids that stand for no text. ``words``
-    tokenizes most texts of BERT's tokenizers.
+    ``single`` and ``pair`` are the layouts of a text and of a pair of texts. ``pad_left`` is True if padding is added
+    in front of a text. ``keep_left`` is False if the beginning of a long text is cut off, not its end. ``wants_types``
+    is True if the model reads segment numbers. ``special_ids`` are the ids of special tokens. ``offered`` is the value
+    of the model's ``tokenizer`` attribute, or a :class:`Later` that creates it. ``words`` is the faster tokenizer for
+    most texts, where the tokenizer is BERT's.
     """
 
     backend: Tokenizer
@@ -220,17 +229,17 @@ class TextTokenizer:
 
     @property
     def shown(self) -> Any:
-        """The object of a model's ``tokenizer`` attribute."""
+        """The value of the model's ``tokenizer`` attribute."""
         return self.offered() if isinstance(self.offered, Later) else self.offered
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of tokens, added ones included."""
+        """The number of tokens in the vocabulary, added tokens included."""
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of the token for unknown text, or None."""
+        """The id of the token for unknown text, or None if there is no such token."""
         token = getattr(self.backend.model, "unk_token", None)
         return None if token is None else self.backend.token_to_id(token)
 
@@ -251,14 +260,14 @@ class TextTokenizer:
             window = list(texts[start : start + WINDOW])
             try:
                 encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
-            except TypeError:  # half of a surrogate pair, which is no Unicode: the result of careless decoding
+            except TypeError:  # a lone surrogate, which is not valid Unicode: the result of careless decoding
                 window = [_without_surrogates(text) for text in window]
                 encodings = self.backend.encode_batch_fast(window, add_special_tokens=False)
             rows.extend(np.array(encoding.ids, np.int32) for encoding in encodings)
         return rows
 
     def bare(self, text: str) -> list[int]:
-        """Return the ids of one text as a list, uncut and without special tokens."""
+        """Return the ids of one text as a list, not truncated and without special tokens."""
         ids = None if self.words is None else self.words.ids(text)
         return self._by_library([text])[0].tolist() if ids is None else ids
 
@@ -352,21 +361,21 @@ class SlowTokenizer:
 
 
 class AnyTokenizer(Protocol):
-    """What the engine uses of a tokenizer; all of them are safe in threads."""
+    """The attributes and methods of a tokenizer that the engine uses; implementations are safe in threads."""
 
     @property
     def pad_id(self) -> int:
-        """The id that fills up shorter texts."""
+        """The token id that shorter texts are padded with."""
         ...
 
     @property
     def pad_type(self) -> int:
-        """The segment number that fills up shorter texts."""
+        """The segment number that shorter texts are padded with."""
         ...
 
     @property
     def pad_left(self) -> bool:
-        """Whether padding goes in front of a text."""
+        """Whether padding is added in front of a text."""
         ...
 
     @property
@@ -376,17 +385,17 @@ class AnyTokenizer(Protocol):
 
     @property
     def model_max_length(self) -> int | None:
-        """The most tokens that the model reads; None for no limit."""
+        """The maximum number of tokens of a text; None for no limit."""
         ...
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The ids that stand for no text."""
+        """The ids of special tokens, which represent no text."""
         ...
 
     @property
     def shown(self) -> Any:
-        """The object that a model offers as its ``tokenizer``."""
+        """The value of the model's ``tokenizer`` attribute."""
         ...
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
@@ -403,22 +412,26 @@ class AnyTokenizer(Protocol):
 
 
 def is_length(length: object) -> TypeGuard[float]:
-    """Return whether a value is a maximum length: a whole number of at least one, or infinity; not a boolean."""
+    """Return whether a value is a valid maximum length: an integer of at least 1, or infinity; not a boolean.
+
+    Floats with an integer value are valid.
+    """
     if isinstance(length, bool) or not isinstance(length, (int, float)):
         return False
     return length >= 1 and (length == inf or int(length) == length)
 
 
 def finite(length: object) -> int | None:
-    """Return a maximum length as a number of tokens; None for a value that sets no limit."""
+    """Return a maximum length as an integer; None for a value that is invalid, infinite or at least UNLIMITED."""
     return int(length) if is_length(length) and length < UNLIMITED else None
 
 
 def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool = False) -> TextTokenizer:
-    """Return the tokenizer of a ``tokenizer.json`` without special tokens, as static models read texts.
+    """Return the tokenizer of a static model from a file ``tokenizer.json``; it adds no special tokens.
 
-    ``max_length`` becomes its ``model_max_length``, or with ``own_limit`` the truncation written into the file. The
-    file is parsed once for all modules that share it.
+    ``max_length`` becomes the ``model_max_length`` of the tokenizer; with ``own_limit`` the truncation length in the
+    file is used instead. The file is parsed once for all modules that share it. Raises ModelBroken if the file is
+    missing or not readable.
     """
     try:
         stamp = path.stat()
@@ -433,7 +446,10 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
 def parse_tokenizer(
     path: Path, _size: int, _changed: int
 ) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
-    """Return the tokenizer of a file, its special ids, written length and word pieces; cached, do not modify."""
+    """Return the tokenizer in a file, the ids of its special tokens, the truncation length, and its word pieces.
+
+    The result is cached and shared: do not modify it. Size and time of change of the file are part of the cache key.
+    """
     from tokenizers import Tokenizer
 
     try:
@@ -450,7 +466,10 @@ def parse_tokenizer(
 def pad(
     rows: Sequence[NDArray[np.int32]], value: int, *, left: bool = False, least: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows as one array [n, longest or ``least``], padded with ``value``, and the mask of real tokens."""
+    """Return rows of ids as one array [n, length], padded with ``value``, and its mask [n, length], 0 for padding.
+
+    The length is that of the longest row, at least ``least``. With ``left`` the padding is added in front of the rows.
+    """
     width = max([least, *(row.size for row in rows)])
     ids = np.full((len(rows), width), value, np.int64)
     mask = np.zeros((len(rows), width), np.int64)

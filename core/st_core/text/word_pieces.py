@@ -1,7 +1,8 @@
-"""BERT's word pieces, looked up in Python: the same ids as the ``tokenizers`` library's, several times faster.
+"""Tokenize texts into BERT's word pieces in Python, several times faster than the ``tokenizers`` library.
 
-Most words are one entry of the vocabulary, so that a regular expression and a dictionary cover nearly all of them. Only
-texts in Latin letters are tokenized here, for which BERT's rules amount to that; the library tokenizes all others.
+The ids are equal to the library's. Most words are entries of the vocabulary, so that a regular expression and a
+dictionary are sufficient for nearly all of them. Only texts in Latin script are tokenized here, because BERT's rules
+are this simple for them; the library tokenizes all other texts.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ _TYPOGRAPHIC = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2022"
 """Dashes, curved quotation marks, an ellipsis and a bullet."""
 
 _LATIN = [*map(chr, range(0x80, 0x180)), *_TYPOGRAPHIC]
-"""The supported characters outside ASCII: Latin-1, Latin Extended-A and those above."""
+"""The supported characters outside ASCII: Latin-1, Latin Extended-A and ``_TYPOGRAPHIC``."""
 
 
 def _plain(character: str) -> str:
-    """Return a character as normalized by BERT, except its case: without control characters and accents."""
+    """Return a character as BERT normalizes it, except for its case.
+
+    White space becomes a space, accents are removed, and control characters become an empty string.
+    """
     if character in "\t\n\r\xa0":
         return " "
     parts = unicodedata.normalize("NFD", character)
@@ -36,10 +40,10 @@ _MARKS = re.escape(string.punctuation + "".join(each for each in _LATIN if unico
 _FOREIGN = re.compile(f"[^\x00-\u017f{_TYPOGRAPHIC}]").search
 _ODD = re.compile(f"[\x00-\x1f\x7f-\u017f{_TYPOGRAPHIC}]").sub
 _WORDS = re.compile(f"[^ {_MARKS}]+|[{_MARKS}]").findall
-"""BERT's words of a text of plain characters: each punctuation mark, and the strings between marks and spaces."""
+"""A function that splits a normalized text into BERT's words: punctuation marks, and the strings between these."""
 
 _ASCII_WORDS = re.compile(r"\w+|[^\w ]", re.ASCII).findall
-"""The same for ASCII without underscores, a fourth faster."""
+"""The same function for ASCII texts without underscores; it is faster by a quarter."""
 
 _PROBES = (
     "The cat's unbelievableness, (x_1)\t[ CLS ] 3.14159!",
@@ -51,11 +55,12 @@ _PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class WordPieces:
-    """The ids of pieces at the beginning of a word, ``first``, and within it, ``inner``.
+    """The vocabulary and the settings of a BERT tokenizer.
 
-    A word with a part that is no piece, or of more than ``longest`` characters, is ``unknown``. ``lowers`` and
-    ``strips`` say whether capitals become lower case and accents are removed. ``added`` are tokens matched before
-    words, in lower case; each contains one of the characters ``marks``.
+    ``first`` maps pieces at the beginning of a word to ids, and ``inner`` all other pieces. A word of more than
+    ``longest`` characters, or with a part that is not in the vocabulary, has the id ``unknown``. With ``lowers``, texts
+    are converted to lower case; with ``strips``, accents are removed. ``added`` are the added tokens in lower case,
+    which the library matches before it splits a text into words; each contains one of the characters ``marks``.
     """
 
     first: Mapping[str, int]
@@ -70,7 +75,7 @@ class WordPieces:
     def ids(self, text: str, known: dict[str, list[int]] | None = None) -> list[int] | None:
         """Return the ids of a text without special tokens; None for a text that only the library can tokenize.
 
-        ``known`` are the pieces of words in earlier texts of the same call; new ones are added.
+        ``known`` is a cache of the pieces of words, for texts of the same call; it is updated.
         """
         if not (text.isascii() and text.isprintable()):
             if not (self.strips or text.isascii()) or _FOREIGN(text):
@@ -94,7 +99,7 @@ class WordPieces:
         return entries  # type: ignore[return-value]
 
     def _split_unknown(self, words: list[str], entries: list[int | None], known: dict[str, list[int]]) -> list[int]:
-        """Return the ids of words that are entries, and of the pieces of others."""
+        """Return the ids of words: those of ``entries`` for words in the vocabulary, else the ids of their pieces."""
         ids: list[int | None] = []
         done = 0
         for _ in range(entries.count(None)):
@@ -110,7 +115,10 @@ class WordPieces:
         return ids  # type: ignore[return-value]
 
     def _pieces(self, word: str) -> list[int]:
-        """Return the pieces of a word that is no entry: the longest at its start, then the same for the rest."""
+        """Return the ids of the pieces of a word that is not in the vocabulary.
+
+        The first piece is the longest one at the beginning of the word, and the same rule applies to the rest.
+        """
         size, start, ids, look_up = len(word), 0, [], self.first.get
         if size > self.longest:
             return [self.unknown]
@@ -126,7 +134,10 @@ class WordPieces:
 
 
 def read_word_pieces(backend: Any) -> WordPieces | None:
-    """Return the word pieces of a tokenizer of the library; None unless it is BERT's and agrees on a few texts."""
+    """Return the word pieces of a tokenizer of the ``tokenizers`` library.
+
+    None unless the tokenizer is a BERT tokenizer and its ids for a few probe texts equal those of the word pieces.
+    """
     pieces = _pieces_of(backend)
     if pieces is None:
         return None
@@ -162,7 +173,7 @@ def _pieces_of(backend: Any) -> WordPieces | None:
 
 
 def _mark(token: str) -> str:
-    """Return a punctuation mark of a token of printable ASCII; empty for other tokens."""
+    """Return the first punctuation mark in a token of printable ASCII; empty if there is none, and for other tokens."""
     if not (token.isascii() and token.isprintable()):
         return ""
     return next((each for each in token if each in string.punctuation), "")

@@ -1,4 +1,4 @@
-"""The tokenizer of word vectors and bags of words: texts to ids of words."""
+"""The tokenizer of models of words (word vectors and bags of words), which converts texts to ids of words."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ __all__ = ["WordTokenizer"]
 
 @dataclass(frozen=True, eq=False)
 class WordTokenizer:
-    """Splits at white space and looks up each piece: unchanged, then without punctuation around it, then in lower case.
+    """A tokenizer that splits a text at white space and looks up each word; safe in threads.
 
-    Pieces among ``stop_words``, and those not in ``vocab``, are left out. Safe in threads.
+    A word is looked up unchanged, then without punctuation around it, then also in lower case. Words in ``stop_words``
+    and words that are not in ``vocab`` are left out.
     """
 
     vocab: Mapping[str, int]
@@ -39,11 +40,11 @@ class WordTokenizer:
 
     @property
     def shown(self) -> WordTokenizer:
-        """The object of a model's ``tokenizer`` attribute: itself."""
+        """The value of the model's ``tokenizer`` attribute: this tokenizer."""
         return self
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text's words, uncut."""
+        """Return the ids of all words of each text."""
         return [np.array(self._ids(text), np.int32) for text in texts]
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
