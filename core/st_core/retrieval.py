@@ -233,7 +233,10 @@ class _Sides:
         return ((start, _cut(self.queries, start, stop)) for start, stop in _spans(_count(self.queries), height))
 
     def scorers(self, width: int) -> list[tuple[int, Scorer]]:
-        """Return the scorers of the corpus in blocks of ``width`` vectors, as (position of the first vector, scorer)."""
+        """Return a scorer for each block of ``width`` vectors of the corpus, as (position of the first vector, scorer).
+
+        The last block may be smaller.
+        """
         return [(start, self._scorer(start, stop)) for start, stop in _spans(self.size, width)]
 
     def whole_rows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -36,14 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformer"]
 
 RANGES = "quantization_ranges.json"
-"""The file of a model's calibration."""
+"""The file in which a model's calibration is saved."""
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What vectors a call returns; ``precision`` None is float32."""
+    """The form of the vectors that a call returns.
+
+    ``width`` is the width to truncate to, None for the full width. ``precision`` None means float32. With ``stacked``
+    the vectors are returned as one tensor and not as a list of tensors.
+    """
 
     width: int | None
     normalize: bool
@@ -53,12 +57,12 @@ class _Target:
 
 
 class SentenceTransformer(Encoder):
-    """A model that encodes texts as dense vectors.
+    """A model that encodes texts as dense vectors; safe in threads.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sentence-transformers/``) or a
-    built-in (``builtin:dense``). A model of static modules runs on numpy; others need torch or a graph. ``device`` None
-    is CUDA where there is a card, else the CPU. ``dtype`` None computes in float32 on the CPU and in the checkpoint's
-    dtype elsewhere. Safe in threads.
+    ``model_name_or_path`` is a folder, a Hub name (a name without an organisation gets the prefix
+    ``sentence-transformers/``) or a built-in model (``builtin:dense``). A model of static modules runs on numpy; other
+    models need torch or a graph. The default ``device`` is CUDA if there is a GPU, else the CPU. The default ``dtype``
+    is float32 on the CPU, and the dtype of the checkpoint on other devices.
 
     Raises ModelNotFound, ModelUnsupported or ModelBroken with the reason.
     """
@@ -100,20 +104,22 @@ class SentenceTransformer(Encoder):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """Return the vectors of texts [n, d] in order, as a float32 array; of a single text, one vector [d].
+        """Return the vectors of texts [n, d] in order, as a float32 array; for a single text, return one vector [d].
 
-        ``convert_to_tensor`` returns a tensor, both conversions off a list of tensors. Batches are cut by a token
-        budget that suits the machine; ``batch_size`` can only make them smaller. ``output_value="token_embeddings"``
-        returns a list of [tokens, d], None a list of all features of each input. ``truncate_dim`` truncates vectors
-        before ``normalize_embeddings`` scales them to unit length. ``precision`` "int8" and "uint8" need
-        :meth:`calibrate` first. Extra arguments: ``task`` selects a router's route, ``processing_kwargs`` sets
-        ``max_length`` and ``truncation`` for this call, ``sentences`` is the old name of ``inputs``.
+        With ``convert_to_tensor`` the result is a tensor; without it and without ``convert_to_numpy`` it is a list of
+        tensors. Batches are limited by a token budget, and ``batch_size`` can only make them smaller. With
+        ``output_value="token_embeddings"`` the result is a list of arrays or tensors [tokens, d], and with
+        ``output_value=None`` a list with all features of each input. ``truncate_dim`` truncates vectors before
+        ``normalize_embeddings`` scales them to unit length. ``precision`` "int8" and "uint8" require an earlier call of
+        :meth:`calibrate`. Further keyword arguments: ``task`` selects a route of a router, ``processing_kwargs`` sets
+        ``max_length`` and ``truncation`` for this call, and ``sentences`` is the old name of ``inputs``.
 
-        ``device`` moves the model there; a list of devices computes in a process on each, for this call alone, and
-        ``pool`` in those of :meth:`start_multi_process_pool`, ``chunk_size`` inputs at a time: a text's numbers may
-        differ from those of one process in the last digits, and tensors are returned on the CPU.
+        A single ``device`` moves the model to that device. With a list of devices, a process on each device computes
+        part of the inputs, for this call only; with ``pool`` the processes of :meth:`start_multi_process_pool` do. Each
+        process receives ``chunk_size`` inputs at a time. Vectors computed by several processes may differ in the last
+        digits from those of one process, and tensors are returned on the CPU.
 
-        Raises ValueError for unknown arguments and for inputs that are not text.
+        Raises ValueError for unknown arguments and for inputs that are not texts.
         """
         listed, single = one_or_many(pop_inputs(inputs, kwargs))
         _check_precision(precision)
@@ -145,11 +151,11 @@ class SentenceTransformer(Encoder):
         batch_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Prepared:
-        """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
+        """Tokenize the texts of a request, as the first of the three steps of :meth:`encode`.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives. Separate steps let a server
-        compute several requests together, and tell how many tokens each text has (``lengths``) before anything is
-        computed.
+        The arguments are those of :meth:`encode`. ``finish(compute([prepare(inputs)])[0])`` returns the result of
+        ``encode(inputs)``. With separate steps, a server can compute several requests together, and can read the number
+        of tokens of each text (``lengths``) before the computation.
         """
         listed, single = one_or_many(inputs)
         options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
@@ -165,7 +171,10 @@ class SentenceTransformer(Encoder):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Any:
-        """Return the vectors of a computed request: the last step of :meth:`encode`, with its arguments."""
+        """Return the vectors of a computed request, as the last step of :meth:`encode`.
+
+        The arguments are those of :meth:`encode`.
+        """
         _check_precision(precision)
         target = _Target(
             self._width(truncate_dim),
@@ -178,9 +187,9 @@ class SentenceTransformer(Encoder):
         return vectors[0] if computed.prepared.is_single else vectors
 
     def _width(self, truncate_dim: int | None) -> int | None:
-        """Return the width that vectors are truncated to, None for all of it.
+        """Return the width that vectors are truncated to: the argument, else the model's setting; None for full width.
 
-        Raises ValueError unless it is positive.
+        Raises ValueError for a width below 1.
         """
         width = truncate_dim if truncate_dim is not None else self.truncate_dim
         if width is not None and width < 1:
@@ -201,7 +210,7 @@ class SentenceTransformer(Encoder):
         return np.zeros((0, self._dimension() or 0), np.float32) if rows is None else rows
 
     def _vectors(self, computed: Computed[Rows], target: _Target) -> Rows:
-        """Return one request's vectors, truncated and normalised, as an array or a tensor."""
+        """Return the vectors of a request as an array or a tensor, truncated and normalised as ``target`` specifies."""
         as_tensor = target.as_tensors and not (target.precision and len(computed.prepared))
         if not len(computed.prepared):
             return _no_tensor(self.device) if as_tensor else np.array([])
@@ -212,7 +221,7 @@ class SentenceTransformer(Encoder):
         return _tensor(vectors) if isinstance(vectors, np.ndarray) else vectors
 
     def _encode(self, inputs: list[Input], options: CallOptions, target: _Target) -> Rows:
-        """Return the vectors of a worker's or this process's inputs."""
+        """Return the vectors of all inputs of a call, or of the chunk of them that a worker process received."""
         vectors: Rows = None
         start = 0
         for computed in self._computed_windows(inputs, options):
@@ -226,13 +235,13 @@ class SentenceTransformer(Encoder):
         return vectors
 
     def _converted(self, vectors: Rows, target: _Target) -> Rows:
-        """Return finished vectors quantized and as the requested type."""
+        """Return finished vectors in the requested precision and type."""
         if target.precision and len(vectors):
             vectors = self._quantize(vectors, target.precision)
         return _as_tensors(vectors, stacked=target.stacked) if target.as_tensors else vectors
 
     def _features(self, inputs: list[Input], options: CallOptions, output_value: str | None) -> list[Any]:
-        """Return all features of each input, or one of them for each token."""
+        """Return all features of each input, or only its token embeddings if ``output_value`` names them."""
         if output_value not in (None, "token_embeddings"):
             raise ValueError(
                 f"unknown output_value {output_value!r}; expected sentence_embedding, token_embeddings or None"
@@ -263,10 +272,10 @@ class SentenceTransformer(Encoder):
     ) -> MultiOutput:
         """Return dense, sparse and multi-vector results of texts from one forward pass, for a model like BGE-M3.
 
-        ``outputs`` are any of "dense", as :meth:`encode` returns it, "sparse", the weight of each token, and
-        "multi_vector", a unit vector for each token but the first. The other arguments are those of :meth:`encode`.
-        Raises ModelUnsupported where the checkpoint has no such output, and for other outputs than "dense" on onnx and
-        openvino.
+        ``outputs`` are one or more of "dense" (the vectors that :meth:`encode` returns), "sparse" (the weight of each
+        token) and "multi_vector" (a unit vector for each token except the first). The other arguments are those of
+        :meth:`encode`. Raises ModelUnsupported for an output that the checkpoint does not have, and on onnx and
+        openvino for outputs other than "dense".
         """
         unknown = set(outputs) - set(OUTPUTS)
         if unknown or not outputs or isinstance(outputs, str):
@@ -285,11 +294,11 @@ class SentenceTransformer(Encoder):
         return heads.together(parts)
 
     def calibrate(self, inputs: object, **kwargs: Any) -> NDArray[np.float32]:
-        """Fix the ranges of ``precision`` "int8" and "uint8": the smallest and largest value of each dimension [2, d].
+        """Set and return the ranges for ``precision`` "int8" and "uint8": minimum and maximum per dimension [2, d].
 
         ``inputs`` are typical texts, or their vectors [n, d]; the other arguments are those of :meth:`encode`. The
-        ranges are stored as ``quantization_ranges``, so that vectors of different calls agree, and saved with the
-        model.
+        ranges are stored as ``quantization_ranges``, so that vectors of different calls are comparable, and they are
+        saved with the model.
         """
         from st_core.quantize import quantization_ranges
 
@@ -324,7 +333,7 @@ class SentenceTransformer(Encoder):
 
     @property
     def truncate_dim(self) -> int | None:
-        """The width that vectors are truncated to by default, None for all of it."""
+        """The width that vectors are truncated to by default; None for the full width."""
         here = self._truncate_here.get()
         return self._truncate_dim if isinstance(here, Unset) else here
 
@@ -334,7 +343,7 @@ class SentenceTransformer(Encoder):
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Truncate vectors to another width within the block, in this thread alone."""
+        """Truncate vectors to another width within a ``with`` block, in the current thread only."""
         before = self._truncate_here.set(truncate_dim)
         try:
             yield
@@ -350,9 +359,10 @@ class SentenceTransformer(Encoder):
 
 
 def _read_ranges(path: Path, width: int | None) -> NDArray[np.float32] | None:
-    """Return the calibration saved with a model [2, d], None where there is none.
+    """Return the calibration that is saved with a model [2, d], or None if there is no such file.
 
-    Raises ModelBroken for another content.
+    ``width`` is the width of the model's vectors, None if it is unknown. Raises ModelBroken if the file does not
+    contain valid ranges for vectors of that width.
     """
     if not path.is_file():
         return None
@@ -409,7 +419,7 @@ def _as_tensors(vectors: Rows, *, stacked: bool) -> torch.Tensor | list[torch.Te
 
 
 def _item(features: Features, row: int, output_value: str | None) -> Any:
-    """Return one input's features without padding, or one of them."""
+    """Return the features of the input at ``row`` without padding, or only the feature ``output_value``."""
     tokens = features["tokens"]
     mask = features.get("attention_mask")
     real = slice(None) if mask is None else mask[row] > 0

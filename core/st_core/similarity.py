@@ -1,9 +1,9 @@
-"""Similarity of two sets of vectors: cosine, inner product, and minus the Euclidean or Manhattan distance.
+"""Compute similarities of two sets of vectors: cosine, inner product, negative Euclidean or Manhattan distance.
 
 Vectors may be arrays, lists, torch tensors (dense or COO), scipy matrices, :class:`SparseVector` and
-:class:`SparseMatrix`, in any mixture. Computed with numpy, the result is float32 whatever the input: a tensor on the
-first tensor's device if either side is one, else an array. Sparse vectors are never made dense. One vector counts as a
-batch of one.
+:class:`SparseMatrix`, and the two sets may be of different types. Similarities are computed by numpy and returned as
+float32: as a tensor on the device of the first tensor if either set is a tensor, else as an array. Sparse vectors are
+not converted to dense vectors. A single vector is treated as a set of one vector.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 Scores: TypeAlias = Any
-"""A float32 array, or a tensor where a side is one."""
+"""A float32 array, or a float32 tensor if either set of vectors is a tensor."""
 
 Score = Callable[[object, object], Scores]
 Floats: TypeAlias = "NDArray[np.floating]"
-"""An array of float32 or float64, by the input."""
+"""An array of float32, or of float64 if the input is float64."""
 
 Blocks = Iterator[tuple[slice, Floats]]
-"""Rows, and their scores."""
+"""Slices of rows of the first set, each with the scores of these rows."""
 
 
 class SimilarityFunction(StrEnum):
-    """The similarity functions of models."""
+    """The similarity functions that a model can use."""
 
     COSINE = "cosine"
     DOT_PRODUCT = "dot"
@@ -60,7 +60,7 @@ class SimilarityFunction(StrEnum):
 
     @staticmethod
     def possible_values() -> list[str]:
-        """Return every name, in order."""
+        """Return the names of all similarity functions."""
         return [member.value for member in SimilarityFunction]
 
     @staticmethod
@@ -70,12 +70,12 @@ class SimilarityFunction(StrEnum):
 
     @staticmethod
     def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> Score:
-        """Return the function that computes the similarity of row i of both sides [n]."""
+        """Return the function that computes the similarities [n] of rows with the same index in both sets."""
         return _PAIRWISE[SimilarityFunction(similarity_function)]
 
 
 def cos_sim(a: object, b: object) -> Scores:
-    """Return the cosines [a, b]; a zero vector has cosine 0 with every vector."""
+    """Return the cosines of all pairs of vectors [a, b]; the cosine of a zero vector and any other vector is 0."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         blocks = shared_sums(sides.left.unit(), Postings.of(sides.right.unit()), np.multiply)
@@ -84,7 +84,7 @@ def cos_sim(a: object, b: object) -> Scores:
 
 
 def dot_score(a: object, b: object) -> Scores:
-    """Return the inner products [a, b]."""
+    """Return the inner products of all pairs of vectors [a, b]."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         return _matrix(shared_sums(sides.left, Postings.of(sides.right), np.multiply), sides, like=(a, b))
@@ -92,7 +92,10 @@ def dot_score(a: object, b: object) -> Scores:
 
 
 def euclidean_sim(a: object, b: object) -> Scores:
-    """Return minus the Euclidean distances [a, b], from float64 inner products for the digits of near vectors."""
+    """Return the negative Euclidean distances of all pairs of vectors [a, b].
+
+    They are computed from inner products in float64, because float32 would lose the digits of small distances.
+    """
     sides = sides_of(a, b)
     products: Blocks
     if isinstance(sides, SparseSides):
@@ -106,7 +109,7 @@ def euclidean_sim(a: object, b: object) -> Scores:
 
 
 def manhattan_sim(a: object, b: object) -> Scores:
-    """Return minus the Manhattan distances [a, b]."""
+    """Return the negative Manhattan distances of all pairs of vectors [a, b]."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         lefts, rights = (side.sums(np.abs(side.values)) for side in sides)
@@ -117,7 +120,7 @@ def manhattan_sim(a: object, b: object) -> Scores:
 
 
 def pairwise_cos_sim(a: object, b: object) -> Scores:
-    """Return the cosine of row i of both sides [n]."""
+    """Return the cosines [n] of rows with the same index in both sets."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         return _vector(paired_sums(sides.left.unit(), sides.right.unit(), np.multiply), (a, b))
@@ -125,7 +128,7 @@ def pairwise_cos_sim(a: object, b: object) -> Scores:
 
 
 def pairwise_dot_score(a: object, b: object) -> Scores:
-    """Return the inner product of row i of both sides [n]."""
+    """Return the inner products [n] of rows with the same index in both sets."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         return _vector(paired_sums(sides.left, sides.right, np.multiply), (a, b))
@@ -133,7 +136,7 @@ def pairwise_dot_score(a: object, b: object) -> Scores:
 
 
 def pairwise_euclidean_sim(a: object, b: object) -> Scores:
-    """Return minus the Euclidean distance of row i of both sides [n]."""
+    """Return the negative Euclidean distances [n] of rows with the same index in both sets."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         left, right = sides
@@ -144,7 +147,7 @@ def pairwise_euclidean_sim(a: object, b: object) -> Scores:
 
 
 def pairwise_manhattan_sim(a: object, b: object) -> Scores:
-    """Return minus the Manhattan distance of row i of both sides [n]."""
+    """Return the negative Manhattan distances [n] of rows with the same index in both sets."""
     sides = sides_of(a, b)
     if isinstance(sides, SparseSides):
         left, right = sides
@@ -168,7 +171,7 @@ _PAIRWISE: dict[SimilarityFunction, Score] = {
 
 
 class DenseSides(NamedTuple):
-    """Two sets of vectors as arrays [n, d] of one width."""
+    """Two sets of vectors of equal width as arrays [n, d]."""
 
     left: Floats
     right: Floats
@@ -182,18 +185,18 @@ class SparseSides(NamedTuple):
 
 
 def _overlap(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much a shared term makes the Manhattan distance less than the sum of both weights."""
+    """Return the difference between the sum of the weights of a shared term and its Manhattan distance."""
     return np.abs(mine) + np.abs(theirs) - np.abs(mine - theirs)
 
 
 def unit_rows(array: Floats) -> Floats:
-    """Return rows [n, d] divided by their Euclidean lengths, at least 1e-12."""
+    """Return rows [n, d] divided by their Euclidean lengths; lengths below 1e-12 count as 1e-12."""
     lengths = np.linalg.norm(array, axis=-1, keepdims=True)
     return np.asarray(array / np.maximum(lengths, 1e-12))
 
 
 def _dense_products(sides: DenseSides) -> Blocks:
-    """Yield inner products in float64, a block of rows at a time."""
+    """Yield inner products in float64, one block of rows at a time."""
     left, right = sides
     wide = right.T.astype(np.float64)
     height = max(1, BLOCK // max(1, len(right), left.shape[1]))
@@ -203,7 +206,7 @@ def _dense_products(sides: DenseSides) -> Blocks:
 
 
 def _dense_manhattan(sides: DenseSides) -> Blocks:
-    """Yield minus the Manhattan distances, a block of rows at a time, with at most BLOCK differences in memory."""
+    """Yield negative Manhattan distances, one block of rows at a time, with at most BLOCK differences in memory."""
     left, right = sides
     width = max(1, BLOCK // max(1, left.shape[1]))
     height = max(1, width // max(1, len(right)))
@@ -217,7 +220,7 @@ def _dense_manhattan(sides: DenseSides) -> Blocks:
 
 
 def _matrix(blocks: Blocks, sides: DenseSides | SparseSides, like: tuple[object, object]) -> Scores:
-    """Return blocks of rows as one float32 matrix [left, right]."""
+    """Return blocks of rows as one float32 matrix [left, right], of the type that the inputs ``like`` require."""
     scores = np.empty((len(sides.left), len(sides.right)), np.float32)
     for rows, block in blocks:
         scores[rows] = block
@@ -225,13 +228,16 @@ def _matrix(blocks: Blocks, sides: DenseSides | SparseSides, like: tuple[object,
 
 
 def _vector(scores: Floats, like: tuple[object, object]) -> Scores:
-    """Return the scores of pairs [n] as float32, without a dimension where both sides were single vectors."""
+    """Return the scores of pairs [n] as float32, of the type that the inputs ``like`` require.
+
+    If both inputs are single vectors, the result has no dimension.
+    """
     is_single = scores.shape == (1,) and all(_is_single(side) for side in like)
     return _like(like, np.asarray(scores[0] if is_single else scores, dtype=np.float32))
 
 
 def sides_of(a: object, b: object) -> DenseSides | SparseSides:
-    """Return both sides as arrays [n, d], float32 or float64, or both as sparse rows if either is sparse."""
+    """Return both sets as float32 or float64 arrays [n, d], or both as sparse rows if either set is sparse."""
     left, right = rows_of(a), rows_of(b)
     if not isinstance(left, SparseRows) and not isinstance(right, SparseRows):
         check_widths(left.shape[1], right.shape[1])
@@ -243,7 +249,10 @@ def sides_of(a: object, b: object) -> DenseSides | SparseSides:
 
 
 def rows_of(vectors: object) -> Floats | SparseRows:
-    """Return vectors of any kind as a float32 or float64 array [n, d] or as sparse rows; one vector as one row."""
+    """Return vectors of any supported type as a float32 or float64 array [n, d], or as sparse rows.
+
+    A single vector is returned as one row.
+    """
     if isinstance(vectors, SparseRows):
         return vectors
     if isinstance(vectors, SparseMatrix):
@@ -258,7 +267,7 @@ def rows_of(vectors: object) -> Floats | SparseRows:
 
 
 def _rows_of_list(vectors: Sequence[object]) -> Floats | SparseRows:
-    """Return the rows of a list of vectors, or of a list of numbers: one vector."""
+    """Return the rows of a list of vectors; a list of numbers is one vector."""
     sparse = [vector for vector in vectors if isinstance(vector, SparseVector)]
     if sparse and len(sparse) == len(vectors):
         return SparseRows.of_vectors(sparse)
@@ -271,7 +280,7 @@ def _rows_of_list(vectors: Sequence[object]) -> Floats | SparseRows:
 
 
 def _dense(array: NDArray[np.generic]) -> Floats:
-    """Return an array [n, d] or [d] as [n, d], float64 as it is and other types as float32."""
+    """Return an array [n, d] or [d] as [n, d]; float64 is kept, and other types are converted to float32."""
     if array.ndim not in (1, 2):
         raise ValueError(f"expected vectors of the shape [n, d] or [d], got {array.ndim} dimensions")
     rows: Any = array[None, :] if array.ndim == 1 else array
@@ -280,27 +289,33 @@ def _dense(array: NDArray[np.generic]) -> Floats:
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a value is a torch tensor, without importing torch: a tensor exists only where it is imported."""
+    """Return whether a value is a torch tensor.
+
+    torch is not imported for this, because there can be no tensors if torch has not been imported before.
+    """
     library = sys.modules.get("torch")
     return library is not None and isinstance(value, library.Tensor)
 
 
 def numpy_of(tensor: torch.Tensor) -> Floats:
-    """Return a dense tensor as an array, float64 as it is and other types as float32; numpy has no bfloat16."""
+    """Return a dense tensor as an array; float64 is kept, and other types are converted to float32.
+
+    bfloat16 must be converted, because numpy does not have it.
+    """
     dense = tensor.detach().cpu()
     array: Floats = (dense if dense.dtype == sys.modules["torch"].float64 else dense.float()).numpy()
     return array
 
 
 def _is_single(vectors: object) -> bool:
-    """Return whether a side is one vector rather than a batch."""
+    """Return whether an input is a single vector rather than a set of vectors."""
     if isinstance(vectors, list | tuple):
         return not vectors or bool(np.isscalar(vectors[0]))
     return isinstance(vectors, SparseVector) or getattr(vectors, "ndim", 2) == 1
 
 
 def _like(sides: tuple[object, object], scores: NDArray[np.float32]) -> Scores:
-    """Return scores as a tensor on the device of the first tensor among the sides, else as they are."""
+    """Return scores as a tensor on the device of the first tensor among the inputs, or unchanged if there is none."""
     for side in sides:
         sample = side[0] if isinstance(side, list | tuple) and side else side
         if is_tensor(sample):

@@ -30,7 +30,7 @@ __all__ = ["SparseEncoder"]
 
 
 class _OfModelOrClass:
-    """A method that can also be called on the class, where its ``self`` is None."""
+    """A method that can also be called on the class; its ``self`` is None in that case."""
 
     def __init__(self, function: Callable[[Any, object], dict[str, float]]) -> None:
         self._function = function
@@ -43,9 +43,10 @@ class _OfModelOrClass:
 class SparseEncoder(Encoder):
     """A model that encodes texts as sparse vectors over its vocabulary.
 
-    ``model_name_or_path`` is a folder, a Hub name (a bare name gets the prefix ``sparse-encoder/``) or a built-in
-    (``builtin:sparse``). Devices, dtypes and threads are as in :class:`st_core.SentenceTransformer`. Weights that are
-    not positive are dropped: a sparse vector has one normal form, see :mod:`st_core.vectors`.
+    ``model_name_or_path`` is a folder, a Hub name (a name without an organisation gets the prefix ``sparse-encoder/``)
+    or a built-in model (``builtin:sparse``). Devices, dtypes and thread safety are as in
+    :class:`st_core.SentenceTransformer`. Weights that are not positive are dropped, because sparse vectors have the
+    normal form of :mod:`st_core.vectors`.
     """
 
     family = "SparseEncoder"
@@ -86,14 +87,14 @@ class SparseEncoder(Encoder):
         chunk_size: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Any:
-        """Return the vectors of texts as a :class:`SparseMatrix` [n, V] in order.
+        """Return the vectors of texts in order as a :class:`SparseMatrix` [n, V].
 
-        Of a single text, a :class:`SparseVector`.
+        For a single text, return a :class:`SparseVector`.
 
-        ``convert_to_tensor`` returns a torch COO tensor instead, dense with ``convert_to_sparse_tensor=False``, on the
-        CPU with ``save_to_cpu``. ``max_active_dims`` is the number of largest weights of each text that stay; of equal
-        ones the lower index stays. Batches, prompts, ``device``, ``pool``, ``chunk_size`` and the extra arguments are
-        those of :meth:`st_core.SentenceTransformer.encode`.
+        With ``convert_to_tensor`` the result is a torch COO tensor, or a dense tensor with
+        ``convert_to_sparse_tensor=False``; with ``save_to_cpu`` the tensor is on the CPU. ``max_active_dims`` is the
+        number of largest weights that each vector keeps; among equal weights, those with the lower indices are kept.
+        The other arguments are those of :meth:`st_core.SentenceTransformer.encode`.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
@@ -132,10 +133,11 @@ class SparseEncoder(Encoder):
         max_active_dims: int | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> Prepared:
-        """Tokenize the texts of a request: the first of the three steps of :meth:`encode`, with its arguments.
+        """Tokenize the texts of a request, as the first of the three steps of :meth:`encode`.
 
-        ``finish(compute([prepare(inputs)])[0])`` gives what ``encode(inputs)`` gives; see
-        :meth:`st_core.SentenceTransformer.prepare`. Requests of different ``max_active_dims`` do not share batches.
+        The arguments are those of :meth:`encode`. ``finish(compute([prepare(inputs)])[0])`` returns the result of
+        ``encode(inputs)``; see :meth:`st_core.SentenceTransformer.prepare`. Requests with different
+        ``max_active_dims`` do not share batches.
         """
         keep = max_active_dims if max_active_dims is not None else self.max_active_dims
         check_positive("max_active_dims", keep)
@@ -151,7 +153,10 @@ class SparseEncoder(Encoder):
         convert_to_sparse_tensor: bool = True,
         save_to_cpu: bool = False,
     ) -> Any:
-        """Return the vectors of a computed request: the last step of :meth:`encode`, with its arguments."""
+        """Return the vectors of a computed request, as the last step of :meth:`encode`.
+
+        The arguments are those of :meth:`encode`.
+        """
         return self._converted(
             computed.rows,
             single=computed.prepared.is_single,
@@ -176,14 +181,14 @@ class SparseEncoder(Encoder):
         return _rearranged(together, np.argsort(np.concatenate(order)))
 
     def _encode(self, inputs: list[Input], options: CallOptions) -> SparseMatrix:
-        """Return the vectors of a worker's or this process's inputs."""
+        """Return the vectors of all inputs of a call, or of the chunk of them that a worker process received."""
         parts = [computed.rows for computed in self._computed_windows(inputs, options)]
         return parts[0] if len(parts) == 1 else SparseMatrix.concatenate(parts, parts[0].shape[1])
 
     def _converted(
         self, matrix: SparseMatrix, *, single: bool, to_tensor: bool, to_sparse_tensor: bool, to_cpu: bool
     ) -> Any:
-        """Return vectors as the requested type."""
+        """Return vectors in the requested type; with ``single`` only the first one."""
         if not to_tensor:
             return matrix[0] if single else matrix
         tensor = matrix.to_torch()
@@ -201,10 +206,10 @@ class SparseEncoder(Encoder):
 
     @_OfModelOrClass
     def sparsity(self: SparseEncoder | None, embeddings: object) -> dict[str, float]:
-        """Return the mean number of weights, ``active_dims``, and the share of empty dimensions, ``sparsity_ratio``.
+        """Return ``active_dims``, the mean number of weights of a vector, and ``sparsity_ratio``, as a dict.
 
-        Can be called on the class, which does not know the dimensions of a single SparseVector and raises TypeError for
-        it.
+        ``sparsity_ratio`` is the fraction of dimensions without a weight. The method can be called on the class; it
+        then raises TypeError for a SparseVector, whose number of dimensions is unknown without a model.
         """
         if self is None and isinstance(embeddings, SparseVector):
             raise TypeError("a SparseVector does not know its dimensions; call sparsity on the model, or pass a matrix")
@@ -228,7 +233,8 @@ class SparseEncoder(Encoder):
     def intersection(embeddings_1: object, embeddings_2: Any) -> Any:
         """Return the elementwise product of a vector with a vector or with each row of a matrix.
 
-        The type is that of ``embeddings_2``: a SparseVector, a SparseMatrix, or a torch COO tensor.
+        ``embeddings_1`` must be a single vector. The result has the type of ``embeddings_2``: a SparseVector, a
+        SparseMatrix, or a torch COO tensor.
         """
         first, second = _as_matrix(embeddings_1, None), _as_matrix(embeddings_2, None)
         if len(first) != 1 or getattr(embeddings_1, "ndim", 1) != 1:
@@ -246,7 +252,10 @@ class SparseEncoder(Encoder):
         return tensor if embeddings_2.ndim == 2 else tensor[0].coalesce()
 
     def decode(self, embeddings: object, top_k: int | None = None) -> Any:
-        """Return pairs of token and weight, the largest first: one list for a vector, a list of lists for a matrix."""
+        """Return the tokens of vectors as lists of pairs of token and weight, largest weight first.
+
+        ``top_k`` limits the number of pairs. The result is one list for a vector, and a list of lists for a matrix.
+        """
         if top_k is not None and top_k <= 0:
             raise ValueError(f"top_k must be a positive integer, got {top_k}")
         matrix = _as_matrix(embeddings, self.get_embedding_dimension())
@@ -278,13 +287,14 @@ def _product(first: SparseVector, second: SparseVector) -> SparseVector:
 
 
 def _sparse(values: Vectors, keep: int | None) -> SparseMatrix:
-    """Return a batch's output as a matrix with the ``keep`` largest weights of each row."""
+    """Return the output of a batch as a matrix with the ``keep`` largest weights of each row, None for all weights."""
     if isinstance(values, SparseMatrix):
         matrix = values
     elif isinstance(values, np.ndarray):
-        # For 64 rows with 200 weights among 30,522 terms this and the cut below take 7.5 ms on one core, np.partition
-        # of the dense rows 34. A TopK in the graph would take 2.1 (onnxruntime 1.32) or 3.5 (OpenVINO 2026.4): at best
-        # 0.1 ms a text less, for one more input and an undefined order of equal weights.
+        # For 64 rows with 200 weights each among 30,522 terms, this conversion and the selection below take 7.5 ms on
+        # one core; np.partition of the dense rows takes 34 ms. A TopK operation in the graph would take 2.1 ms
+        # (onnxruntime 1.32) or 3.5 ms (OpenVINO 2026.4). It would save at most 0.1 ms per text, but would require one
+        # more input of the graph, and the order of equal weights would be undefined.
         matrix = SparseMatrix.from_dense(values)
     else:
         from st_core.backends.torch.sparse import to_sparse
@@ -296,7 +306,10 @@ def _sparse(values: Vectors, keep: int | None) -> SparseMatrix:
 
 
 def _as_matrix(embeddings: object, width: int | None) -> SparseMatrix:
-    """Return vectors of any type as a matrix; raise TypeError for other values."""
+    """Return vectors of any supported type as a matrix; raise TypeError for other values.
+
+    ``width`` is the width of single sparse vectors, None if it is unknown.
+    """
     if isinstance(embeddings, SparseMatrix):
         return embeddings
     if isinstance(embeddings, SparseVector):

@@ -1,7 +1,7 @@
-"""Sums over the shared terms of two sets of sparse rows, without making either dense; numpy only.
+"""Compute sums over the shared terms of two sets of sparse rows with numpy, without converting them to dense arrays.
 
-Unlike those of ``SparseMatrix``, weights of :class:`SparseRows` may be negative: tensors and dense arrays that are
-compared with a sparse matrix are converted to them too.
+Unlike the weights of a ``SparseMatrix``, those of :class:`SparseRows` may be negative, because tensors and dense arrays
+are also converted to sparse rows when they are compared with a sparse matrix.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Postings", "SparseRows", "check_widths", "paired_sums", "shared_sums"]
 
 Kernel = Callable[["NDArray[np.float64]", "NDArray[np.float64]"], "NDArray[np.float64]"]
-"""The contribution of a shared term, from its two weights; terms of one side alone contribute nothing."""
+"""A function from the two weights of a shared term to its contribution to a sum.
+
+Terms that occur in only one of the two rows contribute nothing.
+"""
 
 BLOCK = 1 << 21
-"""Cells, and terms compared, per block: 16 MB of float64 each."""
+"""The maximum number of scores, and of compared terms, per block: 16 MB of float64 values each."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseRows:
-    """CSR rows with any weights: ``indptr`` [rows + 1], ``indices`` increasing in a row, ``values`` float64 [nnz].
+    """Sparse rows in CSR form: ``indptr`` [rows + 1], ``indices`` [nnz] and ``values`` float64 [nnz].
 
-    ``width`` is None for single sparse vectors, whose width is unknown.
+    Indices increase within each row, and weights may be negative. ``width`` is None for rows from sparse vectors, whose
+    width is unknown.
     """
 
     indptr: NDArray[np.int64]
@@ -88,24 +92,24 @@ class SparseRows:
         return cls(indptr, columns.astype(np.int64), values.astype(np.float64), shape[1])
 
     def slice(self, start: int, stop: int) -> SparseRows:
-        """Return rows ``start`` to ``stop``, over the same memory."""
+        """Return the rows from ``start`` to ``stop``, as a view of the same memory."""
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         indptr = self.indptr[start : stop + 1] - first
         return SparseRows(indptr, self.indices[first:last], self.values[first:last], self.width)
 
     def take(self, rows: NDArray[np.int64]) -> SparseRows:
-        """Return the rows of some numbers, in their order."""
+        """Return the rows at the specified positions, in the order of the positions."""
         counts = np.diff(self.indptr)[rows]
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
         return SparseRows(indptr, self.indices[places], self.values[places], self.width)
 
     def row_numbers(self) -> NDArray[np.int64]:
-        """Return the row of each weight [nnz]."""
+        """Return the row number of each weight [nnz]."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
     def sums(self, terms: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sum of ``terms`` [nnz] in each row [rows]."""
+        """Return the sum of ``terms`` [nnz], one value for each weight, within each row [rows]."""
         return np.bincount(self.row_numbers(), terms, minlength=len(self)).astype(np.float64, copy=False)
 
     def unit(self) -> SparseRows:
@@ -122,7 +126,7 @@ class SparseRows:
 
 
 def check_widths(left: int | None, right: int | None) -> None:
-    """Raise ValueError where two known widths differ."""
+    """Raise ValueError if two widths differ; None, an unknown width, matches every width."""
     if left is not None and right is not None and left != right:
         raise ValueError(
             f"expected vectors of one width, got {left} and {right} dimensions; compare vectors of the same model"
@@ -131,7 +135,10 @@ def check_widths(left: int | None, right: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """Rows transposed: ``rows`` and ``values`` of every weight, ordered by its column in ``columns`` [nnz]."""
+    """Transposed sparse rows: ``columns``, ``rows`` and ``values`` of all weights [nnz], sorted by column.
+
+    ``height`` is the number of rows.
+    """
 
     columns: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -141,15 +148,16 @@ class Postings:
 
     @classmethod
     def of(cls, rows: SparseRows) -> Postings:
-        """Sort the weights of rows by column, once for many calls of :func:`shared_sums`."""
+        """Return the postings of sparse rows; one object serves many calls of :func:`shared_sums`."""
         order = np.argsort(rows.indices, kind="stable")
         return cls(rows.indices[order], rows.row_numbers()[order], rows.values[order], len(rows), rows.width)
 
 
 def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield the sums of ``kernel`` over the shared terms of pairs of rows, as (rows of left, float64 [rows, right]).
+    """Yield, for blocks of rows of ``left``, the sums of ``kernel`` over the terms shared with each row of ``right``.
 
-    Time is proportional to the number of shared terms, memory to a block and to the weights of ``right``.
+    Each result is (slice of the rows of ``left``, float64 [rows, right]). Time is proportional to the number of shared
+    terms, and memory to the size of a block plus the number of weights of ``right``.
     """
     check_widths(left.width, right.width)
     starts = np.searchsorted(right.columns, left.indices, "left")
@@ -170,7 +178,11 @@ def shared_sums(left: SparseRows, right: Postings, kernel: Kernel) -> Iterator[t
 
 
 def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of the weights ``first`` to ``last``, each shared with about BLOCK terms of the other side."""
+    """Yield ranges of the weights from ``first`` to ``last``, each with at most BLOCK shared terms.
+
+    ``counts`` are the numbers of terms that each weight shares. A weight that shares more than BLOCK terms is a range
+    of its own.
+    """
     ends = np.cumsum(counts[first:last])
     start = 0
     while start < last - first:
@@ -182,7 +194,7 @@ def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[in
 
 
 def paired_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> NDArray[np.float64]:
-    """Return the sum of ``kernel`` over the shared terms of row i of both sides [rows]."""
+    """Return, for each row, the sum of ``kernel`` over the terms shared with the row of the same index [rows]."""
     check_widths(left.width, right.width)
     if len(left) != len(right):
         raise ValueError(f"expected as many rows on both sides, got {len(left)} and {len(right)}")

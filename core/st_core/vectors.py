@@ -1,8 +1,9 @@
-"""Sparse vectors in one normal form; numpy only.
+"""Sparse vectors and matrices in a normal form, which need only numpy.
 
-Indices are uint32 and strictly increasing. Weights are float32, finite and at least the smallest normal float32,
-1.17549435e-38, the least that Lucene's FeatureField accepts. ``from_arrays``, ``from_mapping``, ``from_dense`` and
-``from_scipy`` drop other weights, and the constructors raise ValueError for them, so that no consumer has to check.
+Indices are uint32 and strictly increasing. Weights are float32, finite, and at least the smallest normal float32,
+1.17549435e-38, which is the minimum that Lucene's FeatureField accepts. ``from_arrays``, ``from_mapping``,
+``from_dense`` and ``from_scipy`` drop other weights, and the constructors raise ValueError for them, so that code that
+uses vectors need not check them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _new = object.__new__
 
 
 def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return a read-only view, so that a vector cannot be changed through its arrays."""
+    """Return a read-only view of an array, so that a vector cannot be modified through its arrays."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -42,7 +43,10 @@ def _check_weights(values: NDArray[np.float32]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """One sparse vector: ``indices`` uint32 [n], strictly increasing, and ``values`` float32 [n]; else ValueError."""
+    """One sparse vector: strictly increasing ``indices``, uint32 [n], and ``values``, float32 [n].
+
+    Raises ValueError for arrays that are not in the normal form of this module.
+    """
 
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
@@ -62,8 +66,11 @@ class SparseVector:
 
     @classmethod
     def trusted(cls, indices: NDArray[np.uint32], values: NDArray[np.float32]) -> SparseVector:
-        """Return a vector of arrays known to be of this form, unchecked; they must not change afterwards."""
-        indices.setflags(False)  # type: ignore[call-arg] # of write: named, it takes twice the time
+        """Return a vector of arrays that are known to be in normal form, without checks.
+
+        The arrays are made read-only and must not be modified afterwards.
+        """
+        indices.setflags(False)  # type: ignore[call-arg] # write=False; passed by name, it takes twice the time
         values.setflags(False)  # type: ignore[call-arg]
         vector = _new(cls)
         _set_indices(vector, indices)
@@ -72,9 +79,10 @@ class SparseVector:
 
     @classmethod
     def from_arrays(cls, indices: ArrayLike, values: ArrayLike) -> SparseVector:
-        """Return the vector of unordered indices; zero, negative, subnormal, NaN and infinite weights are dropped.
+        """Return the vector of indices in any order and their weights.
 
-        Raises ValueError for two weights of one index and for an index that is negative or over ``MAX_INDEX``.
+        Zero, negative, subnormal, NaN and infinite weights are dropped. Raises ValueError for an index that occurs
+        twice, is negative or exceeds ``MAX_INDEX``.
         """
         raw = np.asarray(indices)
         weights = np.asarray(values, dtype=np.float32)
@@ -122,16 +130,16 @@ class SparseVector:
         return hash((self.indices.tobytes(), self.values.tobytes()))
 
     def to_mapping(self) -> dict[int, float]:
-        """Return a dict from index to weight, as Python numbers."""
+        """Return the weights as a dict from index to weight, with Python numbers."""
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
     def dot(self, other: SparseVector) -> float:
-        """Return the inner product, summed in float64."""
+        """Return the inner product with another vector, summed in float64."""
         _, mine, theirs = np.intersect1d(self.indices, other.indices, assume_unique=True, return_indices=True)
         return float(self.values[mine].astype(np.float64) @ other.values[theirs].astype(np.float64))
 
     def top(self, count: int) -> SparseVector:
-        """Return the vector of the ``count`` greatest weights; of equal weights the lower index stays."""
+        """Return a vector with the ``count`` largest weights; among equal weights, the lower indices are kept."""
         if len(self) <= count:
             return self
         order = np.sort(np.lexsort((self.indices, -self.values))[:count])
@@ -139,7 +147,7 @@ class SparseVector:
 
 
 _set_indices, _set_values = (vars(SparseVector)[name].__set__ for name in ("indices", "values"))
-"""Setters of the fields of a frozen value, slightly faster than ``object.__setattr__``."""
+"""Setters of the fields of a frozen vector, slightly faster than ``object.__setattr__``."""
 
 EMPTY = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
 
@@ -149,7 +157,7 @@ class SparseMatrix:
     """Sparse vectors in CSR form: ``indptr`` int64 [rows + 1], ``indices`` uint32 [nnz], ``values`` float32 [nnz].
 
     ``shape`` is (rows, V). Every row is in the normal form of this module. ``matrix[3]`` is a :class:`SparseVector`,
-    ``matrix[2:5]`` a matrix over the same memory.
+    and ``matrix[2:5]`` a matrix that uses the same memory.
     """
 
     indptr: NDArray[np.int64]
@@ -183,7 +191,7 @@ class SparseMatrix:
 
     @classmethod
     def from_rows(cls, rows: Iterable[SparseVector], width: int) -> SparseMatrix:
-        """Return vectors as the rows of a matrix of ``width`` columns."""
+        """Return a matrix with ``width`` columns whose rows are the vectors."""
         vectors = list(rows)
         indptr = np.zeros(len(vectors) + 1, np.int64)
         np.cumsum([len(row) for row in vectors], out=indptr[1:])
@@ -214,7 +222,7 @@ class SparseMatrix:
 
     @classmethod
     def concatenate(cls, parts: Sequence[SparseMatrix], width: int) -> SparseMatrix:
-        """Return matrices of ``width`` columns as one, row after row."""
+        """Return the concatenation of matrices of ``width`` columns along their rows."""
         offsets = np.cumsum([0, *(int(part.indptr[-1]) for part in parts)])
         pointers = [part.indptr[1:] + offset for part, offset in zip(parts, offsets, strict=False)]
         indptr = np.concatenate([np.zeros(1, np.int64), *pointers])
@@ -231,7 +239,7 @@ class SparseMatrix:
     @overload
     def __getitem__(self, key: slice) -> SparseMatrix: ...
     def __getitem__(self, key: int | slice) -> SparseVector | SparseMatrix:
-        """Return one row as a vector, or a slice of rows with any step as a matrix."""
+        """Return the row at an index as a vector, or a slice of rows, with any step, as a matrix."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step != 1:
