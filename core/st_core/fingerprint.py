@@ -80,7 +80,7 @@ class Fingerprint(Mapping[str, str]):
         self._known: dict[str, str] = {}
 
     def __getitem__(self, key: str) -> str:
-        """Return the hash of a component."""
+        """Return the hash of a component, computing it on first use."""
         if key not in self._known:
             self._known[key] = self._components[key]()
         return self._known[key]

@@ -72,7 +72,7 @@ class Recipe:
 
     @classmethod
     def of(cls, model: Model) -> Recipe:
-        """Return the recipe of a model."""
+        """Return the recipe of a model with its current settings."""
         engine = model._engine  # noqa: SLF001
         return cls(
             type(model),
@@ -83,7 +83,7 @@ class Recipe:
         )
 
     def build(self, device: str) -> Model:
-        """Load the model on a device."""
+        """Load the model on a device and apply the settings."""
         kind: Callable[..., Model] = self.kind  # each model class adds arguments to the common ones
         model = kind(self.folder, device=device, **self.loading)
         engine = model._engine  # noqa: SLF001
@@ -215,7 +215,7 @@ class Model:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
     ) -> CallOptions:
-        """Validate the options of a call; raise ValueError for unknown arguments."""
+        """Return the validated options of a call; raise ValueError for unknown arguments and invalid values."""
         unknown = set(kwargs) - {"task", "processing_kwargs"}
         if unknown:
             raise ValueError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
@@ -256,7 +256,7 @@ class Model:
         return [computed[position] for position in range(len(prepared))]
 
     def _compute_group(self, requests: Sequence[Prepared], advance: Advance) -> list[Computed[Rows]]:
-        """Compute requests that may share batches."""
+        """Compute requests that may share batches, and return one result for each, in order."""
         batches: list[NDArray[np.int64]] = []
 
         def finish_batch(positions: NDArray[np.int64]) -> None:
@@ -424,7 +424,7 @@ class Model:
         return float("inf") if isinstance(first, StaticEmbedding) else NO_LIMIT
 
     def get_max_seq_length(self) -> int | float | None:
-        """Return ``max_seq_length``."""
+        """Return the value of ``max_seq_length``."""
         return self.max_seq_length
 
     def _dimension(self) -> int | None:

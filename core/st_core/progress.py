@@ -1,4 +1,4 @@
-"""Progress bars on standard error."""
+"""Show progress bars on standard error."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Reranker(Protocol):
     """A model that scores pairs of a query and a document."""
 
     def predict(self, inputs: list[tuple[str, str]], /) -> ArrayLike:
-        """Return one score per pair [n], in order; higher is better."""
+        """Return one score for each pair [n], in order; a higher score is better."""
         ...
 
 

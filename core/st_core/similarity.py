@@ -65,7 +65,7 @@ class SimilarityFunction(StrEnum):
 
     @staticmethod
     def to_similarity_fn(similarity_function: str | SimilarityFunction) -> Score:
-        """Return the function that computes a matrix [a, b] of similarities."""
+        """Return the function that computes the similarities of all pairs of vectors [a, b]."""
         return _MATRIX[SimilarityFunction(similarity_function)]
 
     @staticmethod

@@ -201,7 +201,7 @@ class SparseEncoder(Encoder):
         return super()._now_saved() | {"max_active_dims": self.max_active_dims}
 
     def get_embedding_dimension(self) -> int | None:
-        """Return the size of the vocabulary."""
+        """Return the width of the vectors, which is the size of the vocabulary."""
         return self._dimension()
 
     @_OfModelOrClass
@@ -274,7 +274,7 @@ class SparseEncoder(Encoder):
 
 
 def _rearranged(matrix: SparseMatrix, order: NDArray[np.int64]) -> SparseMatrix:
-    """Return the rows of a matrix in another order: row i is the former row ``order[i]``."""
+    """Return a matrix with its rows in another order: row i of the result is row ``order[i]`` of the matrix."""
     lengths = np.diff(matrix.indptr)[order]
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     picked = np.repeat(matrix.indptr[:-1][order] - indptr[:-1], lengths) + np.arange(indptr[-1])

@@ -22,7 +22,7 @@ __all__ = ["MAX_INDEX", "MIN_WEIGHT", "SparseMatrix", "SparseVector"]
 
 MIN_WEIGHT = float(np.finfo(np.float32).tiny)
 MAX_INDEX = 2**32 - 2
-"""The highest index: Milvus 2.5 rejects 2**32 - 1."""
+"""The largest allowed index, because Milvus 2.5 rejects 2**32 - 1."""
 
 
 _new = object.__new__

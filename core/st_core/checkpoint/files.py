@@ -117,7 +117,7 @@ def is_present(path: Path) -> bool:
 
 
 def read_object(path: Path) -> JsonObject:
-    """Return the object in a JSON file; raises ModelBroken where the file is missing or contains another value."""
+    """Return the object in a JSON file; raises ModelBroken if the file is missing or contains another type of value."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ModelBroken(f"{path}: expected a JSON object, got {type(value).__name__}")
@@ -153,5 +153,5 @@ def _is_inside(root: Path, path: Path) -> bool:
     """Return whether a path is inside a folder after links in both paths are resolved."""
     try:
         return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):  # a link to itself, a zero byte
+    except (OSError, RuntimeError, ValueError):  # a link to itself, or a zero byte in the path
         return False

@@ -172,7 +172,7 @@ def _download(
         raise ModelNotFound(f"{name!r} is neither a folder nor a valid Hub name: {error}") from error
     except ModelError:
         raise
-    except Exception as error:  # huggingface_hub raises the errors of its HTTP client and of the disk as they are
+    except Exception as error:  # huggingface_hub does not wrap errors of its HTTP client and of the file system
         raise ModelNotFound(_download_error(name, revision, error, local_files_only=local_files_only)) from error
     return folder
 
@@ -180,7 +180,7 @@ def _download(
 def _raise_without_graph(
     name: str, revision: str | None, token: bool | str | None, fetch: Fetch, *, local_files_only: bool
 ) -> None:
-    """Raise ModelNotFound for a repository that lacks the requested graph, listing the graphs it contains."""
+    """Raise ModelNotFound for a repository without the requested graph; the message lists the graphs it contains."""
     message = f"the Hub model {name!r} has no graph {fetch.graphs[0]!r}"
     if local_files_only:
         raise ModelNotFound(f"{message} in the local cache (local_files_only=True)")
@@ -192,7 +192,7 @@ def _raise_without_graph(
 
 
 def _lacks_weights(folder: Path) -> bool:
-    """Return whether a transformer in the folder, or below it, has no safetensors."""
+    """Return whether a transformer in the folder or its subfolders has no safetensors files."""
     transformers = [path.parent for path in folder.rglob("config.json") if "model_type" in read_optional_object(path)]
     return not all(any(each.glob("*.safetensors")) for each in transformers or [folder])
 

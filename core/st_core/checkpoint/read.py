@@ -1,4 +1,4 @@
-"""Read the top-level files of a checkpoint's folder and check their values."""
+"""Read the files at the top level of a checkpoint's folder and check their values."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _read_entries(folder: Path, listing: Path) -> tuple[ModuleEntry, ...]:
 
 
 def _check_settings(settings: JsonObject) -> None:
-    """Raise ModelBroken for a setting of the wrong type."""
+    """Raise ModelBroken for a setting whose value has the wrong type."""
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
         raise settings.broken("prompts", "an object of texts")

@@ -80,7 +80,7 @@ def _read_pickle(path: Path) -> Arrays:
         tensors: object = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # damaged pickles raise anything: struct.error, IndexError, KeyError
+    except Exception as error:  # damaged pickles raise various exceptions: struct.error, IndexError, KeyError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelBroken(f"{path}: not a plain file of tensors (code in it is never run): {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
@@ -90,5 +90,5 @@ def _read_pickle(path: Path) -> Arrays:
             str(name): (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
             for name, value in tensors.items()
         }
-    except (RuntimeError, TypeError) as error:  # sparse tensors, tensors without content
+    except (RuntimeError, TypeError) as error:  # sparse tensors, and tensors without data
         raise ModelBroken(f"{path}: contains a tensor that is no plain array: {error}") from error

@@ -1,1 +1,1 @@
-"""Decide what runs where, and run texts through a model's stacks."""
+"""Decide which backend runs a model, and run texts through the model's stacks."""

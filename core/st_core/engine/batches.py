@@ -1,4 +1,4 @@
-"""Cut inputs into batches by a token budget, and put results back in order."""
+"""Divide inputs into batches within a token budget, and restore the order of the results."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def restore(items: Sequence[tuple[NDArray[np.int64], Sequence[Item]]], count: in
 
 
 def empty_rows(part: Rows, rows: int) -> Rows:
-    """Return an uninitialised array or tensor of the dtype, width and device of ``part`` with ``rows`` rows."""
+    """Return an uninitialised array or tensor with ``rows`` rows and the dtype, row shape and device of ``part``."""
     if isinstance(part, np.ndarray):
         return np.empty((rows, *part.shape[1:]), part.dtype)
     return part.new_empty((rows, *part.shape[1:]))

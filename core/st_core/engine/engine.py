@@ -83,7 +83,7 @@ class Engine:
         return Engine(self.modules, RunnerFactory(plan), self.limit)
 
     def tasks(self) -> list[str | None]:
-        """Return one task for each stack of the model."""
+        """Return one task for each stack; None for a model without a router, and for the default route of a router."""
         return tasks_of(self.modules)
 
     def _stack(self, task: str | None) -> tuple[Module, ...]:
@@ -140,7 +140,7 @@ class Engine:
 
     @property
     def device(self) -> str | torch.device:
-        """The torch device, or "cpu" where torch is not used."""
+        """The torch device, or "cpu" if torch is not used."""
         return self.factory.torch_device if self.uses_torch else "cpu"
 
     def max_length(self, task: str | None = None) -> int | None:

@@ -95,7 +95,7 @@ def _timed(built: Mapping[str, Built], seconds: Callable[[Built, Sequence[str]],
     for name, each in built.items():
         try:
             seconds(each, texts)
-        except Exception as error:  # noqa: BLE001 - runtimes raise errors of their own; another backend may still compute
+        except Exception as error:  # noqa: BLE001 - runtimes raise their own errors, and another backend may succeed
             pass_over(name, error)
         else:
             best[name] = float("inf")

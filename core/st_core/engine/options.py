@@ -1,4 +1,4 @@
-"""The options of one call, validated."""
+"""The validated options of one call."""
 
 from __future__ import annotations
 

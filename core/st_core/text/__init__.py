@@ -1,1 +1,1 @@
-"""Tokenizers, chat templates and the splitting of long texts."""
+"""Tokenize texts, apply chat templates and split long texts."""

@@ -122,7 +122,7 @@ class ChatTokenizer:
             return list(self.inner.shown.apply_chat_template(conversations, tokenize=False, **options))
         except (ImportError, MemoryError):
             raise
-        except Exception as error:  # templates are programs, which raise anything
+        except Exception as error:  # templates are programs, which can raise any exception
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             name = getattr(self.inner.shown, "name_or_path", "the model")
             raise ModelBroken(f"{name}: the chat template cannot be applied: {reason}") from error

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 UNLIMITED = 10**9
-"""A ``model_max_length`` of this or more means no limit; transformers writes 10**30."""
+"""A ``model_max_length`` of at least this value means that there is no limit; transformers writes 10**30."""
 
 WINDOW = 4096
 """The number of texts per call of the library, limited because its results are about 100 times the size of the ids."""
@@ -196,7 +196,7 @@ class Later:
         self._lock = threading.Lock()
 
     def __call__(self) -> object:
-        """Return the object."""
+        """Return the object, created by the first call."""
         with self._lock:
             if not self._created:
                 self._created.append(self._create())
@@ -244,7 +244,7 @@ class TextTokenizer:
         return None if token is None else self.backend.token_to_id(token)
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, uncut and without special tokens."""
+        """Return the ids of each text, not truncated and without special tokens."""
         if self.words is None or (len(texts) >= MANY and CORES > FEW):
             return self._by_library(texts)
         known: dict[str, list[int]] = {}
@@ -272,7 +272,7 @@ class TextTokenizer:
         return self._by_library([text])[0].tolist() if ids is None else ids
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
-        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        """Return the ids of texts, or of pairs, truncated to ``limit`` tokens, special tokens included."""
         texts = [each for each in inputs if isinstance(each, str)]
         pairs = [(each[0], each[1]) for each in inputs if not isinstance(each, str)]
         if texts and pairs:
@@ -318,7 +318,7 @@ class TextTokenizer:
         return row[:room] if self.keep_left else row[row.size - room :]
 
     def token(self, index: int) -> str:
-        """Return the text of a token, as in the vocabulary."""
+        """Return the token with an id, as written in the vocabulary."""
         return str(self.backend.id_to_token(index))
 
 
@@ -336,7 +336,7 @@ class SlowTokenizer:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
-        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        """Return the ids of texts, or of pairs, truncated to ``limit`` tokens, special tokens included."""
         options: dict[str, object] = {"truncation": "longest_first", "max_length": limit} if limit is not None else {}
         with self._lock:
             encoded = self.shown(
@@ -350,13 +350,13 @@ class SlowTokenizer:
         return Tokens(ids, types)
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, uncut and without special tokens."""
+        """Return the ids of each text, not truncated and without special tokens."""
         with self._lock:
             encoded = self.shown(list(texts), add_special_tokens=False, return_attention_mask=False)
         return [np.array(row, np.int32) for row in encoded["input_ids"]]
 
     def token(self, index: int) -> str:
-        """Return the text of a token, as in the vocabulary."""
+        """Return the token with an id, as written in the vocabulary."""
         return str(self.shown.convert_ids_to_tokens(index))
 
 
@@ -399,15 +399,15 @@ class AnyTokenizer(Protocol):
         ...
 
     def tokenize(self, inputs: Sequence[str] | Sequence[Pair], limit: int | None) -> Tokens:
-        """Return the ids of texts, or of pairs, cut to ``limit`` tokens with the special ones counted."""
+        """Return the ids of texts, or of pairs, truncated to ``limit`` tokens, special tokens included."""
         ...
 
     def plain(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, uncut and without special tokens."""
+        """Return the ids of each text, not truncated and without special tokens."""
         ...
 
     def token(self, index: int) -> str:
-        """Return the text of a token, as in the vocabulary."""
+        """Return the token with an id, as written in the vocabulary."""
         ...
 
 

@@ -73,9 +73,9 @@ class WordTokenizer:
         return [word for word, _ in sorted(self.vocab.items(), key=lambda item: item[1])]
 
     def token(self, index: int) -> str:
-        """Return the word of an id."""
+        """Return the word with an id."""
         return self._names[index]
 
     def get_vocab(self) -> dict[str, int]:
-        """Return every word with its id."""
+        """Return a dict from each word of the vocabulary to its id."""
         return dict(self.vocab)
