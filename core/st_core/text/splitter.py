@@ -1,9 +1,10 @@
 """Split a long text into overlapping windows with a limited number of tokens.
 
 Each window is an unchanged part of the text, with its position. A window ends, in order of preference, at the end of a
-paragraph, a sentence or a word, or else between two tokens; the more preferred the boundary, the shorter the window may
-be. Every character is in a window. Each window is tokenized separately to check that it does not exceed the limit,
-because a part of a text can have other tokens on its own than within the text.
+paragraph, a sentence or a word, or else between two tokens. The end of a paragraph is accepted in the second half of
+the longest possible window, and the end of a sentence in its last third. Every character is in a window. Each window is
+tokenized separately to check that it does not exceed the limit, because a part of a text can have other tokens on its
+own than within the text.
 """
 
 from __future__ import annotations

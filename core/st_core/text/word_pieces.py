@@ -40,7 +40,10 @@ _MARKS = re.escape(string.punctuation + "".join(each for each in _LATIN if unico
 _FOREIGN = re.compile(f"[^\x00-\u017f{_TYPOGRAPHIC}]").search
 _ODD = re.compile(f"[\x00-\x1f\x7f-\u017f{_TYPOGRAPHIC}]").sub
 _WORDS = re.compile(f"[^ {_MARKS}]+|[{_MARKS}]").findall
-"""A function that splits a normalized text into BERT's words: punctuation marks, and the strings between these."""
+"""A function that splits a normalized text into BERT's words.
+
+Words are the punctuation marks, and the strings between punctuation marks and spaces.
+"""
 
 _ASCII_WORDS = re.compile(r"\w+|[^\w ]", re.ASCII).findall
 """The same function for ASCII texts without underscores; it is faster by a quarter."""
