@@ -39,10 +39,12 @@ def open_store(
     client: object | None = None,
     retry: RetryPolicy | None = None,
 ) -> Store:
-    """Open a collection; with a schema, ``create`` may be called on it, without one it must exist, else ``NotFound``.
+    """Open a collection.
 
-    ``client`` is the driver's own client object where the caller has one; the store does not close it. Raises
-    ValueError for an invalid address and ImportError where the store's extra is not installed.
+    If ``schema`` is passed, the collection need not exist, and ``create`` creates it; without a schema the collection
+    must exist, else ``NotFound`` is raised. ``client`` is a client object of the store's driver to use instead of a new
+    one; the store does not close it. Raises ValueError for an invalid address and ImportError if the extra of the store
+    is not installed.
     """
     if not collection:
         raise ValueError("a collection needs a name, and this one is empty")
@@ -65,8 +67,8 @@ def adopt_store(
 ) -> Store:
     """Open a collection that someone else created, as it is.
 
-    ``filterable`` maps payload keys to kinds, beside those the store has an index for. Raises ``NotFound`` where the
-    collection does not exist and ``Unsupported`` where the store cannot adopt.
+    ``filterable`` maps further payload keys to kinds, in addition to those that the store has an index for. Raises
+    ``NotFound`` if the collection does not exist and ``Unsupported`` if the store cannot adopt collections.
     """
     address = parse_address(url)
     plugin = _plugin_of(address)
@@ -80,12 +82,12 @@ def adopt_store(
 
 @contextmanager
 def bulk_loading(url: str, collection: str, *, client: object | None = None) -> Iterator[None]:
-    """Set a collection for bulk loading while the block of a ``with`` runs.
+    """Apply the bulk-loading settings of a store to a collection for the duration of a ``with`` block.
 
-    Elasticsearch and OpenSearch pause refreshes and replicas, so that searches see what is written only after the
-    block; a Qdrant server builds no graph until then. ``Capabilities.bulk_loading`` lists the settings; where it is
-    empty, the block does nothing. Every setting is restored afterwards, also when the block raises; blocks may be
-    nested. Killing the process leaves the settings. Raises NotFound.
+    Elasticsearch and OpenSearch pause refreshes and replicas, so that searches return the written records only after
+    the block; a Qdrant server builds no graph until then. ``Capabilities.bulk_loading`` lists the settings; if it is
+    empty, this context manager does nothing. All settings are restored afterwards, also if the block raises an error,
+    but not if the process is killed. Blocks may be nested. Raises ``NotFound`` if the collection does not exist.
     """
     address = parse_address(url)
     plugin = _plugin_of(address)
@@ -99,12 +101,12 @@ def bulk_loading(url: str, collection: str, *, client: object | None = None) -> 
 
 
 def wrapped(adapter: Store, *, name: str, retry: RetryPolicy | None = None) -> Store:
-    """Wrap an adapter in the layers, as it should always be used."""
+    """Return an adapter wrapped in all layers; ``name`` is used in messages. Adapters are always used in this form."""
     return guarded(fusing(isolating(retrying(speculating(adapter), retry))), name=name)
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:
-    """Return the sorted names of the collections at an address that this package created."""
+    """Return the sorted names of the collections that this package created at an address."""
     address = parse_address(url)
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
@@ -114,7 +116,8 @@ def collections(url: str, *, client: object | None = None) -> list[str]:
 def plugins() -> Mapping[str, Plugin]:
     """Return the installed plugins by name.
 
-    Raises RuntimeError where two packages have the same name or a plugin was written for another contract.
+    Raises RuntimeError if two packages have plugins of the same name, or if a plugin was written for another version of
+    the contract.
     """
     return {name: _load(name) for name in _points()}
 
@@ -148,8 +151,8 @@ def _load(name: str) -> Plugin:
 def parse_address(url: str) -> Address:
     """Parse an address: ``memory:``, ``qdrant+edge:PATH``, ``qdrant+grpc+https://host:6334/prefix?timeout=5``.
 
-    Raises ValueError for a scheme or variant that no installed store has, and for secrets, which do not belong in an
-    address.
+    Raises ValueError for a scheme or variant that no installed store has, and for secrets, which an address must not
+    contain.
     """
     if not isinstance(url, str):
         raise TypeError(f"an address must be a string such as qdrant+edge:PATH, not {type(url).__name__}")
@@ -214,7 +217,7 @@ def _plugin_of(address: Address) -> Plugin:
 
 
 def _list_schemes(scheme: str = "") -> str:
-    """Return the end of a message: the nearest scheme and all known ones."""
+    """Return the end of a message: the known scheme that is most similar to ``scheme``, and all known schemes."""
     known = sorted(
         f"{name}+{variant}" if variant else name for name, plugin in plugins().items() for variant in plugin.variants
     )
@@ -225,7 +228,7 @@ def _list_schemes(scheme: str = "") -> str:
 
 @contextmanager
 def _explain_missing(plugin: Plugin) -> Iterator[None]:
-    """Raise ImportError with the command to install a store's missing packages."""
+    """Convert an error about a missing package to an ImportError with the command that installs the store's extra."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -89,9 +89,9 @@ def ingest(
 ) -> None:
     """Encode documents and store them in a collection.
 
-    A row of JSONL, CSV or Parquet is a document: an id, a text, and the rest as payload. In a folder, each text or
-    Markdown file is a document. Records with the same id are replaced. The exit status is 1 if documents were
-    refused; the others are stored.
+    Each row of a JSONL, CSV or Parquet file is a document: an id, a text, and the remaining columns as payload. In a
+    folder, each text or Markdown file is a document. A document replaces a stored record with the same id. The exit
+    status is 1 if documents were refused; all other documents are stored.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
 
@@ -141,7 +141,7 @@ def _format_of(source: str, form: str | None) -> Format:
 
 
 def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
-    """Return how to split long texts: on request, or by default if a window size or a text file was passed."""
+    """Return how to split long texts, or None; by default they are split if a window size or a text file was passed."""
     from st_connectors.index import Split
 
     if split is False and tokens is not None:
@@ -175,7 +175,7 @@ def _create(
 def _open(
     address: str, collection: str, options: CollectionOptions, model_options: ModelOptions, *, trust: bool
 ) -> Index:
-    """Open an existing collection; without --create none is created, so that a misspelled name is an error."""
+    """Open an existing collection; raise an error if it does not exist, so that a misspelled name is reported."""
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
 

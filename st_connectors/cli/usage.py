@@ -11,11 +11,15 @@ from typer.core import TyperCommand
 __all__ = ["Command", "is_usage_error", "usage_message"]
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
-"""``UsageError`` of click, or of the copy of click inside typer 0.29, which exports only this subclass of it."""
+"""``UsageError`` of click, or of the copy of click that typer 0.29 contains and from which it exports only the subclass
+``BadParameter``."""
 
 
 class Command(TyperCommand):
-    """A command whose usage line shows ``MODEL``, ``SOURCE...`` and ``[TEXT...]``, however typer formats arguments."""
+    """A command whose usage line shows arguments in the usual notation, such as ``MODEL`` or ``[TEXT...]``.
+
+    The notation is the same for every version of typer.
+    """
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the options and arguments of the usage line."""
@@ -23,7 +27,10 @@ class Command(TyperCommand):
 
 
 def _plain_argument(piece: str) -> str:
-    """Strip what typer 0.29 adds: braces around a required argument, dots after a metavar that ends in dots already."""
+    """Return an argument of a usage line without the characters that typer 0.29 adds.
+
+    These are braces around a required argument, and dots after a metavar that already ends in dots.
+    """
     bare = re.sub(r"^\{(.*)\}(\.\.\.)?$", r"\1\2", piece)
     return re.sub(r"\.\.\.(\]?)\.\.\.$", r"...\1", bare)
 
@@ -34,7 +41,7 @@ def is_usage_error(error: Exception) -> bool:
 
 
 def usage_message(error: Exception) -> str:
-    """Return one line that names the ``--help`` to read, or the whole help if no arguments were passed."""
+    """Return the message with the ``--help`` command to run, or the complete help if no arguments were passed."""
     parser_error = cast("typer.BadParameter", error)
     message = parser_error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":

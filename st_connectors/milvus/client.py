@@ -1,4 +1,4 @@
-"""Connect to Milvus: Milvus Lite on a folder, servers over gRPC, or a client object of the caller."""
+"""Connect to Milvus: to Milvus Lite in a folder, to a server over gRPC, or with a client object of the caller."""
 
 from __future__ import annotations
 
@@ -32,20 +32,25 @@ LISTS = {"arrays": False, "text": True}
 
 
 class Deadline(float):
-    """The seconds that a call may take, regarded as over after the first failure.
+    """A timeout in seconds for a call that pymilvus must not repeat.
 
-    pymilvus repeats failed calls until their timeout, or 75 times without one; it evaluates ``elapsed >= timeout``
-    after each failure.
+    pymilvus repeats a failed call until its timeout, or 75 times without a timeout. After each failure it evaluates
+    ``elapsed >= timeout``, which is always true for a deadline.
     """
 
     def __le__(self, elapsed: object) -> bool:
-        """Return True, since repeating calls is the retry layer's job."""
+        """Return True, so that pymilvus does not repeat the call: the retry layer does that."""
         return True
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client and the settings of its address; ``name`` is the address's scheme, for messages."""
+    """A client and the options of its address.
+
+    ``name`` is the scheme of the address, used in messages. ``lite`` is true for Milvus Lite. ``owned`` is false if the
+    caller passed the client, which is then not closed. ``folder`` is the folder of Milvus Lite if this package opened
+    it.
+    """
 
     client: Any
     name: str
@@ -53,23 +58,26 @@ class Connection:
     owned: bool = True
     folder: Folder | None = None
     storage: StorageOptions = field(default_factory=StorageOptions)
-    """For collections that are created."""
+    """The storage options of collections that are created with this connection."""
     consistency: str = "Session"
     timeout: int = TIMEOUT
     unflushed: dict[str, int] = field(default_factory=dict)
-    """By collection, the rows written to Milvus Lite since they were last flushed to a segment."""
+    """The number of rows written to Milvus Lite since the last flush to a segment, by collection."""
     write_lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    """Held during writes: if two threads create a log of Milvus Lite 3.2 together, its file is opened twice and one
-    write is lost."""
+    """A lock that is acquired for writes: if two threads create a log of Milvus Lite 3.2 at the same time, the file is
+    opened twice and one write is lost."""
     is_closed: bool = False
 
     @property
     def call_options(self) -> dict[str, Any]:
-        """The options of every call: a deadline, and no repetition."""
+        """The options of every call: a timeout without repetition."""
         return {"timeout": Deadline(self.timeout)}
 
     def close(self) -> None:
-        """Close an own client, or release the folder of Milvus Lite; a second time does nothing."""
+        """Close the client, or release the folder of Milvus Lite; do nothing for a client of the caller.
+
+        A second call does nothing.
+        """
         if self.is_closed or not self.owned:
             return
         self.is_closed = True
@@ -153,7 +161,7 @@ def _open_server(address: Address, options: Mapping[str, Any]) -> Connection:
             token=os.environ.get(TOKEN, ""),
             db_name=address.path.strip("/"),
             timeout=options["timeout"],
-            # A connection of its own: pymilvus shares one per address, with the options of whoever connected first.
+            # Otherwise pymilvus uses one connection per address, with the options of the first client.
             dedicated=True,
             grpc_options=NO_RETRIES,
         )

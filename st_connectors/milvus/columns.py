@@ -2,14 +2,14 @@
 
 Milvus does not compare list elements, does not keep the order of JSON keys and uses three-valued logic for nullable
 columns. The payload is therefore stored as JSON text cut into pieces, no column is nullable, and numbers and dates are
-stored as the minimum and maximum of the field, which answers every filter on one or two values. Values between them in
-longer lists are stored as hexadecimal prefixes: a range becomes a set of at most a few hundred prefixes, and a list has
-an element in the range exactly if one of its tokens starts with one of these prefixes (a trie, as in Lucene's former
-numeric fields).
+stored as the minimum and maximum of the field, which suffice for every filter on a field with one or two values. In
+longer lists, the values between minimum and maximum are stored as hexadecimal tokens and their prefixes. A range
+becomes a set of at most a few hundred prefixes, and a list has an element in the range exactly if one of its tokens
+starts with one of these prefixes (a trie, as in the former numeric fields of Lucene).
 
-Lists are arrays, which servers can index, or packed text: Milvus Lite evaluates array functions row by row in Python
-but LIKE on text with Arrow, 15 times as fast. Packed text is hexadecimal words between bars, so that no value matches a
-part of another one or acts as a wildcard.
+Lists are stored as arrays, which servers can index, or as packed text: Milvus Lite evaluates array functions row by row
+in Python, but LIKE on text with Arrow, which is 15 times as fast. Packed text consists of hexadecimal words between
+bars, so that no value matches a part of another value or acts as a wildcard.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ __all__ = [
 ID = "st_id"
 PAYLOAD = "st_payload"
 FILLER = "vec_st_filler"
-"""The vector column of a collection without vector fields, since Milvus creates none without a vector."""
+"""The vector column of a collection without vector fields: Milvus requires every collection to have a vector column."""
 
 METRICS: Mapping[Metric, str] = {Metric.COSINE: "COSINE", Metric.DOT: "IP", Metric.EUCLIDEAN: "L2"}
 
@@ -83,7 +83,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @lru_cache(maxsize=1024)
 def safe_name(name: str) -> str:
-    """Return a name of letters, digits and underscores: plain names unchanged, others as a readable part and a hash."""
+    """Return a name of letters, digits and underscores for any name.
+
+    Names that consist of these characters stay unchanged; other names become a readable part and a hash.
+    """
     if _PLAIN_NAME.fullmatch(name):
         return name
     readable = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:32]
@@ -91,17 +94,17 @@ def safe_name(name: str) -> str:
 
 
 def collection_name(name: str) -> str:
-    """Return Milvus's name of a collection."""
+    """Return the name that a collection has in Milvus."""
     return safe_name(name)
 
 
 def vector_column(field: str) -> str:
-    """Return the column of a field's vectors; the BM25 function fills that of a text field."""
+    """Return the column of a field's vectors; for a text field, a BM25 function computes the vectors."""
     return f"vec_{safe_name(field)}"
 
 
 def presence_column(field: str) -> str:
-    """Return the column that tells whether a record has a vector in an optional field."""
+    """Return the column that states whether a record has a vector in an optional field."""
     return f"has_{safe_name(field)}"
 
 
@@ -128,23 +131,26 @@ def encode_sparse(vector: SparseVector) -> dict[int, float]:
 
 
 def encode_vector(vector: Vector) -> Any:
-    """Convert a vector to Milvus's form."""
+    """Convert a vector to the type that pymilvus expects: a mapping for sparse vectors, else a list of floats."""
     return encode_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
 
 
 def decode_vector(spec: Field, value: Any) -> Vector:
-    """Convert a vector from Milvus's form."""
+    """Convert a vector as returned by pymilvus to a sparse vector, or to float32 [dimension]."""
     return SparseVector.from_mapping(value) if isinstance(spec, SparseField) else np.asarray(value, np.float32)
 
 
 def placeholder_vector(spec: DenseField | SparseField) -> Any:
-    """Return the value of a vector column whose record has no vector."""
+    """Return the value that a vector column contains for a record without the vector."""
     return {0: 1.0} if isinstance(spec, SparseField) else [1.0] * spec.dimension
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The lowest and highest number of a kind; a row without a value stores them the other way round."""
+    """The lowest and highest number of a kind.
+
+    A row without a value stores the highest number as its minimum and the lowest number as its maximum.
+    """
 
     lowest: float
     highest: float
@@ -156,7 +162,7 @@ _FLOAT_BOUNDS = Bounds(-sys.float_info.max, sys.float_info.max)
 
 @dataclass(frozen=True, slots=True)
 class FilterColumns:
-    """The columns of one filterable field; ``packed`` stores lists as text instead of arrays."""
+    """The columns of one filterable field; if ``packed``, lists are stored as packed text instead of arrays."""
 
     kind: FilterKind
     name: str
@@ -169,12 +175,12 @@ class FilterColumns:
 
     @property
     def has_true(self) -> str:
-        """The column that tells whether the values include true."""
+        """The column that states whether the values include true."""
         return f"yes_{safe_name(self.name)}"
 
     @property
     def has_false(self) -> str:
-        """The column that tells whether the values include false."""
+        """The column that states whether the values include false."""
         return f"no_{safe_name(self.name)}"
 
     @property
@@ -189,7 +195,7 @@ class FilterColumns:
 
     @property
     def between(self) -> str:
-        """The column of the numbers between minimum and maximum, as prefixes or packed tokens."""
+        """The column of the numbers between minimum and maximum, stored as prefixes or as packed tokens."""
         return f"in_{safe_name(self.name)}"
 
     @property
@@ -250,7 +256,7 @@ class FilterColumns:
 
 @dataclass(frozen=True, slots=True)
 class PrimaryKey:
-    """An adopted collection's primary key: its column, and whether it is an integer and generated by Milvus."""
+    """The primary key of an adopted collection: its column, and whether it is an integer and generated by Milvus."""
 
     name: str
     is_integer: bool = False
@@ -258,17 +264,17 @@ class PrimaryKey:
 
     @property
     def always(self) -> str:
-        """A condition that holds for every row: no key is empty and none is below the lowest integer."""
+        """A condition that is true for every row, because no key is empty or below the lowest integer."""
         return f"{self.name} >= {{p0}}" if self.is_integer else f'{self.name} != ""'
 
     @property
     def never(self) -> str:
-        """A condition that holds for no row."""
+        """A condition that is false for every row."""
         return f"{self.name} < {{p0}}" if self.is_integer else f'{self.name} == ""'
 
     @property
     def values(self) -> dict[str, Any]:
-        """The template values of both conditions."""
+        """The template values of ``always`` and ``never``."""
         return {"p0": INT64[0]} if self.is_integer else {}
 
 
@@ -281,7 +287,7 @@ class Scalar:
 
 
 def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -> dict[str, Any]:
-    """Return the values of all filter columns of a record."""
+    """Return the values of all filter columns of a record by column; if ``packed``, lists become packed text."""
     values: dict[str, Any] = {}
     for name, kind in schema.filterable.items():
         values |= FilterColumns(kind, name, packed).encode(payload.get(name))
@@ -289,7 +295,10 @@ def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -
 
 
 def to_numbers(kind: FilterKind, value: object) -> list[float]:
-    """Return the number that filters compare, dates as microseconds since 1970; nothing for a value of another kind."""
+    """Return a list of the number that filters compare, or an empty list for a value of another kind.
+
+    Dates become microseconds since 1970.
+    """
     if kind is FilterKind.DATE:
         return _to_microseconds(value)
     number = to_float(value) if kind is FilterKind.FLOAT else to_int64(value)
@@ -306,7 +315,10 @@ def _to_microseconds(value: object) -> list[float]:
 
 
 def to_token(value: float) -> str:
-    """Return sixteen hexadecimal digits that sort like the numbers; integers and floats are separate orders."""
+    """Return sixteen hexadecimal digits that sort in the order of the numbers.
+
+    The tokens of integers and of floats cannot be compared with each other.
+    """
     return f"{_sort_key(value):016x}"
 
 
@@ -331,10 +343,10 @@ def covering_prefixes(low: float, high: float) -> list[str]:
 
 
 def next_above(kind: FilterKind, value: float) -> float:
-    """Return the lowest number of a kind above ``value``."""
+    """Return the lowest number of this kind that is greater than ``value``."""
     return math.nextafter(value, math.inf) if kind is FilterKind.FLOAT else value + 1
 
 
 def next_below(kind: FilterKind, value: float) -> float:
-    """Return the highest number of a kind below ``value``."""
+    """Return the highest number of this kind that is less than ``value``."""
     return math.nextafter(value, -math.inf) if kind is FilterKind.FLOAT else value - 1

@@ -23,7 +23,7 @@ matrix."""
 
 
 def sparse_vector(value: SparseLike) -> dict[int, float]:
-    """Convert one sparse vector to Milvus's form, ``{index: weight}``, with rising indices and positive weights.
+    """Convert one sparse vector to the mapping ``{index: weight}``, with rising indices and positive weights.
 
     Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one
     row of a scipy or torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
@@ -49,12 +49,12 @@ def _to_vector(value: SparseLike) -> SparseVector:
 
 
 def filter_to_milvus(where: Filter, *, literals: bool = False) -> dict[str, Any]:
-    """Translate a filter on plain columns, with its values as templates.
+    """Translate a filter on plain columns to the arguments of a search or query, with its values as templates.
 
     ``client.query(name, **filter_to_milvus(where))`` applies it. Field names are columns, or keys of the dynamic field.
-    Milvus's treatment of null applies: a row without the value passes neither a comparison nor its ``Not``.
-    ``literals`` writes the values into the expression, for Milvus Lite, which has no templates. Raises ValueError for
-    names that are no identifiers.
+    Null is treated as in Milvus: a row without the value passes neither a comparison nor its ``Not``. ``literals``
+    writes the values into the expression, for Milvus Lite, which has no templates. Raises ValueError for names that are
+    not identifiers.
 
         client.search("docs", data=[vector], **filter_to_milvus(Eq("lang", "de")))
     """
@@ -105,13 +105,14 @@ def hybrid_requests(
     where: Filter | None = None,
     literals: bool = False,
 ) -> dict[str, Any]:
-    """Return the arguments of a dense and sparse search fused by reciprocal rank.
+    """Return the arguments of a dense and a sparse search that are fused by reciprocal rank.
 
-    ``client.hybrid_search(name, **hybrid_requests(…), output_fields=["text"])`` runs it. ``dense`` and ``sparse`` are
-    each the name of a column and the query's vector; ``metric`` is that of the dense column's index, that of the sparse
-    one is IP. ``depth`` candidates of each leg, all passing ``where``, are fused by ``method``, by default
-    ``Rrf(k=60)``; the order of ties is not defined. ``literals`` as in :func:`filter_to_milvus`. Raises ValueError for
-    weights, and for ``limit`` over ``depth``.
+    ``client.hybrid_search(name, **hybrid_requests(…), output_fields=["text"])`` runs the search. ``dense`` and
+    ``sparse`` are each a pair: the name of a column and the vector of the query. ``metric`` is the metric of the dense
+    column's index; the index of the sparse column must have the metric IP. Each leg returns ``depth`` candidates that
+    pass ``where``; ``method``, by default ``Rrf(k=60)``, fuses them. The order of equal scores is not defined.
+    ``literals`` is the same as in :func:`filter_to_milvus`. Raises ValueError for a method with weights, and for a
+    ``limit`` greater than ``depth``.
 
         hits = client.hybrid_search(
             "docs",

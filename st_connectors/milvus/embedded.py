@@ -1,4 +1,4 @@
-"""Run Milvus Lite on a folder, shared by all stores of this process."""
+"""Run Milvus Lite in a folder, with one instance for all stores of this process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NO_RETRIES = {"grpc.enable_retries": 0}
 
 @dataclass(slots=True, eq=False)
 class Folder:
-    """Milvus Lite on one folder."""
+    """Milvus Lite, running in one folder; ``users`` counts the stores that use it."""
 
     path: str
     client: Any
     is_ours: bool
-    """Whether this package started it and therefore stops it."""
+    """Whether this package started Milvus Lite and therefore stops it."""
     users: int = 0
     unflushed: dict[str, int] = field(default_factory=dict)
-    """By collection, the rows written since the last flush."""
+    """The number of rows written since the last flush, by collection."""
     write_lock: AbstractContextManager[Any] = field(default_factory=threading.RLock)
 
     def release(self) -> None:
-        """Give up one store's use; the last one stops Milvus Lite."""
+        """Release Milvus Lite for one store; stop it when the last store releases it."""
         with _LOCK:
             self.users -= 1
             if self.users == 0:
@@ -47,18 +47,21 @@ _LOCK = threading.RLock()
 
 
 def path_of(address: Address) -> str:
-    """Return the path of Milvus Lite's files: ``PATH/milvus.db``, or PATH itself if it ends in ``.db``."""
+    """Return the path of the files of Milvus Lite: ``PATH/milvus.db``, or PATH itself if it ends in ``.db``."""
     path = Path(address.path or ".").resolve()
     return str(path if path.suffix == ".db" else path / DATABASE)
 
 
 def exists(address: Address) -> bool:
-    """Return whether there are files of Milvus Lite at an address."""
+    """Return whether files of Milvus Lite exist at an address."""
     return Path(path_of(address)).exists()
 
 
 def acquire(address: Address) -> Folder:
-    """Return Milvus Lite on an address's folder, started if necessary; call ``release`` on it once."""
+    """Return Milvus Lite in the folder of an address, started if necessary.
+
+    The caller must call ``release`` once.
+    """
     path = path_of(address)
     with _LOCK:
         if path not in _FOLDERS:
@@ -84,7 +87,7 @@ def _start(path: str) -> Any:
 
 
 def _is_running(path: str) -> bool:
-    """Return whether code outside this package has opened the folder in this process."""
+    """Return whether other code in this process has already opened the folder."""
     from milvus_lite.server_manager import server_manager_instance
 
     return path in server_manager_instance._servers  # noqa: SLF001  # milvus-lite 3.2 has no public way to ask

@@ -1,4 +1,7 @@
-"""Translate pymilvus's and gRPC's errors. Messages contain the server's own text, shortened, without the request."""
+"""Translate the errors of pymilvus and gRPC to store errors.
+
+Messages contain the text of the server, shortened, but never the request.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throt
 __all__ = ["capture_logs", "from_client", "is_already_there", "translate_errors"]
 
 CONNECT = 2
-"""pymilvus 3.0's code for every failure to connect to a server."""
+"""The code that pymilvus 3.0 uses for every failure to connect to a server."""
 MAX_MESSAGE = 300
-"""Characters of a server's message that are used."""
+"""The maximum number of characters of a server's message that an error contains."""
 
 _RETRY_PREFIX = re.compile(r"\[\w+\] Retry (?:run out of \d+ retry times|timeout: [\d.]+s), (?:message=)?")
-"""pymilvus's prefix to the server's text, although nothing was retried."""
+"""The prefix that pymilvus adds to the text of the server, even if it has not retried the call."""
 
 _STATUS: Mapping[str, type[StoreError]] = {
     "UNAVAILABLE": Unavailable,
@@ -34,7 +37,7 @@ _STATUS: Mapping[str, type[StoreError]] = {
     "OUT_OF_RANGE": Refused,
     "FAILED_PRECONDITION": Refused,
 }
-"""gRPC statuses; any other is permanent."""
+"""The error class of each gRPC status; every other status is ``Permanent``."""
 
 _CODES: Mapping[int, type[StoreError]] = {
     1: Permanent,  # unexpected error, explained by the message
@@ -58,7 +61,8 @@ _CODES: Mapping[int, type[StoreError]] = {
     1804: Refused,
     1807: Refused,
 }
-"""Milvus's codes (pkg/util/merr); for others the server's own retriable flag decides."""
+"""The error class of each Milvus code (pkg/util/merr). The class of every other code depends on the flag ``retriable``
+that the server sends."""
 
 _UNAUTHENTICATED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _BUSY = ("rate limit", "quota", "too many requests")
@@ -71,7 +75,7 @@ _CLIENT_SIDE = frozenset(
         "PrimaryKeyException",
     }
 )
-"""Errors that pymilvus raises about a request before sending it."""
+"""The names of the errors that pymilvus raises for invalid requests before it sends them."""
 
 
 def from_client(error: Exception, *, store: str, operation: str) -> StoreError | None:
@@ -92,7 +96,7 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
         return Refused(text[:MAX_MESSAGE], store=store, operation=operation)
     if any(mark in text.lower() for mark in _BUSY):
         return Throttled(message, store=store, operation=operation)
-    # pymilvus sets these two flags since 3.0
+    # pymilvus has set the flags retriable and is_input_error since 3.0.
     kind = _CODES.get(code, Unavailable if getattr(driver_error, "retriable", False) else Permanent)
     if kind is Permanent and getattr(driver_error, "is_input_error", False):
         kind = Refused
@@ -114,13 +118,16 @@ def _from_status(name: str, text: str, *, store: str, operation: str) -> StoreEr
 
 
 def is_already_there(error: StoreError) -> bool:
-    """Return whether the error says that another client has created the collection or index."""
+    """Return whether the collection or index already exists, for example because another client created it."""
     return "already exist" in error.message
 
 
 @contextmanager
 def translate_errors(store: str, operation: str) -> Iterator[None]:
-    """Raise the driver's errors as ours, and keep the driver from logging them too."""
+    """Raise errors of the driver as store errors, and suppress the log records of the driver.
+
+    ``store`` and ``operation`` become part of the store errors. Other errors are raised unchanged.
+    """
     try:
         with capture_logs():
             yield
@@ -137,7 +144,7 @@ _CAPTURED: ContextVar[list[BaseException] | None] = ContextVar("captured", defau
 
 
 class _CaptureErrors(logging.Filter):
-    """Suppresses log records during calls: pymilvus logs every error with its traceback before raising it."""
+    """Suppresses log records during calls, because pymilvus logs every error with its traceback before raising it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         captured = _CAPTURED.get()
@@ -153,7 +160,7 @@ for _name in ("pymilvus.decorators", "milvus_lite.server_manager"):
 
 @contextmanager
 def capture_logs() -> Iterator[list[BaseException]]:
-    """Suppress the driver's log records and collect their errors; outer blocks collect those of inner ones."""
+    """Suppress the log records of the driver and collect their errors; nested blocks share one list."""
     outer = _CAPTURED.get()
     captured: list[BaseException] = [] if outer is None else outer
     token = _CAPTURED.set(captured)

@@ -1,10 +1,10 @@
 """Translate filters to Milvus's boolean expressions.
 
-Values go into templates, never into the text, and every name in the text is a column name. Milvus Lite has no
-templates: for it :func:`with_literals` writes the values as literals of its grammar, the only place that quotes.
+Values are passed as template parameters, never in the text, and every name in the text is a column name. Milvus Lite
+has no templates; for Milvus Lite, :func:`with_literals` writes the values as literals. Values are quoted nowhere else.
 
-Our own columns are never null, so that ``not`` is the complement on every version. For adopted collections negations
-are pushed down to the columns, because Milvus evaluates the negation of null to null.
+The columns of this package are never null, so that ``not`` is the complement on every version. In filters on adopted
+collections, negations are pushed down to the columns, because Milvus evaluates the negation of null to null.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NEVER = f'{ID} == ""'
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An expression and the values of its templates."""
+    """A boolean expression and its template values by name."""
 
     text: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Bindings:
     values: dict[str, Any] = field(default_factory=dict)
 
     def bind(self, value: object) -> str:
-        """Add a value and return its template."""
+        """Add a value and return the template that refers to it, such as ``{p0}``."""
         name = f"p{len(self.values)}"
         self.values[name] = value
         return "{" + name + "}"
@@ -83,17 +83,17 @@ def ids_expression(ids: Sequence[Any], key: str = ID) -> Expression:
 
 
 def page_after(last: object, where: Expression, key: str = ID) -> Expression:
-    """Return the expression for the rows behind an id that pass a filter."""
+    """Return the expression for the rows that pass a filter and whose id is greater than ``last``."""
     return conjoin(f"{key} > {{last}}", Expression(where.text, {**where.values, "last": last}))
 
 
 def conjoin(condition: str, where: Expression) -> Expression:
-    """Combine a condition without values and an expression, which may be empty."""
+    """Return the conjunction of a condition without template values and an expression, which may be empty."""
     return Expression(f"{condition} and ({where.text})" if where.text else condition, where.values)
 
 
 def with_literals(expression: Expression) -> str:
-    """Write the values into the text, for Milvus Lite."""
+    """Return the text with its values as literals, for Milvus Lite."""
     return re.sub(r"\{(\w+)\}", lambda match: _literal(expression.values[match[1]]), expression.text)
 
 
@@ -107,7 +107,8 @@ def _literal(value: object) -> str:
         case int():
             return str(value)
         case float() if math.isfinite(value):
-            # repr writes 1e+300 and 5e-324; Lite's grammar accepts both, also without a decimal point.
+            # repr writes 1e+300 and 5e-324; the grammar of Milvus Lite accepts both, although they have no decimal
+            # point.
             return repr(value)
         case str():
             return '"' + re.sub(r'[\\"\n\r\t]', lambda match: _ESCAPES[match[0]], value) + '"'
@@ -174,19 +175,19 @@ def _one_of(column: FilterColumns, values: Sequence[object], bindings: Bindings)
 
 
 def _contains(name: str, words: Sequence[str], bindings: Bindings) -> str:
-    """Return the condition that an array contains one of some elements."""
+    """Return the condition that an array contains at least one of the words."""
     if len(words) == 1:
         return f"array_contains({name}, {bindings.bind(words[0])})"
     return f"array_contains_any({name}, {bindings.bind(list(words))})" if words else NEVER
 
 
 def _like(name: str, prefixes: Sequence[str], bindings: Bindings) -> str:
-    """Return the condition that a packed text contains a word with one of some prefixes."""
+    """Return the condition that a packed text contains a word that starts with one of the prefixes."""
     return " or ".join(f"{name} like {bindings.bind(f'%|{prefix}%')}" for prefix in prefixes) or NEVER
 
 
 def _any_prefix(column: FilterColumns, prefixes: Sequence[str], bindings: Bindings) -> str:
-    """Return the condition that a number between minimum and maximum has one of some prefixes."""
+    """Return the condition that the token of a number between minimum and maximum starts with one of the prefixes."""
     return (_like if column.packed else _contains)(column.between, prefixes, bindings)
 
 
@@ -278,7 +279,7 @@ class AdoptedFilters:
         return f"{where.field} is null or not ({condition})" if scalar.nullable else f"not ({condition})"
 
     def _leaf(self, where: Eq | In | Range | Exists, bindings: Bindings) -> str | None:
-        """Return a comparison, or None where no row can pass."""
+        """Return a comparison, or None if no row can pass."""
         name, scalar = where.field, self.scalars.get(where.field)
         kind = self.filterable[name]
         match where:
@@ -312,7 +313,7 @@ def _equals_any(name: str, scalar: Scalar | None, values: Sequence[Any], binding
 
 
 def _comparable(kind: FilterKind, values: Iterable[object]) -> list[Any]:
-    """Return the values that a field of the kind can equal, in its type."""
+    """Return the values that a field of this kind can equal, converted to the type of the field."""
     match kind:
         case FilterKind.KEYWORD:
             return [value for value in values if isinstance(value, str)]

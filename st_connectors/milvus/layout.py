@@ -20,7 +20,10 @@ __all__ = ["AdoptedLayout", "Layout", "OwnLayout", "StorageOptions"]
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """Options of an own collection: the index of dense vectors, FLAT or HNSW, and whether lists are packed text."""
+    """How a collection of this package is stored: the index of dense vectors, and the form of lists.
+
+    ``index`` is FLAT or HNSW. ``packed`` stores lists as packed text instead of arrays.
+    """
 
     index: str = "HNSW"
     packed: bool = False
@@ -45,7 +48,11 @@ class Layout(Protocol):
         ...
 
     def capabilities(self, upper: Capabilities) -> Capabilities:
-        """Return what the store can do with this layout, at most ``upper``."""
+        """Return the capabilities for this collection.
+
+        ``upper`` contains the capabilities of the adapter; the result restricts them to those that this collection's
+        columns and indexes support.
+        """
         ...
 
     def row(self, record: Record) -> dict[str, Any]:
@@ -77,7 +84,7 @@ class Layout(Protocol):
         ...
 
     def presence_column(self, field: str) -> str | None:
-        """Return the column that tells whether a row has the field's vector; None where every row has it."""
+        """Return the column that states whether a row has the field's vector; None if every row has it."""
         ...
 
     def index(self, field: str) -> str:
@@ -103,10 +110,11 @@ class OwnLayout:
         return columns.ID
 
     def capabilities(self, upper: Capabilities) -> Capabilities:
-        """Return what the index can do: a flat one is exact, a graph accepts a number of candidates.
+        """Return the capabilities for this collection: ``upper``, restricted to those that its index supports.
 
-        Where records may lack a vector, filtering them costs Milvus Lite 5 % of a search among 6,600 rows, so that
-        speculation pays.
+        ``upper`` contains the capabilities of the adapter. A flat index is exact; an HNSW index accepts a number of
+        candidates. Speculative search is available where records may lack a vector: the filter that excludes such
+        records takes 5 % of the time of a search among 6,600 rows on Milvus Lite.
         """
         is_flat = self.options.index == "FLAT"
         efforts = frozenset({"exact", "default"} if is_flat else {"default", "candidates"})
@@ -120,10 +128,10 @@ class OwnLayout:
         return replace(upper, efforts=efforts, fields=precision, speculative_search=speculative)
 
     def row(self, record: Record) -> dict[str, Any]:
-        """Convert a record to a row with every column, since Milvus Lite keeps the old value of a column left out.
+        """Convert a record to a row with every column, because Milvus Lite keeps the old value of an omitted column.
 
-        A vector that the record lacks is filled in, and the presence column beside it is false. Raises ValueError for
-        values that Milvus cannot store.
+        A missing vector is replaced by a placeholder, and its presence column is false. Raises ValueError for values
+        that Milvus cannot store.
         """
         row: dict[str, Any] = {columns.ID: record.id, columns.PAYLOAD: columns.split_payload(record.payload)}
         if len(row[columns.PAYLOAD]) > columns.MAX_ELEMENTS:
@@ -185,12 +193,12 @@ class OwnLayout:
         return columns.vector_column(field)
 
     def presence_column(self, field: str) -> str | None:
-        """Return the column that tells whether a row has the field's vector; None where every row has it."""
+        """Return the column that states whether a row has the field's vector; None if every row has it."""
         spec = self.schema.fields[field]
         return None if isinstance(spec, TextField) or not spec.optional else columns.presence_column(field)
 
     def index(self, field: str) -> str:
-        """Return the type of a dense field's index, the same for all."""
+        """Return the type of a dense field's index; all dense fields have the same type."""
         del field
         return self.options.index
 
@@ -213,8 +221,8 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 class AdoptedLayout:
     """The columns of a collection created by someone else.
 
-    Primary keys are ids, scalar columns and the dynamic field are the payload. ``indexes`` is the index type of each
-    dense field.
+    The primary key is the id; the scalar columns and the dynamic field form the payload. ``dynamic`` states whether
+    the collection has a dynamic field. ``indexes`` contains the index type of each dense field.
     """
 
     schema: Schema
@@ -234,7 +242,10 @@ class AdoptedLayout:
         return self.primary.name
 
     def capabilities(self, upper: Capabilities) -> Capabilities:
-        """Return the efforts that every dense index supports; Milvus 2.5 stores no row without each of its vectors."""
+        """Return the capabilities for this collection: ``upper``, restricted to the efforts of every dense index.
+
+        ``upper`` contains the capabilities of the adapter. On Milvus 2.5 a record must have a vector for every field.
+        """
         kinds = set(self.indexes.values())
         efforts = {"default"}
         efforts |= {"exact"} if kinds <= {"FLAT"} else set()
@@ -252,7 +263,7 @@ class AdoptedLayout:
         )
 
     def row(self, record: Record) -> dict[str, Any]:
-        """Convert a record to a row; raise ValueError for values that its columns cannot store."""
+        """Convert a record to a row; raise ValueError for values that the columns cannot store."""
         if self.primary.is_generated:
             raise ValueError("Milvus generates the ids of this collection, so records cannot be stored; only search it")
         payload = record.payload
@@ -296,7 +307,7 @@ class AdoptedLayout:
         return [self.key, *payload, *(vectors if Parts.VECTORS in parts else [])]
 
     def ids(self, ids: Sequence[str]) -> Expression:
-        """Return the expression for the rows with these ids, without ids that no row can have."""
+        """Return the expression for the rows with these ids; ids that the key column cannot contain are skipped."""
         keys: list[Any] = list(ids)
         if self.primary.is_integer:
             keys = [int(each) for each in ids if _is_int64(each)]
@@ -311,11 +322,11 @@ class AdoptedLayout:
         return AdoptedFilters(self.primary, self.scalars, self.schema.filterable).to_expression(where)
 
     def vector_column(self, field: str) -> str:
-        """Return the column that a leg on the field searches, its own name."""
+        """Return the column that a leg on the field searches, which has the field's name."""
         return field
 
     def presence_column(self, field: str) -> None:
-        """Return None, since every row has every vector."""
+        """Return None, because every row has every vector."""
         del field
 
     def index(self, field: str) -> str:

@@ -1,4 +1,4 @@
-"""Interpret the version that a server reports; pure."""
+"""Interpret the version that a server reports, without requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMBEDDED = "milvus_lite"
 
 
 def is_embedded(version: str, *, store: str) -> bool:
-    """Return whether the version is Milvus Lite's; raise ``Unsupported`` for a server that is too old."""
+    """Return whether a version is that of Milvus Lite; raise ``Unsupported`` for a server that is too old."""
     if version.startswith(EMBEDDED):
         return True
     parts = version.lstrip("v").split(".")

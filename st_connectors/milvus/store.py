@@ -26,12 +26,15 @@ from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, Sear
 __all__ = ["MilvusStore", "adopt", "collections", "connect"]
 
 FLUSH_FROM = 200
-"""Unflushed rows of Milvus Lite from which ``refresh`` flushes. Lite compares them one by one in Python: 30 ms for this
-many, seconds for 20,000."""
+"""The number of unflushed rows of Milvus Lite from which ``refresh`` flushes them. Milvus Lite compares unflushed rows
+one by one in Python: 200 rows take 30 ms, 20,000 rows take seconds."""
 
 
 def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> MilvusStore:
-    """Open a collection; without a schema it must exist, else ``NotFound``, and nothing stays open then."""
+    """Open a collection; without a schema the collection must exist.
+
+    Raises ``NotFound`` if it does not exist, and closes the connection before any error is raised.
+    """
     if schema is None and _is_missing_folder(address, client):
         raise _not_found(address, collection, "connect")
     connection = open_client(address, client)
@@ -95,7 +98,7 @@ def collections(address: Address, client: object | None) -> list[str]:
 
 
 def _is_missing_folder(address: Address, client: object | None) -> bool:
-    """Return whether opening the address would create files of Milvus Lite."""
+    """Return whether opening the address would create new files of Milvus Lite."""
     return client is None and "lite" in address.variants and not embedded.exists(address)
 
 
@@ -105,7 +108,7 @@ def _not_found(address: Address, collection: str, operation: str) -> NotFound:
 
 
 def read_schema(connection: Connection, collection: str, operation: str) -> tuple[Schema, StorageOptions] | None:
-    """Read an own collection's schema and storage options, or None if there is no collection.
+    """Read the schema and storage options of a collection of this package; return None if it does not exist.
 
     Raises ``SchemaMismatch`` for a collection created by someone else.
     """
@@ -126,10 +129,13 @@ def read_schema(connection: Connection, collection: str, operation: str) -> tupl
 
 
 class MilvusStore:
-    """One collection; the adapter without its layers. Safe in threads."""
+    """One Milvus collection, without layers. Safe for use from several threads."""
 
     def __init__(self, connection: Connection, layout: Layout) -> None:
-        """Nothing is sent. ``layout`` is that of an existing collection or of one to be created."""
+        """Store the connection and the layout. No request is sent to the server.
+
+        ``layout`` describes the columns of the collection, which may not exist yet.
+        """
         self._connection = connection
         self._client = connection.client
         self._layout = layout
@@ -144,7 +150,7 @@ class MilvusStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this connection, with this collection's indexes, can do."""
+        """The capabilities for this collection and its indexes."""
         return self._capabilities
 
     def create(self) -> None:
@@ -166,15 +172,15 @@ class MilvusStore:
             self._load(self._layout, "create")
 
     def _create(self, layout: OwnLayout) -> None:
-        """Create the collection, unless another process has just done so."""
+        """Create the collection; do nothing if another client has created it in the meantime."""
         columns = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         for column in wire.to_columns(layout.schema, packed=layout.options.packed):
             columns.add_field(column.name, DataType[column.type], **_field_params(column.params))
             if column.bm25_source is not None:
                 name = f"bm25_{column.name}"
                 columns.add_function(Function(name, FunctionType.BM25, [column.bm25_source], [column.name]))
-        # pymilvus 3.0 scans with the collection's own consistency level, whatever is requested; all other reads state
-        # theirs.
+        # pymilvus 3.0 scans with the consistency level of the collection and ignores the level of the request. All
+        # other reads request a level.
         properties = {wire.METADATA: wire.format_metadata(layout.schema, layout.options)}
         options = {"properties": properties, "consistency_level": "Strong"}
         try:
@@ -187,12 +193,12 @@ class MilvusStore:
                 raise
 
     def load(self, operation: str) -> None:
-        """Make an own collection searchable."""
+        """Load a collection of this package, so that it can be searched."""
         if isinstance(self._layout, OwnLayout):
             self._load(self._layout, operation)
 
     def _load(self, layout: OwnLayout, operation: str) -> None:
-        """Load the collection, and first create the indexes that an interrupted creation has left out."""
+        """Load the collection, after creating any indexes that are missing because its creation was interrupted."""
         try:
             with translate_errors(self._connection.name, operation):
                 self._create_indexes(layout)
@@ -217,7 +223,7 @@ class MilvusStore:
         return vectors if self._connection.lite else [*vectors, *wire.filter_indexes(layout.schema)]
 
     def drop(self) -> None:
-        """Remove an own collection; raise ``Unsupported`` for an adopted one."""
+        """Remove the collection; raise ``Unsupported`` if it was adopted."""
         if not isinstance(self._layout, OwnLayout):
             message = "the collection was adopted, not created here; remove it with the tool that created it"
             raise Unsupported(message, store=self._connection.name, operation="drop")
@@ -228,7 +234,7 @@ class MilvusStore:
         self._connection.unflushed.pop(self._collection, None)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Write whole rows, acknowledged when they are in the log."""
+        """Write complete rows; Milvus acknowledges them once they are in its log."""
         rows: list[dict[str, Any]] = []
         rejected: list[Rejected] = []
         for position, record in enumerate(records):
@@ -245,9 +251,9 @@ class MilvusStore:
         return rejected
 
     def _send_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Send rows; own ones, which all have the same columns, column by column.
+        """Send rows, column by column for a collection of this package, whose rows all have the same columns.
 
-        pymilvus 3.0 builds a message from columns in less than half the time that rows take.
+        pymilvus 3.0 needs less than half the time to build a message from columns that it needs for rows.
         """
         options = self._connection.call_options
         if not isinstance(self._layout, OwnLayout):
@@ -259,9 +265,9 @@ class MilvusStore:
         columns = [
             {"name": name, "type": DataType[types[name]], "values": [row[name] for row in rows]} for name in rows[0]
         ]
-        # pymilvus 3.0.2 has two public functions: MilvusClient.upsert accepts only rows, and orm.Collection, which
-        # accepts columns, looks connections up by an alias, which a MilvusClient does not have. The handler below both
-        # accepts columns since 2.0, and the context, which contains the database, since 2.6.8.
+        # Neither public function of pymilvus 3.0.2 can be used: MilvusClient.upsert accepts only rows; orm.Collection
+        # accepts columns but looks up connections by an alias, which a MilvusClient does not have. The internal handler
+        # of both accepts columns since 2.0, and the context, which contains the database, since 2.6.8.
         context = self._client._generate_call_context()  # noqa: SLF001
         self._client._get_connection().upsert(self._collection, columns, context=context, **options)  # noqa: SLF001
 
@@ -289,7 +295,10 @@ class MilvusStore:
         return [wire.to_hits(self._layout, *each) for each in zip(requests, results, strict=True)]
 
     def search_speculatively(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | None]:
-        """Search all rows; return None for a result with rows that lack the vector, which displace others."""
+        """Search all rows; return None for each request whose result contains rows that lack the vector.
+
+        Such rows displace rows that have the vector, so that the result may be incomplete.
+        """
         plans = [wire.plan_search(self._layout, request) for request in requests]
         results = self._search(plans)
         return [
@@ -300,7 +309,10 @@ class MilvusStore:
         ]
 
     def _search(self, plans: Sequence[wire.Plan | None]) -> list[Sequence[Mapping[str, Any]]]:
-        """Send plans that differ only in their vectors together; None stands for a search without a result."""
+        """Send plans that differ only in their vectors as one request.
+
+        A plan of None is a search that is known to have no hits.
+        """
         groups: dict[str, list[int]] = {}
         for position, plan in enumerate(plans):
             if plan is not None:
@@ -331,7 +343,7 @@ class MilvusStore:
         return results
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Read pages in the order of the primary key; each page starts behind the last id of the previous one."""
+        """Read pages in the order of the primary key; each page starts after the last id of the previous page."""
         passing = self._layout.everything() if where is None else self._layout.where(where)
         outputs, page = self._layout.outputs(parts), passing
         while True:
@@ -344,7 +356,7 @@ class MilvusStore:
             page = page_after(rows[-1][self._layout.key], passing, self._layout.key)
 
     def count(self, where: Filter | None = None) -> int:
-        """Count exactly."""
+        """Return the exact number of records that pass a filter."""
         return self._count("count", where)
 
     def _count(self, operation: str, where: Filter | None = None, **options: Any) -> int:
@@ -353,7 +365,10 @@ class MilvusStore:
         return int(rows[0]["count(*)"])
 
     def refresh(self) -> None:
-        """Read once with strong consistency; on Milvus Lite, where writes are visible at once, flush many rows."""
+        """Make earlier writes visible by one read with strong consistency.
+
+        On Milvus Lite writes are visible at once; there, ``FLUSH_FROM`` or more unflushed rows are flushed instead.
+        """
         if self._connection.unflushed.get(self._collection, 0) >= FLUSH_FROM:
             self._flush("refresh")
         else:
@@ -365,7 +380,7 @@ class MilvusStore:
             self._client.flush(self._collection, **self._connection.call_options)
 
     def close(self) -> None:
-        """Close the connection, unless its client was passed by the caller."""
+        """Close the connection, unless the caller passed its client."""
         if not self._is_closed:
             self._is_closed = True
             self._connection.close()
@@ -391,7 +406,7 @@ class MilvusStore:
         return {"filter": where.text, "filter_params": dict(where.values)}
 
     def _check_exists(self, operation: str) -> None:
-        """Raise ``NotFound`` if there is no collection."""
+        """Raise ``NotFound`` if the collection does not exist."""
         with translate_errors(self._connection.name, operation):
             self._client.describe_collection(self._collection, **self._connection.call_options)
 

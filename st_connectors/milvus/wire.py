@@ -47,13 +47,13 @@ _CONTENT = Parts.PAYLOAD | Parts.VECTORS
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a collection: the name of Milvus's type, and its parameters."""
+    """A column of a collection: its name, the name of its Milvus type, and the parameters of the type."""
 
     name: str
     type: str
     params: Mapping[str, Any] = field(default_factory=dict)
     bm25_source: str | None = None
-    """The text column from which the BM25 function fills this one."""
+    """The text column from which a BM25 function computes the values of this column; None for other columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _filter_columns(names: FilterColumns) -> list[Column]:
 def vector_indexes(schema: Schema, dense: str) -> list[Index]:
     """Return the index of every vector column; ``dense`` is FLAT or HNSW.
 
-    Only parameters that Milvus 2.5 to 3.0 understand alike are used.
+    Only parameters that have the same meaning in Milvus 2.5 to 3.0 are used.
     """
     params = dict(HNSW) if dense == "HNSW" else {}
     sparse = {"inverted_index_algo": "DAAT_MAXSCORE"}
@@ -136,7 +136,7 @@ def vector_indexes(schema: Schema, dense: str) -> list[Index]:
 
 
 def filter_indexes(schema: Schema) -> list[Index]:
-    """Return an inverted index for every filter column; for servers only, since Milvus Lite compares in memory."""
+    """Return an inverted index for every filter column; for servers only, because Milvus Lite compares in memory."""
     names = [
         column.name for name, kind in schema.filterable.items() for column in _filter_columns(FilterColumns(kind, name))
     ]
@@ -150,7 +150,10 @@ def format_metadata(schema: Schema, options: StorageOptions) -> str:
 
 
 def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptions] | None:
-    """Read schema and options from Milvus's description of a collection; None for one created by someone else."""
+    """Read schema and options from Milvus's description of a collection.
+
+    Returns None for a collection created by someone else.
+    """
     text = (description.get("properties") or {}).get(METADATA)
     if text is None:
         return None
@@ -169,19 +172,19 @@ class Plan:
     where: Expression
     outputs: tuple[str, ...]
     presence: str | None = None
-    """The output column that tells whether a row has the vector; None where every ranked row has it."""
+    """The output column that states whether a row has the vector; None if every ranked row has it."""
 
     @property
     def key(self) -> str:
-        """The same text for plans that can be sent together."""
+        """A text that is equal for plans that can be sent as one request."""
         return json.dumps([self.column, self.params, self.limit, self.where.text, self.where.values, self.outputs])
 
 
 def plan_search(layout: Layout, request: SearchRequest) -> Plan | None:
-    """Plan a search among all rows; None where nothing can match because the query is empty.
+    """Plan a search among all rows; return None if the query is empty and therefore has no hits.
 
-    The first ``offset`` hits are requested too: Milvus breaks ties in no defined order, so that only a complete list
-    can be sorted and cut.
+    The first ``offset`` hits are requested too: Milvus does not define the order of equal scores, so that the offset
+    can only be applied after sorting the complete list.
     """
     leg, limit = leg_of(request), request.offset + request.limit
     spec = layout.schema.fields[leg.field]
@@ -207,16 +210,17 @@ def plan_search(layout: Layout, request: SearchRequest) -> Plan | None:
 
 
 def require_vector(plan: Plan) -> Plan:
-    """Restrict a plan to the rows that have the vector."""
+    """Return a plan that is restricted to the rows that have the vector."""
     if plan.presence is None:
         return plan
     return replace(plan, where=conjoin(f"{plan.presence} == true", plan.where), presence=None)
 
 
 def shows_missing_vector(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a result contains rows without the vector, which Milvus ranks by the placeholder in their column.
+    """Return whether a result contains rows that lack the vector, which Milvus ranks by their placeholder.
 
-    Each of them displaces a row that has the vector. A result without them equals that of the restricted plan.
+    Each such row displaces a row that has the vector. A result without such rows equals the result of the plan that
+    ``require_vector`` returns.
     """
     return plan.presence is not None and not all(row["entity"][plan.presence] for row in rows)
 
@@ -236,7 +240,7 @@ def _effort(index: str, effort: Effort, limit: int) -> dict[str, int]:
 
 
 def to_hits(layout: Layout, request: SearchRequest, rows: Sequence[Mapping[str, Any]]) -> list[Hit]:
-    """Convert scored rows to sorted hits, without the first ``offset``."""
+    """Convert scored rows to sorted hits, and skip the first ``offset`` hits."""
     spec, key = layout.schema.fields[leg_of(request).field], layout.key
     has_content = bool(request.parts & _CONTENT)
     hits = []
@@ -268,8 +272,8 @@ _KINDS: Mapping[int, FilterKind] = {
     11: FilterKind.FLOAT,
     21: FilterKind.KEYWORD,
 }
-"""By Milvus's type numbers (schema.proto). FLOAT, 10, is left out: it cannot represent most filter values, such as
-0.1."""
+"""The kind of each Milvus type, by its number in schema.proto. FLOAT (10) is omitted, because float32 cannot represent
+most filter values, such as 0.1."""
 _METRIC_NAMES = {name: metric for metric, name in METRICS.items()}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -282,8 +286,9 @@ def to_adopted_layout(
 ) -> AdoptedLayout:
     """Read the layout from Milvus's descriptions of a collection and its indexes.
 
-    Vectors that a schema cannot describe are left out. Raises ValueError for a kind that Milvus cannot compare and
-    for a key of the dynamic field that is no identifier.
+    ``filterable`` adds filterable fields to those of the scalar columns. Vectors that a schema cannot describe are
+    omitted. Raises ValueError for a kind that Milvus cannot compare and for a key of the dynamic field that is not an
+    identifier.
     """
     described = {column["name"]: column for column in description["fields"]}
     by_field = {index["field_name"]: index for index in indexes}
@@ -309,7 +314,7 @@ def to_adopted_layout(
 
 
 def _bm25_sources(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the text column of each column that a BM25 function fills."""
+    """Return the source text column of each column whose values a BM25 function computes."""
     return {
         str(output): str(next(iter(function["input_field_names"])))
         for function in description.get("functions") or []

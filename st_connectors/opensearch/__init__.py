@@ -1,6 +1,6 @@
 """OpenSearch 2.19 or newer: ``opensearch://host:9200``, with TLS ``opensearch+https://``.
 
-Options of the address for a new collection, which stores them:
+Options of the address for a new collection, which are stored with the collection:
 
 - ``sparse``: ``rank_features``, or ``seismic`` from 3.3.
 - ``engine`` of dense vectors: ``lucene`` or ``faiss``.
@@ -10,14 +10,15 @@ Options of the address for a new collection, which stores them:
 
 Options of each connection:
 
-- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the
-  keys of sparse fields, and every connection to the collection must name it again.
-- ``timeout``: seconds of a request.
-- ``ca``: with TLS, a file of PEM certificates that verify the server's.
+- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder that contains one of them, or ``builtin:sparse``. Its
+  tokens are the keys of sparse fields, so that every connection to the collection must set the same vocabulary.
+- ``timeout``: the timeout of a request in seconds.
+- ``ca``: with TLS, a file of PEM certificates that verify the certificate of the server.
 
-Requests of ``seismic`` and ``faiss`` follow OpenSearch's documentation and are not verified on a server.
+Requests for ``seismic`` and ``faiss`` follow the documentation of OpenSearch; they have not been tested on a server.
 
-``ST_OPENSEARCH_USERNAME`` (default ``admin``) and ``ST_OPENSEARCH_PASSWORD`` sign in.
+The environment variables ``ST_OPENSEARCH_USERNAME`` (default ``admin``) and ``ST_OPENSEARCH_PASSWORD`` contain the
+user and the password.
 
 Conversions for your own index and client: :func:`rank_features_query`, :func:`neural_sparse_query`,
 :func:`seismic_query`, :func:`knn_query`, :func:`filter_to_opensearch` and :func:`mapping`.

@@ -1,7 +1,7 @@
-"""The client: opened from an address or passed by the caller, and one request at a time.
+"""Send requests with an OpenSearch client, which is opened from an address or passed by the caller.
 
-Requests use the client's connections instead of its methods, which retry on their own and discard the answer's headers
-with ``Retry-After``.
+Requests use the connections of the client instead of its methods, because the methods retry failed requests and discard
+the header ``Retry-After`` of the response.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from st_connectors.plugin import Address
 __all__ = ["open_connection"]
 
 _CONNECTIONS = 16
-"""Connections in the pool; with the client's default of 1, each further thread would open and close its own."""
+"""The size of the connection pool. With the client's default of 1, each further thread opens and closes a connection
+for every request."""
 _log = logging.getLogger(__name__)
 
 
 class _QuietConnection(Urllib3HttpConnection):
-    """The client's connection, which logs failures at debug level: store errors report them."""
+    """A connection of the client that logs failures at debug level only, because store errors report them."""
 
     def log_request_fail(self, method: str, full_url: str, *_: Any, **__: Any) -> None:
         """Log a failure without its traceback."""
@@ -38,9 +39,10 @@ class _QuietConnection(Urllib3HttpConnection):
 
 
 def open_connection(address: Address, client: object | None) -> Connection:
-    """Return a connection with the caller's client, or with one for the address; nothing is sent.
+    """Return a connection that uses the client of the caller, or a new client for the address if ``client`` is None.
 
-    Raises ValueError for invalid options, TypeError for another client.
+    No request is sent. Raises ValueError for invalid options, and TypeError if ``client`` is not an
+    ``opensearchpy.OpenSearch``.
     """
     timeout = read_timeout(address)
     if client is not None and not isinstance(client, OpenSearch):
@@ -81,7 +83,7 @@ def _open_client(address: Address, timeout: float) -> OpenSearch:
 
 
 def _perform(client: OpenSearch, request: Request) -> tuple[int, Mapping[str, str], str]:
-    """Return status, headers and text of an answer of any status."""
+    """Send a request and return the status, headers and text of the response; error statuses do not raise."""
     headers = {"content-type": "application/x-ndjson" if request.lines else "application/json"}
     transport = client.transport
     connection = transport.get_connection()

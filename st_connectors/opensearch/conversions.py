@@ -23,12 +23,12 @@ __all__ = [
 
 
 def neural_sparse_query(field: str, weights: Weights) -> Body:
-    """Return the inner product with a field of type ``rank_features``, by the plugin neural-search.
+    """Return a query that scores by the inner product with a ``rank_features`` field, for the plugin neural-search.
 
-    ``client.search(index="books", body={"query": neural_sparse_query("splade", vector)})``. The plugin accepts no
-    weight over 64: where there is one, all are divided by a power of two, and the query is boosted by it, so that the
-    score is still the inner product. Weights that are zero, negative or not finite are omitted. Indices become decimal
-    digits.
+    ``client.search(index="books", body={"query": neural_sparse_query("splade", vector)})`` runs the query. The plugin
+    rejects weights above 64: if there are any, all weights are divided by a power of two, and the query is boosted by
+    it, so that the score is still the inner product. Weights that are zero, negative or not finite are omitted. Indices
+    become decimal digits.
     """
     return wire.neural_sparse_query(field, weights_by_key(weights))
 
@@ -42,11 +42,12 @@ def seismic_query(
     heap_factor: float = 1.0,
     where: Body | None = None,
 ) -> Body:
-    """Return the ``k`` best by a SEISMIC field (``sparse_vector``, OpenSearch 3.3 or newer); not verified on a server.
+    """Return a query for the ``k`` best documents by a SEISMIC field (``sparse_vector``, OpenSearch 3.3 or newer).
 
-    Only documents that match the query ``where`` are compared. All tokens count, unless ``top_n`` limits them to the
-    heaviest; a larger ``heap_factor`` visits more clusters. Raises ValueError for a key that is no index below 32,768:
-    SEISMIC maps larger ones onto others.
+    Only documents that match the query ``where`` are compared. All tokens count, unless ``top_n`` limits them to those
+    with the largest weights; a larger ``heap_factor`` visits more clusters. Raises ValueError for a key that is not an
+    index below 32,768, because SEISMIC maps larger indices onto smaller ones. This query has not been tested on a
+    server.
     """
     by_key = weights_by_key(weights)
     for key in by_key:
@@ -62,12 +63,12 @@ def mapping(
     engine: str = "lucene",
     seismic: Mapping[str, float] | None = None,
 ) -> Body:
-    """Return a mapping for fields with these names.
+    """Return a mapping for fields, by field name.
 
-    ``client.indices.create("books", body={"mappings": mapping({"splade": SparseField()})})``. ``sparse`` is
-    ``rank_features`` or ``seismic``, ``engine`` is ``lucene`` or ``faiss``, ``seismic`` the parameters of SEISMIC's
-    index, such as ``{"n_postings": 300}``. Dense fields need the setting ``index.knn``, seismic ones ``index.sparse``.
-    Raises ValueError for others.
+    ``client.indices.create("books", body={"mappings": mapping({"splade": SparseField()})})`` uses the mapping.
+    ``sparse`` is ``rank_features`` or ``seismic``; ``engine`` is ``lucene`` or ``faiss``; ``seismic`` contains the
+    parameters of SEISMIC indexes, such as ``{"n_postings": 300}``. Dense fields require the setting ``index.knn``,
+    SEISMIC fields the setting ``index.sparse``. Raises ValueError for other values.
     """
     form = wire.form_for(Schema("index", fields), sparse=sparse, engine=engine)
     parameters = wire.seismic_parameters({name: str(value) for name, value in (seismic or {}).items()})
@@ -77,7 +78,7 @@ def mapping(
 def filter_to_opensearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:
     """Return a filter as a query for filter context.
 
-    Field names are the index's own paths, and ``filterable`` has the kind of each. Raises KeyError for a field without
+    Field names are paths of the index, and ``filterable`` maps them to their kinds. Raises KeyError for a field without
     a kind.
     """
     return filter_to_query(where, filterable)

@@ -1,4 +1,4 @@
-"""Errors of the server and of opensearch-py as store errors."""
+"""Convert errors of the server and of opensearch-py to store errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names
 
 
 def error_of(status: int, body: object, *, store: str, operation: str, retry_after: float | None = None) -> StoreError:
-    """Return the error for the HTTP status of an answer or of one of its items."""
+    """Return the store error for the HTTP status of a response, or of one item of a bulk response."""
     reason = faults.quote_reason(body)
     if status == 500 and "too_many" in reason:
-        # The server counts the clauses of the rewritten query, and answers 500 where a search has too many in all.
+        # The server counts the clauses of the rewritten query, and returns 500 if a search has too many in total.
         hint = (
             "the query's terms and the filter's parts are too many together: keep the heaviest terms with vector.top(n)"
         )
@@ -29,7 +29,7 @@ def error_of(status: int, body: object, *, store: str, operation: str, retry_aft
 
 
 def translate(error: OpenSearchException, *, store: str, operation: str) -> StoreError:
-    """Return the store error for a request without an answer."""
+    """Return the store error for a request that received no response."""
     # str() of opensearch-py 3's TransportError repeats its reason.
     reason = str(error.error if isinstance(error, TransportError) else error)
     return faults.unreachable(reason, is_tls=isinstance(error, SSLError), store=store, operation=operation)

@@ -1,4 +1,4 @@
-"""What a server reports about its version, plugins, limits and shards; pure."""
+"""Interpret what a server reports about its version, plugins, limits and shards, without requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ CLAUSES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Version, plugins of all nodes, clauses of a search and shards of a collection; None where not reported."""
+    """The properties of a server: version, plugins, limit of clauses, and the number of shards of a collection.
+
+    ``plugins`` contains the plugins that every node has. ``clauses`` is the maximum number of clauses in a query.
+    ``plugins`` and ``shards`` are None if the server has not reported them.
+    """
 
     version: tuple[int, int]
     plugins: frozenset[str] | None = None
@@ -26,19 +30,19 @@ class Server:
 
     @property
     def has_neural_search(self) -> bool:
-        """Whether it has ``neural_sparse`` and ``hybrid`` queries."""
+        """Whether the server supports ``neural_sparse`` and ``hybrid`` queries."""
         return self.plugins is not None and "opensearch-neural-search" in self.plugins
 
 
 UNKNOWN = Server(OLDEST)
-"""A server that was not queried: the features of every supported one."""
+"""A server that has not been queried yet, with the properties that every supported server has."""
 
 
 def server_from(info: Mapping[str, Any], plugins: object, settings: object) -> Server | str:
-    """Return the server, or a sentence about why it is not supported.
+    """Return the properties of a server, or a sentence that states why the server is not supported.
 
-    The arguments are the answers to ``/``, ``/_nodes/plugins`` and ``/_cluster/settings``. The last two may be
-    anything: managed services answer with an error.
+    The arguments are the responses to ``/``, ``/_nodes/plugins`` and ``/_cluster/settings``. The last two may have any
+    form, because managed services reject these requests.
     """
     version = info.get("version")
     number = str(version.get("number")) if isinstance(version, Mapping) else ""
@@ -65,7 +69,10 @@ def _common_plugins(answer: object) -> frozenset[str] | None:
 
 
 def _clauses(answer: object) -> int:
-    """Return the limit of clauses: the transient setting before the persistent one before the default."""
+    """Return the maximum number of clauses in a query.
+
+    A transient setting takes precedence over a persistent one, and that over the default.
+    """
     for level in ("transient", "persistent", "defaults"):
         value: Any = answer
         for step in (level, "indices", "query", "bool", "max_clause_count"):

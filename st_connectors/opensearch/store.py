@@ -1,4 +1,4 @@
-"""The engine of an OpenSearch address, and the plugin's functions on it."""
+"""Open the engine of an OpenSearch address, and provide the functions of the plugin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _POINT_IN_TIME = PointInTime(
 
 
 def open_engine(address: Address, client: object | None) -> Engine[Server]:
-    """Return the engine of an address; nothing is sent. Raises ValueError for unknown or invalid options."""
+    """Return the engine of an address; no request is sent.
+
+    Raises ValueError for unknown or invalid options.
+    """
     check_names(address, _OPTIONS)
     seismic = wire.seismic_parameters({name: address.options[name] for name in wire.SEISMIC if name in address.options})
     if seismic and address.options.get("sparse") != "seismic":
@@ -68,7 +71,7 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
 
 
 def _identify(connection: Connection, operation: str) -> Server:
-    """Return the server; raise ``Unsupported`` where it is not a supported version of OpenSearch."""
+    """Return the properties of the server; raise ``Unsupported`` unless it is a supported version of OpenSearch."""
     info = connection.send(operation, "GET", "/", expect="version")
     plugins = connection.send_optional(operation, "/_nodes/plugins", {"filter_path": "nodes.*.plugins.name"})
     only = {"include_defaults": "true", "filter_path": "*.indices.query.bool.max_clause_count"}
@@ -79,7 +82,7 @@ def _identify(connection: Connection, operation: str) -> Server:
 
 
 def _inspect(connection: Connection, server: Server, collection: str, operation: str) -> Server:
-    """Return the server with the number of shards behind a name."""
+    """Return ``server`` with the number of shards of a collection."""
     only = {"filter_path": "*.settings.index.number_of_shards"}
     settings = connection.send_optional(operation, f"{index_path(collection)}/_settings", only)
     return replace(server, shards=count_shards(settings))

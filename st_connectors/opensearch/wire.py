@@ -1,4 +1,4 @@
-"""Bodies of requests to OpenSearch, and fields from its mappings; pure."""
+"""Build the bodies of requests to OpenSearch, and read fields from its mappings, without requests."""
 
 from __future__ import annotations
 
@@ -64,21 +64,25 @@ SEISMIC: Mapping[str, tuple[type[int | float], float, float]] = {
     "quantization_ceiling_ingest": (float, 0, math.inf),
     "quantization_ceiling_search": (float, 0, math.inf),
 }
-"""The parameters of a SEISMIC index, each with its type and bounds."""
+"""The parameters of a SEISMIC index, each with its type, minimum and maximum."""
 SEISMIC_TERMS = 2**15
-"""The first index that SEISMIC maps onto another: it stores indices in signed numbers of 16 bits."""
+"""The lowest index that SEISMIC maps onto a smaller one, because it stores indices as signed 16-bit integers."""
 SEISMIC_SINCE = (3, 3)
 
 MOST = 10_000
-"""The upper bound of results of a knn query."""
+"""The maximum number of results of a knn query."""
 HEAVIEST = 64.0
-"""The upper bound of a token's weight in ``neural_sparse``, that of Lucene's ``FeatureField.newLinearQuery``."""
+"""The maximum weight of a token in ``neural_sparse``, set by Lucene's ``FeatureField.newLinearQuery``."""
 _SPARE = 24
-"""Clauses reserved for the filter: the limit is for the whole search, and comparisons of numbers count twice."""
+"""The number of clauses reserved for the filter, because the limit applies to the complete search. A comparison of
+numbers counts as two clauses."""
 
 
 def form_for(schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene") -> Form:
-    """Return the form of a new collection."""
+    """Return the form of a new collection: ``sparse`` for all sparse fields and ``engine`` for all dense fields.
+
+    Raises ValueError for an unknown ``sparse`` or ``engine``.
+    """
     check_choice("sparse", sparse, SPARSE)
     check_choice("engine", engine, ENGINES)
     return Form(
@@ -87,7 +91,7 @@ def form_for(schema: Schema, *, sparse: str = "rank_features", engine: str = "lu
 
 
 def seismic_parameters(texts: Mapping[str, str]) -> dict[str, float]:
-    """Return the parameters of SEISMIC from address options; raise ValueError for invalid ones."""
+    """Return the parameters of SEISMIC as numbers, from the text of address options; raise ValueError if invalid."""
     parameters: dict[str, float] = {}
     for name, text in texts.items():
         kind, least, most = SEISMIC[name]
@@ -104,7 +108,7 @@ def seismic_parameters(texts: Mapping[str, str]) -> dict[str, float]:
 
 
 def unfit(schema: Schema, form: Form, server: Server) -> str | None:
-    """Return a sentence about why this server cannot store a collection of this form; None where it can."""
+    """Return a sentence that states why this server cannot store a collection of this form; None if it can."""
     plugins = server.plugins
     if form.dense and plugins is not None and "opensearch-knn" not in plugins:
         return "dense vectors need the plugin opensearch-knn, which not every node of this server has"
@@ -126,7 +130,7 @@ def unfit(schema: Schema, form: Form, server: Server) -> str | None:
 
 
 def record_problem(form: Form, record: Record) -> str | None:
-    """Return a sentence about a sparse index that SEISMIC would map onto another; None where there is none."""
+    """Return a sentence about a sparse index that SEISMIC would map onto a smaller one; None if the record has none."""
     for name, kind in form.sparse.items():
         vector = record.vectors.get(name)
         if kind != "seismic" or not isinstance(vector, SparseVector) or not len(vector):
@@ -140,14 +144,18 @@ def record_problem(form: Form, record: Record) -> str | None:
 
 
 def adoption_problem(form: Form, options: CollectionOptions) -> str | None:
-    """Return a sentence about options that an adopted index of this form cannot have; None where there are none."""
+    """Return a sentence about address options that an adopted index of this form does not support; None if all fit."""
     if options.vocabulary is None or "seismic" not in form.sparse.values():
         return None
     return "the index has a field of type sparse_vector, whose keys are indices: leave vocabulary out of the address"
 
 
 def index_body(schema: Schema, form: Form, settings: Mapping[str, int], seismic: Mapping[str, float]) -> Body:
-    """Return the body that creates a collection's index with its alias."""
+    """Return the body of the request that creates the index of a collection with its alias.
+
+    ``form`` contains the type of each sparse field and the engine of each dense field. ``settings`` are further index
+    settings. ``seismic`` contains the parameters of SEISMIC indexes.
+    """
     index: Body = dict(settings)
     if form.dense:
         index["knn"] = True
@@ -161,9 +169,11 @@ def index_body(schema: Schema, form: Form, settings: Mapping[str, int], seismic:
 
 
 def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[str, float]) -> dict[str, Body]:
-    """Return the properties of dense and sparse fields by field name.
+    """Return the mapping properties of dense and sparse fields by field name.
 
-    Choices are written out, because defaults differ between versions.
+    ``form`` contains the type of each sparse field and the engine of each dense field. ``seismic`` contains the
+    parameters of SEISMIC indexes; the server uses its defaults for parameters that are not set. All settings of dense
+    indexes are explicit, because defaults differ between OpenSearch versions.
     """
     properties: dict[str, Body] = {}
     for name, spec in fields.items():
@@ -190,10 +200,12 @@ def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[
 
 
 def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Server) -> Capabilities:
-    """Return the capabilities of a collection of this form on this server.
+    """Return the capabilities for a collection of this form on this server.
 
-    A ``hybrid`` query ranks each shard for itself, so that its fusion is the client's on one shard only. With other
-    engines than Lucene's it is not verified.
+    ``bound`` contains the capabilities of the adapter, which the result restricts. A ``hybrid`` query ranks the
+    documents of each shard separately, so that its fusion equals the fusion of the client on one shard only. The fusion
+    of the server is used only with the engine ``lucene`` and ``rank_features``, because it has not been tested with
+    others.
     """
     is_verified = {*form.dense.values(), *form.sparse.values()} <= {"lucene", "rank_features"}
     fuses = server.shards == 1 and server.has_neural_search and is_verified
@@ -207,22 +219,23 @@ def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Ser
 
 def _precision(bound: Capabilities, name: str, spec: Field, form: Form) -> Precision:
     if form.sparse.get(name) == "seismic":
-        # One byte a weight, and clusters that a query may skip.
+        # SEISMIC stores one byte per weight, and a query may skip clusters.
         return Precision(exact=False, score_rtol=0.01)
     return precision_of(bound, spec)
 
 
 def neural_sparse_query(path: str, weights: Mapping[str, float]) -> Body:
-    """Return the inner product of weights by key with a ``rank_features`` field, by the plugin neural-search.
+    """Return a query that scores by the inner product with a ``rank_features`` field, for the plugin neural-search.
 
-    Where a weight is over 64, which Lucene rejects, all are divided by a power of two, and the boost multiplies by it.
+    ``weights`` contains the weight of each key. If a weight is above 64, which Lucene rejects, all weights are divided
+    by a power of two, and the query is boosted by it.
     """
     if not weights:
         return dict(NOTHING)
     divisor = 2.0 ** max(0, math.ceil(math.log2(max(weights.values()) / HEAVIEST)))
     scaled = {token: weight / divisor for token, weight in weights.items()}
     if np.float32(min(scaled.values())) <= 0:
-        # One divisor for all would make the lightest zero; a clause accepts any boost.
+        # Dividing all weights by one divisor would make the smallest weight zero; a clause accepts any boost.
         return rank_features_query(path, weights)
     inner: Body = {"query_tokens": scaled}
     return {"neural_sparse": {path: inner if divisor == 1 else {**inner, "boost": divisor}}}
@@ -237,9 +250,9 @@ def seismic_query(
     top_n: int | None = None,
     heap_factor: float = 1.0,
 ) -> Body:
-    """Return the inner product with a field of type ``sparse_vector``.
+    """Return a query for the ``k`` best documents by the inner product with a field of type ``sparse_vector``.
 
-    Without ``top_n`` all tokens count; the server's default is ten.
+    If ``top_n`` is None, all tokens count; the default of the server is ten.
     """
     if not weights:
         return dict(NOTHING)
@@ -257,11 +270,11 @@ def knn_query(
     candidates: int | None = 100,
     where: Body | None = None,
 ) -> Body:
-    """Return the ``k`` nearest to ``vector`` (float32 [dimension]) by the graph of a ``knn_vector`` field.
+    """Return a query for the ``k`` documents nearest to ``vector`` (float32 [dimension]), by a ``knn_vector`` field.
 
-    Only documents that match the query ``where`` are compared. ``candidates`` is ``ef_search``, for the engines lucene
-    and faiss: the server's default with lucene, ``k``, misses about one in ten. Lucene may return more than ``k``:
-    limit them by the search's ``size``.
+    Only documents that match the query ``where`` are compared. ``candidates`` is the parameter ``ef_search`` of the
+    engines lucene and faiss; with the server's default for lucene, ``k``, about one in ten of the nearest documents is
+    missed. Lucene may return more than ``k`` documents; limit them by the ``size`` of the search.
     """
     knn: Body = {"vector": to_floats(vector), "k": k}
     if candidates is not None:
@@ -272,7 +285,10 @@ def knn_query(
 
 
 def _exact_query(path: str, vector: Vector, metric: Metric, where: Body | None) -> Body:
-    """Return the nearest of all documents that pass a filter; those without the vector, which score 0, are excluded."""
+    """Return a query that compares ``vector`` with every document that passes a filter.
+
+    Documents without the vector would score 0 and are excluded.
+    """
     exists: list[Body] = [{"exists": {"field": path}}]
     params = {"field": path, "query_value": to_floats(vector), "space_type": _SPACES[metric]}
     return {
@@ -310,7 +326,7 @@ def _candidates(effort: Effort, reach: int) -> int:
         case Candidates(count):
             return min(MOST, max(reach, count))
         case Default() | Exact():
-            # The server's default, as many as the results, misses one of the nearest ten.
+            # The server's default, the number of requested results, misses about one of the nearest ten.
             return min(MOST, max(100, reach + reach // 2))
 
 
@@ -334,15 +350,16 @@ def rrf_pipeline(k: int) -> Body:
 
 
 def scan_order(layout: Layout) -> list[Body]:
-    """Return the sort order of a scan, which must be total.
+    """Return the sort order of a scan, in which no two documents may be equal.
 
-    ``_seq_no`` counts in each shard for itself, and ``_doc`` loses documents where there are several shards.
+    ``_seq_no`` is unique only within a shard, so that the id follows it. ``_doc`` is not used, because a scan of
+    several shards in that order loses documents.
     """
     return [{"_seq_no": "asc"}, {ID if isinstance(layout, OwnLayout) else "_id": "asc"}]
 
 
 def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
-    """Return the field and form of a vector property of an adopted mapping; None for one that cannot be searched."""
+    """Return the field and form of a vector property of an adopted mapping; None for other properties."""
     match body.get("type"):
         case "rank_features":
             return SparseField(), "rank_features"
@@ -355,7 +372,7 @@ def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
 
 
 def _dense_field(body: Mapping[str, Any]) -> DenseField | None:
-    """Return the field of a float32 property with a known metric."""
+    """Return the dense field of a property, or None unless its vectors are float32 and its metric is known."""
     method = body.get("method") or {}
     metric = _METRICS.get(method.get("space_type") or body.get("space_type") or "l2")
     if metric is None or "dimension" not in body or body.get("data_type", "float") != "float":
@@ -364,7 +381,7 @@ def _dense_field(body: Mapping[str, Any]) -> DenseField | None:
 
 
 def _engine(body: Mapping[str, Any]) -> str:
-    """Return the engine where it accepts ``ef_search``, else an empty string."""
+    """Return the engine of a property if it accepts ``ef_search``, else an empty string."""
     method = body.get("method") or {}
     engine = str(method.get("engine", "faiss"))
     return engine if engine in ENGINES and method.get("name", "hnsw") == "hnsw" else ""
