@@ -1,4 +1,4 @@
-"""Records, hits and counts from answers, which have the same form on both engines."""
+"""Convert responses, which have the same form on both engines, to records, hits and counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["check_shards", "count_shards", "read_hits", "read_pages", "read_reco
 
 
 def read_records(layout: Layout, answer: Mapping[str, Any], parts: Parts, error_of: ItemError) -> list[Record]:
-    """Return the records of a multi-get without absent ones."""
+    """Return the records of a multi-get response; absent ids are skipped.
+
+    ``error_of`` converts the error of a document to the error to raise.
+    """
     records = []
     for document in answer["docs"]:
         if "error" in document:
@@ -34,7 +37,7 @@ def read_pages(
     answer: Mapping[str, Any],
     error_of: ItemError,
 ) -> list[list[Hit]]:
-    """Return the hits of a multi-search by request; raise the first error among its responses."""
+    """Return the hits of each request of a multi-search, in order; raise the first error among the responses."""
     pages = []
     for request, response in zip(requests, answer["responses"], strict=True):
         if "error" in response:
@@ -46,12 +49,12 @@ def read_pages(
 def read_hits(
     schema: Schema, layout: Layout, request: SearchRequest, documents: Sequence[Mapping[str, Any]]
 ) -> list[Hit]:
-    """Return hits in the order ``(-score, id)``, with the scores of dense legs as their metric defines them."""
+    """Return hits in the order ``(-score, id)``; scores of dense legs are converted to those of their metric."""
     metric = _metric_of(schema, request)
     hits = []
     for document in documents:
         record = layout.from_source(document["_id"], document.get("_source"), request.parts)
-        # Hits that the server fuses, or sorts by score alone, have no sort values.
+        # Hits that the server has fused, or sorted by score only, have no sort values.
         score = float(document["sort"][0] if "sort" in document else document["_score"])
         payload = record.payload if Parts.PAYLOAD in request.parts else {}
         hits.append(Hit(record.id, score if metric is None else unfold_score(metric, score), payload, record.vectors))
@@ -66,7 +69,7 @@ def _metric_of(schema: Schema, request: SearchRequest) -> Metric | None:
 
 
 def check_shards(answer: Mapping[str, Any], *, store: str, operation: str) -> None:
-    """Raise ``Unavailable`` where a shard did not take part in an answer."""
+    """Raise ``Unavailable`` if a shard did not contribute to a response."""
     shards = answer["_shards"]
     if shards["failed"]:
         failures = shards.get("failures") or [{}]
@@ -75,7 +78,7 @@ def check_shards(answer: Mapping[str, Any], *, store: str, operation: str) -> No
 
 
 def count_shards(settings: object) -> int | None:
-    """Return the number of shards of all indices in an answer of ``_settings``; None where it has none."""
+    """Return the number of shards of all indices in a response to ``_settings``; None if it contains none."""
     counts: list[int] = []
     for index in settings.values() if isinstance(settings, Mapping) else ():
         value: Any = index

@@ -1,4 +1,4 @@
-"""Lines of bulk requests, and the result of each item."""
+"""Build the lines of bulk requests, and read the result of each item."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 ItemError = Callable[[int, Any], StoreError]
-"""Returns the error of an item for its status and its error body."""
+"""A function from the status and the error body of an item to a store error."""
 ITEMS = "errors,items.*.status,items.*.error"
-"""``filter_path`` of a bulk request."""
+"""The ``filter_path`` of bulk requests."""
 
 
 def upsert_lines(layout: Layout, records: Sequence[Record]) -> list[bytes]:
-    """Return two lines for each record, which index its whole document."""
+    """Return two lines for each record, which index its complete document."""
     lines = ((encode_json({"index": {"_id": record.id}}), encode_json(layout.to_source(record))) for record in records)
     return list(chain.from_iterable(lines))
 
@@ -45,9 +45,10 @@ def upsert_valid(
     *,
     store: str,
 ) -> list[Rejected]:
-    """Upsert the records without a problem.
+    """Upsert the records for which ``problem_of`` returns no problem.
 
-    Returns, by position, the records with a problem, which are not sent, and those that the server rejects.
+    Returns the rejected records in the order of ``records``: those with a problem, which are not sent, and those that
+    the server rejects. ``upsert`` sends records and returns the rejected ones; ``store`` is used in messages.
     """
     problems = [problem_of(record) for record in records]
     valid = [position for position, problem in enumerate(problems) if problem is None]
@@ -63,7 +64,7 @@ def upsert_valid(
 
 
 def read_rejections(records: Sequence[Record], answer: Mapping[str, Any], error_of: ItemError) -> list[Rejected]:
-    """Return the rejected records by position; raise ``NotFound`` where there is no collection."""
+    """Return the rejected records in the order of ``records``; raise ``NotFound`` if the collection does not exist."""
     rejected = []
     for position, (record, item) in enumerate(zip(records, answer["items"], strict=True)):
         result = item["index"]
@@ -76,7 +77,7 @@ def read_rejections(records: Sequence[Record], answer: Mapping[str, Any], error_
 
 
 def raise_for_deletions(answer: Mapping[str, Any], error_of: ItemError) -> None:
-    """Raise the first error of a request that deletes; an absent id is no error."""
+    """Raise the first error of a request that deletes documents; an absent id is not an error."""
     for item in answer["items"]:
         if "error" in item["delete"]:
             raise error_of(item["delete"]["status"], item["delete"]["error"])

@@ -1,4 +1,4 @@
-"""A connection to a server: one request at a time, its answer parsed, its errors as store errors."""
+"""A connection to a server, which returns parsed responses and raises store errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["Connection", "Exchange", "Request"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One HTTP request; ``lines`` are sent as JSON lines instead of ``body``, those that are bytes unchanged."""
+    """One HTTP request; ``operation`` is the store operation, for messages.
+
+    If there are ``lines``, they are sent as JSON lines instead of ``body``; lines that are bytes are sent unchanged.
+    """
 
     operation: str
     method: str
@@ -25,12 +28,16 @@ class Request:
 
 
 Exchange: TypeAlias = Callable[[Request], Any]
-"""Sends a request with an engine's client; returns the parsed answer, or raises a store error."""
+"""A function that sends a request with the client of an engine, and returns the parsed response or raises a store
+error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
-    """An open client of one engine; ``name`` is the address's scheme, for messages. Safe in threads."""
+    """An open client of one engine. Safe for use from several threads.
+
+    ``name`` is the scheme of the address and ``product`` the name of the product; both are used in messages.
+    """
 
     name: str
     product: str
@@ -48,9 +55,9 @@ class Connection:
         params: Mapping[str, str] | None = None,
         expect: str | None = None,
     ) -> Any:
-        """Return the parsed answer to one request.
+        """Send one request and return the parsed response.
 
-        Raises the store error of any failure, and ``Permanent`` where the answer lacks the key ``expect``.
+        Raises a store error for any failure, and ``Permanent`` if the response lacks the key ``expect``.
         """
         answer = self.exchange(Request(operation, method, path, body, lines, params or {}))
         try:
@@ -61,9 +68,9 @@ class Connection:
         return answer
 
     def send_optional(self, operation: str, path: str, params: Mapping[str, str] | None = None) -> Any:
-        """Return the answer to a GET, or None where the server refuses it.
+        """Return the parsed response to a GET request, or None if the server refuses the request.
 
-        Managed services and users without the right get an error for questions about the cluster.
+        Requests about the cluster are refused by managed services, and for users without the permission.
         """
         try:
             return self.send(operation, "GET", path, params=params)
@@ -71,5 +78,5 @@ class Connection:
             return None
 
     def unexpected(self, operation: str) -> Permanent:
-        """Return the error for an answer of another product."""
+        """Return the error for a response in an unexpected form, which probably comes from another product."""
         return wrong_product(self.product, "it has another form", store=self.name, operation=operation)

@@ -16,23 +16,26 @@ __all__ = ["filter_to_query", "mapping_body", "rank_features_query"]
 
 
 def rank_features_query(field: str, weights: Weights) -> Body:
-    """Return the inner product with a field of type ``rank_features``, one clause for each weight.
+    """Return a query that scores by the inner product with a ``rank_features`` field, with one clause for each weight.
 
-    The clauses are ``linear``, not the default ``saturation``, which ranks differently: for the features 1, 2 and 4 and
-    a weight of 2 it scores 0.67, 1.0 and 1.33 where the inner product is 2, 4 and 8. Weights that are zero, negative or
-    not finite are omitted. A key of a rank feature cannot contain dots: ``.`` in tokens becomes ``%2E`` and ``%``
-    becomes ``%25``, in queries here and in your documents.
+    The clauses use the function ``linear``, because the default, ``saturation``, ranks differently: for the features 1,
+    2 and 4 and a weight of 2 it scores 0.67, 1.0 and 1.33, whereas the inner product is 2, 4 and 8. Weights that are
+    zero, negative or not finite are omitted. A key of a rank feature cannot contain dots, so that in tokens ``.``
+    becomes ``%2E`` and ``%`` becomes ``%25``; your documents must use the same keys.
     """
     by_key = {feature_key(token): weight for token, weight in weights_by_key(weights).items()}
     return queries.rank_features_query(field, by_key)
 
 
 def filter_to_query(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:
-    """Return a filter as a query for filter context, with the index's own paths as field names."""
+    """Return a filter as a query for filter context; field names are paths of the index."""
     return filter_query(where, AdoptedLayout(Schema("index", {}, filterable)))
 
 
 def mapping_body(fields: Mapping[str, Field], vectors: Mapping[str, Body]) -> Body:
-    """Return a mapping without our metadata: vector properties of the engine, and texts with the standard analyser."""
+    """Return a mapping of vector and text fields without the metadata of this package.
+
+    ``vectors`` contains the properties of vector fields by field name. Text fields use the standard analyser.
+    """
     texts = {name: {"type": "text"} for name, spec in fields.items() if isinstance(spec, TextField)}
     return {"properties": {**vectors, **texts}}

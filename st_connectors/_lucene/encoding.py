@@ -1,4 +1,7 @@
-"""JSON in which a float32 number is the shortest text that reads back as the same number, half as long as a double."""
+"""Encode and decode JSON with short float32 numbers.
+
+A float32 number is written as the shortest text that is read as the same number, which is half as long as a double.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def _encode_array(value: object) -> orjson.Fragment:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"JSON has no {type(value).__name__}")
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    # A reader that parses a double and rounds it to float32 rounds twice: about one number in 10 ** 9 would differ.
+    # A reader that parses a double and then rounds it to float32 rounds twice. About one number in 10 ** 9 would
+    # differ; such an array is written as doubles.
     if not np.array_equal(np.asarray(orjson.loads(text), dtype=value.dtype), value):
         if not np.isfinite(value).all():
             raise ValueError("JSON has neither NaN nor infinity")

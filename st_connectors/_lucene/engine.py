@@ -1,4 +1,4 @@
-"""What Elasticsearch and OpenSearch do differently, as data and functions that the shared store calls."""
+"""The differences between Elasticsearch and OpenSearch, as data and functions that the shared store uses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Engine", "OpenEngine", "PointInTime"]
 
 @dataclass(frozen=True, slots=True)
 class PointInTime:
-    """Requests of a scan.
+    """The requests of a scan by a point in time.
 
-    ``path`` opens a point in time, ``key`` is the key of its id, ``closing`` the body that closes it, ``params`` are
-    those of a page.
+    ``path`` is the path that opens a point in time, and ``key`` the key of its id in the response. ``closing`` returns
+    the body of the request that closes the point in time with an id. ``params`` are the parameters of a page request.
     """
 
     path: str
@@ -34,20 +34,20 @@ class PointInTime:
 
 
 class ErrorOf(Protocol):
-    """Function that turns an HTTP status and an error body into a store error."""
+    """A function that converts an HTTP status and an error body to a store error."""
 
     def __call__(self, status: int, body: Any, *, store: str, operation: str) -> StoreError:
-        """Return the error of an answer or of one of its items."""
+        """Return the store error for a response, or for one item of a bulk response."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Engine(Generic[ServerT]):
-    """An engine behind an open connection.
+    """An engine with an open connection.
 
-    ``ServerT`` describes a server: ``unknown`` is one that was not queried, ``identify`` queries it before a collection
-    is read, and ``inspect`` adds what the server reports about an existing collection. The other functions are pure,
-    except ``index_body``, which may query a version.
+    ``ServerT`` is the type that describes a server. ``unknown`` describes a server that has not been queried yet,
+    ``identify`` queries the server before a collection is read, and ``inspect`` adds what the server reports about an
+    existing collection. The other functions send no requests, except ``index_body``, which may query the version.
     """
 
     connection: Connection
@@ -70,4 +70,5 @@ class Engine(Generic[ServerT]):
 
 
 OpenEngine = Callable[[Address, object | None], Engine[ServerT]]
-"""Opens the engine of an address, with the caller's client where there is one; nothing is sent."""
+"""A function that opens the engine of an address, with the client of the caller unless it is None; it sends no
+request."""

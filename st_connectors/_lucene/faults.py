@@ -1,6 +1,6 @@
-"""HTTP statuses, error bodies and connection failures as store errors.
+"""Convert HTTP statuses, error bodies and connection failures to store errors.
 
-Messages quote the server's own words, shortened, without the request.
+Messages quote the message of the server, shortened, but never the request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throt
 __all__ = ["error_from_status", "is_missing_index", "parse_seconds", "quote_reason", "unreachable", "wrong_product"]
 
 _LONGEST = 400
-"""Characters of a quoted message: enough to name the fault, too few for a batch."""
+"""The maximum number of characters of a quoted message: enough to describe the error, too few to contain a batch."""
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
 _EXPIRED = "search_context_missing_exception"
 
@@ -22,9 +22,10 @@ _EXPIRED = "search_context_missing_exception"
 def error_from_status(  # noqa: PLR0911  # one return for each class
     status: int, body: object, *, store: str, operation: str, access: str, retry_after: float | None = None
 ) -> StoreError:
-    """Return the error for the HTTP status of an answer or of one of its items.
+    """Return the store error for the HTTP status of a response, or of one item of a bulk response.
 
-    ``access`` says what to set where the server denies access.
+    ``access`` names the settings to change if the server denies access. ``retry_after`` is the wait in seconds that the
+    server requested, or None.
     """
     message = f"the server answered {status}: {quote_reason(body)}"
     names: Mapping[str, str] = {"store": store, "operation": operation}
@@ -46,7 +47,7 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
 
 
 def unreachable(reason: str, *, is_tls: bool, store: str, operation: str) -> StoreError:
-    """Return the error for a request without an answer; ``reason`` is the client's message."""
+    """Return the error for a request that received no response; ``reason`` is the message of the client."""
     words = " ".join(reason.split())[:300]
     if is_tls:
         hint = "does the server speak TLS here, with a certificate that this machine trusts?"
@@ -57,7 +58,7 @@ def unreachable(reason: str, *, is_tls: bool, store: str, operation: str) -> Sto
 
 
 def wrong_product(product: str, reason: str, *, store: str, operation: str) -> Permanent:
-    """Return the error for an answer that is not the product's; ``reason`` says how it differs."""
+    """Return the error for a response that is not from the product; ``reason`` states how the response differs."""
     message = f"the answer is not from {product} ({reason}): is this the right address?"
     return Permanent(message, store=store, operation=operation)
 
@@ -68,7 +69,7 @@ def is_missing_index(body: object) -> bool:
 
 
 def _error_types(body: object) -> str:
-    """Return the types of an error and of its root causes in one string."""
+    """Return the types of an error and of its root causes, joined by spaces."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         return str(error)
@@ -77,7 +78,7 @@ def _error_types(body: object) -> str:
 
 
 def quote_reason(body: object) -> str:
-    """Return the message of an error body in one line: the error, its first root cause, and its innermost cause."""
+    """Return the messages of an error body in one line: the error, its first root cause and its innermost cause."""
     error: Any = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         text = error.decode("utf-8", "replace") if isinstance(error, bytes) else str(error or "")
@@ -95,7 +96,7 @@ def _quote_error(error: Mapping[str, Any]) -> str:
 
 
 def parse_seconds(text: str | None) -> float | None:
-    """Return seconds from a text such as ``Retry-After``; None where it is absent, a date, negative or infinite."""
+    """Return the seconds in a text such as that of ``Retry-After``; None unless it is a finite number from 0."""
     try:
         seconds = float(text or "")
     except ValueError:

@@ -1,6 +1,7 @@
-"""Filters as queries.
+"""Convert filters to queries.
 
-They follow the truth table of :mod:`st_connectors.filters` exactly, on the typed copies that ``OwnLayout`` writes.
+On the typed copies that ``OwnLayout`` writes, the queries follow the truth table of :mod:`st_connectors.filters`
+exactly.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["EVERYTHING", "NOTHING", "filter_query"]
 EVERYTHING: Body = {"match_all": {}}
 NOTHING: Body = {"match_none": {}}
 _MOST_TERMS = 65_536
-"""``index.max_terms_count``: the values that one ``terms`` query accepts."""
+"""The maximum number of values in one ``terms`` query, ``index.max_terms_count``."""
 
 
 def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one return for each member of the family
@@ -42,7 +43,10 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
 
 
 def _flatten(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
-    """Return parts with nested ones of the same kind replaced by their parts: engines nest only 20 or 30 deep."""
+    """Return parts in which nested filters of the same kind are replaced by their parts.
+
+    The engines accept only 20 or 30 levels of nesting.
+    """
     flat: list[Filter] = []
     for part in parts:
         flat += _flatten(part.parts, kind) if isinstance(part, And | Or) and isinstance(part, kind) else [part]
@@ -50,7 +54,10 @@ def _flatten(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
 
 
 def _merge_values(parts: list[Filter]) -> list[Filter]:
-    """Return parts with all equalities of a field as one ``In``: OpenSearch limits clauses to 1,024, but not values."""
+    """Return parts in which all equalities of a field are merged into one ``In``.
+
+    OpenSearch limits the number of clauses to 1,024, but not the number of values in a clause.
+    """
     values: dict[str, list[FilterValue]] = {}
     others: list[Filter] = []
     for part in parts:
@@ -97,6 +104,6 @@ def _within(layout: Layout, where: Range) -> Body:
             continue
         typed = layout.typed(kind, bound)
         if not typed:
-            return dict(NOTHING)  # a bound of another type compares with no value
+            return dict(NOTHING)  # no value can be compared with a bound of another type
         bounds[name] = typed[0]
     return {"range": {layout.filter(where.field): bounds}}

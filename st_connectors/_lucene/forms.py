@@ -1,4 +1,4 @@
-"""The form of a collection's vectors, and the mapping that stores it together with the schema."""
+"""The form of a collection's vectors, and the mapping that stores the form and the schema."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The type of each sparse field and the index kind or engine of each dense field, by field name.
+    """How a collection stores its vectors.
 
-    ``tokens`` is the digest of the vocabulary whose tokens are the keys of sparse fields; None where the keys are
-    indices.
+    ``sparse`` maps sparse fields to their types, and ``dense`` maps dense fields to their index kinds or engines.
+    ``tokens`` is the digest of the vocabulary whose tokens are the keys of sparse fields; None if the keys are indices.
     """
 
     sparse: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Form:
 
 
 def with_tokens(form: Form, vocabulary: Vocabulary | None) -> Form:
-    """Return the form with the digest of a vocabulary, where it has sparse fields."""
+    """Return the form with the digest of a vocabulary if there is one and the form has sparse fields."""
     return form if vocabulary is None or not form.sparse else replace(form, tokens=vocabulary.digest)
 
 
@@ -50,7 +50,7 @@ def keys_of(form: Form, vocabulary: Vocabulary | None) -> Keys:
 
 
 def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body:
-    """Return the mapping of our own collection; ``vectors`` are the engine's properties by vector field."""
+    """Return the mapping of a collection of this package; ``vectors`` contains the properties of each vector field."""
     metadata: Body = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
     if form.tokens is not None:
         metadata["tokens"] = form.tokens
@@ -63,7 +63,7 @@ def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body
 
 
 def stored_schema(mapping: Mapping[str, Any]) -> tuple[Schema, Form] | None:
-    """Return the schema and form that ``own_mapping`` stored; None for an index that we did not create."""
+    """Return the schema and form that ``own_mapping`` stored; None for an index that another program created."""
     metadata = (mapping.get("_meta") or {}).get(METADATA)
     if not isinstance(metadata, str):
         return None
@@ -72,10 +72,10 @@ def stored_schema(mapping: Mapping[str, Any]) -> tuple[Schema, Form] | None:
 
 
 def form_difference(stored: Form, requested: Form, options: Collection[str], *, dense: str) -> str | None:
-    """Return a sentence about the first difference between two forms; None where they agree.
+    """Return a sentence about the first difference between two forms; None if they agree.
 
-    Only ``options`` that the address sets are compared: ``sparse`` for sparse fields, and the one named ``dense`` for
-    dense fields.
+    ``options`` contains the names of the options that the address sets. Sparse fields are compared only if ``sparse``
+    is among them, and dense fields only if the option ``dense`` is.
     """
     for option, mine, theirs in (("sparse", stored.sparse, requested.sparse), (dense, stored.dense, requested.dense)):
         for name in mine if option in options else ():
@@ -88,7 +88,7 @@ def form_difference(stored: Form, requested: Form, options: Collection[str], *, 
 
 
 def token_difference(stored: Form, vocabulary: Vocabulary | None) -> str | None:
-    """Return a sentence about how the address's vocabulary differs from the collection's; None where they agree."""
+    """Return a sentence about how ``vocabulary`` differs from that of the stored form; None if they agree."""
     requested = None if vocabulary is None else vocabulary.digest
     if not stored.sparse or stored.tokens == requested:
         return None
@@ -104,7 +104,7 @@ def token_difference(stored: Form, vocabulary: Vocabulary | None) -> str | None:
 
 
 VectorField: TypeAlias = Callable[[Mapping[str, Any]], tuple[Field, str] | None]
-"""Returns the dense or sparse field of a mapping's property and its form; None for other properties."""
+"""A function from a property of a mapping to its dense or sparse field and the form; None for other properties."""
 
 
 def adopted_schema(
@@ -112,8 +112,8 @@ def adopted_schema(
 ) -> tuple[Schema, Form]:
     """Return the schema and form of an adopted collection from its mapping.
 
-    Vectors, texts and filterable fields have the names of their paths; ``filterable`` adds kinds to those of the
-    mapping.
+    Vectors, texts and filterable fields are named by their paths. ``filterable`` adds filterable fields to those of the
+    mapping. ``vector_field`` reads vector properties.
     """
     fields: dict[str, Field] = {}
     kinds: dict[str, FilterKind] = {}
@@ -141,7 +141,7 @@ _KINDS = {
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    """Return path and body of each property, without those of nested documents, which need queries of their own."""
+    """Return the path and body of each property; those of nested documents are skipped, as they need nested queries."""
     leaves: list[tuple[str, Mapping[str, Any]]] = []
     for name, body in tree.items():
         if "properties" in body:

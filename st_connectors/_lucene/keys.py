@@ -1,4 +1,4 @@
-"""Keys of sparse fields: indices as digits, or the tokens of a vocabulary."""
+"""Keys of sparse fields: indices in decimal digits, or the tokens of a vocabulary."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from st_core.vectors import MIN_WEIGHT, SparseVector
 __all__ = ["DIGITS", "Keys", "Weights", "digit_keys", "weights_by_key"]
 
 Weights: TypeAlias = SparseVector | Mapping[int, float] | Mapping[str, float]
-"""A sparse vector, or weights by index, or weights by token for an index whose keys are tokens."""
+"""A sparse vector, a mapping of indices to weights, or a mapping of tokens to weights for an index whose keys are
+tokens."""
 
 
 def digit_keys(vector: SparseVector) -> dict[str, float]:
-    """Return weights by index in decimal digits."""
+    """Return a mapping of indices, written in decimal digits, to weights."""
     return {str(index): value for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True)}
 
 
 def weights_by_key(weights: Weights) -> dict[str, float]:
-    """Return weights by key without those that are zero, negative or not finite."""
+    """Return a mapping of keys to weights; weights that are zero, negative or not finite are omitted."""
     if isinstance(weights, SparseVector):
         return digit_keys(weights)
     by_key = {str(token): float(weight) for token, weight in weights.items()}
@@ -41,7 +42,7 @@ class Keys:
     features: frozenset[str] = field(default_factory=frozenset)
 
     def weights(self, name: str, vector: SparseVector) -> dict[str, float]:
-        """Return the weights of a field by key; raise KeyError for an index without a token."""
+        """Return the weights of a vector of field ``name`` by key; raise KeyError for an index without a token."""
         if self.vocabulary is None:
             return digit_keys(vector)
         token_of = self.vocabulary.tokens
@@ -51,7 +52,7 @@ class Keys:
         return {token_of[index]: value for index, value in pairs}
 
     def vector(self, name: str, weights: Mapping[str, float]) -> SparseVector | None:
-        """Return the sparse vector of a field's weights by key; None where a key has no index."""
+        """Return the sparse vector for weights of field ``name`` by key; None if a key has no index."""
         vocabulary = self.vocabulary
         if vocabulary is None:
             unescaped = {feature_token(key): weight for key, weight in weights.items()}
@@ -64,7 +65,7 @@ class Keys:
         return SparseVector.from_mapping({vocabulary.indices[token]: weight for token, weight in by_token.items()})
 
     def unknown_index(self, name: str, vector: SparseVector) -> str | None:
-        """Return a sentence about the first index without a token; None where all have one."""
+        """Return a sentence about the first index without a token; None if every index has a token."""
         if self.vocabulary is None:
             return None
         for index in vector.indices.tolist():
@@ -76,10 +77,10 @@ class Keys:
         return None
 
     def unknown_index_of(self, record: Record) -> str | None:
-        """Return a sentence about the first index of a record that has no token; None where all have one."""
+        """Return a sentence about the first index of a record without a token; None if every index has a token."""
         vectors = [(name, vector) for name, vector in record.vectors.items() if isinstance(vector, SparseVector)]
         return next(filter(None, (self.unknown_index(*each) for each in vectors)), None)
 
 
 DIGITS = Keys()
-"""Keys of collections without a vocabulary."""
+"""The keys of collections without a vocabulary."""

@@ -1,14 +1,14 @@
-"""Documents: those of our own collections, with typed copies of everything, and those of adopted ones.
+"""Map records to documents, for collections of this package and for adopted ones.
 
-Our own::
+A document of a collection of this package contains typed copies of everything that is searched or filtered::
 
     {"id": "a", "payload": "{…}", "filter": {"year": [1999]},
      "vector": {"dense": [0.6, 0.8], "sparse": {"1012": 0.83}}, "text": {"text": "…"}}
 
-The payload is one string, neither indexed nor parsed: no mapping accepts a number and an object under one key, and JSON
-parsers of engines preserve neither the difference between 1 and 1.0 nor the order of keys. Filterable fields are copied
-into fields of the one type that answers their filters exactly. ``id`` is a copy of ``_id`` for sorting, which ``_id``
-itself does not allow.
+The payload is one string that is neither indexed nor parsed, because no mapping accepts a number and an object under
+the same key, and the JSON parsers of the engines preserve neither the difference between 1 and 1.0 nor the order of
+keys. Each filterable field is copied into a field of the type for which filters are exact. ``id`` is a copy of ``_id``,
+by which hits cannot be sorted.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ TEXT = "text"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 8_000
-"""Characters of a keyword that is indexed unchanged; longer ones are compared by hash. Lucene accepts 32,766 bytes."""
+"""The maximum number of characters of a keyword that is indexed unchanged; longer keywords are compared by their hash,
+because Lucene accepts at most 32,766 bytes."""
 _DIGEST = "\x01sha256:"
 
 
 @dataclass(frozen=True, slots=True)
 class OwnLayout:
-    """Documents of our own collections: any id, and a payload that is returned unchanged."""
+    """The documents of collections of this package: ids are arbitrary, and payloads are returned unchanged."""
 
     schema: Schema
     keys: Keys = DIGITS
@@ -77,7 +78,7 @@ class OwnLayout:
         return f"{FILTER}.{escape_field(field)}"
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """Return the value in its field's type, or an empty list for a value of another type, which equals none."""
+        """Return a list of the value in the type of its field, or an empty list for a value of another type."""
         return _TYPED[kind](value)
 
     def to_source(self, record: Record) -> Body:
@@ -111,7 +112,10 @@ class OwnLayout:
         return {name: text for name, text in texts.items() if isinstance(text, str) and text}
 
     def selector(self, parts: Parts) -> list[str] | bool:
-        """Return ``_source`` for the requested parts; Elasticsearch 9.2 omits vectors that are not named."""
+        """Return the ``_source`` option for the requested parts.
+
+        The path of the vectors is always listed, because Elasticsearch 9.2 otherwise omits them.
+        """
         paths = [PAYLOAD] if Parts.PAYLOAD in parts else []
         return ([*paths, VECTOR] if Parts.VECTORS in parts else paths) or False
 
@@ -128,9 +132,9 @@ class OwnLayout:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedLayout:
-    """Documents of adopted collections.
+    """The documents of adopted collections.
 
-    ``_source`` without its vectors is the payload, and field names are the index's own paths.
+    The payload is ``_source`` without its vectors, and field names are paths of the index.
     """
 
     schema: Schema
@@ -143,7 +147,7 @@ class AdoptedLayout:
 
     @property
     def order(self) -> list[Body]:
-        """The sort order of hits, by score only: an adopted index need not have a field with ids."""
+        """The sort order of hits, by score only, because an adopted index need not have a field with ids."""
         return [{"_score": "desc"}]
 
     def vector(self, field: str) -> str:
@@ -159,7 +163,10 @@ class AdoptedLayout:
         return field
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
-        """Return the value in the type of its kind, dates as written, or an empty list for a value of another type."""
+        """Return a list of the value in the type of its kind, or an empty list for a value of another type.
+
+        Dates are returned unchanged.
+        """
         if kind in (FilterKind.KEYWORD, FilterKind.DATE):
             return [value] if isinstance(value, str) else []
         return _TYPED[kind](value)
@@ -176,7 +183,7 @@ class AdoptedLayout:
         return dict(source)
 
     def selector(self, parts: Parts) -> list[str] | bool | Body:
-        """Return ``_source`` for the requested parts."""
+        """Return the ``_source`` option for the requested parts."""
         names = [name for name, field in self.schema.fields.items() if not isinstance(field, TextField)]
         if Parts.PAYLOAD in parts:
             return ["*", *names] if Parts.VECTORS in parts else {"excludes": names} if names else True
@@ -197,9 +204,9 @@ Layout: TypeAlias = OwnLayout | AdoptedLayout
 
 
 def _pop_path(source: dict[str, Any], steps: list[str]) -> Any:
-    """Remove and return the value at a path, which may be one key with dots or nested objects.
+    """Remove and return the value at a path, which may be one key with dots, or keys of nested objects.
 
-    Objects that become empty are removed; nested objects are copied first.
+    Objects that become empty are removed. Nested objects are copied before they are changed.
     """
     whole = ".".join(steps)
     if whole in source:
@@ -216,7 +223,10 @@ def _pop_path(source: dict[str, Any], steps: list[str]) -> Any:
 
 
 def properties(schema: Schema, vectors: Mapping[str, Body]) -> Body:
-    """Return the properties of our mapping; ``vectors`` are the engine's properties of vector fields by field name."""
+    """Return the properties of the mapping of a collection of this package.
+
+    ``vectors`` contains the properties of vector fields by field name.
+    """
     tree: Body = {
         ID: {"type": "keyword", "index": False},
         PAYLOAD: {"type": "keyword", "index": False, "doc_values": False},
@@ -237,18 +247,21 @@ def _filter_properties(schema: Schema) -> Body:
 
 
 def _text_properties(schema: Schema) -> Body:
-    """Return the properties of text copies; the standard analyser splits words of every language and folds case."""
+    """Return the properties of the copies of texts.
+
+    The standard analyser splits words of every language and folds case.
+    """
     fields = [name for name, field in schema.fields.items() if isinstance(field, TextField)]
     return {escape_field(name): {"type": "text", "analyzer": "standard"} for name in fields}
 
 
 def _vector_body(keys: Keys, name: str, vector: Vector) -> Any:
-    """Return a vector in the form of a document."""
+    """Return a vector as it is stored in a document: weights by key for a sparse vector, else the array."""
     return keys.weights(name, vector) if isinstance(vector, SparseVector) else vector
 
 
 def _vectors(schema: Schema, keys: Keys, values: Mapping[str, Any]) -> dict[str, Vector]:
-    """Return vectors by field name from a document's values, without sparse fields whose keys have no index."""
+    """Return the vectors of a document by field name; a sparse field with a key that has no index is skipped."""
     vectors: dict[str, Vector] = {}
     for name, field in schema.fields.items():
         value = values.get(name)
@@ -266,7 +279,10 @@ def _vectors(schema: Schema, keys: Keys, values: Mapping[str, Any]) -> dict[str,
 
 
 def to_micros(text: str) -> int:
-    """Return a date in microseconds since 1970: dates of engines have milliseconds, or end in 2262."""
+    """Return a date in microseconds since 1970.
+
+    The date types of the engines are not used, because they have millisecond resolution or end in 2262.
+    """
     return (parse_date(text) - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -285,7 +301,7 @@ def _whole_number(value: object) -> list[int]:
 
 def _real_number(value: object) -> list[float]:
     number = to_float(value)
-    # Lucene distinguishes -0.0 from 0.0; adding 0.0 turns the first into the second.
+    # Lucene distinguishes -0.0 from 0.0; adding 0.0 turns -0.0 into 0.0.
     return [] if number is None else [number + 0.0]
 
 

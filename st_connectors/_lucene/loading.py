@@ -18,7 +18,7 @@ _OPERATION = "bulk_loading"
 
 
 class Settings(Protocol):
-    """The settings of the indices behind a name, flat: ``{"index.refresh_interval": "1s"}``."""
+    """The settings of the indices of an alias or index name, in flat form: ``{"index.refresh_interval": "1s"}``."""
 
     def read(self) -> Mapping[str, Flat]:
         """Return the settings by index; a setting with its default value is absent."""
@@ -33,13 +33,13 @@ class Settings(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the client that was opened for this."""
+        """Close the client that was opened to read and write the settings."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexSettings:
-    """The settings of the indices behind a name on a server."""
+    """The settings of the indices of an alias or index name on a server."""
 
     connection: Connection
     name: str
@@ -66,10 +66,10 @@ class IndexSettings:
 
 @contextmanager
 def bulk_loading(settings: Settings) -> Iterator[None]:
-    """Apply loading settings for the block.
+    """Apply the settings for bulk loading for the duration of a ``with`` block.
 
-    Afterwards, even after an error, each index has its previous settings again; after a block without an error, its
-    writes are visible.
+    Afterwards the previous settings of each index are restored, also after an error. If the block raises no error, its
+    writes are then made visible.
     """
     with closing(settings):
         with _applied(settings):
@@ -89,7 +89,7 @@ def _applied(settings: Settings) -> Iterator[None]:
 
 
 def _restore(settings: Settings, previous: Mapping[str, Flat]) -> None:
-    """Restore every index, then raise the first error."""
+    """Restore the settings of every index, then raise the first error, if any."""
     errors: list[Exception] = []
     for index, flat in previous.items():
         try:

@@ -1,4 +1,4 @@
-"""Names of indices, of fields inside documents, and of rank features."""
+"""Check and convert names of indices, of fields inside documents, and of rank features."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ METADATA = "st_connectors"
 
 _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:@\x00-\x1f]')
 _LONGEST = 250
-"""Bytes of a collection name: an index name has 255, less a few for the number that is appended."""
+"""The maximum number of bytes of a collection name: 255, the maximum of an index name, less the suffix that
+``index_of`` appends."""
 
 
 def check_collection(collection: str) -> None:
-    """Raise ValueError for a name that no index can have.
+    """Raise ValueError for a name that an index cannot have.
 
-    Must be called before any request: a name such as ``*`` addresses every index.
+    Must be called before any request is sent, because a name such as ``*`` addresses every index.
     """
     rule = f"the collection {collection!r} cannot be an index"
     if forbidden := _FORBIDDEN.search(collection):
@@ -41,7 +42,7 @@ def check_collection(collection: str) -> None:
 
 
 def index_of(collection: str) -> str:
-    """Return the name of the index behind the collection's alias."""
+    """Return the name of the index of a collection; the name of the collection is the alias of this index."""
     return f"{collection}@1"
 
 
@@ -52,9 +53,9 @@ def index_path(*names: str) -> str:
 
 @lru_cache(maxsize=1024)
 def escape_field(name: str) -> str:
-    """Return a field name as one step of a path.
+    """Return a field name as one element of a path.
 
-    All but ASCII letters, digits and underscores become ``-hex-``, so that different names stay different.
+    All characters but ASCII letters, digits and underscores become ``-hex-``, so that different names stay different.
     """
     return re.sub(r"[^A-Za-z0-9_]", lambda character: f"-{ord(character[0]):x}-", name)
 
@@ -68,5 +69,5 @@ def feature_key(token: str) -> str:
 
 
 def feature_token(key: str) -> str:
-    """Return the token of a key that ``feature_key`` returned."""
+    """Return the token for a key that ``feature_key`` has returned."""
     return key.replace("%2E", ".").replace("%25", "%")

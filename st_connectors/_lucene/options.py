@@ -1,4 +1,4 @@
-"""Address options that both engines have. The functions raise ValueError for invalid values."""
+"""Read the address options that both engines have; the functions raise ValueError for invalid values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = [
 ]
 
 TIMEOUT = 60.0
-"""Seconds; the clients' default of 10 is too short for a large batch."""
+"""The default timeout in seconds; the default of the clients, 10, is too short for a large batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionOptions:
-    """Options for a new collection: the form of its fields, settings of its index, vocabulary of its sparse fields.
+    """The options for a new collection.
 
-    The vocabulary is None where the keys of sparse fields are indices.
+    ``form`` contains the options that select the types of its fields, and ``settings`` the settings of its index.
+    ``vocabulary`` is None if the keys of sparse fields are indices.
     """
 
     form: Mapping[str, str]
@@ -36,7 +37,10 @@ class CollectionOptions:
 
 
 def read_collection_options(address: Address, *form: str) -> CollectionOptions:
-    """Return an address's options for a new collection; ``form`` names those that select types and index kinds."""
+    """Return the options of an address for a new collection.
+
+    ``form`` contains the names of the options that select field types and index kinds.
+    """
     options = address.options
     place = options.get("vocabulary")
     least = {"shards": 1, "replicas": 0}
@@ -48,13 +52,13 @@ def read_collection_options(address: Address, *form: str) -> CollectionOptions:
 
 
 def check_names(address: Address, names: Collection[str]) -> None:
-    """Raise ValueError where the address has an option that is not among ``names``."""
+    """Raise ValueError if the address has an option that is not in ``names``."""
     if unknown := address.options.keys() - set(names):
         raise ValueError(f"unknown option {min(unknown)!r} of {address.scheme}; expected one of {', '.join(names)}")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise ValueError where an option's value is not among ``choices``."""
+    """Raise ValueError if the value of an option is not in ``choices``."""
     if value not in choices:
         raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
 
@@ -69,7 +73,7 @@ def read_timeout(address: Address) -> float:
 
 
 def read_authorities(address: Address) -> str | None:
-    """Return the path of the PEM certificates that verify the server; None for those that the client trusts."""
+    """Return the path of the PEM certificates that verify the server; None if the client uses its default."""
     path = address.options.get("ca")
     if path is None:
         return None

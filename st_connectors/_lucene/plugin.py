@@ -1,4 +1,4 @@
-"""The plugin entry of both engines: capabilities, sizing, and functions that import the client on first use."""
+"""The plugin entry of both engines: capabilities, sizing figures, and functions that import the client on first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from st_connectors.store import Capabilities, Precision
 __all__ = ["CAPABILITIES", "LOADING", "SIZING", "lucene_plugin"]
 
 LOADING: Mapping[str, str] = {"index.refresh_interval": "-1", "index.number_of_replicas": "0"}
-"""Settings for bulk loading: no new segment each second, and no replicas, which the server copies once it is over."""
+"""The settings for bulk loading: no refresh every second, and no replicas, which the server creates afterwards."""
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(Metric),
@@ -38,7 +38,7 @@ CAPABILITIES = Capabilities(
         "text": Precision(score_rtol=1e-5),
     },
 )
-"""Upper bound of both engines; each adds its own dimensions, fusion and quantizations."""
+"""The capabilities that both engines share; each engine adds its dimensions, fusion and quantizations."""
 
 SIZING = Sizing(
     dense=(),
@@ -50,7 +50,7 @@ SIZING = Sizing(
     shard_source="Elasticsearch, Size your shards",
     shard_option="shards",
 )
-"""Figures of Lucene for advice; each engine adds its dense layouts."""
+"""The sizing figures of Lucene; each engine adds its dense layouts."""
 
 
 def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities, sizing: Sizing) -> Plugin:

@@ -1,4 +1,4 @@
-"""Search bodies: the legs that both engines share, and the lines of a multi-search around the legs of either."""
+"""Build search bodies: the legs that both engines share, and the lines of a multi-search."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 ServerT = TypeVar("ServerT")
-"""What one engine's server reports about itself."""
+"""The type that describes a server of one engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection(Generic[ServerT]):
-    """Everything that decides how a search is written."""
+    """The properties of a collection and its server on which search bodies depend."""
 
     schema: Schema
     form: Form
@@ -48,10 +48,11 @@ class Collection(Generic[ServerT]):
 
 @dataclass(frozen=True, slots=True)
 class Dialect(Generic[ServerT]):
-    """Functions that write the legs of one engine, each with its filter, and its fusion of several queries.
+    """The functions that build the queries of one engine.
 
-    ``sparse_leg`` takes the weights by key of a vector that is not empty. ``fused_body`` adds the queries to a body
-    that has page and source.
+    ``sparse_leg`` and ``dense_leg`` return the query of a leg with its filter; ``sparse_leg`` receives the weights by
+    key of a vector that is not empty. ``fused_body`` adds the fusion of several queries to a body that contains the
+    page and ``_source``.
     """
 
     sparse_leg: Callable[[Collection[ServerT], str, dict[str, float], SearchRequest], Body]
@@ -62,12 +63,12 @@ class Dialect(Generic[ServerT]):
 def search_lines(
     dialect: Dialect[ServerT], collection: Collection[ServerT], requests: Sequence[SearchRequest]
 ) -> list[Body]:
-    """Return a header and a body for each search; a server must answer from all shards or with an error."""
+    """Return a header and a body for each search; searches fail unless all shards respond."""
     lines: list[Body] = []
     for request in requests:
         header: Body = {"allow_partial_search_results": False}
         if isinstance(request.rank, Match):
-            # Otherwise each shard scores by the word frequencies of its own documents.
+            # With the default search type, each shard scores by the word frequencies of its own documents only.
             header["search_type"] = "dfs_query_then_fetch"
         lines += [header, _search_body(dialect, collection, request)]
     return lines
@@ -78,7 +79,7 @@ def _search_body(dialect: Dialect[ServerT], collection: Collection[ServerT], req
     page = {"from": request.offset, "size": request.limit}
     rest = {"track_total_hits": False, "_source": layout.selector(request.parts)}
     if isinstance(rank, Fuse):
-        # Fused hits cannot be sorted by the server; equal scores are ordered by id when they are read.
+        # The server cannot sort fused hits; read_hits sorts equal scores by id.
         legs = [replace(request, rank=leg, limit=rank.depth, offset=0) for leg in rank.legs]
         return dialect.fused_body(rank, [leg_query(dialect, collection, leg) for leg in legs], {**page, **rest})
     # The score is read from the sort values: ``track_scores`` would make both engines run the query again for each hit.
@@ -86,7 +87,7 @@ def _search_body(dialect: Dialect[ServerT], collection: Collection[ServerT], req
 
 
 def leg_query(dialect: Dialect[ServerT], collection: Collection[ServerT], request: SearchRequest) -> Body:
-    """Return the query of a single leg with its filter; an empty sparse vector matches nothing."""
+    """Return the query of a request with a single leg, including its filter; an empty sparse vector matches nothing."""
     layout = collection.layout
     match request.rank:
         case Fuse():
@@ -102,10 +103,10 @@ def leg_query(dialect: Dialect[ServerT], collection: Collection[ServerT], reques
 
 
 def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
-    """Return the inner product of weights by key with a field of type ``rank_features``.
+    """Return a query that scores by the inner product of weights by key with a ``rank_features`` field.
 
-    Only ``linear`` is ``weight * feature``; the default, ``saturation``, is ``weight * feature / (feature + pivot)``
-    and ranks differently.
+    The function ``linear`` scores ``weight * feature``; the default, ``saturation``, scores
+    ``weight * feature / (feature + pivot)`` and ranks differently.
     """
     if not weights:
         return dict(NOTHING)
@@ -120,7 +121,7 @@ def rank_features_query(path: str, weights: Mapping[str, float]) -> Body:
 
 
 def match_query(path: str, text: str) -> Body:
-    """Return BM25 over the words of a text, any of which may match."""
+    """Return a BM25 query for the words of a text, at least one of which must match."""
     return {"match": {path: {"query": text, "operator": "or"}}}
 
 
@@ -137,7 +138,7 @@ def filtered(query: Body, where: Filter | None, layout: Layout) -> Body:
 
 
 def scan_body(layout: Layout, where: Filter | None, parts: Parts, batch: int, order: list[Body]) -> Body:
-    """Return one page of a scan without its point in time."""
+    """Return the body of one page of a scan, without its point in time."""
     return {
         "query": where_query(where, layout),
         "size": batch,
@@ -148,13 +149,13 @@ def scan_body(layout: Layout, where: Filter | None, parts: Parts, batch: int, or
 
 
 def sparse_legs(request: SearchRequest) -> list[tuple[str, SparseVector]]:
-    """Return field and vector of each sparse leg of a request."""
+    """Return the field and the vector of each sparse leg of a request."""
     legs = request.rank.legs if isinstance(request.rank, Fuse) else (request.rank,)
     return [(leg.field, leg.vector) for leg in legs if isinstance(leg, Near) if isinstance(leg.vector, SparseVector)]
 
 
 def unknown_index(keys: Keys, requests: Sequence[SearchRequest]) -> str | None:
-    """Return a sentence about the first query index without a token in the vocabulary; None where all have one."""
+    """Return a sentence about the first index of a query without a token in the vocabulary; None if all have one."""
     problems = (keys.unknown_index(*leg) for request in requests for leg in sparse_legs(request))
     return next(filter(None, problems), None)
 

@@ -1,4 +1,4 @@
-"""Scores of vector fields, which both engines map to positive numbers in the same way, and their precision."""
+"""Convert the scores of vector fields, which both engines map to positive numbers in the same way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["precision_of", "unfold_score"]
 
 
 def unfold_score(metric: Metric, score: float) -> float:
-    """Return the cosine, the inner product, or minus the Euclidean distance, from an engine's score.
+    """Convert the score of an engine to the cosine, the inner product, or minus the Euclidean distance.
 
-    Engines score ``(1 + cosine) / 2``; ``1 + product`` for products from 0 and ``1 / (1 - product)`` below; ``1 / (1 +
-    distance ** 2)``. Elasticsearch does so for ``dot_product``, ``cosine``, ``max_inner_product`` and ``l2_norm``,
-    OpenSearch's Lucene engine for ``cosinesimil``, ``innerproduct`` and ``l2``.
+    The score of an engine is ``(1 + cosine) / 2`` for a cosine, ``1 + product`` for an inner product from 0 and
+    ``1 / (1 - product)`` for a negative one, and ``1 / (1 + distance ** 2)`` for a distance. This applies to
+    ``dot_product``, ``cosine``, ``max_inner_product`` and ``l2_norm`` in Elasticsearch, and to ``cosinesimil``,
+    ``innerproduct`` and ``l2`` in OpenSearch's Lucene engine.
     """
     match metric:
         case Metric.COSINE:
@@ -28,7 +29,7 @@ def unfold_score(metric: Metric, score: float) -> float:
 
 
 def precision_of(bound: Capabilities, spec: Field) -> Precision:
-    """Return the precision of a field on either engine."""
+    """Return the precision of a field, which is the same on both engines; ``bound`` has the precision of each kind."""
     precision = bound.fields[kind_of(spec).value]
     # 1 / (1 + distance ** 2) in float32 loses half of the digits of a small distance.
     is_euclidean = isinstance(spec, DenseField) and spec.metric is Metric.EUCLIDEAN

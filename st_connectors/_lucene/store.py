@@ -1,6 +1,6 @@
 """The store of both Lucene engines, and the functions that open, adopt, load and list collections.
 
-The functions at the end are the plugin's: each takes an engine's ``open_engine`` first.
+The functions are the plugin functions of both engines; their first argument is the function that opens the engine.
 """
 
 from __future__ import annotations
@@ -45,16 +45,19 @@ from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, Sear
 __all__ = ["LuceneStore", "adopt", "collections", "connect", "loading"]
 
 KEEP_ALIVE = "5m"
-"""How long the server keeps a point in time between two pages of a scan."""
+"""The maximum time between two pages of a scan, after which the server closes the point in time."""
 
 
 class LuceneStore(Generic[ServerT]):
-    """One collection of either engine, without layers. Safe in threads."""
+    """One collection of either engine, without layers. Safe for use from several threads."""
 
     def __init__(
         self, engine: Engine[ServerT], schema: Schema, form: Form, layout: Layout, *, server: ServerT | None = None
     ) -> None:
-        """Send nothing. ``server`` is None where it was not queried yet."""
+        """Store the arguments. No request is sent to the server.
+
+        ``form`` and ``layout`` describe the collection. ``server`` is None if the server has not been queried yet.
+        """
         self._engine = engine
         self._connection = engine.connection
         self._schema = schema
@@ -67,17 +70,17 @@ class LuceneStore(Generic[ServerT]):
 
     @property
     def schema(self) -> Schema:
-        """The schema as requested, which ``create`` compares with the stored one."""
+        """The schema passed to the store; ``create`` compares it with the stored schema."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities of this collection; before ``create`` they are those that every server has."""
+        """The capabilities for this collection; before ``create``, those that every supported server has."""
         server = self._engine.unknown if self._server is None else self._server
         return self._engine.capabilities(self._schema, self._form, server)
 
     def create(self) -> None:
-        """Create the index with its alias, or compare an existing one with the schema and the address options."""
+        """Create the index with its alias; compare an existing index with the schema and the address options."""
         if isinstance(self._layout, AdoptedLayout):
             return
         server = self._identify("create")
@@ -106,7 +109,7 @@ class LuceneStore(Generic[ServerT]):
         try:
             self._send("create", "PUT", index_path(index_of(self._name)), body, expect="acknowledged")
         except Refused as error:
-            # Another client was faster: its index is compared with the schema as any existing one.
+            # Another client has created the index; the caller compares it with the schema.
             if "resource_already_exists_exception" not in str(error):
                 raise
 
@@ -116,7 +119,7 @@ class LuceneStore(Generic[ServerT]):
         return None if indices is None else _own_schema(self._connection, self._name, indices, operation)
 
     def drop(self) -> None:
-        """Delete the index with its alias; raise ``Unsupported`` for an adopted one."""
+        """Delete the index with its alias; raise ``Unsupported`` if it was adopted."""
         if isinstance(self._layout, AdoptedLayout):
             message = "the index was adopted, not created here: delete it with the tool that created it"
             raise self._error(Unsupported, message, "drop")
@@ -129,7 +132,7 @@ class LuceneStore(Generic[ServerT]):
         self._send("drop", "DELETE", path, params={"ignore_unavailable": "true"}, expect="acknowledged")
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Index complete documents; each is acknowledged when it is in the translog."""
+        """Index complete documents; the server acknowledges each document once it is in the translog."""
         return bulk.upsert_valid(records, self._record_problem, self._upsert, store=self._connection.name)
 
     def _record_problem(self, record: Record) -> str | None:
@@ -140,14 +143,15 @@ class LuceneStore(Generic[ServerT]):
         return bulk.read_rejections(records, answer, self._item_error("upsert"))
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Delete documents; absent ids are no error."""
+        """Delete documents; absent ids are ignored."""
         if ids:
             bulk.raise_for_deletions(self._bulk("delete", bulk.delete_lines(ids)), self._item_error("delete"))
 
     def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
         """Send a bulk request that never creates an index.
 
-        Our own index requires its alias; an adopted one has none to require and is looked up first.
+        For a collection of this package the request sets ``require_alias``. An adopted collection has no alias, so its
+        index is checked for existence first.
         """
         params = {"filter_path": bulk.ITEMS}
         if isinstance(self._layout, OwnLayout):
@@ -157,7 +161,7 @@ class LuceneStore(Generic[ServerT]):
         return self._send(operation, "POST", f"{self._path}/_bulk", lines=lines, params=params, expect="items")
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Return documents by id, visible as soon as they are written."""
+        """Return records by id; written records are returned at once, without a refresh."""
         if not ids:
             return []
         source = self._layout.selector(parts)
@@ -171,7 +175,7 @@ class LuceneStore(Generic[ServerT]):
             return []
         if problem := unknown_index(self._layout.keys, requests):
             raise self._error(Refused, problem, "search")
-        # Only sparse legs depend on the server.
+        # Only the queries of sparse legs depend on the server, so that other searches need not query its properties.
         server = self._identify("search") if any(map(sparse_legs, requests)) else self._engine.unknown
         collection = Collection(self._schema, self._form, self._layout, server)
         lines = [encode_json(line) for line in search_lines(self._engine.dialect, collection, requests)]
@@ -195,7 +199,7 @@ class LuceneStore(Generic[ServerT]):
                     return
                 body = body | {"search_after": documents[-1]["sort"]}
         finally:
-            # If this fails, the server closes it after KEEP_ALIVE.
+            # If this request fails, the server closes the point in time after KEEP_ALIVE.
             with suppress(StoreError):
                 self._connection.send("scan", "DELETE", f"/{point.path}", point.closing(place))
 
@@ -212,13 +216,16 @@ class LuceneStore(Generic[ServerT]):
         check_shards(answer, store=self._connection.name, operation="refresh")
 
     def close(self) -> None:
-        """Close the connection, unless its client belongs to the caller."""
+        """Close the connection, unless the caller passed its client."""
         if not self._is_closed:
             self._is_closed = True
             self._connection.close()
 
     def _identify(self, operation: str) -> ServerT:
-        """Return what the server reports about itself, queried once; two threads at once get equal answers."""
+        """Return the properties of the server, which are queried on first use.
+
+        If two threads query the server at the same time, they get equal results.
+        """
         self._check_open(operation)
         if self._server is None:
             self._server = self._engine.identify(self._connection, operation)
@@ -243,7 +250,7 @@ class LuceneStore(Generic[ServerT]):
 
 
 def _read_mappings(connection: Connection, collection: str, operation: str) -> dict[str, Mapping[str, Any]] | None:
-    """Return the mappings of the indices behind a name; None where there is no such index."""
+    """Return the mappings of the indices of an alias or index name; None if there is no such index."""
     try:
         answer = connection.send(operation, "GET", f"{index_path(collection)}/_mapping")
     except NotFound:
@@ -257,7 +264,10 @@ def _read_mappings(connection: Connection, collection: str, operation: str) -> d
 def _own_schema(
     connection: Connection, collection: str, mappings: Mapping[str, Mapping[str, Any]], operation: str
 ) -> tuple[Schema, Form]:
-    """Return schema and form of our own collection; raise ``SchemaMismatch`` for an index that we did not create."""
+    """Return the schema and form that a mapping contains.
+
+    Raises ``SchemaMismatch`` for an index that another program created.
+    """
     stored = stored_schema(next(iter(mappings.values())))
     if stored is None:
         message = f"the index {collection!r} was not created by st-connectors; use Index.adopt to search or fill it"
@@ -268,10 +278,10 @@ def _own_schema(
 def connect(
     open_engine: OpenEngine[ServerT], address: Address, collection: str, schema: Schema | None, client: object | None
 ) -> LuceneStore[ServerT]:
-    """Return a store for a schema, or without one a store for an existing collection.
+    """Return a store for a schema, or for an existing collection if ``schema`` is None.
 
-    A store for a schema sends nothing until it is used. Raises ``NotFound`` where an existing collection is requested
-    and absent.
+    A store for a schema sends no request until it is used. Raises ``NotFound`` if ``schema`` is None and the collection
+    does not exist.
     """
     check_collection(collection)
     engine = open_engine(address, client)
@@ -295,7 +305,7 @@ def adopt(
     filterable: Mapping[str, FilterKind],
     client: object | None,
 ) -> LuceneStore[ServerT]:
-    """Return a store for an index that we did not create, with the schema of its mapping."""
+    """Return a store for an index that another program created; its schema is read from the mapping."""
     check_collection(collection)
     engine = open_engine(address, client)
     with _closing_on_error(engine.connection):
@@ -312,7 +322,7 @@ def adopt(
 def _look_up(
     engine: Engine[ServerT], address: Address, collection: str, operation: str
 ) -> tuple[ServerT, Mapping[str, Mapping[str, Any]]]:
-    """Return the server and the mappings of a collection; raise ``NotFound`` where there is none."""
+    """Return the server and the mappings of a collection; raise ``NotFound`` if the collection does not exist."""
     server = engine.identify(engine.connection, operation)
     mappings = _read_mappings(engine.connection, collection, operation)
     if mappings is None:
@@ -323,7 +333,7 @@ def _look_up(
 
 @contextmanager
 def _closing_on_error(connection: Connection) -> Iterator[None]:
-    """Close a connection when no store will be returned that closes it."""
+    """Close the connection if the block raises an error, because then no store is returned that closes it."""
     try:
         yield
     except BaseException:
@@ -332,7 +342,7 @@ def _closing_on_error(connection: Connection) -> Iterator[None]:
 
 
 def collections(open_engine: OpenEngine[ServerT], address: Address, client: object | None) -> list[str]:
-    """Return the names of our collections."""
+    """Return the sorted names of the collections that this package created at an address."""
     connection = open_engine(address, client).connection
     try:
         params = {"filter_path": f"*.mappings._meta.{METADATA}"}
@@ -348,5 +358,5 @@ def collections(open_engine: OpenEngine[ServerT], address: Address, client: obje
 def loading(
     open_engine: OpenEngine[ServerT], address: Address, collection: str, client: object | None
 ) -> AbstractContextManager[None]:
-    """Return a context in which an index has the settings for bulk loading."""
+    """Return a context manager that applies the settings for bulk loading to an index."""
     return bulk_loading(IndexSettings(open_engine(address, client).connection, collection))

@@ -1,4 +1,4 @@
-"""The vocabulary of a model, whose tokens are the keys of sparse fields; read without tokenizers or torch."""
+"""Read the vocabulary of a model, whose tokens are the keys of sparse fields, without tokenizers or torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from st_core.vectors import MAX_INDEX
 __all__ = ["Vocabulary", "build_vocabulary", "read_vocabulary"]
 
 _FILES = ("tokenizer.json", "vocab.txt")
-"""Files of a folder that are read, the first that exists."""
+"""The file names that are searched in a folder; the first file that exists is read."""
 _LONGEST = 8_000
-"""Bytes of a token. Lucene accepts terms of 32,766, and an escaped dot takes three."""
+"""The maximum number of bytes of a token. Lucene accepts terms of at most 32,766 bytes, and an escaped dot has three
+bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by index and indices by token, one to one; ``digest`` is the SHA-256 of both in hexadecimal."""
+    """The tokens of a model by index, and the indices by token.
+
+    Every token has one index, and every index one token. ``digest`` is the SHA-256 of both in hexadecimal.
+    """
 
     tokens: Mapping[int, str]
     indices: Mapping[str, int]
@@ -31,10 +35,10 @@ class Vocabulary:
 
 
 def build_vocabulary(pairs: Iterable[tuple[str, int]]) -> Vocabulary:
-    """Return the vocabulary of pairs of a token and its index; a pair may occur twice.
+    """Return the vocabulary that consists of pairs of a token and its index; a pair may occur twice.
 
-    Raises ValueError for tokens that are empty, have no UTF-8 or more than 8,000 bytes, and for a token or index that
-    occurs in two pairs.
+    Raises ValueError for a token that is empty, cannot be encoded as UTF-8 or has more than 8,000 bytes, and for a
+    token or an index that occurs in two different pairs.
     """
     tokens: dict[int, str] = {}
     indices: dict[str, int] = {}
@@ -64,9 +68,10 @@ def _check(token: object, index: object) -> None:
 
 
 def read_vocabulary(place: str) -> Vocabulary:
-    """Return the vocabulary at a place: ``tokenizer.json``, ``vocab.txt``, a folder with one, or ``builtin:sparse``.
+    """Return the vocabulary that an address option refers to.
 
-    Raises ValueError where there is no such file or it has no vocabulary.
+    ``place`` is the path of a ``tokenizer.json`` or ``vocab.txt``, a folder that contains one of them, or
+    ``builtin:sparse``. Raises ValueError if there is no such file or it contains no vocabulary.
     """
     path = _find_file(place)
     try:
@@ -91,18 +96,19 @@ def _find_file(place: str) -> Path:
 
 
 def _pairs_of_lines(text: str) -> list[tuple[str, int]]:
-    """Return the token of each line with the line number from 0.
+    """Return the token of each line with the line number, counted from 0.
 
-    Lines end at newlines only, because tokens may contain other separators.
+    Lines end only at newlines, because tokens may contain other line separators.
     """
     lines = text.removesuffix("\n").split("\n") if text else []
     return [(line.removesuffix("\r"), number) for number, line in enumerate(lines)]
 
 
 def _pairs_of_json(text: str) -> list[tuple[str, int]]:
-    """Return the tokens of a ``tokenizer.json`` with the added ones.
+    """Return the tokens of a ``tokenizer.json``, including its added tokens, with their indices.
 
-    The vocabulary of WordPiece, BPE and WordLevel is an object by token, that of Unigram a list of tokens with scores.
+    The vocabulary of WordPiece, BPE and WordLevel is an object that maps tokens to indices; that of Unigram is a list
+    of tokens with scores.
     """
     tokenizer = json.loads(text, object_pairs_hook=_unique_object)
     model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
@@ -123,7 +129,7 @@ def _model_pairs(vocab: Any) -> list[tuple[str, int]]:
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raise ValueError for a repeated key, whose last value Python's parser returns silently."""
+    """Return a JSON object; raise ValueError for a repeated key, which Python's parser accepts silently."""
     value = dict(pairs)
     if len(value) < len(pairs):
         seen: set[str] = set()

@@ -1,24 +1,24 @@
 """Elasticsearch 8.19 and 9.1 or newer: ``elasticsearch://host:9200``, with TLS ``elasticsearch+https://``.
 
-Options of the address for a new collection, which stores them:
+Options of the address for a new collection, which are stored with the collection:
 
 - ``sparse``: ``sparse_vector`` or ``rank_features``.
-- ``dense_index``: ``hnsw`` or ``flat``, or one of the quantized ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``,
-  ``int8_flat``, ``int4_flat`` and ``bbq_flat``.
+- ``dense_index``: ``hnsw`` or ``flat``, or with quantization ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``,
+  ``int4_flat`` or ``bbq_flat``.
 - ``shards`` and ``replicas``.
 
 Options of each connection:
 
-- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder with one, or ``builtin:sparse``. Its tokens are the
-  keys of sparse fields, and every connection to the collection must name it again.
-- ``fusion``: ``client`` (default), or ``native``. With ``native`` the server fuses by its ``rrf`` retriever, where its
-  licence (Enterprise or trial) includes it and no leg ranks are requested; otherwise the legs are sent in one
-  ``_msearch`` and fused in the client. The retriever follows Elasticsearch's documentation and is not verified on a
-  server.
-- ``timeout``: seconds of a request.
-- ``ca``: with TLS, a file of PEM certificates that verify the server's.
+- ``vocabulary``: a ``tokenizer.json``, a ``vocab.txt``, a folder that contains one of them, or ``builtin:sparse``. Its
+  tokens are the keys of sparse fields, so that every connection to the collection must set the same vocabulary.
+- ``fusion``: ``client`` (default), or ``native``. With ``native`` the server fuses by its ``rrf`` retriever if its
+  licence (Enterprise or trial) includes the retriever and the request does not ask for leg ranks; otherwise the legs
+  are sent in one ``_msearch`` and fused in the client. The retriever follows the documentation of Elasticsearch; it has
+  not been tested on a server.
+- ``timeout``: the timeout of a request in seconds.
+- ``ca``: with TLS, a file of PEM certificates that verify the certificate of the server.
 
-``ST_ELASTICSEARCH_API_KEY`` is the API key.
+The environment variable ``ST_ELASTICSEARCH_API_KEY`` contains the API key.
 
 Conversions for your own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`,
 :func:`rrf_retriever`, :func:`linear_retriever`, :func:`filter_to_elasticsearch` and :func:`mapping`.
@@ -58,23 +58,23 @@ __all__ = [
 CAPABILITIES = replace(
     LUCENE_CAPABILITIES,
     quantizations=frozenset(Quantization),
-    # With fusion=native and its licence. Not `linear`: where all hits of a query score alike, its minmax keeps their
-    # scores, and st_connectors.fusion sets them to 1.
+    # Requires fusion=native and a licence that includes it. The retriever `linear` is not used: if all hits of a query
+    # have equal scores, its minmax normaliser keeps the scores, whereas st_connectors.fusion sets them to 1.
     fusion=frozenset({FusionMethod.RRF, FusionMethod.RRF_WEIGHTED}),
     max_dimension=4096,
-    max_query_terms=1024,  # the least that max_clause_count can be since 8.1
+    max_query_terms=1024,  # the minimum of max_clause_count since 8.1
 )
 
 _TUNING = "Elasticsearch, Tune approximate kNN search"
-_GRAPH = 64  # 4 bytes for each of m = 16 neighbours, by the same page
+_GRAPH = 64  # 4 bytes for each of m = 16 neighbours, according to _TUNING
 _EVERY = "compares with every vector, so that time grows with the records"
 _SHORT = "the full vectors stay on disk and order the candidates again"
 
 
 def _layouts() -> tuple[DenseLayout, ...]:
-    """Return graphs from the most exact to the smallest, then indexes without a graph."""
+    """Return the layouts with a graph from the most exact to the smallest, then those without a graph."""
     int4_even, bbq_least = 2, 64  # the documentation of dense_vector
-    corrections = 16  # bytes that 9.5.3 stores with each vector; the page says 4
+    corrections = 16  # bytes that 9.5.3 stores with each vector; the documentation says 4
     return (
         DenseLayout("hnsw", 4, "a graph over full vectors", _TUNING, graph=_GRAPH, options={"dense_index": "hnsw"}),
         *(

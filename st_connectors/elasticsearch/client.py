@@ -1,4 +1,4 @@
-"""The client: opened from an address or passed by the caller, with its own retries turned off."""
+"""Send requests with an Elasticsearch client, opened from an address or passed by the caller, without its retries."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ __all__ = ["open_connection"]
 
 
 def open_connection(address: Address, client: object | None) -> Connection:
-    """Return a connection with the caller's client, or with one for the address; nothing is sent.
+    """Return a connection that uses the client of the caller, or a new client for the address if ``client`` is None.
 
-    Raises ValueError for invalid options, TypeError for another client.
+    No request is sent. Raises ValueError for invalid options, and TypeError if ``client`` is not an
+    ``elasticsearch.Elasticsearch``.
     """
     timeout = read_timeout(address)
     if client is not None and not isinstance(client, Elasticsearch):
         raise TypeError(f"{address.scheme} expects an elasticsearch.Elasticsearch, not {type(client).__name__}")
     opened = _open_client(address, timeout) if client is None else client
-    # Retries belong to the retry layer.
+    # The retry layer repeats calls; the client must not.
     quiet = opened.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
 
     def exchange(request: Request) -> Any:

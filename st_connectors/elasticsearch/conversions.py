@@ -23,23 +23,24 @@ __all__ = [
 
 
 def sparse_vector_query(field: str, weights: Weights) -> Body:
-    """Return the inner product with a field of type ``sparse_vector``.
+    """Return a query that scores by the inner product with a field of type ``sparse_vector``.
 
-    ``client.search(query=sparse_vector_query("splade", vector))``. Token pruning, the default since Elasticsearch 8.19
-    and 9.1, is off, so that the score is the complete inner product. Weights that are zero, negative or not finite are
-    omitted. Indices become decimal digits.
+    ``client.search(query=sparse_vector_query("splade", vector))`` runs the query. Token pruning, the default since
+    Elasticsearch 8.19 and 9.1, is off, so that the score is the complete inner product. Weights that are zero, negative
+    or not finite are omitted. Indices become decimal digits.
     """
     return wire.sparse_vector_query(field, weights_by_key(weights))
 
 
 def linear_retriever(queries: Sequence[Body], weights: Sequence[float], *, depth: int = 100) -> Body:
-    """Return the weighted sum of the scores of several queries, each scaled to [0, 1].
+    """Return a retriever that fuses several queries by the weighted sum of their scores, each scaled to [0, 1].
 
-    ``client.search(retriever=linear_retriever([dense, sparse], [0.25, 0.75]))``. Needs Elasticsearch 8.18 or newer with
-    an Enterprise or trial licence; each query contributes its best ``depth``. Not verified on a server. According to
-    the source of Elasticsearch 9 it differs from :func:`st_connectors.fusion.weighted` in two points: where all hits of
-    a query score alike, they keep their scores instead of 1; and its scores are Elasticsearch's, which map distances
-    and products to positive numbers. Raises ValueError where the number of weights differs.
+    ``client.search(retriever=linear_retriever([dense, sparse], [0.25, 0.75]))`` runs the search. It requires
+    Elasticsearch 8.18 or newer with an Enterprise or trial licence; each query contributes its best ``depth`` hits. It
+    has not been tested on a server. According to the source of Elasticsearch 9 it differs from
+    :func:`st_connectors.fusion.weighted` in two points: if all hits of a query have equal scores, they keep their
+    scores instead of 1; and the scores are those of Elasticsearch, which maps distances and products to positive
+    numbers. Raises ValueError unless there are as many weights as queries.
     """
     if len(weights) != len(queries):
         raise ValueError(f"expected one weight for each of {len(queries)} queries, got {len(weights)} weights")
@@ -51,11 +52,11 @@ def linear_retriever(queries: Sequence[Body], weights: Sequence[float], *, depth
 
 
 def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:
-    """Return a mapping for fields with these names.
+    """Return a mapping for fields, by field name.
 
-    ``client.indices.create(index="books", mappings=mapping({"splade": SparseField()}))``. ``sparse`` is
-    ``sparse_vector`` or ``rank_features``; ``dense_index`` is ``hnsw``, ``flat``, ``int8_hnsw``, ``int4_hnsw``,
-    ``bbq_hnsw``, ``int8_flat``, ``int4_flat`` or ``bbq_flat``. Raises ValueError for others.
+    ``client.indices.create(index="books", mappings=mapping({"splade": SparseField()}))`` uses the mapping. ``sparse``
+    is ``sparse_vector`` or ``rank_features``; ``dense_index`` is ``hnsw``, ``flat``, ``int8_hnsw``, ``int4_hnsw``,
+    ``bbq_hnsw``, ``int8_flat``, ``int4_flat`` or ``bbq_flat``. Raises ValueError for other values.
     """
     form = wire.form_for(Schema("index", fields), sparse=sparse, dense_index=dense_index)
     return mapping_body(fields, wire.vector_properties(fields, form))
@@ -64,7 +65,7 @@ def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense
 def filter_to_elasticsearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:
     """Return a filter as a query for filter context.
 
-    Field names are the index's own paths, and ``filterable`` has the kind of each. Raises KeyError for a field without
+    Field names are paths of the index, and ``filterable`` maps them to their kinds. Raises KeyError for a field without
     a kind.
     """
     return filter_to_query(where, filterable)

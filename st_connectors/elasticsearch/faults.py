@@ -1,4 +1,4 @@
-"""Errors of elasticsearch-py as store errors."""
+"""Convert errors of elasticsearch-py to store errors."""
 
 from __future__ import annotations
 

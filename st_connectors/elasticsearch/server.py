@@ -1,4 +1,4 @@
-"""What a server reports about its licence, version and shards; pure."""
+"""Interpret what a server reports about its licence, version and shards, without requests."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from st_connectors.schema import FusionMethod
 __all__ = ["UNKNOWN", "Server", "server_from"]
 
 _LICENCES = frozenset({"enterprise", "trial"})
-"""Licences with the ``rrf`` retriever; for others it answers 403 with "current license is non-compliant"."""
+"""The licences that include the ``rrf`` retriever; with other licences the server returns the status 403 and the
+message "current license is non-compliant"."""
 _WEIGHTS_SINCE = (9, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Whether the licence includes fusion, the version, and the shards of a collection; None where not reported."""
+    """The properties of a server: whether its licence includes fusion, its version, and the shards of a collection.
+
+    ``shards`` is None if the server has not reported it.
+    """
 
     is_licensed: bool = False
     version: tuple[int, int] = (0, 0)
     shards: int | None = None
 
     def fusion(self, *, has_text: bool) -> frozenset[FusionMethod]:
-        """Return the methods that fuse exactly as :mod:`st_connectors.fusion` does.
+        """Return the fusion methods of the server whose results equal those of :mod:`st_connectors.fusion`.
 
-        With text, there are none on several shards, because each shard computes word frequencies for itself.
+        For a collection with text fields on several shards there are none, because each shard computes word frequencies
+        from its own documents only.
         """
         if not self.is_licensed or (has_text and self.shards != 1):
             return frozenset()
@@ -37,11 +42,11 @@ class Server:
 
 
 UNKNOWN = Server()
-"""A server that was not queried."""
+"""A server that has not been queried yet."""
 
 
 def server_from(licence: Mapping[str, Any], info: Mapping[str, Any], settings: object) -> Server:
-    """Return the server of the answers to ``/_license``, ``/`` and ``_settings`` of a collection."""
+    """Return the server that the responses to ``/_license``, ``/`` and ``_settings`` of a collection describe."""
     entry = licence.get("license")
     fields = entry if isinstance(entry, Mapping) else {}
     number = re.match(r"(\d+)\.(\d+)", str((info.get("version") or {}).get("number")))

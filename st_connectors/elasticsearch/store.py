@@ -1,4 +1,4 @@
-"""The engine of an Elasticsearch address, and the plugin's functions on it."""
+"""Open the engine of an Elasticsearch address, and provide the functions of the plugin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _POINT_IN_TIME = PointInTime("_pit", "id", lambda place: {"id": place}, {})
 
 
 def open_engine(address: Address, client: object | None) -> Engine[Server]:
-    """Return the engine of an address; nothing is sent. Raises ValueError for unknown or invalid options."""
+    """Return the engine of an address; no request is sent.
+
+    Raises ValueError for unknown or invalid options.
+    """
     check_names(address, _OPTIONS)
     fusion = address.options.get("fusion", "client")
     check_choice("fusion", fusion, ("client", "native"))
@@ -58,7 +61,7 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
 
 
 def _inspect(connection: Connection, _: Server, collection: str, operation: str) -> Server:
-    """Return whether and how the server can fuse the legs of a collection."""
+    """Return the properties of the server that decide whether it can fuse the legs of a collection."""
     licence = connection.send_optional(operation, "/_license")
     if licence is None:
         return UNKNOWN

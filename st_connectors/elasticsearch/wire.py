@@ -1,4 +1,4 @@
-"""Bodies of requests to Elasticsearch, and fields from its mappings; pure."""
+"""Build the bodies of requests to Elasticsearch, and read fields from its mappings, without requests."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ _SIMILARITY = {Metric.COSINE: "cosine", Metric.DOT: "max_inner_product", Metric.
 _METRICS = {similarity: metric for metric, similarity in _SIMILARITY.items()}
 
 MOST = 10_000
-"""The upper bound of candidates and results of a knn query."""
+"""The maximum number of candidates and of results of a knn query."""
 _OVERSAMPLING = {"int8": 1, "int4": 2, "bbq": 3}
-"""Factor on the default candidates of an index of quantized vectors; all of them are compared by their full vectors."""
+"""The factor by which quantization multiplies the default number of candidates. All candidates are then compared by
+their full vectors."""
 OLDEST = {8: 19, 9: 1}
-"""The first minor version of each major whose mappings have the option that turns token pruning off."""
+"""The first minor version of each major version whose mappings have the option to turn token pruning off."""
 
 
 def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Form:
-    """Return the form of a new collection.
+    """Return the form of a new collection: ``sparse`` for all sparse fields and ``dense_index`` for all dense fields.
 
-    A field with a quantization gets its quantized index, as a graph or flat as ``dense_index`` is.
+    A dense field with a quantization gets the quantized index that is a graph or flat, as ``dense_index`` is.
     """
     check_choice("sparse", sparse, SPARSE)
     check_choice("dense_index", dense_index, DENSE_INDEXES)
@@ -67,7 +68,7 @@ def _major_minor(version: str) -> tuple[int, int]:
 
 
 def too_old(version: str) -> str | None:
-    """Return a sentence about a version that is not supported; None for a supported one."""
+    """Return a sentence that states why a version is not supported; None for a supported version."""
     major, minor = _major_minor(version)
     if major > max(OLDEST) or minor >= OLDEST.get(major, math.inf):
         return None
@@ -76,10 +77,13 @@ def too_old(version: str) -> str | None:
 
 
 def index_body(schema: Schema, form: Form, version: str, settings: Mapping[str, int]) -> Body:
-    """Return settings and mapping of a collection's index for the version of the server."""
+    """Return the settings and the mapping of a new collection's index.
+
+    They depend on the version of the server. ``settings`` are further index settings.
+    """
     index: Body = dict(settings)
     if _major_minor(version) >= (9, 2):
-        # From 9.2 the source would exclude vectors, and sparse ones would be rebuilt from nine bits a weight.
+        # By default, 9.2 and newer exclude vectors from the source and rebuild sparse vectors from 9-bit weights.
         index["mapping"] = {"exclude_source_vectors": False}
     return {
         "settings": {"index": index},
@@ -88,9 +92,10 @@ def index_body(schema: Schema, form: Form, version: str, settings: Mapping[str, 
 
 
 def vector_properties(fields: Mapping[str, Field], form: Form) -> dict[str, Body]:
-    """Return the properties of dense and sparse fields by field name.
+    """Return the mapping properties of dense and sparse fields by field name.
 
-    Every choice is written out, because defaults differ between versions.
+    ``form`` contains the type of each sparse field and the index kind of each dense field. All index settings are
+    explicit, because defaults differ between Elasticsearch versions.
     """
     properties: dict[str, Body] = {}
     for name, spec in fields.items():
@@ -115,9 +120,13 @@ def vector_properties(fields: Mapping[str, Field], form: Form) -> dict[str, Body
 
 
 def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Server = UNKNOWN) -> Capabilities:
-    """Return the capabilities of a collection of this form on this server."""
+    """Return the capabilities for a collection of this form on this server.
+
+    ``bound`` contains the capabilities of the adapter, which the result restricts.
+    """
     fields = {
-        # Candidates of a graph cover a segment only where it has no more records than a query has candidates.
+        # A query that uses a graph visits all records of a segment only if it has at least as many candidates as the
+        # segment has records.
         name: replace(
             precision_of(bound, spec), exact=not isinstance(spec, DenseField) or form.dense.get(name) == "flat"
         )
@@ -128,7 +137,10 @@ def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Ser
 
 
 def sparse_vector_query(path: str, weights: Mapping[str, float]) -> Body:
-    """Return the inner product of weights by key with a ``sparse_vector`` field, without pruning frequent tokens."""
+    """Return a query that scores by the inner product of weights by key with a ``sparse_vector`` field.
+
+    Token pruning, which ignores frequent tokens, is off.
+    """
     return {"sparse_vector": {"field": path, "query_vector": dict(weights), "prune": False}}
 
 
@@ -153,8 +165,8 @@ def _dense_leg(collection: Collection[Server], name: str, vector: Vector, reques
     if request.where is not None:
         knn["filter"] = filter_query(request.where, collection.layout)
     elif is_exact:
-        # Lucene compares all documents that pass a filter, if they are no more than the candidates; without one it uses
-        # the graph.
+        # Lucene compares all documents that pass a filter if there are at most as many as candidates. Without a filter
+        # it always uses the graph.
         knn["filter"] = {"exists": {"field": path}}
     return {"knn": knn}
 
@@ -166,7 +178,7 @@ def _candidates(effort: Effort, reach: int, oversampling: int) -> int:
         case Candidates(count):
             return min(MOST, max(reach, count))
         case Default():
-            # The server's default, one and a half times the hits, misses many of the nearest.
+            # The default of the server, one and a half times the number of hits, misses many of the nearest documents.
             return min(MOST, max(100, 2 * reach) * oversampling)
 
 
@@ -183,12 +195,13 @@ DIALECT = Dialect(_sparse_leg, _dense_leg, _fused_body)
 def rrf_retriever(
     queries: Sequence[Body], *, k: int = 60, weights: Sequence[float] | None = None, depth: int = 100
 ) -> Body:
-    """Return the fusion of queries by reciprocal ranks.
+    """Return a retriever that fuses queries by reciprocal ranks.
 
-    ``client.search(retriever=rrf_retriever([sparse_vector_query("splade", vector), other]))``. Needs two or more
-    queries, of which each contributes its best ``depth``, and an Enterprise or trial licence; with ``weights``, one for
-    each query, Elasticsearch 9.2. Not verified on a server. Without the licence fuse with :mod:`st_connectors.fusion`.
-    Raises ValueError where the number of weights differs.
+    ``client.search(retriever=rrf_retriever([sparse_vector_query("splade", vector), other]))`` runs the search. It
+    requires at least two queries, each of which contributes its best ``depth`` hits, and an Enterprise or trial
+    licence; without the licence, fuse with :mod:`st_connectors.fusion`. ``weights``, one for each query, require
+    Elasticsearch 9.2. The retriever has not been tested on a server. Raises ValueError unless there are as many weights
+    as queries.
     """
     legs: list[Body] = [{"standard": {"query": query}} for query in queries]
     if weights is not None:
@@ -197,12 +210,12 @@ def rrf_retriever(
 
 
 def scan_order(_: Layout) -> list[Body]:
-    """Return the sort order of a scan: a point in time numbers its documents by shard."""
+    """Return the sort order of a scan, the number that a point in time assigns to each document of each shard."""
     return [{"_shard_doc": "asc"}]
 
 
 def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
-    """Return the field and form of a vector property of an adopted mapping; None for one that cannot be searched."""
+    """Return the field and form of a vector property of an adopted mapping; None for other properties."""
     kind = str(body.get("type"))
     if kind in SPARSE:
         return SparseField(), kind
@@ -211,7 +224,10 @@ def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:
 
 
 def _dense_field(body: Mapping[str, Any]) -> DenseField | None:
-    """Return the field of an indexed float32 property; vectors of length 1 have their cosine as inner product."""
+    """Return the dense field of an indexed float32 property, or None for another property.
+
+    The metric ``dot_product`` is cosine, because its vectors have length 1 and their inner product is the cosine.
+    """
     similarity = body.get("similarity", "cosine")
     metric = _METRICS.get("cosine" if similarity == "dot_product" else similarity)
     if metric is None or not body.get("index", True) or body.get("element_type", "float") != "float":

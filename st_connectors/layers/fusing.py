@@ -1,4 +1,4 @@
-"""Split hybrid requests into legs, fuse their hits and cut out the page; the reference for fusion in stores."""
+"""Split hybrid requests into legs, fuse their hits and return one page; the reference for fusion in stores."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def fusing(store: Store) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The store requests that answer one request.
+    """The store requests that are necessary for one request.
 
-    ``sent``: their positions in the batch, None for a leg that cannot match. ``is_late``: the page's content is read by
-    id afterwards. ``is_native``: the store fuses the legs itself.
+    ``sent`` contains their positions in the batch, and None for a leg that cannot match. ``is_late`` states whether the
+    content of the page is read by id afterwards, and ``is_native`` whether the store fuses the legs itself.
     """
 
     request: SearchRequest
@@ -64,7 +64,7 @@ class _Fusing(Passing):
         return pages
 
     def _fill(self, plans: Sequence[_Plan], pages: list[list[Hit]]) -> None:
-        """Add payloads and vectors to the pages that were searched without them."""
+        """Add payloads and vectors to the pages whose searches returned ids and scores only."""
         parts = Parts.NONE
         ids: dict[str, None] = {}
         for plan, page in zip(plans, pages, strict=True):
@@ -82,7 +82,7 @@ class _Fusing(Passing):
 
 
 def _plan(request: SearchRequest, schema: Schema, capabilities: Capabilities, batch: list[SearchRequest]) -> _Plan:
-    """Plan one request and append the store requests it needs to ``batch``."""
+    """Plan one request, and append the store requests that it requires to ``batch``."""
     rank = request.rank
     if not isinstance(rank, Fuse):
         if is_empty_leg(rank, schema.fields.get(rank.field)):
@@ -108,7 +108,7 @@ def _can_fuse(capabilities: Capabilities, rank: Fuse) -> bool:
     max_legs, max_terms = capabilities.max_fused_legs, capabilities.max_query_terms
     return (
         _method(rank.method) in capabilities.fusion
-        and all(rank.method.weights or ())  # a leg of weight 0 takes no part: records that only it matches are no hits
+        and all(rank.method.weights or ())  # a leg of weight 0 is ignored: records that only it matches are not hits
         and len(rank.legs) > 1
         and (max_legs is None or len(rank.legs) <= max_legs)
         and (max_terms is None or sum(map(_count_terms, rank.legs)) <= max_terms)

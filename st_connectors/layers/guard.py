@@ -19,20 +19,21 @@ __all__ = ["guarded"]
 def guarded(store: Store, *, name: str = "store") -> Store:
     """Return a store that accepts only what its schema and capabilities declare; ``name`` is used in messages.
 
-    - Invalid arguments raise ValueError or TypeError; what this store cannot do raises ``Unsupported``; an invalid
-      record is returned as ``Rejected`` with ``Refused``, and the others of its batch are stored.
-    - The last of equal ids in a batch wins, rejected records aside.
+    - Invalid arguments raise ValueError or TypeError, and operations that this store does not support raise
+      ``Unsupported``. An invalid record is returned as ``Rejected`` with ``Refused``; the rest of the batch is stored.
+    - If a batch contains an id several times, the last valid record with this id is stored.
     - Vectors are converted to float32; those of cosine fields are scaled to unit length, in queries and in records.
       Zero and empty vectors count as absent.
-    - Batches are split by ``max_batch`` and ``max_bytes``, estimated as 24 bytes a dense number, 36 a sparse weight,
-      and the payload's JSON. Where a part fails after an earlier one was stored, its records and all later ones are
-      returned as rejected with that error.
+    - Batches are split by ``max_batch`` and ``max_bytes``. The size of a record is estimated as 24 bytes for each
+      number of a dense vector, 36 bytes for each weight of a sparse vector, and the JSON of the payload. If a part of a
+      batch fails after an earlier part was stored, its records and all later records are returned as rejected with the
+      error.
     """
     return _Guarded(store, name)
 
 
 class _Clean(NamedTuple):
-    """A valid record, its position in the caller's batch, and its size in bytes, 0 where the store limits none."""
+    """A valid record, its position in the batch of the caller, and its size in bytes (0 if the store has no limit)."""
 
     position: int
     record: Record
@@ -92,7 +93,7 @@ class _Guarded(Passing):
         return self.store.count(None if where is None else self._checks.check_filter(where, "count"))
 
     def _clean(self, records: Sequence[Record]) -> tuple[list[_Clean], list[Rejected]]:
-        """Return the valid records, the last of equal ids, and rejections of the invalid ones."""
+        """Return the valid records, for equal ids only the last, and the rejections of the invalid records."""
         schema, capabilities = self.schema, self.capabilities
         clean: dict[str, _Clean] = {}
         rejected: list[Rejected] = []
@@ -120,7 +121,7 @@ class _Guarded(Passing):
 
 
 def _split_batch(items: Sequence[_Clean], max_records: int | None, max_bytes: int | None) -> list[list[_Clean]]:
-    """Split into parts of at most ``max_records`` records and about ``max_bytes`` bytes, in order."""
+    """Split records into parts of at most ``max_records`` records and about ``max_bytes`` bytes, in order."""
     parts: list[list[_Clean]] = []
     free = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""Isolate the records for which a store refuses a whole batch, by halving the batch."""
+"""Find the records because of which a store refuses a batch, by halving the batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ __all__ = ["isolating"]
 
 
 def isolating(store: Store) -> Store:
-    """Return a store that rejects only the records at fault where ``store`` refuses their whole batch.
+    """Return a store that rejects only the invalid records if ``store`` refuses a batch.
 
-    One bad record among n costs about ``2 * log2(n)`` further calls. A store that answers for each record is returned
-    unchanged.
+    One invalid record among n causes about ``2 * log2(n)`` further calls. A store that reports errors for each record
+    is returned unchanged.
     """
     return store if store.capabilities.partial_failure else _Isolating(store)
 
 
 class _Isolating(Passing):
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Halve refused batches down to single records; an error other than ``Refused`` for the whole batch is raised.
+        """Halve refused batches down to single records; raise an error other than ``Refused`` for the first call.
 
-        Once halving has begun, another error ends it: the records not yet written are rejected with that error.
+        An error other than ``Refused`` for a part of the batch ends the halving: the records that are not yet written
+        are rejected with that error.
         """
         spans = [(0, len(records))]
         rejected: list[Rejected] = []
@@ -49,5 +50,5 @@ class _Isolating(Passing):
 
 
 def _reject(records: Sequence[Record], start: int, end: int, error: StoreError) -> list[Rejected]:
-    """Reject the records from ``start`` to ``end`` with one error."""
+    """Return rejections with one error for the records from position ``start`` up to, but not including, ``end``."""
     return [Rejected(at, records[at].id, error) for at in range(start, end)]

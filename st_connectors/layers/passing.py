@@ -1,4 +1,4 @@
-"""The base of all layers: a store that hands every call on to the store it wraps."""
+"""The base class of layers: a store that forwards every call to the store that it wraps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Passing"]
 
 
 class Passing:
-    """A store that hands every call on to ``store``; a layer overrides the operations it changes."""
+    """A store that forwards every call to ``store``; a layer overrides the operations that it changes."""
 
     def __init__(self, store: Store) -> None:
         """Wrap a store."""
@@ -29,41 +29,41 @@ class Passing:
         return self.store.capabilities
 
     def create(self) -> None:
-        """Hand ``create`` on."""
+        """Forward ``create`` to the wrapped store."""
         self.store.create()
 
     def drop(self) -> None:
-        """Hand ``drop`` on."""
+        """Forward ``drop`` to the wrapped store."""
         self.store.drop()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Hand ``upsert`` on."""
+        """Forward ``upsert`` to the wrapped store."""
         return self.store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Hand ``delete`` on."""
+        """Forward ``delete`` to the wrapped store."""
         self.store.delete(ids)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Hand ``get`` on."""
+        """Forward ``get`` to the wrapped store."""
         return self.store.get(ids, parts=parts)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Hand ``search`` on."""
+        """Forward ``search`` to the wrapped store."""
         return self.store.search(requests)
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Hand ``scan`` on."""
+        """Forward ``scan`` to the wrapped store."""
         return self.store.scan(where=where, parts=parts, batch=batch)
 
     def count(self, where: Filter | None = None) -> int:
-        """Hand ``count`` on."""
+        """Forward ``count`` to the wrapped store."""
         return self.store.count(where)
 
     def refresh(self) -> None:
-        """Hand ``refresh`` on."""
+        """Forward ``refresh`` to the wrapped store."""
         self.store.refresh()
 
     def close(self) -> None:
-        """Hand ``close`` on."""
+        """Forward ``close`` to the wrapped store."""
         self.store.close()

@@ -1,4 +1,4 @@
-"""Validate and normalise records before they are sent; pure functions that raise ValueError or TypeError."""
+"""Validate and normalise records before they are sent; the functions raise ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ __all__ = [
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
 _DEPTH = 64
-"""The depth of nesting allowed in payloads: half of what serde_json, and with it Qdrant, reads."""
+"""The maximum depth of nesting in payloads: half the maximum of serde_json, which Qdrant uses."""
 _UNIT = 1e-7
-"""A float32 vector scaled to unit length is within 2**-24 of it, and is not scaled again."""
+"""The tolerance within which a length counts as 1. The length of a scaled float32 vector is within 2**-24 of 1, so that
+such a vector is not scaled again."""
 
 
 def check_id(value: object) -> str:
@@ -50,9 +51,9 @@ def check_id(value: object) -> str:
 
 
 def check_record(record: Record, schema: Schema, *, optional_vectors: bool) -> Record:
-    """Return the record as it is sent to a store.
+    """Return the record in the form in which it is sent to a store.
 
-    Vectors are float32, of unit length in cosine fields, empty ones are omitted, and the payload is a copy.
+    Vectors are float32 and have unit length in cosine fields; empty vectors are omitted. The payload is a copy.
     """
     key = check_id(record.id)
     unknown = record.vectors.keys() - schema.fields.keys()
@@ -78,7 +79,7 @@ def check_record(record: Record, schema: Schema, *, optional_vectors: bool) -> R
 
 
 def _lacking(name: str, vector: Vector | None, *, optional_vectors: bool) -> str:
-    """Return the message for a required vector that is missing or empty."""
+    """Return the message for a missing or empty vector of a field that requires it."""
     match vector:
         case None:
             state = "is missing"
@@ -119,7 +120,7 @@ def check_dense(value: object, spec: DenseField, name: str) -> NDArray[np.float3
 
 
 def check_sparse(value: object, name: str) -> SparseVector:
-    """Return a SparseVector unchanged; its constructor has normalised it."""
+    """Return a SparseVector unchanged, because its constructor has normalised it; raise TypeError for other values."""
     if not isinstance(value, SparseVector):
         raise TypeError(
             f"sparse field {name!r} expects a SparseVector, not {type(value).__name__}: "
@@ -145,7 +146,7 @@ def _check_payload(payload: object, schema: Schema) -> dict[str, Any]:
 
 
 def _copy_object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
-    """Return a copy of a JSON object; ``where`` is its place in the payload, for messages."""
+    """Return a copy of a JSON object; ``where`` is its path in the payload, used in messages."""
     if depth > _DEPTH:
         raise ValueError(f"{where[:60]}… nests deeper than {_DEPTH} levels")
     plain: dict[str, Any] = {}
@@ -154,14 +155,14 @@ def _copy_object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, 
             raise TypeError(f"the keys of {where} must be strings, not {type(key).__name__}: {key!r}")
         if not key.isascii():
             encode_text(key, f"a key of {where}")
-        # Most values are ASCII strings: a quick path that does not build their place for a message.
+        # Most values are ASCII strings. This fast path does not build the path of a value for a message.
         is_ascii = isinstance(item, str) and item.isascii()
         plain[key[:]] = item[:] if is_ascii else _copy_json(item, f"{where}[{key!r}]", depth + 1)
     return plain
 
 
 def _copy_json(value: object, where: str, depth: int) -> Any:
-    """Return a copy of a JSON value in Python's own types."""
+    """Return a copy of a JSON value that consists of built-in Python types."""
     match value:
         case None | bool():
             return value
@@ -189,7 +190,7 @@ def _copy_json(value: object, where: str, depth: int) -> Any:
 
 
 def _check_filterable(value: object, kind: FilterKind, name: str) -> None:
-    """Raise unless a value, or each element of a list, is of the declared kind; null alone is allowed."""
+    """Raise an error unless a value, or each element of a list, is of the declared kind; a null value is allowed."""
     if value is None:
         return
     for one in value if isinstance(value, list) else [value]:
@@ -199,7 +200,7 @@ def _check_filterable(value: object, kind: FilterKind, name: str) -> None:
 
 
 def is_of_kind(value: object, kind: FilterKind) -> bool:
-    """Return whether a payload value is of a filterable kind: 1.0 is no int, 1 is a float."""
+    """Return whether a payload value is of a filterable kind: 1.0 is not an int, but 1 is a float."""
     match kind:
         case FilterKind.KEYWORD:
             return isinstance(value, str)
@@ -222,7 +223,7 @@ def _is_date(text: str) -> bool:
 
 
 def encode_text(text: str, what: str) -> bytes:
-    """Encode as UTF-8; raise ValueError for lone surrogates, with ``what`` as their place."""
+    """Encode a text as UTF-8; raise ValueError for lone surrogates, with ``what`` as the description of the text."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -232,15 +233,15 @@ def encode_text(text: str, what: str) -> bytes:
 
 
 def list_names(fields: Mapping[str, object]) -> str:
-    """Return the names of fields for a message."""
+    """Return the names of fields as a list for a message."""
     return ", ".join(repr(name) for name in fields) or "no fields"
 
 
 def size_of(record: Record) -> int:
-    """Return an upper bound of a record's bytes in a JSON request.
+    """Return an upper bound of the number of bytes of a record in a JSON request.
 
-    24 a dense number and 36 a sparse weight, the longest forms of a float32 written as a double; the payload's JSON;
-    and 64 for the rest.
+    The bound consists of 24 bytes for each number of a dense vector and 36 for each weight of a sparse vector, which
+    are the longest forms of a float32 written as a double; the bytes of the payload's JSON; and 64 bytes for the rest.
     """
     vectors = sum(
         36 * each.indices.size if isinstance(each, SparseVector) else 24 * each.size for each in record.vectors.values()

@@ -1,6 +1,6 @@
-"""Validate and normalise searches, filters and schemas before they are sent; pure.
+"""Validate and normalise searches, filters and schemas before they are sent.
 
-Invalid arguments raise ValueError or TypeError, what this store cannot do raises ``Unsupported``.
+Invalid arguments raise ValueError or TypeError, and operations that the store does not support raise ``Unsupported``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from st_connectors.store import (
 __all__ = ["RequestChecks"]
 
 _DEPTH = 100
-"""The depth of nesting allowed in filters: evaluating one recurses as deep."""
+"""The maximum depth of nesting in filters; the evaluation of a filter recurses to the same depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class RequestChecks:
     capabilities: Capabilities
 
     def _unsupported(self, what: str, operation: str) -> Unsupported:
-        """Return the error for something this store cannot do."""
+        """Return the error for ``what``, which this store does not support."""
         return Unsupported(what, store=self.store, operation=operation)
 
     def check_schema(self) -> None:
-        """Raise unless this store can have the schema's fields."""
+        """Raise an error unless this store supports the fields of the schema."""
         if not self.schema.collection or not isinstance(self.schema.collection, str):
             raise ValueError("a collection needs a name, a string that is not empty")
         for name in (*self.schema.fields, *self.schema.filterable):
@@ -170,7 +170,7 @@ class RequestChecks:
         return leg
 
     def check_filter(self, where: Filter, operation: str, depth: int = 0) -> Filter:
-        """Return the filter with values of the kinds its fields declare."""
+        """Return the filter with its values converted to the kinds of their fields."""
         if depth > _DEPTH:
             raise ValueError(f"the filter nests deeper than {_DEPTH} levels")
         kind = type(where).__name__.lower()
@@ -254,7 +254,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _round(value: object, to: Callable[[float], int]) -> object:
-    """Round a finite float by ``to``; return anything else unchanged."""
+    """Round a finite float with the function ``to``; return any other value unchanged."""
     return to(value) if isinstance(value, float) and math.isfinite(value) else value
 
 

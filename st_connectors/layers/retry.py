@@ -1,4 +1,4 @@
-"""Retry operations that fail with a ``Temporary`` error, after growing waits with jitter or the server's own."""
+"""Retry operations that fail with a ``Temporary`` error, after exponential waits or those that the server requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RetryPolicy:
     """How often and how long to retry: at most ``attempts`` calls within ``timeout`` seconds.
 
     The wait before retry n is ``min(wait_max, wait_initial * 2 ** (n - 1) + jitter)`` seconds with a random jitter up
-    to ``wait_jitter``; a server's ``retry_after`` takes precedence. Where that is beyond ``timeout``, the call is not
-    retried.
+    to ``wait_jitter``; a ``retry_after`` of the server takes precedence. If the wait would exceed ``timeout``, the call
+    is not retried.
     """
 
     attempts: int = 5
@@ -46,7 +46,7 @@ NO_RETRY = RetryPolicy(attempts=1)
 
 
 def retrying(store: Store, policy: RetryPolicy | None = None) -> Store:
-    """Return a store that retries the operations of ``store``; safe, since every operation may be repeated."""
+    """Return a store that retries the operations of ``store``, which may all be repeated safely."""
     return _Retrying(store, policy or RetryPolicy())
 
 
@@ -62,10 +62,10 @@ class _Retrying(Passing):
         self._retry(self.store.drop)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Retry the whole call, or only the records that were rejected with a temporary error.
+        """Retry the complete call, or only the records that were rejected with a temporary error.
 
-        Once the store has answered for some records, a later temporary failure is not raised: its records are returned
-        as rejected.
+        After a call that succeeded for some records, a temporary error of a retry is not raised; its records are
+        returned as rejected.
         """
         pending = list(range(len(records)))
         waiting: list[Rejected] = []
@@ -98,7 +98,7 @@ class _Retrying(Passing):
         return self._retry(lambda: self.store.search(requests))
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Retry until the first record arrives; later errors are raised, since a second scan may have another order."""
+        """Retry until the first record arrives; raise later errors, because a second scan may have another order."""
         for attempt in self._attempts():
             with attempt:
                 records = self.store.scan(where=where, parts=parts, batch=batch)
@@ -114,9 +114,9 @@ class _Retrying(Passing):
         self._retry(self.store.refresh)
 
     def _retry(self, call: Callable[[], T]) -> T:
-        """Call, and retry as the policy says.
+        """Return the result of ``call``, and retry it according to the policy.
 
-        The first call is outside stamina's loop, which takes 0.07 ms to set up (stamina 26.1).
+        The first call is outside the retry loop, because stamina 26.1 takes 0.07 ms to set up the loop.
         """
         began = time.monotonic()
         try:
@@ -134,15 +134,15 @@ class _Retrying(Passing):
         raise AssertionError  # the last attempt returns or raises
 
     def _attempts(self, left: float | None = None) -> Iterable[stamina.Attempt]:
-        """Return the policy's attempts within the ``left`` seconds of its timeout."""
+        """Return the attempts that the policy allows within the ``left`` remaining seconds of its timeout."""
         policy = self._policy
 
         def wait(error: Exception) -> bool | float:
-            """Return whether to retry, or after how many seconds."""
+            """Return whether to retry, or the wait in seconds before the retry."""
             if not isinstance(error, Temporary):
                 return False
             seconds = error.retry_after
-            if seconds is None or not seconds >= 0.0:  # a negative number or NaN is no wait
+            if seconds is None or not seconds >= 0.0:  # a negative number or NaN is not a valid wait
                 return True
             return seconds if seconds <= policy.timeout else False
 
@@ -162,6 +162,6 @@ def _at_positions(rejected: Sequence[Rejected], positions: Sequence[int]) -> lis
 
 
 def _longest_wait(waiting: Sequence[Rejected]) -> Temporary:
-    """Return the error of the record that has to wait longest."""
+    """Return the error with the longest wait."""
     errors = [item.error for item in waiting if isinstance(item.error, Temporary)]
     return max(errors, key=lambda error: error.retry_after or 0.0)

@@ -1,4 +1,4 @@
-"""Search without the filter for present vectors, and repeat with it only where the result is affected."""
+"""Search without the filter that excludes missing vectors, and repeat with the filter only if the result requires it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["SpeculativeStore", "speculating"]
 class SpeculativeStore(Store, Protocol):
     """A store whose capabilities declare ``speculative_search``.
 
-    ``search`` restricts every leg to the records that have its vector.
+    Its ``search`` restricts every leg to the records that have the vector of the leg.
     """
 
     def search_speculatively(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | None]:
-        """Return the results of unrestricted searches, each None if it contains records without the leg's vector.
+        """Return the results of unrestricted searches; None for a result that contains records without the vector.
 
-        A result other than None equals that of ``search``.
+        A result other than None equals the result of ``search``.
         """
         ...
 
 
 def speculating(store: Store) -> Store:
-    """Return a store that searches without restriction first and repeats only those searches whose result is None.
+    """Return a store that first searches without restriction, and repeats only the searches whose result is None.
 
     A store that does not declare ``speculative_search`` is returned unchanged.
     """
@@ -39,7 +39,7 @@ class _Speculating(Passing):
         self._speculative = store
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Repeat with restriction, as one batch, the searches whose unrestricted result cannot be used."""
+        """Search without restriction, then repeat the searches whose result is None with restriction, as one batch."""
         results = self._speculative.search_speculatively(requests)
         again = [at for at, hits in enumerate(results) if hits is None]
         repeated = iter(self.store.search([requests[at] for at in again]) if again else [])

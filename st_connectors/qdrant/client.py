@@ -1,8 +1,8 @@
 """Connect to servers and to local mode through qdrant-client.
 
-REST bodies become its models, which it sends over REST or gRPC or evaluates itself. ``qdrant+memory:NAME`` is the
-client's local mode: brute force in Python, for tests up to 2,000 records; every store of this process with the same
-name uses the same collections.
+REST bodies are converted to the models of the client, which sends them over REST or gRPC, or evaluates them in local
+mode. ``qdrant+memory:NAME`` is the local mode: brute force in Python, for tests with up to 2,000 records. All stores of
+this process with the same name use the same collections.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ Body = dict[str, Any]
 
 API_KEY = "ST_QDRANT_API_KEY"
 TIMEOUT = 60
-"""Seconds; the client's default of 5 is too short for a large batch that waits until it is applied."""
+"""The default timeout in seconds; the client's default of 5 is too short for a large batch, because writes wait until
+they are applied."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
     """A client and its properties.
 
-    ``name`` is the address's scheme and ``place`` the server's host and port, for messages; ``lock`` serialises local
-    mode, whose arrays are not safe in threads.
+    ``name`` is the scheme of the address and ``place`` the host and port of the server; both are used in messages.
+    ``lock`` serialises calls in local mode, whose arrays are not safe for use from several threads.
     """
 
     client: QdrantClient
@@ -55,9 +56,9 @@ _LOCK = threading.Lock()
 
 
 def open_client(address: Address, client: object | None) -> Connection:
-    """Create the client of an address, or use that of the caller; nothing is sent.
+    """Return a connection that uses the client of the caller, or a new client for the address if ``client`` is None.
 
-    Raises ValueError for unknown options.
+    No request is sent. Raises ValueError for unknown options.
     """
     if unknown := address.options.keys() - {"timeout"}:
         raise ValueError(f"unknown option {min(unknown)!r} of {address.scheme}; expected timeout, in seconds")
@@ -89,7 +90,7 @@ def _open_local(name: str) -> Connection:
     with _LOCK:
         if name not in _LOCAL:
             client = QdrantClient(":memory:")
-            # Without this the client's __del__ prints an error at exit.
+            # Otherwise the __del__ method of the client prints an error at exit.
             atexit.register(client.close)
             _LOCAL[name] = Connection(client, "qdrant+memory", local=True, lock=threading.RLock())
         return _LOCAL[name]
@@ -106,7 +107,8 @@ def _open_server(address: Address) -> Connection:
         prefix=address.path or None,
         api_key=os.environ.get(API_KEY),
         timeout=_parse_timeout(address),
-        # Repeating calls is the retry layer's job; the version check would print warnings from a thread of its own.
+        # The retry layer repeats calls, so that the client must not; its version check would print warnings from
+        # another thread.
         grpc_options={"grpc.enable_retries": 0},
         check_compatibility=False,
     )
@@ -122,10 +124,10 @@ def _parse_timeout(address: Address) -> int:
 
 
 class ClientEngine:
-    """One collection of a server or of local mode; safe in threads."""
+    """One collection of a server or of local mode. Safe for use from several threads."""
 
     def __init__(self, connection: Connection, collection: str, capabilities: Capabilities) -> None:
-        """Nothing is sent."""
+        """Store the arguments. No request is sent to the server."""
         self.name = connection.name
         self.capabilities = capabilities
         self._connection = connection
@@ -137,12 +139,12 @@ class ClientEngine:
         return faults.from_client(error, store=self.name, operation=operation, place=self._connection.place)
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """Return the collection's metadata, or None if there is no collection."""
+        """Return the metadata of the collection, or None if the collection does not exist."""
         config = self._config()
         return None if config is None else (config.metadata or {})
 
     def description(self) -> Body | None:
-        """Return Qdrant's description of the vectors, or None if there is no collection."""
+        """Return Qdrant's description of the vectors, or None if the collection does not exist."""
         config = self._config()
         return None if config is None else dict(config.params.model_dump(mode="json", exclude_none=True))
 
@@ -156,16 +158,16 @@ class ClientEngine:
             raise
 
     def indexed(self) -> dict[str, str]:
-        """Return the payload indexes, from JSON path to kind."""
+        """Return the payload indexes as a mapping from JSON path to kind."""
         with self._connection.lock:
             schema = self._client.get_collection(self._collection).payload_schema
         return {key: info.data_type.value for key, info in schema.items()}
 
     def open(self) -> None:
-        """Do nothing: each request connects by itself."""
+        """Do nothing, because each request connects by itself."""
 
     def create(self, body: Body, indexes: Mapping[str, str]) -> None:
-        """Create the collection, then its payload indexes, which local mode does not have."""
+        """Create the collection, then its payload indexes; local mode has no indexes."""
         if not self._connection.local:
             server.check_version(self._client.info().version, store=self.name, operation="create")
         with self._connection.lock:
@@ -198,7 +200,7 @@ class ClientEngine:
             self._client.upsert(self._collection, structs, wait=True)
 
     def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove points and wait until they are gone."""
+        """Remove points and wait until they are removed."""
         with self._connection.lock:
             self._client.delete(self._collection, list(ids), wait=True)
 
@@ -210,7 +212,7 @@ class ClientEngine:
             )
 
     def query(self, bodies: Sequence[Body]) -> list[list[Any]]:
-        """Return the results of queries, in order, by one request."""
+        """Send all queries as one request and return their results, in order."""
         if not bodies:
             return []
         requests = [models.QueryRequest(**self._plain(body)) for body in bodies]
@@ -221,10 +223,10 @@ class ClientEngine:
         return [result.points for result in results]
 
     def _query_one(self, request: models.QueryRequest) -> list[Any]:
-        """Return one result of local mode.
+        """Return the result of one query in local mode.
 
-        Its batch call also computes results one by one, after qdrant-client 1.20 has copied every query number by
-        number.
+        Batch calls are not used: in qdrant-client 1.20 they first copy every number of the queries, and then also
+        compute the results one by one.
         """
         return self._client.query_points(
             self._collection,
@@ -238,7 +240,7 @@ class ClientEngine:
         ).points
 
     def scroll(self, body: Body) -> tuple[list[Any], PointId | None]:
-        """Return one page, and the id with which the next one starts."""
+        """Return one page, and the id at which the next page starts."""
         with self._connection.lock:
             points, next_id = self._client.scroll(
                 self._collection,
@@ -256,29 +258,32 @@ class ClientEngine:
             return self._client.count(self._collection, count_filter=_filter(body), exact=True).count
 
     def refresh(self) -> None:
-        """Verify that the collection exists; every write has waited until it was applied."""
+        """Verify that the collection exists; writes need no refresh, because they wait until they are applied."""
         with self._connection.lock:
             self._client.get_collection(self._collection)
 
     def indexing_threshold(self) -> int | None:
-        """Return the kilobytes of vectors above which a segment gets a graph, or None if not set; for servers."""
+        """Return the size of vectors in kilobytes above which a segment gets a graph, or None if not set.
+
+        For servers only.
+        """
         config = self._client.get_collection(self._collection).config
         threshold: int | None = config.optimizer_config.indexing_threshold
         return threshold
 
     def set_indexing_threshold(self, kilobytes: int) -> None:
-        """Set the threshold and no other setting; for servers."""
+        """Set the indexing threshold and change no other setting; for servers only."""
         self._client.update_collection(
             self._collection, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes)
         )
 
     def close(self) -> None:
-        """Close a client that was opened for this collection."""
+        """Close the client, unless the caller passed it."""
         if self._connection.owned:
             self._client.close()
 
     def _plain(self, body: Body) -> Body:
-        """Return the body, for local mode without search parameters: it is exact and warns about them."""
+        """Return the body; for local mode, which is exact and warns about search parameters, return it without them."""
         if not self._connection.local:
             return body
         body = {key: value for key, value in body.items() if key != "params"}
@@ -288,7 +293,7 @@ class ClientEngine:
 
 
 def collections(address: Address, client: object | None) -> list[str]:
-    """Return the names of the collections created by this package."""
+    """Return the names of the collections that this package created at an address."""
     connection = open_client(address, client)
     try:
         with connection.lock:

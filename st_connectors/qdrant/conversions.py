@@ -21,7 +21,7 @@ matrix."""
 
 
 def sparse_vector(value: SparseLike) -> models.SparseVector:
-    """Convert one sparse vector to Qdrant's model, with rising indices and positive weights.
+    """Convert one sparse vector to the model of qdrant-client, with rising indices and positive weights.
 
     Accepts a ``SparseVector``, a ``SparseMatrix`` of one row, a mapping from index to weight, a dense row [V], and one
     row of a scipy or torch sparse matrix ([V] or [1, V]). Raises ValueError for more than one row.
@@ -68,10 +68,11 @@ def _flat(array: Any) -> Any:
 
 
 def filter_to_qdrant(where: Filter) -> models.Filter:
-    """Translate a filter on plain payload keys (JSON paths) to Qdrant's model.
+    """Translate a filter on plain payload keys (JSON paths) to the model of qdrant-client.
 
-    The type of a value decides how it is compared: strings, integers and booleans are matched, floats compared; strings
-    in ``Range`` are dates. Missing keys, null and empty lists make a leaf false, and ``Not`` is the complement.
+    The type of a value decides how it is compared: strings, integers and booleans are matched exactly, floats are
+    compared as a range of one number, and strings in ``Range`` are dates. A comparison is false for a missing key, null
+    and an empty list, and ``Not`` is the complement.
     """
     return models.Filter(**filters.filter_to_qdrant(where))
 
@@ -87,15 +88,15 @@ def hybrid_query(
     where: Filter | None = None,
     with_payload: bool = True,
 ) -> dict[str, Any]:
-    """Return the arguments of a dense and sparse search fused by reciprocal rank.
+    """Return the arguments of a dense and a sparse search that are fused by reciprocal rank.
 
-    ``client.query_points(name, **hybrid_query(…))`` runs it; ``models.QueryRequest(**hybrid_query(…))`` is one query of
-    a batch. ``dense`` and ``sparse`` are each the name of a vector of the collection and the query's vector. ``depth``
-    candidates of each leg, all passing ``where``, are fused by ``method``, by default ``Rrf(k=60)``; Qdrant counts
-    ranks from 0, so that its ``k`` is one more.
+    ``client.query_points(name, **hybrid_query(…))`` runs the search; ``models.QueryRequest(**hybrid_query(…))`` is one
+    query of a batch. ``dense`` and ``sparse`` are each a pair: the name of a vector of the collection and the vector of
+    the query. Each leg returns ``depth`` candidates that pass ``where``; ``method``, by default ``Rrf(k=60)``, fuses
+    them. The ``k`` sent to Qdrant is greater by one, because Qdrant counts ranks from 0.
 
-    Raises ValueError for a weighted method, since Qdrant's weights reverse the ranking at large k (fuse with
-    ``st_connectors.fusion`` instead), and for ``offset + limit`` over ``depth``.
+    Raises ValueError for a method with weights, because Qdrant's weights reverse the ranking at large k (fuse with
+    ``st_connectors.fusion`` instead), and for ``offset + limit`` greater than ``depth``.
     """
     method = method or Rrf()
     if not isinstance(method, Rrf) or method.weights is not None:

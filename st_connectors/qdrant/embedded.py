@@ -1,11 +1,11 @@
-"""Run the server's engine in this process through qdrant-edge-py, the embedded client of ``qdrant+edge:PATH``.
+"""Run the Qdrant engine in this process through qdrant-edge-py, for addresses ``qdrant+edge:PATH``.
 
-A collection is the folder ``PATH/<name>/`` with the shard and a JSON sidecar that contains the schema, written last and
-atomically: a folder without a sidecar is an interrupted creation and is created again. A shard can be open only once,
-in one process; all stores of a collection in that process share it.
+A collection is the folder ``PATH/<name>/``, which contains the shard and a JSON sidecar with the schema. The sidecar is
+written last and atomically, so that a folder without a sidecar is an interrupted creation and is created again. A shard
+can be open only once and in one process; all stores of the collection in that process share it.
 
-An acknowledged write is in the write-ahead log and survives the death of the process; ``refresh`` and ``close`` flush
-it to the segments.
+An acknowledged write is in the write-ahead log and is not lost if the process is killed; ``refresh`` and ``close``
+flush it to the segments.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ Body = dict[str, Any]
 SIDECAR = "schema.json"
 SHARD = "shard"
 FOREIGN = "edge_config.json"
-"""A file of qdrant-edge; directly in the collection's folder it marks a shard created without this package."""
+"""A file of qdrant-edge. If the folder of a collection contains it, the shard was created without this package."""
 
 FLUSH_EVERY = 10_000
-"""Points. Opening a shard after a crash takes 10 s for a log of 40,000 points."""
+"""The number of points after which writes are flushed. After a crash, opening a shard with a log of 40,000 points takes
+10 s."""
 INDEXING_THRESHOLD_KB = 200_000
-"""More dense vectors than this get an HNSW graph at the next ``refresh``; fewer are compared one by one, exactly, in
-about 10 ms."""
+"""The size of dense vectors in kilobytes above which the next ``refresh`` builds an HNSW graph. Smaller collections are
+searched exactly by comparing all vectors, in about 10 ms."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,16 +53,17 @@ class _Shard:
     users: int
     is_closed: bool = False
     unflushed: int = 0
-    """Points written since the last flush, which takes tens of milliseconds even with nothing to flush."""
+    """The number of points written since the last flush. It is counted because a flush takes tens of milliseconds even
+    if there is nothing to flush."""
 
     def flush(self) -> None:
         """Flush writes to the segments."""
         if self.unflushed:
-            self.unflushed = 0  # first, so that a write during the flush is counted for the next one
+            self.unflushed = 0  # reset first, so that a write during the flush counts towards the next flush
             self.shard.flush()
 
     def update(self, operation: Any, points: int) -> None:
-        """Write points; flush from time to time, so that the log of a killed process stays short."""
+        """Write points, and flush after every ``FLUSH_EVERY`` points, so that the write-ahead log stays short."""
         self.unflushed += points
         self.shard.update(operation)
         self.unflushed += points
@@ -75,12 +77,12 @@ _LOCK = threading.RLock()
 
 
 class EdgeEngine:
-    """One collection in a folder; safe in threads."""
+    """One collection in a folder. Safe for use from several threads."""
 
     name = "qdrant+edge"
 
     def __init__(self, root: str, collection: str, capabilities: Capabilities) -> None:
-        """Nothing is opened yet."""
+        """Store the arguments; the shard is opened on first use."""
         self.capabilities = capabilities
         self._collection = collection
         self._folder = _folder(Path(root).resolve(), collection)
@@ -91,21 +93,21 @@ class EdgeEngine:
         return faults.from_edge(error, operation=operation, folder=str(self._folder))
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """Return the sidecar's content, or None if there is no collection."""
+        """Return the content of the sidecar, or None if the collection does not exist."""
         try:
             return dict(json.loads((self._folder / SIDECAR).read_text("utf-8")))
         except FileNotFoundError:
             return {} if (self._folder / FOREIGN).exists() else None
 
     def description(self) -> Body | None:
-        """Return qdrant-edge's description of the vectors of a shard created without this package, or None."""
+        """Return the description of the vectors of a shard created without this package; None for other shards."""
         try:
             return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
         except FileNotFoundError:
             return None
 
     def indexed(self) -> dict[str, str]:
-        """Return the payload indexes, from JSON path to kind."""
+        """Return the payload indexes as a mapping from JSON path to kind."""
         schema = self._open("adopt").shard.info().payload_schema
         return {key: str(info.data_type).rpartition(".")[2].lower() for key, info in schema.items()}
 
@@ -132,7 +134,7 @@ class EdgeEngine:
             _write_atomically(self._folder / SIDECAR, json.dumps(body["metadata"], ensure_ascii=False, indent=1))
 
     def drop(self) -> None:
-        """Close the shard for every store of this process and remove the folder, first of all the sidecar."""
+        """Close the shard for every store of this process, and remove the sidecar, then the rest of the folder."""
         with _LOCK:
             if self.metadata() is None:
                 return
@@ -164,7 +166,7 @@ class EdgeEngine:
         return list(shard.query_batch(edge.QueryBatchRequest([_query(body) for body in bodies])))
 
     def scroll(self, body: Body) -> tuple[list[Any], PointId | None]:
-        """Return one page, and the id with which the next one starts."""
+        """Return one page, and the id at which the next page starts."""
         request = edge.ScrollRequest(
             offset=body.get("offset"),
             limit=body["limit"],
@@ -187,7 +189,7 @@ class EdgeEngine:
             shard.flush()
 
     def close(self) -> None:
-        """Release the shard; the last store of the process closes it."""
+        """Release the shard; the shard is closed when the last store of the process releases it."""
         with _LOCK:
             self._release()
 
@@ -226,7 +228,7 @@ class EdgeEngine:
 
 
 def _check_unlocked(path: Path) -> None:
-    """Raise qdrant-edge's error if another process is creating this shard; a damaged one may be removed."""
+    """Raise the error of qdrant-edge if another process is creating this shard; for a damaged shard, do nothing."""
     try:
         edge.EdgeShard.load(str(path)).close()
     except Exception as error:
@@ -235,19 +237,19 @@ def _check_unlocked(path: Path) -> None:
 
 
 def collections(root: str) -> list[str]:
-    """Return the names of the collections of this package in a folder."""
+    """Return the names of the collections that this package created in a folder."""
     names = (path.parent.name for path in Path(root).glob(f"*/{SIDECAR}"))
     return sorted(unquote(name) for name in names)
 
 
 def _folder(root: Path, collection: str) -> Path:
-    """Return the collection's folder; a name that is not a plain file name is escaped."""
+    """Return the folder of a collection; a collection name that is not a plain file name is escaped."""
     name = quote(collection, safe=" ")
     return root / (name if name.strip(". ") else name.replace(".", "%2E").replace(" ", "%20"))
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write a file that exists completely or not at all, even after a power failure."""
+    """Write a file atomically: even after a power failure, it is either complete or absent."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
@@ -335,7 +337,7 @@ def _params(body: Body) -> Any:
 
 
 def _filter(body: Body | None) -> Any:
-    """Convert a filter body."""
+    """Convert a filter body to the object that qdrant-edge expects."""
     if body is None:
         return None
     clauses: Any = {clause: [_condition(part) for part in parts] for clause, parts in body.items()}

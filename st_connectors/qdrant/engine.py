@@ -1,4 +1,4 @@
-"""The protocol of the drivers: one collection reached through one driver."""
+"""The protocol that hides the differences between the drivers of Qdrant."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Body = dict[str, Any]
 
 
 class Engine(Protocol):
-    """One collection reached through one driver.
+    """Access to one collection through one driver.
 
-    Methods raise the driver's errors, which ``translate`` converts to ours.
+    Methods raise the errors of the driver, which ``translate`` converts to store errors.
     """
 
     name: str
-    """The address's scheme, for messages."""
+    """The scheme of the address, used in messages."""
     capabilities: Capabilities
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:
@@ -31,15 +31,15 @@ class Engine(Protocol):
         ...
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """Return the collection's metadata, or None if there is no collection."""
+        """Return the metadata of the collection, or None if the collection does not exist."""
         ...
 
     def description(self) -> Body | None:
-        """Return Qdrant's description of the vectors, or None if there is no collection."""
+        """Return Qdrant's description of the vectors, or None if the collection does not exist."""
         ...
 
     def indexed(self) -> dict[str, str]:
-        """Return the payload indexes, from JSON path to kind."""
+        """Return the payload indexes as a mapping from JSON path to kind."""
         ...
 
     def open(self) -> None:
@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     def upsert(self, points: Iterable[Body]) -> None:
-        """Write points, which are iterated once."""
+        """Write points; ``points`` is iterated only once."""
         ...
 
     def delete(self, ids: Sequence[PointId]) -> None:
@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def scroll(self, body: Body) -> tuple[Sequence[Point], PointId | None]:
-        """Return one page, and the id with which the next one starts."""
+        """Return one page, and the id at which the next page starts."""
         ...
 
     def count(self, body: Body | None) -> int:
@@ -89,7 +89,7 @@ class Engine(Protocol):
 
 @contextmanager
 def translate_errors(engine: Engine, operation: str) -> Iterator[None]:
-    """Raise the driver's errors as ours."""
+    """Convert errors of the driver that the block raises to store errors; ``operation`` is used in messages."""
     try:
         yield
     except StoreError:

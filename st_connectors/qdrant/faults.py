@@ -1,6 +1,6 @@
-"""Translate the drivers' errors, one function per driver; pure.
+"""Translate the errors of the drivers to store errors, with one function per driver.
 
-Messages contain the server's own text, shortened, without the request.
+Messages contain the text of the server, shortened, but never the request.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throt
 __all__ = ["LOCKED", "from_client", "from_edge", "from_status"]
 
 MAX_MESSAGE = 300
-"""Characters of a server's message that are used: enough to describe the error, too few to contain a batch."""
+"""The maximum number of characters of a server's message that an error contains: enough to describe the error, too few
+to contain a batch."""
 
 
 def from_status(
     status: int, message: str, *, store: str, operation: str, retry_after: float | None = None, name: str = ""
 ) -> StoreError:
-    """Return the error for an HTTP status other than success; ``name`` is the gRPC status name, over gRPC."""
+    """Return the store error for an HTTP status other than success; over gRPC, ``name`` is the name of its status."""
     reason = f"the server answered {name or status}: {message[:MAX_MESSAGE]}"
     match status:
         case 404:
@@ -56,7 +57,7 @@ GRPC_STATUS = {
     "ALREADY_EXISTS": 409,
     "UNIMPLEMENTED": 501,
 }
-"""From gRPC status names to the equivalent HTTP statuses."""
+"""The HTTP status that is equivalent to each gRPC status."""
 
 
 def from_client(error: Exception, *, store: str, operation: str, place: str = "") -> StoreError | None:  # noqa: PLR0911  # one return per error class
@@ -94,7 +95,7 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
         return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):
         return None
-    # Local mode raises ValueError for everything.
+    # Local mode raises ValueError for every kind of error.
     message = str(error)[:MAX_MESSAGE]
     if message.startswith("Collection ") and message.endswith("not found"):
         return NotFound(f"{message}: create it first", store=store, operation=operation)
@@ -102,7 +103,7 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
 
 
 def _from_transport(source: BaseException, *, store: str, operation: str, place: str) -> StoreError:
-    """Return the error for a failure below HTTP: refused, reset, timed out, or a response that is not Qdrant's."""
+    """Return the error for a failed connection, a timeout, or a response that is not from Qdrant."""
     name = type(source).__name__
     if any(mark in name for mark in ("Validation", "Decode", "Assertion", "UnsupportedProtocol", "InvalidURL")):
         return Permanent(
@@ -133,13 +134,16 @@ def _seconds(header: str | None) -> float | None:
 
 
 LOCKED = "WouldBlock"
-"""The text of qdrant-edge 0.9 about a write-ahead log that another user has locked."""
+"""The text in the error of qdrant-edge 0.9 for a write-ahead log that another process has locked."""
 
 _REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad request", "Validation", "must be")
 
 
 def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return per error class
-    """Translate an error of ``qdrant_edge``, a bare ``Exception``, or of its files; return None for others."""
+    """Translate an error of ``qdrant_edge``, which raises plain ``Exception``, or of its files.
+
+    Returns None for any other error.
+    """
     store = "qdrant+edge"
     message = str(error)[:MAX_MESSAGE]
     if isinstance(error, OSError | JSONDecodeError):

@@ -1,4 +1,4 @@
-"""Translate filters to Qdrant's filter bodies; pure."""
+"""Translate filters to Qdrant's filter bodies, without a driver."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["filter_to_qdrant"]
 Body = dict[str, Any]
 
 NEVER: Mapping[str, Any] = {"must": [{"has_id": []}]}
-"""Matches nothing; an empty ``should`` would match everything."""
+"""A filter that matches nothing; an empty ``should`` would match everything."""
 _ANY_VALUE: Mapping[FilterKind, Mapping[str, float | str]] = {
     FilterKind.FLOAT: {"gte": -sys.float_info.max},
     FilterKind.DATE: {"gte": "0001-01-01"},
 }
-"""Bounds that every value of a kind passes, for a range without bounds."""
+"""The bounds for a ``Range`` without bounds, which every value of the kind passes."""
 
 
 def filter_to_qdrant(where: Filter, layout: Layout | None = None) -> Body:
-    """Translate a filter, without a layout for plain payload keys; field names are then JSON paths.
+    """Translate a filter to a filter body; if ``layout`` is None, field names are JSON paths of plain payload keys.
 
-    For a field without a declared kind the type of the value decides, and strings in ranges are dates.
+    For a field without a declared kind, the type of the value determines the kind, and strings in ranges are dates.
     """
     body = _condition(where, AdoptedLayout({}) if layout is None else layout)
     return {"must": [body]} if "key" in body else body
@@ -55,7 +55,7 @@ def _condition(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one r
 
 
 def _kind_of(layout: Layout, field: str, value: object) -> FilterKind:
-    """Return the declared kind, or else that of the value."""
+    """Return the declared kind of a field, or the kind of the value if none is declared."""
     if field in layout.filterable:
         return layout.filterable[field]
     match value:
@@ -70,13 +70,14 @@ def _kind_of(layout: Layout, field: str, value: object) -> FilterKind:
 
 
 def _one_of(field: str, values: Sequence[object], layout: Layout) -> Body:
-    """Return the condition that a field contains one of some values."""
+    """Return the condition that a field contains at least one of the values."""
     key = layout.key(field)
     conditions: list[Body] = []
     for value in values:
         kind = _kind_of(layout, field, value)
         for item in layout.convert(kind, value):
-            # Qdrant matches only strings, integers and booleans; for the other kinds a range of one point is equality.
+            # Qdrant matches only strings, integers and booleans; values of other kinds are matched by a range with
+            # equal bounds.
             needs_range = kind in (FilterKind.FLOAT, FilterKind.DATE)
             conditions.append(_range(key, item, item) if needs_range else {"key": key, "match": {"value": item}})
     matched = [condition["match"]["value"] for condition in conditions if "match" in condition]
@@ -121,10 +122,10 @@ _TO_HIGH = {"lte": math.floor, "lt": lambda bound: math.ceil(bound) - 1}
 
 
 def _integer_range(key: str, bounds: Mapping[str, float]) -> Body:
-    """Return an exact range of integers.
+    """Return the condition that a field contains an integer within bounds, exactly.
 
-    Qdrant's bounds are float64; integers between a bound and the nearest float64 inside the range are listed one by
-    one.
+    Qdrant's bounds are float64; therefore the integers between a bound and the nearest float64 inside the range are
+    listed one by one.
     """
     low = max([INT64[0], *(to_low(bounds[name]) for name, to_low in _TO_LOW.items() if name in bounds)])
     high = min([INT64[-1], *(to_high(bounds[name]) for name, to_high in _TO_HIGH.items() if name in bounds)])
@@ -139,6 +140,6 @@ def _integer_range(key: str, bounds: Mapping[str, float]) -> Body:
 
 
 def _float_at_least(number: int) -> int:
-    """Return the lowest integer that float64 represents and that is not below ``number``."""
+    """Return the lowest integer from ``number`` that float64 can represent."""
     nearest = float(number)
     return int(nearest if int(nearest) >= number else math.nextafter(nearest, math.inf))

@@ -1,9 +1,9 @@
-"""Map records to points, for own collections and for those created by someone else.
+"""Map records to points, for collections of this package and for those created by someone else.
 
-Own collections store the payload as one JSON string, because neither the order of keys nor the difference between 1 and
-1.0 survives every protocol of Qdrant (gRPC has no integers in lists of mixed numbers, a server's payload is unordered),
-and a copy of each filterable field in the type that its index expects. Presence has a key of its own, since
-``is_empty`` tests a key regardless of its values' kind.
+Collections of this package store the payload as one JSON string, because not every protocol of Qdrant preserves the
+order of keys and the difference between 1 and 1.0 (gRPC has no integers in lists of mixed numbers, and servers do not
+order payloads). They also store a copy of each filterable field in the type that its index expects. A separate key
+states whether a field has a value, because ``is_empty`` tests a key regardless of the kind of its values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ID = "_st_id"
 PAYLOAD = "_st_payload"
 PRESENT = "_st_present"
 FILTER = "_st_f_"
-# The namespace of the UUIDs that represent ids; it must never change, since stored points are addressed by them.
+# The namespace of the UUIDs that represent ids. It must never change, because stored points have these UUIDs as ids.
 NAMESPACE = uuid.UUID("6f0c1c0e-5b0a-5f43-9a53-0b4ad2f6f7d1")
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 _decode_json = json.JSONDecoder().decode
@@ -37,7 +37,7 @@ _decode_json = json.JSONDecoder().decode
 
 @dataclass(frozen=True, slots=True)
 class OwnLayout:
-    """The points of a collection created by this package: any string as id, the payload exactly as passed."""
+    """The points of a collection created by this package: ids are arbitrary strings, and payloads are unchanged."""
 
     schema: Schema
 
@@ -47,7 +47,7 @@ class OwnLayout:
         return self.schema.filterable
 
     def accepts(self, record_id: str) -> bool:
-        """Return whether a point can have the id: any can."""
+        """Return True, because every id is accepted."""
         del record_id
         return True
 
@@ -56,11 +56,11 @@ class OwnLayout:
         return to_uuid5(record_id)
 
     def record_id(self, record_id: str) -> str:
-        """Return the id as results spell it."""
+        """Return the id in the spelling that results use."""
         return record_id
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the point's payload."""
+        """Return the payload of the point for a record."""
         point_payload: dict[str, Any] = {ID: record_id, PAYLOAD: _encode_json(payload)}
         present = []
         for name, kind in self.schema.filterable.items():
@@ -76,14 +76,14 @@ class OwnLayout:
         return point_payload
 
     def from_payload(self, point_id: PointId, payload: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        """Return the record's id and payload."""
+        """Return the id and the payload of the record for a point."""
         point_payload = payload or {}
         # A point added without this package has no id key; it is returned under its point id.
         record_payload = _decode_json(point_payload[PAYLOAD]) if PAYLOAD in point_payload else {}
         return point_payload.get(ID, str(point_id)), record_payload
 
     def selector(self, *, payload: bool) -> bool | list[str]:
-        """Return the ``with_payload`` of requests that need the ids, and the payload or not."""
+        """Return the option ``with_payload`` for requests: the keys of the id and, if requested, of the payload."""
         return [ID, PAYLOAD] if payload else [ID]
 
     def key(self, field: str) -> str:
@@ -95,16 +95,16 @@ class OwnLayout:
         return {"key": PRESENT, "match": {"value": field}}
 
     def indexes(self) -> dict[str, str]:
-        """Return the payload indexes, from JSON path to Qdrant's name of the index."""
+        """Return the payload indexes as a mapping from JSON path to the index type in Qdrant."""
         if not self.schema.filterable:
             return {}
         kinds = {**INDEXES, FilterKind.BOOL: "keyword"}
         return {PRESENT: "keyword"} | {self.key(name): kinds[kind] for name, kind in self.schema.filterable.items()}
 
     def convert(self, kind: FilterKind, value: object) -> list[Any]:
-        """Return the value as its key stores it, or nothing for a value of another kind.
+        """Return a list of the value as it is stored, or an empty list for a value of another kind.
 
-        Booleans are words, since qdrant-edge 0.9 sends True as 1.
+        Booleans are stored as words, because qdrant-edge 0.9 sends True as 1.
         """
         converted = _CONVERT[kind](value)
         return [str(item).lower() for item in converted] if kind is FilterKind.BOOL else converted
@@ -112,19 +112,19 @@ class OwnLayout:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedLayout:
-    """The points of a collection created by someone else: integers or UUIDs as ids, the payload unchanged.
+    """The points of a collection created by someone else: ids are integers or UUIDs, and payloads are unchanged.
 
-    Field names in filters are Qdrant's JSON paths.
+    Field names in filters are JSON paths of Qdrant.
     """
 
     filterable: Mapping[str, FilterKind]
 
     def accepts(self, record_id: str) -> bool:
-        """Return whether a point can have the id: an integer or a UUID."""
+        """Return whether the id is an integer or a UUID, as Qdrant requires."""
         return self.point_id(record_id) is not None
 
     def point_id(self, record_id: str) -> PointId | None:
-        """Return the integer or UUID that the id spells; None for any other, since Qdrant has no other ids."""
+        """Return the id as an integer or UUID; None for other ids, which Qdrant does not support."""
         if record_id.isdecimal() and record_id.isascii() and int(record_id) < 2**64:
             return int(record_id)
         try:
@@ -133,7 +133,7 @@ class AdoptedLayout:
             return None
 
     def record_id(self, record_id: str) -> str:
-        """Return the id as results spell it: a UUID in lower case with hyphens."""
+        """Return the id in the spelling that results use: a UUID is in lower case and has hyphens."""
         return str(self.point_id(record_id))
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,15 +142,15 @@ class AdoptedLayout:
         return dict(payload)
 
     def from_payload(self, point_id: PointId, payload: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        """Return the record's id and payload."""
+        """Return the id and the payload of the record for a point."""
         return str(point_id), dict(payload or {})
 
     def selector(self, *, payload: bool) -> bool | list[str]:
-        """Return the ``with_payload`` of requests; every result contains its id."""
+        """Return the option ``with_payload`` for requests; results contain ids in any case."""
         return payload
 
     def key(self, field: str) -> str:
-        """Return the field, which is the JSON path."""
+        """Return the field name, which is the JSON path."""
         return field
 
     def exists(self, field: str) -> dict[str, Any]:
@@ -158,11 +158,11 @@ class AdoptedLayout:
         return {"must_not": [{"is_empty": {"key": field}}]}
 
     def indexes(self) -> dict[str, str]:
-        """Return the payload indexes, from JSON path to Qdrant's name of the index."""
+        """Return the payload indexes as a mapping from JSON path to the index type in Qdrant."""
         return {field: INDEXES[kind] for field, kind in self.filterable.items()}
 
     def convert(self, kind: FilterKind, value: object) -> list[Any]:
-        """Return the value in the type of its kind, or nothing for a value of another kind."""
+        """Return a list of the value in the type of its kind, or an empty list for a value of another kind."""
         return _CONVERT[kind](value)
 
 
@@ -170,7 +170,10 @@ Layout: TypeAlias = OwnLayout | AdoptedLayout
 
 
 def to_uuid5(record_id: str) -> str:
-    """Return the UUID of version 5 (RFC 9562) in our namespace, in a third of the time of ``uuid.uuid5``."""
+    """Return the UUID of version 5 (RFC 9562) of an id in the namespace of this package.
+
+    Takes a third of the time of ``uuid.uuid5``.
+    """
     digits = hashlib.sha1(NAMESPACE.bytes + record_id.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
@@ -182,15 +185,18 @@ def _filter_key(field: str) -> str:
 
 
 def _unwrap_single(values: list[Any]) -> Any:
-    """Return a single value by itself, which filters treat like a list of one.
+    """Return the value of a list of one value, and any other list unchanged.
 
-    Each list costs qdrant-edge 0.9 three microseconds more.
+    Filters treat a value like a list of one value, and qdrant-edge 0.9 needs three microseconds more for each list.
     """
     return values[0] if len(values) == 1 else values
 
 
 def to_rfc3339(value: object) -> list[str]:
-    """Return an ISO 8601 date as RFC 3339 in UTC with microseconds, for Qdrant's index; nothing for other values."""
+    """Return a list of an ISO 8601 date in the form of RFC 3339, in UTC with microseconds, as Qdrant's index expects.
+
+    The list is empty for other values.
+    """
     if not isinstance(value, str):
         return []
     try:
@@ -215,4 +221,4 @@ INDEXES: Mapping[FilterKind, str] = {
     FilterKind.BOOL: "bool",
     FilterKind.DATE: "datetime",
 }
-"""Qdrant's name of the payload index of each kind."""
+"""The type of the payload index in Qdrant for each kind."""

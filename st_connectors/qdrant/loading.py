@@ -1,4 +1,4 @@
-"""Apply a server's settings for bulk loading: no graph is built meanwhile."""
+"""Apply the settings for bulk loading to a server, so that it builds no graph in the meantime."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["loading"]
 
 OPERATION = "bulk_loading"
 LOADING = 1_000_000_000
-"""Kilobytes of vectors above which a segment gets a graph: more than a segment contains."""
+"""The indexing threshold during bulk loading, in kilobytes of vectors: more than a segment contains."""
 DEFAULT = 10_000
-"""The default of servers since 1.16; an update can set a threshold but not remove it."""
+"""The default threshold of servers since 1.16, needed because an update can set a threshold but not remove it."""
 
 
 def loading(address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-    """Return a block with loading settings; it does nothing for engines without any, which are all but servers."""
+    """Return a context manager that applies the settings for bulk loading; it does nothing unless there is a server."""
     engine = open_engine(address, collection, client)
     return _with_threshold(cast("ClientEngine", engine)) if engine.capabilities.bulk_loading else nullcontext()
 
 
 @contextmanager
 def _with_threshold(engine: ClientEngine) -> Iterator[None]:
-    """Raise the threshold for the block, restore it whatever happens, and close the engine."""
+    """Raise the indexing threshold for the block, restore it afterwards, also after an error, and close the engine."""
     with closing(engine):
         with translate_errors(engine, OPERATION):
             original = engine.indexing_threshold()

@@ -1,4 +1,4 @@
-"""Interpret the version that a server reports; pure."""
+"""Interpret the version that a server reports, without requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from st_connectors.errors import Unsupported
 __all__ = ["check_version"]
 
 OLDEST = (1, 16)
-"""The first version with collection metadata and the k of reciprocal rank fusion."""
+"""The first version with collection metadata and with the parameter k of reciprocal rank fusion."""
 
 
 def check_version(version: str, *, store: str, operation: str) -> None:

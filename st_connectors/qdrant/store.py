@@ -23,7 +23,10 @@ Body = dict[str, Any]
 
 
 def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> QdrantStore:
-    """Open a collection; without a schema it must exist, else ``NotFound``, and nothing stays open then."""
+    """Open a collection; without a schema the collection must exist.
+
+    Raises ``NotFound`` if it does not exist, and closes the engine before any error is raised.
+    """
     engine = open_engine(address, collection, client)
     if schema is not None:
         return QdrantStore(engine, schema)
@@ -50,7 +53,7 @@ def adopt(
 
 
 def collections(address: Address, client: object | None) -> list[str]:
-    """Return the names of the collections created by this package."""
+    """Return the names of the collections that this package created at an address."""
     if "edge" in address.variants:
         from st_connectors.qdrant import embedded
 
@@ -61,7 +64,7 @@ def collections(address: Address, client: object | None) -> list[str]:
 
 
 def open_engine(address: Address, collection: str, client: object | None) -> Engine:
-    """Return the engine of an address; nothing is sent yet, and only its own driver is imported."""
+    """Return the engine of an address; no request is sent, and only the driver of this engine is imported."""
     if "edge" in address.variants:
         if client is not None:
             raise TypeError("qdrant+edge connect: the embedded engine has no client object; pass only the folder")
@@ -75,7 +78,7 @@ def open_engine(address: Address, collection: str, client: object | None) -> Eng
 
 
 def _edge_folder(address: Address) -> str:
-    """Return the folder of an embedded store; raise ValueError for an address without one."""
+    """Return the folder of an embedded store; raise ValueError for an address without a folder."""
     if address.host is not None:
         raise ValueError(f"qdrant+edge is a folder, not a server: write qdrant+edge:PATH, without //, not {address}")
     if address.options:
@@ -86,7 +89,7 @@ def _edge_folder(address: Address) -> str:
 
 
 def read_schema(engine: Engine, collection: str, operation: str) -> Schema | None:
-    """Read an own collection's schema, or None if there is no collection.
+    """Read the schema of a collection of this package; return None if the collection does not exist.
 
     Raises ``SchemaMismatch`` for a collection created by someone else.
     """
@@ -111,7 +114,7 @@ def _not_found(engine: Engine, collection: str, address: Address, operation: str
 
 @contextmanager
 def _closing_on_error(engine: Engine) -> Iterator[None]:
-    """Close the engine if there will be no store to close it."""
+    """Close the engine if the block raises an error, because then no store is returned that closes it."""
     try:
         yield
     except BaseException:
@@ -120,10 +123,13 @@ def _closing_on_error(engine: Engine) -> Iterator[None]:
 
 
 class QdrantStore:
-    """One collection; the adapter without its layers. Safe in threads."""
+    """One Qdrant collection, without layers. Safe for use from several threads."""
 
     def __init__(self, engine: Engine, schema: Schema, layout: AdoptedLayout | None = None) -> None:
-        """Nothing is sent. ``layout`` is for adopted collections only."""
+        """Store the arguments. No request is sent to the server.
+
+        ``layout`` is passed for adopted collections only.
+        """
         self._engine = engine
         self._schema = schema
         self._layout: Layout = OwnLayout(schema) if layout is None else layout
@@ -140,7 +146,7 @@ class QdrantStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this engine can do."""
+        """The capabilities of the engine."""
         return self._capabilities
 
     def create(self) -> None:
@@ -158,7 +164,7 @@ class QdrantStore:
             raise SchemaMismatch(difference, store=self._engine.name, operation="create")
 
     def drop(self) -> None:
-        """Remove an own collection; raise ``Unsupported`` for an adopted one."""
+        """Remove the collection; raise ``Unsupported`` if it was adopted."""
         if not isinstance(self._layout, OwnLayout):
             message = "the collection was adopted, not created here; remove it with the tool that created it"
             raise Unsupported(message, store=self._engine.name, operation="drop")
@@ -168,7 +174,7 @@ class QdrantStore:
             self._engine.drop()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Write whole points, acknowledged when they are in the write-ahead log and visible."""
+        """Write complete points; they are acknowledged once they are in the write-ahead log and visible."""
         accepted, rejected = [], []
         for position, record in enumerate(records):
             if self._layout.accepts(record.id):
@@ -179,7 +185,7 @@ class QdrantStore:
             rejected.append(Rejected(position, record.id, error))
         if accepted:
             with self._operation("upsert"):
-                # Converted one by one: a list of a thousand takes half as long again.
+                # Points are converted one by one, because converting a list of a thousand takes 50 % longer.
                 self._engine.upsert(wire.to_point(self._schema, self._layout, record) for record in accepted)
         return rejected
 
@@ -199,7 +205,7 @@ class QdrantStore:
         return [records[spelled[each]] for each in ids if spelled[each] in records]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Send all requests that can match anything as one batch."""
+        """Send all requests as one batch, except those that cannot have hits because their query is empty."""
         bodies = [wire.to_query_body(self._schema, self._layout, request) for request in requests]
         with self._operation("search"):
             results = iter(self._engine.query([body for body in bodies if body is not None]))
@@ -209,7 +215,7 @@ class QdrantStore:
         ]
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Scroll by point id, page after page."""
+        """Read all points page by page, in the order of their ids."""
         body: Body = {"limit": batch, **self._selectors(parts), **self._filter(where)}
         while True:
             with self._operation("scan"):
@@ -220,12 +226,12 @@ class QdrantStore:
             body = body | {"offset": next_id}
 
     def count(self, where: Filter | None = None) -> int:
-        """Count exactly."""
+        """Return the exact number of records that pass a filter."""
         with self._operation("count"):
             return self._engine.count(self._filter(where).get("filter"))
 
     def refresh(self) -> None:
-        """Make writes durable and indexes current; they are visible once acknowledged."""
+        """Make writes durable and update the indexes; acknowledged writes are visible without it."""
         with self._operation("refresh"):
             self._engine.refresh()
 
@@ -237,14 +243,14 @@ class QdrantStore:
 
     @contextmanager
     def _operation(self, operation: str) -> Iterator[None]:
-        """Raise ``Permanent`` if the store is closed, and the driver's errors as ours."""
+        """Raise ``Permanent`` if the store is closed, and convert errors of the driver to store errors."""
         if self._is_closed:
             raise Permanent("the store is closed; open it again", store=self._engine.name, operation=operation)
         with translate_errors(self._engine, operation):
             yield
 
     def _point_ids(self, ids: Sequence[str]) -> dict[str, PointId]:
-        """Return point ids by record id, each once, without ids that no point can have."""
+        """Return the point id of each distinct record id; record ids that no point can have are skipped."""
         points = {each: self._layout.point_id(each) for each in ids}
         return {each: point for each, point in points.items() if point is not None}
 

@@ -1,6 +1,7 @@
-"""Convert records, searches and results to and from Qdrant's REST bodies; pure.
+"""Convert records, searches and results to and from Qdrant's REST bodies, without a driver.
 
-The same bodies are sent over REST, and converted to the drivers' objects for gRPC, local mode and the embedded engine.
+The same bodies are sent over REST, and are converted to the objects of the drivers for gRPC, local mode and the
+embedded engine.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 METADATA = "st_connectors"
-"""The key of the collection's metadata that contains the schema."""
+"""The key in the metadata of a collection that contains the schema."""
 
 DISTANCES: Mapping[Metric, str] = {Metric.COSINE: "Cosine", Metric.DOT: "Dot", Metric.EUCLIDEAN: "Euclid"}
 
@@ -64,7 +65,7 @@ Body = dict[str, Any]
 
 
 class Point(Protocol):
-    """A point as the drivers return it, scored or not."""
+    """A point as the drivers return it, with or without a score."""
 
     @property
     def id(self) -> Any:
@@ -73,17 +74,17 @@ class Point(Protocol):
 
     @property
     def payload(self) -> Any:
-        """A mapping, or None if not requested."""
+        """The payload, or None if it was not requested."""
         ...
 
     @property
     def vector(self) -> Any:
-        """Vectors by name, a bare list for an unnamed vector, or None."""
+        """The vectors by name, a plain list for a single unnamed vector, or None if not requested."""
         ...
 
 
 def to_collection_body(schema: Schema) -> Body:
-    """Return the body that creates the collection."""
+    """Return the body of the request that creates the collection."""
     vectors: Body = {}
     sparse: Body = {}
     for name, field in schema.fields.items():
@@ -93,7 +94,7 @@ def to_collection_body(schema: Schema) -> Body:
             case SparseField():
                 sparse[name] = {}
             case TextField():
-                # The server counts how rare words are, since that changes with every record.
+                # The server computes the rarity of words, because it changes with every record.
                 sparse[name] = {"modifier": "idf"}
     return {"vectors": vectors, "sparse_vectors": sparse, "metadata": {METADATA: schema.to_json()}}
 
@@ -103,10 +104,11 @@ def to_adopted_schema(
 ) -> Schema:
     """Read the schema of a collection created by someone else from Qdrant's description.
 
-    Multivectors and vectors with an unknown metric are left out.
+    ``filterable`` adds filterable fields to those that have an index. Multivectors and vectors with an unknown metric
+    are omitted.
     """
     described = description.get("vectors") or {}
-    # A single unnamed vector is described without a name.
+    # The description of a single unnamed vector contains no name.
     vectors = {"": described} if "size" in described else described
     metrics = {name: metric for metric, name in DISTANCES.items()}
     fields: dict[str, Field] = {
@@ -131,7 +133,7 @@ def _quantized(quantization: Quantization) -> Body:
 
 
 def to_sparse_body(vector: SparseVector) -> Body:
-    """Convert a sparse vector."""
+    """Convert a sparse vector to a mapping of its indices and values."""
     return {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
 
 
@@ -163,7 +165,7 @@ def to_record(schema: Schema, layout: Layout, point: Point) -> Record:
 def _vectors(schema: Schema, value: Any) -> dict[str, Vector]:
     if value is None:
         return {}
-    # A collection with a single unnamed vector returns a bare list.
+    # A collection with a single unnamed vector returns a plain list.
     named = value if isinstance(value, Mapping) else {"": value}
     vectors: dict[str, Vector] = {}
     for name, field in schema.fields.items():
@@ -183,7 +185,7 @@ def _vectors(schema: Schema, value: Any) -> dict[str, Vector]:
 
 
 def select_vectors(schema: Schema, parts: Parts) -> bool | list[str]:
-    """Return the ``with_vector`` of requests: the vectors that records contain."""
+    """Return the option ``with_vector`` for requests: the names of the vectors that records contain."""
     names = [name for name, field in schema.fields.items() if not isinstance(field, TextField)]
     if Parts.VECTORS not in parts or not names:
         return False
@@ -191,10 +193,10 @@ def select_vectors(schema: Schema, parts: Parts) -> bool | list[str]:
 
 
 def to_query_body(schema: Schema, layout: Layout, request: SearchRequest) -> Body | None:
-    """Convert a search to a query; None where nothing can match because every leg's query is empty.
+    """Convert a search to a query body; return None if the query of every leg is empty, so that there are no hits.
 
-    The first ``offset`` hits are requested too: Qdrant breaks ties in no defined order, so that only a complete list
-    can be sorted and cut.
+    The first ``offset`` hits are requested too: Qdrant does not define the order of equal scores, so that the offset
+    can only be applied after sorting the complete list.
     """
     where = None if request.where is None else filter_to_qdrant(request.where, layout)
     common: Body = {
@@ -253,7 +255,7 @@ def _params(field: object, effort: Effort) -> Body:
 
 
 def to_hits(schema: Schema, layout: Layout, request: SearchRequest, points: Sequence[Any]) -> list[Hit]:
-    """Convert scored points to sorted hits, without the first ``offset``."""
+    """Convert scored points to sorted hits, and skip the first ``offset`` hits."""
     is_distance = isinstance(request.rank, Near) and _is_euclidean(schema, request.rank.field)
     hits = []
     for point in points:
