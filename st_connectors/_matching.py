@@ -46,7 +46,7 @@ def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, 
 
 
 def _passes(where: Eq | In | Range | Exists, converted: Any, kind: FilterKind) -> bool:
-    """Return whether one converted value passes a leaf."""
+    """Return whether a converted value satisfies a single comparison."""
     match where:
         case Eq(_, value):
             return bool(converted == _convert(value, kind))
@@ -66,7 +66,7 @@ def _values(payload: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _convert(value: object, kind: FilterKind) -> Any:
-    """Convert a value to the form in which its kind is compared; None for a value of another kind."""
+    """Convert a value to the type in which values of its kind are compared; None for a value of another kind."""
     match kind:
         case FilterKind.KEYWORD:
             return value if isinstance(value, str) else None

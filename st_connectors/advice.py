@@ -1,7 +1,7 @@
-"""Recommend index, quantization and shards for a number of records, from a store's published figures; pure.
+"""Recommend an index, a quantization and a number of shards for a number of records, from published figures of a store.
 
-The bytes are those that should be in memory for fast searches: vectors and their index. Payloads, texts and replicas
-are not counted.
+The sizes cover what must be in memory for fast searches, the vectors and their index. Payloads, texts and replicas are
+not included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from st_connectors.sizing import DenseLayout, Sizing
 __all__ = ["Advice", "advise", "human", "sizing_for"]
 
 FLOAT = 4
-"""Bytes of a float32, which stores write to disk whatever their index contains."""
+"""The size of a float32 in bytes; stores write float32 vectors to disk even if the index is quantized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class Advice:
         return None if self.memory is None else self.total <= self.memory
 
     def address(self, given: Address) -> Address:
-        """Return the address with the recommended options added to its own."""
+        """Return the address ``given`` with the recommended options added."""
         return replace(given, options={**self.options, **given.options})
 
     def schema(self, given: Schema) -> Schema:
-        """Return the schema with the recommended quantization."""
+        """Return the schema ``given`` with the recommended quantization."""
         fields = {
             name: replace(spec, quantization=self.quantization) if isinstance(spec, DenseField) else spec
             for name, spec in given.fields.items()
@@ -78,7 +78,7 @@ class Advice:
 
 
 def sizing_for(plugin: Plugin, address: Address) -> Sizing:
-    """Return the figures of an address's variant; raise ValueError if the store has none."""
+    """Return the sizing figures for the variant of an address; raise ValueError if the store has none."""
     for variant in (*address.variants, ""):
         if variant in plugin.sizing:
             return plugin.sizing[variant]
@@ -96,9 +96,10 @@ def advise(
 ) -> Advice:
     """Recommend a layout for ``count`` records in ``memory`` bytes.
 
-    Dense vectors have ``dimension`` numbers, sparse ones ``terms`` entries. The recommended layout is the store's first
-    layout that fits, else the smallest, with ``fits`` False. Only layouts that agree with the address options ``given``
-    are considered. Raises ValueError for counts below 1 and if no layout agrees with those options.
+    Dense vectors have ``dimension`` numbers, sparse vectors ``terms`` entries. The recommended layout is the first
+    layout of the store that fits; if none fits, it is the smallest, and ``fits`` is False. Only layouts that agree with
+    the address options ``given`` are considered. Raises ValueError for counts below 1, and if no layout agrees with
+    these options.
     """
     for name, value in {"count": count, "dimension": dimension, "terms": terms, "memory": memory}.items():
         if value is not None and value < 1:
@@ -191,7 +192,7 @@ def _explain_sparse(sizing: Sizing, terms: int, size: int) -> list[str]:
 
 
 def _shards(sizing: Sizing, count: int, size: int) -> tuple[int | None, list[str], list[str]]:
-    """Return the number of shards, the reasons, and manual steps; ``size`` is that of vectors and index on disk."""
+    """Return the number of shards, the reasons, and manual steps; ``size`` is the size of vectors and index on disk."""
     if sizing.shard_documents is None or sizing.shard_bytes is None:
         return None, [], []
     shards = max(1, math.ceil(count / sizing.shard_documents), math.ceil(size / sizing.shard_bytes))

@@ -1,4 +1,4 @@
-"""Checks of arguments that several modules share."""
+"""Check arguments; the functions are shared by several modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["check_int"]
 
 
 def check_int(value: object, least: int, name: str) -> int:
-    """Return an integer of at least ``least``; raise TypeError or ValueError with the argument's name otherwise."""
+    """Return an integer of at least ``least``; raise TypeError or ValueError for other values of argument ``name``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < least:

@@ -1,10 +1,10 @@
 """Compute BM25 with sparse vectors, for stores without a text index and for the reference store.
 
-A text's vector contains the term-frequency factor of BM25 (Robertson and Zaragoza, "The Probabilistic Relevance
-Framework: BM25 and Beyond", 2009) for each of its words; a query's vector counts its words. The other factor, the
-rarity of a word, depends on the whole collection, and the store applies it when it searches: Qdrant by its ``idf``
-modifier, the memory store by :func:`idf`. The inner product is then BM25, with one difference: the average length of a
-text is a constant, since a client never sees all texts.
+The vector of a text contains the term-frequency factor of BM25 (Robertson and Zaragoza, "The Probabilistic Relevance
+Framework: BM25 and Beyond", 2009) for each of its words; the vector of a query contains the number of occurrences of
+its words. The other factor, the rarity of a word, depends on the complete collection and is applied by the store during
+a search: Qdrant uses its ``idf`` modifier, the memory store uses :func:`idf`. The inner product then equals BM25,
+except that the average length of a text is a constant, because a client does not have all texts.
 
 Words are runs of letters, digits and combining marks after NFKC and case folding; an underscore ends a word; Chinese
 and Japanese runs are split into overlapping pairs of characters. There are no stop words, whose weight is near zero
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 K1 = 1.2
-"""How quickly repetitions of a word stop adding weight."""
+"""How fast the weight of a repeated word approaches its maximum; higher is slower."""
 B = 0.75
 """How much long texts are penalised, from 0 to 1."""
 AVERAGE_LENGTH = 150.0
@@ -84,7 +84,7 @@ def _split_ideographs(run: str) -> Iterator[str]:
 
 @lru_cache(maxsize=2**16)
 def word_index(word: str) -> int:
-    """Return the index of a word, below 2**31; those of recent words are cached."""
+    """Return the index of a word, below 2**31; the indices of recent words are cached."""
     return xxhash.xxh32_intdigest(word.encode("utf-8", "surrogatepass")) & 0x7FFF_FFFF
 
 
@@ -114,8 +114,9 @@ def query_vector(text: str) -> SparseVector:
 
 
 def idf(records: int, matching: int) -> float:
-    """Return the rarity of a word in ``matching`` of ``records``.
+    """Return the rarity of a word that occurs in ``matching`` of ``records`` records.
 
-    It is ``ln((n - df + 0.5) / (df + 0.5) + 1)``, which is always positive.
+    The rarity is ``ln((n - df + 0.5) / (df + 0.5) + 1)`` for ``df = matching`` and ``n = records``, which is always
+    positive.
     """
     return math.log((records - matching + 0.5) / (matching + 0.5) + 1.0)

@@ -1,7 +1,7 @@
-"""Copy a collection from store to store with its vectors; nothing is encoded again.
+"""Copy a collection with its vectors from one store to another, without encoding texts again.
 
-Records are streamed in batches, so that memory does not grow with the collection. An interrupted copy is run again:
-existing records are replaced by equal ones, or with ``skip_existing`` compared and skipped.
+Records are streamed in batches, so that memory does not grow with the collection. To finish an interrupted copy, copy
+again: existing records are replaced by equal ones, or compared and skipped with ``skip_existing``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from st_core.vectors import SparseVector
 __all__ = ["content_hash", "copy", "same_place"]
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""Bytes, about, that are read before they are written, however large single records are."""
+"""The approximate maximum size of a batch in bytes."""
 MAX_REFUSED = 1000
 
 
@@ -39,15 +39,16 @@ def copy(
     batch: int = 1000,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Copy every record of ``source`` to ``target``, which is created where it does not exist; its other records stay.
+    """Copy every record of ``source`` to ``target``, which is created if it does not exist.
 
-    Ids and payloads are equal, vectors bit for bit where the target stores float32. ``skip_existing`` reads the
-    target's records of the same ids, a batch at a time, and writes only those that are missing or differ. Both are open
-    stores; open the target with ``replace(source.schema, collection=name)``.
+    Other records of the target stay unchanged. Both arguments are open stores; open the target with
+    ``replace(source.schema, collection=name)``. The copies have equal ids and payloads; their vectors are equal bit for
+    bit if the target stores float32. ``skip_existing`` reads the records of the target with the same ids, batch by
+    batch, and writes only records that are missing or differ.
 
-    The report counts what the target confirmed and what was ``skipped``. Raises SchemaMismatch where the target has
-    another schema, IngestFailed where a store breaks and IngestInterrupted on Ctrl-C; the last two carry the report
-    until then, and copying again finishes.
+    The report counts the records that the target confirmed and those that were ``skipped``. Raises SchemaMismatch if
+    the target has another schema, IngestFailed if a store fails, and IngestInterrupted on Ctrl-C; the last two contain
+    the report up to that point, and another copy completes the target.
     """
     check_int(batch, 1, "batch")
     _check_schemas(source, target)
@@ -69,7 +70,7 @@ def copy(
 
 
 def same_place(source: str, target: str) -> bool:
-    """Return whether two addresses are spelt as the same store; options and relative paths do not matter."""
+    """Return whether two addresses denote the same store; options are ignored, and relative paths are resolved."""
     one, other = parse_address(source), parse_address(target)
     if one.name != other.name or (one.host is None and one.variants != other.variants):
         return False
@@ -79,7 +80,7 @@ def same_place(source: str, target: str) -> bool:
 
 
 def content_hash(record: Record) -> bytes:
-    """Return a digest of the id, the payload with its order of keys, and the bits of every vector."""
+    """Return a digest of the id, the payload including the order of its keys, and the bits of every vector."""
     digest = xxhash.xxh3_128(record.id.encode())
     digest.update(b"\0" + json.dumps(record.payload, ensure_ascii=False, separators=(",", ":")).encode())
     for name, vector in sorted(record.vectors.items()):
@@ -115,7 +116,7 @@ def _batches(records: Iterable[Record], count: int) -> Iterator[list[Record]]:
 
 
 def _copy_batch(records: Sequence[Record], target: Store, read: int, *, skip_existing: bool) -> IngestReport:
-    """Write a batch that begins at position ``read`` of the source and return its report."""
+    """Write a batch that starts at position ``read`` of the source, and return the report of the batch."""
     wanted = _differing(records, target) if skip_existing else list(range(len(records)))
     rejected = target.upsert([records[at] for at in wanted]) if wanted else []
     confirmed = len(wanted) - len(rejected)
@@ -134,7 +135,7 @@ def _refuse(item: Rejected, records: Sequence[Record], at: int, read: int) -> Re
 
 
 def _differing(records: Sequence[Record], target: Store) -> list[int]:
-    """Return the positions of records that the target lacks or has otherwise."""
+    """Return the positions of records that are missing in the target or differ from those of the target."""
     schema, capabilities = target.schema, target.capabilities
     stored = {record.id: content_hash(record) for record in target.get([record.id for record in records])}
     return [
@@ -145,7 +146,7 @@ def _differing(records: Sequence[Record], target: Store) -> list[int]:
 
 
 def _hash_as_stored(record: Record, schema: Schema, capabilities: Capabilities) -> bytes:
-    """Return the digest of a record as the target stores it, b"" for one that it will refuse."""
+    """Return the digest of a record as the target stores it, or b"" for a record that the target will refuse."""
     try:
         return content_hash(check_record(record, schema, optional_vectors=capabilities.optional_vectors))
     except (ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""Errors of stores: one tree of exceptions whose classes tell whether trying again can help.
+"""Errors of stores: a hierarchy of exceptions whose classes state whether a retry can help.
 
 StoreError(message, store=, operation=)
-├── Temporary          trying again can help; ``retry_after`` is the wait in seconds that the server requested, if any
+├── Temporary          a retry can help; ``retry_after`` is the wait in seconds that the server requested, if any
 │   ├── Unavailable    refused, reset, timed out, 502, 503, 504
 │   └── Throttled      429, RESOURCE_EXHAUSTED
 ├── Permanent          the same request will fail again
@@ -10,8 +10,8 @@ StoreError(message, store=, operation=)
 │   └── Refused        the store does not accept this record or this request
 └── Unsupported        this store, with these options, does not support it; raised before anything is sent
 
-Errors are raised once, at the border, from the driver's own error, which stays their ``__cause__``. Messages never hold
-a secret.
+Adapters convert each error of a driver to one of these errors; the error of the driver is its ``__cause__``. Messages
+never contain a secret.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = [
 
 
 class StoreError(Exception):
-    """A store could not do an operation; ``store`` and ``operation`` name both."""
+    """An operation of a store failed; ``store`` and ``operation`` are their names."""
 
     def __init__(self, message: str, *, store: str, operation: str) -> None:
-        """``store`` and ``operation`` name where the error happened."""
+        """Store the message and the names of the store and the operation that failed."""
         super().__init__(message)
         self.message = message
         self.store = store
@@ -47,10 +47,10 @@ class StoreError(Exception):
 
 
 class Temporary(StoreError):
-    """Trying again can help."""
+    """A retry can help."""
 
     def __init__(self, message: str, *, store: str, operation: str, retry_after: float | None = None) -> None:
-        """``retry_after`` is the wait in seconds that the server requested, or None."""
+        """Store the arguments; ``retry_after`` is the wait in seconds that the server requested, or None."""
         super().__init__(message, store=store, operation=operation)
         self.retry_after = retry_after
 
@@ -84,7 +84,7 @@ class Unsupported(StoreError):
 
 
 def _rebuild(kind: type[StoreError], state: dict[str, object]) -> StoreError:
-    """Rebuild an unpickled error, since Exception's own pickling does not support keyword arguments."""
+    """Rebuild an error from a pickle, because the default pickling of Exception does not support keyword arguments."""
     error = kind.__new__(kind, state["message"])
     error.__dict__.update(state)
     return error

@@ -1,11 +1,12 @@
 """Filters as frozen values, and their meaning.
 
-The same truth table holds in every store: a list matches if any of its elements does; a missing field, null or an empty
-list makes a leaf false; ``Not`` is the complement; 1 equals 1.0 and never True; strings are compared by code points and
-case-sensitively; dates are compared as instants, in UTC if they have no zone. ``In`` without values and an empty ``Or``
-match nothing, an empty ``And`` matches everything.
+Filters have the same meaning in every store. A list matches if any of its elements matches. A comparison with a missing
+field, null or an empty list is false. ``Not`` is the complement. 1 equals 1.0, but never True. Strings are compared by
+code points and case-sensitively. Dates are compared as instants, in UTC if they have no time zone. ``In`` without
+values and an empty ``Or`` match nothing; an empty ``And`` matches everything.
 
-A field is a key of the payload itself, dots included: ``Eq("a.b", 1)`` tests the key "a.b", never "b" inside "a".
+A field is a top-level key of the payload, which may contain dots: ``Eq("a.b", 1)`` tests the key "a.b", never the key
+"b" inside "a".
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?(?:Z|[
 
 
 def parse_date(text: str) -> datetime:
-    """Return the instant, in UTC, of a date or time in one of the ISO 8601 forms that every store reads alike.
+    """Return the instant, in UTC, of a date or time in one of the ISO 8601 forms that every store interprets equally.
 
-    These are ``2020-01-31``, ``2020-01-31T08:00``, ``2020-01-31 08:00:00.5`` and ``2020-01-31T08:00:00+01:00`` (or
-    ``Z``); without a zone the time is UTC. Raises ValueError for any other text.
+    These forms are ``2020-01-31``, ``2020-01-31T08:00``, ``2020-01-31 08:00:00.5`` and ``2020-01-31T08:00:00+01:00``
+    (or ``Z``); without a time zone the time is UTC. Raises ValueError for any other text.
     """
     try:
         moment = datetime.fromisoformat(text if _DATE.fullmatch(text) else "")

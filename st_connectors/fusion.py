@@ -1,4 +1,4 @@
-"""Fusion of several rankings into one: pure formulas, the reference that a store's own fusion must agree with."""
+"""Fuse several rankings into one; the fusion of a store must agree with these formulas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["check_fusion", "check_weights", "fuse", "rrf", "weighted"]
 
 
 def fuse(legs: Sequence[Mapping[str, float]], method: Fusion) -> list[tuple[str, float]]:
-    """Fuse legs, mappings of ids to scores, best first; return ids and fused scores sorted by ``(-score, id)``."""
+    """Fuse legs and return the ids with their fused scores, sorted by ``(-score, id)``.
+
+    Each leg is a mapping of ids to scores, in the order of its ranking.
+    """
     match method:
         case Rrf(k, weights):
             return rrf([list(leg) for leg in legs], k, weights)
@@ -26,12 +29,12 @@ def fuse(legs: Sequence[Mapping[str, float]], method: Fusion) -> list[tuple[str,
 def rrf(
     rankings: Sequence[Sequence[str]], k: int = 60, weights: Sequence[float] | None = None
 ) -> list[tuple[str, float]]:
-    """Fuse by reciprocal ranks: the sum over rankings of ``weight / (k + rank)``, ranks from 1.
+    """Fuse by reciprocal ranks: the score is the sum over rankings of ``weight / (k + rank)``, with ranks from 1.
 
-    Sorted by ``(-score, id)``. Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and
-    individual rank learning methods", SIGIR 2009, with k = 60; the weights are the usual extension. Of an id that a
-    ranking repeats, the first place counts. A ranking of weight 0 takes no part: ids that only it contains are left
-    out.
+    The result is sorted by ``(-score, id)``. The formula is that of Cormack, Clarke and Büttcher, "Reciprocal rank
+    fusion outperforms Condorcet and individual rank learning methods", SIGIR 2009, with k = 60; the weights are the
+    usual extension. If a ranking contains an id several times, its first rank counts. A ranking of weight 0 is ignored,
+    so that ids that only it contains are omitted.
     """
     fused: dict[str, float] = {}
     for ranking, weight in zip(rankings, _weights(weights, len(rankings)), strict=True):
@@ -42,11 +45,11 @@ def rrf(
 
 
 def weighted(legs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> list[tuple[str, float]]:
-    """Fuse by the weighted sum of scores, scaled leg by leg to [0, 1]: ``(score - least) / (most - least)``.
+    """Fuse by the weighted sum of scores, which are scaled to [0, 1] by the minimum and maximum of each leg.
 
-    Fox and Shaw, "Combination of multiple searches", TREC-2 1994 (CombSUM), over min-max normalised scores (Lee, SIGIR
-    1997). Sorted by ``(-score, id)``. In a leg whose scores are all equal each id scores 1; an id absent from a leg
-    scores 0; a leg of weight 0 takes no part.
+    The result is sorted by ``(-score, id)``. The formula is CombSUM of Fox and Shaw, "Combination of multiple
+    searches", TREC-2 1994, with min-max normalised scores (Lee, SIGIR 1997). In a leg with equal scores, each id scores
+    1; an id that is absent from a leg scores 0; a leg of weight 0 is ignored.
     """
     fused: dict[str, float] = {}
     for leg, weight in zip(legs, _weights(weights, len(legs)), strict=True):
@@ -59,7 +62,7 @@ def weighted(legs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> l
 
 
 def check_fusion(method: object) -> Fusion:
-    """Return ``method`` where it is a usable fusion; raise TypeError or ValueError otherwise."""
+    """Return ``method`` if it is a valid fusion; raise TypeError or ValueError otherwise."""
     match method:
         case Rrf(k, weights):
             check_int(k, 1, "k of Rrf")
@@ -76,14 +79,14 @@ def check_fusion(method: object) -> Fusion:
 
 
 def check_weights(method: Fusion, legs: Collection[str]) -> None:
-    """Raise ValueError unless a fusion has no weights, or one for each of ``legs``."""
+    """Raise ValueError unless a fusion has no weights, or one weight for each of ``legs``."""
     if method.weights is not None and len(method.weights) != len(legs):
         count = len(method.weights)
         raise ValueError(f"the fusion has {count} weight{'s' * (count != 1)} for {len(legs)} legs: {', '.join(legs)}")
 
 
 def _weights(weights: Sequence[float] | None, legs: int) -> Sequence[float]:
-    """Return one weight per leg, 1.0 where there are none; raise ValueError for another number of weights."""
+    """Return one weight per leg, 1.0 if no weights are set; raise ValueError for another number of weights."""
     if weights is None:
         return [1.0] * legs
     if len(weights) != legs:

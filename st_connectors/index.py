@@ -1,4 +1,4 @@
-"""A collection with its models: documents and queries as text go in, hits come out."""
+"""A collection with its models, which stores documents as text and returns the hits of text queries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ R = TypeVar("R")
 def _in_thread(
     method: Callable[Concatenate[Index, P], R],
 ) -> Callable[Concatenate[Index, P], Coroutine[object, object, R]]:
-    """Return the method for async callers, run in a worker thread."""
+    """Return an asynchronous version of a method, which runs the method in a worker thread."""
 
     async def threaded(self: Index, /, *args: P.args, **kwargs: P.kwargs) -> R:
         import asyncio  # async callers have it loaded; for others it would double the import time
@@ -51,9 +51,10 @@ def _in_thread(
 
 
 class Index:
-    """An open collection with its models; safe in threads.
+    """An open collection with its models. Safe for use from several threads.
 
-    ``create`` creates a collection, ``open`` opens an existing one, ``adopt`` one that someone else created.
+    ``create`` creates a collection, ``open`` opens an existing one, and ``adopt`` opens a collection that someone else
+    created.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Index:
         text_key: str = "text",
         fields: Sequence[str] | None = None,
     ) -> None:
-        """Combine a store and the models of its fields; ``create``, ``open`` and ``adopt`` are the usual ways.
+        """Combine a store and the models of its fields; usually ``create``, ``open`` or ``adopt`` is called instead.
 
-        ``fields`` are those to search where the collection has others too.
+        ``models`` contains the model of each field, and ``text_key`` is the payload key of texts. ``fields`` are the
+        fields to search, if these are not all fields of the collection.
         """
         self._store = store
         self._models = dict(models)
@@ -91,13 +93,15 @@ class Index:
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
-        """Create a collection, or open it where it exists with this schema; raise SchemaMismatch where it differs.
+        """Create a collection, or open it if it exists with the same schema; raise SchemaMismatch for another schema.
 
-        Models are names (``builtin:dense``, a folder, a Hub name) or objects; ``text`` adds a leg by the store's own
-        BM25. ``filterable`` maps payload keys to kinds, for use in ``where``. ``fusion`` is the default fusion of legs.
+        Models are names (``builtin:dense``, a folder, a Hub name) or objects. ``text`` adds a leg with the BM25 of the
+        store. ``filterable`` maps payload keys to kinds, for use in ``where``. ``fusion`` is the default fusion of
+        legs.
 
-        ``backend`` and ``dtype`` are those of the model classes, for models passed by name: objects are used as they
-        are, and static models always run on numpy. The collection stores the precision of its vectors, not the backend.
+        ``backend`` and ``dtype`` are options of the model classes and apply to models passed by name. Model objects are
+        used unchanged, and static models always run on numpy. The collection stores the precision of its vectors, not
+        the backend.
         """
         options = ModelOptions(backend, dtype)
         models = lazy_models(dense, sparse, options)
@@ -129,14 +133,14 @@ class Index:
     ) -> Index:
         """Open an existing collection; its models are loaded by their stored names on first use.
 
-        A model passed here replaces the stored one: it must be the same, or SchemaMismatch says what differs.
-        ``trust_model`` allows another fingerprint, never another dimension.
+        A model passed here replaces the stored model and must be the same; otherwise SchemaMismatch is raised with the
+        differences. ``trust_model`` allows another fingerprint, but never another dimension.
 
-        ``backend`` and ``dtype`` apply to models by name. With ``dtype`` None, graphs on openvino and onnx run in the
-        precision of the collection's vectors where they have it, torch and auto in their default; the precision is
-        compared with the collection's only where ``dtype`` is set. A reranker is not compared, since a collection
-        stores nothing of it: with ``dtype`` None a stored one runs on openvino and onnx in its stored precision, one
-        passed by name in the default.
+        ``backend`` and ``dtype`` apply to models that are loaded by name. If ``dtype`` is None, the backends openvino
+        and onnx use the precision of the collection's vectors if they have it; torch and auto use their default. The
+        precision is compared with that of the collection only if ``dtype`` is set. Rerankers are not compared, because
+        a collection contains none of their results. If ``dtype`` is None, a stored reranker runs on openvino and onnx
+        in its stored precision, and a reranker passed by name in the default precision.
         """
         options = ModelOptions(backend, dtype)
         store = open_store(url, collection, client=client)
@@ -165,11 +169,11 @@ class Index:
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
-        """Search and fill a collection that someone else created, as it is: ``dense=("their_vector", model)``.
+        """Open a collection that someone else created, without changing it: ``dense=("their_vector", model)``.
 
-        No metadata is written, so the models must be passed each time. ``text_key`` is the payload key of the texts.
-        Raises SchemaMismatch where a vector does not exist or has another dimension than its model. ``backend`` and
-        ``dtype`` are as for ``create``; the precision of existing vectors is not known.
+        No metadata is written, so that the models must be passed each time. ``text_key`` is the payload key of the
+        texts. Raises SchemaMismatch if a vector does not exist or has another dimension than its model. ``backend`` and
+        ``dtype`` are the same as for ``create``; the precision of existing vectors is not known.
         """
         options = ModelOptions(backend, dtype)
         store = adopt_store(url, collection, filterable=parse_kinds(filterable or {}), client=client)
@@ -199,11 +203,11 @@ class Index:
         batch: int = 512,
         progress: Progress | None = None,
     ) -> IngestReport:
-        """Encode and store documents from any iterable; the same id replaces.
+        """Encode and store documents from any iterable; a document replaces a stored document with the same id.
 
         A document is a mapping with ``id`` and ``text``, or a ``Document``. ``split`` splits long texts into windows;
-        otherwise a model cuts them, and the report counts those. Raises IngestFailed and IngestInterrupted, which carry
-        the report of what was stored until then.
+        otherwise models truncate them, and the report counts the truncated documents. Raises IngestFailed and
+        IngestInterrupted, which contain the report up to that point.
         """
         spans = None if split is None else spans_of(list(self._models.values()), split)
         options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key)
@@ -232,10 +236,10 @@ class Index:
     ) -> SearchResult:
         """Return the best hits for a query.
 
-        ``mode`` is "dense", "sparse", "text" or "hybrid"; None means hybrid where there are several legs. ``where`` is
-        a Filter or text such as ``year >= 2020``. ``rerank`` True reorders ``depth`` candidates by the index's own
-        reranker, an object with ``predict`` by that. ``explain`` adds the terms that matched; ``fold`` returns a split
-        document only once.
+        ``mode`` is "dense", "sparse", "text" or "hybrid"; None means hybrid if the collection has several legs.
+        ``where`` is a Filter or a text such as ``year >= 2020``. If ``rerank`` is True, ``depth`` candidates are
+        reordered by the reranker of the index; if it is an object with ``predict``, by this object. ``explain`` adds
+        the terms that matched. ``fold`` returns a split document only once.
         """
         [result] = self.search_many(
             [query],
@@ -269,7 +273,8 @@ class Index:
     ) -> list[SearchResult]:
         """Return the results of several queries, in order.
 
-        They are encoded together and searched in one round trip where the store can. Options as for ``search``.
+        The queries are encoded together, and searched in one round trip if the store supports it. The options are the
+        same as for ``search``.
         """
         if isinstance(queries, str):
             raise TypeError("search_many expects a list of queries; search expects one")
@@ -296,15 +301,18 @@ class Index:
         )
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.PAYLOAD) -> list[Record]:
-        """Return the records with these ids in order, without absent ones; of a split document, its first window."""
+        """Return the records with these ids in order; absent ids are skipped.
+
+        For a split document, its first window is returned.
+        """
         return self._store.get(_check_ids(ids), parts=parts)
 
     def count(self, where: Filter | str | None = None) -> int:
-        """Return the number of records; each window of a split document is one."""
+        """Return the number of records; each window of a split document is a record."""
         return self._store.count(_parse_filter(where))
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove documents, with all windows of split ones; absent ids are ignored."""
+        """Remove documents with all their windows; absent ids are ignored."""
         parents = _check_ids(ids)
         windows = [
             window_id(record.id, number)
@@ -338,14 +346,14 @@ class Index:
     adelete = _in_thread(delete)
 
     def _encoded_fields(self, mode: Mode | None) -> list[str]:
-        """Return the fields that a mode needs encoders for: a text search loads no model."""
+        """Return the fields for which a mode requires encoders, so that a text search loads no model."""
         schema = self._store.schema
         kinds = [FieldKind.DENSE, FieldKind.SPARSE] if mode in {None, Mode.HYBRID} else [FieldKind(str(mode))]
         fields = [name for kind in kinds if kind is not FieldKind.TEXT for name in schema.of_kind(kind)]
         return fields if self._fields is None else [name for name in fields if name in self._fields]
 
     def _encoders(self, fields: Sequence[str], *, counting: bool = False) -> list[FieldEncoder]:
-        """Return the encoders of fields; ``counting`` adds the test for cut texts, which copies the tokenizer."""
+        """Return the encoders of fields; ``counting`` adds the test for truncated texts, which copies the tokenizer."""
         return [
             FieldEncoder(name, FieldKind(model.kind.value), model.load(), cut_test(model) if counting else None)
             for name, model in self._models.items()

@@ -1,4 +1,4 @@
-"""Imports on first use: the public names of a package, and the functions of a plugin whose driver may be missing."""
+"""Import the public names of a package, and the functions of a plugin whose driver may be missing, on first use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lazy_attributes(
 def lazy_function(module: str, name: str, *, extra: str, drivers: Collection[str]) -> Callable[..., Any]:
     """Return a function that imports ``module`` when it is called and calls its function ``name``.
 
-    ``drivers`` are the top-level modules that the extra installs: where one of them is missing, the call raises
+    ``drivers`` are the top-level modules that the extra installs. If one of them is missing, the call raises
     ImportError with the command that installs the extra.
     """
 

@@ -68,7 +68,7 @@ SIZING = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Dense:
-    """The dense vectors of one field: ids [n] and float64 [n, dimension]."""
+    """The dense vectors of one field: ids [n] and vectors, float64 [n, dimension]."""
 
     ids: list[str]
     rows: NDArray[np.float64]
@@ -143,10 +143,10 @@ _LOCK = threading.RLock()
 
 
 class MemoryStore:
-    """One collection in this process; the adapter without its layers."""
+    """One collection in the memory of this process, without layers."""
 
     def __init__(self, name: str, schema: Schema) -> None:
-        """Nothing is stored before ``create``. ``name`` is that of the address."""
+        """Store the arguments; ``create`` creates the collection. ``name`` is the name in the address."""
         self._key = (name, schema.collection)
         self._schema = copy.deepcopy(schema)
         precision = {each: Precision() for each in schema.fields}
@@ -159,7 +159,7 @@ class MemoryStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Everything but persistence and quantization."""
+        """All capabilities except persistence and quantization."""
         return self._capabilities
 
     def create(self) -> None:
@@ -218,7 +218,7 @@ class MemoryStore:
             yield from (_copy_parts(record, parts) for record in page)
 
     def count(self, where: Filter | None = None) -> int:
-        """Count exactly."""
+        """Return the exact number of records that pass a filter."""
         return len(self._where(where, "count"))
 
     def refresh(self) -> None:
@@ -283,7 +283,7 @@ class MemoryStore:
 
 
 def _flatten(collection: _Collection, name: str) -> _Dense | _Sparse:
-    """Flatten the vectors of one field, without the records that have none."""
+    """Return the flattened vectors of one field; records without a vector are skipped."""
     spec = collection.schema.fields[name]
     if isinstance(spec, TextField):
         words = {key: collection.words[name, key] for key in collection.records}

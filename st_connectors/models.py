@@ -20,9 +20,9 @@ __all__ = ["LazyModel", "ModelOptions", "check_same", "has_name", "stored_model"
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Backend and dtype of models loaded by name, dtype None for the default; raises ValueError for unknown ones.
+    """The backend and dtype of models that are loaded by name; raises ValueError for unknown values.
 
-    Objects are used as they are, and static models always run on numpy.
+    A dtype of None means the default. Model objects are used unchanged, and static models always run on numpy.
     """
 
     backend: str
@@ -32,14 +32,14 @@ class ModelOptions:
         check_dtype(self.backend, self.dtype)
 
     def matching(self, ref: ModelRef | None) -> ModelOptions:
-        """Return options for the precision of ``ref`` where no dtype is set and the backend has that precision."""
+        """Return options with the precision of ``ref`` if no dtype is set and the backend supports this precision."""
         if ref is None or self.dtype is not None:
             return self
         return replace(self, dtype=dtype_of_precision(self.backend, ref.precision))
 
 
 class LazyModel:
-    """A model by name, loaded on first use, or a model object; safe in threads."""
+    """A model by name, loaded on first use, or a model object. Safe for use from several threads."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LazyModel:
         self._lock = threading.Lock()
 
     def load(self) -> Any:
-        """Return the model, loaded at the first call."""
+        """Return the model, which is loaded on first use."""
         with self._lock:
             if self._model is None and self._name is not None:
                 loaded = _load(self._name, self.kind, self._revision, self._options)
@@ -100,7 +100,7 @@ def _load(name: str, kind: ModelKind, revision: str | None, options: ModelOption
 
 
 def has_name(ref: ModelRef) -> bool:
-    """Return whether a model can be loaded by its name.
+    """Return whether the model of a reference can be loaded by its name.
 
     Models of st_core have a fingerprint; an object of another library may have the name of a Hub repository.
     """
@@ -108,17 +108,17 @@ def has_name(ref: ModelRef) -> bool:
 
 
 def stored_model(ref: ModelRef, field: str, collection: str, *, options: ModelOptions, trust: bool) -> LazyModel:
-    """Return the model of a stored reference, to be checked when loaded; raise ModelNotFound where it has no name.
+    """Return the model of a stored reference, which is checked when loaded; raise ModelNotFound if it has no name.
 
-    The precision is checked only where ``options`` sets a dtype. Otherwise graphs run in the stored precision where the
-    backend has it, and torch in its default.
+    The precision is checked only if ``options`` sets a dtype. Otherwise graphs run in the stored precision if the
+    backend supports it, and torch in its default precision.
     """
     if not has_name(ref):
         raise ModelNotFound(
             f"the {field} vectors of {collection!r} were made by an object ({ref.name}), which cannot be loaded by "
             f"name: pass it again, Index.open(…, {field}=encoder)"
         )
-    # Hashing a vocabulary takes longer than a search; a precision that nobody requested is this machine's choice.
+    # Hashing a vocabulary takes longer than a search. A precision that was not requested depends on the machine.
     parts = ref.fingerprint.keys() - ({"tokenizer", "precision"} if options.dtype is None else {"tokenizer"})
     check = partial(check_same, ref, field=field, collection=collection, trust=trust, parts=parts)
     return LazyModel(ref.kind, ref.name, ref.revision, options=options.matching(ref), check=check)
@@ -127,10 +127,10 @@ def stored_model(ref: ModelRef, field: str, collection: str, *, options: ModelOp
 def check_same(
     stored: ModelRef, other: ModelRef, *, field: str, collection: str, trust: bool, parts: Collection[str] | None = None
 ) -> None:
-    """Raise SchemaMismatch with the differences unless both are one model; warn where that cannot be decided.
+    """Raise SchemaMismatch with the differences unless both references are of the same model.
 
-    ``trust`` allows another fingerprint, never another dimension. ``parts`` are the components to compare; None means
-    all.
+    Warns if this cannot be decided. ``trust`` allows another fingerprint, but never another dimension. ``parts`` are
+    the parts of the fingerprint to compare; None means all.
     """
     maker = f"the {field} vectors of {collection!r} were made by {stored.name!r}"
     if stored.kind is not other.kind or stored.dimension != other.dimension:

@@ -16,15 +16,15 @@ __all__ = ["CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin"]
 
 
 CONTRACT = 1
-"""The version of this contract; a plugin states the one it was written for."""
+"""The version of the plugin contract; a plugin states the version for which it was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """A parsed store address without secrets: ``qdrant+grpc://host:6334?timeout=5``, ``qdrant+edge:./library``.
 
-    ``name`` is the plugin's; ``variants`` follow it after plus signs; embedded stores have a ``path``, servers ``host``
-    and ``port``.
+    ``name`` is the name of the plugin, and ``variants`` are the parts of the scheme that follow it after plus signs.
+    Embedded stores have a ``path``, servers a ``host`` and a ``port``.
     """
 
     name: str
@@ -54,8 +54,9 @@ class Connect(Protocol):
     def __call__(self, address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
         """Return a store.
 
-        With a schema, ``create`` may be called on it; without one, the collection must exist, else ``NotFound``.
-        ``client`` is the driver's own client object where the caller has one; the store does not close it.
+        If ``schema`` is passed, the collection need not exist, and ``create`` creates it; without a schema the
+        collection must exist, else ``NotFound`` is raised. ``client`` is a client object of the driver to use instead
+        of a new one; the store does not close it.
         """
         ...
 
@@ -68,8 +69,8 @@ class Adopt(Protocol):
     ) -> Store:
         """Return a store whose schema has every vector field that this contract can describe.
 
-        ``create`` does nothing and ``drop`` is refused. ``filterable`` maps payload keys to kinds, beside those that
-        the store has an index for. Raises ``NotFound``.
+        ``create`` does nothing and ``drop`` raises ``Unsupported``. ``filterable`` maps further payload keys to kinds,
+        in addition to those that the store has an index for. Raises ``NotFound`` if the collection does not exist.
         """
         ...
 
@@ -78,7 +79,7 @@ class Loading(Protocol):
     """Change a collection's settings for bulk loading."""
 
     def __call__(self, address: Address, collection: str, client: object | None) -> AbstractContextManager[None]:
-        """Return a context with the settings for bulk loading, at whose end the previous ones are restored."""
+        """Return a context manager that applies the settings for bulk loading and restores the previous settings."""
         ...
 
 
@@ -86,8 +87,8 @@ class Loading(Protocol):
 class Plugin:
     """A store type: how it is found and opened; importing a plugin must not import its client.
 
-    ``variants`` maps the variants of the scheme ("", "edge", "memory", "grpc", "https") to one line about each;
-    ``extra`` is the extra to install. ``sizing`` has the figures for advice by variant, "" for all others.
+    ``variants`` maps the variants of the scheme ("", "edge", "memory", "grpc", "https") to a description of one line.
+    ``extra`` is the extra to install. ``sizing`` maps variants to sizing figures; "" applies to all other variants.
     """
 
     name: str

@@ -65,7 +65,7 @@ def adopt_store(
     client: object | None = None,
     retry: RetryPolicy | None = None,
 ) -> Store:
-    """Open a collection that someone else created, as it is.
+    """Open a collection that someone else created, without changing it.
 
     ``filterable`` maps further payload keys to kinds, in addition to those that the store has an index for. Raises
     ``NotFound`` if the collection does not exist and ``Unsupported`` if the store cannot adopt collections.

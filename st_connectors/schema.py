@@ -50,7 +50,7 @@ class Quantization(StrEnum):
 
 
 class FilterKind(StrEnum):
-    """The kind of a filterable field, whose values are of this kind or lists of it."""
+    """The kind of a filterable field; its values are of this kind, or lists of such values."""
 
     KEYWORD = "keyword"
     INT = "int"
@@ -89,7 +89,7 @@ class SparseField:
 class TextField:
     """Text under the payload key ``source``.
 
-    Searched by the store's own BM25, or by client-side weights where it has none.
+    The field is searched by the BM25 of the store, or by weights that the client computes if the store has none.
     """
 
     source: str = "text"
@@ -146,8 +146,8 @@ class FusionMethod(StrEnum):
 class Schema:
     """The fields, filterable fields, models and fusion of a collection.
 
-    ``models`` maps field names to the models that made their vectors. ``fusion`` is how legs are fused where a search
-    does not say; None means ``Rrf()``.
+    ``models`` maps field names to the references of the models that computed their vectors. ``fusion`` is the fusion of
+    searches that do not set one; None means ``Rrf()``.
     """
 
     collection: str
@@ -174,7 +174,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schema:
-        """Read what ``to_json`` wrote."""
+        """Return the schema for the values that ``to_json`` returned."""
         return cls(
             collection=value["collection"],
             fields={name: _field_from_json(item) for name, item in value["fields"].items()},
@@ -214,11 +214,11 @@ def _field_from_json(value: Mapping[str, Any]) -> Field:
 
 
 def schema_difference(stored: Schema, asked: Schema) -> str | None:
-    """Return how the schema of a collection differs from the requested one, as a sentence; None where it does not.
+    """Return a sentence about the difference between a stored and a requested schema; None if they agree.
 
-    Models are compared by kind, dimension and the parts of the fingerprint known on both sides, not by name, since one
-    model may have several paths; a field without a model on either side is not compared. ``fusion`` is a default for
-    searches and may differ.
+    Models are compared by their kind, dimension and the parts of the fingerprint that both references contain, not by
+    their name, because a model may have several paths. A field without a model in one of the schemas is not compared.
+    ``fusion`` is only a default for searches and may differ.
     """
     name = f"the collection {stored.collection!r}"
     if stored.version != asked.version:
@@ -277,7 +277,7 @@ def fusion_to_json(value: Fusion | None) -> dict[str, Any] | None:
 
 
 def fusion_from_json(value: Mapping[str, Any] | None) -> Fusion | None:
-    """Read what ``fusion_to_json`` wrote."""
+    """Return the fusion for the values that ``fusion_to_json`` returned."""
     if value is None:
         return None
     if value["method"] == "rrf":

@@ -45,7 +45,7 @@ def lazy_models(
     options: ModelOptions,
     stored: Mapping[str, ModelRef] | None = None,
 ) -> dict[str, LazyModel]:
-    """Return the models passed by a caller by field name; ``stored`` are the references of those they replace."""
+    """Return the models that a caller passed, by field name; ``stored`` contains the references that they replace."""
     pairs = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
     return {
         name: LazyModel(kind, model, options=options.matching((stored or {}).get(name)))
@@ -98,7 +98,7 @@ def parse_kinds(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterK
 
 
 def metric_of(model: LazyModel) -> Metric:
-    """Return the metric that the model declares, cosine where it declares none."""
+    """Return the metric that the model declares, or cosine if it declares none."""
     declared = getattr(model.load(), "similarity_fn_name", None)
     if declared is None:
         return Metric.COSINE
@@ -109,7 +109,7 @@ def metric_of(model: LazyModel) -> Metric:
 
 
 def builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
-    """Return the measured weights where the two built-in models are fused with each other, else None."""
+    """Return a fusion with measured weights if the two built-in models are fused with each other, else None."""
     if names != {"dense": builtin.DENSE, "sparse": builtin.SPARSE} or list(fields) != ["dense", "sparse"]:
         return None
     return Weighted(builtin.HYBRID_WEIGHTS)
@@ -143,7 +143,7 @@ def adopted_models(
     sparse: tuple[str, str | TextEncoder] | None,
     options: ModelOptions,
 ) -> dict[str, LazyModel]:
-    """Return the models of an adopted collection's fields; raise SchemaMismatch where one does not fit its field."""
+    """Return the models of an adopted collection's fields; raise SchemaMismatch if a model does not fit its field."""
     pairs = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
     for kind, pair in pairs:
         if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
@@ -175,7 +175,7 @@ def lazy_reranker(reranker: str | Reranker | None, options: ModelOptions) -> Laz
 def stored_reranker(schema: Schema, reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:
     """Return the reranker that a caller passed, else the stored one, if it can be loaded by name.
 
-    It is not compared with the stored reference: a collection contains no scores that another one could contradict.
+    The reranker is not compared with the stored reference, because a collection contains no scores of a reranker.
     """
     ref = schema.models.get(RERANKER)
     if reranker is not None or ref is None or not has_name(ref):
@@ -184,6 +184,6 @@ def stored_reranker(schema: Schema, reranker: str | Reranker | None, options: Mo
 
 
 def text_key_of(schema: Schema) -> str:
-    """Return the payload key of texts: that of the text field where there is one."""
+    """Return the payload key of texts, which is the source of the text field if there is one."""
     sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
     return sources[0] if sources else "text"

@@ -49,7 +49,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term that query and document share, and what it contributes to the score of the sparse leg."""
+    """A term that query and document share, and its contribution to the score of the sparse leg."""
 
     field: str
     term: str
@@ -58,10 +58,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchHit:
-    """One result; ``score`` is that of the leg, of the fusion, or of the reranker where there is one.
+    """One result; ``score`` is the score of the reranker if there is one, else of the fusion or of the single leg.
 
-    ``legs`` are the places in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the heaviest
-    shared terms of an explained hit.
+    ``legs`` contains the rank and score in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the
+    shared terms with the largest contributions if the hit is explained.
     """
 
     id: str
@@ -111,10 +111,10 @@ class SearchResult(Sequence[SearchHit]):
 class SearchOptions:
     """The options of a search.
 
-    ``mode`` None means hybrid where the collection has several legs. ``fusion`` None means the collection's own, else
-    ``Rrf()``. ``depth`` is the number of candidates of each leg, and of those that a reranker scores; it is raised to
-    ``offset + limit`` where that is more. ``fold`` returns each document once, under its own id, by the best of its
-    windows. ``fields`` are the fields to search, in order; None means all.
+    A ``mode`` of None means hybrid if the collection has several legs. A ``fusion`` of None means the fusion of the
+    collection, or ``Rrf()`` if it has none. ``depth`` is the number of candidates of each leg, and of candidates that a
+    reranker scores; it is raised to ``offset + limit`` if that is greater. ``fold`` returns each document once, under
+    its own id, with the score of its best window. ``fields`` are the fields to search, in order; None means all.
     """
 
     mode: Mode | None = None
@@ -186,7 +186,7 @@ def _searched_fields(schema: Schema, options: SearchOptions) -> list[str]:
 def _build_legs(
     schema: Schema, fields: Sequence[str], encoders: Sequence[FieldEncoder], queries: list[str]
 ) -> list[dict[str, Leg]]:
-    """Return the legs of each query by field, without those of empty query vectors."""
+    """Return the legs of each query by field; legs with empty query vectors are omitted."""
     by_field = {encoder.field: encoder for encoder in encoders}
     legs: list[dict[str, Leg]] = [{} for _ in queries]
     texts = set(schema.of_kind(FieldKind.TEXT))
@@ -254,7 +254,7 @@ def _select_weights(method: Fusion, fields: Sequence[str], legs: Mapping[str, Le
 
 
 def _rerank(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker | None) -> list[SearchHit]:
-    """Return the hits sorted by the reranker's scores, ties by id; in their order where there is no reranker."""
+    """Return the hits sorted by the scores of the reranker, ties by id; without a reranker, return them unchanged."""
     if reranker is None or not hits:
         return [SearchHit(hit.id, hit.score, hit.payload, hit.legs) for hit in hits]
     pairs = [(query, str(hit.payload.get(text_key, ""))) for hit in hits]

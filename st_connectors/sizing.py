@@ -35,9 +35,9 @@ class DenseLayout:
 class Sizing:
     """A store's figures for dense layouts, from best to smallest, sparse vectors and shards.
 
-    ``sparse_entry`` is the bytes per entry of a sparse vector. ``sparse_in_memory`` is false if sparse vectors are read
-    from disk. ``shard_option`` is the address option for the number of shards, None if there is none. A limit of None
-    is unknown.
+    ``sparse_entry`` is the size of an entry of a sparse vector in bytes. ``sparse_in_memory`` is false if sparse
+    vectors are read from disk. ``shard_option`` is the address option for the number of shards, or None if there is
+    none. A limit of None means that the limit is unknown.
     """
 
     dense: tuple[DenseLayout, ...]

@@ -1,4 +1,4 @@
-"""Splitting of long texts into windows by a model's own tokens."""
+"""Split long texts into windows by the tokens of a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_TOKENS = 256
 class Split:
     """How texts are split into windows of up to ``tokens`` of the model's tokens, ``overlap`` of them shared.
 
-    ``tokens`` None means 256, or the model's maximum where that is less. An overlap is at most half a window.
+    If ``tokens`` is None, it is 256, or the maximum of the model if that is less. An overlap is at most half a window.
     """
 
     tokens: int | None = None
@@ -34,9 +34,9 @@ class Split:
 
 
 def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
-    """Return a function that tells whether the model cuts a text.
+    """Return a function that returns whether the model truncates a text.
 
-    None where the model never cuts, or has no tokenizer by which to tell.
+    Returns None if the model never truncates texts, or has no tokenizer by which to decide.
     """
     loaded = model.load()
     limit = _max_tokens(loaded)
@@ -88,7 +88,7 @@ def _offsets(loaded: object) -> Offsets | None:
 
 
 def _max_tokens(loaded: object) -> int | None:
-    """Return how many tokens of a text the model reads, special tokens aside; None for no limit."""
+    """Return the maximum number of tokens of a text, excluding special tokens; None means no limit."""
     limit = getattr(loaded, "max_seq_length", None)
     if not isinstance(limit, int):
         return None

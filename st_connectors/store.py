@@ -54,8 +54,8 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 class Record:
     """One entry of a collection: an id of 1 to 512 bytes of UTF-8, vectors by field name and a JSON payload.
 
-    Any vector may be absent. Stores return the payload exactly as written: integers of 64 bits, 1 distinct from 1.0,
-    keys in order; NaN is not allowed.
+    Any vector may be absent. Stores return the payload exactly as written: they preserve 64-bit integers, the
+    difference between 1 and 1.0, and the order of keys. NaN is not allowed.
     """
 
     id: str
@@ -64,19 +64,19 @@ class Record:
 
 
 class Parts(enum.Flag):
-    """The parts of records and hits to return beside ids and scores."""
+    """The parts of records and hits to return in addition to ids and scores."""
 
     NONE = 0
     PAYLOAD = enum.auto()
     VECTORS = enum.auto()
     LEGS = enum.auto()
-    """Rank and score in each leg; legs are then fused in the client, since no store returns these."""
+    """The rank and score in each leg. Legs are then fused in the client, because no store returns them."""
     ALL = PAYLOAD | VECTORS | LEGS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Near:
-    """A leg that ranks records by how near they are to ``vector`` (float32 [dimension], or sparse) in ``field``."""
+    """A leg that ranks records by the similarity of ``field`` to ``vector`` (float32 [dimension], or sparse)."""
 
     field: str
     vector: Vector
@@ -94,7 +94,7 @@ Leg: TypeAlias = Near | Match
 
 
 def is_empty_vector(vector: Vector) -> bool:
-    """Return whether a vector counts as absent: a sparse one without terms, or a dense one of zeros."""
+    """Return whether a vector counts as absent: a sparse vector without terms, or a dense vector of zeros."""
     return len(vector) == 0 if isinstance(vector, SparseVector) else not np.any(vector)
 
 
@@ -164,7 +164,7 @@ class LegHit:
 class Hit:
     """One result of a search; ``legs`` has an entry for each leg that matched the record.
 
-    Adapters leave ``legs`` empty, the fusing layer fills it.
+    Adapters leave ``legs`` empty; the fusing layer sets it.
     """
 
     id: str
@@ -178,7 +178,7 @@ class Hit:
 class Rejected:
     """A record that was not stored: its position in the batch, its id, and the error.
 
-    The error's class tells whether trying again can help.
+    The class of the error states whether a retry can help.
     """
 
     position: int
@@ -190,7 +190,8 @@ class Rejected:
 class Precision:
     """How accurately a field is searched.
 
-    ``exact``: effort ``Exact`` returns the true nearest. Scores within the relative difference ``score_rtol`` are ties.
+    ``exact`` states whether the effort ``Exact`` returns the true nearest neighbours. Scores whose relative difference
+    is at most ``score_rtol`` count as equal.
     """
 
     exact: bool = True
@@ -201,7 +202,7 @@ class Precision:
 class Capabilities:
     """What a store can do, as data.
 
-    ``Plugin.capabilities`` is the upper bound across versions; ``Store.capabilities`` describes this connection.
+    ``Plugin.capabilities`` is the upper bound across server versions; ``Store.capabilities`` describes one connection.
     ``None`` means unlimited. ``fields`` maps field names to their precision, or kinds ("dense", "sparse", "text") in a
     plugin's. ``fusion`` lists the methods by which the store itself fuses 2 to ``max_fused_legs`` legs with at most
     ``max_query_terms`` terms in total, in agreement with :mod:`st_connectors.fusion`. ``filters`` lists classes of
@@ -232,23 +233,23 @@ class Capabilities:
 
 
 class Store(Protocol):
-    """A connection to one collection; safe in threads.
+    """A connection to one collection. Safe for use from several threads.
 
-    Operations on a collection that was not created raise ``NotFound``.
+    Operations on a collection that does not exist raise ``NotFound``.
     """
 
     @property
     def schema(self) -> Schema:
-        """The schema as stored: a collection can be opened by its name alone."""
+        """The schema as stored; therefore a collection can be opened by its name only."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this connection, with its options, can do."""
+        """The capabilities of this connection with its options."""
         ...
 
     def create(self) -> None:
-        """Create the collection unless it exists; raise ``SchemaMismatch`` where it exists with another schema."""
+        """Create the collection unless it exists; raise ``SchemaMismatch`` if it exists with another schema."""
         ...
 
     def drop(self) -> None:
@@ -256,7 +257,11 @@ class Store(Protocol):
         ...
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        """Store whole records and return the rejected ones; the same id replaces, the last of equal ids wins."""
+        """Store complete records and return the rejected ones.
+
+        A record replaces a stored record with the same id. If ``records`` contains an id several times, the last record
+        with this id is stored.
+        """
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -264,21 +269,21 @@ class Store(Protocol):
         ...
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
-        """Return the records with these ids in the order of ``ids``, without absent ones."""
+        """Return the records with these ids in the order of ``ids``; absent ids are skipped."""
         ...
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
-        """Return the hits of each request, in order, sorted by ``(-score, id)``; in one round trip where the store can.
+        """Return the hits of each request, in order; the hits are sorted by ``(-score, id)``.
 
-        Records without a vector in the searched field never match, nor do records that share no term with a sparse or
-        text leg.
+        All requests are sent in one round trip if the store supports it. Records without a vector in the searched field
+        never match, nor do records that share no term with a sparse or text leg.
         """
         ...
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
-        """Yield every record once, in no promised order, fetched ``batch`` at a time.
+        """Yield every record once, in no defined order; records are read in batches of ``batch``.
 
-        Concurrent writes hide no record that they leave unchanged.
+        Records that concurrent writes do not change are always included.
         """
         ...
 
@@ -291,7 +296,7 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the connection's resources; a second call does nothing."""
+        """Release the resources of the connection; a second call does nothing."""
         ...
 
 
@@ -302,11 +307,11 @@ _TO_SCHEMA = (
     "schema_difference",
 )
 _MOVED = dict.fromkeys(_TO_PLUGIN, "plugin") | dict.fromkeys(_TO_SCHEMA, "schema")
-"""Names that moved to other modules in 0.2; adapters written before still import them from here."""
+"""The names that moved to other modules in 0.2; adapters written for earlier versions import them from here."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name from the module it moved to."""
+    """Return a name from the module to which it has moved."""
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"st_connectors.{_MOVED[name]}"), name)

@@ -25,7 +25,7 @@ __all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "vectors_of"]
 class FieldEncoder:
     """An encoder and the field of its vectors.
 
-    ``cuts`` tells whether the encoder cuts a document's text; None where it never does.
+    ``cuts`` returns whether the encoder truncates the text of a document; it is None if the encoder never does.
     """
 
     field: str
@@ -98,5 +98,5 @@ def _from_torch(tensor: Any) -> SparseMatrix:
 
 
 def _to_numpy(value: Any) -> Any:
-    """Convert a torch tensor, of half precision or on another device too, to an array; return others unchanged."""
+    """Convert a torch tensor of any precision and on any device to an array; return other values unchanged."""
     return value.detach().float().cpu().numpy() if hasattr(value, "detach") else value

@@ -3,7 +3,7 @@ r"""Parse and format filters as text: ``year >= 2020 and tag in ["a", "b"] and n
 - ``= == != < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``,
   parentheses; ``not`` binds before ``and``, ``and`` before ``or``. Keywords are case-insensitive.
 - ``2020 <= year < 2023`` requires one value within both bounds, as ``Range`` does; ``year >= 2020 and year < 2023``
-  also matches a list in which one element passes the first bound and another one the second.
+  also matches a list in which one element passes the first bound and another element the second.
 - Values are numbers, ``true``, ``false``, and strings in single or double quotes with the escapes ``\\ \' \" \n \r \t
   \uXXXX``; dates are strings. ``x = null`` is ``not x exists``, and ``x != 1`` is ``not x = 1``, which also matches
   where x is missing.
@@ -74,7 +74,7 @@ _BOUNDS = _LOW | _HIGH
 _TURNED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 
-# The first entry whose terminal may come next describes what was expected.
+# The description of the first entry whose terminal is allowed at the position of an error becomes part of the message.
 _EXPECTED = (
     ("NAME", "a field name"),
     ("TRUE", "a value: a number, true, false, null, or a string in quotes"),
@@ -98,7 +98,7 @@ class _SyntaxFault(ValueError):
 
 
 def parse_where(text: str) -> Filter:
-    """Parse a filter; raise ValueError with the column and what was expected there."""
+    """Parse a filter; raise ValueError with the column of an error and the expected input."""
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken, VisitError
 
     try:
@@ -297,7 +297,7 @@ def _range(where: Range) -> str:
 def _strictest(
     strict: float | str | None, loose: float | str | None, strict_sign: str, loose_sign: str, stricter: Any
 ) -> tuple[str, str] | None:
-    """Return the stricter of two bounds on one side with its sign; None without a bound."""
+    """Return the stricter of two bounds on one side with its sign; None if there is no bound."""
     if strict is None:
         return None if loose is None else (_value(loose), loose_sign)
     if loose is None or stricter(_comparable(strict), _comparable(loose)):

@@ -1,7 +1,7 @@
 """The command line ``st-connectors``: one file per command, and the mapping from errors to messages and exit statuses.
 
-``options`` holds the options that commands share, ``output`` what prints results, progress and errors, ``usage`` the
-usage lines of the help.
+``options`` contains the options that commands share, ``output`` prints results, progress and errors, and ``usage``
+contains the usage lines of the help.
 
 Exit statuses: 0 success, 1 some records refused or missing, 2 usage error, 3 the store or the model failed, 130
 interrupted, 141 the reader of the output closed it (as in ``| head``).
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _status_of(error: BaseException) -> int | None:
-    """Return the exit status of an error that says what to do; ``None`` for a bug in this package."""
+    """Return the exit status for an error that the user can fix; ``None`` for a bug in this package."""
     from st_connectors.errors import StoreError
     from st_connectors.ingest import IngestFailed
     from st_core.errors import ModelError

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["create"]
 
 DEFAULT_TERMS = 100
-"""Entries of a sparse vector that a proposal assumes."""
+"""The number of entries of a sparse vector that a proposal assumes by default."""
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 

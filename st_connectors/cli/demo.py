@@ -91,7 +91,7 @@ def _print_answers(results: Sequence[SearchResult]) -> None:
 
 
 def _program() -> str:
-    """Return how to call this command line again: by name if it is on the PATH, else by the path it was called with."""
+    """Return the command to run this program again: its name if it is on the PATH, else the path of this call."""
     called_as = sys.argv[0]
     if shutil.which("st-connectors") is None and Path(called_as).name == "st-connectors":
         return called_as

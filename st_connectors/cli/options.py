@@ -44,7 +44,7 @@ FUSIONS = "rrf, rrf:60 (rank constant), rrf:60:1,2 (and a weight per leg) or wei
 
 
 def silence_retry_logging(address: str) -> str:
-    """Return the address unchanged, and stop logging retries: the error after the last attempt says what matters."""
+    """Return the address unchanged, and stop logging retries, because the error after the last attempt suffices."""
     from stamina.instrumentation import set_on_retry_hooks
 
     set_on_retry_hooks(())

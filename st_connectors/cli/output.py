@@ -1,4 +1,4 @@
-"""Printing of results (standard output), progress and errors (standard error), and the exit statuses."""
+"""Print results to standard output, and progress and errors to standard error; define the exit statuses."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def print_line(text: str = "") -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a line about the run to standard error."""
+    """Print a message to standard error."""
     typer.echo(escape_control_characters(text), err=True)
 
 
 def escape_control_characters(text: str) -> str:
     r"""Write control characters other than tab and newline, and lone surrogates, as escapes such as ``\u001b``.
 
-    Stored text must not control the terminal. JSON keeps its value, because these characters occur only inside its
-    strings.
+    Stored text must not control the terminal. JSON texts keep their value, because these characters occur only inside
+    of strings.
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -88,7 +88,7 @@ def exit_with_report(report: IngestReport, *, as_json: bool) -> NoReturn:
 def exit_with_interrupted(
     report: IngestReport, *, as_json: bool, hint: str = "the same ingest can be run again"
 ) -> NoReturn:
-    """Report the documents confirmed before Ctrl-C and how to go on (``hint``), and exit."""
+    """Report the documents confirmed before Ctrl-C and how to continue (``hint``), and exit."""
     if as_json:
         print_json(report.to_json())
     print_error(f"st-connectors: interrupted; confirmed documents stay stored: {report}; {hint}")

@@ -1,5 +1,5 @@
-"""The demo's collection: docstrings of the standard library, indexed with everyday words beside the technical ones.
+"""The collection of the demo: docstrings of the standard library, indexed with everyday words for technical words.
 
-``docstrings`` collects them, ``corpus`` turns them into documents with ``plain_words`` and ``wordings``, and ``build``
-fills the collection that the demo's questions are asked of.
+``docstrings`` collects the docstrings, ``corpus`` converts them to documents with the help of ``plain_words`` and
+``wordings``, and ``build`` fills the collection that the demo searches.
 """

@@ -1,4 +1,4 @@
-"""Build the demo's collection, and the questions to ask of it."""
+"""Build the collection of the demo, and list the queries that the demo runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ QUESTIONS = ("copy a directory tree", "parse a date string", "most common elemen
 NEXT_QUESTION = "remove a folder and everything in it"
 
 WEIGHTS = (0.4, 0.6)
-"""Fusion weights of the dense and the sparse leg.
+"""The fusion weights of the dense and the sparse leg.
 
-The dense leg weighs more than in ``HYBRID_WEIGHTS``, which were chosen for longer texts: the dense model represents
-short texts such as these better.
+The dense leg has a larger weight than in ``HYBRID_WEIGHTS``, which were chosen for longer texts, because the dense
+model represents short texts such as docstrings better.
 """
 
 

@@ -1,4 +1,4 @@
-"""Ingest: documents are encoded in batches and stored; the store confirms each one, or it is reported as refused."""
+"""Encode documents in batches and store them; each document is confirmed by the store or reported as refused."""
 
 from __future__ import annotations
 

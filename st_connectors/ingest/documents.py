@@ -1,4 +1,4 @@
-"""Documents: conversion from what callers have, and the reasons why a value is not a document."""
+"""Convert values to documents, and report why a value is not a document."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Document", "DocumentError", "Place", "as_document", "choose_fields",
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a source has a document.
+    """The position of a document in its source.
 
-    ``source`` identifies the source: a path, or another name by which the caller knows it. ``position`` counts ``unit``
-    (lines, rows) from 1; it is None where the source is one document.
+    ``source`` is the path or another name of the source. ``position`` is the number of the ``unit`` (line, row),
+    counted from 1; it is None if the source is one document.
     """
 
     source: str
@@ -35,7 +35,7 @@ class Place:
 class Document:
     """One text with its id and payload.
 
-    ``place`` is where its source has it, where known; it does not count in comparisons.
+    ``place`` is the position in its source, or None if unknown; it is ignored in comparisons.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Document:
 
 
 class DocumentError(ValueError):
-    """A value that is not a document: the reason, its id or "" and, where known, its place and the value itself."""
+    """A value that is not a document: the reason, the id or "", and the place and the value if they are known."""
 
     def __init__(self, reason: str, identifier: str = "", place: Place | None = None, value: object = None) -> None:
         """Store the reason, the id, the place and the value."""
@@ -60,9 +60,10 @@ class DocumentError(ValueError):
 
 
 def as_document(value: object, text_key: str = "text") -> Document:
-    """Convert to a document with its text in the payload under ``text_key``; raise DocumentError.
+    """Convert a value to a document whose payload contains the text under ``text_key``; raise DocumentError if invalid.
 
-    A mapping has ``id`` and ``text_key``, and all but ``id`` becomes payload. An integer id becomes its decimal digits.
+    A mapping must contain ``id`` and ``text_key``; all keys except ``id`` become the payload. An integer id becomes its
+    decimal digits.
     """
     match value:
         case Document():
@@ -136,10 +137,10 @@ def _is_unicode(value: str) -> bool:
 
 
 def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of a row with its id under ``id`` and its text under ``text``.
+    """Return the columns of a row with the id under ``id`` and the text under ``text``.
 
-    One text field is renamed; several are joined by newlines without the empty ones, and stay in the payload under
-    their own names. Raises DocumentError where a field is missing or a column would be overwritten.
+    A single text field is renamed. Several text fields are joined by newlines, except empty ones, and also remain in
+    the payload under their own names. Raises DocumentError if a field is missing or a column would be overwritten.
     """
     identifier = row.get(id_field)
     shown = str(identifier) if isinstance(identifier, str | int) else ""
@@ -163,7 +164,7 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
 
 
 def size_of(value: object) -> int:
-    """Estimate the bytes of a value as JSON, to limit batches."""
+    """Estimate the size of a value as JSON in bytes, by which batches are limited."""
     match value:
         case str():
             return len(value) + 2

@@ -1,4 +1,4 @@
-"""Batches: documents are gathered, split and encoded to records; nothing here uses a store."""
+"""Collect documents in batches, split them and encode them to records, without a store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ __all__ = ["Batch", "encode_batch", "gather_batches", "prepare"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Documents to be written together, those refused among them and, once encoded, their records.
+    """Documents that are written together, the refused documents, and after encoding the records of the documents.
 
-    ``owners`` has the index in ``documents`` of each record's document. ``cut`` counts documents that an encoder cuts.
+    ``owners`` contains, for each record, the index of its document in ``documents``. ``cut`` is the number of documents
+    that an encoder truncates.
     """
 
     documents: tuple[Prepared, ...]
@@ -37,7 +38,10 @@ class Batch:
 
 
 def prepare(position: int, value: object, text_key: str, spans: Spans | None) -> Prepared | Refusal:
-    """Convert a value to a document and split it; return a refusal where that is not possible."""
+    """Convert a value to a document and split it; return a refusal if the value is not a document.
+
+    ``position`` is the number of the document in the ingest.
+    """
     try:
         document = as_document(value, text_key)
     except DocumentError as error:
@@ -55,9 +59,9 @@ def prepare(position: int, value: object, text_key: str, spans: Spans | None) ->
 def gather_batches(
     source: Iterable[object], text_key: str, spans: Spans | None, *, count: int, size: int
 ) -> Iterator[Batch]:
-    """Yield batches of up to ``count`` documents and about ``size`` bytes; a document's windows stay together.
+    """Yield batches of up to ``count`` documents and about ``size`` bytes; all windows of a document are in one batch.
 
-    Where the source raises, the documents before the error are yielded first.
+    If the source raises an error, the documents before the error are yielded first.
     """
     documents: list[Prepared] = []
     refused: list[Refusal] = []
@@ -108,7 +112,7 @@ _Encoded = tuple[tuple[Prepared, ...], list[list[Vector]], tuple[Refusal, ...]]
 def _encode(documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder]) -> _Encoded:
     """Return documents, one list of vectors per encoder, and refusals.
 
-    A batch that an encoder refuses is halved until the document at fault is alone.
+    A batch that an encoder refuses is halved until the refused document is alone.
     """
     texts = [window.text for item in documents for window in item.windows]
     if not texts:

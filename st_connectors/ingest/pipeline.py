@@ -1,4 +1,4 @@
-"""Ingest: read and encode in the caller's thread, write in another, with a bounded number of batches between them."""
+"""Read and encode documents in the thread of the caller and write them in another, with a bounded queue of batches."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class IngestOptions:
     """How documents are batched and written.
 
     A batch ends at ``batch`` documents or about ``batch_bytes`` of text and payload; at most ``ahead`` encoded batches
-    wait for the store. ``spans`` splits long texts into windows; without it a model cuts them, and the report counts
-    those. ``max_refused`` refusals are reported in full.
+    wait for the store. ``spans`` splits long texts into windows; if it is None, models truncate them, and the report
+    counts the truncated documents. The report contains at most ``max_refused`` refusals and counts the rest.
     """
 
     batch: int = 512
@@ -50,11 +50,12 @@ def ingest(
     options: IngestOptions | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Encode documents and store them in order; the last of equal ids wins.
+    """Encode documents and store them in order; of several documents with the same id, the last one is stored.
 
-    ``documents`` is read once, in the caller's thread, a batch at a time. What the store or an encoder refuses, or is
-    not a document, is reported, and the rest is stored. Raises :class:`IngestFailed` where the source, an encoder or
-    the store breaks, and :class:`IngestInterrupted` on Ctrl-C; both carry the report of what was stored until then.
+    ``documents`` is read once, in the thread of the caller, batch by batch. Values that are not documents, and
+    documents that the store or an encoder refuses, are reported; all other documents are stored. Raises
+    :class:`IngestFailed` if the source, an encoder or the store fails, and :class:`IngestInterrupted` on Ctrl-C; both
+    contain the report up to that point.
     """
     if isinstance(documents, str | bytes | Mapping | Document) or not isinstance(documents, Iterable):
         raise TypeError(f"documents must be an iterable of mappings or Documents, not {type(documents).__name__}")
@@ -130,12 +131,12 @@ def _feed(
 
 
 def _has_failed(waiting: Iterable[Future[None]]) -> bool:
-    """Return whether writing failed; after other errors the batches already encoded can still be stored."""
+    """Return whether writing failed; if not, the batches that are already encoded can still be stored."""
     return any(future.done() and future.exception() is not None for future in waiting)
 
 
 def _settle(writer: ThreadPoolExecutor, waiting: deque[Future[None]]) -> None:
-    """Wait for the batch that is being written and cancel those not begun, which are neither confirmed nor lost."""
+    """Wait for the batch that is being written, and cancel the batches whose writing has not started."""
     for future in waiting:
         future.cancel()
     writer.shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""Reports: what an ingest stored and refused, and the errors that carry one."""
+"""Reports on the documents that an ingest stored and refused, and the errors that contain a report."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tall
 class Refusal:
     """A document that was not stored: its position in the ingest, counted from 0, its id or "", and the reason.
 
-    ``error`` is the class of the error, which tells whether trying again can help. ``place`` is where the source has
-    the document, where known. ``document`` is the document as far as it was read: a Document, a mapping, a Record of a
-    copy or the bytes of a line; None where nothing was read. It does not count in comparisons.
+    ``error`` is the class of the error, which states whether a retry can help. ``place`` is the position in the source,
+    if known. ``document`` is the document as far as it was read: a Document, a mapping, a Record of a copy, the bytes
+    of a line, or None if nothing was read; it is ignored in comparisons.
     """
 
     position: int
@@ -47,10 +47,10 @@ class Refusal:
 class IngestReport:
     """The result of an ingest; reports can be added.
 
-    ``read`` documents are either ``confirmed``, stored as a whole, or among the ``refused_total``; ``refused`` has the
-    first refusals. ``records`` counts stored records, more than one for each document that was ``split``. ``cut``
-    counts documents longer than a model reads, whose end was not encoded. ``skipped`` counts documents of a copy that
-    the target had already; they are part of ``read`` too.
+    ``read`` counts all documents, ``confirmed`` those that were stored completely, and ``refused_total`` those that
+    were refused; ``refused`` contains the first refusals. ``records`` counts stored records, several for each document
+    that was ``split``. ``cut`` counts documents that exceed the maximum length of a model, so that their end was not
+    encoded. ``skipped`` counts documents of a copy that the target already contained; they are included in ``read``.
     """
 
     read: int = 0
@@ -84,7 +84,7 @@ class IngestReport:
 
 
 class IngestFailed(Exception):
-    """An ingest that ended early; ``report`` has what was stored until then, ``__cause__`` is the error."""
+    """An ingest failed; ``report`` is the report up to that point, and ``__cause__`` is the error."""
 
     def __init__(self, report: IngestReport, cause: BaseException) -> None:
         """Store the report."""
@@ -93,7 +93,7 @@ class IngestFailed(Exception):
 
 
 class IngestInterrupted(KeyboardInterrupt):
-    """Ctrl-C during an ingest; ``report`` has what was stored until then."""
+    """Ctrl-C interrupted an ingest; ``report`` is the report up to that point."""
 
     def __init__(self, report: IngestReport) -> None:
         """Store the report."""

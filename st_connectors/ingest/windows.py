@@ -1,4 +1,4 @@
-"""Windows: the parts of split documents, and those that a replaced document would leave behind."""
+"""Split documents into windows, and find stored windows that become stale when a document is replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Spans = Callable[[str], Sequence[tuple[int, int]]]
 """A function from a text to the character offsets (start, end) of its windows, one window for a short text."""
 
 PAGE = 1000
-"""Ids read at a time to learn whether a collection contains windows."""
+"""The number of ids per page when a collection is searched for windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Prepared:
 
 
 def split_document(document: Document, text_key: str, spans: Sequence[tuple[int, int]]) -> tuple[Document, ...]:
-    """Return the windows of a document, or the document itself where one window is enough."""
+    """Return the windows of a document, or the document itself if it fits into one window."""
     if len(spans) <= 1:
         return (document,)
     return tuple(
@@ -48,18 +48,19 @@ def split_document(document: Document, text_key: str, spans: Sequence[tuple[int,
 
 
 class StaleWindows:
-    """Find the stored windows that the documents of one ingest leave behind; for use in one thread.
+    """Find stored windows that are stale after the documents of one ingest are stored; for use in one thread.
 
-    The store is read only while the collection may contain windows. Its ids tell: they are scanned up to a limit of one
-    page, which doubles each time that as many batches have been looked up. A small collection costs one scan for the
-    whole ingest, a large one at most a few times what looking up every batch costs.
+    Windows are looked up only while the collection may contain any. To find out, its ids are scanned up to a limit,
+    which is one page at first and doubles after as many batches were looked up. A small collection is scanned once per
+    ingest; for a large one, the scans cost at most a few times as much as the lookups of every batch.
     """
 
     def __init__(self, store: Store, *, are_splitting: bool) -> None:
-        """Take the store of an ingest; ``are_splitting``: its documents are split."""
+        """Store the arguments; ``are_splitting`` states whether the documents of the ingest are split."""
         self._store = store
-        # Each window tells how many there are. Every document has number 0, only split ones have number 1: where
-        # nothing is split now, looking up number 1 reads nearly nothing.
+        # The payload of each window contains the number of windows, so that one window per document is looked up. Every
+        # document has a window 0, but only split documents have a window 1: if this ingest splits nothing, window 1 is
+        # looked up, which reads almost no records.
         self._number = 0 if are_splitting else 1
         self._exist: bool | None = None
         self._lookups = 0
@@ -67,7 +68,7 @@ class StaleWindows:
         self._written = 0
 
     def find(self, documents: Sequence[Prepared]) -> list[str]:
-        """Return the ids of stale windows of a batch, of documents stored before or earlier in the batch.
+        """Return the ids of stale windows, of documents stored before this batch or earlier in this batch.
 
         Must be called for every batch before it is written.
         """
@@ -83,7 +84,7 @@ class StaleWindows:
         stale = [
             window_id(parent, number) for parent, most in longest.items() for number in range(counts[parent], most)
         ]
-        return [name for name in stale if name not in counts]  # documents that are not split may have ids of this form
+        return [name for name in stale if name not in counts]  # ids of documents may have this form too
 
     def _look_up(self, parents: Iterable[str]) -> dict[str, int]:
         """Return the stored number of windows by document id."""
@@ -97,13 +98,13 @@ class StaleWindows:
         """Return whether the collection may contain windows."""
         if self._exist is None and self._lookups >= self._next_scan:
             if self._next_scan == 0:
-                self._store.refresh()  # an interrupted ingest may have left writes that a scan does not see yet
+                self._store.refresh()  # makes writes of an interrupted ingest visible to the scan
             self._next_scan = max(1, 2 * self._next_scan)
             self._exist = self._scan(PAGE * self._next_scan + self._written)
         return self._exist is not False
 
     def _scan(self, limit: int) -> bool | None:
-        """Return whether any id is that of a window, None where the first ``limit`` ids do not tell."""
+        """Return whether any id is that of a window; None if the first ``limit`` ids do not suffice to decide."""
         seen = 0
         for record in islice(self._store.scan(parts=Parts.NONE, batch=PAGE), limit + 1):
             if is_window_id(record.id):

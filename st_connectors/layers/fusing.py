@@ -31,10 +31,10 @@ _CONTENT = Parts.PAYLOAD | Parts.VECTORS
 def fusing(store: Store) -> Store:
     """Return a store that also accepts ``Fuse`` and fills ``Hit.legs``.
 
-    All legs of all requests go to ``store`` in one ``search``; legs that cannot match are not sent. Where that moves
-    less data, legs return ids and scores only, and one ``get`` reads the content of the final page: a record deleted in
-    between is left out, and one replaced in between has its new payload. A store's own fusion is used where its
-    capabilities declare it and the request does not ask for ``Parts.LEGS``.
+    All legs of all requests are sent to ``store`` in one ``search``, except legs that cannot match. If that transfers
+    less data, the legs return ids and scores only, and one ``get`` reads the content of the final page; a record that
+    is deleted in between is omitted, and a record that is replaced in between has its new payload. The fusion of the
+    store is used if its capabilities declare it and the request does not ask for ``Parts.LEGS``.
     """
     return _Fusing(store)
 

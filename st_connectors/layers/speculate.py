@@ -1,4 +1,4 @@
-"""Search without the filter that excludes missing vectors, and repeat with the filter only if the result requires it."""
+"""Search without the filter that excludes missing vectors, and repeat a search with the filter only if necessary."""
 
 from __future__ import annotations
 

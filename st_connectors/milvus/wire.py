@@ -1,4 +1,4 @@
-"""Convert schemas, searches and results to and from pymilvus payloads; pure, without pymilvus."""
+"""Convert schemas, searches and results to and from pymilvus payloads, without importing pymilvus."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Dense(Group):
         )
 
     def test_requests_in_a_batch_are_answered_in_order(self, lab: Lab) -> None:
-        """Each request of a batch gets its own hits, independently of the other requests."""
+        """A batch returns the hits of each request, in the order of the requests and independently of each other."""
         pair = lab.library()
         pair.assert_search_agrees(
             *(

@@ -183,7 +183,7 @@ class HttpErrors(Group):
 
     @pytest.mark.parametrize("fault", list(_TEMPORARY))
     def test_after_a_passing_fault_answers_are_whole(self, proxy: FaultProxy, upstream: object, fault: str) -> None:
-        """With retries, a write, a search, a count and the next scan are correct after one transient fault."""
+        """With retries enabled, writes, searches, counts and scans return correct results after one transient fault."""
         if upstream is None:
             pytest.skip("the proxy has no server")
         ordered, kind = _TEMPORARY[fault]

@@ -41,7 +41,7 @@ def format_of(path: Path) -> Format:
 
 
 def read_path(path: Path, form: Format, reading: Reading) -> Read:
-    """Yield the documents of a file or folder; raise OSError where it cannot be opened."""
+    """Yield the documents of a file or folder; raise OSError if it cannot be opened."""
     match form:
         case Format.TEXT:
             yield from read_texts(path)

@@ -1,4 +1,4 @@
-"""CSV with a header row."""
+"""Read CSV files with a header row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from st_connectors.schema import FilterKind
 __all__ = ["read_csv"]
 
 LONGEST_CELL = 64 * 1024 * 1024
-"""Characters of a CSV cell; the csv module's own 131,072 is less than a book."""
+"""The maximum number of characters of a CSV cell; the default of the csv module, 131,072, is too small for a book."""
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -57,7 +57,7 @@ def _check_header(columns: Sequence[str], reading: Reading, name: str) -> None:
 
 
 def _row_error(row: Mapping[Any, Any]) -> str:
-    """Return why a row cannot be read, "" where it can."""
+    """Return why a row cannot be read, or "" if it can."""
     if None in row:
         return "more cells than columns"
     if None in row.values():

@@ -1,4 +1,4 @@
-"""JSON Lines: one object per line."""
+"""Read JSON Lines files, which contain one object per line."""
 
 from __future__ import annotations
 

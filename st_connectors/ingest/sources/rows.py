@@ -1,4 +1,4 @@
-"""Rows of tables and JSON lines as documents."""
+"""Convert rows of tables and JSON lines to documents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reading:
 
 
 def row_document(row: Mapping[str, Any], reading: Reading, place: Place) -> Document | DocumentError:
-    """Convert a row to a document, or to the error why it is none; messages use the names of the source's columns."""
+    """Convert a row to a document, or to an error if it is invalid; messages use the column names of the source."""
     try:
         chosen = choose_fields(row, reading.id_field, reading.text_fields)
     except DocumentError as error:
@@ -45,7 +45,7 @@ def _with_columns(reason: str, reading: Reading) -> str:
 
 
 def check_columns(columns: Sequence[str], reading: Reading, name: str) -> None:
-    """Raise ValueError for columns without the id or a text."""
+    """Raise ValueError if the id column or a text column is missing; ``name`` is the name of the source."""
     missing = [column for column in (reading.id_field, *reading.text_fields) if column not in columns]
     if missing:
         have = ", ".join(columns) or "none"
