@@ -76,7 +76,7 @@ def _split(text: str, *, offsets: Offsets, size: int, overlap: int) -> list[tupl
 
 
 def _tokenizer(loaded: object) -> Any:
-    """Return the Rust tokenizer of a model of st_core or sentence-transformers, None where there is none."""
+    """Return the Rust tokenizer of a model of st_core or sentence-transformers, or None if it has none."""
     tokenizer = getattr(loaded, "tokenizer", None)
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None

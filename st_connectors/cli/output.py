@@ -56,8 +56,8 @@ def print_error(text: str) -> None:
 def escape_control_characters(text: str) -> str:
     r"""Write control characters other than tab and newline, and lone surrogates, as escapes such as ``\u001b``.
 
-    Stored text must not control the terminal. JSON texts keep their value, because these characters occur only inside
-    of strings.
+    Stored text must not control the terminal. The value of a JSON text does not change, because these characters occur
+    only in its strings.
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

@@ -20,7 +20,7 @@ from types import ModuleType
 __all__ = ["MINIMUM_WORDS", "Docstring", "collect", "has_enough_words"]
 
 MINIMUM_WORDS = 3
-"""Docstrings with fewer words say too little to be searched."""
+"""Docstrings with fewer words are not indexed, because they contain too little information."""
 
 EXCLUDED = frozenset(
     """
@@ -63,7 +63,7 @@ xml.etree.ElementTree xml.parsers.expat
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A documented name: ``kind`` is module, class or function; ``signature`` is empty where it is unknown."""
+    """A documented name: ``kind`` is module, class or function; ``signature`` is empty if it is unknown."""
 
     name: str
     kind: str

@@ -82,7 +82,7 @@ class EdgeEngine:
     name = "qdrant+edge"
 
     def __init__(self, root: str, collection: str, capabilities: Capabilities) -> None:
-        """Store the arguments; the shard is opened on first use."""
+        """Store the arguments; the shard is not opened yet."""
         self.capabilities = capabilities
         self._collection = collection
         self._folder = _folder(Path(root).resolve(), collection)
@@ -228,7 +228,7 @@ class EdgeEngine:
 
 
 def _check_unlocked(path: Path) -> None:
-    """Raise the error of qdrant-edge if another process is creating this shard; for a damaged shard, do nothing."""
+    """Raise the error of qdrant-edge if another process is creating this shard; ignore errors of a damaged shard."""
     try:
         edge.EdgeShard.load(str(path)).close()
     except Exception as error:

@@ -192,7 +192,10 @@ class Lab:
         return value
 
     def release(self, store: Store) -> None:
-        """Close a store early, so that its collection can be opened again, and drop it at the end of the test."""
+        """Close a store early, so that its collection can be opened again.
+
+        The collection is dropped at the end of the test.
+        """
         self._released.add(store.schema.collection)
         self.forget(store)
 

@@ -1,14 +1,14 @@
-"""Failures over HTTP: each becomes an error of this package whose class says whether to retry.
+"""Test that each failure over HTTP raises an error of this package whose class states whether a retry can help.
 
-For stores that speak HTTP, beside ``StoreConformance``:
+For stores that use HTTP, in addition to ``StoreConformance``:
 
     class TestMyServerFailing(HttpErrors):
         @classmethod
         def through(cls, host, port):
             return f"mystore://{host}:{port}"
 
-Most of it needs no server. If there is one, a class-scoped fixture ``upstream`` returns its host and port, and the
-tests of repeated writes run too.
+Most tests need no server. If a server is available, a class-scoped fixture ``upstream`` returns its host and port, and
+the tests of repeated writes run too.
 """
 
 from __future__ import annotations
