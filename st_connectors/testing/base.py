@@ -1,4 +1,4 @@
-"""The base of every group of the suite: opening stores, an oracle for comparison, and known gaps."""
+"""The base class of every group of tests: it opens stores, compares them with an oracle, and handles known gaps."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ class Group:
     @pytest.fixture(scope="class")
     @classmethod
     def make(cls, tmp_path_factory: pytest.TempPathFactory) -> Make:
-        """Return what opens stores; override it to use other fixtures, and return ``opener(address)``."""
+        """Return the object that opens stores; override it to use other fixtures, and return ``opener(address)``."""
         return opener(cls.address(tmp_path_factory.mktemp("store")))
 
     @pytest.fixture(scope="class")

@@ -1,4 +1,4 @@
-"""Invalid input is refused by name before any harm, and names stay distinct or are refused, never merged."""
+"""Test that invalid input is refused before anything is stored, and that names are never merged."""
 
 from __future__ import annotations
 

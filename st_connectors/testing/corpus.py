@@ -1,4 +1,4 @@
-"""Small fixed corpora of values that stores get wrong, built from constants and seeded generators only."""
+"""Small fixed corpora of values that stores often handle incorrectly, from constants and seeded generators only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Failures over gRPC: each status becomes an error of this package whose class says whether to retry.
+"""Test that each gRPC status raises an error of this package whose class states whether a retry can help.
 
-For stores that speak gRPC, beside ``StoreConformance``; no server is needed:
+For stores that use gRPC, in addition to ``StoreConformance``; no server is needed:
 
     class TestMyServerFailing(GrpcErrors):
         greetings = {"/my.Service/Connect": b""}      # calls that open a connection, and the responses to them

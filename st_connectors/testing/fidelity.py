@@ -1,4 +1,4 @@
-"""Fidelity: ids, payloads and vectors come back exactly as they were stored."""
+"""Test that ids, payloads and vectors are returned exactly as they were stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Fidelity"]
 
 
 class Fidelity(Group):
-    """Stored values come back unchanged."""
+    """Tests that stored values are returned unchanged."""
 
     def _ids(self, lab: Lab) -> Pair:
         vectors = corpus.dense_vectors(len(corpus.IDS), seed=3)

@@ -149,7 +149,7 @@ class _Sequence(RuleBasedStateMachine):
 
     @invariant()
     def same_records(self) -> None:
-        """After every step both have the same records, or the collection does not exist."""
+        """After every step, store and oracle have the same records, or the collection does not exist."""
         if not hasattr(self, "pair"):
             return
         if self.exists:

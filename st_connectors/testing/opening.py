@@ -1,4 +1,4 @@
-"""How tests open stores. Contains no assertions, so that it may be imported before pytest rewrites them."""
+"""Open stores for tests; this module contains no assertions, so that it may be imported before pytest rewrites them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Make", "Opener", "opener"]
 
 
 class Make(Protocol):
-    """Opens a store with all layers: for a schema, one to call ``create`` on; for a name, an existing collection."""
+    """Opens a store with all layers: for a schema, a collection to create; for a name, an existing collection."""
 
     def __call__(self, what: Schema | str, /) -> Store:
         """Open the store, or raise NotFound for the name of a missing collection."""
@@ -22,7 +22,7 @@ class Make(Protocol):
 
 
 def opener(address: str, *, client: object | None = None, retry: RetryPolicy | None = None) -> Make:
-    """Return what opens collections at one address."""
+    """Return the object that opens collections at one address."""
     return Opener(address, client, retry)
 
 

@@ -1,4 +1,4 @@
-"""Sparse legs: the inner product over shared terms; records that share none are no hits."""
+"""Test that sparse legs score by the inner product over shared terms, and omit records that share no term."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Broken stores: each has one bug that was seen somewhere, and says which test of the suite catches it, and how.
+"""Broken stores: each has one bug that occurred in practice, and states which test of the suite detects it, and how.
 
-A bug report becomes a broken store first, then a test that catches it.
+For each bug report, first a broken store is added, then a test that detects the bug.
 """
 
 from __future__ import annotations
