@@ -252,6 +252,7 @@ def _merge_adapter(module: Transformer, model: Any) -> None:
             if isinstance(layer, BaseTunerLayer):
                 layer.merge()
                 model.set_submodule(name, layer.get_base_layer())
+        model._hf_peft_config_loaded = False  # noqa: SLF001 - else transformers 5.23 looks for the adapter when it saves
 
 
 def _positions(model: nn.Module) -> int | None:

@@ -153,7 +153,8 @@ def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
         raise FileExistsError(f"{folder}: exists already; trained weights go into a new folder")
     folder.mkdir(parents=True)
     with hushed():
-        model.save_pretrained(str(folder))
+        # The original names of a merged model are those of its adapter.
+        model.save_pretrained(str(folder), save_original_format=module.base is None)
     for path in _other_files(module):
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
