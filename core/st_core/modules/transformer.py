@@ -374,6 +374,9 @@ def _check_modalities(saved: JsonObject) -> None:
     modalities = saved.nested("modality_config")
     if "text" not in modalities and "message" not in modalities:
         raise ModelUnsupported(f"{folder}: unsupported modalities {', '.join(modalities)}; expected text")
-    method = modalities.nested("message" if "message" in modalities else "text").text("method", "forward")
+    name = "message" if "message" in modalities else "text"
+    if not isinstance(modalities.get(name), dict):
+        raise modalities.broken(name, "an object")
+    method = modalities.nested(name).text("method", "forward")
     if method != "forward":
         raise ModelUnsupported(f"{folder}: unsupported method {method!r} for texts; expected 'forward'")
