@@ -76,7 +76,7 @@ numpy.save(sys.argv[2], st_core.SentenceTransformer(sys.argv[1], backend="auto")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
+        (["--backend", "auto", "--dtype", "int8"], "name the backend for dtype='int8'"),
         (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
         (["--backend", "onnx", "--dtype", "int8", "--calibrate", "absent.txt"], "absent.txt"),
         (["--out", "."], "name a new folder, or the model's own"),
@@ -138,7 +138,7 @@ def test_encode_with_another_dtype(cli, checkpoint, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
+        (["--backend", "auto", "--dtype", "int8"], "name the backend for dtype='int8'"),
         (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
         (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
     ],

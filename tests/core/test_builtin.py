@@ -278,5 +278,5 @@ def test_another_source_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
     changed = tmp_path / "texts.txt.xz"
     changed.write_bytes(b"something else")
 
-    with pytest.raises(ValueError, match="pinned is"):
+    with pytest.raises(ValueError, match="expected sha256"):
         builtin_models._checked(changed)

@@ -268,7 +268,7 @@ def test_the_packages_that_another_type_takes_are_named(
 
     with pytest.raises(ImportError) as caught:
         st_core.export_model(folder, tmp_path / "out", backend=backend, dtype=dtype, calibration=calibration)
-    assert str(caught.value) == f"changing a graph {says}"
+    assert str(caught.value) == f"converting a graph {says}"
     assert not (tmp_path / "out").exists()
 
 
@@ -471,7 +471,7 @@ def test_a_folder_within_the_model_holds_no_copy_of_itself(own):
 @pytest.mark.parametrize(
     ("name", "family", "says"),
     [
-        ("plain-bert-masked", "SentenceTransformer", "for a SPLADE model name family='SparseEncoder' (--kind sparse)"),
+        ("plain-bert-masked", "SentenceTransformer", "for a SPLADE model pass family='SparseEncoder' (--kind sparse)"),
         ("rerank-plain", "CrossEncoder", ""),
         ("splade-max", "SparseEncoder", ""),
         ("plain-bert", "SentenceTransformer", ""),

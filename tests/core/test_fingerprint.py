@@ -152,7 +152,7 @@ def test_foreign_objects_are_described_by_what_they_give():
 
 def test_what_is_no_model_is_refused():
     """An object that neither encodes nor predicts is a mistake."""
-    with pytest.raises(TypeError, match="no model"):
+    with pytest.raises(TypeError, match="expected a model"):
         describe(object())
 
 

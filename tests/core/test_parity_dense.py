@@ -99,7 +99,7 @@ def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
     agree(np.stack([ours.encode(text) for text in some]), ours.encode(some))
     bare = st_core.SentenceTransformer(str(ours[0].base), device="cpu")
     assert np.abs(ours.encode(some) - bare.encode(some)).max() > 0.1
-    assert not any("lora" in key for key in ours._engine.factory.torch.transformer(ours[0]).model.state_dict())
+    assert not any("lora" in key for key in ours._engine.factory.torch.transformer(ours[0]).ready().model.state_dict())
 
 
 def test_an_adapter_that_would_be_loaded_in_part_is_refused(checkpoints):
@@ -499,7 +499,7 @@ def test_cls_pooling_computes_the_last_layer_for_the_first_token_alone(checkpoin
     runner = ours._engine.runner(None)
     few = [text for text in texts if len(text) < 1000]
     tokens = ours.prepare(few).tokens
-    assert runner.pooled_steps
+    assert runner.program().pooled_steps
 
     whole, cut = runner.run(tokens), runner.run(tokens, RunOptions(pooled=True))
 
@@ -521,4 +521,4 @@ def test_other_models_compute_every_token(checkpoints, name):
 
     A family without our own pass has nothing to cut.
     """
-    assert not checkpoints.load(st_core, DENSE, name)._engine.runner(None).pooled_steps
+    assert not checkpoints.load(st_core, DENSE, name)._engine.runner(None).program().pooled_steps

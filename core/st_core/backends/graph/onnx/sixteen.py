@@ -37,7 +37,7 @@ def store_in_sixteen_bits(file: Path, dtype: str) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise missing_packages(["onnx"], f"changing a graph to {dtype}") from error
+        raise missing_packages(["onnx"], f"converting a graph to {dtype}") from error
     model = onnx.load(file)
     change(model.graph, dtype)
     beside = file.with_name(f"{file.name}.data")
