@@ -138,7 +138,7 @@ def test_encode_with_another_dtype(cli, checkpoint, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "auto", "--dtype", "int8"], "name the backend for dtype='int8'"),
+        (["--backend", "auto", "--dtype", "int8"], "for dtype='int8' name the backend"),
         (["--dtype", "int8"], "dtype='int8' needs backend='onnx' or backend='openvino'"),
         (["--backend", "onnx", "--dtype", "int4"], "unknown dtype 'int4' for backend 'onnx'"),
     ],
