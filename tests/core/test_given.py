@@ -358,9 +358,10 @@ def hub(monkeypatch, tmp_path):
 )
 def test_without_torch_only_the_graph_is_downloaded(monkeypatch, hub, backend, file_name, graphs):
     """Settings, the weights of small modules, and one graph: no weights of a transformer."""
+    from st_core.backends.graph import backend as graph_backend
     from st_core.engine import plan
 
-    monkeypatch.setattr(plan, "can_export", lambda: False)
+    monkeypatch.setattr(graph_backend, "can_export", lambda: False)
     monkeypatch.setattr(plan, "RUNTIMES", ("openvino", "onnx"))
     find_checkpoint("someone/model", organisation="o", fetch=plan.fetches(plan.Request(backend, file_name=file_name)))
 

@@ -128,11 +128,9 @@ def from_files(module: Transformer) -> tuple[TextTokenizer, int | None]:
     if module.chat or (module.chat is None and template):
         raise ModelUnsupported(f"{module.folder}: its texts go through a chat template; load it with backend='torch'")
     path = module.folder / TOKENIZER
-    try:
-        stamp = path.stat()
-    except FileNotFoundError as error:
-        raise ModelBroken(f"{path}: the file is missing, and other tokenizer files need transformers") from error
-    parsed, special, *_ = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    if not path.exists():
+        raise ModelBroken(f"{path}: the file is missing, and other tokenizer files need transformers")
+    parsed, special, *_ = parse_tokenizer(path)
     backend = own_copy(parsed, lower_case=module.lower_case)
     backend.encode_special_tokens = saved.get("split_special_tokens") is True
     single = read_layout(backend, pair=False)

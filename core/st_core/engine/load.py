@@ -7,10 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from st_core.backends.graph.backend import or_graphs, stacks_for_graphs
-from st_core.backends.graph.folders import graph_key
 from st_core.engine.engine import Engine
-from st_core.engine.fastest import fastest
 from st_core.engine.options import CallOptions
 from st_core.engine.plan import ExecutionPlan, Request, candidate_plans
 from st_core.engine.runners import RunnerFactory
@@ -32,6 +29,11 @@ def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> En
     plans = candidate_plans(request, folder, modules)
     if len(plans) == 1:
         return _build(modules, plans[0])
+
+    from st_core.backends.graph.backend import stacks_for_graphs
+    from st_core.backends.graph.folders import graph_key
+    from st_core.engine.fastest import fastest
+
     stacks = stacks_for_graphs(modules)
     engine: Engine = fastest(
         " ".join(graph_key(stack, str(request.device), "float32") for stack in stacks.values()),
@@ -51,6 +53,9 @@ def _build(modules: Sequence[Module], plan: ExecutionPlan) -> Engine:
     except ImportError as error:
         if plan.runs_graphs:
             raise
+
+        from st_core.backends.graph.backend import or_graphs, stacks_for_graphs
+
         stacks = stacks_for_graphs(modules).values()
         raise or_graphs(error, plan.artifacts.folder, next(iter(stacks), modules)) from error.__cause__
 

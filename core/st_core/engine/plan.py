@@ -1,7 +1,8 @@
 """Decide how a model is run: derive an execution plan from the arguments, the checkpoint and the installed packages.
 
 This module does not run models. For ``backend="auto"`` there is one plan for each backend that can run the model;
-:mod:`st_core.engine.fastest` then measures which plan is fastest.
+:mod:`st_core.engine.fastest` then measures which plan is fastest. The graph backends are imported only for plans that
+may use them, because importing them takes a noticeable part of the start-up time of a search.
 """
 
 from __future__ import annotations
@@ -14,15 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from st_core.backends.dtypes import RUNTIMES, check_dtype, dtype_name
-from st_core.backends.graph.backend import (
-    GraphBackend,
-    can_export,
-    check_weights,
-    has_all_weights,
-    stacks_for_graphs,
-)
-from st_core.backends.graph.repository import patterns_of
-from st_core.backends.graph.runtimes import runtime
 from st_core.checkpoint.find import Fetch
 
 if TYPE_CHECKING:
@@ -113,6 +105,11 @@ def fetches(request: Request) -> tuple[Fetch, ...]:
     backend, file_name = request.backend, request.file_name
     if backend not in RUNTIMES and backend != "auto":
         return (Fetch(),)
+
+    from st_core.backends.graph.backend import can_export
+    from st_core.backends.graph.repository import patterns_of
+    from st_core.backends.graph.runtimes import runtime
+
     if file_name is not None:
         return (Fetch(weights=False, graphs=patterns_of(backend, file_name)),)
     names = [name for name in RUNTIMES if runtime(name).installed()] if backend == "auto" else [backend]
@@ -133,6 +130,9 @@ def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -
     on_torch = ExecutionPlan("torch", dtype, request.device, Artifacts(folder))
     if request.backend == "torch":
         return (on_torch,)
+
+    from st_core.backends.graph.backend import stacks_for_graphs
+
     stacks = tuple(stacks_for_graphs(modules).values())
     if request.backend == "auto":
         return _automatic(replace(on_torch, dtype="float32"), stacks)
@@ -144,6 +144,9 @@ def candidate_plans(request: Request, folder: Path, modules: Sequence[Module]) -
 
 def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> tuple[ExecutionPlan, ...]:
     """Return a plan for each backend that can run all stacks in float32."""
+    from st_core.backends.graph.backend import can_export, check_weights, has_all_weights
+    from st_core.backends.graph.runtimes import runtime
+
     if not stacks or not _is_cpu(on_torch.device):  # only torch runs on other devices
         return (on_torch,)
     folder = on_torch.artifacts.folder
@@ -161,6 +164,8 @@ def _automatic(on_torch: ExecutionPlan, stacks: Sequence[Sequence[Module]]) -> t
 
 def _has_graphs(name: str, folder: Path, stacks: Iterable[Sequence[Module]]) -> bool:
     """Return whether a backend can run all stacks without torch; False for a runtime that cannot be imported."""
+    from st_core.backends.graph.backend import GraphBackend
+
     try:
         graphs = GraphBackend(name, "float32", folder)
     except (ImportError, OSError) as error:

@@ -6,7 +6,6 @@ import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from st_core.backends.graph.backend import GraphBackend
 from st_core.backends.numpy.modules import can_run
 from st_core.backends.numpy.runner import NumpyRunner
 from st_core.backends.outline import read_outline
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from st_core.backends import Outline, Runner
+    from st_core.backends.graph.backend import GraphBackend
     from st_core.backends.torch.backend import TorchBackend
     from st_core.engine.plan import ExecutionPlan
     from st_core.modules import Module
@@ -34,11 +34,11 @@ class RunnerFactory:
     def __init__(self, plan: ExecutionPlan) -> None:
         """Raise ImportError if the plan's runtime is not installed, and ValueError for a dtype without graphs."""
         self.plan = plan
-        self.graphs = (
-            GraphBackend(plan.backend, plan.dtype, plan.artifacts.folder, plan.artifacts.file_name)
-            if plan.runs_graphs
-            else None
-        )
+        self.graphs: GraphBackend | None = None
+        if plan.runs_graphs:
+            from st_core.backends.graph.backend import GraphBackend
+
+            self.graphs = GraphBackend(plan.backend, plan.dtype, plan.artifacts.folder, plan.artifacts.file_name)
         self.torch: TorchBackend | None = None
         self._lock = threading.Lock()
 

@@ -430,32 +430,34 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
     """Return the tokenizer of a static model from a file ``tokenizer.json``; it adds no special tokens.
 
     ``max_length`` becomes the ``model_max_length`` of the tokenizer; with ``own_limit`` the truncation length in the
-    file is used instead. The file is parsed once for all modules that share it. Raises ModelBroken if the file is
-    missing or not readable.
+    file is used instead. Raises ModelBroken if the file is missing or not readable.
     """
-    try:
-        stamp = path.stat()
-    except FileNotFoundError as error:
-        raise ModelBroken(f"{path}: the file is missing") from error
-    backend, special, written, words = parse_tokenizer(path, stamp.st_size, stamp.st_mtime_ns)
+    backend, special, written, words = parse_tokenizer(path)
     limit = written if own_limit else finite(max_length)
     return TextTokenizer(backend, BARE, None, model_max_length=limit, special_ids=special, offered=backend, words=words)
 
 
-@lru_cache(maxsize=4)
-def parse_tokenizer(
-    path: Path, _size: int, _changed: int
-) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
+def parse_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
     """Return the tokenizer in a file, the ids of its special tokens, the truncation length, and its word pieces.
 
-    The result is cached and shared: do not modify it. Size and time of change of the file are part of the cache key.
+    Equal files, as those of the two built-in models, are parsed once and share the result: do not modify it. Raises
+    ModelBroken if the file is missing or not readable.
     """
-    from tokenizers import Tokenizer
-
     try:
-        backend = Tokenizer.from_file(str(path))
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path}: the file is missing") from error
+    try:
+        return _parse(content)
     except Exception as error:  # the library raises plain Exception for a file it cannot read
         raise ModelBroken(f"{path}: not a readable tokenizer file: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _parse(content: bytes) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_buffer(content)
     special = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
     written = (backend.truncation or {}).get("max_length")
     backend.no_padding()
