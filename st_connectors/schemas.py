@@ -143,7 +143,11 @@ def adopted_models(
     sparse: tuple[str, str | TextEncoder] | None,
     options: ModelOptions,
 ) -> dict[str, LazyModel]:
-    """Return the models of an adopted collection's fields; raise SchemaMismatch if a model does not fit its field."""
+    """Return the encoders of an adopted collection by field; they are loaded when first used.
+
+    ``dense`` and ``sparse`` are pairs of a field's name and the name of a model or an encoder. Raises SchemaMismatch
+    for a field that does not exist, holds the other kind of vector, or has another dimension than the model.
+    """
     pairs = [(ModelKind.DENSE, dense), (ModelKind.SPARSE, sparse)]
     for kind, pair in pairs:
         if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):

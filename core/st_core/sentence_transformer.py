@@ -270,10 +270,11 @@ class SentenceTransformer(Encoder):
         show_progress_bar: bool | None = None,
         **kwargs: Unpack[CallArguments],
     ) -> MultiOutput:
-        """Return dense, sparse and multi-vector results of texts from one forward pass, for a model like BGE-M3.
+        """Return the requested outputs for each text from one forward pass, for a model like BGE-M3.
 
-        ``outputs`` are one or more of "dense" (the vectors that :meth:`encode` returns), "sparse" (the weight of each
-        token) and "multi_vector" (a unit vector for each token except the first). The other arguments are those of
+        ``outputs`` are one or more of "dense" (the vectors that :meth:`encode` returns), "sparse" (a row with the
+        largest weight of each distinct token of the text, over the vocabulary) and "multi_vector" (a unit vector for
+        each token except the first); the other outputs of the result are None. The other arguments are those of
         :meth:`encode`. Raises ModelUnsupported for an output that the checkpoint does not have, and on onnx and
         openvino for outputs other than "dense".
         """

@@ -194,7 +194,7 @@ def _cuts(counts: NDArray[np.int64], first: int, last: int) -> Iterator[tuple[in
 
 
 def paired_sums(left: SparseRows, right: SparseRows, kernel: Kernel) -> NDArray[np.float64]:
-    """Return, for each row, the sum of ``kernel`` over the terms shared with the row of the same index [rows]."""
+    """Return, for each row index, the sum of ``kernel`` over the terms that both rows contain; shape [rows]."""
     check_widths(left.width, right.width)
     if len(left) != len(right):
         raise ValueError(f"expected as many rows on both sides, got {len(left)} and {len(right)}")

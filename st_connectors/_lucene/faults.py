@@ -1,6 +1,6 @@
 """Convert HTTP statuses, error bodies and connection failures to store errors.
 
-Messages quote the message of the server, shortened, but never the request.
+Error messages quote the server's message, shortened, but never the request.
 """
 
 from __future__ import annotations

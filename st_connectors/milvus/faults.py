@@ -1,6 +1,6 @@
-"""Translate the errors of pymilvus and gRPC to store errors.
+"""Convert the errors of pymilvus and gRPC to store errors.
 
-Messages contain the text of the server, shortened, but never the request.
+Error messages quote the server's message, shortened, but never the request.
 """
 
 from __future__ import annotations

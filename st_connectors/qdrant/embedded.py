@@ -100,7 +100,7 @@ class EdgeEngine:
             return {} if (self._folder / FOREIGN).exists() else None
 
     def description(self) -> Body | None:
-        """Return the description of the vectors of a shard created without this package; None for other shards."""
+        """Return the vector configuration of a shard that another program created; None for a shard of this package."""
         try:
             return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
         except FileNotFoundError:

@@ -56,7 +56,7 @@ class OwnLayout:
         return to_uuid5(record_id)
 
     def record_id(self, record_id: str) -> str:
-        """Return the id in the spelling that results use."""
+        """Return the id in the form in which search results contain it."""
         return record_id
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class AdoptedLayout:
             return None
 
     def record_id(self, record_id: str) -> str:
-        """Return the id in the spelling that results use: a UUID is in lower case and has hyphens."""
+        """Return the id in the form in which search results contain it: a UUID in lower case with hyphens."""
         return str(self.point_id(record_id))
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The life of a collection: created once, opened by name, gone after drop, separate from other collections."""
+"""Test the lifecycle of a collection: create twice without effect, open by name, keep separate, drop."""
 
 from __future__ import annotations
 

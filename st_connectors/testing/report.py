@@ -163,7 +163,7 @@ class _Listener:
         self._progress = progress
 
     def pytest_sessionstart(self) -> None:
-        """Register assertion rewriting for the suite's modules; this is possible only now that pytest runs."""
+        """Register assertion rewriting for the suite's modules, which pytest installs only when it starts."""
         pytest.register_assert_rewrite(*(name for name in CHECKS if name not in sys.modules))
 
     @pytest.fixture(scope="session")

@@ -23,10 +23,11 @@ def last_name(type_path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class JsonObject(Mapping[str, object]):
-    """A JSON object and the path of its file; typed getters raise ModelBroken with file and key.
+    """A JSON object and the path of its file.
 
-    Getters without a default raise KeyError for a missing key. Numbers are converted with ``int`` and ``float``,
-    because old checkpoints store some numbers as text.
+    Typed getters raise ModelBroken, naming file and key, for a value of another type. For a missing key they return the
+    default, or raise KeyError if they have none. Numbers are converted with ``int`` and ``float``, because old
+    checkpoints store some numbers as text.
     """
 
     path: Path

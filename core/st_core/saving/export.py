@@ -43,7 +43,11 @@ OTHERS = (FOLDER, "onnx", "openvino", ".git", ".cache")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The written folder, the class that loads it, its graphs, and their size in bytes."""
+    """The result of an export.
+
+    ``folder`` is the written folder, ``family`` the name of the class that loads it, ``graphs`` the graph files, and
+    ``size`` their total size in bytes.
+    """
 
     folder: Path
     family: str

@@ -71,10 +71,10 @@ def split(text: str, offsets: Offsets, *, size: int, overlap: int = 0) -> list[W
     """
     if not 0 <= overlap < size:
         raise ValueError(f"expected an overlap from 0 to {size - 1}, one less than the size, got {overlap}")
-    places = offsets(text)
-    if len(places) <= size:
+    spans = offsets(text)
+    if len(spans) <= size:
         return [Window(text, 0, len(text), 0)]
-    cuts = _Cuts.of(text, offsets, places)
+    cuts = _Cuts.of(text, offsets, spans)
     windows: list[Window] = []
     first = last = 0
     while cuts.characters[last] < len(text):
@@ -99,23 +99,23 @@ class _Cuts:
     ranks: list[int]
 
     @classmethod
-    def of(cls, text: str, offsets: Offsets, places: Sequence[tuple[int, int]]) -> _Cuts:
-        """Return the cuts at the start and the end of a text and before each token that overlaps no earlier token.
+    def of(cls, text: str, offsets: Offsets, spans: Sequence[tuple[int, int]]) -> _Cuts:
+        """Return the positions at which a text can be cut: its start, its end, and each token that overlaps no earlier.
 
-        ``places`` are the spans of the tokens.
+        ``spans`` are the start and end of each token, in characters; ``offsets`` computes those of other texts.
         """
-        reached = [0, *accumulate((end for _, end in places), max)]
+        reached = [0, *accumulate((end for _, end in spans), max)]
         clean = [
-            number for number, (start, _) in enumerate(places) if start >= reached[number] and 0 < start < len(text)
+            number for number, (start, _) in enumerate(spans) if start >= reached[number] and 0 < start < len(text)
         ]
-        characters = [places[number][0] for number in clean]
+        characters = [spans[number][0] for number in clean]
         ranks = _ranks(text)
         distinct = [spot for spot in range(len(clean)) if spot == 0 or characters[spot] > characters[spot - 1]]
         return cls(
             text,
             offsets,
             [0, *(characters[spot] for spot in distinct), len(text)],
-            [0, *(clean[spot] for spot in distinct), len(places)],
+            [0, *(clean[spot] for spot in distinct), len(spans)],
             [0, *(ranks[characters[spot]] for spot in distinct), 0],
         )
 

@@ -102,7 +102,11 @@ class WordPieces:
         return entries  # type: ignore[return-value]
 
     def _split_unknown(self, words: list[str], entries: list[int | None], known: dict[str, list[int]]) -> list[int]:
-        """Return the ids of words: those of ``entries`` for words in the vocabulary, else the ids of their pieces."""
+        """Return the token ids of all words, in one list.
+
+        ``entries`` are the ids of the words, None for words that are not in the vocabulary; these are replaced with the
+        ids of their pieces. ``known`` caches the pieces by word.
+        """
         ids: list[int | None] = []
         done = 0
         for _ in range(entries.count(None)):

@@ -1,4 +1,7 @@
-"""The description of a broken store, and helpers that change one thing in a correct one."""
+"""Describe deliberately broken stores, which the suite must reject, and make them from correct stores.
+
+Each broken store changes a single behaviour of a correct one.
+"""
 
 from __future__ import annotations
 

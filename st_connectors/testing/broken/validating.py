@@ -184,7 +184,7 @@ class _UnlistedOpener(Opener):
 
 
 class _StoresIdInPayload(Passing):
-    """A store that keeps the id under a key of the payload, whose own value there is lost."""
+    """A broken store that writes the id under a payload key and so overwrites the record's own value."""
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         return self.store.upsert(

@@ -118,15 +118,15 @@ class GraphBackend:
         return find_repository_graph(folder, self.name, self.file_name)
 
     def place(self, stack: Sequence[Module]) -> Path:
-        """Return the folder of a stack's graph; if the stack has no graph, it is exported first.
+        """Return the folder of a stack's graph; a graph that exists neither in the model nor in the cache is exported.
 
-        Raises OSError without a writable cache.
+        Raises OSError if a graph must be exported and the cache is not writable.
         """
-        place = self.find(stack)
-        if place is None:
-            place = _cache_folder(self.model) / graph_key(stack, self.name, self.dtype)
-            self.make(stack, place)
-        return place
+        folder = self.find(stack)
+        if folder is None:
+            folder = _cache_folder(self.model) / graph_key(stack, self.name, self.dtype)
+            self.make(stack, folder)
+        return folder
 
     def find(self, stack: Sequence[Module]) -> Path | None:
         """Return the folder of a stack's existing graph, None if there is none."""
