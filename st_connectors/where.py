@@ -7,8 +7,12 @@ r"""Parse and format filters as text: ``year >= 2020 and tag in ["a", "b"] and n
 - Values are numbers, ``true``, ``false``, and strings in single or double quotes with the escapes ``\\ \' \" \n \r \t
   \uXXXX``; dates are strings. ``x = null`` is ``not x exists``, and ``x != 1`` is ``not x = 1``, which also matches
   where x is missing.
-- A field's name consists of letters, digits, ``_``, ``.`` and ``-``; any other name is written in backticks, and a
-  backtick in it doubled.
+- A field's name consists of letters, digits, ``_``, ``.`` and ``-``. Any other name is written in double quotes, as in
+  SQL, or in backticks: ``"my field" = "x"``. A quote inside a name is doubled; in double quotes, the escapes of strings
+  are valid too.
+- Text in double quotes is a name on the left of a comparison, and a value on its right. The name is on the right of
+  ``<``, ``<=``, ``>`` or ``>=`` if a number or a string in single quotes is on the left, or if the field is between two
+  bounds: ``1 <= "my field" < 9``.
 - ``true`` alone matches everything, ``false`` nothing.
 """
 
@@ -18,7 +22,7 @@ import math
 import operator
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeGuard, assert_never
 
 from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range, parse_date
 
@@ -37,17 +41,23 @@ all: no (AND no)*
    | FALSE                     -> nothing
    | field EQUAL value         -> equal
    | field UNEQUAL value       -> unequal
-   | field ORDER bound         -> order
-   | bound ORDER field         -> reversed_order
-   | bound ORDER field ORDER bound -> between
+   | name ORDER bound          -> order
+   | DOUBLE ORDER bound        -> order
+   | literal ORDER inner       -> reversed_order
+   | DOUBLE ORDER name         -> reversed_order
+   | literal ORDER inner ORDER bound -> between
+   | DOUBLE ORDER inner ORDER bound -> between
    | field IN values           -> one_of
    | field NOT IN values       -> none_of
    | field EXISTS              -> exists
    | field NOT EXISTS          -> missing
 values: "[" [value ("," value)* [","]] "]" | "(" [value ("," value)* [","]] ")"
 ?value: bound | TRUE -> true | FALSE -> false | NULL -> null
-?bound: STRING -> string | NUMBER -> number
-field: NAME -> bare | QUOTED -> quoted
+?bound: literal | DOUBLE -> string
+?literal: SINGLE -> string | NUMBER -> number
+?field: name | DOUBLE -> double_quoted
+?inner: name | DOUBLE -> double_quoted
+name: NAME -> bare | QUOTED -> quoted
 
 AND.2: /and(?![\w.-])/i
 OR.2: /or(?![\w.-])/i
@@ -59,7 +69,8 @@ FALSE.2: /false(?![\w.-])/i
 NULL.2: /null(?![\w.-])/i
 NAME: /[^\W\d][\w.-]*/
 QUOTED: /`(?:[^`]|``)+`/
-STRING: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/s
+DOUBLE: /"(?:[^"\\]|\\.|"")*"/s
+SINGLE: /'(?:[^'\\]|\\.)*'/s
 NUMBER: /[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.-])/
 ORDER: /<=|>=|<|>/
 UNEQUAL: "!="
@@ -76,11 +87,12 @@ _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 
 # The description of the first entry whose terminal is allowed at the position of an error becomes part of the message.
 _EXPECTED = (
-    ("NAME", "a field name"),
+    ("LSQB", 'a list such as ["a", "b"]'),
+    ("LPAR", "a field name"),
     ("TRUE", "a value: a number, true, false, null, or a string in quotes"),
     ("NUMBER", "a number, or a date in quotes"),
+    ("NAME", "a field name"),
     ("EQUAL", "a comparison: =, !=, <, <=, >, >=, in, not in, exists"),
-    ("LSQB", 'a list such as ["a", "b"]'),
     ("IN", "in or exists"),
     ("ORDER", "<, <=, > or >="),
     ("COMMA", "a comma or the end of the list"),
@@ -130,12 +142,16 @@ def _unexpected(token: Token, accepted: set[str]) -> str:
     expected = next((words for terminal, words in _EXPECTED if terminal in accepted), "the end")
     if token.type == "$END":
         return f"expected {expected}, but the filter ends"
-    hint = (
-        f' (strings are quoted: "{token}")'
-        if token.type == "NAME" and "STRING" in accepted and "NAME" not in accepted
-        else ""
-    )
-    return f"expected {expected}, got {str(token)!r}{hint}"
+    return f"expected {expected}, got {str(token)!r}{_hint(token, accepted)}"
+
+
+def _hint(token: Token, accepted: set[str]) -> str:
+    """Return the end of a message: how to write what was probably meant."""
+    if token.type == "NAME" and "SINGLE" in accepted and "LPAR" not in accepted:
+        return f' (strings are quoted: "{token}")'
+    if accepted == {"ORDER"}:
+        return ' (the field comes first: year = 5, or "my field" = 5)'
+    return ""
 
 
 def _unreadable(rest: str) -> str:
@@ -177,11 +193,11 @@ class _Builder:
 
     def order(self, children: list[Any]) -> Filter:
         field, sign, value = children
-        return Range(field, **{_BOUNDS[sign]: value})
+        return Range(_field(field), **{_BOUNDS[sign]: value})
 
     def reversed_order(self, children: list[Any]) -> Filter:
         value, sign, field = children
-        return Range(field, **{_BOUNDS[_TURNED[sign]]: value})
+        return Range(field, **{_BOUNDS[_TURNED[sign]]: _bound(value)})
 
     def between(self, children: list[Any]) -> Filter:
         first, left, field, right, second = children
@@ -190,7 +206,7 @@ class _Builder:
                 right.start_pos + 1,
                 f"expected two signs of the same direction, as in a < x < b, got {left} and {right}",
             )
-        return Range(field, **{_BOUNDS[_TURNED[left]]: first, _BOUNDS[right]: second})
+        return Range(field, **{_BOUNDS[_TURNED[left]]: _bound(first), _BOUNDS[right]: second})
 
     def one_of(self, children: list[Any]) -> Filter:
         return In(children[0], children[-1])
@@ -213,6 +229,9 @@ class _Builder:
     def quoted(self, children: list[Any]) -> str:
         return str(children[0])[1:-1].replace("``", "`")
 
+    def double_quoted(self, children: list[Token]) -> str:
+        return _read_name(children[0])
+
     def true(self, _: list[Any]) -> bool:
         return True
 
@@ -232,20 +251,55 @@ class _Builder:
         return value
 
     def string(self, children: list[Token]) -> str:
-        token = children[0]
+        return _read_string(children[0])
 
-        def unescaped(match: re.Match[str]) -> str:
-            code = match.group(1)
-            if len(code) > 1 and not 0xD800 <= int(code[1:], 16) <= 0xDFFF:  # surrogates
-                return chr(int(code[1:], 16))
-            if code not in _ESCAPES:
-                at = (token.start_pos or 0) + 2 + match.start()
+
+def _field(child: str | Token) -> str:
+    """Return the name of a field; a token is a name in double quotes."""
+    return _read_name(child) if _is_token(child) else child
+
+
+def _bound(child: float | str | Token) -> float | str:
+    """Return the value of a bound; a token is a string in double quotes."""
+    return _read_string(child) if _is_token(child) else child
+
+
+def _is_token(child: object) -> TypeGuard[Token]:
+    return hasattr(child, "start_pos")
+
+
+def _read_name(token: Token) -> str:
+    name = _unescape(token, two_quotes='"')
+    if not name:
+        raise _SyntaxFault((token.start_pos or 0) + 1, "expected a field name, got an empty one")
+    return name
+
+
+def _read_string(token: Token) -> str:
+    return _unescape(token, two_quotes=None if token.type == "DOUBLE" else '""')
+
+
+def _unescape(token: Token, two_quotes: str | None) -> str:
+    """Return the text between the quotes of a token.
+
+    ``two_quotes`` replaces two double quotes in the text, which raise an error if it is None.
+    """
+
+    def unescaped(match: re.Match[str]) -> str:
+        at, code = (token.start_pos or 0) + 2 + match.start(), match.group(1)
+        if code is None:
+            if two_quotes is None:
                 raise _SyntaxFault(
-                    at, f"unknown escape \\{code}; expected one of \\\\ \\' \\\" \\n \\r \\t and \\uXXXX"
+                    at, 'expected an operator or a comma after a string; a quote inside it is written \\"'
                 )
-            return _ESCAPES[code]
+            return two_quotes
+        if len(code) > 1 and not 0xD800 <= int(code[1:], 16) <= 0xDFFF:  # surrogates
+            return chr(int(code[1:], 16))
+        if code not in _ESCAPES:
+            raise _SyntaxFault(at, f"unknown escape \\{code}; expected one of \\\\ \\' \\\" \\n \\r \\t and \\uXXXX")
+        return _ESCAPES[code]
 
-        return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", unescaped, token[1:-1], flags=re.DOTALL)
+    return re.sub(r'\\(u[0-9a-fA-F]{4}|.)|""', unescaped, token[1:-1], flags=re.DOTALL)
 
 
 def to_text(where: Filter) -> str:

@@ -53,6 +53,32 @@ def test_what_is_written_is_read_back(where):
     assert parse_where(to_text(where)) == where
 
 
+def in_double_quotes(name: str, quote: str) -> str:
+    """A name as SQL writes it, with ``quote`` for a quote inside it."""
+    return '"' + name.replace("\\", "\\\\").replace('"', quote) + '"'
+
+
+@given(st.one_of(NAMES, st.text(alphabet='"\\` x', min_size=1, max_size=4)), st.sampled_from(['""', '\\"']))
+def test_any_field_name_in_double_quotes_is_read_back(name, quote):
+    """At every place of a name: before a comparison, ``in`` and ``exists``, after a bound, and between bounds."""
+    quoted = in_double_quotes(name, quote)
+    expected = {
+        f"{quoted} = 'x'": Eq(name, "x"),
+        f'{quoted}!="x"': Not(Eq(name, "x")),
+        f"{quoted} in [1]": In(name, (1,)),
+        f"{quoted} not in ['a']": Not(In(name, ("a",))),
+        f"{quoted} exists": Exists(name),
+        f"{quoted} not exists": Not(Exists(name)),
+        f'{quoted} < "2020-01-01"': Range(name, lt="2020-01-01"),
+        f"{quoted} >= 2": Range(name, gte=2),
+        f"2 < {quoted}": Range(name, gt=2),
+        f"'2020-01-01' < {quoted}": Range(name, gt="2020-01-01"),
+        f'"2020-01-01" <= {quoted} < "2021-01-01"': Range(name, gte="2020-01-01", lt="2021-01-01"),
+        f"1 < {quoted} <= 2": Range(name, gt=1, lte=2),
+    }
+    assert {text: parse_where(text) for text in expected} == expected
+
+
 @given(st.tuples(*[st.none() | st.integers(-3, 3)] * 4).filter(any), st.integers(-4, 4))
 def test_two_bounds_on_a_side_are_written_as_the_stricter(bounds, value):
     """The text has one bound per side and the same meaning."""
@@ -87,6 +113,13 @@ def test_two_bounds_on_a_side_are_written_as_the_stricter(bounds, value):
         ("in.x = 1", Eq("in.x", 1)),
         ("`in` = 1 and `a``b` = 2", And((Eq("in", 1), Eq("a`b", 2)))),
         ("Größe = 1", Eq("Größe", 1)),
+        ('"my field" = "x"', Eq("my field", "x")),
+        ('"my field" = "x" and "in" exists', And((Eq("my field", "x"), Exists("in")))),
+        ('"2020-01-01" <= d', Range("d", gte="2020-01-01")),
+        ('"2020-01-01" <= `my date`', Range("my date", gte="2020-01-01")),
+        ('"a\\tb" = 1', Eq("a\tb", 1)),
+        ('x = "" or x = ""', Or((Eq("x", ""), Eq("x", "")))),
+        ("x = '\"\"'", Eq("x", '""')),
         (r'''x = "a\"b\\\n\u00e9"''', Eq("x", 'a"b\\\né')),
         (r"""x = 'it\'s "so"'""", Eq("x", 'it\'s "so"')),
         ("true", And(())),
@@ -121,6 +154,16 @@ def test_what_a_text_means(text, expected):
         ("x > true", 5, "expected a number, or a date in quotes, got 'true'"),
         ("5 = x", 3, "expected <, <=, > or >=, got '='"),
         ("1 < x > 3", 7, "expected two signs of the same direction"),
+        ('"" = 1', 1, "expected a field name, got an empty one"),
+        ('"a" 5', 5, "expected a comparison: =, !=, <"),
+        (
+            '"a" = b',
+            7,
+            "expected a value: a number, true, false, null, or a string in quotes, got 'b' (strings are quoted",
+        ),
+        ("'a' = 1", 5, "expected <, <=, > or >=, got '=' (the field comes first: year = 5, or \"my field\" = 5)"),
+        ('x in ["a""b"]', 9, 'expected an operator or a comma after a string; a quote inside it is written \\"'),
+        ('"a" < "b" > 3', 11, "expected two signs of the same direction"),
         ("x = 1e999", 5, "1e999 is beyond 64 bits"),
         (r'x = "a\q"', 7, r"unknown escape \q"),
         (r'x = "\ud800"', 6, r"unknown escape \ud800"),
