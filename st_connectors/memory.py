@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from st_connectors import bm25
-from st_connectors._matching import matches
+from st_connectors._matching import matcher, matches
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Filter
 from st_connectors.plugin import Address, Plugin
@@ -43,7 +43,7 @@ from st_core.vectors import SparseVector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PLUGIN", "matches"]
+__all__ = ["PLUGIN", "matcher", "matches"]
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(Metric),
@@ -240,19 +240,18 @@ class MemoryStore:
     def _where(self, where: Filter | None, operation: str) -> list[Record]:
         with _LOCK:
             records = list(self._collection(operation).records.values())
-        return [each for each in records if where is None or matches(where, each.payload, self._schema.filterable)]
+        if where is None:
+            return records
+        passes = matcher(where, self._schema.filterable)
+        return [each for each in records if passes(each.payload)]
 
     def _answer(self, collection: _Collection, request: SearchRequest) -> list[Hit]:
         if isinstance(request.rank, Fuse):
             raise TypeError("memory search: expected a single leg, got Fuse; wrap the store with fusing(store)")
         scores = self._scores(collection, request.rank)
         if request.where is not None:
-            records, where = collection.records, request.where
-            scores = {
-                key: score
-                for key, score in scores.items()
-                if matches(where, records[key].payload, self._schema.filterable)
-            }
+            records, passes = collection.records, matcher(request.where, self._schema.filterable)
+            scores = {key: score for key, score in scores.items() if passes(records[key].payload)}
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[
             request.offset : request.offset + request.limit
         ]

@@ -72,21 +72,39 @@ def _kind_of(layout: Layout, field: str, value: object) -> FilterKind:
 def _one_of(field: str, values: Sequence[object], layout: Layout) -> Body:
     """Return the condition that a field contains at least one of the values."""
     key = layout.key(field)
-    conditions: list[Body] = []
+    matched: list[Any] = []
+    compared: list[Any] = []
     for value in values:
         kind = _kind_of(layout, field, value)
-        for item in layout.convert(kind, value):
-            # Qdrant matches only strings, integers and booleans; values of other kinds are matched by a range with
-            # equal bounds.
-            needs_range = kind in (FilterKind.FLOAT, FilterKind.DATE)
-            conditions.append(_range(key, item, item) if needs_range else {"key": key, "match": {"value": item}})
-    matched = [condition["match"]["value"] for condition in conditions if "match" in condition]
-    is_uniform = len(matched) == len(conditions) and {type(item) for item in matched} in ({str}, {int})
-    if len(matched) > 1 and is_uniform:
-        return {"key": key, "match": {"any": matched}}
+        # Qdrant matches only strings, integers and booleans; values of other kinds are matched by a range with equal
+        # bounds.
+        (compared if kind in (FilterKind.FLOAT, FilterKind.DATE) else matched).extend(layout.convert(kind, value))
+    conditions = [*_match_any(key, matched), *_equal_any(key, sorted(set(compared)))]
     if not conditions:
         return dict(NEVER)
     return conditions[0] if len(conditions) == 1 else {"should": conditions}
+
+
+def _match_any(key: str, values: Sequence[Any]) -> list[Body]:
+    """Return one condition for several strings or several integers, which Qdrant looks up in a set, or one for each."""
+    if len(values) > 1 and {type(value) for value in values} in ({str}, {int}):
+        return [{"key": key, "match": {"any": list(values)}}]
+    return [{"key": key, "match": {"value": value}} for value in values]
+
+
+_GROUPS = 16
+
+
+def _equal_any(key: str, values: Sequence[Any]) -> list[Body]:
+    """Return conditions of which one is true if the field contains one of the values, which are sorted and distinct.
+
+    The conditions form a tree of ranges, so that Qdrant compares a record with a few dozen ranges and not with all.
+    """
+    if len(values) <= _GROUPS:
+        return [_range(key, value, value) for value in values]
+    size = -(-len(values) // _GROUPS)
+    groups = [values[at : at + size] for at in range(0, len(values), size)]
+    return [{"must": [_range(key, group[0], group[-1]), {"should": _equal_any(key, group)}]} for group in groups]
 
 
 def _range(key: str, low: object, high: object) -> Body:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import threading
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_connectors import bm25
+from st_connectors import _matching, bm25
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import And, Eq, Exists, In, Not, Or, Range
 from st_connectors.memory import PLUGIN, MemoryStore, matches
@@ -391,3 +392,64 @@ def test_dates_of_all_written_forms_are_instants():
         "2020-01-31T08:00:00.000",
     ):
         assert matches(Range("d", gte=moment.isoformat(), lte=moment.isoformat()), {"d": text}, KINDS), text
+
+
+class Counted:
+    """A converted value that counts how often values of its class are hashed or compared."""
+
+    operations = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def __hash__(self):
+        Counted.operations += 1
+        return hash(self.value)
+
+    def __eq__(self, other):
+        Counted.operations += 1
+        return self.value == other.value
+
+
+MANY: dict[str, Callable[[int], object]] = {
+    "k": str,
+    "i": int,
+    "f": lambda number: number + 0.5,
+    "d": lambda number: (datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=number)).isoformat(),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_in_with_many_values_takes_one_look_up_per_record(name, monkeypatch):
+    """``In`` hashes each of its values once, and each record's value once: 400 + 200, not 400 x 200 comparisons."""
+    value, convert = MANY[name], _matching._convert
+    monkeypatch.setattr(_matching, "_convert", lambda *args: Counted(convert(*args)))
+    store = fresh()
+    store.upsert([Record(f"{at:03}", {"dot": array(1, at, 0)}, {name: value(2 * at)}) for at in range(200)])
+    where = In(name, tuple(value(at) for at in range(300)) + tuple(value(at) for at in range(1001, 1101)))
+    for call, expected in (
+        (lambda: store.count(where), 150),
+        (lambda: len(list(store.scan(where=where))), 150),
+        (lambda: len(answers(store, Near("dot", array(1, 1, 0)), limit=200, where=where)), 150),
+    ):
+        Counted.operations = 0
+        assert call() == expected
+        assert Counted.operations < 3 * (400 + 200)
+
+
+def test_nan_equals_nothing_not_even_itself():
+    """A set finds NaN by its identity; a filter does not."""
+    nan = float("nan")
+    assert not matches(In("f", (nan, 1.0)), {"f": nan}, KINDS)
+    assert matches(In("f", (nan, 1.0)), {"f": 1}, KINDS)
+
+
+@given(
+    st.lists(st.integers(-3, 3) | st.floats(-3, 3) | st.booleans() | st.sampled_from(["1", "2020-01-01"]), max_size=6),
+    st.lists(st.integers(-3, 3) | st.floats(-3, 3) | st.booleans() | st.sampled_from(["1", "2020-01-01"]), max_size=3),
+    st.sampled_from(sorted(KINDS)),
+)
+def test_in_is_the_or_of_equalities(values, stored, name):
+    """For values of all kinds: ``In(x, (a, b))`` is ``Eq(x, a)`` or ``Eq(x, b)``."""
+    expected = any(matches(Eq(name, value), {name: stored}, KINDS) for value in values)
+    assert matches(In(name, tuple(values)), {name: stored}, KINDS) is expected

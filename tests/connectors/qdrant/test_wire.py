@@ -296,6 +296,33 @@ def test_filters(where, expected):
     assert filter_to_qdrant(where, OWN) == expected
 
 
+def tested(body, values, count):
+    """Whether a list of values passes a filter body, evaluated as Qdrant does; ``count`` counts compared ranges."""
+    if "range" in body:
+        count.append(body)
+        return any(body["range"]["gte"] <= value <= body["range"]["lte"] for value in values)
+    every = all(tested(part, values, count) for part in body.get("must", ()))
+    return every and ("should" not in body or any(tested(part, values, count) for part in body["should"]))
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "value"),
+    [
+        ("price", lambda number: number / 4, float),
+        ("day", lambda number: f"{1000 + number // 4:04}-06-01T12:00:{number % 4 * 15:02}.000000Z", str),
+    ],
+)
+def test_in_with_many_values_compares_a_record_with_few_ranges(field, written, value):
+    """Floats and dates, which Qdrant only compares by ranges: a tree of them, and not 30,000 one after the other."""
+    listed = [2 * number for number in range(15_000)]
+    body = filter_to_qdrant(In(field, tuple(written(number) for number in reversed(listed)) * 2), OWN)
+
+    for numbers, expected in (([0], True), ([29_998], True), ([1], False), ([31_000], False), ([3, 7, 9_000], True)):
+        count = []
+        assert tested(body, [value(written(number)) for number in numbers], count) is expected
+        assert len(count) <= 200
+
+
 def test_bounds_between_two_floats_are_exact():
     """Qdrant's bounds are float64; integers beyond 2**53 between two of them are listed one by one."""
     low, high = 2**60 + 255, 2**61 + 2
