@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from st_connectors.schema import FilterKind, Schema
 from st_connectors.sizing import Sizing
 from st_connectors.store import Capabilities, Store
 
-__all__ = ["CONTRACT", "Address", "Adopt", "Connect", "Loading", "Plugin"]
+__all__ = ["CONTRACT", "Address", "Adopt", "Connect", "DescribedStore", "Description", "Loading", "Plugin"]
 
 
 CONTRACT = 1
@@ -72,6 +72,29 @@ class Adopt(Protocol):
         ``create`` does nothing and ``drop`` raises ``Unsupported``. ``filterable`` maps further payload keys to kinds,
         in addition to those that the store has an index for. Raises ``NotFound`` if the collection does not exist.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a store reports about a collection.
+
+    ``name`` is the collection's own name, which differs from the requested name if that is an alias. ``aliases`` are
+    its other names, sorted. ``size`` is the size of its files in bytes, None if the store does not report it.
+    ``options`` are the settings that the store reports, as plain values for JSON.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    size: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DescribedStore(Store, Protocol):
+    """A store that has aliases, files or settings to report; an adapter without them has no such method."""
+
+    def describe(self) -> Description:
+        """Return the description of the collection; raise ``NotFound`` if it does not exist."""
         ...
 
 

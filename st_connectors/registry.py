@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
-from st_connectors.errors import Unsupported
+from st_connectors.errors import NotFound, Refused, Unsupported
 from st_connectors.layers.fusing import fusing
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
 from st_connectors.layers.retry import RetryPolicy, retrying
 from st_connectors.layers.speculate import speculating
-from st_connectors.plugin import CONTRACT, Address, Plugin
+from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Plugin
 from st_connectors.schema import FilterKind, Schema
 from st_connectors.store import Store
 
-__all__ = ["adopt_store", "bulk_loading", "collections", "open_store", "parse_address", "plugins", "wrapped"]
+__all__ = [
+    "adopt_store",
+    "bulk_loading",
+    "check_own_name",
+    "collections",
+    "describe_collection",
+    "open_store",
+    "parse_address",
+    "plugins",
+    "wrapped",
+]
 
 GROUP = "st_connectors.stores"
 _SCHEME = re.compile(r"[a-z][a-z0-9_-]*(?:\+[a-z0-9_-]+)*")
@@ -54,7 +65,8 @@ def open_store(
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, schema, client)
-    return wrapped(adapter, name=plugin.name, retry=retry)
+    check_drop = partial(_check_drop, adapter, collection, plugin.name)
+    return wrapped(adapter, name=plugin.name, retry=retry, check_drop=check_drop)
 
 
 def adopt_store(
@@ -100,9 +112,52 @@ def bulk_loading(url: str, collection: str, *, client: object | None = None) -> 
         yield
 
 
-def wrapped(adapter: Store, *, name: str, retry: RetryPolicy | None = None) -> Store:
-    """Return an adapter wrapped in all layers; ``name`` is used in messages. Adapters are always used in this form."""
-    return guarded(fusing(isolating(retrying(speculating(adapter), retry))), name=name)
+def wrapped(
+    adapter: Store, *, name: str, retry: RetryPolicy | None = None, check_drop: Callable[[], None] | None = None
+) -> Store:
+    """Return an adapter wrapped in all layers; adapters are always used in this form.
+
+    ``name`` is used in messages. ``check_drop`` is called before the collection is dropped, and raises to prevent it.
+    """
+    return guarded(fusing(isolating(retrying(speculating(adapter), retry))), name=name, check_drop=check_drop)
+
+
+def describe_collection(url: str, collection: str, *, client: object | None = None) -> Description:
+    """Return what a store reports about a collection: its own name, aliases, size and settings.
+
+    Raises ``NotFound`` if there is neither a collection nor an alias of this name.
+    """
+    address = parse_address(url)
+    plugin = _plugin_of(address)
+    with _explain_missing(plugin):
+        adapter = plugin.connect(address, collection, None, client)
+    with closing(adapter):
+        return _describe(adapter, collection)
+
+
+def _describe(adapter: Store, collection: str) -> Description:
+    if not hasattr(adapter, "describe"):
+        return Description(collection)
+    return cast("DescribedStore", adapter).describe()
+
+
+def check_own_name(collection: str, description: Description, *, store: str) -> None:
+    """Raise ``Refused`` if a collection that is to be dropped was named by an alias."""
+    if description.name != collection:
+        message = (
+            f"{collection!r} is an alias of the collection {description.name!r}: drop the collection by its own name, "
+            "or remove only the alias with a tool of the store"
+        )
+        raise Refused(message, store=store, operation="drop")
+
+
+def _check_drop(adapter: Store, collection: str, name: str) -> None:
+    """Raise ``Refused`` if ``collection`` is an alias; a collection that does not exist is accepted."""
+    try:
+        description = _describe(adapter, collection)
+    except NotFound:
+        return
+    check_own_name(collection, description, store=name)
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 from st_connectors._lucene.bulk import ItemError
 from st_connectors._lucene.faults import is_missing_index, quote_reason
 from st_connectors._lucene.layout import Layout
+from st_connectors._lucene.names import own_name
 from st_connectors._lucene.scores import unfold_score
 from st_connectors.errors import Unavailable
+from st_connectors.plugin import Description
 from st_connectors.schema import DenseField, Metric, Schema
 from st_connectors.store import Hit, Near, Parts, Record, SearchRequest
 
-__all__ = ["check_shards", "count_shards", "read_hits", "read_pages", "read_records"]
+__all__ = ["check_shards", "count_shards", "read_hits", "read_pages", "read_records", "to_description"]
 
 
 def read_records(layout: Layout, answer: Mapping[str, Any], parts: Parts, error_of: ItemError) -> list[Record]:
@@ -86,3 +88,18 @@ def count_shards(settings: object) -> int | None:
             value = value.get(step) if isinstance(value, Mapping) else None
         counts += [] if value is None else [int(value)]
     return sum(counts) or None
+
+
+def to_description(
+    collection: str, aliases: Mapping[str, Any], statistics: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Description:
+    """Return the description of a collection from the responses to ``_alias``, ``_stats/store`` and ``_settings``.
+
+    ``collection`` is the name or alias in the requests, and the own name if one of the indices belongs to it.
+    """
+    owners = {own_name(index) for index in aliases}
+    name = collection if collection in owners else " and ".join(sorted(owners))
+    others = {alias for index in aliases.values() for alias in index["aliases"]} - {name}
+    size = statistics.get("_all", {}).get("total", {}).get("store", {}).get("size_in_bytes")
+    options = {index: dict(sorted(value["settings"].items())) for index, value in sorted(settings.items())}
+    return Description(name, tuple(sorted(others)), size, {"indices": sorted(aliases), **options})

@@ -14,6 +14,8 @@ __all__ = [
     "feature_token",
     "index_of",
     "index_path",
+    "is_index_of",
+    "own_name",
 ]
 
 METADATA = "st_connectors"
@@ -44,6 +46,16 @@ def check_collection(collection: str) -> None:
 def index_of(collection: str) -> str:
     """Return the name of the index of a collection; the name of the collection is the alias of this index."""
     return f"{collection}@1"
+
+
+def own_name(index: str) -> str:
+    """Return the name of the collection of an index that ``index_of`` named; any other index is named by itself."""
+    return index.rpartition("@")[0] or index
+
+
+def is_index_of(index: str, collection: str) -> bool:
+    """Return whether an index belongs to a collection; further indices of it have other numbers after the ``@``."""
+    return own_name(index) == collection
 
 
 def index_path(*names: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic
 
 from st_connectors._lucene import bulk
-from st_connectors._lucene.answers import check_shards, read_pages, read_records
+from st_connectors._lucene.answers import check_shards, read_pages, read_records, to_description
 from st_connectors._lucene.client import Connection
 from st_connectors._lucene.encoding import encode_json
 from st_connectors._lucene.engine import Engine, OpenEngine
@@ -26,7 +27,7 @@ from st_connectors._lucene.forms import (
 )
 from st_connectors._lucene.layout import AdoptedLayout, Layout, OwnLayout
 from st_connectors._lucene.loading import IndexSettings, bulk_loading
-from st_connectors._lucene.names import METADATA, check_collection, index_of, index_path
+from st_connectors._lucene.names import METADATA, check_collection, index_of, index_path, is_index_of
 from st_connectors._lucene.queries import (
     Collection,
     ServerT,
@@ -38,7 +39,7 @@ from st_connectors._lucene.queries import (
 )
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
-from st_connectors.plugin import Address
+from st_connectors.plugin import Address, Description
 from st_connectors.schema import FilterKind, Schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
@@ -128,8 +129,23 @@ class LuceneStore(Generic[ServerT]):
         if indices is None:
             return
         _own_schema(self._connection, self._name, indices, "drop")
+        if foreign := [index for index in indices if not is_index_of(index, self._name)]:
+            message = f"the alias {self._name!r} also covers {', '.join(foreign)}, which is no index of this collection"
+            raise self._error(Refused, f"{message}: remove the alias from it first", "drop")
         path = index_path(*indices)
         self._send("drop", "DELETE", path, params={"ignore_unavailable": "true"}, expect="acknowledged")
+
+    def describe(self) -> Description:
+        """Return the own name, aliases, size and settings of the collection."""
+        self._check_open("describe")
+        send_optional = partial(self._connection.send_optional, "describe")
+        aliases = self._send("describe", "GET", f"{self._path}/_alias")
+        statistics = send_optional(f"{self._path}/_stats/store", {"filter_path": "_all.total.store"})
+        settings = send_optional(f"{self._path}/_settings", {"flat_settings": "true"})
+        try:
+            return to_description(self._name, aliases, statistics or {}, settings or {})
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self._connection.unexpected("describe") from error
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Index complete documents; the server acknowledges each document once it is in the translog."""
@@ -270,7 +286,9 @@ def _own_schema(
     """
     stored = stored_schema(next(iter(mappings.values())))
     if stored is None:
-        message = f"the index {collection!r} was not created by st-connectors; use Index.adopt to search or fill it"
+        message = (
+            f"the index {collection!r} was not created by st-connectors; use Index.adopt (--adopt) to search or fill it"
+        )
         raise SchemaMismatch(message, store=connection.name, operation=operation)
     return stored
 
@@ -353,6 +371,22 @@ def collections(open_engine: OpenEngine[ServerT], address: Address, client: obje
     finally:
         connection.close()
     return sorted(each[0].collection for each in stored if each is not None)
+
+
+def describe(open_engine: OpenEngine[ServerT], address: Address, collection: str, client: object | None) -> Description:
+    """Return the own name, aliases, size and settings of a collection; raise ``NotFound`` if it does not exist."""
+    check_collection(collection)
+    connection = open_engine(address, client).connection
+    path = index_path(collection)
+    try:
+        aliases = connection.send("describe", "GET", f"{path}/_alias")
+        statistics = connection.send_optional("describe", f"{path}/_stats/store", {"filter_path": "_all.total.store"})
+        settings = connection.send_optional("describe", f"{path}/_settings", {"flat_settings": "true"})
+        return to_description(collection, aliases, statistics or {}, settings or {})
+    except (LookupError, TypeError, AttributeError) as error:
+        raise connection.unexpected("describe") from error
+    finally:
+        connection.close()
 
 
 def loading(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from st_connectors.arguments import check_int
@@ -16,7 +16,7 @@ from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Sto
 __all__ = ["guarded"]
 
 
-def guarded(store: Store, *, name: str = "store") -> Store:
+def guarded(store: Store, *, name: str = "store", check_drop: Callable[[], None] | None = None) -> Store:
     """Return a store that accepts only what its schema and capabilities declare; ``name`` is used in messages.
 
     - Invalid arguments raise ValueError or TypeError, and operations that this store does not support raise
@@ -28,8 +28,9 @@ def guarded(store: Store, *, name: str = "store") -> Store:
       number of a dense vector, 36 bytes for each weight of a sparse vector, and the JSON of the payload. If a part of a
       batch fails after an earlier part was stored, its records and all later records are returned as rejected with the
       error.
+    - ``check_drop`` is called before the collection is dropped, and raises if it must stay.
     """
-    return _Guarded(store, name)
+    return _Guarded(store, name, check_drop)
 
 
 class _Clean(NamedTuple):
@@ -41,9 +42,10 @@ class _Clean(NamedTuple):
 
 
 class _Guarded(Passing):
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, check_drop: Callable[[], None] | None) -> None:
         super().__init__(store)
         self._name = name
+        self._check_drop = check_drop
 
     @property
     def _checks(self) -> RequestChecks:
@@ -52,6 +54,11 @@ class _Guarded(Passing):
     def create(self) -> None:
         self._checks.check_schema()
         self.store.create()
+
+    def drop(self) -> None:
+        if self._check_drop is not None:
+            self._check_drop()
+        self.store.drop()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         clean, rejected = self._clean(records)

@@ -19,7 +19,7 @@ from st_connectors.milvus.columns import collection_name
 from st_connectors.milvus.faults import translate_errors
 from st_connectors.milvus.filters import Expression, page_after, with_literals
 from st_connectors.milvus.layout import Layout, OwnLayout, StorageOptions
-from st_connectors.plugin import Address
+from st_connectors.plugin import Address, Description
 from st_connectors.schema import FilterKind, Schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
@@ -121,7 +121,7 @@ def read_schema(connection: Connection, collection: str, operation: str) -> tupl
     if stored is None:
         raise SchemaMismatch(
             f"the collection {collection!r} was not made by st-connectors: "
-            "use it as it is with Index.adopt, or choose another name",
+            "use it as it is with Index.adopt (--adopt), or choose another name",
             store=connection.name,
             operation=operation,
         )
@@ -232,6 +232,16 @@ class MilvusStore:
         with self._connection.write_lock, translate_errors(self._connection.name, "drop"):
             self._client.drop_collection(self._collection, **self._connection.call_options)
         self._connection.unflushed.pop(self._collection, None)
+
+    def describe(self) -> Description:
+        """Return the own name, aliases, indexes and settings of the collection."""
+        driver, options = self._client, self._connection.call_options
+        with translate_errors(self._connection.name, "describe"):
+            description = driver.describe_collection(self._collection, **options)
+            names = driver.list_indexes(self._collection, **options)
+            indexes = [driver.describe_index(self._collection, name, **options) for name in names]
+            aliases = driver.list_aliases(description["collection_name"], **options)["aliases"]
+        return wire.to_description(description, [each for each in indexes if each], aliases)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete rows; Milvus acknowledges them once they are in its log."""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from st_connectors.milvus import columns
-from st_connectors.milvus.columns import METRICS, FilterColumns, PrimaryKey, Scalar
+from st_connectors.milvus.columns import METRICS, FilterColumns, PrimaryKey, Scalar, collection_name
 from st_connectors.milvus.filters import Expression, conjoin
 from st_connectors.milvus.layout import AdoptedLayout, Layout, StorageOptions
+from st_connectors.plugin import Description
 from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField, TextField
 from st_connectors.store import Candidates, Effort, Fuse, Hit, Leg, Match, Near, Parts, SearchRequest, is_empty_leg
 from st_core.vectors import SparseVector
@@ -31,6 +32,7 @@ __all__ = [
     "shows_missing_vector",
     "to_adopted_layout",
     "to_columns",
+    "to_description",
     "to_hits",
     "vector_indexes",
 ]
@@ -159,6 +161,28 @@ def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptio
         return None
     value = json.loads(text)
     return Schema.from_json(value["schema"]), StorageOptions(value["dense"], value["packed"])
+
+
+def to_description(
+    description: Mapping[str, Any], indexes: Sequence[Mapping[str, Any]], aliases: Sequence[str]
+) -> Description:
+    """Convert Milvus's descriptions of a collection and its indexes.
+
+    The own name is that of the stored schema if Milvus's name was made from it.
+    """
+    own = str(description["collection_name"])
+    stored = parse_metadata(description)
+    options: dict[str, Any] = {
+        name: description[name] for name in ("num_shards", "num_partitions", "consistency_level") if name in description
+    }
+    if stored is not None:
+        options |= {"lists": "text" if stored[1].packed else "arrays"}
+        own = stored[0].collection if collection_name(stored[0].collection) == own else own
+    options["indexes"] = {
+        str(each["field_name"]): {name: each[name] for name in ("index_type", "metric_type") if name in each}
+        for each in indexes
+    }
+    return Description(own, tuple(sorted(alias for alias in aliases if alias != own)), options=options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from st_connectors.errors import NotFound, StoreError
-from st_connectors.plugin import Address
+from st_connectors.plugin import Address, Description
 from st_connectors.qdrant import faults, server, wire
 from st_connectors.qdrant.layout import PointId
 from st_connectors.store import Capabilities
@@ -149,13 +149,29 @@ class ClientEngine:
         return None if config is None else dict(config.params.model_dump(mode="json", exclude_none=True))
 
     def _config(self) -> Any:
+        info = self._info()
+        return None if info is None else info.config
+
+    def _info(self) -> Any:
         try:
             with self._connection.lock:
-                return self._client.get_collection(self._collection).config
+                return self._client.get_collection(self._collection)
         except Exception as error:
             if isinstance(self.translate(error, "connect"), NotFound):
                 return None
             raise
+
+    def describe(self) -> Description | None:
+        """Return the own name, aliases and settings of the collection, or None if it does not exist."""
+        with self._connection.lock:
+            listed = self._client.get_aliases().aliases
+        targets = {each.alias_name: each.collection_name for each in listed}
+        name = targets.get(self._collection, self._collection)
+        info = self._info()
+        if info is None:
+            return None
+        aliases = tuple(sorted(alias for alias, target in targets.items() if target == name))
+        return Description(name, aliases, options={} if self._connection.local else wire.to_settings(info))
 
     def indexed(self) -> dict[str, str]:
         """Return the payload indexes as a mapping from JSON path to kind."""

@@ -24,8 +24,10 @@ from urllib.parse import quote, unquote
 import qdrant_edge as edge
 
 from st_connectors.errors import NotFound, StoreError, Unsupported
+from st_connectors.plugin import Description
 from st_connectors.qdrant import faults
 from st_connectors.qdrant.layout import PointId
+from st_connectors.sizing import folder_size
 from st_connectors.store import Capabilities
 
 __all__ = ["EdgeEngine", "collections"]
@@ -105,6 +107,12 @@ class EdgeEngine:
             return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
         except FileNotFoundError:
             return None
+
+    def describe(self) -> Description | None:
+        """Return the folder of the collection and the size of its files; None if the collection does not exist."""
+        if self.metadata() is None:
+            return None
+        return Description(self._collection, size=folder_size(self._folder), options={"folder": str(self._folder)})
 
     def indexed(self) -> dict[str, str]:
         """Return the payload indexes as a mapping from JSON path to kind."""

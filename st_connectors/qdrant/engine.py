@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from st_connectors.errors import StoreError
+from st_connectors.plugin import Description
 from st_connectors.qdrant.layout import PointId
 from st_connectors.qdrant.wire import Point
 from st_connectors.store import Capabilities
@@ -36,6 +37,10 @@ class Engine(Protocol):
 
     def description(self) -> Body | None:
         """Return Qdrant's description of the vectors, or None if the collection does not exist."""
+        ...
+
+    def describe(self) -> Description | None:
+        """Return the names, size and settings of the collection, or None if it does not exist."""
         ...
 
     def indexed(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Filter
-from st_connectors.plugin import Address
+from st_connectors.plugin import Address, Description
 from st_connectors.qdrant import EDGE, GRPC, MEMORY, REST, wire
 from st_connectors.qdrant.engine import Engine, translate_errors
 from st_connectors.qdrant.filters import filter_to_qdrant
@@ -100,7 +100,7 @@ def read_schema(engine: Engine, collection: str, operation: str) -> Schema | Non
     if wire.METADATA not in metadata:
         raise SchemaMismatch(
             f"the collection {collection!r} was not made by st-connectors: "
-            "use it as it is with Index.adopt, or choose another name",
+            "use it as it is with Index.adopt (--adopt), or choose another name",
             store=engine.name,
             operation=operation,
         )
@@ -172,6 +172,15 @@ class QdrantStore:
             return
         with self._operation("drop"):
             self._engine.drop()
+
+    def describe(self) -> Description:
+        """Return the own name, aliases, size and settings of the collection."""
+        with self._operation("describe"):
+            description = self._engine.describe()
+        if description is None:
+            message = f"there is no collection {self._schema.collection!r}; create it first"
+            raise NotFound(message, store=self._engine.name, operation="describe")
+        return description
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete points; they are acknowledged once they are in the write-ahead log and visible."""

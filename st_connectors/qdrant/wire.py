@@ -53,6 +53,7 @@ __all__ = [
     "to_point",
     "to_query_body",
     "to_record",
+    "to_settings",
     "to_sparse_body",
 ]
 
@@ -120,6 +121,21 @@ def to_adopted_schema(
     kinds = {name: kind for kind, name in INDEXES.items()}
     known = {key: kinds[kind] for key, kind in indexed.items() if kind in kinds}
     return Schema(collection, fields, {**known, **filterable})
+
+
+def to_settings(info: Any) -> Body:
+    """Convert a description of a collection by a server to its state and the settings of its shards and indexes."""
+    config = info.config.model_dump(mode="json", exclude_none=True)
+    params = {name: value for name, value in config.get("params", {}).items() if not name.endswith("vectors")}
+    indexes = {
+        name: config[name] for name in ("hnsw_config", "quantization_config", "optimizer_config") if name in config
+    }
+    state = {
+        "status": str(getattr(info.status, "value", info.status)),
+        "segments": info.segments_count,
+        "indexed_vectors": info.indexed_vectors_count,
+    }
+    return {**state, **params, **indexes}
 
 
 def _quantized(quantization: Quantization) -> Body:
