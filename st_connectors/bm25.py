@@ -33,6 +33,7 @@ __all__ = [
     "document_weights",
     "idf",
     "query_vector",
+    "spans",
     "word_index",
     "words",
 ]
@@ -80,6 +81,26 @@ def _split_ideographs(run: str) -> Iterator[str]:
         position = match.end()
     if position < len(run):
         yield run[position:]
+
+
+def spans(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield each normalised word of a text with its start and end in the text, in characters.
+
+    Overlapping pairs of Chinese and Japanese characters are yielded as such. A word is not yielded if its position is
+    unknown, because normalisation changed the length of its run of letters and splits it.
+    """
+    for match in _WORD.finditer(text):
+        start, run = match.start(), match.group()
+        found = words(run)
+        if len(found) == 1:
+            yield found[0], start, match.end()
+            continue
+        folded, at = run.casefold(), 0
+        for word in found:
+            place = folded.find(word, at) if len(folded) == len(run) else -1
+            if place >= 0:
+                yield word, start + place, start + place + len(word)
+                at = place + 1
 
 
 @lru_cache(maxsize=2**16)

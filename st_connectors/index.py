@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from st_connectors.chunks import window_count, window_id
+from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
+from st_connectors.ingest.pipeline import check_documents
 from st_connectors.models import LazyModel, ModelOptions
 from st_connectors.registry import adopt_store, open_store
 from st_connectors.schema import FieldKind, FilterKind, Fusion, Schema
 from st_connectors.schemas import (
     adopted_models,
+    adopted_text,
     build_schema,
     lazy_models,
     lazy_reranker,
@@ -24,6 +26,7 @@ from st_connectors.schemas import (
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
 from st_connectors.split import Split, cut_test, spans_of
 from st_connectors.store import Default, Effort, Parts, Record, Store
+from st_connectors.threads import Stoppable, finish, threaded
 from st_connectors.vectorise import FieldEncoder
 from st_core.protocols import Reranker, TextEncoder
 
@@ -31,23 +34,6 @@ if TYPE_CHECKING:
     from st_connectors.filters import Filter
 
 __all__ = ["Index", "Split"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _in_thread(
-    method: Callable[Concatenate[Index, P], R],
-) -> Callable[Concatenate[Index, P], Coroutine[object, object, R]]:
-    """Return an asynchronous version of a method, which runs the method in a worker thread."""
-
-    async def threaded(self: Index, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        import asyncio  # async callers have it loaded; for others it would double the import time
-
-        return await asyncio.to_thread(method, self, *args, **kwargs)
-
-    threaded.__doc__ = f"``{method.__name__}`` for async callers, in a worker thread."
-    return threaded
 
 
 class Index:
@@ -168,19 +154,23 @@ class Index:
         backend: str = "torch",
         dtype: str | None = None,
         client: object | None = None,
+        text: str | None = None,
     ) -> Index:
         """Open a collection that someone else created, without changing it: ``dense=("their_vector", model)``.
 
         No metadata is written, so that the models must be passed each time. ``text_key`` is the payload key of the
-        texts. Raises SchemaMismatch if a vector does not exist or has another dimension than its model. ``backend`` and
-        ``dtype`` are the same as for ``create``; the precision of existing vectors is not known.
+        texts; ``text`` sets it too, and adds a leg if the store has a full-text index of it. Raises SchemaMismatch if a
+        vector does not exist or has another dimension than its model. ``backend`` and ``dtype`` are the same as for
+        ``create``; the precision of existing vectors is not known.
         """
         options = ModelOptions(backend, dtype)
         store = adopt_store(url, collection, filterable=parse_kinds(filterable or {}), client=client)
         try:
             models = adopted_models(store.schema, dense, sparse, options)
+            leg, key = (None, text_key) if text is None else adopted_text(store.schema, text)
+            fields = _adopted_fields(models, leg)
             lazy = lazy_reranker(reranker, options)
-            return cls(store, models, reranker=lazy, text_key=text_key, fields=tuple(models))
+            return cls(store, models, reranker=lazy, text_key=key, fields=fields)
         except BaseException:
             store.close()
             raise
@@ -194,6 +184,11 @@ class Index:
     def schema(self) -> Schema:
         """The collection's schema, with the references of its models."""
         return self._store.schema
+
+    @property
+    def text_key(self) -> str:
+        """The payload key of texts."""
+        return self._text_key
 
     def ingest(
         self,
@@ -233,13 +228,17 @@ class Index:
         explain: bool = False,
         fold: bool = False,
         effort: Effort | None = None,
+        min_score: float | None = None,
+        highlight: bool = False,
     ) -> SearchResult:
         """Return the best hits for a query.
 
         ``mode`` is "dense", "sparse", "text" or "hybrid"; None means hybrid if the collection has several legs.
         ``where`` is a Filter or a text such as ``year >= 2020``. If ``rerank`` is True, ``depth`` candidates are
         reordered by the reranker of the index; if it is an object with ``predict``, by this object. ``explain`` adds
-        the terms that matched. ``fold`` returns a split document only once.
+        the terms that matched, and a description of each leg to the result. ``fold`` returns a split document only
+        once. ``min_score`` omits hits with a lower ``hit.score``, whose scale depends on the leg, the fusion or the
+        reranker. ``highlight`` adds the positions of the words in the text that matched in sparse and text legs.
         """
         [result] = self.search_many(
             [query],
@@ -253,6 +252,8 @@ class Index:
             explain=explain,
             fold=fold,
             effort=effort,
+            min_score=min_score,
+            highlight=highlight,
         )
         return result
 
@@ -270,6 +271,8 @@ class Index:
         explain: bool = False,
         fold: bool = False,
         effort: Effort | None = None,
+        min_score: float | None = None,
+        highlight: bool = False,
     ) -> list[SearchResult]:
         """Return the results of several queries, in order.
 
@@ -291,6 +294,8 @@ class Index:
             fold=fold,
             text_key=self._text_key,
             fields=self._fields,
+            min_score=min_score,
+            highlight=highlight,
         )
         return search(
             self._store,
@@ -311,16 +316,21 @@ class Index:
         """Return the number of records; each window of a split document is a record."""
         return self._store.count(_parse_filter(where))
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove documents with all their windows; absent ids are ignored."""
-        parents = _check_ids(ids)
-        windows = [
-            window_id(record.id, number)
-            for record in self._store.get(parents, parts=Parts.PAYLOAD)
-            for number in range(1, window_count(record.payload))
-        ]
-        self._store.delete([*parents, *windows])
-        self._store.refresh()
+    def delete(self, ids: Sequence[str] | None = None, *, where: Filter | str | None = None) -> int:
+        """Remove documents with all their windows, by id or by filter, and return the number of removed documents.
+
+        Absent ids are ignored. A filter removes every document of which a record passes it; ``where="true"`` removes
+        all. Raises ValueError unless exactly one of ``ids`` and ``where`` is passed.
+        """
+        record_filter = _parse_filter(where)
+        if (ids is None) == (record_filter is None):
+            raise ValueError("delete expects either ids or where=, and not both")
+        if record_filter is None:
+            selection = select_by_ids(self._store, _check_ids(ids or ()))
+        else:
+            selection = select_by_filter(self._store, record_filter)
+        delete_selection(self._store, selection)
+        return len(selection.documents)
 
     def drop(self) -> None:
         """Remove the collection and all its records."""
@@ -338,12 +348,40 @@ class Index:
     ) -> None:
         self.close()
 
-    aingest = _in_thread(ingest)
-    asearch = _in_thread(search)
-    asearch_many = _in_thread(search_many)
-    aget = _in_thread(get)
-    acount = _in_thread(count)
-    adelete = _in_thread(delete)
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await finish(asyncio.to_thread(self.close))
+
+    async def aingest(
+        self,
+        documents: Iterable[object],
+        *,
+        split: Split | None = None,
+        batch: int = 512,
+        progress: Progress | None = None,
+    ) -> IngestReport:
+        """``ingest`` for async callers, in a worker thread, which also reads ``documents`` and calls ``progress``.
+
+        If cancelled, it reads no further documents, stores those that it has read, and then raises CancelledError.
+        """
+        import asyncio
+
+        check_documents(documents)
+        source = Stoppable(documents)
+        call = asyncio.to_thread(self.ingest, source, split=split, batch=batch, progress=progress)
+        return await finish(call, source.stop)
+
+    asearch = threaded(search)
+    asearch_many = threaded(search_many)
+    aget = threaded(get)
+    acount = threaded(count)
+    adelete = threaded(delete, is_write=True)
 
     def _encoded_fields(self, mode: Mode | None) -> list[str]:
         """Return the fields for which a mode requires encoders, so that a text search loads no model."""
@@ -371,6 +409,14 @@ class Index:
             raise ValueError("this index has no reranker: pass one to Index.open, or rerank=model")
         model: Reranker = self._reranker.load()
         return model
+
+
+def _adopted_fields(models: Mapping[str, LazyModel], text: str | None) -> tuple[str, ...]:
+    """Return the fields of an adopted collection to search: those with models, and the text field if there is one."""
+    fields = (*models, *([] if text is None else [text]))
+    if not fields:
+        raise ValueError('nothing to search by: pass dense=("their_vector", model), sparse=(…) or text="their_text"')
+    return fields
 
 
 def _parse_mode(mode: Mode | str | None) -> Mode | None:

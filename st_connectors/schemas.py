@@ -26,6 +26,7 @@ from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 
 __all__ = [
     "adopted_models",
+    "adopted_text",
     "build_schema",
     "lazy_models",
     "lazy_reranker",
@@ -153,8 +154,6 @@ def adopted_models(
         if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(f'{kind} must be a pair ("their_vector", model), not {pair!r}')
     models = {pair[0]: LazyModel(kind, pair[1], options=options) for kind, pair in pairs if pair is not None}
-    if not models:
-        raise ValueError('nothing to search by: pass dense=("their_vector", model) or sparse=(…)')
     for name, model in models.items():
         field = schema.fields.get(name)
         ref = model.ref()
@@ -169,6 +168,17 @@ def adopted_models(
             )
             raise SchemaMismatch(message, store="index", operation="adopt")
     return models
+
+
+def adopted_text(schema: Schema, text: str) -> tuple[str | None, str]:
+    """Return the text field of an adopted collection with this name or source, and the payload key of its texts.
+
+    The field is None if the store has no full-text index of these texts; ``text`` is then their key.
+    """
+    for name, field in schema.fields.items():
+        if isinstance(field, TextField) and text in {name, field.source}:
+            return name, field.source
+    return None, text
 
 
 def lazy_reranker(reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:

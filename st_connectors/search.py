@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from st_connectors.arguments import check_int
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
+from st_connectors.explaining import LegExplanation, Term, describe_legs, highlights_of, matched_terms
 from st_connectors.fusion import check_fusion, check_weights
-from st_connectors.schema import FieldKind, Fusion, Rrf, Schema, kind_of
+from st_connectors.highlight import Highlight
+from st_connectors.schema import FieldKind, Fusion, Rrf, Schema, fusion_to_json, kind_of
 from st_connectors.store import (
     Default,
     Effort,
@@ -28,13 +32,12 @@ from st_connectors.store import (
     is_empty_vector,
 )
 from st_connectors.vectorise import FieldEncoder
-from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
     from st_connectors.filters import Filter
     from st_core.protocols import Reranker
 
-__all__ = ["Mode", "SearchHit", "SearchOptions", "SearchResult", "Term", "search"]
+__all__ = ["Highlight", "LegExplanation", "Mode", "SearchHit", "SearchOptions", "SearchResult", "Term", "search"]
 
 
 class Mode(StrEnum):
@@ -47,21 +50,13 @@ class Mode(StrEnum):
     """Every leg of the collection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A term that query and document share, and its contribution to the score of the sparse leg."""
-
-    field: str
-    term: str
-    weight: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchHit:
     """One result; ``score`` is the score of the reranker if there is one, else of the fusion or of the single leg.
 
     ``legs`` contains the rank and score in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the
-    shared terms with the largest contributions if the hit is explained.
+    shared terms with the largest contributions if the hit is explained. ``highlights`` are the parts of the text that
+    matched in sparse and text legs, if they were requested.
     """
 
     id: str
@@ -70,9 +65,10 @@ class SearchHit:
     legs: tuple[LegHit, ...] = ()
     retrieved: float | None = None
     terms: tuple[Term, ...] = ()
+    highlights: tuple[Highlight, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON; ``retrieved`` and ``terms`` only where the hit has them."""
+        """Return plain values for JSON; ``retrieved``, ``terms`` and ``highlights`` only if the hit has them."""
         value: dict[str, Any] = {
             "id": self.id,
             "score": self.score,
@@ -83,15 +79,22 @@ class SearchHit:
             value["retrieved"] = self.retrieved
         if self.terms:
             value["terms"] = [{"field": t.field, "term": t.term, "weight": t.weight} for t in self.terms]
+        if self.highlights:
+            value["highlights"] = [each.to_json() for each in self.highlights]
         return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchResult(Sequence[SearchHit]):
-    """The hits of one query, best first."""
+    """The hits of one query, best first.
+
+    ``legs`` describes each leg of an explained search, and ``fusion`` is the fusion of several legs.
+    """
 
     query: str
     hits: tuple[SearchHit, ...]
+    legs: tuple[LegExplanation, ...] = ()
+    fusion: Fusion | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -103,8 +106,11 @@ class SearchResult(Sequence[SearchHit]):
         return iter(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {"query": self.query, "hits": [hit.to_json() for hit in self.hits]}
+        """Return plain values for JSON; ``legs`` and ``fusion`` only if the search was explained."""
+        value: dict[str, Any] = {"query": self.query, "hits": [hit.to_json() for hit in self.hits]}
+        if self.legs:
+            value |= {"legs": [leg.to_json() for leg in self.legs], "fusion": fusion_to_json(self.fusion)}
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,9 @@ class SearchOptions:
     collection, or ``Rrf()`` if it has none. ``depth`` is the number of candidates of each leg, and of candidates that a
     reranker scores; it is raised to ``offset + limit`` if that is greater. ``fold`` returns each document once, under
     its own id, with the score of its best window. ``fields`` are the fields to search, in order; None means all.
+    ``min_score`` omits hits whose final score is lower, before the page is cut. ``explain`` adds the terms that matched
+    and descriptions of the legs, and ``highlight`` the parts of texts that matched; both read the sparse vectors of the
+    hits.
     """
 
     mode: Mode | None = None
@@ -128,17 +137,29 @@ class SearchOptions:
     fold: bool = False
     text_key: str = "text"
     fields: tuple[str, ...] | None = None
+    min_score: float | None = None
+    highlight: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("offset", 0), ("depth", 1)):
             check_int(getattr(self, name), least, name)
         if self.fusion is not None:
             check_fusion(self.fusion)
+        if self.min_score is not None:
+            _check_score(self.min_score)
 
     @property
     def window(self) -> int:
         """The number of hits from which the page is cut."""
         return self.offset + self.limit
+
+
+def _check_score(value: object) -> None:
+    """Raise an error unless ``min_score`` is a number that scores can be compared with."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"min_score must be a number, not {value!r}")
+    if math.isnan(float(value)):
+        raise ValueError("min_score must be a number that scores can be compared with, not NaN")
 
 
 def search(
@@ -164,9 +185,13 @@ def search(
     results = []
     for query, own, hits in zip(queries, legs, answers, strict=True):
         ranked = _rerank(query, hits, options.text_key, reranker)
-        page = _fold(ranked, options.fold)[options.offset : options.window]
-        hits_of_page = _explain(store, encoders, own, page) if options.explain else page
-        results.append(SearchResult(query, tuple(hits_of_page)))
+        kept = _above(_fold(ranked, options.fold), options.min_score)
+        page = _finish(store, encoders, own, kept[options.offset : options.window], options)
+        result = SearchResult(query, tuple(page))
+        if options.explain:
+            explained = describe_legs(store.schema, fields, encoders, own, query)
+            result = replace(result, legs=explained, fusion=_fusion_of(store.schema, fields, options))
+        results.append(result)
     return results
 
 
@@ -279,41 +304,36 @@ def _fold(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
     return list(best.values())
 
 
-TOP_TERMS = 8
+def _fusion_of(schema: Schema, fields: Sequence[str], options: SearchOptions) -> Fusion | None:
+    """Return the fusion of a search of these fields; None for a single field."""
+    return options.fusion or schema.fusion or Rrf() if len(fields) > 1 else None
 
 
-def _explain(
-    store: Store, encoders: Sequence[FieldEncoder], legs: Mapping[str, Leg], hits: Sequence[SearchHit]
+def _above(hits: Sequence[SearchHit], least: float | None) -> Sequence[SearchHit]:
+    """Return the hits with a score of at least ``least``; all if it is None."""
+    return hits if least is None else [hit for hit in hits if hit.score >= least]
+
+
+def _finish(
+    store: Store,
+    encoders: Sequence[FieldEncoder],
+    legs: Mapping[str, Leg],
+    page: Sequence[SearchHit],
+    options: SearchOptions,
 ) -> list[SearchHit]:
-    """Add the terms shared with the query, of sparse legs whose model can decode."""
-    sparse = [e for e in encoders if e.kind is FieldKind.SPARSE and e.field in legs and hasattr(e.model, "decode")]
-    if not sparse or not hits:
-        return list(hits)
-    records = {record.id: record for record in store.get([_stored_id(hit) for hit in hits], parts=Parts.VECTORS)}
-    explained = []
-    for hit in hits:
-        record = records.get(_stored_id(hit))
-        terms: list[Term] = []
-        for encoder in sparse:
-            leg = legs[encoder.field]
-            vector = record.vectors.get(encoder.field) if record is not None else None
-            if isinstance(leg, Near) and isinstance(leg.vector, SparseVector) and isinstance(vector, SparseVector):
-                terms += _shared_terms(encoder, leg.vector, vector)
-        explained.append(replace(hit, terms=tuple(terms)))
-    return explained
+    """Return the hits of a page with their terms and highlights, if the options ask for them."""
+    if not (options.explain or options.highlight) or not page:
+        return list(page)
+    terms = matched_terms(store, encoders, legs, [_stored_id(hit) for hit in page])
+    finished = []
+    for hit in page:
+        shared = terms.get(_stored_id(hit), ())
+        found = highlights_of(hit.payload.get(options.text_key), encoders, legs, shared) if options.highlight else ()
+        finished.append(replace(hit, terms=shared if options.explain else (), highlights=found))
+    return finished
 
 
 def _stored_id(hit: SearchHit) -> str:
     """Return the id of a hit's record, folded or not."""
     chunk = hit.payload.get(CHUNK_KEY)
     return window_id(chunk["parent"], chunk["number"]) if isinstance(chunk, Mapping) else hit.id
-
-
-def _shared_terms(encoder: FieldEncoder, query: SparseVector, document: SparseVector) -> list[Term]:
-    """Return the contribution of each shared term to the inner product, heaviest first."""
-    shared, mine, theirs = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
-    products = SparseVector.from_arrays(shared, query.values[mine] * document.values[theirs]).top(TOP_TERMS)
-    decode: Any = encoder.model.decode  # type: ignore[attr-defined]  # checked by the caller
-    width = int(shared[-1]) + 1 if shared.size else 1
-    [decoded] = decode(SparseMatrix.from_rows([products], width))
-    return [Term(encoder.field, str(term), float(weight)) for term, weight in decoded]

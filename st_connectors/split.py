@@ -12,7 +12,7 @@ from st_connectors.ingest import Spans
 from st_connectors.models import LazyModel
 from st_core.text.splitter import Offsets, offsets_of, split
 
-__all__ = ["Split", "cut_test", "spans_of"]
+__all__ = ["Split", "cut_test", "spans_of", "tokenizer_of"]
 
 DEFAULT_TOKENS = 256
 
@@ -75,7 +75,7 @@ def _split(text: str, *, offsets: Offsets, size: int, overlap: int) -> list[tupl
     return [(window.start, window.end) for window in split(text, offsets, size=size, overlap=overlap)]
 
 
-def _tokenizer(loaded: object) -> Any:
+def tokenizer_of(loaded: object) -> Any:
     """Return the Rust tokenizer of a model of st_core or sentence-transformers, or None if it has none."""
     tokenizer = getattr(loaded, "tokenizer", None)
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -83,7 +83,7 @@ def _tokenizer(loaded: object) -> Any:
 
 
 def _offsets(loaded: object) -> Offsets | None:
-    tokenizer = _tokenizer(loaded)
+    tokenizer = tokenizer_of(loaded)
     return None if tokenizer is None else offsets_of(tokenizer)
 
 
@@ -92,5 +92,5 @@ def _max_tokens(loaded: object) -> int | None:
     limit = getattr(loaded, "max_seq_length", None)
     if not isinstance(limit, int):
         return None
-    tokenizer = _tokenizer(loaded)
+    tokenizer = tokenizer_of(loaded)
     return limit if tokenizer is None else limit - int(tokenizer.num_special_tokens_to_add(is_pair=False))

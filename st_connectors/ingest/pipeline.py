@@ -15,7 +15,7 @@ from st_connectors.ingest.windows import Spans, StaleWindows
 from st_connectors.store import Rejected, Store
 from st_connectors.vectorise import FieldEncoder
 
-__all__ = ["IngestOptions", "Progress", "ingest"]
+__all__ = ["IngestOptions", "Progress", "check_documents", "ingest"]
 
 Progress = Callable[[IngestReport], None]
 """A callback that receives the report so far after every batch, in the writing thread."""
@@ -57,8 +57,7 @@ def ingest(
     :class:`IngestFailed` if the source, an encoder or the store fails, and :class:`IngestInterrupted` on Ctrl-C; both
     contain the report up to that point.
     """
-    if isinstance(documents, str | bytes | Mapping | Document) or not isinstance(documents, Iterable):
-        raise TypeError(f"documents must be an iterable of mappings or Documents, not {type(documents).__name__}")
+    check_documents(documents)
     chosen = options or IngestOptions()
     tally = Tally(chosen.max_refused)
     stale = StaleWindows(store, are_splitting=chosen.spans is not None)
@@ -77,6 +76,12 @@ def ingest(
             _settle(writer, waiting)
             raise IngestFailed(tally.report(), error) from error
     return tally.report()
+
+
+def check_documents(documents: object) -> None:
+    """Raise TypeError for a value that is no iterable of documents, such as one document or a text."""
+    if isinstance(documents, str | bytes | Mapping | Document) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be an iterable of mappings or Documents, not {type(documents).__name__}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from st_connectors import Index
-from st_connectors.errors import NotFound, SchemaMismatch
+from st_connectors.errors import NotFound, SchemaMismatch, StoreError
 from st_connectors.filters import Eq
 from st_connectors.index import Split
 from st_connectors.ingest import Document
@@ -530,3 +531,103 @@ def test_async_methods_do_the_same(here):
     assert many[0].to_json() == results[0].to_json()
     assert [record.id for record in records] == ["sea"]
     assert left == 2
+
+
+@pytest.mark.parametrize("place", ["memory:{node}", "qdrant+edge:{folder}/store"])
+def test_a_cancelled_ingest_stores_what_it_has_read(place, request, tmp_path):
+    """The await ends when nothing is written any more, so that the collection is complete up to a document."""
+    url = place.format(node=request.node.nodeid, folder=tmp_path)
+    read = []
+
+    async def use() -> None:
+        async with Index.create(url, collection="c", sparse="builtin:sparse") as index:
+            started = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def endless():
+                number = 0
+                while True:
+                    read.append(f"d{number}")
+                    yield {"id": read[-1], "text": f"document {number} of the sea"}
+                    number += 1
+
+            def progress(_report):
+                loop.call_soon_threadsafe(started.set)
+
+            task = asyncio.create_task(index.aingest(endless(), batch=8, progress=progress))
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            stored = {record.id for record in index.store.scan()}
+            assert stored == set(read)
+            assert len(stored) >= 8
+
+    asyncio.run(use())
+
+
+def test_a_cancelled_delete_ends_after_the_delete(here):
+    """The documents are gone when the await ends."""
+
+    async def use() -> int:
+        with books(here) as index:
+            task = asyncio.create_task(index.adelete(where="true"))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return index.count()
+
+    assert asyncio.run(use()) == 0
+
+
+def test_a_cancelled_search_ends_at_once_and_the_index_stays_usable(here, letters):
+    """A timeout takes effect although the thread is still searching."""
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow:
+        dimension, name = letters.dimension, letters.name
+        encode_document = letters.encode_document
+
+        def encode_query(self, texts):
+            entered.set()
+            assert leave.wait(30)
+            return letters.encode_query(texts)
+
+    async def use() -> tuple[int, int]:
+        async with Index.create(here, collection="c", dense=Slow()) as index:
+            await index.aingest([{"id": "a", "text": "abc"}])
+            task = asyncio.create_task(index.asearch("abc"))
+            await asyncio.to_thread(entered.wait, 30)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not leave.is_set()
+            leave.set()
+            return await index.acount(), len(await index.asearch("abc"))
+
+    assert asyncio.run(use()) == (1, 1)
+
+
+def test_an_async_block_closes_the_index(tmp_path):
+    """Afterwards the collection can be opened by another process, here dropped and created anew."""
+
+    async def use() -> Index:
+        async with Index.create(f"qdrant+edge:{tmp_path}", collection="c", sparse="builtin:sparse") as index:
+            await index.aingest(BOOKS)
+        return index
+
+    index = asyncio.run(use())
+    with pytest.raises(StoreError, match="closed"):
+        index.count()
+
+
+def test_documents_of_aingest_are_checked_before_they_are_read(here):
+    """As by ingest, a text or one document is no list."""
+
+    async def use() -> None:
+        with books(here) as index:
+            await index.aingest(BOOKS[0])
+
+    with pytest.raises(TypeError, match="iterable of mappings or Documents, not dict"):
+        asyncio.run(use())

@@ -342,3 +342,36 @@ def test_a_query_is_a_string(fruit, encoders):
     """Anything else is a TypeError that says what came."""
     with pytest.raises(TypeError, match="a query must be a string, not int"):
         search(fruit, encoders, [3], SearchOptions())  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("offset", [0, 1])
+def test_min_score_cuts_the_ranking(fruit, encoders, mode, offset):
+    """Hits below it are omitted before the page is cut, in every mode; a hit of exactly this score stays."""
+    whole = one(fruit, encoders, "old sea", mode=mode)
+    least = whole[1].score
+    expected = [hit.id for hit in whole if hit.score >= least]
+
+    cut = one(fruit, encoders, "old sea", mode=mode, min_score=least, offset=offset)
+
+    assert [hit.id for hit in cut] == expected[offset:]
+    assert len(expected) < len(whole)
+
+
+def test_min_score_is_compared_with_the_score_of_the_reranker(fruit, encoders):
+    """Not with that of the fusion."""
+
+    class Lengths:
+        def predict(self, pairs):
+            return np.array([float(len(text)) for _, text in pairs])
+
+    result = one(fruit, encoders, "old apple", Lengths(), min_score=16.0)
+
+    assert [hit.id for hit in result] == ["e", "b"]
+
+
+@pytest.mark.parametrize(("value", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)])
+def test_a_min_score_is_a_number(value, error):
+    """Nothing is compared with a text or with NaN."""
+    with pytest.raises(error, match="min_score"):
+        SearchOptions(min_score=value)
