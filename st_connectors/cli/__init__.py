@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -19,12 +19,15 @@ from st_connectors.cli.conform import conform
 from st_connectors.cli.copy import copy
 from st_connectors.cli.count import count
 from st_connectors.cli.create import create
+from st_connectors.cli.delete import delete
 from st_connectors.cli.demo import demo
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.export import export
 from st_connectors.cli.get import get
+from st_connectors.cli.info import info
 from st_connectors.cli.ingest import ingest
+from st_connectors.cli.list_collections import list_collections
 from st_connectors.cli.output import BROKEN_PIPE, FAILURE, INTERRUPTED, SUCCESS, USAGE_ERROR, one_line, print_error
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
@@ -42,8 +45,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, create, ingest, search, get, count, copy, drop, stores, encode, export, conform):
-    app.command(cls=Command)(command)
+COMMANDS: dict[str, Callable[..., object]] = {
+    "demo": demo,
+    "create": create,
+    "ingest": ingest,
+    "search": search,
+    "get": get,
+    "count": count,
+    "list": list_collections,
+    "info": info,
+    "copy": copy,
+    "delete": delete,
+    "drop": drop,
+    "stores": stores,
+    "encode": encode,
+    "export": export,
+    "conform": conform,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(command)
 
 
 @app.callback(invoke_without_command=True)

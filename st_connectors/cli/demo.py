@@ -19,9 +19,9 @@ from st_connectors.cli.output import (
     print_error,
     print_json,
     print_line,
-    print_result,
     progress_bar,
 )
+from st_connectors.cli.results import print_result
 
 if TYPE_CHECKING:
     from st_connectors.demo.build import DemoIndex
@@ -54,7 +54,7 @@ def demo(as_json: AsJson = False) -> None:
     with built.index as index:
         if not as_json:
             _print_ingest(built)
-        results = [index.search(question, limit=3) for question in QUESTIONS]
+        results = [index.search(question, limit=3, highlight=True) for question in QUESTIONS]
     if as_json:
         print_json(
             {

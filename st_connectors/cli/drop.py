@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from st_connectors.cli.options import Address, AsJson, Collection
-from st_connectors.cli.output import INTERRUPTED, print_error, print_json, print_line
+from st_connectors.cli.output import confirm, print_json, print_line
+
+if TYPE_CHECKING:
+    from st_connectors.plugin import Description
 
 __all__ = ["drop"]
 
@@ -17,30 +19,42 @@ def drop(
     address: Address,
     collection: Collection,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    with_aliases: Annotated[
+        bool, typer.Option("--with-aliases", help="With --yes: also drop a collection that has aliases.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop a collection with all its records.
 
-    Asks for confirmation unless --yes is set.
+    Shows what would be dropped, and asks for confirmation unless --yes is set. A collection is dropped only by its own
+    name, not by an alias; its aliases are dropped with it.
 
     Example: st-connectors drop --in qdrant+edge:demo-index --collection python-docs --yes
     """
-    from st_connectors.registry import open_store
+    from st_connectors.registry import check_own_name, describe_collection, open_store, parse_address
 
     store = open_store(address, collection)
     try:
+        description = describe_collection(address, collection)
+        check_own_name(collection, description, store=parse_address(address).name)
         number = store.count()
-        if not yes:
-            if not sys.stdin.isatty():
-                what = f"{collection!r} with {number:,} records"
-                raise ValueError(f"cannot ask whether to drop {what}: standard input is not a terminal; add --yes")
-            if not typer.confirm(f"Drop {collection!r} with {number:,} records?", err=True):
-                print_error("not dropped")
-                raise typer.Exit(INTERRUPTED)
+        if yes and description.aliases and not with_aliases:
+            raise ValueError(
+                f"not dropped: {_what(collection, number, description)} would be dropped; "
+                "add --with-aliases to confirm, or remove the aliases first"
+            )
+        confirm(f"drop {_what(collection, number, description)}", yes=yes)
         store.drop()
     finally:
         store.close()
     if as_json:
-        print_json({"collection": collection, "dropped": number})
+        print_json({"collection": collection, "dropped": number, "aliases": list(description.aliases)})
     else:
-        print_line(f"dropped {collection!r} with {number:,} records")
+        print_line(f"dropped {_what(collection, number, description)}")
+
+
+def _what(collection: str, number: int, description: Description) -> str:
+    """Return what is dropped: a collection, its records and its aliases."""
+    text = f"{collection!r} with {number:,} records"
+    aliases = ", ".join(map(repr, description.aliases))
+    return f"{text} and its alias{'es' * (len(description.aliases) > 1)} {aliases}" if aliases else text

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from st_connectors.cli.opening import Models, open_index
 from st_connectors.cli.options import (
     Address,
+    Adopt,
     AsJson,
     Backend,
     Collection,
@@ -33,6 +35,7 @@ from st_connectors.cli.output import exit_with_interrupted, exit_with_report, pr
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
+    from st_connectors.ingest.documents import Document, DocumentError
     from st_connectors.ingest.sources import Format, Read, Reading
     from st_connectors.models import ModelOptions
 
@@ -66,6 +69,7 @@ def ingest(
     fusion: FusionMethod = None,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
+    adopt: Adopt = None,
     trust_model: TrustModel = False,
     id_field: Annotated[str, typer.Option(metavar="NAME", help="Column or key of the document id.")] = "id",
     text_field: TextFields = None,
@@ -106,7 +110,10 @@ def ingest(
     splitting = _split_options(split, split_tokens, [form for _, form in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     model_options = ModelOptions(backend, dtype)
-    index = (_create if create else _open)(address, collection, options, model_options, trust=trust_model)
+    if adopt is not None:
+        index = _adopt(address, collection, options, model_options, adopt, create=create)
+    else:
+        index = (_create if create else _open)(address, collection, options, model_options, trust=trust_model)
     if bulk and not index.store.capabilities.bulk_loading:
         scheme = address.partition(":")[0]
         print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
@@ -191,13 +198,38 @@ def _open(
         raise NotFound(message, store=error.store, operation=error.operation) from error
 
 
+def _adopt(
+    address: str,
+    collection: str,
+    options: CollectionOptions,
+    model_options: ModelOptions,
+    adopt: str,
+    *,
+    create: bool,
+) -> Index:
+    if create or options.text or options.fusion:
+        raise ValueError("--create, --text and --fusion describe a new collection; --adopt opens an existing one")
+    models = Models(options.dense, options.sparse, options.reranker, model_options)
+    return open_index(address, collection, models, adopt, options.filterable, trust=False)
+
+
 def _documents(
     inputs: Sequence[tuple[str, Format]], id_field: str, text_fields: Sequence[str], index: Index
 ) -> Iterator[object]:
     from st_connectors.ingest.sources import Reading
 
     reading = Reading(id_field, tuple(text_fields), index.schema.filterable)
-    return chain.from_iterable(_read(source, form, reading) for source, form in inputs)
+    documents = chain.from_iterable(_read(source, form, reading) for source, form in inputs)
+    return documents if index.text_key == "text" else map(_without_text, documents)
+
+
+def _without_text(document: Document | DocumentError) -> Document | DocumentError:
+    """Return a document without its text under the key "text", because the collection has another key for texts."""
+    from st_connectors.ingest.documents import Document
+
+    if not isinstance(document, Document):
+        return document
+    return replace(document, payload={key: value for key, value in document.payload.items() if key != "text"})
 
 
 def _read(source: str, form: Format, reading: Reading) -> Read:

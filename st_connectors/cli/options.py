@@ -18,6 +18,8 @@ __all__ = [
     "DEFAULT_SPARSE",
     "FUSIONS",
     "Address",
+    "Adopt",
+    "AdoptedFilterable",
     "AsJson",
     "Backend",
     "Collection",
@@ -67,6 +69,23 @@ Where = Annotated[
         "--where",
         metavar="FILTER",
         help='Filter on filterable fields, such as \'year >= 2020 and tag in ["a", "b"]\'.',
+    ),
+]
+Adopt = Annotated[
+    str | None,
+    typer.Option(
+        "--adopt",
+        metavar="KIND=FIELD,...",
+        help="Open a collection that another program created, by its vectors and the key of its texts, such as "
+        "dense=meaning,sparse=terms,text=body.",
+    ),
+]
+AdoptedFilterable = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filterable",
+        metavar="FIELD[:KIND]",
+        help="With --adopt: a further filterable field. Repeat for several fields.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]

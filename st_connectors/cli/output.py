@@ -14,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from st_connectors.ingest import IngestReport, Progress
-    from st_connectors.search import SearchHit, SearchResult
 
 __all__ = [
     "BROKEN_PIPE",
@@ -23,6 +22,7 @@ __all__ = [
     "PARTIAL",
     "SUCCESS",
     "USAGE_ERROR",
+    "confirm",
     "escape_control_characters",
     "exit_with_interrupted",
     "exit_with_report",
@@ -30,9 +30,9 @@ __all__ = [
     "print_error",
     "print_json",
     "print_line",
-    "print_result",
     "progress_bar",
     "status_line",
+    "terminal_width",
 ]
 
 SUCCESS, PARTIAL, USAGE_ERROR, FAILURE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -60,6 +60,20 @@ def escape_control_characters(text: str) -> str:
     only in its strings.
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def confirm(action: str, *, yes: bool) -> None:
+    """Ask on standard error whether to perform an action, such as "delete 3 documents"; exit unless the answer is yes.
+
+    Raises ValueError if there is no terminal to ask on. If ``yes`` is set, nothing is asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError(f"cannot ask whether to {action}: standard input is not a terminal; add --yes")
+    if not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
+        print_error("nothing was changed")
+        raise typer.Exit(INTERRUPTED)
 
 
 def one_line(error: BaseException) -> str:
@@ -103,30 +117,8 @@ def _print_report(report: IngestReport) -> None:
     print_line(str(report))
 
 
-def print_result(result: SearchResult, *, text_key: str = "text") -> None:
-    """Print rank, score, id and the beginning of the text of each hit."""
-    if not result.hits:
-        print_line("no hits")
-    width = _terminal_width()
-    for rank, hit in enumerate(result.hits, 1):
-        print_line(f"{rank:3}. {hit.score:8.4f}  {hit.id}")
-        text = " ".join(str(hit.payload.get(text_key, "")).split())
-        if text:
-            print_line("     " + (text if len(text) <= width - 6 else text[: width - 7] + "…"))
-        for line in _explanation(hit):
-            print_line("     " + line)
-
-
-def _explanation(hit: SearchHit) -> Iterator[str]:
-    """Yield lines with the score before reranking, and the legs and matched terms of an explained hit."""
-    if hit.retrieved is not None:
-        yield f"score before reranking {hit.retrieved:.4f}"
-    if hit.terms:
-        yield ", ".join(f"{leg.field} #{leg.rank} {leg.score:.4f}" for leg in hit.legs)
-        yield "matched " + ", ".join(f"{term.term} {term.weight:.2f}" for term in hit.terms)
-
-
-def _terminal_width() -> int:
+def terminal_width() -> int:
+    """Return the number of columns of the terminal, at least 40; 100 if standard output is not a terminal."""
     try:
         return max(40, os.get_terminal_size(sys.stdout.fileno()).columns)
     except (OSError, ValueError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from st_connectors.cli.cards import wrapped
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import print_json, print_line
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["markdown", "stores"]
 
+WIDTH = 80
+"""The width of the text output: that of the narrowest terminal in common use."""
+
 
 def stores(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
@@ -23,7 +27,7 @@ def stores(
 ) -> None:
     """Show the installed stores and their capabilities.
 
-    Capabilities are the upper bound across server versions.
+    Capabilities are the upper bound across server versions. --markdown prints one table, with a column per store.
 
     Example: st-connectors stores --markdown
     """
@@ -35,7 +39,7 @@ def stores(
     elif as_markdown:
         print_line(markdown(installed))
     else:
-        print_line(_text_table(installed))
+        print_line(_cards(installed))
 
 
 def markdown(installed: Mapping[str, Plugin]) -> str:
@@ -49,16 +53,13 @@ def markdown(installed: Mapping[str, Plugin]) -> str:
     return "\n".join(lines)
 
 
-def _text_table(installed: Mapping[str, Plugin]) -> str:
-    rows = [("", list(installed)), *_rows(installed)]
-    widths = [
-        max(len(row[0]) for row in rows),
-        *(max(len(cells[i]) for _, cells in rows) for i in range(len(installed))),
-    ]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip([label, *cells], widths, strict=True)).rstrip()
-        for label, cells in rows
-    )
+def _cards(installed: Mapping[str, Plugin]) -> str:
+    """Return a paragraph per store with one capability per line, no wider than ``WIDTH``."""
+    paragraphs = []
+    for name, plugin in installed.items():
+        rows = [(label, cell(plugin)) for label, cell in _CELLS.items()]
+        paragraphs.append("\n".join([name, *wrapped(rows, width=WIDTH, indent="  ")]))
+    return "\n\n".join(paragraphs)
 
 
 def _rows(installed: Mapping[str, Plugin]) -> list[tuple[str, list[str]]]:

@@ -21,7 +21,10 @@ COMMANDS = [
     "search",
     "get",
     "count",
+    "list",
+    "info",
     "copy",
+    "delete",
     "drop",
     "stores",
     "encode",
@@ -38,7 +41,7 @@ def test_search_as_json_has_query_and_hits(cli, library):
     assert (outcome.status, outcome.err) == (0, "")
     assert answer["query"] == "a voyage under the ocean"
     best = answer["hits"][0]
-    assert best.keys() == {"id", "score", "payload", "legs"}
+    assert best.keys() == {"id", "score", "payload", "legs", "highlights"}
     assert (best["id"], best["payload"]["year"]) == ("submarine", 1870)
     assert best["legs"]["sparse"]["rank"] == best["legs"]["dense"]["rank"] == 1
     assert best["score"] == pytest.approx(1.0)
@@ -192,7 +195,7 @@ def test_every_command_has_an_example_and_json(cli, command):
 
 def test_no_command_is_untested():
     """``COMMANDS`` lists every registered command."""
-    assert [command.callback.__name__ for command in app.registered_commands if command.callback] == COMMANDS
+    assert [command.name for command in app.registered_commands] == COMMANDS
 
 
 def test_version(cli):

@@ -32,10 +32,11 @@ def test_help_lists_every_spelling_of_a_fusion(cli, command):
     [
         ("export", "MODEL"),
         ("ingest", "SOURCE..."),
-        ("get", "ID..."),
+        ("get", "[ID...]"),
+        ("delete", "[ID...]"),
         ("copy", "FROM TO"),
         ("encode", "[TEXT...]"),
-        ("search", "QUERY"),
+        ("search", "[QUERY]"),
         ("conform", "URL"),
     ],
 )
