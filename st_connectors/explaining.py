@@ -23,6 +23,8 @@ __all__ = ["LegExplanation", "Term", "Terms", "describe_legs", "highlights_of", 
 
 TOP_TERMS = 8
 """The number of terms of a sparse leg that are shown, those with the largest contributions."""
+LEAST_SHARE = 0.1
+"""The share of the heaviest term from which a term is highlighted; below are mostly words such as "a" and "of"."""
 
 SIMILARITIES = {
     Metric.COSINE: "cosine similarity",
@@ -171,6 +173,6 @@ def highlights_of(
     for name in dict.fromkeys(term.field for term in terms):
         weights = {term.term: term.weight for term in terms if term.field == name}
         heaviest = max(weights.values())
-        shares = {term: weight / heaviest for term, weight in weights.items() if weight > 0}
+        shares = {term: weight / heaviest for term, weight in weights.items() if weight >= LEAST_SHARE * heaviest}
         found += term_highlights(name, text, shares, tokenizer_of(by_field[name].model))
     return tuple(sorted(found, key=lambda each: (each.start, each.end, each.field)))

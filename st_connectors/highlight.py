@@ -75,27 +75,29 @@ def passage(text: str, highlights: Sequence[Highlight], width: int) -> tuple[int
         return 0, len(text)
     reach = _reach(highlights, start, width)
     spare = max(width - reach, 0)
-    first = max(0, min(start - spare // 3, len(text) - width))
+    first = 0 if start + reach <= width else max(0, min(start - spare // 3, len(text) - width))
     last = min(first + width, len(text))
     return _at_word(text, first, min(start, last)), _at_word_end(text, last, start + reach)
 
 
 def _best_start(highlights: Sequence[Highlight], width: int) -> int:
-    """Return the start of the highlight from which a passage has the heaviest distinct terms; 0 without highlights."""
+    """Return the start of the text, or of the highlight, from which a passage has the heaviest distinct terms."""
+    starts = [0, *(each.start for each in highlights)]
+    firsts = [0, *range(len(highlights))]
     scored = [
-        (sum({each.term: each.weight for each in _within(highlights, at, width)}.values()), -highlights[at].start)
-        for at in range(len(highlights))
+        (sum({each.term: each.weight for each in _within(highlights, first, start, width)}.values()), -start)
+        for first, start in zip(firsts, starts, strict=True)
     ]
-    return -max(scored)[1] if scored else 0
+    return -max(scored)[1]
 
 
-def _within(highlights: Sequence[Highlight], at: int, width: int) -> Iterator[Highlight]:
-    """Yield the highlights from position ``at`` that fit into a passage which starts there."""
-    limit = highlights[at].start + width
-    for each in highlights[at:]:
-        if each.start >= limit:
+def _within(highlights: Sequence[Highlight], first: int, start: int, width: int) -> Iterator[Highlight]:
+    """Yield the highlights from position ``first`` on that fit into a passage from ``start`` on."""
+    for at in range(first, len(highlights)):
+        each = highlights[at]
+        if each.start >= start + width:
             return
-        if each.end <= limit:
+        if each.end <= start + width:
             yield each
 
 

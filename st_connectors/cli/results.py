@@ -47,9 +47,11 @@ def _snippet(text: str, hit: SearchHit, width: int) -> str:
 
     line, highlights = collapse(text, hit.highlights)
     start, end = passage(line, highlights, width)
-    if end - start < len(line):
-        start, end = passage(line, highlights, width - 2)
-    parts = marked(line, start, end, highlights)
+    parts = list(marked(line, start, end, highlights))
+    marks = 0 if _is_styled() else 2 * sum(is_marked for _, is_marked in parts)
+    if marks + end - start > width or end - start < len(line):
+        start, end = passage(line, highlights, width - marks - 2)
+        parts = list(marked(line, start, end, highlights))
     shown = "".join(_marked(part) if is_marked else escape_control_characters(part) for part, is_marked in parts)
     return ("…" if start else "") + shown.strip() + ("…" if end < len(line) else "")
 
@@ -57,9 +59,12 @@ def _snippet(text: str, hit: SearchHit, width: int) -> str:
 def _marked(part: str) -> str:
     """Return a matched word in bold on a terminal, else between asterisks."""
     escaped = escape_control_characters(part)
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        return typer.style(escaped, bold=True)
-    return f"*{escaped}*"
+    return typer.style(escaped, bold=True) if _is_styled() else f"*{escaped}*"
+
+
+def _is_styled() -> bool:
+    """Return whether standard output is a terminal that shows bold text."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def _leg_line(leg: LegExplanation) -> str:
