@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_connectors._matching import INT64
+from st_connectors._matching import INT64, to_int64
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, TextField
 from st_connectors.store import MAX_ID_BYTES, Record, Vector, is_empty_vector
@@ -135,7 +135,7 @@ def _check_payload(payload: object, schema: Schema) -> dict[str, Any]:
     plain = _copy_object(payload, "payload", 0)
     for name, kind in schema.filterable.items():
         if name in plain:
-            _check_filterable(plain[name], kind, name)
+            plain[name] = _check_filterable(plain[name], kind, name)
     for spec in schema.fields.values():
         if isinstance(spec, TextField) and not isinstance(plain.get(spec.source, ""), str | None):
             raise TypeError(
@@ -189,14 +189,27 @@ def _copy_json(value: object, where: str, depth: int) -> Any:
             )
 
 
-def _check_filterable(value: object, kind: FilterKind, name: str) -> None:
-    """Raise an error unless a value, or each element of a list, is of the declared kind; a null value is allowed."""
+def _check_filterable(value: object, kind: FilterKind, name: str) -> Any:
+    """Return a value, or each element of a list, of the declared kind; raise an error for others. Null is allowed.
+
+    A float without a fraction is a whole number: pandas writes 2020.0 for integers in a column with empty cells.
+    """
     if value is None:
-        return
-    for one in value if isinstance(value, list) else [value]:
+        return None
+    values = [
+        _as_whole(one) if kind is FilterKind.INT else one for one in (value if isinstance(value, list) else [value])
+    ]
+    for one in values:
         if not is_of_kind(one, kind):
             hint = "; lists must not contain null" if one is None else ""
             raise ValueError(f"payload[{name!r}] is filterable as {kind.value}, and {one!r} is not{hint}")
+    return values if isinstance(value, list) else values[0]
+
+
+def _as_whole(value: object) -> object:
+    """Return the integer that equals a float, if it has 64 bits; other values unchanged."""
+    whole = to_int64(value) if isinstance(value, float) else None
+    return value if whole is None else whole
 
 
 def is_of_kind(value: object, kind: FilterKind) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,6 +210,17 @@ class Filtering(Group):
             [Record(f"r{row}", dense_records(1, start=row)[0].vectors, {"any": kind}) for row, kind in enumerate(kinds)]
         )
         pair.assert_records_agree()
+
+    def test_a_float_without_a_fraction_is_a_whole_number_on_an_int_field(self, lab: Lab) -> None:
+        """2020.0, which pandas writes for integers in a column with empty cells, is stored and found as 2020."""
+        pair = lab.pair(lab.schema(filterable={"whole": FilterKind.INT}))
+        first, second = dense_records(2)
+        pair.upsert([replace(first, payload={"whole": 2020.0}), replace(second, payload={"whole": [2021.0, 3]})])
+
+        assert [record.id for record in pair.store.scan(where=Eq("whole", 2020))] == [first.id]
+        assert [record.id for record in pair.store.scan(where=Range("whole", gt=2020))] == [second.id]
+        stored = {record.id: json.dumps(record.payload) for record in pair.store.get([first.id, second.id])}
+        assert stored == {first.id: '{"whole": 2020}', second.id: '{"whole": [2021, 3]}'}
 
 
 def _leaves() -> st.SearchStrategy[Filter]:

@@ -231,7 +231,7 @@ GOOD = {
 }
 BAD = {
     "k": [1, True, {"x": 1}, ["a", 1], ["a", None], [["a"]]],
-    "i": [1.0, "1", True, [1, False]],
+    "i": [1.5, 2.0**63, float(-(2**70)), "1", True, [1, False], [1, 0.5]],
     "f": ["0.5", True],
     "b": [1, "true"],
     "d": ["31.1.2020", "2020-02-30", "2020-W05", 20200131, "2020-01-31T08:00:00+25:00"],
@@ -248,3 +248,17 @@ def test_filterable_values_of_their_kind_are_taken(name, value):
 def test_filterable_values_of_another_kind_are_refused(name, value):
     """A store would index them in its own way or not at all; the message names the declared kind."""
     assert f"payload[{name!r}] is filterable as {KINDS[name].value}, and " in refusal(Record("a", {}, {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [(2020.0, 2020), (-0.0, 0), ([2020.0, 3], [2020, 3]), (float(2**53), 2**53), (-(2.0**63), -(2**63))],
+)
+def test_a_float_without_a_fraction_is_a_whole_number_on_an_int_field(value, whole):
+    """Pandas writes integers as floats if a cell of their column is empty; other fields keep their floats."""
+    payload = stored(Record("a", {}, {"i": value, "f": value, "free": value})).payload
+
+    assert payload == {"i": whole, "f": value, "free": value}
+    assert "." not in json.dumps(payload["i"])
+    assert "." in json.dumps(payload["f"])
+    assert "." in json.dumps(payload["free"])
