@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
-from st_connectors.ingest import IngestOptions, IngestReport, Progress, ingest
+from st_connectors.ingest import IngestOptions, IngestReport, Progress, Refusal, ingest
 from st_connectors.ingest.pipeline import check_documents
 from st_connectors.models import LazyModel, ModelOptions
 from st_connectors.registry import adopt_store, open_store
@@ -197,15 +197,17 @@ class Index:
         split: Split | None = None,
         batch: int = 512,
         progress: Progress | None = None,
+        on_refused: Callable[[Refusal], None] | None = None,
     ) -> IngestReport:
         """Encode and store documents from any iterable; a document replaces a stored document with the same id.
 
         A document is a mapping with ``id`` and ``text``, or a ``Document``. ``split`` splits long texts into windows;
-        otherwise models truncate them, and the report counts the truncated documents. Raises IngestFailed and
-        IngestInterrupted, which contain the report up to that point.
+        otherwise models truncate them, and the report counts the truncated documents. ``on_refused`` receives every
+        refusal as soon as its batch is written, in the writing thread; the report contains the first 1,000. Raises
+        IngestFailed and IngestInterrupted, which contain the report up to that point.
         """
         spans = None if split is None else spans_of(list(self._models.values()), split)
-        options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key)
+        options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key, on_refused=on_refused)
         return ingest(
             self._store,
             documents,

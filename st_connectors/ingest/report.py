@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -51,6 +52,10 @@ class IngestReport:
     were refused; ``refused`` contains the first refusals. ``records`` counts stored records, several for each document
     that was ``split``. ``cut`` counts documents that exceed the maximum length of a model, so that their end was not
     encoded. ``skipped`` counts documents of a copy that the target already contained; they are included in ``read``.
+
+    ``replaced`` counts confirmed documents that a later one with the same id replaced in the same ingest, so that
+    ``confirmed - replaced`` documents are stored; it is counted by 64-bit hashes of the ids. ``filled`` contains, for
+    each filterable field of the collection, the number of confirmed documents with a value in it.
     """
 
     read: int = 0
@@ -62,21 +67,40 @@ class IngestReport:
     split: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    replaced: int = 0
+    filled: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __add__(self, other: IngestReport) -> IngestReport:
         """Add all counts and seconds and append the refusals, whose positions stay those of their own ingest."""
         if not isinstance(other, IngestReport):
             return NotImplemented
-        return IngestReport(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        counts = [each.name for each in fields(self) if each.name != "filled"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
+        names = {**self.filled, **other.filled}
+        return IngestReport(
+            **sums, filled={name: self.filled.get(name, 0) + other.filled.get(name, 0) for name in names}
+        )
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """The filterable fields in which no confirmed document has a value; empty if no document was confirmed."""
+        return tuple(name for name, count in self.filled.items() if not count) if self.confirmed else ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON, without the refused documents."""
         counts = asdict(replace(self, refused=()))
-        return counts | {"refused": [refusal.to_json() for refusal in self.refused]}
+        refused = [refusal.to_json() for refusal in self.refused]
+        return counts | {"refused": refused, "unfilled": list(self.unfilled)}
 
     def __str__(self) -> str:
         parts = [f"{self.confirmed:,} of {self.read:,} documents confirmed in {self.seconds:.1f} s"]
-        counts = {"refused": self.refused_total, "split": self.split, "cut": self.cut, "already there": self.skipped}
+        counts = {
+            "replaced by a later one with the same id": self.replaced,
+            "refused": self.refused_total,
+            "split": self.split,
+            "cut": self.cut,
+            "already there": self.skipped,
+        }
         for what, count in counts.items():
             if count:
                 parts.append(f"{count:,} {what}")

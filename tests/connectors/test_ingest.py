@@ -374,6 +374,9 @@ def test_a_report_is_plain_json(memory, encoders):
         "cut": 0,
         "split": 0,
         "skipped": 0,
+        "replaced": 0,
+        "filled": {},
+        "unfilled": [],
     }
 
 

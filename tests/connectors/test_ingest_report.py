@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 from pathlib import Path
 
@@ -13,14 +14,19 @@ from hypothesis import strategies as st
 from st_connectors.copying import copy
 from st_connectors.errors import Refused, Throttled
 from st_connectors.ingest import Document, DocumentError, IngestOptions, IngestReport, Place, Refusal, ingest
+from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.sources import Format, Reading, read_path, read_stream
+from st_connectors.schema import FilterKind
 from st_connectors.store import Rejected
 from st_connectors.vectorise import FieldEncoder
 
 COUNTS = st.integers(0, 1000)
 REFUSALS = st.lists(st.builds(Refusal, COUNTS, st.text(max_size=3), st.text(max_size=3)), max_size=3).map(tuple)
+FILLED = st.dictionaries(st.sampled_from(["year", "tag"]), COUNTS)
 SECONDS = st.integers(0, 100).map(float)
-REPORTS = st.builds(IngestReport, COUNTS, COUNTS, COUNTS, REFUSALS, COUNTS, COUNTS, COUNTS, COUNTS, SECONDS)
+REPORTS = st.builds(
+    IngestReport, COUNTS, COUNTS, COUNTS, REFUSALS, COUNTS, COUNTS, COUNTS, COUNTS, SECONDS, COUNTS, FILLED
+)
 
 
 @given(REPORTS, REPORTS, REPORTS)
@@ -43,7 +49,7 @@ def test_the_reports_of_two_ingests_are_that_of_one(memory, encoders):
     halves = [ingest(memory("dense", "sparse"), half, encoders) for half in (documents[:5], documents[5:])]
 
     total = halves[0] + halves[1]
-    for name in ("read", "confirmed", "records", "refused_total", "cut", "split", "skipped"):
+    for name in ("read", "confirmed", "records", "refused_total", "cut", "split", "skipped", "replaced", "filled"):
         assert getattr(total, name) == getattr(whole, name)
     assert [refusal.id for refusal in total.refused] == [refusal.id for refusal in whole.refused]
 
@@ -157,3 +163,106 @@ def test_a_line_that_is_no_document_is_reported_as_far_as_it_was_read(memory, en
     [refusal] = ingest(memory("dense", "sparse"), source, encoders).refused
 
     assert (refusal.place, refusal.document) == (Place("in", 1, "line"), value)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 512])
+def test_an_ingest_by_a_column_with_few_values_counts_the_replaced_documents(memory, encoders, batch):
+    """Of 100 confirmed documents with 5 ids, 95 were replaced by a later one, in one batch or across batches."""
+    store = memory("dense", "sparse")
+    documents = [{"id": f"genre-{number % 5}", "text": "red"} for number in range(100)]
+
+    report = ingest(store, documents, encoders, options=IngestOptions(batch=batch))
+
+    assert (report.confirmed, report.replaced, store.count()) == (100, 95, 5)
+    assert "100 of 100 documents confirmed" in str(report)
+    assert "95 replaced by a later one with the same id" in str(report)
+
+
+def test_a_refused_document_replaces_nothing(memory, encoders):
+    """Neither a document without text nor one that was in the collection before the ingest counts as replaced."""
+    store = memory("dense", "sparse")
+    ingest(store, [{"id": "a", "text": "red"}], encoders)
+
+    report = ingest(store, [{"id": "a", "text": "sea"}, {"id": "a"}, {"id": "b", "text": "red"}], encoders)
+
+    assert (report.confirmed, report.refused_total, report.replaced) == (2, 1, 0)
+    assert "replaced" not in str(report)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefghijklmnop"), max_size=9), max_size=30))
+def test_seen_ids_count_repetitions_as_a_set_does(batches):
+    """For any batches, and the arrays shrink by at least half from one to the next."""
+    seen, known = SeenIds(), set()
+    for batch in batches:
+        expected = len(batch) - len(set(batch) - known)
+        known |= set(batch)
+
+        assert seen.add(batch) == expected
+        lengths = [len(array) for array in seen._arrays]
+        assert sum(lengths) == len(known)
+        assert all(long >= 2 * short for long, short in itertools.pairwise(lengths))
+
+
+def test_seen_ids_take_eight_bytes_each():
+    """20,000 ids, in batches of 500, of which the last ten batches repeat the first."""
+    seen = SeenIds()
+    batches = [[f"document {batch * 500 + number}" for number in range(500)] for batch in range(40)]
+
+    assert [seen.add(batch) for batch in batches + batches[:10]] == [0] * 40 + [500] * 10
+    assert sum(array.nbytes for array in seen._arrays) == 20_000 * 8
+
+
+def test_a_filterable_field_that_no_document_has_is_named(memory, encoders):
+    """A misspelled one, and one whose values are all null or empty lists; refused documents do not count."""
+    kinds = {
+        "year": FilterKind.INT,
+        "sectoin": FilterKind.KEYWORD,
+        "tags": FilterKind.KEYWORD,
+        "by": FilterKind.KEYWORD,
+    }
+    documents = [
+        {"id": "1", "text": "red", "year": 0, "section": "a", "tags": [], "by": None},
+        {"id": "2", "text": "red", "section": "b", "tags": None},
+        {"id": "3", "by": "nobody, since it has no text"},
+    ]
+
+    report = ingest(memory("dense", "sparse", filterable=kinds), documents, encoders, options=IngestOptions(batch=1))
+
+    assert report.filled == {"year": 1, "sectoin": 0, "tags": 0, "by": 0}
+    assert report.unfilled == ("sectoin", "tags", "by")
+    assert report.to_json()["unfilled"] == ["sectoin", "tags", "by"]
+
+
+def test_no_filterable_field_is_named_if_nothing_was_confirmed(memory, encoders):
+    """Without documents, or with refused ones only."""
+    store = memory("dense", "sparse", filterable={"year": FilterKind.INT})
+
+    for documents in ([], [{"id": "1"}]):
+        assert ingest(store, documents, encoders).unfilled == ()
+
+
+def test_a_field_of_one_of_two_ingests_is_filled(memory, encoders):
+    """Reports add up: only what neither ingest filled is named."""
+    kinds = {"year": FilterKind.INT, "tag": FilterKind.KEYWORD, "by": FilterKind.KEYWORD}
+    store = memory("dense", "sparse", filterable=kinds)
+
+    first = ingest(store, [{"id": "1", "text": "red", "year": 1}], encoders)
+    second = ingest(store, [{"id": "2", "text": "red", "tag": "a"}], encoders)
+
+    assert (first.unfilled, second.unfilled) == (("tag", "by"), ("year", "by"))
+    assert (first + second + IngestReport()).unfilled == ("by",)
+
+
+def test_every_refusal_is_passed_on_at_once_and_in_order(memory, encoders):
+    """Also those beyond the number that the report lists, with each batch."""
+    seen: list[tuple[int, Refusal]] = []
+    store = memory("dense", "sparse")
+    documents = [{"id": str(number), "text": "red"} if number % 2 else {"id": str(number)} for number in range(20)]
+    options = IngestOptions(batch=5, max_refused=3, on_refused=lambda refusal: seen.append((store.count(), refusal)))
+
+    report = ingest(store, documents, encoders, options=options)
+
+    assert [refusal.position for _, refusal in seen] == list(range(0, 20, 2))
+    assert [count for count, _ in seen] == [2, 2, 2, 5, 5, 7, 7, 7, 10, 10]
+    assert (report.refused_total, len(report.refused)) == (10, 3)
+    assert [refusal for _, refusal in seen[:3]] == list(report.refused)
