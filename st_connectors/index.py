@@ -367,8 +367,9 @@ class Index:
         split: Split | None = None,
         batch: int = 512,
         progress: Progress | None = None,
+        on_refused: Callable[[Refusal], None] | None = None,
     ) -> IngestReport:
-        """``ingest`` for async callers, in a worker thread, which also reads ``documents`` and calls ``progress``.
+        """``ingest`` for async callers, in a worker thread, which also reads ``documents`` and calls the callbacks.
 
         If cancelled, it reads no further documents, stores those that it has read, and then raises CancelledError.
         """
@@ -376,7 +377,9 @@ class Index:
 
         check_documents(documents)
         source = Stoppable(documents)
-        call = asyncio.to_thread(self.ingest, source, split=split, batch=batch, progress=progress)
+        call = asyncio.to_thread(
+            self.ingest, source, split=split, batch=batch, progress=progress, on_refused=on_refused
+        )
         return await finish(call, source.stop)
 
     asearch = threaded(search)

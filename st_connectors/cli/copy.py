@@ -49,15 +49,16 @@ def copy(
     with (
         closing(open_store(source, collection)) as source_store,
         closing(open_store(target, target_name, replace(source_store.schema, collection=target_name))) as target_store,
-        progress_bar(f"copying {collection}") as progress,
     ):
+        total = source_store.count()
         try:
-            report = copying.copy(
-                source_store, target_store, skip_existing=skip_existing, batch=batch, progress=progress
-            )
+            with progress_bar(f"copying {collection}", lambda: total) as progress:
+                report = copying.copy(
+                    source_store, target_store, skip_existing=skip_existing, batch=batch, progress=progress
+                )
         except IngestInterrupted as error:
             hint = "run the same copy with --skip-existing to finish it"
-            exit_with_interrupted(error.report, as_json=as_json, hint=hint)
+            exit_with_interrupted(error.report, as_json=as_json, total=total, hint=hint)
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,11 +30,21 @@ from st_connectors.cli.options import (
     parse_fusion,
 )
 from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_error, print_json, progress_bar
+from st_connectors.cli.sources import (
+    Input,
+    Tracked,
+    count_inputs,
+    find_inputs,
+    make_reading,
+    measure,
+    read_inputs,
+    refused_file,
+)
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
     from st_connectors.ingest.documents import Document, DocumentError
-    from st_connectors.ingest.sources import Format, Read, Reading
+    from st_connectors.ingest.sources import Reading
     from st_connectors.models import ModelOptions
 
 __all__ = ["ingest"]
@@ -45,6 +53,18 @@ TextFields = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Column or key of the text (default: text). Repeat to join several."),
 ]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=TEMPLATE",
+        help="Field composed of columns, such as text='{title}. {body}'. Repeat for several fields.",
+    ),
+]
+FORMATS = (
+    "Format of the sources: jsonl, json, csv, tsv, parquet, arrow (also Feather) or text (default: by file name, with "
+    "or without .gz, .bz2, .xz or .zst)."
+)
 Bulk = Annotated[
     bool,
     typer.Option(
@@ -55,7 +75,8 @@ Bulk = Annotated[
 
 def ingest(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files or folders to read; - reads standard input.")
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Files, folders or patterns to read; - reads standard input."),
     ],
     *,
     address: Address,
@@ -71,11 +92,22 @@ def ingest(
     dtype: CollectionDtype = None,
     adopt: Adopt = None,
     trust_model: TrustModel = False,
-    id_field: Annotated[str, typer.Option(metavar="NAME", help="Column or key of the document id.")] = "id",
+    id_field: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column or key of the document id (default: id).")
+    ] = None,
     text_field: TextFields = None,
-    form: Annotated[
+    maps: Maps = None,
+    form: Annotated[str | None, typer.Option("--format", help=FORMATS)] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(metavar="CHARACTER", help="Character between the cells of CSV files, or tab.")
+    ] = None,
+    encoding: Annotated[
         str | None,
-        typer.Option("--format", help="Format of the sources: jsonl, csv, parquet or text (default: by file name)."),
+        typer.Option(metavar="NAME", help="Encoding of texts (default: UTF-8; another one is guessed, and shown)."),
+    ] = None,
+    refused: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write refused documents to a JSONL file, with the error and the place."),
     ] = None,
     split: Annotated[
         bool | None,
@@ -93,23 +125,30 @@ def ingest(
 ) -> None:
     """Encode documents and store them in a collection.
 
-    Each row of a JSONL, CSV or Parquet file is a document: an id, a text, and the remaining columns as payload. In a
-    folder, each text or Markdown file is a document. A document replaces a stored record with the same id. The exit
-    status is 1 if documents were refused; all other documents are stored.
+    Each row of a table (CSV, TSV, Parquet, Arrow, Feather) and each object of a JSON or JSONL file is a document: an
+    id, a text, and the remaining columns as payload. In a folder, each text or Markdown file is a document. A document
+    replaces a stored record with the same id. The exit status is 1 if documents were refused; all other documents are
+    stored.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
+
+    Example: st-connectors ingest 'data/*.csv.gz' --in qdrant+edge:library --collection books --create --id-field isbn
+    --map text="{title}. {summary}" --refused refused.jsonl
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense
     ./minilm-int8 --backend openvino --dtype int8
     """
     from st_connectors.ingest import IngestFailed, IngestInterrupted
+    from st_connectors.ingest.sources import Notes
     from st_connectors.models import ModelOptions
     from st_connectors.registry import bulk_loading
 
-    inputs = [(source, _format_of(source, form)) for source in sources]
-    splitting = _split_options(split, split_tokens, [form for _, form in inputs])
+    inputs = find_inputs(sources, form)
+    reading = make_reading(id_field, text_field, maps, delimiter, encoding)
+    splitting = _split_options(split, split_tokens, [each.form for each in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     model_options = ModelOptions(backend, dtype)
+    notes = Notes(None if as_json else _print_note)
     if adopt is not None:
         index = _adopt(address, collection, options, model_options, adopt, create=create)
     else:
@@ -117,34 +156,30 @@ def ingest(
     if bulk and not index.store.capabilities.bulk_loading:
         scheme = address.partition(":")[0]
         print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
-    with index, progress_bar(f"ingesting into {collection}") as progress:
-        documents = _documents(inputs, id_field, text_field or ["text"], index)
+    with index:
+        reading = replace(reading, filterable=index.schema.filterable, notes=notes, meter=measure(inputs))
+        documents = Tracked(_documents(inputs, reading, index), reading.meter)
         try:
-            with bulk_loading(address, collection) if bulk else nullcontext():
-                report = index.ingest(documents, split=splitting, batch=batch, progress=progress)
+            with (
+                refused_file(refused, inputs) as on_refused,
+                progress_bar(f"ingesting into {collection}", lambda: documents.expected) as progress,
+                bulk_loading(address, collection) if bulk else nullcontext(),
+            ):
+                report = index.ingest(documents, split=splitting, batch=batch, progress=progress, on_refused=on_refused)
         except IngestInterrupted as error:
-            exit_with_interrupted(error.report, as_json=as_json)
+            total = count_inputs(inputs, reading)
+            exit_with_interrupted(error.report, as_json=as_json, total=total, read=documents.read)
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
             raise
     if not (index.store.capabilities.persistent or as_json):
         print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
-    exit_with_report(report, as_json=as_json)
+    exit_with_report(report, as_json=as_json, notes=notes.sentences)
 
 
-def _format_of(source: str, form: str | None) -> Format:
-    """Return the format of a source; raise ValueError for an unknown format and for a path that does not exist."""
-    from st_connectors.ingest.sources import Format, format_of
-
-    if form is not None and form not in {each.value for each in Format}:
-        raise ValueError(f"unknown --format {form!r}; expected one of {', '.join(Format)}")
-    if source == "-":
-        return Format(form) if form else Format.JSONL
-    path = Path(source)
-    if not path.exists():
-        raise ValueError(f"{source}: no such file or folder")
-    return Format(form) if form else format_of(path)
+def _print_note(sentence: str) -> None:
+    print_error(f"st-connectors: {sentence}")
 
 
 def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
@@ -213,13 +248,8 @@ def _adopt(
     return open_index(address, collection, models, adopt, options.filterable, trust=False)
 
 
-def _documents(
-    inputs: Sequence[tuple[str, Format]], id_field: str, text_fields: Sequence[str], index: Index
-) -> Iterator[object]:
-    from st_connectors.ingest.sources import Reading
-
-    reading = Reading(id_field, tuple(text_fields), index.schema.filterable)
-    documents = chain.from_iterable(_read(source, form, reading) for source, form in inputs)
+def _documents(inputs: Sequence[Input], reading: Reading, index: Index) -> Iterator[object]:
+    documents = read_inputs(inputs, reading)
     return documents if index.text_key == "text" else map(_without_text, documents)
 
 
@@ -230,11 +260,3 @@ def _without_text(document: Document | DocumentError) -> Document | DocumentErro
     if not isinstance(document, Document):
         return document
     return replace(document, payload={key: value for key, value in document.payload.items() if key != "text"})
-
-
-def _read(source: str, form: Format, reading: Reading) -> Read:
-    from st_connectors.ingest.sources import read_path, read_stream
-
-    if source == "-":
-        return read_stream(sys.stdin.buffer, form, reading, "standard input")
-    return read_path(Path(source), form, reading)

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -31,6 +32,7 @@ __all__ = [
     "print_json",
     "print_line",
     "progress_bar",
+    "progress_text",
     "status_line",
     "terminal_width",
 ]
@@ -39,6 +41,8 @@ SUCCESS, PARTIAL, USAGE_ERROR, FAILURE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 1
 """The exit statuses. ``PARTIAL``: some records were refused or do not exist."""
 
 MAX_SHOWN_REFUSALS = 5
+MAX_REPLACED = 0.01
+"""The share of replaced documents above which a report warns that the ids may be of the wrong field."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -90,23 +94,51 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else dict(value)
 
 
-def exit_with_report(report: IngestReport, *, as_json: bool) -> NoReturn:
-    """Print the report of an ingest, with its first refusals on standard error, and exit with its status."""
+def exit_with_report(report: IngestReport, *, as_json: bool, notes: Sequence[str] = ()) -> NoReturn:
+    """Print the report of an ingest, with its first refusals on standard error, and exit with its status.
+
+    ``notes`` are sentences about the sources, which are part of the JSON.
+    """
     if as_json:
-        print_json(report.to_json())
+        print_json(report.to_json() | ({"notes": list(notes)} if notes else {}))
     else:
         _print_report(report)
     raise typer.Exit(PARTIAL if report.refused_total else SUCCESS)
 
 
 def exit_with_interrupted(
-    report: IngestReport, *, as_json: bool, hint: str = "the same ingest can be run again"
+    report: IngestReport,
+    *,
+    as_json: bool,
+    total: int | None = None,
+    read: int | None = None,
+    hint: str = "run the same ingest again to store the rest",
 ) -> NoReturn:
-    """Report the documents confirmed before Ctrl-C and how to continue (``hint``), and exit."""
+    """Say what was read and stored before Ctrl-C, what is left of ``total`` documents, and how to continue, and exit.
+
+    ``read`` counts the documents that were read from the source, which may be more than the report counts. ``total`` is
+    None if the number of documents is unknown.
+    """
     if as_json:
-        print_json(report.to_json())
-    print_error(f"st-connectors: interrupted; confirmed documents stay stored: {report}; {hint}")
+        print_json(report.to_json() | {"total": total})
+    print_error(f"st-connectors: interrupted: {_interrupted_counts(report, read or report.read, total)}; {hint}")
     raise typer.Exit(INTERRUPTED)
+
+
+def _interrupted_counts(report: IngestReport, read: int, total: int | None) -> str:
+    """Return how many documents were read, stored and refused, and how many are left."""
+    of_total = "" if total is None else f" of {total:,}"
+    stored = report.confirmed - report.replaced
+    parts = [f"{read:,}{of_total} documents read", f"{stored:,} stored"]
+    if report.replaced:
+        parts.append(f"{report.replaced:,} replaced by a later one with the same id")
+    if report.refused_total:
+        parts.append(f"{report.refused_total:,} refused")
+    if report.skipped:
+        parts.append(f"{report.skipped:,} already there")
+    if total is not None:
+        parts.append(f"{total - report.read:,} left")
+    return ", ".join(parts)
 
 
 def _print_report(report: IngestReport) -> None:
@@ -114,6 +146,15 @@ def _print_report(report: IngestReport) -> None:
         print_error(f"refused: {refusal}")
     if report.refused_total > MAX_SHOWN_REFUSALS:
         print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; --json lists them")
+    if report.replaced > MAX_REPLACED * report.confirmed:
+        share = report.replaced / report.confirmed
+        print_error(
+            f"st-connectors: warning: {report.replaced:,} of {report.confirmed:,} documents ({share:.1%}) were "
+            "replaced by a later one with the same id; choose an id field with distinct values, such as with --id-field"
+        )
+    if report.unfilled:
+        names = ", ".join(map(repr, report.unfilled))
+        print_error(f"st-connectors: no document has a value under {names}, declared as filterable; check the names")
     print_line(str(report))
 
 
@@ -137,9 +178,25 @@ def status_line(task: str) -> Iterator[Callable[[str], None]]:
         yield lambda step: status.update(f"{task}: {step}")
 
 
+def progress_text(report: IngestReport, expected: float | None) -> str:
+    """Return the counts and the rate of an ingest, and the part done and the time left of ``expected`` documents."""
+    rate = report.read / report.seconds if report.seconds else 0.0
+    parts = [f"{report.confirmed:,} confirmed"]
+    if report.refused_total:
+        parts.append(f"{report.refused_total:,} refused")
+    parts.append(f"{rate:,.0f}/s")
+    if expected and rate:
+        left = max(0.0, expected - report.read)
+        parts.append(f"{min(1.0, report.read / expected):.0%}, {timedelta(seconds=round(left / rate))} left")
+    return ", ".join(parts)
+
+
 @contextmanager
-def progress_bar(task: str) -> Iterator[Progress | None]:
-    """Yield a progress callback that draws a line, or ``None`` if standard error is not a terminal."""
+def progress_bar(task: str, expected: Callable[[], float | None] = lambda: None) -> Iterator[Progress | None]:
+    """Yield a progress callback that draws a line, or ``None`` if standard error is not a terminal.
+
+    ``expected`` returns the number of documents to expect, if it is known.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -152,8 +209,6 @@ def progress_bar(task: str) -> Iterator[Progress | None]:
         bar_task = bar.add_task(task)
 
         def draw(report: IngestReport) -> None:
-            rate = report.confirmed / report.seconds if report.seconds else 0.0
-            refused = f", {report.refused_total:,} refused" if report.refused_total else ""
-            bar.update(bar_task, description=f"{task}: {report.confirmed:,} confirmed{refused}, {rate:,.0f}/s")
+            bar.update(bar_task, description=f"{task}: {progress_text(report, expected())}")
 
         yield draw

@@ -8,7 +8,10 @@ from typing import Any
 
 from st_connectors.chunks import CHUNK_KEY
 
-__all__ = ["Document", "DocumentError", "Place", "as_document", "choose_fields", "size_of"]
+__all__ = ["Document", "DocumentError", "Place", "as_document", "choose_fields", "renamed_columns", "size_of"]
+
+LARGEST_FLOAT_ID = 2**53 - 1
+"""The largest float that stands for a single integer, so that two ids never become one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def as_document(value: object, text_key: str = "text") -> Document:
     """Convert a value to a document whose payload contains the text under ``text_key``; raise DocumentError if invalid.
 
     A mapping must contain ``id`` and ``text_key``; all keys except ``id`` become the payload. An integer id becomes its
-    decimal digits.
+    decimal digits, and so does a float without a fraction, as which pandas returns integers of a column with gaps.
     """
     match value:
         case Document():
@@ -98,6 +101,8 @@ def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
 
 
 def _check_id(value: object) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_FLOAT_ID:
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -140,27 +145,37 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
     """Return the columns of a row with the id under ``id`` and the text under ``text``.
 
     A single text field is renamed. Several text fields are joined by newlines, except empty ones, and also remain in
-    the payload under their own names. Raises DocumentError if a field is missing or a column would be overwritten.
+    the payload under their own names. Another column named ``id`` or ``text`` is kept as ``original_id`` or
+    ``original_text``. Raises DocumentError if a field is missing or the row has both names.
     """
     identifier = row.get(id_field)
     shown = str(identifier) if isinstance(identifier, str | int) else ""
     if id_field not in row:
         raise DocumentError(f"{id_field!r} is missing")
-    if id_field != "id" and "id" in row:
-        raise DocumentError(f"the column 'id' would be overwritten by {id_field!r}: rename it", shown)
     if not any(name in row for name in text_fields):
         verb = "is" if len(text_fields) == 1 else "are"
         raise DocumentError(f"{' and '.join(map(repr, text_fields))} {verb} missing", shown)
-    if "text" not in text_fields and "text" in row:
-        raise DocumentError(f"the column 'text' would be overwritten by {text_fields[0]!r}: rename it", shown)
-    chosen = {key: value for key, value in row.items() if key != id_field}
+    consumed = {id_field, *text_fields} if len(text_fields) == 1 else {id_field}
+    names = renamed_columns(row, id_field, text_fields)
+    for name, new in names.items():
+        if new in row:
+            raise DocumentError(f"the column {name!r} cannot be kept as {new!r}, which exists: rename one", shown)
+    chosen = {names.get(key, key): value for key, value in row.items() if key not in consumed}
+    return {"id": identifier, **chosen, "text": _text_of(row, text_fields)}
+
+
+def renamed_columns(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, str]:
+    """Return the columns that would be overwritten by the id or the text, with the names under which they are kept."""
+    consumed = {id_field, *text_fields} if len(text_fields) == 1 else {id_field}
+    return {name: f"original_{name}" for name in ("id", "text") if name in row and name not in consumed}
+
+
+def _text_of(row: Mapping[str, Any], text_fields: Sequence[str]) -> Any:
+    """Return the value of a single text field, or the joined values of several, None if all are empty."""
     if len(text_fields) == 1:
-        text = chosen.pop(text_fields[0], None)
-    else:
-        parts = [row.get(name) for name in text_fields]
-        texts = [str(part) for part in parts if part is not None and part != ""]
-        text = "\n".join(texts) if texts else None
-    return {"id": identifier, **chosen, "text": text}
+        return row.get(text_fields[0])
+    parts = [row.get(name) for name in text_fields]
+    return "\n".join(str(part) for part in parts if part is not None and part != "") or None
 
 
 def size_of(value: object) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from st_connectors.ingest import Document, DocumentError
-from st_connectors.ingest.sources import Format, Reading, format_of, read_path, read_stream
+from st_connectors.ingest.sources import Format, Notes, Reading, format_of, read_path, read_stream
 from st_connectors.schema import FilterKind
 
 
@@ -80,19 +80,33 @@ def test_several_text_fields_are_joined_and_kept():
 
 
 @pytest.mark.parametrize(
-    ("row", "options", "reason"),
+    ("row", "options", "payload", "name"),
     [
-        ('{"id": "1", "key": "2", "text": "t"}', {"id_field": "key"}, "the column 'id' would be overwritten by 'key'"),
+        ('{"id": "1", "sku": "2", "text": "t"}', {"id_field": "sku"}, {"original_id": "1", "text": "t"}, "id"),
         (
             '{"id": "1", "text": "t", "body": "b"}',
             {"text_fields": ("body",)},
-            "the column 'text' would be overwritten by 'body'",
+            {"original_text": "t", "text": "b"},
+            "text",
+        ),
+        (
+            '{"id": "1", "text": "t", "body": "b"}',
+            {"text_fields": ("text", "body")},
+            {"original_text": "t", "body": "b", "text": "t\nb"},
+            "text",
         ),
     ],
 )
-def test_choosing_fields_never_overwrites_a_column(row, options, reason):
-    """A column that would be lost is refused, under its own name."""
-    assert read(row, Format.JSONL, **options) == [f"in line 1: {reason}: rename it"]
+def test_a_column_named_id_or_text_is_kept_beside_the_chosen_field(row, options, payload, name):
+    """Under another name, which is said once for all rows; a row that has this name too is refused."""
+    notes = Notes()
+    rows = f"{row}\n{row}\n" + row.replace("{", f'{{"original_{name}": 1, ')
+
+    first, second, third = read(rows, Format.JSONL, **options, notes=notes)
+
+    assert first == second == ("2" if name == "id" else "1", payload)
+    assert third == f"in line 3: the column {name!r} cannot be kept as 'original_{name}', which exists: rename one"
+    assert notes.sentences == (f"in: the column {name!r} is kept in the payload as 'original_{name}'",)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,11 @@ def test_a_folder_without_text_says_what_it_looked_for(tmp_path: Path):
         ("a.parquet", "parquet"),
         ("a.md", "text"),
         ("a.TXT", "text"),
+        ("a.json", "json"),
+        ("a.tsv", "tsv"),
+        ("a.feather", "arrow"),
+        ("a.jsonl.gz", "jsonl"),
+        ("a.CSV.ZST", "csv"),
     ],
 )
 def test_the_name_tells_the_format(name, form):
@@ -254,7 +273,7 @@ def test_a_name_that_tells_no_format_says_which_there_are():
         format_of(Path("a.xyz"))
 
 
-@pytest.mark.parametrize("form", [Format.PARQUET, Format.TEXT])
+@pytest.mark.parametrize("form", [Format.PARQUET, Format.TEXT, Format.ARROW])
 def test_what_cannot_stream_is_said(form):
     """Standard input is read once, forwards."""
     with pytest.raises(ValueError, match="cannot be read from a stream"):

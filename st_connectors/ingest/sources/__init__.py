@@ -1,63 +1,101 @@
-"""Sources: documents from JSONL, CSV, Parquet, text and Markdown files, each with its place in the source."""
+"""Sources: documents from files in several formats, each with its place in the source."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from st_connectors.ingest.sources.csv_table import read_csv
-from st_connectors.ingest.sources.jsonl import read_jsonl
-from st_connectors.ingest.sources.parquet import read_parquet
+from st_connectors.ingest.sources.arrow_table import count_arrow, count_parquet, read_arrow, read_parquet
+from st_connectors.ingest.sources.compressed import decompressed
+from st_connectors.ingest.sources.csv_table import count_csv, read_csv
+from st_connectors.ingest.sources.encodings import BUFFER, check_encoding
+from st_connectors.ingest.sources.formats import Format, format_of
+from st_connectors.ingest.sources.json_values import count_json, read_json
+from st_connectors.ingest.sources.jsonl import count_jsonl, read_jsonl
+from st_connectors.ingest.sources.meter import Meter
+from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
-from st_connectors.ingest.sources.text_files import TEXT_SUFFIXES, read_texts
+from st_connectors.ingest.sources.templates import Template, parse_template
+from st_connectors.ingest.sources.text_files import TEXT_SUFFIXES, count_texts, read_texts, text_files
 
-__all__ = ["TEXT_SUFFIXES", "Format", "Read", "Reading", "format_of", "read_path", "read_stream"]
-
-
-class Format(StrEnum):
-    """The format of a source."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-    PARQUET = "parquet"
-    TEXT = "text"
-    """A folder of text or Markdown files, or one such file; ids are the paths."""
-
-
-def format_of(path: Path) -> Format:
-    """Return the format by the suffix of a file, TEXT for a folder; raise ValueError for other suffixes."""
-    if path.is_dir() or path.suffix.lower() in TEXT_SUFFIXES:
-        return Format.TEXT
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            return Format.JSONL
-        case ".csv":
-            return Format.CSV
-        case ".parquet" | ".pq":
-            return Format.PARQUET
-        case suffix:
-            raise ValueError(f"{path}: the suffix {suffix!r} has no known format: pass one of {', '.join(Format)}")
+__all__ = [
+    "TEXT_SUFFIXES",
+    "Format",
+    "Meter",
+    "Notes",
+    "Read",
+    "Reading",
+    "Template",
+    "check_encoding",
+    "count_path",
+    "format_of",
+    "parse_template",
+    "read_path",
+    "read_stream",
+    "size_of_path",
+]
 
 
 def read_path(path: Path, form: Format, reading: Reading) -> Read:
     """Yield the documents of a file or folder; raise OSError if it cannot be opened."""
     match form:
         case Format.TEXT:
-            yield from read_texts(path)
+            yield from read_texts(path, reading)
         case Format.PARQUET:
             yield from read_parquet(path, reading)
-        case Format.JSONL | Format.CSV:
-            with path.open("rb") as stream:
+        case Format.ARROW:
+            yield from read_arrow(path, reading)
+        case Format.JSONL | Format.JSON | Format.CSV | Format.TSV:
+            with path.open("rb", BUFFER) as stream, reading.meter.reading(stream.tell, path.stat().st_size):
                 yield from read_stream(stream, form, reading, str(path))
 
 
 def read_stream(stream: IO[bytes], form: Format, reading: Reading, name: str) -> Read:
-    """Return the documents of an open JSONL or CSV stream; ``name`` is the source in their places and in messages."""
+    """Yield the documents of an open stream; ``name`` is the source in their places and in messages.
+
+    Compressed data are decompressed. Raises ValueError for a format that needs a file.
+    """
+    if form in {Format.PARQUET, Format.ARROW, Format.TEXT}:
+        raise ValueError(f"{name}: {form} cannot be read from a stream: write it to a file, or pass jsonl, json or csv")
+    return _read_rows(stream, form, reading, name)
+
+
+def _read_rows(stream: IO[bytes], form: Format, reading: Reading, name: str) -> Read:
+    with decompressed(stream, name) as plain:
+        match form:
+            case Format.CSV | Format.TSV:
+                yield from read_csv(plain, reading, name, _delimiter(form))
+            case Format.JSON:
+                yield from read_json(plain, reading, name)
+            case _:
+                yield from read_jsonl(plain, reading, name)
+
+
+def _delimiter(form: Format) -> str:
+    return "\t" if form is Format.TSV else ","
+
+
+def count_path(path: Path, form: Format, reading: Reading) -> int:
+    """Return the number of documents of a file or folder, refused ones included, without converting them."""
     match form:
-        case Format.JSONL:
-            return read_jsonl(stream, reading, name)
-        case Format.CSV:
-            return read_csv(stream, reading, name)
-        case Format.PARQUET | Format.TEXT:
-            raise ValueError(f"{name}: {form} cannot be read from a stream: write it to a file, or pass jsonl or csv")
+        case Format.TEXT:
+            return count_texts(path, reading)
+        case Format.PARQUET:
+            return count_parquet(path)
+        case Format.ARROW:
+            return count_arrow(path)
+        case _:
+            pass
+    with path.open("rb", BUFFER) as stream, decompressed(stream, str(path)) as plain:
+        match form:
+            case Format.CSV | Format.TSV:
+                return count_csv(plain, reading, str(path), _delimiter(form))
+            case Format.JSON:
+                return count_json(plain, reading, str(path))
+            case _:
+                return count_jsonl(plain, reading, str(path))
+
+
+def size_of_path(path: Path, form: Format) -> int:
+    """Return the number of bytes of a file, or of the text files of a folder."""
+    return sum(file.stat().st_size for file in (text_files(path) if form is Format.TEXT else [path]))

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import IO
 
-from st_connectors.ingest.documents import DocumentError, Place
+from st_connectors.ingest.documents import Document, DocumentError, Place
+from st_connectors.ingest.sources.encodings import Decoder, as_buffered
 from st_connectors.ingest.sources.rows import Read, Reading, row_document
 
-__all__ = ["read_jsonl"]
+__all__ = ["count_jsonl", "json_document", "read_jsonl"]
 
 
-def read_jsonl(stream: Iterable[bytes], reading: Reading, name: str) -> Read:
-    """Yield the documents of lines in UTF-8; blank lines are skipped."""
-    for number, raw in enumerate(stream, 1):
-        place = Place(name, number, "line")
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if not line:
-                continue
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except UnicodeDecodeError:
-            yield DocumentError("not UTF-8", place=place, value=raw)
-        except json.JSONDecodeError as error:
-            yield DocumentError(f"not JSON: {error.msg} at column {error.colno}", place=place, value=raw)
-        except ValueError as error:
-            yield DocumentError(f"not JSON: {error}", place=place, value=raw)
-        except RecursionError:
-            yield DocumentError("nested too deeply", place=place, value=raw)
-        else:
-            if isinstance(row, dict):
-                yield row_document(row, reading, place)
-            else:
-                yield DocumentError(f"expected a JSON object, not {type(row).__name__}", place=place, value=row)
+def read_jsonl(stream: IO[bytes], reading: Reading, name: str) -> Read:
+    """Yield the documents of lines; blank lines are skipped."""
+    decoder = Decoder(reading.encoding, reading.notes, name)
+    for number, line in _lines(stream, decoder):
+        yield json_document(line, decoder, reading, Place(name, number, "line"))
+
+
+def count_jsonl(stream: IO[bytes], reading: Reading, name: str) -> int:
+    """Return the number of lines that are not blank."""
+    return sum(1 for _ in _lines(stream, Decoder(reading.encoding, reading.notes, name)))
+
+
+def _lines(stream: IO[bytes], decoder: Decoder) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank with their numbers."""
+    lines = decoder.lines(as_buffered(stream))
+    return ((number, line) for number, line in enumerate(lines, 1) if line and not line.isspace())
+
+
+def json_document(text: str, decoder: Decoder, reading: Reading, place: Place) -> Document | DocumentError:
+    """Convert the text of a JSON object to a document, or to an error if it is invalid."""
+    raw = text.encode("utf-8", "surrogateescape")
+    decoded = decoder.repair(text)
+    if decoded is None:
+        return DocumentError(f"not {decoder.shown}", place=place, value=raw)
+    try:
+        row = json.loads(decoded.strip(), parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        return DocumentError(f"not JSON: {error.msg} at column {error.colno}", place=place, value=raw)
+    except ValueError as error:
+        return DocumentError(f"not JSON: {error}", place=place, value=raw)
+    except RecursionError:
+        return DocumentError("nested too deeply", place=place, value=raw)
+    if isinstance(row, dict):
+        return row_document(row, reading, place)
+    return DocumentError(f"expected a JSON object, not {type(row).__name__}", place=place, value=row)
 
 
 def _refuse_constant(name: str) -> object:

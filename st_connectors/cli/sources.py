@@ -1,0 +1,179 @@
+"""The sources of ``st-connectors ingest``: the options that say how to read them, and their documents."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from st_connectors.ingest import Refusal
+    from st_connectors.ingest.sources import Format, Meter, Read, Reading
+
+__all__ = ["Input", "Tracked", "count_inputs", "find_inputs", "make_reading", "measure", "read_inputs", "refused_file"]
+
+STDIN = "-"
+SAMPLED = 64
+"""The number of documents after which the expected number is estimated anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file or folder to read, or standard input if ``path`` is None, and its format."""
+
+    path: Path | None
+    form: Format
+
+
+def find_inputs(sources: Sequence[str], form: str | None) -> list[Input]:
+    """Return the inputs that sources name, patterns such as ``data/*.jsonl`` expanded.
+
+    Raises ValueError for an unknown format, a path that does not exist, and a pattern without a match.
+    """
+    from st_connectors.ingest.sources import Format, format_of
+
+    if form is not None and form not in {each.value for each in Format}:
+        raise ValueError(f"unknown --format {form!r}; expected one of {', '.join(Format)}")
+    inputs = []
+    for source in sources:
+        if source == STDIN:
+            inputs.append(Input(None, Format(form) if form else Format.JSONL))
+        else:
+            inputs += [Input(path, Format(form) if form else format_of(path)) for path in _paths(source)]
+    return inputs
+
+
+def _paths(source: str) -> list[Path]:
+    """Return the path that a source names, or the files that match it as a pattern, sorted."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return [path]
+    if not glob.has_magic(source):
+        raise ValueError(f"{source}: no such file or folder")
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  Path has no absolute patterns
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        raise ValueError(f"{source}: no file matches")
+    return files
+
+
+def make_reading(
+    id_field: str | None,
+    text_fields: Sequence[str] | None,
+    maps: Sequence[str] | None,
+    delimiter: str | None,
+    encoding: str | None,
+) -> Reading:
+    """Return how to read sources; raise ValueError for options that are invalid or exclude each other."""
+    from st_connectors.ingest.sources import Reading, check_encoding, parse_template
+
+    templates = {}
+    for item in maps or ():
+        name, equals, template = item.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--map {item!r}: expected NAME=TEMPLATE, such as text='{{title}}. {{body}}'")
+        templates[name] = parse_template(template)
+    for name, option, value in (("id", "--id-field", id_field), ("text", "--text-field", text_fields)):
+        if value and name in templates:
+            raise ValueError(f"{option} and --map {name}=... exclude each other; pass only one of them")
+    return Reading(
+        id_field=id_field or "id",
+        text_fields=tuple(text_fields or ("text",)),
+        templates=templates,
+        delimiter=None if delimiter is None else _parse_delimiter(delimiter),
+        encoding=None if encoding is None else check_encoding(encoding),
+    )
+
+
+def _parse_delimiter(text: str) -> str:
+    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n':
+        raise ValueError(f"--delimiter {text!r}: expected one character other than a quote, or tab")
+    return character
+
+
+def read_inputs(inputs: Iterable[Input], reading: Reading) -> Read:
+    """Yield the documents of all inputs in order."""
+    for each in inputs:
+        yield from _read(each, reading)
+
+
+def _read(source: Input, reading: Reading) -> Read:
+    from st_connectors.ingest.sources import read_path, read_stream
+
+    if source.path is None:
+        return read_stream(sys.stdin.buffer, source.form, reading, "standard input")
+    return read_path(source.path, source.form, reading)
+
+
+def measure(inputs: Iterable[Input]) -> Meter:
+    """Return a meter for the size of all inputs, which is unknown with standard input."""
+    from st_connectors.ingest.sources import Meter, size_of_path
+
+    sizes = [None if each.path is None else size_of_path(each.path, each.form) for each in inputs]
+    known = [size for size in sizes if size is not None]
+    return Meter(sum(known) if len(known) == len(sizes) else None)
+
+
+def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
+    """Return the exact number of documents of all inputs; None if one is standard input or cannot be read to its end.
+
+    Ctrl-C ends the count too.
+    """
+    from st_connectors.ingest.sources import Meter, Notes, count_path
+
+    silent = replace(reading, notes=Notes(), meter=Meter())
+    total = 0
+    try:
+        for each in inputs:
+            if each.path is None:
+                return None
+            total += count_path(each.path, each.form, silent)
+    except (OSError, ValueError, KeyboardInterrupt):
+        return None
+    return total
+
+
+class Tracked:
+    """Documents on their way from the inputs, counted, with an estimate of how many there are."""
+
+    def __init__(self, documents: Iterable[object], meter: Meter) -> None:
+        """Store what to count and the meter of the inputs."""
+        self._documents = documents
+        self._meter = meter
+        self.read = 0
+        """The number of documents read so far."""
+        self.expected: float | None = None
+        """The estimated number of documents; None if the size of the inputs is unknown."""
+
+    def __iter__(self) -> Iterator[object]:
+        for document in self._documents:
+            self.read += 1
+            if self.read % SAMPLED == 0:
+                share = self._meter.share()
+                self.expected = self.read / share if share else None
+            yield document
+        self.expected = float(self.read)
+
+
+@contextmanager
+def refused_file(path: Path | None, inputs: Iterable[Input]) -> Iterator[Callable[[Refusal], None] | None]:
+    """Yield a function that writes a refused document as a line of JSON, or None without a path.
+
+    The file is replaced. Raises ValueError if it is one of the inputs.
+    """
+    from st_connectors.ingest.refused import refusal_to_json
+
+    if path is None:
+        yield None
+        return
+    for each in inputs:
+        if each.path is not None and path.exists() and path.samefile(each.path):
+            raise ValueError(f"--refused {path}: the file is read by this ingest; choose another one")
+    with path.open("w", encoding="utf-8", buffering=1) as file:
+        yield lambda refusal: print(json.dumps(refusal_to_json(refusal)), file=file)

@@ -1,0 +1,130 @@
+"""Parquet, Arrow and Feather files, read by pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from st_connectors.ingest.documents import DocumentError, Place
+from st_connectors.ingest.sources.arrow_values import Unreadable, values_of
+from st_connectors.ingest.sources.rows import Read, Reading, check_columns, row_document
+from st_core.errors import missing_extra
+
+__all__ = ["count_arrow", "count_parquet", "read_arrow", "read_parquet"]
+
+ROWS = 1024
+"""The number of rows that are converted together."""
+
+
+def read_parquet(path: Path, reading: Reading) -> Read:
+    """Yield the documents of rows; nulls are absent from the payload."""
+    with _open_parquet(path) as file:
+        check_columns(file.schema_arrow.names, reading, str(path))
+        rows, size = 0, path.stat().st_size
+        total = max(1, file.metadata.num_rows)
+        with reading.meter.reading(lambda: size * rows / total, size):
+            for document in _documents(file.iter_batches(batch_size=ROWS), reading, path, _uuid_columns(file)):
+                rows += 1
+                yield document
+
+
+def count_parquet(path: Path) -> int:
+    """Return the number of rows."""
+    with _open_parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_arrow(path: Path, reading: Reading) -> Read:
+    """Yield the documents of rows of an Arrow file, Feather file or Arrow stream; nulls are absent from the payload."""
+    with _open_arrow(path) as (schema, batches, tell):
+        check_columns(schema.names, reading, str(path))
+        with reading.meter.reading(tell, path.stat().st_size):
+            yield from _documents(batches, reading, path)
+
+
+def count_arrow(path: Path) -> int:
+    """Return the number of rows."""
+    with _open_arrow(path) as (_, batches, _):
+        return sum(batch.num_rows for batch in batches)
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:
+    try:
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise missing_extra("parquet", f"reading {path}") from error
+    with path.open("rb") as stream:
+        try:
+            file = parquet.ParquetFile(stream)
+        except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError; a truncated file is an OSError
+            raise ValueError(f"{path}: not Parquet: {error}") from error
+        with file:
+            yield file
+
+
+@contextmanager
+def _open_arrow(path: Path) -> Iterator[tuple[Any, Iterator[Any], Callable[[], int]]]:
+    """Yield the schema, the batches, and a function that returns the position in the file."""
+    try:
+        import pyarrow as pa
+        from pyarrow import ipc
+    except ModuleNotFoundError as error:
+        raise missing_extra("parquet", f"reading {path}") from error
+    with path.open("rb") as stream:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        try:
+            reader = ipc.open_file(stream) if is_file else ipc.open_stream(stream)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path}: not Arrow or Feather: {error}") from error
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches)) if is_file else iter(reader)
+        with reader:
+            yield reader.schema, batches, stream.tell
+
+
+def _uuid_columns(file: Any) -> frozenset[str]:
+    """Return the columns of the logical type UUID, which older versions of pyarrow read as bytes."""
+    columns = [file.schema.column(number) for number in range(len(file.schema))]
+    return frozenset(column.path for column in columns if column.logical_type.type == "UUID")
+
+
+def _documents(batches: Iterator[Any], reading: Reading, path: Path, uuids: frozenset[str] = frozenset()) -> Read:
+    """Yield the documents of batches; a row with a value that cannot be read is refused."""
+    rows = chain.from_iterable(_rows(batch, uuids) for batch in _slices(batches, path))
+    for number, row in enumerate(rows, 1):
+        place = Place(str(path), number, "row")
+        unreadable = [value.reason for value in row.values() if isinstance(value, Unreadable)]
+        if unreadable:
+            yield DocumentError(unreadable[0], _shown_id(row, reading), place, _readable(row))
+        else:
+            yield row_document(row, reading, place)
+
+
+def _slices(batches: Iterator[Any], path: Path) -> Iterator[Any]:
+    """Yield batches of at most ``ROWS`` rows; raise ValueError for a damaged file."""
+    try:
+        for batch in batches:
+            yield from (batch.slice(start, ROWS) for start in range(0, batch.num_rows, ROWS))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+
+
+def _rows(batch: Any, uuids: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch without nulls."""
+    names = batch.schema.names
+    columns = [values_of(batch.column(at), name, is_uuid=name in uuids) for at, name in enumerate(names)]
+    for values in zip(*columns, strict=True):
+        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _shown_id(row: dict[str, Any], reading: Reading) -> str:
+    value = row.get(reading.id_field, "")
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not isinstance(value, Unreadable)}

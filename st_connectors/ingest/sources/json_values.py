@@ -1,0 +1,155 @@
+"""Read JSON files that are an array of objects, or objects one after another, without holding the file in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import Enum, auto
+from io import BufferedReader
+from typing import IO
+
+from st_connectors.ingest.documents import DocumentError, Place
+from st_connectors.ingest.sources.encodings import BUFFER, Decoder, as_buffered
+from st_connectors.ingest.sources.jsonl import count_jsonl, json_document, read_jsonl
+from st_connectors.ingest.sources.rows import Read, Reading
+
+__all__ = ["count_json", "read_json"]
+
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
+"""A string, the beginning of an unfinished one, or a character that opens, separates or closes values."""
+
+
+def read_json(stream: IO[bytes], reading: Reading, name: str) -> Read:
+    """Yield the documents of an array's elements, of objects one after another, or of lines.
+
+    An element that is not JSON is refused alone if its braces and quotes are balanced.
+    """
+    buffered = as_buffered(stream)
+    if _has_lines(buffered, reading):
+        yield from read_jsonl(buffered, reading, name)
+        return
+    decoder = Decoder(reading.encoding, reading.notes, name)
+    for number, value in enumerate(_values(buffered, decoder), 1):
+        place = Place(name, number, "element")
+        if isinstance(value, DocumentError):
+            yield DocumentError(value.reason, place=place, value=value.value)
+        else:
+            yield json_document(value, decoder, reading, place)
+
+
+def count_json(stream: IO[bytes], reading: Reading, name: str) -> int:
+    """Return the number of elements, objects or lines."""
+    buffered = as_buffered(stream)
+    if _has_lines(buffered, reading):
+        return count_jsonl(buffered, reading, name)
+    return sum(1 for _ in _values(buffered, Decoder(reading.encoding, reading.notes, name)))
+
+
+def _has_lines(stream: BufferedReader, reading: Reading) -> bool:
+    """Return whether the first line of a stream is a complete object and is followed by another line."""
+    first, end, rest = stream.peek(BUFFER).partition(b"\n")
+    try:
+        value = json.loads(first.decode(reading.encoding or "utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(end) and bool(rest.strip())
+
+
+def _values(stream: BufferedReader, decoder: Decoder) -> Iterator[str | DocumentError]:
+    """Yield the text of each value; an error for a file that is cut off, or that goes on after its array."""
+    text = decoder.open(stream)
+    try:
+        splitter = _Splitter()
+        size = BUFFER
+        while chunk := text.read(size):
+            values = splitter.feed(chunk)
+            yield from values
+            # Doubled, because the text of an unfinished value is joined to the next chunk.
+            size = BUFFER if values else 2 * size
+        yield from splitter.finish()
+    except UnicodeDecodeError as error:
+        raise decoder.error(error) from error
+    finally:
+        if not stream.closed:
+            text.detach()
+
+
+class _State(Enum):
+    START = auto()
+    ARRAY = auto()
+    VALUES = auto()
+    END = auto()
+
+
+class _Splitter:
+    """Split JSON text, which arrives in chunks, into the elements of an array, or into the outermost values."""
+
+    def __init__(self) -> None:
+        self._state = _State.START
+        self._text = ""  # what was not returned yet
+        self._at = 0  # where the search for marks goes on
+        self._depth = 0
+        self._has_comma = False
+
+    def feed(self, chunk: str) -> list[str]:
+        """Return the texts of the values that the chunk completes."""
+        if self._state is _State.END and self._text.strip():
+            return []  # what comes after the array is an error, whatever it is
+        self._text += chunk
+        if self._state is _State.START:
+            self._begin()
+        values: list[str] = []
+        start = 0
+        while self._state in {_State.ARRAY, _State.VALUES} and (match := _MARK.search(self._text, self._at)):
+            mark = match[0]
+            if mark == '"':  # the string goes on in the next chunk
+                self._at = match.start()
+                break
+            self._at = match.end()
+            end = None if len(mark) > 1 else self._end_of_value(mark, match)
+            if end is None:
+                continue
+            value = self._text[start:end]
+            if value.strip() or mark == "," or self._has_comma:
+                values.append(value.strip())
+            self._has_comma = mark == ","
+            start = self._at
+        else:
+            self._at = len(self._text)
+        self._text, self._at = self._text[start:], self._at - start
+        return values
+
+    def _begin(self) -> None:
+        """Decide by the first character whether the text is an array."""
+        self._text = self._text.lstrip()
+        if self._text:
+            self._state = _State.ARRAY if self._text[0] == "[" else _State.VALUES
+            self._text = self._text.removeprefix("[")
+
+    def _end_of_value(self, mark: str, match: re.Match[str]) -> int | None:
+        """Follow a mark, and return the end of the value that it ends, if it ends one."""
+        is_array = self._state is _State.ARRAY
+        if mark in "[{":
+            self._depth += 1
+        elif mark == ",":
+            return match.start() if is_array and self._depth == 0 else None
+        elif self._depth:
+            self._depth -= 1
+            return match.end() if not is_array and self._depth == 0 else None
+        elif is_array and mark == "]":
+            self._state = _State.END
+            return match.start()
+        return None
+
+    def finish(self) -> Iterator[str | DocumentError]:
+        """Yield what is left at the end of the file: an unfinished value, or text after the array."""
+        match self._state:
+            case _State.ARRAY:
+                yield DocumentError("the file ends inside the array", value=self._text)
+            case _State.END if self._text.strip():
+                yield DocumentError("text after the end of the array", value=self._text)
+            case _State.VALUES if self._text.strip():
+                yield self._text
+            case _:
+                pass
