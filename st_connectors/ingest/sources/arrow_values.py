@@ -33,19 +33,28 @@ def values_of(column: Any, name: str, *, is_uuid: bool = False) -> list[Any]:
     try:
         values = plain.to_pylist()
     except _ERRORS:
-        return [_read(scalar.as_py, convert, name) for scalar in plain]
-    if convert is None:
-        return list(values)
-    return [None if value is None else _read(lambda value=value: value, convert, name) for value in values]
+        values = [_as_python(scalar, name) for scalar in plain]
+    return list(values) if convert is None else [_converted(value, convert, name) for value in values]
 
 
-def _read(get: Callable[[], Any], convert: Callable[[Any], Any] | None, name: str) -> Any:
-    """Return one converted value, or Unreadable."""
+def _as_python(scalar: Any, name: str) -> Any:
     try:
-        value = get()
-        return value if value is None or convert is None else convert(value)
+        return scalar.as_py()
     except _ERRORS as error:
-        return Unreadable(f"the value of {name!r} cannot be read: {' '.join(str(error).split())}")
+        return _unreadable(name, error)
+
+
+def _converted(value: Any, convert: Callable[[Any], Any], name: str) -> Any:
+    if value is None or isinstance(value, Unreadable):
+        return value
+    try:
+        return convert(value)
+    except _ERRORS as error:
+        return _unreadable(name, error)
+
+
+def _unreadable(name: str, error: Exception) -> Unreadable:
+    return Unreadable(f"the value of {name!r} cannot be read: {' '.join(str(error).split())}")
 
 
 def _cast(column: Any) -> Any:

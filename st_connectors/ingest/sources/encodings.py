@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from io import BufferedReader, TextIOWrapper
-from typing import IO
+from io import BufferedReader, RawIOBase, TextIOWrapper
+from typing import IO, cast
 
 from st_connectors.ingest.sources.notes import Notes
 
@@ -29,7 +29,7 @@ _NOT_WESTERN = re.compile("[\x00-\x08\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d\xfe\xff]|
 
 def as_buffered(stream: IO[bytes]) -> BufferedReader:
     """Return a stream that can be looked into without reading it."""
-    return stream if isinstance(stream, BufferedReader) else BufferedReader(stream, BUFFER)  # type: ignore[type-var]
+    return stream if isinstance(stream, BufferedReader) else BufferedReader(cast("RawIOBase", stream), BUFFER)
 
 
 def check_encoding(name: str) -> str:
