@@ -93,6 +93,10 @@ class Description:
 class DescribedStore(Store, Protocol):
     """A store that has aliases, files or settings to report; an adapter without them has no such method."""
 
+    def own_name(self) -> str:
+        """Return the collection's own name, which differs from the name by which it was opened if that is an alias."""
+        ...
+
     def describe(self) -> Description:
         """Return the description of the collection; raise ``NotFound`` if it does not exist."""
         ...

@@ -136,16 +136,14 @@ def describe_collection(url: str, collection: str, *, client: object | None = No
 
 
 def _describe(adapter: Store, collection: str) -> Description:
-    if not hasattr(adapter, "describe"):
-        return Description(collection)
-    return cast("DescribedStore", adapter).describe()
+    return cast("DescribedStore", adapter).describe() if hasattr(adapter, "describe") else Description(collection)
 
 
-def check_own_name(collection: str, description: Description, *, store: str) -> None:
+def check_own_name(collection: str, own_name: str, *, store: str) -> None:
     """Raise ``Refused`` if a collection that is to be dropped was named by an alias."""
-    if description.name != collection:
+    if own_name != collection:
         message = (
-            f"{collection!r} is an alias of the collection {description.name!r}: drop the collection by its own name, "
+            f"{collection!r} is an alias of the collection {own_name!r}: drop the collection by its own name, "
             "or remove only the alias with a tool of the store"
         )
         raise Refused(message, store=store, operation="drop")
@@ -153,11 +151,12 @@ def check_own_name(collection: str, description: Description, *, store: str) -> 
 
 def _check_drop(adapter: Store, collection: str, name: str) -> None:
     """Raise ``Refused`` if ``collection`` is an alias; a collection that does not exist is accepted."""
-    try:
-        description = _describe(adapter, collection)
-    except NotFound:
-        return
-    check_own_name(collection, description, store=name)
+    if hasattr(adapter, "own_name"):
+        try:
+            own_name = cast("DescribedStore", adapter).own_name()
+        except NotFound:
+            return
+        check_own_name(collection, own_name, store=name)
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:

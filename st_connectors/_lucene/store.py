@@ -135,15 +135,23 @@ class LuceneStore(Generic[ServerT]):
         path = index_path(*indices)
         self._send("drop", "DELETE", path, params={"ignore_unavailable": "true"}, expect="acknowledged")
 
+    def own_name(self) -> str:
+        """Return the name of the collection; the name by which it was opened can be an alias."""
+        return self._description({}, {}).name
+
     def describe(self) -> Description:
         """Return the own name, aliases, size and settings of the collection."""
         self._check_open("describe")
         send_optional = partial(self._connection.send_optional, "describe")
-        aliases = self._send("describe", "GET", f"{self._path}/_alias")
         statistics = send_optional(f"{self._path}/_stats/store", {"filter_path": "_all.total.store"})
         settings = send_optional(f"{self._path}/_settings", {"flat_settings": "true"})
+        return self._description(statistics or {}, settings or {})
+
+    def _description(self, statistics: Mapping[str, Any], settings: Mapping[str, Any]) -> Description:
+        """Return the description with the aliases that the server reports."""
+        aliases = self._send("describe", "GET", f"{self._path}/_alias")
         try:
-            return to_description(self._name, aliases, statistics or {}, settings or {})
+            return to_description(self._name, aliases, statistics, settings)
         except (LookupError, TypeError, AttributeError) as error:
             raise self._connection.unexpected("describe") from error
 
@@ -371,22 +379,6 @@ def collections(open_engine: OpenEngine[ServerT], address: Address, client: obje
     finally:
         connection.close()
     return sorted(each[0].collection for each in stored if each is not None)
-
-
-def describe(open_engine: OpenEngine[ServerT], address: Address, collection: str, client: object | None) -> Description:
-    """Return the own name, aliases, size and settings of a collection; raise ``NotFound`` if it does not exist."""
-    check_collection(collection)
-    connection = open_engine(address, client).connection
-    path = index_path(collection)
-    try:
-        aliases = connection.send("describe", "GET", f"{path}/_alias")
-        statistics = connection.send_optional("describe", f"{path}/_stats/store", {"filter_path": "_all.total.store"})
-        settings = connection.send_optional("describe", f"{path}/_settings", {"flat_settings": "true"})
-        return to_description(collection, aliases, statistics or {}, settings or {})
-    except (LookupError, TypeError, AttributeError) as error:
-        raise connection.unexpected("describe") from error
-    finally:
-        connection.close()
 
 
 def loading(

@@ -36,7 +36,7 @@ def drop(
     store = open_store(address, collection)
     try:
         description = describe_collection(address, collection)
-        check_own_name(collection, description, store=parse_address(address).name)
+        check_own_name(collection, description.name, store=parse_address(address).name)
         number = store.count()
         if yes and description.aliases and not with_aliases:
             raise ValueError(

@@ -233,6 +233,12 @@ class MilvusStore:
             self._client.drop_collection(self._collection, **self._connection.call_options)
         self._connection.unflushed.pop(self._collection, None)
 
+    def own_name(self) -> str:
+        """Return the name of the collection; the name by which it was opened can be an alias."""
+        with translate_errors(self._connection.name, "describe"):
+            description = self._client.describe_collection(self._collection, **self._connection.call_options)
+        return wire.own_name(description)
+
     def describe(self) -> Description:
         """Return the own name, aliases, indexes and settings of the collection."""
         driver, options = self._client, self._connection.call_options
@@ -240,7 +246,9 @@ class MilvusStore:
             description = driver.describe_collection(self._collection, **options)
             names = driver.list_indexes(self._collection, **options)
             indexes = [driver.describe_index(self._collection, name, **options) for name in names]
-            aliases = driver.list_aliases(description["collection_name"], **options)["aliases"]
+            aliases = description["aliases"]
+            if self._connection.lite:  # its descriptions lack aliases
+                aliases = driver.list_aliases(description["collection_name"], **options)["aliases"]
         return wire.to_description(description, [each for each in indexes if each], aliases)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:

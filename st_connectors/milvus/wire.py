@@ -26,6 +26,7 @@ __all__ = [
     "Plan",
     "filter_indexes",
     "format_metadata",
+    "own_name",
     "parse_metadata",
     "plan_search",
     "require_vector",
@@ -163,26 +164,30 @@ def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptio
     return Schema.from_json(value["schema"]), StorageOptions(value["dense"], value["packed"])
 
 
+def own_name(description: Mapping[str, Any]) -> str:
+    """Return the name of a collection from Milvus's description, which may have been requested by an alias.
+
+    It is that of the stored schema if Milvus's name was made from it.
+    """
+    name, stored = str(description["collection_name"]), parse_metadata(description)
+    return stored[0].collection if stored is not None and collection_name(stored[0].collection) == name else name
+
+
 def to_description(
     description: Mapping[str, Any], indexes: Sequence[Mapping[str, Any]], aliases: Sequence[str]
 ) -> Description:
-    """Convert Milvus's descriptions of a collection and its indexes.
-
-    The own name is that of the stored schema if Milvus's name was made from it.
-    """
-    own = str(description["collection_name"])
+    """Convert Milvus's descriptions of a collection and its indexes."""
     stored = parse_metadata(description)
     options: dict[str, Any] = {
         name: description[name] for name in ("num_shards", "num_partitions", "consistency_level") if name in description
     }
     if stored is not None:
-        options |= {"lists": "text" if stored[1].packed else "arrays"}
-        own = stored[0].collection if collection_name(stored[0].collection) == own else own
+        options["lists"] = "text" if stored[1].packed else "arrays"
     options["indexes"] = {
         str(each["field_name"]): {name: each[name] for name in ("index_type", "metric_type") if name in each}
         for each in indexes
     }
-    return Description(own, tuple(sorted(alias for alias in aliases if alias != own)), options=options)
+    return Description(own_name(description), tuple(sorted(aliases)), options=options)
 
 
 @dataclass(frozen=True, slots=True)

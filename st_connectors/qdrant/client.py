@@ -161,11 +161,19 @@ class ClientEngine:
                 return None
             raise
 
-    def describe(self) -> Description | None:
-        """Return the own name, aliases and settings of the collection, or None if it does not exist."""
+    def own_name(self) -> str:
+        """Return the name of the collection, or the collection of the alias."""
+        return self._targets().get(self._collection, self._collection)
+
+    def _targets(self) -> dict[str, str]:
+        """Return the collection of each alias."""
         with self._connection.lock:
             listed = self._client.get_aliases().aliases
-        targets = {each.alias_name: each.collection_name for each in listed}
+        return {each.alias_name: each.collection_name for each in listed}
+
+    def describe(self) -> Description | None:
+        """Return the own name, aliases and settings of the collection, or None if it does not exist."""
+        targets = self._targets()
         name = targets.get(self._collection, self._collection)
         info = self._info()
         if info is None:

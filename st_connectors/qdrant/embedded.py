@@ -108,6 +108,10 @@ class EdgeEngine:
         except FileNotFoundError:
             return None
 
+    def own_name(self) -> str:
+        """Return the name of the collection; a folder has no aliases."""
+        return self._collection
+
     def describe(self) -> Description | None:
         """Return the folder of the collection and the size of its files; None if the collection does not exist."""
         if self.metadata() is None:

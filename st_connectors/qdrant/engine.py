@@ -39,6 +39,10 @@ class Engine(Protocol):
         """Return Qdrant's description of the vectors, or None if the collection does not exist."""
         ...
 
+    def own_name(self) -> str:
+        """Return the name of the collection, whose name in this engine can be an alias."""
+        ...
+
     def describe(self) -> Description | None:
         """Return the names, size and settings of the collection, or None if it does not exist."""
         ...

@@ -173,6 +173,11 @@ class QdrantStore:
         with self._operation("drop"):
             self._engine.drop()
 
+    def own_name(self) -> str:
+        """Return the name of the collection; the name by which it was opened can be an alias."""
+        with self._operation("describe"):
+            return self._engine.own_name()
+
     def describe(self) -> Description:
         """Return the own name, aliases, size and settings of the collection."""
         with self._operation("describe"):

@@ -12,7 +12,7 @@ pytest.importorskip("pymilvus", reason="needs the milvus extra")
 
 import grpc
 from pymilvus import MilvusClient
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Throttled, Unavailable, Unsupported
 from st_connectors.filters import Eq, Range
@@ -53,7 +53,8 @@ class Server(milvus_pb2_grpc.MilvusServiceServicer):
     def DescribeCollection(self, request, context):  # noqa: N802  # gRPC's name
         status = self._answer(request, context)
         pairs = [common_pb2.KeyValuePair(key=key, value=value) for key, value in self.properties.items()]
-        return milvus_pb2.DescribeCollectionResponse(status=status, properties=pairs)
+        schema = schema_pb2.CollectionSchema(name=request.collection_name)
+        return milvus_pb2.DescribeCollectionResponse(status=status, properties=pairs, schema=schema)
 
     def Query(self, request, context):  # noqa: N802  # gRPC's name
         return milvus_pb2.QueryResults(status=self._answer(request, context))

@@ -206,16 +206,17 @@ def test_a_collection_of_another_schema_or_owner_is_a_mismatch(stub, store):
 
 
 def test_drop_removes_the_collection_and_says_nothing_where_there_is_none(stub, store):
-    """Its metadata is read first; a missing collection is not removed again."""
+    """Aliases and metadata are read first; a missing collection is not removed again."""
+    stub.on("GET", "/aliases", {"aliases": []})
     stub.on("GET", BOOKS, OURS)
     stub.on("DELETE", BOOKS, True)
     store.drop()
-    assert [seen[:3] for seen in stub.seen] == [("GET", BOOKS, None), ("DELETE", BOOKS, None)]
+    assert [seen[:2] for seen in stub.seen] == [("GET", "/aliases"), ("GET", BOOKS), ("DELETE", BOOKS)]
     assert stub.options["DELETE", BOOKS] == ""
 
     del stub.answers["GET", BOOKS]
     store.drop()
-    assert [seen[:2] for seen in stub.seen[2:]] == [("GET", BOOKS)]
+    assert [seen[:2] for seen in stub.seen[3:]] == [("GET", "/aliases"), ("GET", BOOKS)]
 
 
 def test_a_collection_is_opened_by_its_name_alone(stub):
