@@ -19,7 +19,7 @@ from st_connectors import bm25
 from st_connectors._matching import matcher, matches
 from st_connectors.errors import NotFound, SchemaMismatch
 from st_connectors.filters import Filter
-from st_connectors.plugin import Address, Plugin
+from st_connectors.plugin import Address, Place, Plugin
 from st_connectors.schema import DenseField, Metric, Schema, TextField, schema_difference
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import (
@@ -323,7 +323,7 @@ def _copy(vector: Vector) -> Vector:
 def _connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> Store:
     if client is not None:
         raise TypeError("memory connect: there is no client object to pass")
-    name = _name_of(address)
+    name = address.path
     if schema is None:
         with _LOCK:
             stored = _COLLECTIONS.get((name, collection))
@@ -339,16 +339,8 @@ def _connect(address: Address, collection: str, schema: Schema | None, client: o
 
 def _collections(address: Address, client: object | None) -> list[str]:
     del client
-    requested = _name_of(address)
     with _LOCK:
-        return sorted(collection for name, collection in _COLLECTIONS if name == requested)
-
-
-def _name_of(address: Address) -> str:
-    """Return the name in an address; raise ValueError for an address with a host, which would be ignored."""
-    if address.host is not None:
-        raise ValueError(f"memory is not a server: write memory:NAME, without //, not {address}")
-    return address.path
+        return sorted(collection for name, collection in _COLLECTIONS if name == address.path)
 
 
 PLUGIN = Plugin(
@@ -359,4 +351,5 @@ PLUGIN = Plugin(
     connect=_connect,
     collections=_collections,
     sizing=SIZING,
+    places={"": Place.NAME},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -12,11 +13,32 @@ from st_connectors.schema import FilterKind, Schema
 from st_connectors.sizing import Sizing
 from st_connectors.store import Capabilities, Store
 
-__all__ = ["CONTRACT", "Address", "Adopt", "Connect", "DescribedStore", "Description", "Loading", "Plugin"]
+__all__ = [
+    "CONTRACT",
+    "Address",
+    "Adopt",
+    "Connect",
+    "DescribedStore",
+    "Description",
+    "Loading",
+    "Place",
+    "Plugin",
+]
 
 
 CONTRACT = 1
 """The version of the plugin contract; a plugin states the version for which it was written."""
+
+
+class Place(StrEnum):
+    """What an address names after its scheme."""
+
+    SERVER = "server"
+    """A server: ``//HOST:PORT``."""
+    PATH = "path"
+    """A folder or a file; ``~`` at its start is replaced by the home folder."""
+    NAME = "name"
+    """A name that is valid in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,7 @@ class Plugin:
 
     ``variants`` maps the variants of the scheme ("", "edge", "memory", "grpc", "https") to a description of one line.
     ``extra`` is the extra to install. ``sizing`` maps variants to sizing figures; "" applies to all other variants.
+    ``places`` maps variants to what their addresses name; addresses of other variants are parsed without this check.
     """
 
     name: str
@@ -128,3 +151,4 @@ class Plugin:
     adopt: Adopt | None = None
     loading: Loading | None = None
     sizing: Mapping[str, Sizing] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
@@ -21,9 +22,10 @@ from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
 from st_connectors.layers.retry import RetryPolicy, retrying
 from st_connectors.layers.speculate import speculating
-from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Plugin
+from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Place, Plugin
 from st_connectors.schema import FilterKind, Schema
 from st_connectors.store import Store
+from st_core.home import expand_home
 
 __all__ = [
     "adopt_store",
@@ -61,7 +63,7 @@ def open_store(
         raise ValueError("a collection needs a name, and this one is empty")
     if schema is not None and schema.collection != collection:
         raise ValueError(f"the schema is for collection {schema.collection!r}, not {collection!r}")
-    address = parse_address(url)
+    address = _parse(url, client)
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, schema, client)
@@ -82,7 +84,7 @@ def adopt_store(
     ``filterable`` maps further payload keys to kinds, in addition to those that the store has an index for. Raises
     ``NotFound`` if the collection does not exist and ``Unsupported`` if the store cannot adopt collections.
     """
-    address = parse_address(url)
+    address = _parse(url, client)
     plugin = _plugin_of(address)
     if plugin.adopt is None:
         message = "this store opens only collections created by st-connectors: use Index.open"
@@ -101,7 +103,7 @@ def bulk_loading(url: str, collection: str, *, client: object | None = None) -> 
     empty, this context manager does nothing. All settings are restored afterwards, also if the block raises an error,
     but not if the process is killed. Blocks may be nested. Raises ``NotFound`` if the collection does not exist.
     """
-    address = parse_address(url)
+    address = _parse(url, client)
     plugin = _plugin_of(address)
     if plugin.loading is None:
         yield
@@ -127,7 +129,7 @@ def describe_collection(url: str, collection: str, *, client: object | None = No
 
     Raises ``NotFound`` if there is neither a collection nor an alias of this name.
     """
-    address = parse_address(url)
+    address = _parse(url, client)
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, None, client)
@@ -161,7 +163,7 @@ def _check_drop(adapter: Store, collection: str, name: str) -> None:
 
 def collections(url: str, *, client: object | None = None) -> list[str]:
     """Return the sorted names of the collections that this package created at an address."""
-    address = parse_address(url)
+    address = _parse(url, client)
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         return sorted(plugin.collections(address, client))
@@ -205,9 +207,15 @@ def _load(name: str) -> Plugin:
 def parse_address(url: str) -> Address:
     """Parse an address: ``memory:``, ``qdrant+edge:PATH``, ``qdrant+grpc+https://host:6334/prefix?timeout=5``.
 
-    Raises ValueError for a scheme or variant that no installed store has, and for secrets, which an address must not
+    ``~`` at the start of a path is replaced by the home folder. Raises ValueError for a scheme or variant that no
+    installed store has, for a server without ``//``, for a path with ``//``, and for secrets, which an address must not
     contain.
     """
+    return _parse(url)
+
+
+def _parse(url: str, client: object | None = None) -> Address:
+    """Parse an address; with a client, which has its own connection, the address may end after its scheme."""
     if not isinstance(url, str):
         raise TypeError(f"an address must be a string such as qdrant+edge:PATH, not {type(url).__name__}")
     scheme, colon, rest = url.partition(":")
@@ -215,17 +223,43 @@ def parse_address(url: str) -> Address:
         raise ValueError(f"expected an address SCHEME:PATH or SCHEME://HOST:PORT{_list_schemes()}")
     name, *variants = scheme.split("+")
     body, _, query = rest.partition("?")
-    options = _options(query)
-    if body.startswith("//"):
-        host, port, path = _server(scheme, body)
-        address = Address(name, tuple(variants), host, port, path, options)
-    else:
-        address = Address(name, tuple(variants), path=body, options=options)
-    _plugin_of(address)
-    return address
+    address = Address(name, tuple(variants), options=_options(query))
+    place = _place_of(address)
+    host, port, path = _server(scheme, body) if body.startswith("//") else (None, None, body)
+    if body or client is None:
+        _check_place(address, place, body, host)
+    return replace(address, host=host, port=port, path=expand_home(path) if place is Place.PATH else path)
 
 
-def _server(scheme: str, body: str) -> tuple[str, int | None, str]:
+def _place_of(address: Address) -> Place | None:
+    """Return what an address names; None if its plugin does not say."""
+    places = _plugin_of(address).places
+    return next((places[variant] for variant in address.variants or ("",) if variant in places), None)
+
+
+def _check_place(address: Address, place: Place | None, body: str, host: str | None) -> None:
+    """Raise ValueError if the part of an address after its scheme, ``body``, does not fit what the address names."""
+    scheme = address.scheme
+    if place is None:
+        if body.startswith("//") and not host:
+            raise ValueError(f"the address {scheme}:{body} has no host: write {scheme}://HOST:PORT, or {scheme}:PATH")
+    elif place is Place.SERVER and not host:
+        raise ValueError(f"{scheme} is a server: write {scheme}://HOST:PORT{_or_path(address.name)}")
+    elif place is not Place.SERVER and body.startswith("//"):
+        raise ValueError(f"{scheme} is not a server: write {scheme}:{place.upper()}, without //, not {scheme}:{body}")
+    elif place is Place.PATH and not body:
+        raise ValueError(f"{scheme} needs a path: write {scheme}:PATH, with . for the current folder")
+
+
+def _or_path(name: str) -> str:
+    """Return the end of a message: the addresses of a plugin that are paths."""
+    places = _load(name).places
+    return "".join(
+        f", or for a folder {name}+{variant}:PATH" for variant, place in places.items() if place is Place.PATH
+    )
+
+
+def _server(scheme: str, body: str) -> tuple[str | None, int | None, str]:
     try:
         parts = urlsplit(body)
         host, port = parts.hostname, parts.port
@@ -236,10 +270,6 @@ def _server(scheme: str, body: str) -> tuple[str, int | None, str]:
         raise ValueError(
             f"an address must not contain a user or password: set {variable} in the environment, "
             "or pass a client object"
-        )
-    if not host:
-        raise ValueError(
-            f"the address {scheme}:{body} has no host: write {scheme}://HOST:PORT, or for a folder {scheme}:PATH"
         )
     return host, port, parts.path
 

@@ -22,6 +22,7 @@ from st_connectors.schema import (
     kind_of,
 )
 from st_core import builtin
+from st_core.home import expand_home
 from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 
 __all__ = [
@@ -84,7 +85,8 @@ def build_schema(
 
 def _with_absolute_path(ref: ModelRef) -> ModelRef:
     """Return the reference with the absolute path of a model's folder, valid from any working directory."""
-    return replace(ref, name=str(Path(ref.name).absolute())) if Path(ref.name).is_dir() else ref
+    folder = Path(expand_home(ref.name))
+    return replace(ref, name=str(folder.absolute())) if folder.is_dir() else ref
 
 
 def parse_kinds(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterKind]:

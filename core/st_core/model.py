@@ -21,6 +21,7 @@ from st_core.engine.options import CallOptions, with_processing
 from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, split_graph_options
 from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
+from st_core.home import expand_home
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
@@ -498,17 +499,18 @@ class Model:
             )
         from st_core.saving.save import card_of, save_folder, settled
 
+        folder = Path(expand_home(path))
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
         name = model_name or self.checkpoint.name
         card = card_of(self.checkpoint.folder / "README.md", name, self.family) if create_model_card else None
         if self._engine.graphs is None:
-            save_folder(Path(path), settled(self._engine), settings, self._saved_files(), card)
+            save_folder(folder, settled(self._engine), settings, self._saved_files(), card)
             return
         from st_core.saving.export import copy_graphs, graph_places
 
         places, trusted = graph_places(self._engine), self._loading.get("trust_remote_code", False)
-        save_folder(Path(path), settled(self._engine), settings, self._saved_files(), card)
-        copy_graphs(places, self._engine, Path(path), self.family, trust_remote_code=trusted)
+        save_folder(folder, settled(self._engine), settings, self._saved_files(), card)
+        copy_graphs(places, self._engine, folder, self.family, trust_remote_code=trusted)
 
     save = save_pretrained
 

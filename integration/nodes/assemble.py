@@ -14,6 +14,7 @@ from pathlib import Path
 from integration.nodes.collect import AssemblyError, collect
 from integration.nodes.jdk import Jdk, choose, installed
 from integration.nodes.recipes import Module, Recipe
+from st_core.home import expand_home
 
 __all__ = ["AssemblyError", "assemble", "cached", "jdk_for"]
 
@@ -62,7 +63,7 @@ def jdk_for(recipe: Recipe, environ: Mapping[str, str] = os.environ) -> Jdk:
 
 def _place(recipe: Recipe, environ: Mapping[str, str]) -> Path:
     default = Path.home() / ".cache" / "st-connectors" / "nodes"
-    return Path(environ.get("ST_NODES_CACHE") or default) / f"{recipe.title}-{_key(recipe)}"
+    return Path(expand_home(environ.get("ST_NODES_CACHE") or default)) / f"{recipe.title}-{_key(recipe)}"
 
 
 def _key(recipe: Recipe) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from st_connectors._lucene.faults import parse_seconds
 from st_connectors._lucene.vocabulary import Vocabulary, read_vocabulary
 from st_connectors.plugin import Address
+from st_core.home import expand_home
 
 __all__ = [
     "CollectionOptions",
@@ -79,6 +80,7 @@ def read_authorities(address: Address) -> str | None:
         return None
     if "https" not in address.variants:
         raise ValueError(f"ca is for TLS: write {address.name}+https://, or leave it out")
+    path = expand_home(path)
     if not Path(path).is_file():
         raise ValueError(f"ca must be the path of a file of PEM certificates, and there is no file {path!r}")
     return path

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from st_connectors.lazy import lazy_function
-from st_connectors.plugin import Plugin
+from st_connectors.plugin import Place, Plugin
 from st_connectors.schema import Metric
 from st_connectors.sizing import Sizing
 from st_connectors.store import Capabilities, Precision
@@ -69,4 +69,5 @@ def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities,
         adopt=function("adopt"),
         loading=function("loading"),
         sizing={"": sizing},
+        places={"": Place.SERVER, "https": Place.SERVER},
     )

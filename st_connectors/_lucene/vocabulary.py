@@ -11,6 +11,7 @@ from typing import Any
 
 from st_core import builtin
 from st_core.errors import ModelNotFound
+from st_core.home import expand_home
 from st_core.vectors import MAX_INDEX
 
 __all__ = ["Vocabulary", "build_vocabulary", "read_vocabulary"]
@@ -83,11 +84,11 @@ def read_vocabulary(place: str) -> Vocabulary:
 
 def _find_file(place: str) -> Path:
     try:
-        path = builtin.path(place) if place.startswith(builtin.PREFIX) else Path(place).expanduser()
+        path = builtin.path(place) if place.startswith(builtin.PREFIX) else Path(expand_home(place))
         files = [path / name for name in _FILES if (path / name).is_file()] if path.is_dir() else [path]
         if files and files[0].is_file() and files[0].suffix in (".json", ".txt"):
             return files[0]
-    except (ModelNotFound, OSError, RuntimeError, ValueError) as error:  # no such model or user; no path at all
+    except (ModelNotFound, OSError, ValueError) as error:  # no such model or home folder; no path at all
         raise ValueError(f"there is no vocabulary {place!r}: {error}") from error
     raise ValueError(
         f"there is no vocabulary {place!r}; expected a model's tokenizer.json or vocab.txt, a folder with one, "

@@ -12,6 +12,7 @@ import typer
 from st_connectors.cli.options import DEFAULT_DENSE, Backend, Dtype
 from st_connectors.cli.output import print_error, print_json
 from st_core import builtin
+from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_core.vectors import SparseMatrix
@@ -58,14 +59,15 @@ def encode(
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
     if not lines:
         raise ValueError("no text to encode: pass texts as arguments, or lines on standard input")
+    file = None if out is None else Path(expand_home(out))
     vector_kind = kind or (Kind.SPARSE if model == builtin.SPARSE else Kind.DENSE)
     suffix = ".npz" if vector_kind is Kind.SPARSE else ".npy"
-    if out is not None and out.suffix != suffix:
-        raise ValueError(f"expected a {suffix} file for {vector_kind} vectors, got {out.name!r}")
+    if file is not None and file.suffix != suffix:
+        raise ValueError(f"expected a {suffix} file for {vector_kind} vectors, got {file.name!r}")
     vectors = _encode(lines, model, vector_kind, backend, dtype, query=query)
-    if out is not None:
-        _save(vectors, out)
-        print_error(f"wrote {len(vectors)} vectors to {out}")
+    if file is not None:
+        _save(vectors, file)
+        print_error(f"wrote {len(vectors)} vectors to {file}")
         return
     for row in vectors:
         if vector_kind is Kind.SPARSE:

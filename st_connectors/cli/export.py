@@ -10,6 +10,7 @@ import typer
 
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import print_json, print_line, status_line
+from st_core.home import expand_home
 
 __all__ = ["export"]
 
@@ -90,7 +91,7 @@ def export(
 def _read_calibration(path: Path) -> list[str | tuple[str, ...]]:
     """Return the texts of a file, or pairs for lines with a tab; raise ValueError if it has none or cannot be read."""
     try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(expand_home(path)).read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot read the calibration texts: {error}") from error
     if not lines:

@@ -40,6 +40,7 @@ from st_connectors.cli.sources import (
     read_inputs,
     refused_file,
 )
+from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
@@ -143,7 +144,7 @@ def ingest(
     from st_connectors.models import ModelOptions
     from st_connectors.registry import bulk_loading
 
-    inputs = find_inputs(sources, form)
+    inputs = find_inputs([expand_home(source) for source in sources], form)
     reading = make_reading(id_field, text_field, maps, delimiter, encoding)
     splitting = _split_options(split, split_tokens, [each.form for each in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)

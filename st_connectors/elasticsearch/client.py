@@ -52,7 +52,7 @@ def open_connection(address: Address, client: object | None) -> Connection:
 def _open_client(address: Address, timeout: float) -> Elasticsearch:
     node: dict[str, str | int] = {
         "scheme": "https" if "https" in address.variants else "http",
-        "host": address.host or "localhost",
+        "host": address.host or "",
         "port": address.port or 9200,
         "path_prefix": address.path.rstrip("/"),
     }

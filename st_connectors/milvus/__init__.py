@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from st_connectors.lazy import lazy_attributes, lazy_function
-from st_connectors.plugin import Plugin
+from st_connectors.plugin import Place, Plugin
 from st_connectors.schema import Metric, Quantization
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import Capabilities, Precision
@@ -78,6 +78,7 @@ PLUGIN = Plugin(
     collections=lazy_function(_STORE, "collections", extra="milvus", drivers=_DRIVERS),
     adopt=lazy_function(_STORE, "adopt", extra="milvus", drivers=_DRIVERS),
     sizing=SIZING,
+    places={"": Place.SERVER, "https": Place.SERVER, "lite": Place.PATH},
 )
 
 

@@ -149,10 +149,6 @@ def _open_embedded(address: Address, options: Mapping[str, Any]) -> Connection:
 
 
 def _open_server(address: Address, options: Mapping[str, Any]) -> Connection:
-    if address.host is None:
-        raise ValueError(
-            f"{address.scheme} is a server: write {address.scheme}://HOST:PORT, or for a file milvus+lite:PATH"
-        )
     scheme = "https" if "https" in address.variants else "http"
     host = f"[{address.host}]" if ":" in (address.host or "") else address.host
     with translate_errors(address.scheme, "connect"):

@@ -48,7 +48,7 @@ _LOCK = threading.RLock()
 
 def path_of(address: Address) -> str:
     """Return the path of the files of Milvus Lite: ``PATH/milvus.db``, or PATH itself if it ends in ``.db``."""
-    path = Path(address.path or ".").resolve()
+    path = Path(address.path).resolve()
     return str(path if path.suffix == ".db" else path / DATABASE)
 
 

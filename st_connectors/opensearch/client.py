@@ -71,7 +71,7 @@ def open_connection(address: Address, client: object | None) -> Connection:
 def _open_client(address: Address, timeout: float) -> OpenSearch:
     password = os.environ.get(PASSWORD)
     return OpenSearch(
-        [{"host": address.host or "localhost", "port": address.port or 9200}],
+        [{"host": address.host, "port": address.port or 9200}],
         url_prefix=address.path.strip("/"),
         use_ssl="https" in address.variants,
         ca_certs=read_authorities(address),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from st_connectors.lazy import lazy_attributes, lazy_function
-from st_connectors.plugin import Plugin
+from st_connectors.plugin import Place, Plugin
 from st_connectors.schema import FusionMethod, Metric, Quantization
 from st_connectors.sizing import DenseLayout, Sizing
 from st_connectors.store import Capabilities, Precision
@@ -113,6 +113,11 @@ PLUGIN = Plugin(
     adopt=lazy_function(_STORE, "adopt", extra="qdrant", drivers=_DRIVERS),
     loading=lazy_function("st_connectors.qdrant.loading", "loading", extra="qdrant", drivers=_DRIVERS),
     sizing=SIZING,
+    places={
+        "edge": Place.PATH,
+        "memory": Place.NAME,
+        **dict.fromkeys(("", "https", "grpc", "grpc+https"), Place.SERVER),
+    },
 )
 
 

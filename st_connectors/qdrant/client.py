@@ -65,15 +65,7 @@ def open_client(address: Address, client: object | None) -> Connection:
     if client is not None:
         return _use_client(address, client)
     if "memory" in address.variants:
-        if address.host is not None:
-            raise ValueError(
-                f"{address.scheme} is not a server: write {address.scheme}:NAME, without //, not {address}"
-            )
         return _open_local(address.path)
-    if address.host is None:
-        raise ValueError(
-            f"{address.scheme} is a server: write {address.scheme}://HOST:PORT, or for a folder qdrant+edge:PATH"
-        )
     return _open_server(address)
 
 

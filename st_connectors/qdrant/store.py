@@ -78,13 +78,9 @@ def open_engine(address: Address, collection: str, client: object | None) -> Eng
 
 
 def _edge_folder(address: Address) -> str:
-    """Return the folder of an embedded store; raise ValueError for an address without a folder."""
-    if address.host is not None:
-        raise ValueError(f"qdrant+edge is a folder, not a server: write qdrant+edge:PATH, without //, not {address}")
+    """Return the folder of an embedded store; raise ValueError for an address with options."""
     if address.options:
         raise ValueError(f"qdrant+edge has no options, got {min(address.options)!r}: write qdrant+edge:PATH")
-    if not address.path:
-        raise ValueError("qdrant+edge needs a folder: write qdrant+edge:PATH, with . for the current one")
     return address.path
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st_connectors.advice import advise, human, sizing_for
+from st_connectors.plugin import Place
 from st_connectors.registry import open_store, parse_address, plugins
 from st_connectors.schema import DenseField, Quantization, Schema, SparseField
 from st_connectors.store import Record
@@ -124,7 +125,9 @@ def test_only_what_the_adapter_can_make_is_proposed():
     """Every quantization is a capability, and every installed store has figures for each variant."""
     for plugin in plugins().values():
         for variant in plugin.variants:
-            sizing = sizing_for(plugin, parse_address(f"{plugin.name}{f'+{variant}' if variant else ''}:x"))
+            scheme = f"{plugin.name}+{variant}" if variant else plugin.name
+            place = "//x" if plugin.places[variant] is Place.SERVER else "x"
+            sizing = sizing_for(plugin, parse_address(f"{scheme}:{place}"))
             for layout in sizing.dense:
                 assert Quantization(layout.quantization) in plugin.capabilities.quantizations
                 assert layout.source

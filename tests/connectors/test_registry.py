@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import uuid
@@ -12,7 +13,7 @@ import pytest
 
 from st_connectors import memory, registry
 from st_connectors.errors import NotFound
-from st_connectors.plugin import Address, Plugin
+from st_connectors.plugin import Address, Place, Plugin
 from st_connectors.registry import collections, open_store, parse_address, plugins
 from st_connectors.schema import DenseField, Schema
 from st_connectors.store import Capabilities, Fuse, LegHit, Near, Record, SearchRequest
@@ -111,6 +112,91 @@ def test_secrets_in_an_address_are_refused_and_not_echoed(installed, url):
     with pytest.raises(ValueError, match=r"environment.* or pass a client object") as caught:
         parse_address(url)
     assert "hunter2" not in str(caught.value)
+
+
+def schemes(*places):
+    """Return the schemes of the installed stores whose addresses name one of ``places``."""
+    return [
+        f"{name}+{variant}" if variant else name
+        for name, plugin in plugins().items()
+        for variant, place in plugin.places.items()
+        if place in places
+    ]
+
+
+def test_every_installed_store_says_what_its_addresses_name():
+    """Otherwise a wrong address would be passed to its client, which would connect to a server of its own choice."""
+    for plugin in plugins().values():
+        assert plugin.places.keys() == plugin.variants.keys()
+
+
+@pytest.mark.parametrize("rest", ["", "localhost:19201", "/localhost:19201", "///localhost:19201", "//:19201", "?a=b"])
+@pytest.mark.parametrize("scheme", schemes(Place.SERVER))
+def test_a_server_without_two_slashes_and_a_host_is_refused(scheme, rest):
+    """It would otherwise be the client's default, such as localhost:9200."""
+    with pytest.raises(ValueError, match=rf"^{re.escape(scheme)} is a server: write {re.escape(scheme)}://HOST:PORT"):
+        parse_address(f"{scheme}:{rest}")
+
+
+def test_the_folder_of_the_same_store_is_suggested():
+    """A path after the scheme of a server often means the embedded store."""
+    with pytest.raises(ValueError, match=r"write milvus://HOST:PORT, or for a folder milvus\+lite:PATH$"):
+        parse_address("milvus:library")
+    with pytest.raises(ValueError, match=r"write elasticsearch://HOST:PORT$"):
+        parse_address("elasticsearch:library")
+
+
+@pytest.mark.parametrize("scheme", schemes(Place.PATH, Place.NAME))
+def test_a_host_is_refused_where_there_is_no_server(scheme):
+    """It would otherwise be the current folder, or a store without a name."""
+    with pytest.raises(ValueError, match=rf"{re.escape(scheme)} is not a server: .*, without //, not .*//library"):
+        parse_address(f"{scheme}://library")
+    with pytest.raises(ValueError, match="must not contain a user or password") as caught:
+        parse_address(f"{scheme}://user:hunter2@library")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", schemes(Place.PATH))
+def test_a_store_in_a_folder_needs_a_path(scheme):
+    """The current folder has to be named."""
+    with pytest.raises(ValueError, match=rf"^{re.escape(scheme)} needs a path: .* with \. for the current folder$"):
+        parse_address(f"{scheme}:")
+    assert parse_address(f"{scheme}:.").path == "."
+
+
+@pytest.mark.parametrize("scheme", schemes(Place.PATH))
+@pytest.mark.parametrize(("path", "expanded"), [("~", ""), ("~/library", "/library"), ("~/a b/~", "/a b/~")])
+def test_the_home_folder_in_an_address_is_expanded(scheme, path, expanded, monkeypatch, tmp_path):
+    """A shell does not expand it, because it is not at the start of a word."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert parse_address(f"{scheme}:{path}").path == f"{tmp_path}{expanded}"
+
+
+@pytest.mark.parametrize("path", ["./~", "x/~", "~x", "/a/~/b"])
+def test_other_tildes_in_an_address_stay(path, monkeypatch, tmp_path):
+    """They are names of files, as for a shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert parse_address(f"qdrant+edge:{path}").path == path
+    assert parse_address("memory:~").path == "~"
+
+
+def test_an_unknown_home_folder_in_an_address_is_refused():
+    """A folder with the name ``~nobody-of-this-name`` would otherwise appear in the current one."""
+    with pytest.raises(ValueError, match="~nobody-of-this-name has no known home folder"):
+        parse_address("qdrant+edge:~nobody-of-this-name/library")
+
+
+def test_an_address_may_end_after_the_scheme_where_a_client_is_passed(installed):
+    """The client is connected already."""
+    plugin = Plugin("any", None, {"": ""}, Capabilities(), memory._connect, lambda *_: ["c"], places={"": Place.SERVER})
+    installed(("any", plugin))
+
+    assert collections("any:", client=object()) == ["c"]
+    for url, client in (("any:", None), ("any:host", object())):
+        with pytest.raises(ValueError, match="any is a server: write any://HOST:PORT"):
+            collections(url, client=client)
 
 
 def test_two_packages_of_one_name_are_refused(installed):

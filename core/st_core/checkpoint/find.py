@@ -11,6 +11,7 @@ from typing import Any
 from st_core import builtin
 from st_core.checkpoint.files import is_present, read_object, read_optional_object
 from st_core.errors import ModelError, ModelNotFound
+from st_core.home import expand_home
 
 __all__ = ["ADAPTER", "Fetch", "adapter_base", "find_checkpoint"]
 
@@ -115,9 +116,9 @@ def find_checkpoint(
     if not name:
         raise ModelNotFound(f"no folder ''; expected {_EXPECTED}")
     try:
-        path = Path(name).expanduser()
+        path = Path(expand_home(name))
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+    except (OSError, ValueError) as error:  # no permission, a name too long, no home folder
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelNotFound(f"no model {name[:200]!r}: the path cannot be read: {reason}") from error
     if is_folder:
@@ -146,12 +147,14 @@ def _download(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    cache = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+
     def download(patterns: list[str], ignored: list[str]) -> Path:
         return Path(
             snapshot_download(
                 name,
                 revision=revision,
-                cache_dir=cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+                cache_dir=expand_home(cache) if cache else None,
                 token=token,
                 local_files_only=local_files_only,
                 allow_patterns=patterns,

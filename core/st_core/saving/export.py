@@ -21,6 +21,7 @@ from st_core.checkpoint.find import find_checkpoint
 from st_core.checkpoint.read import Checkpoint, read_checkpoint
 from st_core.engine.inputs import Unset
 from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
+from st_core.home import expand_home
 from st_core.modules import LoadOptions
 from st_core.modules.stack import assemble, warn_of_another
 
@@ -92,7 +93,7 @@ def export_model(
         raise ModelUnsupported(f"{full_name} runs on numpy and needs no graph; nothing to export")
     graphs = [GraphBackend(each, dtype, source, model=full_name) for each in _runtimes(backend)]
     add = partial(_add_graphs, stacks=tuple(stacks.values()), graphs=graphs, calibration=calibration, told=told)
-    target = Path(out)
+    target = Path(expand_home(out))
     if target.exists() and target.resolve() == source.resolve():
         add(target)
         warn_of_another(checkpoint, kind)

@@ -199,7 +199,7 @@ def test_options_are_checked(server, options):
 def test_a_server_needs_a_host():
     """A path alone is a file."""
     with pytest.raises(
-        ValueError, match=r"milvus is a server: write milvus://HOST:PORT, or for a file milvus\+lite:PATH"
+        ValueError, match=r"milvus is a server: write milvus://HOST:PORT, or for a folder milvus\+lite:PATH"
     ):
         open_store("milvus:library.db", "books", SCHEMA)
 

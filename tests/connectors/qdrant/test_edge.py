@@ -221,7 +221,7 @@ def test_a_path_that_is_a_file_is_told_as_such(quick_path):
     ("address", "says"),
     [
         ("qdrant+edge://library", "write qdrant.edge:PATH, without //, not qdrant.edge://library"),
-        ("qdrant+edge:", "with . for the current one"),
+        ("qdrant+edge:", "with . for the current folder"),
         ("qdrant+edge:library?timeout=5", "has no options, got 'timeout'"),
     ],
 )

@@ -22,6 +22,7 @@ import numpy as np
 
 from st_core.backends.dtypes import STATIC
 from st_core.errors import ModelBroken
+from st_core.home import expand_home
 from st_core.modules.transformer import Transformer
 from st_core.text.tokens import TextTokenizer, read_layout
 from st_core.text.word_pieces import read_word_pieces
@@ -119,8 +120,8 @@ def cache_root() -> Path | None:
     """
     configured, user = os.environ.get("ST_CONNECTORS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        return Path(configured).expanduser() if configured else Path(user).expanduser() / "st-connectors"
-    except RuntimeError:  # pathlib raises it for a user without a home folder
+        return Path(expand_home(configured)) if configured else Path(expand_home(user), "st-connectors")
+    except ValueError:
         return None
 
 
