@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -214,9 +213,6 @@ def _text(name: str, value: object) -> str:
     return text
 
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
-
-
 @dataclass(frozen=True, slots=True)
 class AdoptedLayout:
     """The columns of a collection created by someone else.
@@ -283,9 +279,9 @@ class AdoptedLayout:
     def _encode_id(self, record_id: str) -> int | str:
         if not self.primary.is_integer:
             return record_id
-        if not _is_int64(record_id):
+        if (number := _parse_key(record_id)) is None:
             raise ValueError(f"an adopted collection with integer keys expects integer ids, got {record_id!r}")
-        return int(record_id)
+        return number
 
     def record(self, row: Mapping[str, Any]) -> Record:
         """Convert the columns present in a row to a record; null columns are null in the payload."""
@@ -307,10 +303,13 @@ class AdoptedLayout:
         return [self.key, *payload, *(vectors if Parts.VECTORS in parts else [])]
 
     def ids(self, ids: Sequence[str]) -> Expression:
-        """Return the expression for the rows with these ids; ids that the key column cannot contain are skipped."""
+        """Return the expression for the rows with these ids; ids that the key column cannot contain are skipped.
+
+        Raises ValueError for a whole number in another spelling, such as 07 for 7.
+        """
         keys: list[Any] = list(ids)
         if self.primary.is_integer:
-            keys = [int(each) for each in ids if _is_int64(each)]
+            keys = [key for each in ids if (key := _parse_key(each)) is not None]
         return ids_expression(keys, self.key) if keys else Expression(self.primary.never, self.primary.values)
 
     def everything(self) -> Expression:
@@ -334,5 +333,12 @@ class AdoptedLayout:
         return self.indexes.get(field, "FLAT")
 
 
-def _is_int64(text: str) -> bool:
-    return _INTEGER.fullmatch(text) is not None and int(text) in INT64
+def _parse_key(text: str) -> int | None:
+    """Return an id as an integer of 64 bits, or None; raise ValueError for one in another spelling than Milvus's."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    if str(number) != text:
+        raise ValueError(f"the id {text!r} is another spelling of {str(number)!r}: write that")
+    return number if number in INT64 else None

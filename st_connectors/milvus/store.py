@@ -296,15 +296,22 @@ class MilvusStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
-        where = self._filter_options(self._layout.ids(ids))
+        where = self._filter_options(self._with_ids(ids, "delete"))
         with self._connection.write_lock, translate_errors(self._connection.name, "delete"):
             self._client.delete(self._collection, **where, **self._connection.call_options)
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Fetch rows and return their records in the order of ``ids``."""
-        rows = self._query("get", self._layout.ids(ids), self._layout.outputs(parts))
+        rows = self._query("get", self._with_ids(ids, "get"), self._layout.outputs(parts))
         records = {record.id: record for record in map(self._layout.record, rows)}
         return [records[each] for each in ids if each in records]
+
+    def _with_ids(self, ids: Sequence[str], operation: str) -> Expression:
+        """Return the expression for the rows with these ids; raise ``Refused`` for an id that could be mistaken."""
+        try:
+            return self._layout.ids(ids)
+        except ValueError as error:
+            raise Refused(str(error), store=self._connection.name, operation=operation) from error
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Search the rows that have the vector of the leg."""

@@ -46,17 +46,12 @@ class OwnLayout:
         """The kinds of the filterable fields."""
         return self.schema.filterable
 
-    def accepts(self, record_id: str) -> bool:
-        """Return True, because every id is accepted."""
-        del record_id
-        return True
-
     def point_id(self, record_id: str) -> PointId | None:
         """Return the UUID that represents the record's id."""
         return to_uuid5(record_id)
 
-    def record_id(self, record_id: str) -> str:
-        """Return the id in the form in which search results contain it."""
+    def stored_as(self, record_id: str) -> str:
+        """Return the id unchanged, because every id is stored as it is written."""
         return record_id
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,10 +114,6 @@ class AdoptedLayout:
 
     filterable: Mapping[str, FilterKind]
 
-    def accepts(self, record_id: str) -> bool:
-        """Return whether the id is an integer or a UUID, as Qdrant requires."""
-        return self.point_id(record_id) is not None
-
     def point_id(self, record_id: str) -> PointId | None:
         """Return the id as an integer or UUID; None for other ids, which Qdrant does not support."""
         if record_id.isdecimal() and record_id.isascii() and int(record_id) < 2**64:
@@ -132,9 +123,13 @@ class AdoptedLayout:
         except ValueError:
             return None
 
-    def record_id(self, record_id: str) -> str:
-        """Return the id in the form in which search results contain it: a UUID in lower case with hyphens."""
-        return str(self.point_id(record_id))
+    def stored_as(self, record_id: str) -> str | None:
+        """Return the id as Qdrant returns it: a number without zeros in front, a UUID in lower case with hyphens.
+
+        None for ids that Qdrant does not support.
+        """
+        point = self.point_id(record_id)
+        return None if point is None else str(point)
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Return the payload unchanged."""

@@ -187,12 +187,12 @@ class QdrantStore:
         """Write complete points; they are acknowledged once they are in the write-ahead log and visible."""
         accepted, rejected = [], []
         for position, record in enumerate(records):
-            if self._layout.accepts(record.id):
+            reason = self._refusal(record.id)
+            if reason is None:
                 accepted.append(record)
-                continue
-            message = f"an adopted collection expects unsigned integers and UUIDs as ids, got {record.id!r}"
-            error = Refused(message, store=self._engine.name, operation="upsert")
-            rejected.append(Rejected(position, record.id, error))
+            else:
+                error = Refused(reason, store=self._engine.name, operation="upsert")
+                rejected.append(Rejected(position, record.id, error))
         if accepted:
             with self._operation("upsert"):
                 # Points are converted one by one, because converting a list of a thousand takes 50 % longer.
@@ -202,17 +202,16 @@ class QdrantStore:
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
         with self._operation("delete"):
-            self._engine.delete(list(self._point_ids(ids).values()))
+            self._engine.delete(self._point_ids(ids, "delete"))
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Fetch points and return their records in the order of ``ids``."""
         with self._operation("get"):
-            points = self._engine.retrieve(list(self._point_ids(ids).values()), self._selectors(parts))
+            points = self._engine.retrieve(self._point_ids(ids, "get"), self._selectors(parts))
         records = {
             record.id: record for record in (wire.to_record(self._schema, self._layout, point) for point in points)
         }
-        spelled = {each: self._layout.record_id(each) for each in ids}
-        return [records[spelled[each]] for each in ids if spelled[each] in records]
+        return [records[each] for each in ids if each in records]
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Send all requests as one batch, except those that cannot have hits because their query is empty."""
@@ -259,10 +258,24 @@ class QdrantStore:
         with translate_errors(self._engine, operation):
             yield
 
-    def _point_ids(self, ids: Sequence[str]) -> dict[str, PointId]:
-        """Return the point id of each distinct record id; record ids that no point can have are skipped."""
+    def _refusal(self, record_id: str) -> str | None:
+        """Return why the collection cannot have a record with this id; None if it can."""
+        stored = self._layout.stored_as(record_id)
+        if stored is None:
+            return f"an adopted collection expects unsigned integers and UUIDs as ids, got {record_id!r}"
+        return None if stored == record_id else f"the id {record_id!r} is another spelling of {stored!r}: write that"
+
+    def _point_ids(self, ids: Sequence[str], operation: str) -> list[PointId]:
+        """Return the point id of each distinct record id; record ids that no point can have are skipped.
+
+        Raises ``Refused`` for an id in another spelling than that of its point, because two ids would become one.
+        """
         points = {each: self._layout.point_id(each) for each in ids}
-        return {each: point for each, point in points.items() if point is not None}
+        known = {each: point for each, point in points.items() if point is not None}
+        for each in known:
+            if reason := self._refusal(each):
+                raise Refused(reason, store=self._engine.name, operation=operation)
+        return list(known.values())
 
     def _selectors(self, parts: Parts) -> Body:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 
 import numpy as np
@@ -196,6 +197,37 @@ def test_ids_that_qdrant_cannot_have_are_rejected_by_name(client):
     assert isinstance(rejected.error, Refused)
     assert "unsigned integers and UUIDs" in str(rejected.error)
     assert client.count("notes").count == 13
+
+
+@pytest.mark.parametrize(
+    ("spelling", "stored"),
+    [
+        ("07", "7"),
+        ("0", None),
+        ("00", "0"),
+        ("ABCDEF00-1234-5678-1234-567812345678", "abcdef00-1234-5678-1234-567812345678"),
+        ("abcdef00123456781234567812345678", "abcdef00-1234-5678-1234-567812345678"),
+        ("{abcdef00-1234-5678-1234-567812345678}", "abcdef00-1234-5678-1234-567812345678"),
+        ("urn:uuid:abcdef00-1234-5678-1234-567812345678", "abcdef00-1234-5678-1234-567812345678"),
+    ],
+)
+def test_another_spelling_of_an_id_is_refused_by_name(client, spelling, stored):
+    """Two ids of the caller would become one point, and the later record would replace the earlier one."""
+    store = adopt(client)
+    first = Record(stored or spelling, {}, {"n": 1})
+
+    rejected = store.upsert([first, Record(spelling, {}, {"n": 2})])
+
+    if stored is None:
+        assert rejected == []
+        return
+    assert [(each.position, type(each.error)) for each in rejected] == [(1, Refused)]
+    says = re.escape(f"the id {spelling!r} is another spelling of {stored!r}: write that")
+    assert re.search(says, str(rejected[0].error))
+    for call in (store.get, store.delete):
+        with pytest.raises(Refused, match=says):
+            call([spelling])
+    assert [record.payload for record in store.get([stored])] == [{"n": 1}]
 
 
 def test_an_adopted_collection_is_not_dropped(client):
