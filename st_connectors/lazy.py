@@ -49,4 +49,6 @@ def _import_module(name: str, extra: str, drivers: Collection[str]) -> ModuleTyp
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in drivers:
             raise
-        raise ImportError(f"{error.name} is missing: pip install 'st-connectors[{extra}]'") from error
+        from st_core.install import install_command
+
+        raise ImportError(f"{error.name} is missing: {install_command(extra)}") from error

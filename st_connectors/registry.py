@@ -318,7 +318,8 @@ def _explain_missing(plugin: Plugin) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if plugin.extra is None or (error.name or "").split(".")[0] in {"st_connectors", "st_core"}:
             raise
+        from st_core.install import install_command
+
         raise ImportError(
-            f"the store {plugin.name!r} needs {error.name}: pip install 'st-connectors[{plugin.extra}]'",
-            name=error.name,
+            f"the store {plugin.name!r} needs {error.name}: {install_command(plugin.extra)}", name=error.name
         ) from error

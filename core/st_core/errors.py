@@ -49,7 +49,9 @@ def missing_extra(extra: str, need: str) -> ImportError:
 
     ``need`` describes the feature, and ``extra`` is the extra that installs the dependencies.
     """
-    return ImportError(f"{need} needs the extra {extra!r}: pip install 'st-connectors[{extra}]'")
+    from st_core.install import install_command  # its imports take longer than those of the engine
+
+    return ImportError(f"{need} needs the extra {extra!r}: {install_command(extra)}")
 
 
 def missing_packages(names: Iterable[str], need: str) -> ImportError:

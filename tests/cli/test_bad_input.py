@@ -16,6 +16,7 @@ import pytest
 
 from st_connectors.registry import open_store
 from st_connectors.schema import DenseField, Schema
+from st_core.install import install_command
 
 pytest.importorskip("qdrant_edge")
 
@@ -124,7 +125,7 @@ def test_a_missing_extra(cli, monkeypatch):
     outcome = cli("count", "--in", "qdrant+edge:x", "--collection", "c")
 
     assert outcome.status == 2
-    assert "pip install 'st-connectors[qdrant]'" in outcome.error_line()
+    assert install_command("qdrant") in outcome.error_line()
 
 
 def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):

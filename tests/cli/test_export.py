@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from st_core import SentenceTransformer
+from st_core.install import install_command
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_a_missing_runtime(cli, checkpoint, monkeypatch):
     outcome = cli("export", checkpoint, "--backend", "openvino")
 
     assert outcome.status == 2
-    assert "pip install 'st-connectors[openvino]'" in outcome.error_line()
+    assert install_command("openvino") in outcome.error_line()
 
 
 def test_a_model_of_static_modules(cli, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 import st_core
 from st_connectors import Index
+from st_core.install import install_command
 
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("openvino", reason="needs openvino")
@@ -149,7 +150,7 @@ def test_a_missing_runtime(cli, folders, books, target, monkeypatch):
     outcome = cli("ingest", books, *target, *creating(folders), "--backend", "openvino", "--dtype", "int8")
 
     assert outcome.status == 2
-    assert "pip install 'st-connectors[openvino]'" in outcome.error_line()
+    assert install_command("openvino") in outcome.error_line()
     assert cli("count", *target).status == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from datetime import date, datetime
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from st_connectors.ingest import Document, DocumentError
 from st_connectors.ingest.sources import Format, Notes, Reading, format_of, read_path, read_stream
 from st_connectors.schema import FilterKind
+from st_core.install import install_command
 
 
 def shown(items) -> list[object]:
@@ -213,7 +215,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "t.parquet").touch()
 
-    with pytest.raises(ImportError, match=r"pip install 'st-connectors\[parquet\]'"):
+    with pytest.raises(ImportError, match=re.escape(install_command("parquet"))):
         list(read_path(tmp_path / "t.parquet", Format.PARQUET, Reading()))
 
 

@@ -21,6 +21,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 import st_core  # noqa: E402 -- after the guards
 from st_core.backends.graph.folders import READ, read_spec, write_graph  # noqa: E402
 from st_core.checkpoint.read import read_checkpoint  # noqa: E402
+from st_core.install import install_command  # noqa: E402
 from st_core.saving import export as exporting  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -181,7 +182,7 @@ def test_the_graphs_that_a_folder_has_are_named_where_another_cannot_be_made(exp
             st_core.SentenceTransformer(folder, backend=backend)
         assert str(caught.value) == (
             f"exporting a graph of {folder} for backend='{backend}' in float32 needs the extra 'export': "
-            "pip install 'st-connectors[export]'; the folder has graphs already, load it with backend='openvino', "
+            f"{install_command('export')}; the folder has graphs already, load it with backend='openvino', "
             "dtype='int8'"
         )
 

@@ -20,6 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 import st_core  # noqa: E402 -- after the guards
 from st_core.backends.graph.openvino import session as openvino  # noqa: E402
 from st_core.engine import fastest  # noqa: E402
+from st_core.install import install_command  # noqa: E402
 from st_core.model import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -182,7 +183,7 @@ def test_without_torch_and_without_a_graph_the_message_says_what_to_install(chec
     command = [sys.executable, "-c", WITHOUT_TORCH, str(checkpoints.folder("bert-mean")), "[]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert "pip install 'st-connectors[torch]'" in done.stderr.splitlines()[-1]
+    assert install_command("torch") in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16", torch.bfloat16])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import st_connectors
+from st_core.install import install_command
 
 WITHOUT = """
 import sys
@@ -50,4 +51,4 @@ def test_nothing_else_imports_the_suite():
 def test_without_pytest_the_import_says_what_to_install():
     """The error contains the exact install command."""
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=120, check=True)
-    assert "pip install 'st-connectors[testing]'" in done.stdout
+    assert install_command("testing") in done.stdout
