@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import typer
 
@@ -29,6 +30,7 @@ __all__ = [
     "exit_with_report",
     "one_line",
     "print_error",
+    "print_escaped",
     "print_json",
     "print_line",
     "progress_bar",
@@ -48,8 +50,19 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def print_line(text: str = "") -> None:
-    """Print a line of the result to standard output."""
-    typer.echo(escape_control_characters(text))
+    """Print a line of the result to standard output, with control characters as escapes."""
+    print_escaped(escape_control_characters(text))
+
+
+def print_escaped(text: str) -> None:
+    """Print a line without control characters of stored text; ``?`` replaces what standard output cannot encode."""
+    encoding = _encoding(sys.stdout)
+    typer.echo(text.encode(encoding, "replace").decode(encoding))
+
+
+def _encoding(stream: TextIO) -> str:
+    """Return the encoding of a stream, UTF-8 for a stream that does not encode."""
+    return getattr(stream, "encoding", None) or "utf-8"
 
 
 def print_error(text: str) -> None:
@@ -86,8 +99,9 @@ def one_line(error: BaseException) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON."""
-    print_line(json.dumps(value, ensure_ascii=False, default=_plain))
+    """Print a value as one line of JSON, in ASCII unless standard output is encoded in UTF-8."""
+    is_ascii = codecs.lookup(_encoding(sys.stdout)).name != "utf-8"
+    print_line(json.dumps(value, ensure_ascii=is_ascii, default=_plain))
 
 
 def _plain(value: Any) -> Any:
