@@ -50,7 +50,7 @@ def copy(
     the target has another schema, IngestFailed if a store fails, and IngestInterrupted on Ctrl-C; the last two contain
     the report up to that point, and another copy completes the target.
     """
-    check_int(batch, 1, "batch")
+    batch = check_int(batch, 1, "batch")
     _check_schemas(source, target)
     target.create()
     tally = Tally(MAX_REFUSED)

@@ -65,7 +65,7 @@ def check_fusion(method: object) -> Fusion:
     """Return ``method`` if it is a valid fusion; raise TypeError or ValueError otherwise."""
     match method:
         case Rrf(k, weights):
-            check_int(k, 1, "k of Rrf")
+            method = Rrf(check_int(k, 1, "k of Rrf"), weights)
         case Weighted(weights, normalise):
             if normalise != "min_max":
                 raise ValueError(f"unknown normalisation {normalise!r} of Weighted; expected 'min_max'")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
+from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, Refusal, ingest
@@ -69,9 +71,9 @@ class Index:
         url: str,
         *,
         collection: str,
-        dense: str | TextEncoder | None = None,
-        sparse: str | TextEncoder | None = None,
-        reranker: str | Reranker | None = None,
+        dense: str | PathLike[str] | TextEncoder | None = None,
+        sparse: str | PathLike[str] | TextEncoder | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
         text: bool = False,
         filterable: Mapping[str, FilterKind | str] | None = None,
         fusion: Fusion | None = None,
@@ -109,9 +111,9 @@ class Index:
         url: str,
         *,
         collection: str,
-        dense: str | TextEncoder | None = None,
-        sparse: str | TextEncoder | None = None,
-        reranker: str | Reranker | None = None,
+        dense: str | PathLike[str] | TextEncoder | None = None,
+        sparse: str | PathLike[str] | TextEncoder | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
         trust_model: bool = False,
         backend: str = "torch",
         dtype: str | None = None,
@@ -146,9 +148,9 @@ class Index:
         url: str,
         *,
         collection: str,
-        dense: tuple[str, str | TextEncoder] | None = None,
-        sparse: tuple[str, str | TextEncoder] | None = None,
-        reranker: str | Reranker | None = None,
+        dense: tuple[str, str | PathLike[str] | TextEncoder] | None = None,
+        sparse: tuple[str, str | PathLike[str] | TextEncoder] | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
         text_key: str = "text",
         filterable: Mapping[str, FilterKind | str] | None = None,
         backend: str = "torch",
@@ -307,7 +309,7 @@ class Index:
             self._choose_reranker(rerank),
         )
 
-    def get(self, ids: Sequence[str], *, parts: Parts = Parts.PAYLOAD) -> list[Record]:
+    def get(self, ids: Sequence[str | int], *, parts: Parts = Parts.PAYLOAD) -> list[Record]:
         """Return the records with these ids in order; absent ids are skipped.
 
         For a split document, its first window is returned.
@@ -318,7 +320,7 @@ class Index:
         """Return the number of records; each window of a split document is a record."""
         return self._store.count(_parse_filter(where))
 
-    def delete(self, ids: Sequence[str] | None = None, *, where: Filter | str | None = None) -> int:
+    def delete(self, ids: Sequence[str | int] | None = None, *, where: Filter | str | None = None) -> int:
         """Remove documents with all their windows, by id or by filter, and return the number of removed documents.
 
         Absent ids are ignored. A filter removes every document of which a record passes it; ``where="true"`` removes
@@ -439,7 +441,8 @@ def _parse_filter(where: Filter | str | None) -> Filter | None:
     return parse_where(where)
 
 
-def _check_ids(ids: Sequence[str]) -> list[str]:
-    if isinstance(ids, str):
+def _check_ids(ids: Any) -> list[str]:
+    """Return ids as strings; an integer stands for its decimal digits, as it does in ingested documents."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise TypeError(f"ids must be a list of ids; for one, [{ids!r}]")
-    return list(ids)
+    return [str(int(each)) if isinstance(each, Integral) and not isinstance(each, bool) else each for each in ids]

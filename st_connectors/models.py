@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike, fspath
 from typing import Any
 
 from st_connectors.errors import SchemaMismatch
@@ -50,7 +51,7 @@ class LazyModel:
         options: ModelOptions,
         check: Callable[[ModelRef], None] | None = None,
     ) -> None:
-        """Take a name (``builtin:…``, a folder, a Hub name) or an object.
+        """Take a name (``builtin:…``, a folder as a string or a path, a Hub name) or an object.
 
         ``check`` receives the reference of a model loaded by name, and may raise.
         """
@@ -58,8 +59,8 @@ class LazyModel:
         self._revision = revision
         self._options = options
         self._check = check
-        self._name = model if isinstance(model, str) else None
-        self._model = None if isinstance(model, str) else model
+        self._name = str(fspath(model)) if isinstance(model, str | PathLike) else None
+        self._model = None if self._name is not None else model
         self._ref: ModelRef | None = None
         self._lock = threading.Lock()
 

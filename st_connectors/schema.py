@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from st_connectors.errors import SchemaMismatch
 from st_core.protocols import ModelRef
 
 __all__ = [
@@ -26,8 +29,13 @@ __all__ = [
     "fusion_from_json",
     "fusion_to_json",
     "kind_of",
+    "reading_schema",
     "schema_difference",
 ]
+
+
+FORMAT = 1
+"""The version of the format in which collections store their schema."""
 
 
 class Metric(StrEnum):
@@ -76,6 +84,10 @@ class DenseField:
     metric: Metric = Metric.COSINE
     quantization: Quantization = Quantization.NONE
     optional: bool = True
+
+    def __post_init__(self) -> None:
+        with suppress(TypeError):  # raised for values that are no integers, which ``create`` refuses
+            object.__setattr__(self, "dimension", operator.index(self.dimension))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +167,7 @@ class Schema:
     filterable: Mapping[str, FilterKind] = field(default_factory=dict)
     models: Mapping[str, ModelRef] = field(default_factory=dict)
     fusion: Fusion | None = None
-    version: int = 1
+    version: int = FORMAT
 
     def of_kind(self, kind: FieldKind) -> list[str]:
         """Return the names of the fields of one kind, in order."""
@@ -174,7 +186,9 @@ class Schema:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schema:
-        """Return the schema for the values that ``to_json`` returned."""
+        """Return the schema for the values that ``to_json`` returned; raise ValueError for another format version."""
+        if value["version"] != FORMAT:
+            raise ValueError(f"its format is {value['version']!r}, and this version of st-connectors reads {FORMAT}")
         return cls(
             collection=value["collection"],
             fields={name: _field_from_json(item) for name, item in value["fields"].items()},
@@ -183,6 +197,18 @@ class Schema:
             fusion=fusion_from_json(value.get("fusion")),
             version=value["version"],
         )
+
+
+@contextmanager
+def reading_schema(collection: str, *, store: str, operation: str) -> Iterator[None]:
+    """Raise ``SchemaMismatch`` if the stored schema that the block reads has another format or is damaged."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        message = f"the schema stored with collection {collection!r} cannot be read: {reason}"
+        hint = "open it with the version of st-connectors that wrote it"
+        raise SchemaMismatch(f"{message}; {hint}", store=store, operation=operation) from error
 
 
 def _field_to_json(value: Field) -> dict[str, Any]:

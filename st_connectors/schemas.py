@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 from st_connectors.errors import SchemaMismatch
@@ -42,8 +43,8 @@ RERANKER = "reranker"
 
 
 def lazy_models(
-    dense: str | TextEncoder | None,
-    sparse: str | TextEncoder | None,
+    dense: str | PathLike[str] | TextEncoder | None,
+    sparse: str | PathLike[str] | TextEncoder | None,
     options: ModelOptions,
     stored: Mapping[str, ModelRef] | None = None,
 ) -> dict[str, LazyModel]:
@@ -67,7 +68,8 @@ def build_schema(
 ) -> Schema:
     """Build the schema of a new collection; loads the models for their dimensions and references."""
     if fusion is not None:
-        check_weights(check_fusion(fusion), [*models, *(["text"] if text else [])])
+        fusion = check_fusion(fusion)
+        check_weights(fusion, [*models, *(["text"] if text else [])])
     refs = {name: _with_absolute_path(model.ref()) for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():
@@ -142,8 +144,8 @@ def stored_models(
 
 def adopted_models(
     schema: Schema,
-    dense: tuple[str, str | TextEncoder] | None,
-    sparse: tuple[str, str | TextEncoder] | None,
+    dense: tuple[str, str | PathLike[str] | TextEncoder] | None,
+    sparse: tuple[str, str | PathLike[str] | TextEncoder] | None,
     options: ModelOptions,
 ) -> dict[str, LazyModel]:
     """Return the encoders of an adopted collection by field; they are loaded when first used.
@@ -183,12 +185,14 @@ def adopted_text(schema: Schema, text: str) -> tuple[str | None, str]:
     return None, text
 
 
-def lazy_reranker(reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:
+def lazy_reranker(reranker: str | PathLike[str] | Reranker | None, options: ModelOptions) -> LazyModel | None:
     """Return the reranker that a caller passed, if any."""
     return None if reranker is None else LazyModel(ModelKind.RERANKER, reranker, options=options)
 
 
-def stored_reranker(schema: Schema, reranker: str | Reranker | None, options: ModelOptions) -> LazyModel | None:
+def stored_reranker(
+    schema: Schema, reranker: str | PathLike[str] | Reranker | None, options: ModelOptions
+) -> LazyModel | None:
     """Return the reranker that a caller passed, else the stored one, if it can be loaded by name.
 
     The reranker is not compared with the stored reference, because a collection contains no scores of a reranker.

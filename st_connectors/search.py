@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_connectors.arguments import check_int
+from st_connectors.arguments import set_ints
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
 from st_connectors.explaining import LegExplanation, Term, describe_legs, highlights_of, matched_terms
 from st_connectors.fusion import check_fusion, check_weights
@@ -141,8 +141,7 @@ class SearchOptions:
     highlight: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("offset", 0), ("depth", 1)):
-            check_int(getattr(self, name), least, name)
+        set_ints(self, {"limit": 1, "offset": 0, "depth": 1})
         if self.fusion is not None:
             check_fusion(self.fusion)
         if self.min_score is not None:

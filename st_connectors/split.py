@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from st_connectors.arguments import check_int
+from st_connectors.arguments import set_ints
 from st_connectors.ingest import Spans
 from st_connectors.models import LazyModel
 from st_core.text.splitter import Offsets, offsets_of, split
@@ -28,9 +28,7 @@ class Split:
     overlap: int = 32
 
     def __post_init__(self) -> None:
-        if self.tokens is not None:
-            check_int(self.tokens, 1, "tokens")
-        check_int(self.overlap, 0, "overlap")
+        set_ints(self, {"overlap": 0} if self.tokens is None else {"tokens": 1, "overlap": 0})
 
 
 def cut_test(model: LazyModel) -> Callable[[str], bool] | None:

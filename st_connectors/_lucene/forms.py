@@ -20,6 +20,7 @@ __all__ = [
     "form_difference",
     "keys_of",
     "own_mapping",
+    "stored_name",
     "stored_schema",
     "token_difference",
     "with_tokens",
@@ -60,6 +61,12 @@ def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body
         "_meta": {METADATA: json.dumps(metadata, ensure_ascii=False)},
         "properties": properties(schema, vectors),
     }
+
+
+def stored_name(mapping: Mapping[str, Any]) -> str | None:
+    """Return the name of a collection, whatever the version of its format; None for an index of another program."""
+    metadata = (mapping.get("_meta") or {}).get(METADATA)
+    return str(json.loads(metadata)["schema"]["collection"]) if isinstance(metadata, str) else None
 
 
 def stored_schema(mapping: Mapping[str, Any]) -> tuple[Schema, Form] | None:

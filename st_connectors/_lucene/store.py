@@ -21,6 +21,7 @@ from st_connectors._lucene.forms import (
     adopted_schema,
     form_difference,
     keys_of,
+    stored_name,
     stored_schema,
     token_difference,
     with_tokens,
@@ -40,7 +41,7 @@ from st_connectors._lucene.queries import (
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
 from st_connectors.plugin import Address, Description
-from st_connectors.schema import FilterKind, Schema, schema_difference
+from st_connectors.schema import FilterKind, Schema, reading_schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["LuceneStore", "adopt", "collections", "connect", "loading"]
@@ -292,7 +293,8 @@ def _own_schema(
 
     Raises ``SchemaMismatch`` for an index that another program created.
     """
-    stored = stored_schema(next(iter(mappings.values())))
+    with reading_schema(collection, store=connection.name, operation=operation):
+        stored = stored_schema(next(iter(mappings.values())))
     if stored is None:
         message = (
             f"the index {collection!r} was not created by st-connectors; use Index.adopt (--adopt) to search or fill it"
@@ -373,12 +375,12 @@ def collections(open_engine: OpenEngine[ServerT], address: Address, client: obje
     try:
         params = {"filter_path": f"*.mappings._meta.{METADATA}"}
         answer = connection.send("collections", "GET", "/_mapping", params=params)
-        stored = [stored_schema(each["mappings"]) for each in answer.values()]
+        stored = [stored_name(each["mappings"]) for each in answer.values()]
     except (LookupError, TypeError, AttributeError) as error:
         raise connection.unexpected("collections") from error
     finally:
         connection.close()
-    return sorted(each[0].collection for each in stored if each is not None)
+    return sorted(name for name in stored if name is not None)
 
 
 def loading(

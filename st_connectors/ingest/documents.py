@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from st_connectors.chunks import CHUNK_KEY
@@ -103,8 +104,8 @@ def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
 def _check_id(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_FLOAT_ID:
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
     if not isinstance(value, str):
         raise DocumentError(f"'id' must be a string or an integer, not {type(value).__name__}")
     if not value:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from st_connectors.arguments import check_int
+from st_connectors.arguments import set_ints
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.encode import Batch, encode_batch, gather_batches
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal, Tally
@@ -41,8 +41,7 @@ class IngestOptions:
     on_refused: Callable[[Refusal], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "batch_bytes", "ahead"):
-            check_int(getattr(self, name), 1, name)
+        set_ints(self, {"batch": 1, "batch_bytes": 1, "ahead": 1})
 
 
 def ingest(

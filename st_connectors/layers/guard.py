@@ -91,7 +91,7 @@ class _Guarded(Passing):
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         limit = self.capabilities.max_limit
-        check_int(batch, 1, "batch")
+        batch = check_int(batch, 1, "batch")
         _check_parts(parts)
         checked = None if where is None else self._checks.check_filter(where, "scan")
         return self.store.scan(where=checked, parts=parts, batch=batch if limit is None else min(batch, limit))

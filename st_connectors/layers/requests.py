@@ -91,7 +91,7 @@ class RequestChecks:
         limit, offset = check_int(request.limit, 1, "limit"), check_int(request.offset, 0, "offset")
         if not isinstance(request.parts, Parts):
             raise TypeError(f"parts must be of Parts, not {request.parts!r}")
-        self._check_effort(request.effort)
+        effort = self._check_effort(request.effort)
         rank = request.rank
         if isinstance(rank, Fuse):
             rank = self._fuse(rank, offset + limit)
@@ -100,7 +100,7 @@ class RequestChecks:
             rank = self._leg(rank)
             self._check_reach(offset + limit, "offset + limit")
         where = None if request.where is None else self.check_filter(request.where, "search")
-        return replace(request, rank=rank, where=where)
+        return replace(request, rank=rank, where=where, limit=limit, offset=offset, effort=effort)
 
     def _check_reach(self, reach: int, name: str) -> None:
         if self.capabilities.max_limit is not None and reach > self.capabilities.max_limit:
@@ -108,14 +108,14 @@ class RequestChecks:
                 f"{name} is {reach}, and this store returns at most {self.capabilities.max_limit}", "search"
             )
 
-    def _check_effort(self, effort: Effort) -> None:
+    def _check_effort(self, effort: Effort) -> Effort:
         match effort:
             case Exact():
                 name = "exact"
             case Default():
                 name = "default"
             case Candidates(count):
-                check_int(count, 1, "the count of Candidates")
+                effort = Candidates(check_int(count, 1, "the count of Candidates"))
                 name = "candidates"
             case _:
                 raise TypeError(f"effort must be Exact(), Default() or Candidates(n), not {effort!r}")
@@ -123,6 +123,7 @@ class RequestChecks:
             raise self._unsupported(
                 f"unsupported effort {name}; this store has {', '.join(sorted(self.capabilities.efforts))}", "search"
             )
+        return effort
 
     def _fuse(self, rank: Fuse, reach: int) -> Fuse:
         depth = check_int(rank.depth, 1, "depth")
@@ -131,8 +132,9 @@ class RequestChecks:
         if not rank.legs:
             raise ValueError("a Fuse needs at least one leg")
         legs = tuple(self._leg(leg) for leg in rank.legs)
-        check_weights(check_fusion(rank.method), [leg.field for leg in legs])
-        return replace(rank, legs=legs)
+        method = check_fusion(rank.method)
+        check_weights(method, [leg.field for leg in legs])
+        return replace(rank, legs=legs, depth=depth, method=method)
 
     def _leg(self, leg: Leg) -> Leg:
         if not isinstance(leg, Near | Match):

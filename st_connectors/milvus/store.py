@@ -20,7 +20,7 @@ from st_connectors.milvus.faults import translate_errors
 from st_connectors.milvus.filters import Expression, page_after, with_literals
 from st_connectors.milvus.layout import Layout, OwnLayout, StorageOptions
 from st_connectors.plugin import Address, Description
-from st_connectors.schema import FilterKind, Schema, schema_difference
+from st_connectors.schema import FilterKind, Schema, reading_schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["MilvusStore", "adopt", "collections", "connect"]
@@ -91,10 +91,10 @@ def collections(address: Address, client: object | None) -> list[str]:
     try:
         with translate_errors(connection.name, "collections"):
             names = driver.list_collections(**options)
-            stored = [wire.parse_metadata(driver.describe_collection(name, **options)) for name in names]
+            stored = [wire.parse_name(driver.describe_collection(name, **options)) for name in names]
     finally:
         connection.close()
-    return [each[0].collection for each in stored if each is not None]
+    return [name for name in stored if name is not None]
 
 
 def _is_missing_folder(address: Address, client: object | None) -> bool:
@@ -117,7 +117,8 @@ def read_schema(connection: Connection, collection: str, operation: str) -> tupl
             description = connection.client.describe_collection(collection_name(collection), **connection.call_options)
     except NotFound:
         return None
-    stored = wire.parse_metadata(description)
+    with reading_schema(collection, store=connection.name, operation=operation):
+        stored = wire.parse_metadata(description)
     if stored is None:
         raise SchemaMismatch(
             f"the collection {collection!r} was not made by st-connectors: "

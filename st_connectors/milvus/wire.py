@@ -28,6 +28,7 @@ __all__ = [
     "format_metadata",
     "own_name",
     "parse_metadata",
+    "parse_name",
     "plan_search",
     "require_vector",
     "shows_missing_vector",
@@ -150,6 +151,15 @@ def format_metadata(schema: Schema, options: StorageOptions) -> str:
     """Serialise schema and storage options for the collection property."""
     value = {"schema": schema.to_json(), "dense": options.index, "packed": options.packed}
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def parse_name(description: Mapping[str, Any]) -> str | None:
+    """Read the name of a collection from Milvus's description, whatever the version of its format.
+
+    Returns None for a collection created by someone else.
+    """
+    text = (description.get("properties") or {}).get(METADATA)
+    return None if text is None else str(json.loads(text)["schema"]["collection"])
 
 
 def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptions] | None:

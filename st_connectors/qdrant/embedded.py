@@ -97,14 +97,14 @@ class EdgeEngine:
     def metadata(self) -> Mapping[str, Any] | None:
         """Return the content of the sidecar, or None if the collection does not exist."""
         try:
-            return dict(json.loads((self._folder / SIDECAR).read_text("utf-8")))
+            return _read_object(self._folder / SIDECAR)
         except FileNotFoundError:
             return {} if (self._folder / FOREIGN).exists() else None
 
     def description(self) -> Body | None:
         """Return the vector configuration of a shard that another program created; None for a shard of this package."""
         try:
-            return dict(json.loads((self._folder / FOREIGN).read_text("utf-8")))
+            return _read_object(self._folder / FOREIGN)
         except FileNotFoundError:
             return None
 
@@ -258,6 +258,14 @@ def _folder(root: Path, collection: str) -> Path:
     """Return the folder of a collection; a collection name that is not a plain file name is escaped."""
     name = quote(collection, safe=" ")
     return root / (name if name.strip(". ") else name.replace(".", "%2E").replace(" ", "%20"))
+
+
+def _read_object(path: Path) -> Body:
+    """Return a JSON object from a file; raise JSONDecodeError or UnicodeDecodeError for any other content."""
+    value = json.loads(path.read_text("utf-8"))
+    if not isinstance(value, dict):
+        raise json.JSONDecodeError("expected an object", path.name, 0)
+    return value
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -146,7 +146,7 @@ def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | 
     """
     store = "qdrant+edge"
     message = str(error)[:MAX_MESSAGE]
-    if isinstance(error, OSError | JSONDecodeError):
+    if isinstance(error, OSError | JSONDecodeError | UnicodeDecodeError):
         return Permanent(f"the folder {folder} cannot be used: {message}", store=store, operation=operation)
     if isinstance(error, ValueError):
         return Refused(message, store=store, operation=operation)

@@ -14,7 +14,7 @@ from st_connectors.qdrant import EDGE, GRPC, MEMORY, REST, wire
 from st_connectors.qdrant.engine import Engine, translate_errors
 from st_connectors.qdrant.filters import filter_to_qdrant
 from st_connectors.qdrant.layout import AdoptedLayout, Layout, OwnLayout, PointId
-from st_connectors.schema import FilterKind, Schema, kind_of, schema_difference
+from st_connectors.schema import FilterKind, Schema, kind_of, reading_schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
 __all__ = ["QdrantStore", "adopt", "collections", "connect", "open_engine"]
@@ -100,7 +100,8 @@ def read_schema(engine: Engine, collection: str, operation: str) -> Schema | Non
             store=engine.name,
             operation=operation,
         )
-    return Schema.from_json(metadata[wire.METADATA])
+    with reading_schema(collection, store=engine.name, operation=operation):
+        return Schema.from_json(metadata[wire.METADATA])
 
 
 def _not_found(engine: Engine, collection: str, address: Address, operation: str) -> NotFound:
