@@ -8,6 +8,7 @@ one step, so that two processes may write it at the same time. Reading does not 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -50,6 +51,9 @@ FOLDER = "graphs"
 
 FORMAT = 3
 """Version of graph folders, increased whenever older graphs would give other results or could not be read."""
+
+FULL = 1_000_000
+"""The free space in bytes below which a disk counts as full after a failed write."""
 
 SPEC = "graph.json"
 TOKENIZER = "tokenizer.json"
@@ -196,7 +200,8 @@ def _hash(path: Path) -> str:
 def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
     """Write a graph folder: ``write`` fills an empty folder, which is then renamed to ``place`` in one step.
 
-    A complete graph at ``place`` is left in place; a damaged graph is replaced.
+    A complete graph at ``place`` is left in place; a damaged graph is replaced. Raises OSError if the disk is full,
+    whatever error the writing library raises then.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
@@ -208,8 +213,30 @@ def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
         (temporary / SPEC).write_text(json.dumps(asdict(spec) | {"files": listed, "format": FORMAT}, indent=1), "utf-8")
         temporary.chmod(0o755)
         _put(temporary, place)
+    except Exception as error:
+        check_space(error, temporary)  # before the folder is removed, which frees space
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_space(error: Exception, folder: Path) -> None:
+    """Raise OSError if writing to ``folder`` failed with ``error`` because its disk is full; return otherwise.
+
+    Libraries report a full disk by errors of any type, so that the free space decides.
+    """
+    free = shutil.disk_usage(folder).free
+    if free >= FULL and not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    root = cache_root()
+    is_cached = root is not None and folder.is_relative_to(root)
+    advice = "set ST_CONNECTORS_CACHE to a folder" if is_cached else "choose a folder"
+    raise OSError(
+        errno.ENOSPC,
+        f"the graph cannot be stored in {folder.parent}: its disk has {free / 1e6:.1f} MB left after "
+        f"{written / 1e6:.1f} MB were written; free some space, or {advice} on another disk",
+    ) from error
 
 
 def _put(temporary: Path, place: Path) -> None:
