@@ -28,7 +28,16 @@ from st_connectors.cli.get import get
 from st_connectors.cli.info import info
 from st_connectors.cli.ingest import ingest
 from st_connectors.cli.list_collections import list_collections
-from st_connectors.cli.output import BROKEN_PIPE, FAILURE, INTERRUPTED, SUCCESS, USAGE_ERROR, one_line, print_error
+from st_connectors.cli.output import (
+    BROKEN_PIPE,
+    FAILURE,
+    INTERRUPTED,
+    SUCCESS,
+    USAGE_ERROR,
+    one_line,
+    print_error,
+    warnings_as_lines,
+)
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
@@ -87,7 +96,8 @@ def run(arguments: Sequence[str]) -> int:
     If ``ST_TRACEBACK`` is set in the environment, errors are raised instead.
     """
     try:
-        status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
+        with warnings_as_lines():
+            status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):
             return BROKEN_PIPE

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,6 +38,7 @@ __all__ = [
     "progress_text",
     "status_line",
     "terminal_width",
+    "warnings_as_lines",
 ]
 
 SUCCESS, PARTIAL, USAGE_ERROR, FAILURE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -96,6 +98,21 @@ def confirm(action: str, *, yes: bool) -> None:
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line, or its class name if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print warnings as one line, without the source line that Python prints with them."""
+    previous = warnings.showwarning
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print_error(f"st-connectors: warning: {' '.join(str(message).split())}")
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = previous
 
 
 def print_json(value: Any) -> None:

@@ -8,11 +8,14 @@ this process with the same name use the same collections.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -27,6 +30,8 @@ from st_connectors.store import Capabilities
 __all__ = ["ClientEngine", "Connection", "collections", "open_client"]
 
 Body = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 API_KEY = "ST_QDRANT_API_KEY"
 TIMEOUT = 60
@@ -89,23 +94,39 @@ def _open_local(name: str) -> Connection:
 
 
 def _open_server(address: Address) -> Connection:
-    grpc = "grpc" in address.variants
-    client = QdrantClient(
-        host=address.host,
-        port=6333 if grpc else address.port or 6333,
-        grpc_port=address.port or 6334 if grpc else 6334,
-        prefer_grpc=grpc,
-        https="https" in address.variants,
-        prefix=address.path or None,
-        api_key=os.environ.get(API_KEY),
-        timeout=_parse_timeout(address),
-        # The retry layer repeats calls, so that the client must not; its version check would print warnings from
-        # another thread.
-        grpc_options={"grpc.enable_retries": 0},
-        check_compatibility=False,
-    )
+    grpc, tls, key = "grpc" in address.variants, "https" in address.variants, os.environ.get(API_KEY)
     place = f"{address.host}:{address.port or (6334 if grpc else 6333)}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+        client = QdrantClient(
+            host=address.host,
+            port=6333 if grpc else address.port or 6333,
+            grpc_port=address.port or 6334 if grpc else 6334,
+            prefer_grpc=grpc,
+            https=tls,
+            prefix=address.path or None,
+            api_key=key,
+            timeout=_parse_timeout(address),
+            # The retry layer repeats calls, so that the client must not; its version check would print warnings from
+            # another thread.
+            grpc_options={"grpc.enable_retries": 0},
+            check_compatibility=False,
+        )
+    if key and not tls:
+        _warn_unencrypted(address.scheme, place)
     return Connection(client, address.scheme, grpc=grpc, owned=True, place=place)
+
+
+@cache
+def _warn_unencrypted(scheme: str, place: str) -> None:
+    """Log that the key is sent without TLS, once for each server; the warning of qdrant-client shows source code."""
+    _log.warning(
+        "%s: the key in %s is sent to %s without encryption; if the server speaks TLS, write %s+https://",
+        scheme,
+        API_KEY,
+        place,
+        scheme,
+    )
 
 
 def _parse_timeout(address: Address) -> int:

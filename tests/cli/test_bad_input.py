@@ -6,10 +6,12 @@ Nothing confirmed is lost, and no traceback is shown.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -521,3 +523,40 @@ def test_a_bug_keeps_its_traceback(cli, monkeypatch):
 
     with pytest.raises(ZeroDivisionError):
         cli("count", "--in", "memory:", "--collection", "c")
+
+
+def test_a_warning_is_one_line(cli, monkeypatch):
+    """Python would add the place in the source code and the line of code."""
+
+    def warn(*_):
+        warnings.warn("the models\nmay differ", stacklevel=1)
+        return True
+
+    monkeypatch.setattr("st_connectors.copying.same_place", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        outcome = cli("copy", "memory:a", "memory:b", "--collection", "c")
+
+    [warned, _] = outcome.err.splitlines()
+    assert warned == "st-connectors: warning: the models may differ"
+
+
+def test_a_key_without_encryption_is_one_line():
+    """The warning of qdrant-client would show its source code."""
+    code = "from st_connectors.cli import main; main()"
+    arguments = ["count", "--in", "qdrant://127.0.0.1:1", "--collection", "c"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ST_QDRANT_API_KEY": "s3cret"},
+    )
+
+    told, failed = done.stderr.splitlines()
+    assert told == (
+        "qdrant: the key in ST_QDRANT_API_KEY is sent to 127.0.0.1:1 without encryption; "
+        "if the server speaks TLS, write qdrant+https://"
+    )
+    assert "cannot be reached" in failed
+    assert "s3cret" not in done.stderr

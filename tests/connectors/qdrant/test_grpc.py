@@ -51,17 +51,21 @@ def test_throttling_carries_the_servers_wish(server, wish, seconds):
     assert len(server.seen) == 1
 
 
-def test_the_key_is_sent_with_every_call(server, monkeypatch):
-    """The message names the environment variable."""
+def test_the_key_is_sent_with_every_call(server, monkeypatch, caplog):
+    """The message names the environment variable, and a line says that the key is not encrypted."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
     server.always(grpc.StatusCode.UNAUTHENTICATED)
     with (
-        pytest.warns(UserWarning, match="insecure connection"),
         open_at(server) as store,
         pytest.raises(Exception, match=r"UNAUTHENTICATED: .*set ST_QDRANT_API_KEY"),
     ):
         store.count()
     assert server.metadata[0]["api-key"] == "s3cret"
+    [line] = caplog.messages
+    assert line == (
+        f"qdrant+grpc: the key in ST_QDRANT_API_KEY is sent to {server.host}:{server.port} without encryption; "
+        "if the server speaks TLS, write qdrant+grpc+https://"
+    )
 
 
 def test_tls_to_a_server_without_it_is_told(server):

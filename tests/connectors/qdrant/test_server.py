@@ -372,19 +372,25 @@ def test_a_refused_connection_is_unavailable():
             store.count()
 
 
-def test_the_key_comes_from_the_environment_and_is_in_no_message(stub, monkeypatch):
-    """It is sent with every request, and errors do not contain it."""
+def test_the_key_comes_from_the_environment_and_is_in_no_message(stub, monkeypatch, caplog):
+    """It is sent with every request, and errors do not contain it; one line says that it is not encrypted."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
     stub.fail("POST", f"{POINTS}/count", 403, error("forbidden"))
 
     with (
-        pytest.warns(UserWarning, match="insecure connection"),
         closing(open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)) as store,
         pytest.raises(Permanent, match="ST_QDRANT_API_KEY") as caught,
     ):
         store.count()
     assert stub.seen[0][3]["api-key"] == "s3cret"
     assert "s3cret" not in f"{caught.value} {caught.value.__cause__}"
+    open_store(stub.address, "books", SCHEMA).close()
+    open_store(stub.address.replace("qdrant:", "qdrant+https:"), "books", SCHEMA).close()
+    [line] = caplog.messages
+    assert line == (
+        f"qdrant: the key in ST_QDRANT_API_KEY is sent to {stub.address.removeprefix('qdrant://')} without encryption; "
+        "if the server speaks TLS, write qdrant+https://"
+    )
 
 
 def test_a_client_handed_in_is_used_and_left_open(stub):
