@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Deadline(float):
         return True
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Connection:
     """A client and the options of its address.
 
@@ -67,6 +68,11 @@ class Connection:
     """A lock that is acquired for writes: if two threads create a log of Milvus Lite 3.2 at the same time, the file is
     opened twice and one write is lost."""
     is_closed: bool = False
+    lease: weakref.finalize[..., Connection] | None = field(default=None, init=False)
+    """What releases the folder if this object is deleted without ``close``."""
+
+    def __post_init__(self) -> None:
+        self.lease = None if self.folder is None else embedded.release_when_deleted(self, self.folder)
 
     @property
     def call_options(self) -> dict[str, Any]:
@@ -83,7 +89,7 @@ class Connection:
         self.is_closed = True
         if self.folder is None:
             self.client.close()
-        else:
+        elif self.lease is not None and self.lease.detach():
             self.folder.release()
 
 

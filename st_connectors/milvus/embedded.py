@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+import weakref
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 
@@ -14,10 +15,14 @@ from st_connectors.errors import Unavailable
 from st_connectors.milvus import faults
 from st_connectors.plugin import Address
 
-__all__ = ["NO_RETRIES", "Folder", "acquire", "exists", "path_of"]
+__all__ = ["NO_RETRIES", "Folder", "acquire", "exists", "path_of", "release_when_deleted"]
+
+T = TypeVar("T")
 
 DATABASE = "milvus.db"
 NO_RETRIES = {"grpc.enable_retries": 0}
+STOPPING = 10
+"""The maximum time in seconds for which the deletion of a store waits until Milvus Lite has stopped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +45,24 @@ class Folder:
             if self.users == 0:
                 del _FOLDERS[self.path]
                 _stop(self)
+
+
+def release_when_deleted(user: T, folder: Folder) -> weakref.finalize[..., T]:
+    """Release Milvus Lite when ``user`` is deleted; return the finalizer, to be detached if the folder is released."""
+    lease = weakref.finalize(user, _release_in_thread, folder)
+    lease.atexit = False  # Milvus Lite stops itself when the process ends
+    return lease
+
+
+def _release_in_thread(folder: Folder) -> None:
+    """Release Milvus Lite in another thread.
+
+    The garbage collector may run in a thread of Milvus Lite, which has locks that stopping needs.
+    """
+    thread = threading.Thread(target=folder.release)
+    with suppress(RuntimeError):  # raised while Python ends, when no thread can start
+        thread.start()
+        thread.join(timeout=STOPPING)
 
 
 _FOLDERS: dict[str, Folder] = {}

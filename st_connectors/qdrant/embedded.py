@@ -15,7 +15,9 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,7 @@ class EdgeEngine:
         self._collection = collection
         self._folder = _folder(Path(root).resolve(), collection)
         self._shard: _Shard | None = None
+        self._lease: weakref.finalize[..., EdgeEngine] | None = None
 
     def translate(self, error: Exception, operation: str) -> StoreError | None:
         """Translate an error of qdrant-edge; return None for any other error."""
@@ -142,7 +145,8 @@ class EdgeEngine:
                 shard.update(edge.UpdateOperation.create_field_index(key, _INDEXES[kind]))
             shard.flush()
             self._release()
-            _SHARDS[self._folder] = self._shard = _Shard(shard, 1)
+            _SHARDS[self._folder] = opened = _Shard(shard, 0)
+            self._use(opened)
             _write_atomically(self._folder / SIDECAR, json.dumps(body["metadata"], ensure_ascii=False, indent=1))
 
     def drop(self) -> None:
@@ -213,30 +217,56 @@ class EdgeEngine:
         return shard
 
     def _acquire(self, operation: str) -> _Shard:
-        shard = _SHARDS.get(self._folder)
-        if shard is None:
-            if self.metadata() is None:
-                raise NotFound(
-                    f"there is no collection {self._collection!r} in {self._folder.parent}; create it first",
-                    store=self.name,
-                    operation=operation,
-                )
-            path = self._folder / SHARD if (self._folder / SIDECAR).exists() else self._folder
-            shard = _SHARDS[self._folder] = _Shard(edge.EdgeShard.load(str(path)), 0)
+        while True:
+            shard = _SHARDS.get(self._folder)
+            if shard is None:
+                shard = _SHARDS[self._folder] = _Shard(self._load(operation), 0)
+            self._use(shard)
+            if not shard.is_closed:  # the garbage collector may have deleted its last user in the meantime
+                return shard
+
+    def _load(self, operation: str) -> Any:
+        """Open the shard of an existing collection."""
+        if self.metadata() is None:
+            raise NotFound(
+                f"there is no collection {self._collection!r} in {self._folder.parent}; create it first",
+                store=self.name,
+                operation=operation,
+            )
+        return edge.EdgeShard.load(str(self._folder / SHARD if (self._folder / SIDECAR).exists() else self._folder))
+
+    def _use(self, shard: _Shard) -> None:
+        """Use a shard until ``close``, or until this object is deleted without it."""
         shard.users += 1
         self._shard = shard
-        return shard
+        self._lease = weakref.finalize(self, _release_quietly, self._folder, shard)
+        self._lease.atexit = False  # a process that ends releases its locks, and its writes are in the log
 
     def _release(self) -> None:
         shard, self._shard = self._shard, None
-        if shard is None or shard.is_closed:
+        if shard is not None and self._lease is not None and self._lease.detach():
+            _release(self._folder, shard)
+
+
+def _release(folder: Path, shard: _Shard) -> None:
+    """Release a shard for one store; flush and close it if no other store uses it."""
+    with _LOCK:
+        if shard.is_closed:
             return
         shard.users -= 1
         if shard.users == 0:
             shard.is_closed = True
-            del _SHARDS[self._folder]
-            shard.flush()
-            shard.shard.close()
+            del _SHARDS[folder]
+            try:
+                shard.flush()
+            finally:
+                shard.shard.close()
+
+
+def _release_quietly(folder: Path, shard: _Shard) -> None:
+    """Release a shard for a store that was deleted; errors have no receiver, and acknowledged writes are in the log."""
+    with suppress(Exception):
+        _release(folder, shard)
 
 
 def _check_unlocked(path: Path) -> None:
