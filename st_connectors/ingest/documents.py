@@ -156,19 +156,19 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
     if not any(name in row for name in text_fields):
         verb = "is" if len(text_fields) == 1 else "are"
         raise DocumentError(f"{' and '.join(map(repr, text_fields))} {verb} missing", shown)
-    consumed = {id_field, *text_fields} if len(text_fields) == 1 else {id_field}
-    names = renamed_columns(row, id_field, text_fields)
-    for name, new in names.items():
+    text_field = text_fields[0] if len(text_fields) == 1 else id_field
+    chosen = {key: value for key, value in row.items() if key not in (id_field, text_field)}
+    for name, new in renamed_columns(row, id_field, text_fields).items():
         if new in row:
             raise DocumentError(f"the column {name!r} cannot be kept as {new!r}, which exists: rename one", shown)
-    chosen = {names.get(key, key): value for key, value in row.items() if key not in consumed}
+        chosen[new] = chosen.pop(name)
     return {"id": identifier, **chosen, "text": _text_of(row, text_fields)}
 
 
 def renamed_columns(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, str]:
     """Return the columns that would be overwritten by the id or the text, with the names under which they are kept."""
-    consumed = {id_field, *text_fields} if len(text_fields) == 1 else {id_field}
-    return {name: f"original_{name}" for name in ("id", "text") if name in row and name not in consumed}
+    taken = (id_field, text_fields[0] if len(text_fields) == 1 else id_field)
+    return {name: f"original_{name}" for name in ("id", "text") if name in row and name not in taken}
 
 
 def _text_of(row: Mapping[str, Any], text_fields: Sequence[str]) -> Any:

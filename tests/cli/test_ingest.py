@@ -266,14 +266,14 @@ def test_invalid_options_for_sources(cli, books, library, arguments, message):
 def test_delimiter_and_encoding(cli, tmp_path, target):
     """A table of a spreadsheet: semicolons, and umlauts in cp1252, which is guessed, or named."""
     source = tmp_path / "in.csv"
-    source.write_bytes("id;text\n1;Das ist grün\n".encode("cp1252"))
+    source.write_bytes("id;text\n1;Das war grün\n".encode("cp1252"))
 
     guessed = cli("ingest", source, *target, "--create", "--delimiter", ";")
     named = cli("ingest", source, *target, "--delimiter", ";", "--encoding", "cp1252")
 
-    assert guessed.err == (f"st-connectors: {source}: not UTF-8; read as cp1252, which is a guess: '1;Das ist grün'\n")
+    assert guessed.err == (f"st-connectors: {source}: not UTF-8; read as cp1252, which is a guess: '1;Das war grün'\n")
     assert (named.status, named.err) == (0, "")
-    assert cli("get", "1", *target, "--json").json[0]["payload"] == {"text": "Das ist grün"}
+    assert cli("get", "1", *target, "--json").json[0]["payload"] == {"text": "Das war grün"}
 
 
 def test_what_was_skipped_in_a_folder_is_said(cli, tmp_path, target):

@@ -65,7 +65,7 @@ def _rows(
         except csv.Error as error:
             yield table.line_num + 1, {}, f"not CSV: {error}"
         else:
-            yield table.line_num, row, _row_error(row, decoder.shown)
+            yield table.line_num, row, _row_error(row, decoder)
 
 
 def _check_header(columns: Sequence[str], reading: Reading, name: str, separator: str) -> None:
@@ -79,13 +79,14 @@ def _check_header(columns: Sequence[str], reading: Reading, name: str, separator
         raise ValueError(f"{error}; {hint}") from error
 
 
-def _row_error(row: Mapping[Any, Any], encoding: str) -> str:
+def _row_error(row: Mapping[Any, Any], decoder: Decoder) -> str:
     """Return why a row cannot be read, or "" if it can."""
     if None in row:
         return "more cells than columns"
     if None in row.values():
         return "fewer cells than columns"
-    return f"not {encoding}" if any(is_undecoded(cell) for cell in row.values()) else ""
+    is_bad = decoder.has_failed and any(is_undecoded(cell) for cell in row.values())
+    return f"not {decoder.shown}" if is_bad else ""
 
 
 def _convert_cells(row: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:

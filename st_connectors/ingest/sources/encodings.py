@@ -68,6 +68,8 @@ class Decoder:
         self._is_guessed = False
         self.encoding = _with_mark(encoding)
         """The encoding in which the source is read first."""
+        self.has_failed = False
+        """Whether a text had bytes that could not be decoded."""
 
     @property
     def shown(self) -> str:
@@ -107,9 +109,10 @@ class Decoder:
         if not is_undecoded(text):
             self._is_utf8 = True
             return text
-        if self.encoding != "utf-8-sig" or self._is_named or (self._is_utf8 and not self._is_guessed):
-            return None
-        return self._guess(text.encode("utf-8", "surrogateescape"))
+        can_guess = self.encoding == "utf-8-sig" and not self._is_named and (self._is_guessed or not self._is_utf8)
+        repaired = self._guess(text.encode("utf-8", "surrogateescape")) if can_guess else None
+        self.has_failed = self.has_failed or repaired is None
+        return repaired
 
     def _guess(self, raw: bytes) -> str | None:
         if not self._is_guessed and not _is_western(raw):

@@ -16,8 +16,11 @@ from st_connectors.ingest.sources.rows import Read, Reading
 
 __all__ = ["count_json", "read_json"]
 
-_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
-"""A string, the beginning of an unfinished one, or a character that opens, separates or closes values."""
+_STRING = r'"(?:[^"\\]++|\\.)*+"'
+_BRACKET = re.compile(rf'(?:[^"\[\]{{}}]++|{_STRING})*+(["\[\]{{}}])', re.DOTALL)
+"""Text up to a bracket, or up to the quote of an unfinished string; brackets in strings are passed over."""
+_COMMA = re.compile(rf'(?:[^"\[\]{{}},]++|{_STRING})*+(["\[\]{{}},])', re.DOTALL)
+"""The same, up to a comma too."""
 
 
 def read_json(stream: IO[bytes], reading: Reading, name: str) -> Read:
@@ -101,13 +104,13 @@ class _Splitter:
             self._begin()
         values: list[str] = []
         start = 0
-        while self._state in {_State.ARRAY, _State.VALUES} and (match := _MARK.search(self._text, self._at)):
-            mark = match[0]
+        while match := self._next_mark():
+            mark = match[1]
             if mark == '"':  # the string goes on in the next chunk
-                self._at = match.start()
+                self._at = match.start(1)
                 break
             self._at = match.end()
-            end = None if len(mark) > 1 else self._end_of_value(mark, match)
+            end = self._end_of_value(mark, match)
             if end is None:
                 continue
             value = self._text[start:end]
@@ -119,6 +122,12 @@ class _Splitter:
             self._at = len(self._text)
         self._text, self._at = self._text[start:], self._at - start
         return values
+
+    def _next_mark(self) -> re.Match[str] | None:
+        """Return the text up to the next mark, in its group 1; None if there is none."""
+        if self._state is _State.ARRAY:
+            return (_BRACKET if self._depth else _COMMA).match(self._text, self._at)
+        return _BRACKET.match(self._text, self._at) if self._state is _State.VALUES else None
 
     def _begin(self) -> None:
         """Decide by the first character whether the text is an array."""
@@ -133,13 +142,13 @@ class _Splitter:
         if mark in "[{":
             self._depth += 1
         elif mark == ",":
-            return match.start() if is_array and self._depth == 0 else None
+            return match.start(1) if is_array and self._depth == 0 else None
         elif self._depth:
             self._depth -= 1
             return match.end() if not is_array and self._depth == 0 else None
         elif is_array and mark == "]":
             self._state = _State.END
-            return match.start()
+            return match.start(1)
         return None
 
     def finish(self) -> Iterator[str | DocumentError]:

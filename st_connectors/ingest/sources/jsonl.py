@@ -33,21 +33,25 @@ def _lines(stream: IO[bytes], decoder: Decoder) -> Iterator[tuple[int, str]]:
 
 def json_document(text: str, decoder: Decoder, reading: Reading, place: Place) -> Document | DocumentError:
     """Convert the text of a JSON object to a document, or to an error if it is invalid."""
-    raw = text.encode("utf-8", "surrogateescape")
     decoded = decoder.repair(text)
     if decoded is None:
-        return DocumentError(f"not {decoder.shown}", place=place, value=raw)
+        return _not_json(f"not {decoder.shown}", text, place)
     try:
         row = json.loads(decoded.strip(), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        return DocumentError(f"not JSON: {error.msg} at column {error.colno}", place=place, value=raw)
+        return _not_json(f"not JSON: {error.msg} at column {error.colno}", text, place)
     except ValueError as error:
-        return DocumentError(f"not JSON: {error}", place=place, value=raw)
+        return _not_json(f"not JSON: {error}", text, place)
     except RecursionError:
-        return DocumentError("nested too deeply", place=place, value=raw)
+        return _not_json("nested too deeply", text, place)
     if isinstance(row, dict):
         return row_document(row, reading, place)
     return DocumentError(f"expected a JSON object, not {type(row).__name__}", place=place, value=row)
+
+
+def _not_json(reason: str, text: str, place: Place) -> DocumentError:
+    """Return the error of a text that is not JSON, with its bytes."""
+    return DocumentError(reason, place=place, value=text.encode("utf-8", "surrogateescape"))
 
 
 def _refuse_constant(name: str) -> object:

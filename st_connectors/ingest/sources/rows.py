@@ -68,7 +68,8 @@ def row_document(
         composed = _compose(row, reading, place)
         columns = composed if convert is None else convert(composed, reading)
         chosen = choose_fields(columns, reading.id_field, reading.text_fields)
-        _note_renamed(renamed_columns(columns, reading.id_field, reading.text_fields), reading, place)
+        if "original_id" in chosen or "original_text" in chosen:
+            _note_renamed(renamed_columns(columns, reading.id_field, reading.text_fields), reading, place)
     except DocumentError as error:
         return DocumentError(error.reason, error.id, place, row)
     try:
