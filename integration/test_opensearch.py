@@ -34,7 +34,18 @@ from st_connectors.opensearch import (
     wire,
 )
 from st_connectors.registry import adopt_store, open_store, parse_address
-from st_connectors.schema import DenseField, Field, FilterKind, FusionMethod, Metric, Rrf, SparseField, TextField
+from st_connectors.schema import (
+    DenseField,
+    Field,
+    FieldKind,
+    FilterKind,
+    FusionMethod,
+    Metric,
+    Rrf,
+    SparseField,
+    TextField,
+)
+from st_connectors.search import SearchOptions, search
 from st_connectors.store import Candidates, Default, Exact, Fuse, Hit, Match, Near, Parts, Record, SearchRequest
 from st_connectors.testing import HttpErrors, Lab, Make, StoreConformance, corpus, opener
 from st_connectors.testing.dense import Dense
@@ -43,7 +54,8 @@ from st_connectors.testing.fusion import Fusing
 from st_connectors.testing.scan import Scan
 from st_connectors.testing.sparse import Sparse
 from st_connectors.testing.text import Text
-from st_core.vectors import SparseVector
+from st_connectors.vectorise import FieldEncoder
+from st_core.vectors import SparseMatrix, SparseVector
 
 opensearchpy = pytest.importorskip("opensearchpy", reason="needs the opensearch extra")
 
@@ -119,6 +131,16 @@ def test_odd_tokens_are_keys_of_their_own(by_tokens: str, neural: bool, monkeypa
     if not neural:
         monkeypatch.setattr("st_connectors._lucene.client.Connection.send_optional", lambda *_: None)
     assert_odd_tokens_are_keys_of_their_own(by_tokens)
+
+
+class TestQuantized(Dense):
+    """Lucene's scalar quantization, by which the default effort scores."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, url: str) -> Make:
+        """Open stores on the server."""
+        return opener(f"{address_of('opensearch', url)}?engine=lucene_int8")
 
 
 class TestShards(Dense, Sparse, Text, Fusing, Scan):
@@ -253,7 +275,7 @@ def test_one_bad_record_leaves_the_others(lab: Lab) -> None:
 
 
 def test_as_many_terms_as_the_cluster_allows(url: str, lab: Lab) -> None:
-    """The limit is the cluster's, less clauses reserved for a filter; a search over it is refused and not retried."""
+    """The limit is the cluster's, less clauses reserved for a filter; a search over it is not sent."""
     schema = lab.schema({"sparse": SparseField()}, filterable={"n": FilterKind.INT})
     store = lab.new(schema)
     vector = SparseVector.from_arrays(np.arange(2000), np.ones(2000))
@@ -266,8 +288,10 @@ def test_as_many_terms_as_the_cluster_allows(url: str, lab: Lab) -> None:
     few = Or(tuple(Range("n", gte=-number) for number in range(10)))
     assert store.search([SearchRequest(leg, where=few)])[0][0].score == pytest.approx(1000, rel=0.004)
     many = Or(tuple(Range("n", gte=-number) for number in range(100)))
-    with pytest.raises(Refused, match="too many"):
+    with pytest.raises(Unsupported, match="1000 terms, and this store allows 824"):
         store.search([SearchRequest(leg, where=many)])
+    shorter = Near("sparse", vector.top(824))
+    assert store.search([SearchRequest(shorter, where=many)])[0][0].score == pytest.approx(824, rel=0.004)
     with pytest.raises(Unsupported, match="1000"):
         store.search([SearchRequest(Near("sparse", vector))])
     put_setting(url, 4096)
@@ -472,3 +496,45 @@ def test_exact_and_default_effort_score_alike(lab: Lab) -> None:
         exact, default = (pair.store.search([SearchRequest(leg, effort=each)])[0] for each in (Exact(), Default()))
         assert [hit.id for hit in exact] == [hit.id for hit in default]
         assert [hit.score for hit in exact] == pytest.approx([hit.score for hit in default], rel=1e-6)
+
+
+def test_a_language_analyser_finds_other_forms_of_a_word(url: str) -> None:
+    """``analyzer=english`` reduces words of texts and queries to their stems; the standard analyser does not."""
+    fields: dict[str, Field] = {"text": TextField()}
+    for options, found in (("?analyzer=english", ["a"]), ("", [])):
+        lab = Lab(opener(f"{address_of('opensearch', url)}{options}"))
+        with closing(lab):
+            store = lab.new(lab.schema(fields))
+            store.upsert([Record("a", {}, {"text": "She was fishing in the rivers"})])
+            store.refresh()
+            hits = store.search([SearchRequest(Match("text", "river fished"))])[0]
+            assert [hit.id for hit in hits] == found
+
+
+def test_a_query_of_1025_words_and_one_of_2000_terms_are_searched_in_part(lab: Lab) -> None:
+    """By search, which says what it left out; the engine itself refuses more clauses than 1,024."""
+    store = lab.new(lab.schema({"text": TextField(), "sparse": SparseField()}))
+    vector = SparseVector.from_arrays(np.arange(2000), np.arange(2000) + 1)
+    store.upsert([Record("a", {"sparse": vector}, {"text": "kettle w1"})])
+    store.refresh()
+
+    class Terms:
+        """Returns one vector for every query."""
+
+        name = "terms"
+
+        def encode_query(self, inputs: list[str], /) -> SparseMatrix:
+            return SparseMatrix.from_rows([vector for _ in inputs], 2000)
+
+        encode_document = encode_query
+
+    words = " ".join(["kettle", *(f"absent{at}" for at in range(1024))])
+    [result] = search(store, [FieldEncoder("sparse", FieldKind.SPARSE, Terms())], [words], SearchOptions())
+    assert {leg.field for leg in result[0].legs} == {"text", "sparse"}
+    assert [note.partition(",")[0] for note in result.notes] == [
+        "field 'text': 1",
+        "field 'sparse': the 1",
+    ]
+    scores = {leg.field: leg.score for leg in result[0].legs}
+    heaviest = np.arange(1001, 2001, dtype=float)
+    assert scores["sparse"] == pytest.approx(float(heaviest @ heaviest), rel=0.004)

@@ -47,13 +47,14 @@ AVERAGE_LENGTH = 150.0
 
 # Python's \w excludes combining marks, which are parts of words in Arabic, Hebrew, Indic and South-East Asian scripts.
 # U+0964 and U+0965, excluded below, are full stops in the Indic blocks.
-_MARKS = (
+MARKS = (
     "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     "\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e\u0eb1-\u0ece\u1037-\u103e"
 )
-_WORD = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
+_WORD = re.compile(rf"(?:[^\W_]|[{MARKS}])+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
-_IDEOGRAPHS = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+IDEOGRAPHS = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_IDEOGRAPHS = re.compile(f"[{IDEOGRAPHS}]+")
 
 
 def words(text: str) -> list[str]:

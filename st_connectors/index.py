@@ -234,6 +234,7 @@ class Index:
         effort: Effort | None = None,
         min_score: float | None = None,
         highlight: bool = False,
+        shorten: bool = True,
     ) -> SearchResult:
         """Return the best hits for a query.
 
@@ -243,6 +244,9 @@ class Index:
         the terms that matched, and a description of each leg to the result. ``fold`` returns a split document only
         once. ``min_score`` omits hits with a lower ``hit.score``, whose scale depends on the leg, the fusion or the
         reranker. ``highlight`` adds the positions of the words in the text that matched in sparse and text legs.
+
+        A query with more terms than the store allows keeps the heaviest terms of a sparse leg and the first words of a
+        text leg, and ``notes`` of the result states what was left out; with ``shorten=False`` it raises Unsupported.
         """
         [result] = self.search_many(
             [query],
@@ -258,6 +262,7 @@ class Index:
             effort=effort,
             min_score=min_score,
             highlight=highlight,
+            shorten=shorten,
         )
         return result
 
@@ -277,6 +282,7 @@ class Index:
         effort: Effort | None = None,
         min_score: float | None = None,
         highlight: bool = False,
+        shorten: bool = True,
     ) -> list[SearchResult]:
         """Return the results of several queries, in order.
 
@@ -294,6 +300,7 @@ class Index:
             fusion=fusion,
             depth=depth,
             effort=effort or Default(),
+            shorten=shorten,
             explain=explain,
             fold=fold,
             text_key=self._text_key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -16,6 +17,7 @@ from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
 from st_connectors.explaining import LegExplanation, Term, describe_legs, highlights_of, matched_terms
 from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.highlight import Highlight
+from st_connectors.layers.limits import Fitted, fit
 from st_connectors.schema import FieldKind, Fusion, Rrf, Schema, fusion_to_json, kind_of
 from st_connectors.store import (
     Default,
@@ -89,12 +91,14 @@ class SearchResult(Sequence[SearchHit]):
     """The hits of one query, best first.
 
     ``legs`` describes each leg of an explained search, and ``fusion`` is the fusion of several legs.
+    ``notes`` state what the limits of the store left out: query terms, or hits beyond its reach.
     """
 
     query: str
     hits: tuple[SearchHit, ...]
     legs: tuple[LegExplanation, ...] = ()
     fusion: Fusion | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -106,10 +110,12 @@ class SearchResult(Sequence[SearchHit]):
         return iter(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON; ``legs`` and ``fusion`` only if the search was explained."""
+        """Return plain values for JSON; ``legs`` and ``fusion`` of an explained search, ``notes`` if there are any."""
         value: dict[str, Any] = {"query": self.query, "hits": [hit.to_json() for hit in self.hits]}
         if self.legs:
             value |= {"legs": [leg.to_json() for leg in self.legs], "fusion": fusion_to_json(self.fusion)}
+        if self.notes:
+            value["notes"] = list(self.notes)
         return value
 
 
@@ -124,6 +130,7 @@ class SearchOptions:
     ``min_score`` omits hits whose final score is lower, before the page is cut. ``explain`` adds the terms that matched
     and descriptions of the legs, and ``highlight`` the parts of texts that matched; both read the sparse vectors of the
     hits.
+    ``shorten`` leaves out query terms beyond the number that the store allows, instead of raising ``Unsupported``.
     """
 
     mode: Mode | None = None
@@ -139,6 +146,7 @@ class SearchOptions:
     fields: tuple[str, ...] | None = None
     min_score: float | None = None
     highlight: bool = False
+    shorten: bool = True
 
     def __post_init__(self) -> None:
         set_ints(self, {"limit": 1, "offset": 0, "depth": 1})
@@ -182,11 +190,11 @@ def search(
     legs = _build_legs(store.schema, fields, encoders, list(queries))
     answers = _search_legs(store, fields, legs, options, options.depth if reranker is not None else 0)
     results = []
-    for query, own, hits in zip(queries, legs, answers, strict=True):
-        ranked = _rerank(query, hits, options.text_key, reranker)
+    for query, own, answer in zip(queries, legs, answers, strict=True):
+        ranked = _rerank(query, answer.hits, options.text_key, reranker)
         kept = _above(_fold(ranked, options.fold), options.min_score)
         page = _finish(store, encoders, own, kept[options.offset : options.window], options)
-        result = SearchResult(query, tuple(page))
+        result = SearchResult(query, tuple(page), notes=answer.notes)
         if options.explain:
             explained = describe_legs(store.schema, fields, encoders, own, query)
             result = replace(result, legs=explained, fusion=_fusion_of(store.schema, fields, options))
@@ -227,45 +235,74 @@ def _build_legs(
     return legs
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """The hits of one query, before the page is cut, and the notes of its result."""
+
+    hits: Sequence[Hit] = ()
+    notes: tuple[str, ...] = ()
+
+
 def _search_legs(
     store: Store, fields: Sequence[str], legs: Sequence[dict[str, Leg]], options: SearchOptions, candidates: int
-) -> list[list[Hit]]:
-    """Return the hits of every query, enough of them for the page.
+) -> list[_Answer]:
+    """Return the hits of every query, enough of them for the page if the store reaches that far.
 
     With ``fold``, queries whose page is not full of distinct documents are searched again, deeper.
     """
-    wanted = max(options.window, candidates)
-    answers: list[list[Hit]] = [[] for _ in legs]
+    reach = _reach(store, options)
+    wanted = min(max(options.window, candidates), reach)
+    answers = [_Answer() for _ in legs]
     open_queries = [index for index, own in enumerate(legs) if own]
     while open_queries:
-        requests = [_request(store.schema, fields, legs[index], options, wanted) for index in open_queries]
-        for index, hits in zip(open_queries, store.search(requests), strict=True):
-            answers[index] = hits
-        if not options.fold:
+        requests = [_request(store, fields, legs[index], options, wanted) for index in open_queries]
+        pages = store.search([each.request for each in requests])
+        for index, request, hits in zip(open_queries, requests, pages, strict=True):
+            depth = options.depth if candidates or isinstance(request.request.rank, Fuse) else 0
+            answers[index] = _Answer(hits, (*request.notes, *_reach_notes(hits, options, reach, depth)))
+        if not options.fold or wanted == reach:
             break
-        open_queries = [
-            index
-            for index in open_queries
-            if len(answers[index]) >= wanted
-            and len({parent_of(hit.id, hit.payload) for hit in answers[index]}) < options.window
-        ]
-        wanted *= 4
+        open_queries = [index for index in open_queries if _is_short(answers[index].hits, options, wanted)]
+        wanted = min(4 * wanted, reach)
     return answers
 
 
+def _reach(store: Store, options: SearchOptions) -> int:
+    """Return the number of hits to which a search is limited; a page beyond the store's reach is left to the guard."""
+    most = store.capabilities.max_limit
+    return sys.maxsize if most is None or options.offset >= most else most
+
+
+def _is_short(hits: Sequence[Hit], options: SearchOptions, wanted: int) -> bool:
+    """Return whether there may be further hits, and those found do not fill the page."""
+    found = {parent_of(hit.id, hit.payload) for hit in hits} if options.fold else hits
+    return len(hits) >= wanted and len(found) < options.window
+
+
+def _reach_notes(hits: Sequence[Hit], options: SearchOptions, reach: int, depth: int) -> tuple[str, ...]:
+    """Return what the reach of the store left out; ``depth`` is 0 if the search has no candidates to fuse or rerank."""
+    most = f"this store returns at most {reach:,} records of a search"
+    notes = [f"depth is {depth:,}, and {most}"] if depth > reach else []
+    if _is_short(hits, options, reach):
+        notes.append(f"the page is not full, although there may be more hits: {most}")
+    return tuple(notes)
+
+
 def _request(
-    schema: Schema, fields: Sequence[str], legs: Mapping[str, Leg], options: SearchOptions, wanted: int
-) -> SearchRequest:
+    store: Store, fields: Sequence[str], legs: Mapping[str, Leg], options: SearchOptions, wanted: int
+) -> Fitted:
+    """Return the request for one query, fitted to the limits of the store unless the options forbid that."""
     own = tuple(legs.values())
     if len(own) == 1 and len(fields) == 1:
         rank: Leg | Fuse = own[0]
     else:
-        weighted = fields if options.fusion is not None else list(options.fields or schema.fields)
-        method = _select_weights(options.fusion or schema.fusion or Rrf(), weighted, legs)
-        rank = Fuse(own, max(options.depth, wanted), method)
-    return SearchRequest(
+        weighted = fields if options.fusion is not None else list(options.fields or store.schema.fields)
+        method = _select_weights(options.fusion or store.schema.fusion or Rrf(), weighted, legs)
+        rank = Fuse(own, max(min(options.depth, _reach(store, options)), wanted), method)
+    request = SearchRequest(
         rank, limit=wanted, where=options.where, parts=Parts.PAYLOAD | Parts.LEGS, effort=options.effort
     )
+    return fit(request, store.capabilities) if options.shorten else Fitted(request)
 
 
 def _select_weights(method: Fusion, fields: Sequence[str], legs: Mapping[str, Leg]) -> Fusion:

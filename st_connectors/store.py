@@ -204,10 +204,12 @@ class Capabilities:
     """What a store can do, as data.
 
     ``Plugin.capabilities`` is the upper bound across server versions; ``Store.capabilities`` describes one connection.
-    ``None`` means unlimited. ``fields`` maps field names to their precision, or kinds ("dense", "sparse", "text") in a
-    plugin's. ``fusion`` lists the methods by which the store itself fuses 2 to ``max_fused_legs`` legs with at most
-    ``max_query_terms`` terms in total, in agreement with :mod:`st_connectors.fusion`. ``filters`` lists classes of
-    :mod:`st_connectors.filters` in lower case. ``bulk_loading`` lists the settings that bulk loading changes; it is
+    Where the settings of a server change ``max_query_terms`` or ``max_clauses``, the plugin has those of the defaults.
+    ``None`` means unlimited. ``max_query_terms`` limits the terms of a sparse query and the words of a text query.
+    ``fields`` maps field names to their precision, or kinds ("dense", "sparse", "text") in a plugin's. ``fusion`` lists
+    the methods by which the store itself fuses 2 to ``max_fused_legs`` legs with at most ``max_query_terms`` terms in
+    total, in agreement with :mod:`st_connectors.fusion`. ``filters`` lists classes of :mod:`st_connectors.filters` in
+    lower case. ``bulk_loading`` lists the settings that bulk loading changes; it is
     empty where a store has none.
     """
 
@@ -231,6 +233,10 @@ class Capabilities:
     fields: Mapping[str, Precision] = field(default_factory=dict)
     speculative_search: bool = False
     """Whether the store has ``search_speculatively``, for :mod:`st_connectors.layers.speculate`."""
+    max_clauses: int | None = None
+    """The maximum sum of query terms and filter clauses in one leg; each comparison of a filter counts as two."""
+    max_filter_values: int | None = None
+    """The maximum number of values with which one filter compares fields for equality."""
 
 
 class Store(Protocol):

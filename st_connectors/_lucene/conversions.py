@@ -32,10 +32,14 @@ def filter_to_query(where: Filter, filterable: Mapping[str, FilterKind]) -> Body
     return filter_query(where, AdoptedLayout(Schema("index", {}, filterable)))
 
 
-def mapping_body(fields: Mapping[str, Field], vectors: Mapping[str, Body]) -> Body:
+def mapping_body(fields: Mapping[str, Field], vectors: Mapping[str, Body], analysers: Mapping[str, str]) -> Body:
     """Return a mapping of vector and text fields without the metadata of this package.
 
-    ``vectors`` contains the properties of vector fields by field name. Text fields use the standard analyser.
+    ``vectors`` contains the properties of vector fields by field name, ``analysers`` the analysers of text fields.
+    Others use the server's default, which is the standard analyser.
     """
-    texts = {name: {"type": "text"} for name, spec in fields.items() if isinstance(spec, TextField)}
+    chosen = {name: {"analyzer": analyser} for name, analyser in analysers.items()}
+    texts = {
+        name: {"type": "text", **chosen.get(name, {})} for name, spec in fields.items() if isinstance(spec, TextField)
+    }
     return {"properties": {**vectors, **texts}}

@@ -17,6 +17,7 @@ _LONGEST = 400
 """The maximum number of characters of a quoted message: enough to describe the error, too few to contain a batch."""
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
 _EXPIRED = "search_context_missing_exception"
+_TOO_MANY = "the query's terms and the filter's comparisons are too many together: shorten the query or the filter"
 
 
 def error_from_status(  # noqa: PLR0911  # one return for each class
@@ -29,6 +30,9 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
     """
     message = f"the server answered {status}: {quote_reason(body)}"
     names: Mapping[str, str] = {"store": store, "operation": operation}
+    if status in (400, 500) and "too_many" in message:
+        # The server counts the clauses of the rewritten query, and OpenSearch answers 500 if a search has too many.
+        return Refused(f"{message}; {_TOO_MANY}", **names)
     if _EXPIRED in message:
         return Permanent(f"{message}; the scan paused longer than the server keeps its place: start it again", **names)
     match status:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from st_connectors._clauses import flatten, merge_values
 from st_connectors._lucene.layout import Body, Layout
-from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range
+from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 
 __all__ = ["EVERYTHING", "NOTHING", "filter_query"]
 
@@ -33,7 +34,7 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
         case And(parts):
             return _all(parts, layout)
         case Or(parts):
-            return _any([filter_query(part, layout) for part in _merge_values(_flatten(parts, Or))])
+            return _any([filter_query(part, layout) for part in merge_values(flatten(parts, Or))])
         case Not(Not(part)):
             return filter_query(part, layout)
         case Not(part):
@@ -42,37 +43,8 @@ def filter_query(where: Filter, layout: Layout) -> Body:  # noqa: PLR0911  # one
             assert_never(where)
 
 
-def _flatten(parts: tuple[Filter, ...], kind: type[And | Or]) -> list[Filter]:
-    """Return parts in which nested filters of the same kind are replaced by their parts.
-
-    The engines accept only 20 or 30 levels of nesting.
-    """
-    flat: list[Filter] = []
-    for part in parts:
-        flat += _flatten(part.parts, kind) if isinstance(part, And | Or) and isinstance(part, kind) else [part]
-    return flat
-
-
-def _merge_values(parts: list[Filter]) -> list[Filter]:
-    """Return parts in which all equalities of a field are merged into one ``In``.
-
-    OpenSearch limits the number of clauses to 1,024, but not the number of values in a clause.
-    """
-    values: dict[str, list[FilterValue]] = {}
-    others: list[Filter] = []
-    for part in parts:
-        match part:
-            case Eq(field, value):
-                values.setdefault(field, []).append(value)
-            case In(field, several):
-                values.setdefault(field, []).extend(several)
-            case _:
-                others.append(part)
-    return [*(In(field, tuple(merged)) for field, merged in values.items()), *others]
-
-
 def _all(parts: tuple[Filter, ...], layout: Layout) -> Body:
-    flat = _flatten(parts, And)
+    flat = flatten(parts, And)  # the engines accept only 20 or 30 levels of nesting
     positive = [filter_query(part, layout) for part in flat if not isinstance(part, Not)]
     negative = [filter_query(part.part, layout) for part in flat if isinstance(part, Not)]
     if not negative:

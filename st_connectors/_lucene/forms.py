@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from st_connectors._lucene.keys import Keys
-from st_connectors._lucene.layout import Body, properties
+from st_connectors._lucene.layout import STANDARD, Body, properties
 from st_connectors._lucene.names import METADATA
 from st_connectors._lucene.vocabulary import Vocabulary
-from st_connectors.schema import Field, FilterKind, Schema, SparseField, TextField
+from st_connectors.schema import Field, FieldKind, FilterKind, Schema, SparseField, TextField
 
 __all__ = [
     "Form",
     "VectorField",
     "adopted_schema",
+    "analysers",
     "form_difference",
     "keys_of",
     "own_mapping",
@@ -32,12 +34,24 @@ class Form:
     """How a collection stores its vectors.
 
     ``sparse`` maps sparse fields to their types, and ``dense`` maps dense fields to their index kinds or engines.
+    ``text`` maps text fields to their analysers; those that are absent have the standard analyser.
     ``tokens`` is the digest of the vocabulary whose tokens are the keys of sparse fields; None if the keys are indices.
     """
 
     sparse: Mapping[str, str] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
     tokens: str | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
+
+
+def analysers(schema: Schema, analyzer: str) -> dict[str, str]:
+    """Return the analyser of each text field of a new collection; raise ValueError unless it is a name.
+
+    Only the server knows which analysers it has. The result is empty for the standard analyser.
+    """
+    if not re.fullmatch("[A-Za-z0-9_]+", analyzer):
+        raise ValueError(f"analyzer must be the name of an analyser, such as english, not {analyzer!r}")
+    return {} if analyzer == STANDARD else dict.fromkeys(schema.of_kind(FieldKind.TEXT), analyzer)
 
 
 def with_tokens(form: Form, vocabulary: Vocabulary | None) -> Form:
@@ -55,11 +69,13 @@ def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body
     metadata: Body = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
     if form.tokens is not None:
         metadata["tokens"] = form.tokens
+    if form.text:
+        metadata["text"] = dict(form.text)
     return {
         "dynamic": "strict",
         # A string, because servers return the keys of an object in _meta in another order.
         "_meta": {METADATA: json.dumps(metadata, ensure_ascii=False)},
-        "properties": properties(schema, vectors),
+        "properties": properties(schema, vectors, form.text),
     }
 
 
@@ -75,7 +91,9 @@ def stored_schema(mapping: Mapping[str, Any]) -> tuple[Schema, Form] | None:
     if not isinstance(metadata, str):
         return None
     value = json.loads(metadata)
-    return Schema.from_json(value["schema"]), Form(value["sparse"], value["dense"], value.get("tokens"))
+    return Schema.from_json(value["schema"]), Form(
+        value["sparse"], value["dense"], value.get("tokens"), value.get("text", {})
+    )
 
 
 def form_difference(stored: Form, requested: Form, options: Collection[str], *, dense: str) -> str | None:
@@ -84,6 +102,9 @@ def form_difference(stored: Form, requested: Form, options: Collection[str], *, 
     ``options`` contains the names of the options that the address sets. Sparse fields are compared only if ``sparse``
     is among them, and dense fields only if the option ``dense`` is.
     """
+    if "analyzer" in options and stored.text != requested.text:
+        names = (", ".join(sorted(set(form.text.values()))) or STANDARD for form in (stored, requested))
+        return "the collection analyses its texts by {}, not by {}: leave analyzer out of the address".format(*names)
     for option, mine, theirs in (("sparse", stored.sparse, requested.sparse), (dense, stored.dense, requested.dense)):
         for name in mine if option in options else ():
             if mine[name] != theirs.get(name):

@@ -31,7 +31,7 @@ from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, Te
 from st_connectors.store import Parts, Record, Vector
 from st_core.vectors import SparseVector
 
-__all__ = ["AdoptedLayout", "Body", "Layout", "OwnLayout", "properties", "to_micros"]
+__all__ = ["STANDARD", "AdoptedLayout", "Body", "Layout", "OwnLayout", "properties", "to_micros"]
 
 Body: TypeAlias = dict[str, Any]
 
@@ -40,6 +40,7 @@ PAYLOAD = "payload"
 FILTER = "filter"
 VECTOR = "vector"
 TEXT = "text"
+STANDARD = "standard"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 8_000
@@ -222,10 +223,10 @@ def _pop_path(source: dict[str, Any], steps: list[str]) -> Any:
     return value
 
 
-def properties(schema: Schema, vectors: Mapping[str, Body]) -> Body:
+def properties(schema: Schema, vectors: Mapping[str, Body], analysers: Mapping[str, str]) -> Body:
     """Return the properties of the mapping of a collection of this package.
 
-    ``vectors`` contains the properties of vector fields by field name.
+    ``vectors`` contains the properties of vector fields by field name, ``analysers`` the analysers of text fields.
     """
     tree: Body = {
         ID: {"type": "keyword", "index": False},
@@ -234,7 +235,7 @@ def properties(schema: Schema, vectors: Mapping[str, Body]) -> Body:
     for name, inner in (
         (FILTER, _filter_properties(schema)),
         (VECTOR, {escape_field(field): body for field, body in vectors.items()}),
-        (TEXT, _text_properties(schema)),
+        (TEXT, _text_properties(schema, analysers)),
     ):
         if inner:
             tree[name] = {"properties": inner}
@@ -246,13 +247,13 @@ def _filter_properties(schema: Schema) -> Body:
     return {escape_field(name): {"type": _TYPES[kind]} for name, kind in schema.filterable.items()}
 
 
-def _text_properties(schema: Schema) -> Body:
+def _text_properties(schema: Schema, analysers: Mapping[str, str]) -> Body:
     """Return the properties of the copies of texts.
 
     The standard analyser splits words of every language and folds case.
     """
     fields = [name for name, field in schema.fields.items() if isinstance(field, TextField)]
-    return {escape_field(name): {"type": "text", "analyzer": "standard"} for name in fields}
+    return {escape_field(name): {"type": "text", "analyzer": analysers.get(name, STANDARD)} for name in fields}
 
 
 def _vector_body(keys: Keys, name: str, vector: Vector) -> Any:

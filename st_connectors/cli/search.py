@@ -21,7 +21,7 @@ from st_connectors.cli.options import (
     Where,
     parse_fusion,
 )
-from st_connectors.cli.output import print_json
+from st_connectors.cli.output import print_error, print_json
 from st_connectors.cli.queries import OutputFormat, Query, batches, print_results, read_queries
 from st_connectors.cli.results import print_result
 
@@ -79,6 +79,13 @@ def search(
     ] = None,
     adopt: Adopt = None,
     filterable: AdoptedFilterable = None,
+    shorten: Annotated[
+        bool,
+        typer.Option(
+            "--shorten/--no-shorten",
+            help="Leave out query terms beyond the number that the store allows, or refuse such a query.",
+        ),
+    ] = True,
     trust_model: TrustModel = False,
     backend: Backend = "torch",
     dtype: CollectionDtype = None,
@@ -120,12 +127,15 @@ def search(
             "rerank": rerank or reranker is not None,
             "explain": explain,
             "fold": fold,
+            "shorten": shorten,
             "highlight": form is OutputFormat.JSONL,
         }
         if batch is not None:
             _search_many(index, batch, options, form)
             return
         result = index.search(query or "", **options)
+    for note in result.notes:
+        print_error(f"note: {note}")
     if as_json:
         print_json(result.to_json())
     else:
@@ -136,4 +146,7 @@ def _search_many(index: Index, queries: Sequence[Query], options: Mapping[str, A
     """Search for queries batch by batch, and print the results of each batch."""
     for batch in batches(queries):
         results = index.search_many([query.text for query in batch], **options)
+        for query, result in zip(batch, results, strict=True):
+            for note in result.notes:
+                print_error(f"note: query {query.id!r}: {note}")
         print_results(batch, results, form, offset=options["offset"])

@@ -96,6 +96,8 @@ _CELLS: dict[str, Callable[[Plugin], str]] = {
     "max dimension": lambda p: _limit(p.capabilities.max_dimension),
     "max hits": lambda p: _limit(p.capabilities.max_limit),
     "max query terms": lambda p: _limit(p.capabilities.max_query_terms),
+    "max filter values": lambda p: _limit(p.capabilities.max_filter_values),
+    "max query and filter clauses": lambda p: _limit(p.capabilities.max_clauses),
 }
 
 

@@ -5,6 +5,8 @@ Options of the address for a new collection, which are stored with the collectio
 - ``sparse``: ``sparse_vector`` or ``rank_features``.
 - ``dense_index``: ``hnsw`` or ``flat``, or with quantization ``int8_hnsw``, ``int4_hnsw``, ``bbq_hnsw``, ``int8_flat``,
   ``int4_flat`` or ``bbq_flat``.
+- ``analyzer`` of text fields: ``standard``, or another that the server has, such as ``english``, which reduces words to
+  their stems.
 - ``shards`` and ``replicas``.
 
 Options of each connection:
@@ -18,7 +20,8 @@ Options of each connection:
 - ``timeout``: the timeout of a request in seconds.
 - ``ca``: with TLS, a file of PEM certificates that verify the certificate of the server.
 
-The environment variable ``ST_ELASTICSEARCH_API_KEY`` contains the API key.
+The environment variable ``ST_ELASTICSEARCH_API_KEY`` contains the API key; or ``ST_ELASTICSEARCH_USERNAME`` (default
+``elastic``) and ``ST_ELASTICSEARCH_PASSWORD`` contain the user and the password.
 
 Conversions for your own index and client: :func:`sparse_vector_query`, :func:`rank_features_query`,
 :func:`rrf_retriever`, :func:`linear_retriever`, :func:`filter_to_elasticsearch` and :func:`mapping`.

@@ -10,7 +10,7 @@ from elasticsearch import ApiError, Elasticsearch, TransportError
 
 from st_connectors._lucene.client import Connection, Request
 from st_connectors._lucene.options import read_authorities, read_timeout
-from st_connectors.elasticsearch.faults import API_KEY, PRODUCT, translate
+from st_connectors.elasticsearch.faults import API_KEY, PASSWORD, PRODUCT, USERNAME, translate
 from st_connectors.plugin import Address
 
 __all__ = ["open_connection"]
@@ -58,7 +58,17 @@ def _open_client(address: Address, timeout: float) -> Elasticsearch:
     }
     return Elasticsearch(
         [node],
-        api_key=os.environ.get(API_KEY) or None,
+        **_credentials(),
         request_timeout=timeout,
         ca_certs=read_authorities(address) or DEFAULT,
     )
+
+
+def _credentials() -> dict[str, Any]:
+    """Return the key, or the user and password, of the environment; raise ValueError if there are both."""
+    key, password = os.environ.get(API_KEY), os.environ.get(PASSWORD)
+    if key and password:
+        raise ValueError(f"expected an API key or a password, got both: unset {API_KEY} or {PASSWORD}")
+    if password:
+        return {"basic_auth": (os.environ.get(USERNAME) or "elastic", password)}
+    return {"api_key": key or None}

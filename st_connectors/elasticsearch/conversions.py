@@ -51,15 +51,22 @@ def linear_retriever(queries: Sequence[Body], weights: Sequence[float], *, depth
     return {"linear": {"retrievers": legs, "rank_window_size": depth}}
 
 
-def mapping(fields: Mapping[str, Field], *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Body:
+def mapping(
+    fields: Mapping[str, Field],
+    *,
+    sparse: str = "sparse_vector",
+    dense_index: str = "hnsw",
+    analyzer: str = "standard",
+) -> Body:
     """Return a mapping for fields, by field name.
 
     ``client.indices.create(index="books", mappings=mapping({"splade": SparseField()}))`` uses the mapping. ``sparse``
     is ``sparse_vector`` or ``rank_features``; ``dense_index`` is ``hnsw``, ``flat``, ``int8_hnsw``, ``int4_hnsw``,
-    ``bbq_hnsw``, ``int8_flat``, ``int4_flat`` or ``bbq_flat``. Raises ValueError for other values.
+    ``bbq_hnsw``, ``int8_flat``, ``int4_flat`` or ``bbq_flat``. ``analyzer`` is that of text fields. Raises ValueError
+    for other values.
     """
-    form = wire.form_for(Schema("index", fields), sparse=sparse, dense_index=dense_index)
-    return mapping_body(fields, wire.vector_properties(fields, form))
+    form = wire.form_for(Schema("index", fields), sparse=sparse, dense_index=dense_index, analyzer=analyzer)
+    return mapping_body(fields, wire.vector_properties(fields, form), form.text)
 
 
 def filter_to_elasticsearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:

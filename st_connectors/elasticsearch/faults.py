@@ -10,11 +10,13 @@ from elasticsearch import ApiError, TransportError, UnsupportedProductError
 from st_connectors._lucene import faults
 from st_connectors.errors import StoreError, Unsupported
 
-__all__ = ["API_KEY", "PRODUCT", "error_of", "translate"]
+__all__ = ["API_KEY", "PASSWORD", "PRODUCT", "USERNAME", "error_of", "translate"]
 
 PRODUCT = "Elasticsearch"
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
-error_of = partial(faults.error_from_status, access=f"{API_KEY} to a key with the privilege")
+USERNAME, PASSWORD = "ST_ELASTICSEARCH_USERNAME", "ST_ELASTICSEARCH_PASSWORD"  # names of variables
+_ACCESS = f"{API_KEY} to a key with the privilege, or {USERNAME} and {PASSWORD} to those of a user with it"
+error_of = partial(faults.error_from_status, access=_ACCESS)
 
 
 def translate(error: ApiError | TransportError, *, store: str, operation: str) -> StoreError:

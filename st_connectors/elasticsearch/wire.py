@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from st_connectors._lucene.filters import filter_query
-from st_connectors._lucene.forms import Form, own_mapping
+from st_connectors._lucene.forms import Form, analysers, own_mapping
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.options import check_choice
 from st_connectors._lucene.queries import Collection, Dialect, filtered, rank_features_query, to_floats
@@ -47,8 +47,10 @@ OLDEST = {8: 19, 9: 1}
 """The first minor version of each major version whose mappings have the option to turn token pruning off."""
 
 
-def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw") -> Form:
-    """Return the form of a new collection: ``sparse`` for all sparse fields and ``dense_index`` for all dense fields.
+def form_for(
+    schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw", analyzer: str = "standard"
+) -> Form:
+    """Return the form of a new collection, in which all fields of a kind have the same type, index kind or analyser.
 
     A dense field with a quantization gets the quantized index that is a graph or flat, as ``dense_index`` is.
     """
@@ -59,7 +61,7 @@ def form_for(schema: Schema, *, sparse: str = "sparse_vector", dense_index: str 
         if isinstance(spec, DenseField):
             quantized = _QUANTIZED.get(spec.quantization)
             kinds[name] = f"{quantized}_{dense_index.rpartition('_')[2]}" if quantized else dense_index
-    return Form(dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse), kinds)
+    return Form(dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse), kinds, text=analysers(schema, analyzer))
 
 
 def _major_minor(version: str) -> tuple[int, int]:

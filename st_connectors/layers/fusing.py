@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from st_connectors.filters import Filter
 from st_connectors.fusion import fuse
+from st_connectors.layers.limits import count_clauses, count_terms, term_room
 from st_connectors.layers.passing import Passing
 from st_connectors.schema import Fusion, FusionMethod, Rrf, Schema
 from st_connectors.store import (
     Capabilities,
     Fuse,
     Hit,
-    Leg,
     LegHit,
-    Near,
     Parts,
     Record,
     SearchRequest,
     Store,
     is_empty_leg,
 )
-from st_core.vectors import SparseVector
 
 __all__ = ["fusing"]
 
@@ -90,7 +89,7 @@ def _plan(request: SearchRequest, schema: Schema, capabilities: Capabilities, ba
         batch.append(replace(request, parts=request.parts & _CONTENT))
         return _Plan(request, (len(batch) - 1,))
     empty = [is_empty_leg(leg, schema.fields.get(leg.field)) for leg in rank.legs]
-    if Parts.LEGS not in request.parts and not any(empty) and _can_fuse(capabilities, rank):
+    if Parts.LEGS not in request.parts and not any(empty) and _can_fuse(capabilities, rank, request.where):
         batch.append(replace(request, parts=request.parts & _CONTENT))
         return _Plan(request, (len(batch) - 1,), is_native=True)
     is_late = bool(request.parts & _CONTENT) and len(rank.legs) * rank.depth > 2 * request.limit
@@ -103,21 +102,17 @@ def _plan(request: SearchRequest, schema: Schema, capabilities: Capabilities, ba
     return _Plan(request, tuple(sent), is_late)
 
 
-def _can_fuse(capabilities: Capabilities, rank: Fuse) -> bool:
+def _can_fuse(capabilities: Capabilities, rank: Fuse, where: Filter | None) -> bool:
     """Return whether the store itself can fuse these legs by this method."""
-    max_legs, max_terms = capabilities.max_fused_legs, capabilities.max_query_terms
+    max_legs, room = capabilities.max_fused_legs, term_room(capabilities, where)
+    others = count_clauses(where) * (len(rank.legs) - 1)  # each leg contains the filter, and the room is for one leg
     return (
         _method(rank.method) in capabilities.fusion
         and all(rank.method.weights or ())  # a leg of weight 0 is ignored: records that only it matches are not hits
         and len(rank.legs) > 1
         and (max_legs is None or len(rank.legs) <= max_legs)
-        and (max_terms is None or sum(map(_count_terms, rank.legs)) <= max_terms)
+        and (room is None or sum(map(count_terms, rank.legs)) + others <= room)
     )
-
-
-def _count_terms(leg: Leg) -> int:
-    """Count the sparse terms of a leg."""
-    return len(leg.vector) if isinstance(leg, Near) and isinstance(leg.vector, SparseVector) else 0
 
 
 def _method(fusion: Fusion) -> FusionMethod:

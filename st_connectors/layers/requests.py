@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeGuard, assert_never
 
+from st_connectors._clauses import count_comparisons, count_values
 from st_connectors.arguments import check_int
 from st_connectors.errors import Unsupported
 from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range, parse_date
 from st_connectors.fusion import check_fusion, check_weights
+from st_connectors.layers.limits import count_terms, term_room
 from st_connectors.layers.records import INT64, check_dense, check_sparse, encode_text, list_names
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import (
@@ -92,14 +94,14 @@ class RequestChecks:
         if not isinstance(request.parts, Parts):
             raise TypeError(f"parts must be of Parts, not {request.parts!r}")
         effort = self._check_effort(request.effort)
-        rank = request.rank
+        where = None if request.where is None else self.check_filter(request.where, "search")
+        rank, room = request.rank, term_room(self.capabilities, where)
         if isinstance(rank, Fuse):
-            rank = self._fuse(rank, offset + limit)
+            rank = self._fuse(rank, offset + limit, room)
             self._check_reach(rank.depth, "depth")
         else:
-            rank = self._leg(rank)
+            rank = self._leg(rank, room)
             self._check_reach(offset + limit, "offset + limit")
-        where = None if request.where is None else self.check_filter(request.where, "search")
         return replace(request, rank=rank, where=where, limit=limit, offset=offset, effort=effort)
 
     def _check_reach(self, reach: int, name: str) -> None:
@@ -125,41 +127,42 @@ class RequestChecks:
             )
         return effort
 
-    def _fuse(self, rank: Fuse, reach: int) -> Fuse:
+    def _fuse(self, rank: Fuse, reach: int, room: int | None) -> Fuse:
         depth = check_int(rank.depth, 1, "depth")
         if reach > depth:
             raise ValueError(f"offset + limit is {reach}, beyond depth {depth}: use a depth of at least {reach}")
         if not rank.legs:
             raise ValueError("a Fuse needs at least one leg")
-        legs = tuple(self._leg(leg) for leg in rank.legs)
+        legs = tuple(self._leg(leg, room) for leg in rank.legs)
         method = check_fusion(rank.method)
         check_weights(method, [leg.field for leg in legs])
         return replace(rank, legs=legs, depth=depth, method=method)
 
-    def _leg(self, leg: Leg) -> Leg:
+    def _leg(self, leg: Leg, room: int | None) -> Leg:
+        """Return the leg with a normalised vector; ``room`` is the number of query terms that the store allows."""
         if not isinstance(leg, Near | Match):
             raise TypeError(f"a leg must be Near or Match, not {type(leg).__name__}")
         spec = self.schema.fields.get(leg.field)
         if spec is None:
             raise ValueError(f"unknown field {leg.field!r}; the collection has {list_names(self.schema.fields)}")
         if isinstance(leg, Match):
-            return self._match(leg, isinstance(spec, TextField))
+            return self._fitting(self._match(leg, isinstance(spec, TextField)), room)
         match spec:
             case DenseField():
                 return Near(leg.field, check_dense(leg.vector, spec, leg.field))
             case SparseField():
-                vector = check_sparse(leg.vector, leg.field)
-                limit = self.capabilities.max_query_terms
-                if limit is not None and len(vector) > limit:
-                    raise self._unsupported(
-                        f"the query has {len(vector)} terms, and this store allows {limit}: use vector.top({limit})",
-                        "search",
-                    )
-                return Near(leg.field, vector)
+                return self._fitting(Near(leg.field, check_sparse(leg.vector, leg.field)), room)
             case TextField():
                 raise ValueError(f"field {leg.field!r} is text: search it with Match, not Near")
             case _:
                 assert_never(spec)
+
+    def _fitting(self, leg: Leg, room: int | None) -> Leg:
+        """Return the leg; raise ``Unsupported`` if it has more terms than there is room for."""
+        if room is None or (count := count_terms(leg)) <= room:
+            return leg
+        what, hint = ("words", "shorten the text") if isinstance(leg, Match) else ("terms", f"use vector.top({room})")
+        raise self._unsupported(f"the query has {count} {what}, and this store allows {room}: {hint}", "search")
 
     def _match(self, leg: Match, is_text: bool) -> Match:
         if not is_text:
@@ -171,8 +174,24 @@ class RequestChecks:
         encode_text(leg.text, "the text of Match")
         return leg
 
-    def check_filter(self, where: Filter, operation: str, depth: int = 0) -> Filter:
+    def check_filter(self, where: Filter, operation: str) -> Filter:
         """Return the filter with its values converted to the kinds of their fields."""
+        checked = self._filter(where, operation, 0)
+        self._check_size(checked, operation)
+        return checked
+
+    def _check_size(self, where: Filter, operation: str) -> None:
+        """Raise ``Unsupported`` for a filter with more values or comparisons than the store allows."""
+        values, clauses = self.capabilities.max_filter_values, self.capabilities.max_clauses
+        if values is not None and (count := count_values(where)) > values:
+            what, most, hint = "values", values, "split them over several requests"
+        elif clauses is not None and 2 * (count := count_comparisons(where)) > clauses:
+            what, most, hint = "comparisons", clauses // 2, "compare with several values by In, or split the filter"
+        else:
+            return
+        raise self._unsupported(f"the filter has {count} {what}, and this store allows {most}: {hint}", operation)
+
+    def _filter(self, where: Filter, operation: str, depth: int) -> Filter:
         if depth > _DEPTH:
             raise ValueError(f"the filter nests deeper than {_DEPTH} levels")
         kind = type(where).__name__.lower()
@@ -183,11 +202,11 @@ class RequestChecks:
             raise self._unsupported(f"unsupported filter {kind}; this store has {known}", operation)
         match where:
             case And(parts):
-                return And(tuple(self.check_filter(part, operation, depth + 1) for part in parts))
+                return And(tuple(self._filter(part, operation, depth + 1) for part in parts))
             case Or(parts):
-                return Or(tuple(self.check_filter(part, operation, depth + 1) for part in parts))
+                return Or(tuple(self._filter(part, operation, depth + 1) for part in parts))
             case Not(part):
-                return Not(self.check_filter(part, operation, depth + 1))
+                return Not(self._filter(part, operation, depth + 1))
             case _:
                 return self._leaf(where)
 

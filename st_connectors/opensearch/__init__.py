@@ -3,7 +3,9 @@
 Options of the address for a new collection, which are stored with the collection:
 
 - ``sparse``: ``rank_features``, or ``seismic`` from 3.3.
-- ``engine`` of dense vectors: ``lucene`` or ``faiss``.
+- ``engine`` of dense vectors: ``lucene`` or ``faiss``, or with quantization ``lucene_int8`` or ``faiss_fp16``.
+- ``analyzer`` of text fields: ``standard``, or another that the server has, such as ``english``, which reduces words to
+  their stems.
 - ``shards`` and ``replicas``.
 - For ``sparse=seismic``, the parameters of its index: ``n_postings``, ``cluster_ratio``, ``summary_prune_ratio``,
   ``approximate_threshold``, ``quantization_ceiling_ingest``, ``quantization_ceiling_search``.
@@ -15,7 +17,8 @@ Options of each connection:
 - ``timeout``: the timeout of a request in seconds.
 - ``ca``: with TLS, a file of PEM certificates that verify the certificate of the server.
 
-Requests for ``seismic`` and ``faiss`` follow the documentation of OpenSearch; they have not been tested on a server.
+Requests for ``seismic``, ``faiss`` and ``faiss_fp16`` follow the documentation of OpenSearch; they have not been tested
+on a server.
 
 The environment variables ``ST_OPENSEARCH_USERNAME`` (default ``admin``) and ``ST_OPENSEARCH_PASSWORD`` contain the
 user and the password.
@@ -32,7 +35,8 @@ from typing import TYPE_CHECKING
 from st_connectors._lucene.plugin import CAPABILITIES as LUCENE_CAPABILITIES
 from st_connectors._lucene.plugin import SIZING, lucene_plugin
 from st_connectors.lazy import lazy_attributes
-from st_connectors.schema import FusionMethod
+from st_connectors.opensearch.server import CLAUSES, SPARE
+from st_connectors.schema import FusionMethod, Quantization
 from st_connectors.sizing import DenseLayout
 
 if TYPE_CHECKING:
@@ -57,11 +61,33 @@ __all__ = [
 
 CAPABILITIES = replace(
     LUCENE_CAPABILITIES,
+    quantizations=frozenset({Quantization.NONE, Quantization.INT8}),
     # On one shard, without weights; see docs/decisions/0009-opensearch-fuses-on-one-shard.md.
     fusion=frozenset({FusionMethod.RRF}),
     max_fused_legs=5,  # the limit of a hybrid query
     max_dimension=16_000,
-    max_query_terms=None,  # indices.query.bool.max_clause_count, a setting of each cluster
+    # By default; the limit is indices.query.bool.max_clause_count, a setting of each cluster.
+    max_query_terms=CLAUSES - SPARE,
+    max_clauses=CLAUSES,
+)
+
+_LAYOUTS = tuple(
+    DenseLayout(
+        engine,
+        width,
+        cost,
+        "OpenSearch, k-NN memory estimation: 1.1 * (width * dimension + 8 * m) bytes a vector, m = 16",
+        graph=8 * 16,
+        factor=1.1,
+        quantization=quantization,
+        options={"engine": engine},
+    )
+    for engine, width, quantization, cost in (
+        ("lucene", 4, Quantization.NONE, "a graph over full vectors"),
+        ("faiss", 4, Quantization.NONE, "a graph over full vectors"),
+        ("faiss_fp16", 2, Quantization.NONE, "a graph over numbers of 16 bits"),
+        ("lucene_int8", 1, Quantization.INT8, "a graph over numbers of 7 bits, by which hits are scored"),
+    )
 )
 
 PLUGIN = lucene_plugin(
@@ -70,18 +96,7 @@ PLUGIN = lucene_plugin(
     CAPABILITIES,
     replace(
         SIZING,
-        dense=tuple(
-            DenseLayout(
-                engine,
-                4,
-                "a graph over full vectors",
-                "OpenSearch, k-NN memory estimation: 1.1 * (4 * dimension + 8 * m) bytes a vector, m = 16",
-                graph=8 * 16,
-                factor=1.1,
-                options={"engine": engine},
-            )
-            for engine in ("lucene", "faiss")
-        ),
+        dense=_LAYOUTS,
         shard_source=(
             "Lucene indexes as in Elasticsearch, Size your shards; reciprocal rank fusion by the server needs one"
         ),

@@ -62,17 +62,19 @@ def mapping(
     sparse: str = "rank_features",
     engine: str = "lucene",
     seismic: Mapping[str, float] | None = None,
+    analyzer: str = "standard",
 ) -> Body:
     """Return a mapping for fields, by field name.
 
     ``client.indices.create("books", body={"mappings": mapping({"splade": SparseField()})})`` uses the mapping.
     ``sparse`` is ``rank_features`` or ``seismic``; ``engine`` is ``lucene`` or ``faiss``; ``seismic`` contains the
     parameters of SEISMIC indexes, such as ``{"n_postings": 300}``. Dense fields require the setting ``index.knn``,
-    SEISMIC fields the setting ``index.sparse``. Raises ValueError for other values.
+    SEISMIC fields the setting ``index.sparse``. ``analyzer`` is that of text fields. Raises ValueError
+    for other values.
     """
-    form = wire.form_for(Schema("index", fields), sparse=sparse, engine=engine)
+    form = wire.form_for(Schema("index", fields), sparse=sparse, engine=engine, analyzer=analyzer)
     parameters = wire.seismic_parameters({name: str(value) for name, value in (seismic or {}).items()})
-    return mapping_body(fields, wire.vector_properties(fields, form, parameters))
+    return mapping_body(fields, wire.vector_properties(fields, form, parameters), form.text)
 
 
 def filter_to_opensearch(where: Filter, filterable: Mapping[str, FilterKind]) -> Body:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from opensearchpy import OpenSearchException, SSLError, TransportError
 
 from st_connectors._lucene import faults
-from st_connectors.errors import Refused, StoreError
+from st_connectors.errors import StoreError
 
 __all__ = ["PASSWORD", "PRODUCT", "USERNAME", "error_of", "translate"]
 
@@ -15,13 +15,6 @@ USERNAME, PASSWORD = "ST_OPENSEARCH_USERNAME", "ST_OPENSEARCH_PASSWORD"  # names
 
 def error_of(status: int, body: object, *, store: str, operation: str, retry_after: float | None = None) -> StoreError:
     """Return the store error for the HTTP status of a response, or of one item of a bulk response."""
-    reason = faults.quote_reason(body)
-    if status == 500 and "too_many" in reason:
-        # The server counts the clauses of the rewritten query, and returns 500 if a search has too many in total.
-        hint = (
-            "the query's terms and the filter's parts are too many together: keep the heaviest terms with vector.top(n)"
-        )
-        return Refused(f"the server answered 500: {reason}; {hint}", store=store, operation=operation)
     access = f"{USERNAME} and {PASSWORD} to those of a user with the permission"
     return faults.error_from_status(
         status, body, store=store, operation=operation, access=access, retry_after=retry_after

@@ -13,6 +13,8 @@ OLDEST = (2, 19)
 """The oldest supported version, on which the scores of ``knn_score`` scripts equal those of ``knn``."""
 CLAUSES = 1024
 """The default of ``indices.query.bool.max_clause_count``."""
+SPARE = 24
+"""The number of clauses that a query leaves to the filter, because the limit applies to the complete search."""
 
 
 @dataclass(frozen=True, slots=True)

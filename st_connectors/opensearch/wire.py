@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from st_connectors._lucene.filters import NOTHING, filter_query
-from st_connectors._lucene.forms import Form, own_mapping
+from st_connectors._lucene.forms import Form, analysers, own_mapping
 from st_connectors._lucene.layout import ID, Body, Layout, OwnLayout
 from st_connectors._lucene.options import CollectionOptions, check_choice
 from st_connectors._lucene.queries import Collection, Dialect, filtered, rank_features_query, to_floats
 from st_connectors._lucene.scores import precision_of
-from st_connectors.opensearch.server import Server
-from st_connectors.schema import DenseField, Field, FieldKind, Metric, Rrf, Schema, SparseField, TextField
+from st_connectors.opensearch.server import SPARE, Server
+from st_connectors.schema import DenseField, Field, FieldKind, Metric, Quantization, Rrf, Schema, SparseField, TextField
 from st_connectors.store import (
     Candidates,
     Capabilities,
@@ -52,7 +52,12 @@ __all__ = [
 ]
 
 SPARSE = ("rank_features", "seismic")
-ENGINES = ("lucene", "faiss")
+ENGINES = ("lucene", "faiss", "lucene_int8", "faiss_fp16")
+_ENCODERS: Mapping[str, Body] = {
+    "lucene_int8": {"name": "sq", "parameters": {"bits": 7, "confidence_interval": 1.0}},
+    "faiss_fp16": {"name": "sq", "parameters": {"type": "fp16", "clip": False}},
+}
+"""The quantizer of each engine that has one: Lucene stores 7 bits for each number, and faiss 16."""
 _SPACES = {Metric.COSINE: "cosinesimil", Metric.DOT: "innerproduct", Metric.EUCLIDEAN: "l2"}
 _METRICS = {space: metric for metric, space in _SPACES.items()}
 
@@ -73,21 +78,31 @@ MOST = 10_000
 """The maximum number of results of a knn query."""
 HEAVIEST = 64.0
 """The maximum weight of a token in ``neural_sparse``, set by Lucene's ``FeatureField.newLinearQuery``."""
-_SPARE = 24
-"""The number of clauses reserved for the filter, because the limit applies to the complete search. A comparison of
-numbers counts as two clauses."""
 
 
-def form_for(schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene") -> Form:
-    """Return the form of a new collection: ``sparse`` for all sparse fields and ``engine`` for all dense fields.
+def form_for(
+    schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene", analyzer: str = "standard"
+) -> Form:
+    """Return the form of a new collection, in which all fields of a kind have the same type, engine or analyser.
 
-    Raises ValueError for an unknown ``sparse`` or ``engine``.
+    Raises ValueError for an unknown ``sparse`` or ``engine``, and for an ``analyzer`` that is no name.
     """
     check_choice("sparse", sparse, SPARSE)
     check_choice("engine", engine, ENGINES)
     return Form(
-        dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse), dict.fromkeys(schema.of_kind(FieldKind.DENSE), engine)
+        dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse),
+        {name: _engine_of(spec, engine) for name, spec in schema.fields.items() if isinstance(spec, DenseField)},
+        text=analysers(schema, analyzer),
     )
+
+
+def _engine_of(spec: DenseField, engine: str) -> str:
+    """Return the engine of a field: that of the address, or Lucene with quantization if the field has one."""
+    if spec.quantization is Quantization.NONE:
+        return engine
+    if engine.startswith("faiss"):
+        raise ValueError(f"engine={engine} has no {spec.quantization} quantization: leave engine out of the address")
+    return "lucene_int8"
 
 
 def seismic_parameters(texts: Mapping[str, str]) -> dict[str, float]:
@@ -184,9 +199,9 @@ def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[
                     "dimension": dimension,
                     "method": {
                         "name": "hnsw",
-                        "engine": form.dense[name],
+                        "engine": form.dense[name].partition("_")[0],
                         "space_type": _SPACES[metric],
-                        "parameters": {"m": 16, "ef_construction": 100},
+                        "parameters": {"m": 16, "ef_construction": 100, **_encoder(form.dense[name])},
                     },
                 }
             case SparseField() if form.sparse[name] == "seismic":
@@ -197,6 +212,10 @@ def vector_properties(fields: Mapping[str, Field], form: Form, seismic: Mapping[
             case TextField():
                 pass
     return properties
+
+
+def _encoder(engine: str) -> Body:
+    return {"encoder": dict(_ENCODERS[engine])} if engine in _ENCODERS else {}
 
 
 def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Server) -> Capabilities:
@@ -212,7 +231,8 @@ def capabilities_of(bound: Capabilities, schema: Schema, form: Form, server: Ser
     return replace(
         bound,
         fusion=bound.fusion if fuses else frozenset(),
-        max_query_terms=max(1, server.clauses - _SPARE),
+        max_query_terms=max(1, server.clauses - SPARE),
+        max_clauses=server.clauses,
         fields={name: _precision(bound, name, spec, form) for name, spec in schema.fields.items()},
     )
 
@@ -221,7 +241,9 @@ def _precision(bound: Capabilities, name: str, spec: Field, form: Form) -> Preci
     if form.sparse.get(name) == "seismic":
         # SEISMIC stores one byte per weight, and a query may skip clusters.
         return Precision(exact=False, score_rtol=0.01)
-    return precision_of(bound, spec)
+    precision = precision_of(bound, spec)
+    # The graph scores quantized vectors; exact effort scores the original ones.
+    return replace(precision, score_rtol=0.02) if form.dense.get(name) in _ENCODERS else precision
 
 
 def neural_sparse_query(path: str, weights: Mapping[str, float]) -> Body:
@@ -384,4 +406,4 @@ def _engine(body: Mapping[str, Any]) -> str:
     """Return the engine of a property if it accepts ``ef_search``, else an empty string."""
     method = body.get("method") or {}
     engine = str(method.get("engine", "faiss"))
-    return engine if engine in ENGINES and method.get("name", "hnsw") == "hnsw" else ""
+    return engine if engine in ("lucene", "faiss") and method.get("name", "hnsw") == "hnsw" else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st_connectors.errors import Unsupported
-from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range
 from st_connectors.schema import FilterKind
 from st_connectors.store import Near, Record
 from st_connectors.testing import corpus
@@ -114,6 +114,14 @@ TRUTH: Mapping[str, tuple[Filter, set[str]]] = {
 }
 """A filter, and the ids of the records that match it."""
 
+_MANY: Mapping[str, Sequence[FilterValue]] = {
+    "word": ["foo", "foobar", *(f"word {at}" for at in range(2_000))],
+    "whole": [2**53 + 1, -(2**63), *range(2_000)],
+    "real": [at / 10 for at in range(2_000)],
+    "day": [f"2020-06-{1 + at // 1440:02}T{at // 60 % 24:02}:{at % 60:02}:00Z" for at in range(2_000)],
+}
+"""Many values of each kind, of which some are in the records."""
+
 
 class Filtering(Group):
     """Payload filters in count, scan and search."""
@@ -161,6 +169,26 @@ class Filtering(Group):
             pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[1]), where=where, limit=5))
 
         check()
+
+    @pytest.mark.parametrize("name", list(_MANY))
+    def test_in_with_two_thousand_values(self, lab: Lab, name: str) -> None:
+        """``In`` with many values, in any order and repeated, matches what it matches in the oracle."""
+        pair = self._probes(lab)
+        values = _MANY[name][: (lab.capabilities.max_filter_values or 2_002) - 2]
+        where = In(name, (*values[1::2], *reversed(values[::2]), *values[:2]))
+        assert pair.oracle.count(where) > 0
+        pair.assert_records_agree(where)
+        pair.assert_records_agree(Not(where))
+        assert pair.store.count(where) == pair.oracle.count(where)
+
+    def test_more_filter_values_than_declared_are_refused(self, lab: Lab) -> None:
+        """If a store limits the values of a filter, a filter with more is refused at once."""
+        most = lab.capabilities.max_filter_values
+        if most is None:
+            pytest.skip("the store declares no limit")
+        pair = self._probes(lab)
+        with pytest.raises(Unsupported):
+            pair.store.count(In("whole", tuple(range(most + 1))))
 
     def test_a_filter_on_an_undeclared_field_is_refused(self, lab: Lab) -> None:
         """A filter on a field that is not declared as filterable is refused, not silently evaluated."""

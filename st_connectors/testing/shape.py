@@ -83,7 +83,7 @@ class Shape(Group):
         assert can.fusion <= most.fusion
         for name in ("sparse", "text", "optional_vectors", "persistent", "partial_failure"):
             assert getattr(most, name) or not getattr(can, name), name
-        for name in ("max_batch", "max_bytes", "max_dimension", "max_limit", "max_query_terms", "max_fused_legs"):
+        for name in ("max_batch", "max_bytes", "max_dimension", "max_limit", "max_fused_legs", "max_filter_values"):
             limit = getattr(most, name)
             assert limit is None or (getattr(can, name) is not None and getattr(can, name) <= limit), name
 

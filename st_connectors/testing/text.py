@@ -151,6 +151,18 @@ class Text(Group):
         ]
         assert [[hit.id for hit in hits] for hits in store.search(requests)] == [["a"], [], ["b"], ["a"]]
 
+    def test_as_many_words_as_declared(self, lab: Lab) -> None:
+        """A text query may have as many words as the store declares; one with more is refused, not cut silently."""
+        most = lab.capabilities.max_query_terms
+        if not lab.capabilities.text or most is None:
+            pytest.skip("the store declares no limit")
+        pair = self._texts(lab)
+        words = ["kettle", *(f"absent{at}" for at in range(most))]
+        found = self._search(pair, " ".join(words[:most]), limit=100)
+        assert {hit.id for hit in found} == {hit.id for hit in self._search(pair, "kettle", limit=100)}
+        with pytest.raises(Unsupported):
+            self._search(pair, " ".join(words))
+
     def test_undeclared_text_fields_are_refused(self, lab: Lab) -> None:
         """A store without text search refuses a schema with a text field."""
         lab.need(not lab.capabilities.text, "that it lacks text")

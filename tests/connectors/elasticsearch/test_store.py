@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -277,6 +278,30 @@ def test_the_key_comes_from_the_environment(stub, monkeypatch):
     assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
 
 
+def test_user_and_password_come_from_the_environment(stub, monkeypatch):
+    """For basic authentication; the user is elastic unless another is set, and the password is never in a message."""
+    monkeypatch.setenv("ST_ELASTICSEARCH_PASSWORD", "s3cr3t")
+    stub.on("GET", "/books/_mapping", (401, {"error": {"type": "security_exception", "reason": "no"}}))
+    for name, variables in (("elastic", {}), ("ada", {"ST_ELASTICSEARCH_USERNAME": "ada"})):
+        for variable, value in variables.items():
+            monkeypatch.setenv(variable, value)
+        with pytest.raises(Permanent, match="ST_ELASTICSEARCH_USERNAME and ST_ELASTICSEARCH_PASSWORD") as caught:
+            open_store(stub.address, "books", retry=NO_RETRY)
+        sent = base64.b64decode(stub.seen[-1][4]["authorization"].removeprefix("Basic ")).decode()
+        assert sent == f"{name}:s3cr3t"
+        assert "s3cr3t" not in str(caught.value) + repr(caught.value.__cause__)
+
+
+def test_a_key_and_a_password_are_one_too_many(stub, monkeypatch):
+    """Which of them the caller means is not guessed."""
+    monkeypatch.setenv("ST_ELASTICSEARCH_API_KEY", "s3cr3t")
+    monkeypatch.setenv("ST_ELASTICSEARCH_PASSWORD", "s3cr3t")
+    with pytest.raises(ValueError, match="unset ST_ELASTICSEARCH_API_KEY or ST_ELASTICSEARCH_PASSWORD") as caught:
+        open_store(stub.address, "books", SCHEMA)
+    assert "s3cr3t" not in str(caught.value)
+    assert stub.seen == []
+
+
 def test_tls_to_a_server_without_tls_is_permanent(stub):
     """A retry cannot help."""
     address = stub.address.replace("elasticsearch:", "elasticsearch+https:")
@@ -329,6 +354,7 @@ def test_a_closed_store_sends_nothing(stub, books):
         ("dense_index=ivf", "unknown dense_index"),
         ("shards=0", "shards must be a whole number of at least 1"),
         ("replicas=x", "replicas must be a whole number of at least 0"),
+        ("analyzer=en-US", "analyzer must be the name of an analyser, such as english, not 'en-US'"),
         ("timeout=0", "timeout must be a number of seconds above 0"),
         ("timeout=-1", "timeout must be a number of seconds above 0"),
         ("color=red", "unknown option 'color'"),
@@ -352,6 +378,25 @@ def test_options_reach_the_index(stub):
     assert body["settings"]["index"]["number_of_shards"] == 3
     assert body["settings"]["index"]["number_of_replicas"] == 0
     assert body["mappings"]["properties"]["vector"]["properties"]["dense"]["index_options"] == {"type": "flat"}
+
+
+def test_the_analyser_of_texts_is_chosen_once(stub):
+    """It reaches the mapping and is stored; a collection of another is a mismatch if the address names one."""
+    address = f"{stub.address}?analyzer=english"
+    english = wire.index_body(SCHEMA, wire.form_for(SCHEMA, analyzer="english"), "9.5.3", {})["mappings"]
+    stub.on("GET", "/books/_mapping", (404, MISSING), {"books@1": {"mappings": english}})
+    stub.on("PUT", "/books@1", {"acknowledged": True})
+    open_store(address, "books", SCHEMA, retry=NO_RETRY).create()
+    sent = json.loads(next(text for method, _, _, text, _ in stub.seen if method == "PUT"))["mappings"]
+    assert sent == english
+    assert sent["properties"]["text"] == {"properties": {"text": {"type": "text", "analyzer": "english"}}}
+
+    open_store(stub.address, "books", SCHEMA, retry=NO_RETRY).create()
+    stub.on("GET", "/books/_mapping", OURS)
+    with pytest.raises(SchemaMismatch, match="analyses its texts by standard, not by english: leave analyzer out"):
+        open_store(address, "books", SCHEMA, retry=NO_RETRY).create()
+    assert MAPPINGS["_meta"] != english["_meta"]
+    assert "text" not in json.loads(MAPPINGS["_meta"]["st_connectors"])
 
 
 def test_collections_lists_our_own(stub):

@@ -125,7 +125,7 @@ def test_dates_are_microseconds_at_both_ends_of_time():
 
 def test_properties_of_our_own_documents():
     """They have a property for each part, with the engine's vectors."""
-    tree = properties(SCHEMA, {"dense": {"type": "d"}, "sparse": {"type": "s"}})
+    tree = properties(SCHEMA, {"dense": {"type": "d"}, "sparse": {"type": "s"}}, {})
     assert tree == {
         "id": {"type": "keyword", "index": False},
         "payload": {"type": "keyword", "index": False, "doc_values": False},

@@ -15,7 +15,7 @@ pytest.importorskip("milvus_lite", reason="needs the milvus extra")
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import MilvusClient
 
-from st_connectors.errors import NotFound, Refused
+from st_connectors.errors import NotFound, Refused, Unsupported
 from st_connectors.filters import Eq, In, Range
 from st_connectors.registry import collections, open_store
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
@@ -92,6 +92,19 @@ def test_a_client_handed_in_is_used_and_stays_open(folder):
             assert store.count(Eq("tag", 'it\'s "so"')) == 1
         assert collections("milvus://theirs", client=client) == ["books"]
     server_manager_instance.release_server(f"{folder}/own.db")
+
+
+def test_the_number_of_filter_values_is_limited_where_each_is_compared_with_every_row(folder):
+    """As text, where a search for 30,000 values runs into the time limit; not as arrays. More are refused at once."""
+    schema = Schema("books", {"dense": DenseField(2)}, {"year": FilterKind.INT})
+    with closing(open_store(f"milvus+lite:{folder}", "books", schema)) as store:
+        store.create()
+        assert store.capabilities.max_filter_values == 8192
+        with pytest.raises(Unsupported, match="the filter has 8193 values, and this store allows 8192: split them"):
+            store.count(In("year", tuple(range(8193))))
+    with closing(open_store(f"milvus+lite:{folder}/other?lists=arrays", "books", schema)) as store:
+        store.create()
+        assert store.capabilities.max_filter_values is None
 
 
 def test_a_collection_keeps_the_layout_it_was_made_with(folder):

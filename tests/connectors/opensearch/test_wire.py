@@ -21,6 +21,7 @@ from st_connectors.schema import (
     FilterKind,
     FusionMethod,
     Metric,
+    Quantization,
     Rrf,
     Schema,
     SparseField,
@@ -108,6 +109,51 @@ def test_a_seismic_index_with_faiss():
         },
     }
     assert vectors["dense"]["method"]["engine"] == "faiss"
+
+
+@pytest.mark.parametrize(
+    ("engine", "library", "encoder"),
+    [
+        ("lucene", "lucene", None),
+        ("lucene_int8", "lucene", {"name": "sq", "parameters": {"bits": 7, "confidence_interval": 1.0}}),
+        ("faiss_fp16", "faiss", {"name": "sq", "parameters": {"type": "fp16", "clip": False}}),
+    ],
+)
+def test_quantized_engines_have_an_encoder(engine, library, encoder):
+    """Beside the parameters of the graph; the form remembers the choice, and scores count as equal less strictly."""
+    form = wire.form_for(SCHEMA, engine=engine)
+    body = wire.index_body(SCHEMA, form, {}, {})["mappings"]
+    method = body["properties"]["vector"]["properties"]["dense"]["method"]
+    graph = {"m": 16, "ef_construction": 100}
+
+    assert method["engine"] == library
+    assert method["parameters"] == (graph if encoder is None else {**graph, "encoder": encoder})
+    assert stored_schema(body) == (SCHEMA, form)
+    precision = wire.capabilities_of(CAPABILITIES, SCHEMA, form, NEURAL).fields["dense"]
+    assert (precision.exact, precision.score_rtol) == (True, 1e-5 if encoder is None else 0.02)
+    near = query(Near("dense", UP), replace(COLLECTION, form=form))["knn"]["vector.dense"]
+    assert "ef_search" in near["method_parameters"]
+
+
+def test_a_quantized_field_has_lucenes_quantizer():
+    """It is the one verified; the address cannot choose an engine without it."""
+    schema = Schema("books", {"small": DenseField(2, quantization=Quantization.INT8), "full": DenseField(2)})
+
+    assert wire.form_for(schema).dense == {"small": "lucene_int8", "full": "lucene"}
+    with pytest.raises(ValueError, match="engine=faiss has no int8 quantization: leave engine out of the address"):
+        wire.form_for(schema, engine="faiss")
+
+
+def test_the_analyser_of_texts_is_that_of_the_address():
+    """In the mapping of a collection, and in a mapping for an index of the caller."""
+    form = wire.form_for(SCHEMA, analyzer="german")
+    body = wire.index_body(SCHEMA, form, {}, {})["mappings"]
+
+    assert body["properties"]["text"] == {"properties": {"text": {"type": "text", "analyzer": "german"}}}
+    assert stored_schema(body) == (SCHEMA, form)
+    fields = {"body": TextField()}
+    assert mapping(fields, analyzer="german")["properties"] == {"body": {"type": "text", "analyzer": "german"}}
+    assert mapping(fields)["properties"] == {"body": {"type": "text"}}
 
 
 def test_an_index_without_dense_vectors_needs_no_knn():
@@ -444,6 +490,7 @@ CAUSE = {"type": "query_shard_exception", "reason": "failed to create query: wei
         (401, "Unauthorized", Permanent, "ST_OPENSEARCH_PASSWORD"),
         (429, failure("es_rejected_execution_exception", "queue"), Throttled, "queue"),
         (500, failure("too_many_nested_clauses", "maxClauseCount is set to 1024"), Refused, "1024"),
+        (400, failure("too_many_clauses", "maxClauseCount is set to 1024"), Refused, "shorten the query or the filter"),
         (500, failure("null_pointer_exception", "oops"), Unavailable, "oops"),
         (503, "no server available", Unavailable, "503"),
     ],
@@ -495,10 +542,10 @@ def test_adopted_mappings_are_read():
     assert "method_parameters" not in query(Near("ivf", np.ones(4, np.float32)), collection)["knn"]["ivf"]
 
 
-def test_the_plugin_has_the_upper_bound():
-    """The limit of terms is a setting of each cluster."""
+def test_the_plugin_has_the_limits_of_a_cluster_with_default_settings():
+    """The limit of clauses is a setting of each cluster, and some are left to the filter."""
     assert PLUGIN.capabilities is CAPABILITIES
-    assert CAPABILITIES.max_query_terms is None
+    assert (CAPABILITIES.max_query_terms, CAPABILITIES.max_clauses) == (1000, 1024)
 
 
 def test_seismic_conversions_have_all_parameters():
