@@ -360,3 +360,80 @@ def test_many_threads_may_ask_for_the_first_document(checkpoints, agree):
         agree(each.result(), documents[0].result(), SCALE)
     assert {each.result() for each in queries} == {model.encode_query("copy a tree")}
     assert len(model._engine.factory.torch._transformers) == 1
+
+
+WORDS = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "The", "cafe", "café", "Café", "CAFÉ"),
+    *("cat", "##s", "北", "京", "北京", "a", "b", "c", "d"),
+]
+TEXTS = ["The Café cats 北京", "CAFÉ the [SEP] cafe", "a b c d", "unheard of", ""]
+
+
+def static_folder(folder, settings, files):
+    """A sparse static model of a small vocabulary, with these settings and tokenizer files."""
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    folder.mkdir()
+    module = {"type": "sentence_transformers.sparse_encoder.models.SparseStaticEmbedding", "path": "", "name": "0"}
+    write = {
+        "modules.json": [module | {"idx": 0}],
+        "config_sentence_transformers.json": {"model_type": "SparseEncoder"},
+        "config.json": {"frozen": False},
+        "tokenizer_config.json": settings,
+    }
+    for name, value in write.items():
+        (folder / name).write_text(json.dumps(value), encoding="utf-8")
+    save_file({"weight": np.arange(1, len(WORDS) + 1, dtype=np.float32)}, folder / "model.safetensors")
+    if "vocab.txt" in files:
+        (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    if "tokenizer.json" in files:
+        backend = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=False)  # BERT's classes lower the case nevertheless
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.add_special_tokens(WORDS[:5])
+        backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("BertTokenizer", ["tokenizer.json"]),
+        ("BertTokenizer", ["vocab.txt"]),
+        ("DistilBertTokenizerFast", ["tokenizer.json", "vocab.txt"]),
+        ("PreTrainedTokenizerFast", ["tokenizer.json"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_lower_case": False},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"tokenize_chinese_chars": False},
+        {"truncation_side": "left", "model_max_length": 2},
+        {"truncation_side": "right", "model_max_length": 2},
+    ],
+    ids=lambda settings: "-".join(settings) or "none",
+)
+def test_settings_of_a_static_models_tokenizer_are_theirs(tmp_path, settings, kind, files):
+    """Case, accents, ideographs and the side that is cut off; a ``vocab.txt`` alone suffices for BERT's tokenizers."""
+    folder = static_folder(tmp_path / "model", {"tokenizer_class": kind, "pad_token": "[PAD]", **settings}, files)
+    theirs = oracle.SparseEncoder(str(folder), device="cpu").encode(TEXTS, convert_to_tensor=True).to_dense().numpy()
+    model = __import__("st_core").SparseEncoder(folder)
+
+    assert np.array_equal(model.encode(TEXTS).to_dense(), theirs)
+    one_by_one = SparseMatrix.from_rows([model.encode(text) for text in TEXTS], len(WORDS))
+    assert np.array_equal(one_by_one.to_dense(), theirs)
+    assert theirs[:4].any(axis=1).all()
+    model.save(tmp_path / "again")
+    assert np.array_equal(__import__("st_core").SparseEncoder(tmp_path / "again").encode(TEXTS).to_dense(), theirs)
+
+
+def test_a_static_model_without_a_tokenizer_names_the_file(tmp_path):
+    """As before: neither a tokenizer file nor a vocabulary."""
+    folder = static_folder(tmp_path / "model", {"tokenizer_class": "BertTokenizer"}, ())
+    with pytest.raises(__import__("st_core").errors.ModelBroken, match=r"tokenizer\.json: the file is missing"):
+        __import__("st_core").SparseEncoder(folder)

@@ -11,6 +11,7 @@ import numpy as np
 from st_core.checkpoint.files import read_json
 from st_core.errors import ModelBroken, ModelUnsupported, missing_extra
 from st_core.modules.transformer import LOADING, Transformer
+from st_core.text.bert import ROLES
 from st_core.text.tokens import UNLIMITED, Later, TextTokenizer, finite, is_length, parse_tokenizer, read_layout
 from st_core.text.word_pieces import read_word_pieces
 
@@ -26,15 +27,6 @@ TOKENIZER, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "speci
 _TYPED = {"BertTokenizer": True, "DistilBertTokenizer": False}
 """Tokenizer classes that transformers 5 rebuilds, and whether their models take segment ids."""
 
-_ROLES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-"""BERT's default special tokens."""
-
 _USUAL: Mapping[str, tuple[object, ...]] = {
     "additional_special_tokens": (None, []),
     "extra_special_tokens": (None, [], {}),
@@ -45,7 +37,7 @@ _USUAL: Mapping[str, tuple[object, ...]] = {
 """Settings that change tokens, with the values supported here."""
 
 _READ = frozenset(
-    (*_ROLES, "added_tokens_decoder", "do_lower_case", "model_max_length", "strip_accents", "tokenize_chinese_chars")
+    (*ROLES, "added_tokens_decoder", "do_lower_case", "model_max_length", "strip_accents", "tokenize_chinese_chars")
 )
 _IDLE = frozenset(
     (
@@ -169,7 +161,7 @@ def as_transformers(module: Transformer, shown: Callable[[], object]) -> tuple[T
         backend = Tokenizer.from_file(str(module.folder / TOKENIZER))
     except Exception:  # noqa: BLE001 - tokenizers raises plain Exception; transformers reports the error later
         return None
-    tokens = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
+    tokens = {role: settings.get(role, usual) for role, usual in ROLES.items()}
     if not _as_rebuilt(backend, settings, tokens):
         return None
     backend = _stripped(backend, lower_case=module.lower_case)
@@ -251,7 +243,7 @@ def _known_settings(module: Transformer) -> dict[str, Any] | None:
         special = _object(module.folder / SPECIAL)
     except ModelBroken:
         return None
-    tokens = {role: settings.get(role, usual) for role, usual in _ROLES.items()}
+    tokens = {role: settings.get(role, usual) for role, usual in ROLES.items()}
     agreed = all(tokens.get(role) == _plain(token) for role, token in special.items())
     return (
         settings if agreed and _are_known(settings) and all(isinstance(each, str) for each in tokens.values()) else None

@@ -79,9 +79,9 @@ class ModuleFiles:
         """Return the module's tensors, from ``model.safetensors`` or ``pytorch_model.bin``."""
         return read_weights(self.folder)
 
-    def tokenizer_path(self) -> Path:
-        """Return the path of the module's ``tokenizer.json``, or of the checkpoint's if the module has no such file."""
-        own, shared = self.folder / "tokenizer.json", self.root / "tokenizer.json"
+    def tokenizer_path(self, name: str = "tokenizer.json") -> Path:
+        """Return the path of a tokenizer file of the module, or of the checkpoint if the module has no such file."""
+        own, shared = self.folder / name, self.root / name
         return shared if shared.is_file() and not own.is_file() else own
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from st_core.checkpoint.files import read_object
 from st_core.errors import ModelBroken
 from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.text.bert import is_bert, load_bert_tokenizer
 from st_core.text.tokens import TextTokenizer, finite, load_tokenizer
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class SparseStaticEmbedding:
     @classmethod
     def load(cls, files: ModuleFiles) -> SparseStaticEmbedding:
         """Return the module in a folder, with weights from a tensor or from a JSON object by token."""
-        path = files.tokenizer_path()
-        beside = path.parent / "tokenizer_config.json"
+        path, vocabulary = files.tokenizer_path(), files.tokenizer_path("vocab.txt")
+        beside = (path if path.is_file() else vocabulary).parent / "tokenizer_config.json"
         settings = dict(read_object(beside)) if beside.is_file() else {}
         limit = files.options.processor_kwargs.get("model_max_length", settings.get("model_max_length"))
-        tokenizer = load_tokenizer(path, max_length=finite(limit))
+        tokenizer = _read_tokenizer(path, vocabulary, settings, finite(limit))
         listing = files.config().get("path") if (files.folder / "config.json").is_file() else None
         if listing is not None and str(listing).endswith(".json"):
             weight = _from_json(files, str(listing), tokenizer)
@@ -75,6 +76,17 @@ class SparseStaticEmbedding:
         settings = {**self.settings} | ({} if limit is None else {"model_max_length": limit})
         json = {"config.json": {"frozen": False}, "tokenizer_config.json": settings}
         return Parts(json, {"weight": self.weight}, self.tokenizer)
+
+
+def _read_tokenizer(
+    path: Path, vocabulary: Path, settings: Mapping[str, object], max_length: int | None
+) -> TextTokenizer:
+    """Return the tokenizer that transformers builds from the settings, which take precedence over its file."""
+    if is_bert(settings):
+        tokenizer = load_bert_tokenizer(path, vocabulary, settings, max_length=max_length)
+    else:
+        tokenizer = load_tokenizer(path, max_length=max_length)
+    return replace(tokenizer, keep_left=settings.get("truncation_side") != "left")
 
 
 def _from_json(files: ModuleFiles, listing: str, tokenizer: TextTokenizer) -> NDArray[np.float32]:

@@ -103,7 +103,7 @@ class OneText:
         if ids is None:
             ids = self.tokenizer.bare(text)
         if limit is not None and len(ids) > limit:
-            ids = ids[:limit]
+            ids = ids[:limit] if self.tokenizer.keep_left else ids[len(ids) - limit :]
         terms = set(ids if self.term is None else map(self.term.__getitem__, ids))
         if not terms.isdisjoint(self.dropped):
             terms -= self.dropped
