@@ -27,12 +27,10 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def aligned(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return one line per row, with its cells in columns; the last column is not padded."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def wrapped(rows: Sequence[tuple[str, str]], *, width: int, indent: str = "") -> list[str]:
@@ -40,7 +38,7 @@ def wrapped(rows: Sequence[tuple[str, str]], *, width: int, indent: str = "") ->
     start = len(indent) + max(len(label) for label, _ in rows) + 2
     lines = []
     for label, value in rows:
-        parts = textwrap.wrap(value, width - start, break_on_hyphens=False) or [""]
+        parts = textwrap.wrap(value, max(width - start, 20), break_long_words=False, break_on_hyphens=False) or [""]
         lines.append(f"{indent}{label}".ljust(start) + parts[0])
         lines += [" " * start + part for part in parts[1:]]
     return [line.rstrip() for line in lines]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from st_connectors.cli.cards import aligned, value_text
+from st_connectors.cli.cards import value_text, wrapped
 from st_connectors.cli.options import Address, AsJson, Collection
-from st_connectors.cli.output import print_json, print_line
+from st_connectors.cli.output import print_json, print_line, terminal_width
 
 if TYPE_CHECKING:
     from st_connectors.plugin import Description
@@ -39,7 +39,7 @@ def info(address: Address, collection: Collection, as_json: AsJson = False) -> N
     for title, rows in _sections(known):
         if rows:
             print_line(title)
-            for line in aligned(rows, indent="  "):
+            for line in wrapped(rows, width=terminal_width(), indent="  "):
                 print_line(line)
 
 

@@ -72,7 +72,8 @@ def test_info_shows_fields_models_and_size(cli, library, tmp_path):
     assert "dense   dense (dimension 256, metric cosine, quantization none, optional true)" in shown
     assert "year  int" in shown
     digest = known["models"]["dense"]["fingerprint"]["weights"]
-    assert f"weights {digest[:12]}" in shown
+    assert f"weights {digest[:12]}" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines()[1:-1])) <= 100
     assert digest not in shown
 
 
