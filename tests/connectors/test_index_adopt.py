@@ -111,3 +111,19 @@ def test_a_store_that_cannot_adopt_says_so(letters):
     """The memory store holds only collections made here."""
     with pytest.raises(Unsupported, match=r"use Index\.open"):
         Index.adopt("memory:", collection="notes", dense=("meaning", letters))
+
+
+def test_a_text_that_the_store_has_no_index_of_is_only_their_key(client, letters):
+    """Hits show it, and a text search says that there is no such leg."""
+    index = Index.adopt("qdrant+memory:", collection="notes", dense=("meaning", letters), text="body", client=client)
+
+    assert index.text_key == "body"
+    with pytest.raises(ValueError, match="has no text field; its fields are 'meaning'"):
+        index.search("boat", mode="text")
+
+
+def test_something_must_be_searched_by(client):
+    """A key of texts without an index of them, and no vector, is nothing to search by."""
+    for options in ({}, {"text": "body"}):
+        with pytest.raises(ValueError, match="nothing to search by"):
+            Index.adopt("qdrant+memory:", collection="notes", client=client, **options)

@@ -159,6 +159,25 @@ def test_another_spelling_of_an_integer_key_is_refused_by_name(probes, spelling,
                 call([spelling])
 
 
+@pytest.mark.parametrize("name", ["words", "body"])
+def test_their_text_is_a_leg(notes, letters, name):
+    """By the name of the vector that Milvus computes, or of the column that it reads; both are the key of texts."""
+    index = Index.adopt("milvus://theirs", collection="notes", dense=("meaning", letters), text=name, client=notes)
+
+    assert index.text_key == "body"
+    assert {hit.id for hit in index.search("boat", mode="text")} == {"-3", "40"}
+    [best, *_] = index.search("old boat", highlight=True)
+    assert {leg.field for leg in best.legs} == {"meaning", "words"}
+    assert [best.payload["body"][each.start : each.end] for each in best.highlights] == ["old", "boat"]
+
+
+def test_their_text_alone_is_searched(notes):
+    """A collection needs no model for a text leg."""
+    index = Index.adopt("milvus://theirs", collection="notes", text="body", client=notes)
+
+    assert [hit.id for hit in index.search("apple pear")] == ["2", "1"]
+
+
 def test_scores_are_those_of_brute_force(notes, letters):
     """The cosine of every record, and BM25 matches of a text field."""
     with closing(adopt(notes)) as store:
