@@ -11,6 +11,7 @@ import logging
 
 import numpy as np
 import pytest
+from families import make_tokenizer
 
 import st_core
 
@@ -201,3 +202,55 @@ def test_what_a_runtime_cannot_compute_is_told(folder, tmp_path):
         st_core.SentenceTransformer(str(tmp_path / "model"), backend="openvino")
 
     assert "\n" not in str(told.value)
+
+
+LONG = [" ".join(["how", "to", "copy", "a", "tree", "of", "words", "42"] * count) for count in (30, 5, 1)]
+"""Texts that reach beyond the windows of the models below, and one that does not."""
+
+WINDOWED = {
+    "longformer": {"attention_window": [64, 64], "max_position_embeddings": 602},
+    "mpnet": {"max_position_embeddings": 602},
+    "ernie": {"max_position_embeddings": 602},
+    "data2vec-text": {"max_position_embeddings": 602},
+    "roc_bert": {"max_position_embeddings": 602},
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_texts_longer_than_a_window_have_the_librarys_vectors(folder, tmp_path, agree, kind):
+    """Longformer looked like full attention to a short probe: beyond half its window the vectors were wrong."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(folder(kind, "", **WINDOWED[kind]), max_seq_length=500)
+    made = [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]
+    theirs, ours = both(oracle.SentenceTransformer(modules=made, device="cpu"), "SentenceTransformer", tmp_path)
+
+    assert max(len(each) for each in theirs.tokenizer(LONG)["input_ids"]) > 200
+    agree(ours.encode(LONG), theirs.encode(LONG))
+
+
+def test_block_sparse_attention_has_the_librarys_vectors(folder, tmp_path, agree):
+    """BigBird attends to blocks beyond (5 + 2 · 3) · 8 tokens; a shorter text would turn that off for good."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    sizes = {"attention_type": "block_sparse", "block_size": 8, "num_random_blocks": 3, "max_position_embeddings": 602}
+    transformer = Transformer(folder("big_bird", "", **sizes), max_seq_length=500)
+    made = [transformer, Pooling(32, "mean")]
+    theirs, ours = both(oracle.SentenceTransformer(modules=made, device="cpu"), "SentenceTransformer", tmp_path)
+
+    agree(ours.encode(LONG[:1]), theirs.encode(LONG[:1]))
+
+
+def test_mobilebert_of_its_real_sizes_loads(tmp_path, agree):
+    """Its queries and values have different widths, at which the fast pass failed with a RuntimeError."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import MobileBertConfig, MobileBertModel
+
+    tokenizer = make_tokenizer("bert")
+    torch.manual_seed(5)
+    MobileBertModel(MobileBertConfig(num_hidden_layers=2)).save_pretrained(tmp_path / "transformer")
+    tokenizer.save_pretrained(tmp_path / "transformer")
+    made = [Transformer(str(tmp_path / "transformer")), Pooling(512, "mean")]
+    theirs, ours = both(oracle.SentenceTransformer(modules=made, device="cpu"), "SentenceTransformer", tmp_path)
+
+    agree_with(ours.encode, theirs.encode, "mobilebert", TEXTS[:4], agree)

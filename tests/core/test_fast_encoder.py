@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.torch
 
-from st_core.backends.torch.encoder import FastEncoder, accelerate  # noqa: E402 - after the guard
+from st_core.backends.torch.encoder import FastEncoder, _probe_length, accelerate  # noqa: E402 - after the guard
 from st_core.backends.torch.products import Linear  # noqa: E402 - after the guard
 
 INPUTS = ("input_ids", "attention_mask")
@@ -106,3 +106,39 @@ def test_a_packed_product_is_the_product(activation):
         assert packed.packed is not None
         assert torch.allclose(packed(states), wanted, atol=1e-5)
         assert torch.allclose(Linear(weight, bias, activation, pack=False)(states), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError, KeyError])
+def test_any_failure_of_the_fast_pass_leaves_the_model_to_the_library(checkpoints, monkeypatch, agree, kind, error):
+    """Whatever building the pass raises, the model loads and has sentence-transformers' vectors."""
+    from sentence_transformers import SentenceTransformer as Theirs
+
+    import st_core
+    from st_core.backends.torch import encoder, known
+
+    def fail(*_arguments, **_options):
+        raise error("no such pass")
+
+    monkeypatch.setattr(encoder, "make_layer", fail)
+    monkeypatch.setattr(known, "make_layer", fail)
+    folder, texts = str(checkpoints.transformer(kind, "Model")), ["copy a tree", "a"]
+
+    agree(st_core.SentenceTransformer(folder, device="cpu").encode(texts), Theirs(folder, device="cpu").encode(texts))
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"model_type": "bert"}, 7),
+        ({"model_type": "mpnet", "relative_attention_num_buckets": 32}, 33),
+        ({"model_type": "roberta", "max_relative_positions": [-1, 40]}, 41),
+        ({"model_type": "another", "max_position_embeddings": 4098}, 1024),
+        ({"model_type": "another", "max_position_embeddings": 130}, 128),
+    ],
+)
+def test_the_comparison_reaches_beyond_every_limit(settings, least):
+    """Models that are not known to compute alike at every length are compared on as many tokens as they have places."""
+    from types import SimpleNamespace
+
+    assert _probe_length(SimpleNamespace(**settings), 1) == least

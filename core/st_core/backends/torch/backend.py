@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from st_core.modules import Module, TextModule
 
 __all__ = ["TorchBackend", "TorchRunner", "activation_module", "pick_device"]
+
+logger = logging.getLogger(__name__)
 
 CPU_TOKENS = 1_024
 """Tokens per batch on the CPU.
@@ -88,8 +91,21 @@ class TorchBackend:
         """Return a transformer whose files have been read; a module is read only once."""
         if id(module) not in self._transformers:
             known = load_known(module, self.device, self.dtype, pack=self.pack)
-            self._transformers[id(module)] = module, known or self._from_library(module)
+            pending = self._from_library(module) if known is None else self._with_fallback(module, known)
+            self._transformers[id(module)] = module, pending
         return self._transformers[id(module)][1]
+
+    def _with_fallback(self, module: Transformer, known: PendingTransformer) -> PendingTransformer:
+        """Return a transformer that the transformers library loads after all where preparing it here fails."""
+
+        def ready() -> LoadedTransformer:
+            try:
+                return known.ready()
+            except Exception as error:  # noqa: BLE001 - a fast pass that cannot be built must not keep a model from use
+                logger.info("%s: loaded by transformers, because of %s: %s", module.folder, type(error).__name__, error)
+                return self._from_library(module).ready()
+
+        return PendingTransformer(known.info, Once(ready))
 
     def _from_library(self, module: Transformer) -> PendingTransformer:
         loaded = load_transformer(module, self.device, self.dtype)

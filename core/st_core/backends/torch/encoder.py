@@ -2,8 +2,10 @@
 
 It replaces the forward pass of the transformers library for inference with models whose layers have one of the
 ``FORMS``: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, MPNet, DistilBERT and models built like them. Matching names
-do not prove that a model computes the same, so both passes are compared on a few tokens when the model is first used.
-Where the results differ, the pass of the library is used. Embeddings and heads are always those of the library.
+do not prove that a model computes the same, so both passes are compared on a few texts when the model is first used,
+longer than every limit that its configuration names. Where the results differ, or the comparison fails, the pass of the
+library is used. It is also used for models whose attention is limited to windows or blocks (Longformer, BigBird): they
+attend to everything in a short text and change with the length. Embeddings and heads are always those of the library.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +32,21 @@ WASTE = 1.1
 
 At a lower ratio, moving the rows costs more than it saves.
 """
+
+PROBE = 7
+"""Number of tokens of the longer row on which two forward passes are compared, unless a model needs more."""
+
+LONG_PROBE = 1_024
+"""The same for models outside ``GLOBAL``, as far as they have positions."""
+
+GLOBAL = frozenset(("bert", "camembert", "distilbert", "electra", "ernie", "mpnet", "roberta", "xlm-roberta"))
+"""Model types that compute alike at every length, except for limits that their configuration names."""
+
+LOCAL_KEYS = re.compile("window|block|landmark|hash|bandwidth|local|sparse")
+"""Configuration keys of attention that does not reach every position."""
+
+LIMIT_KEYS = re.compile("bucket|distance|relative|span|kernel|stride|segment_l|chunk")
+"""Configuration keys of lengths beyond which a model may compute differently."""
 
 _BERT = {
     "up": "intermediate.dense",
@@ -221,11 +239,11 @@ def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bo
     ``first_only`` is whether the head may read the first position alone; this is verified as well.
     """
     for only in (True, False) if first_only else (False,):
-        encoder = _fast_encoder(model.base_model, first_only=only, pack=pack)
-        if encoder is None:
-            break
-        candidate = _with_encoder(model, encoder)
         try:
+            encoder = _fast_encoder(model.base_model, first_only=only, pack=pack)
+            if encoder is None:
+                break
+            candidate = _with_encoder(model, encoder)
             if has_same_outputs(model, candidate, inputs, pad_id):
                 return candidate
         except Exception as error:  # noqa: BLE001 - a model that only resembles a form can raise anything
@@ -239,12 +257,33 @@ def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | N
     """Return the FastEncoder of a base model; None where the model has none of the forms."""
     if getattr(base.config, "is_decoder", False) or getattr(base.config, "output_hidden_states", False):
         return None
+    if any(_whole_numbers(base.config, LOCAL_KEYS)):
+        return None
     for form in FORMS:
         try:
             return FastEncoder.of_library(base, form, first_only=first_only, pack=pack)
         except (AttributeError, TypeError):
             continue
     return None
+
+
+def _whole_numbers(config: Any, keys: re.Pattern[str]) -> Iterator[int]:
+    """Yield the positive whole numbers that a configuration has for keys that match a pattern, alone or in lists."""
+    values = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+    for key, value in values.items():
+        if keys.search(key):
+            numbers = value if isinstance(value, (list, tuple)) else [value]
+            yield from (number for number in numbers if type(number) is int and number > 0)
+
+
+def _probe_length(config: Any, pad_id: int) -> int:
+    """Return a number of tokens beyond every limit in a configuration, as far as the model has positions for them."""
+    least = LONG_PROBE if getattr(config, "model_type", "bert") not in GLOBAL else PROBE
+    wanted = max(least, *(1 + limit for limit in _whole_numbers(config, LIMIT_KEYS)), 0)
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:  # some families use the first rows for padding
+        wanted = min(wanted, positions - pad_id - 1)
+    return max(wanted, PROBE)
 
 
 def _with_encoder(model: Any, encoder: FastEncoder) -> nn.Module:
@@ -260,9 +299,13 @@ def has_same_first_token(model: nn.Module, inputs: Sequence[str], pad_id: int) -
     """Return whether a model gives the same states for the first position with ``first_only`` and without."""
     if not isinstance(model, FastEncoder):
         return False
-    probe, _ = _probe(model, inputs, pad_id)
-    with torch.inference_mode():
-        expected, states = model(**probe)[0][:, :1].float(), model(**probe, first_only=True)[0].float()
+    try:
+        probe, _ = _probe(model, inputs, pad_id)
+        with torch.inference_mode():
+            expected, states = model(**probe)[0][:, :1].float(), model(**probe, first_only=True)[0].float()
+    except Exception as error:  # noqa: BLE001 - the states of all positions are computed instead
+        logger.debug("%s: %s: %s", type(model).__name__, type(error).__name__, error)
+        return False
     return expected.shape == states.shape and _is_near(model, expected, states)
 
 
@@ -291,7 +334,8 @@ def _probe(model: Any, inputs: Sequence[str], pad_id: int) -> tuple[dict[str, Te
     """Return the arguments of a model for two rows of different lengths, and the mask of the rows."""
     device = next(model.parameters()).device
     vocabulary = int(model.config.vocab_size)
-    length, short = 7, 4
+    length = _probe_length(model.config, pad_id)
+    short = length // 2 + 1
     ids = (torch.arange(2 * length, device=device).view(2, length) * 37 + 5) % vocabulary
     mask = torch.ones_like(ids)
     mask[1, short:] = 0

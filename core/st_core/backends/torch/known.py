@@ -7,6 +7,7 @@ transformers, which also reports any errors in the files.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
 
 __all__ = ["load_known"]
+
+logger = logging.getLogger(__name__)
 
 Head = Callable[[Tensor], Tensor]
 
@@ -98,6 +101,9 @@ def load_known(
         known = _read(module, device, requested)
         _parts(known)  # raises _Unknown for a tensor that is missing or of another shape
     except (_Unknown, SafetensorError, OSError):
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever fails here, transformers loads the model or names the fault
+        logger.debug("%s: %s: %s", module.folder, type(error).__name__, error)
         return None
     sizes, family = known.sizes, known.family
     tokenizer, limit = as_transformers(module, lambda: tokenizer_of(module)[0].shown) or tokenizer_of(module)

@@ -47,6 +47,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+
+class OptionUnknown(ValueError):
+    """A loader of transformers does not have an argument in ``model_kwargs``."""
+
+
 _AUTO = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
@@ -221,7 +226,7 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
     folder = module.base or module.folder
-    with named_errors(folder, "the weights cannot be loaded"), hushed():
+    with named_errors(folder, "the weights cannot be loaded"), _named_options(extra), hushed():
         model, loading = getattr(transformers, name).from_pretrained(
             str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
@@ -230,6 +235,18 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
         _merge_adapter(module, model)
     _drop_pooler(module, model)
     return model.eval()
+
+
+@contextmanager
+def _named_options(options: Mapping[str, Any]) -> Iterator[None]:
+    """Convert the error about an unknown option among ``model_kwargs`` to a ValueError that names the option."""
+    try:
+        yield
+    except TypeError as error:
+        unknown = [name for name in options if f"unexpected keyword argument {name!r}" in str(error)]
+        if not unknown:
+            raise
+        raise OptionUnknown(f"model_kwargs has {unknown[0]!r}, which no loader of transformers takes") from error
 
 
 def _merge_adapter(module: Transformer, model: Any) -> None:
@@ -284,7 +301,7 @@ def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBrok
     """
     try:
         yield
-    except (ImportError, MemoryError, torch.OutOfMemoryError):
+    except (ImportError, MemoryError, torch.OutOfMemoryError, OptionUnknown):
         raise
     except ModelError:
         raise
