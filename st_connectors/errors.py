@@ -43,7 +43,7 @@ class StoreError(Exception):
         return f"{self.store} {self.operation}: {self.message}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.__dict__.copy()))
+        return rebuild, (type(self), (self.message,), self.__dict__.copy())
 
 
 class Temporary(StoreError):
@@ -83,8 +83,11 @@ class Unsupported(StoreError):
     """This store, with these options, does not support the operation."""
 
 
-def _rebuild(kind: type[StoreError], state: dict[str, object]) -> StoreError:
-    """Rebuild an error from a pickle, because the default pickling of Exception does not support keyword arguments."""
-    error = kind.__new__(kind, state["message"])
+def rebuild(kind: type[BaseException], arguments: tuple[object, ...], state: dict[str, object]) -> BaseException:
+    """Return an error from its pickle, without calling its constructor, whose arguments are not those of the base.
+
+    ``arguments`` are the ``args`` of the error, and ``state`` its attributes.
+    """
+    error = kind.__new__(kind, *arguments)
     error.__dict__.update(state)
     return error

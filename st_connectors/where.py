@@ -24,6 +24,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard, assert_never
 
+from st_connectors.errors import rebuild
 from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range, parse_date
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class _SyntaxFault(ValueError):
     def __init__(self, column: int, message: str) -> None:
         super().__init__(message)
         self.column = column
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return rebuild, (type(self), self.args, self.__dict__.copy())
 
 
 def parse_where(text: str) -> Filter:

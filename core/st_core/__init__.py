@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from st_core.backends.dtypes import check_dtype, dtype_of_precision
     from st_core.cross_encoder import CrossEncoder
-    from st_core.errors import InputTooLong, ModelBroken, ModelError, ModelNotFound, ModelUnsupported
+    from st_core.errors import (
+        InputTooLong,
+        ModelBroken,
+        ModelError,
+        ModelNotFound,
+        ModelUnsupported,
+        RequirementMissing,
+    )
     from st_core.fingerprint import describe
     from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
     from st_core.quantize import quantize_embeddings
@@ -36,6 +43,7 @@ _WHERE = {
     "ModelUnsupported": "errors",
     "ModelKind": "protocols",
     "ModelRef": "protocols",
+    "RequirementMissing": "errors",
     "Reranker": "protocols",
     "SentenceTransformer": "sentence_transformer",
     "SimilarityFunction": "similarity",
@@ -63,6 +71,7 @@ __all__ = [
     "ModelNotFound",
     "ModelRef",
     "ModelUnsupported",
+    "RequirementMissing",
     "Reranker",
     "SentenceTransformer",
     "SimilarityFunction",

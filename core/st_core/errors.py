@@ -1,10 +1,13 @@
 """The exceptions that models raise.
 
 ModelError
-├── ModelNotFound      no such folder, Hub name, file or built-in model
-├── ModelUnsupported   the checkpoint needs something that this engine does not support
-├── ModelBroken        the checkpoint contradicts itself: missing, truncated or mis-shaped files
-└── InputTooLong       a text exceeds a limit that the caller enforces
+├── ModelNotFound          no such folder, Hub name, file or built-in model; also a FileNotFoundError
+├── ModelUnsupported       the checkpoint needs something that this engine does not support
+│   └── RequirementMissing the checkpoint lists a package that is not installed in that version; also an ImportError
+├── ModelBroken            the checkpoint contradicts itself: missing, truncated or mis-shaped files
+└── InputTooLong           a text exceeds a limit that the caller enforces
+
+The builtin class is the one that sentence-transformers raises in that place, so that its handlers keep working.
 
 Wrong arguments raise ``ValueError`` and ``TypeError``; a missing extra raises ``ImportError`` with the install command.
 """
@@ -19,6 +22,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "ModelUnsupported",
+    "RequirementMissing",
     "missing_extra",
     "missing_packages",
 ]
@@ -28,12 +32,16 @@ class ModelError(Exception):
     """The base of errors that concern a model and not the arguments of a call."""
 
 
-class ModelNotFound(ModelError):
+class ModelNotFound(ModelError, FileNotFoundError):
     """The name is neither a folder nor a built-in model nor an accessible repository on the Hub."""
 
 
 class ModelUnsupported(ModelError):
     """The checkpoint needs a module, file type or code that this engine does not support; the message names it."""
+
+
+class RequirementMissing(ModelUnsupported, ImportError):
+    """The checkpoint lists a required package that is not installed, or not in the required version."""
 
 
 class ModelBroken(ModelError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from st_connectors.errors import rebuild
 from st_connectors.ingest.documents import Place
 
 __all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tally"]
@@ -115,6 +116,9 @@ class IngestFailed(Exception):
         super().__init__(f"{cause} (until then {report})" if report.read else str(cause))
         self.report = report
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return rebuild, (type(self), self.args, self.__dict__.copy())
+
 
 class IngestInterrupted(KeyboardInterrupt):
     """Ctrl-C interrupted an ingest; ``report`` is the report up to that point."""
@@ -123,6 +127,9 @@ class IngestInterrupted(KeyboardInterrupt):
         """Store the report."""
         super().__init__(f"interrupted: {report}")
         self.report = report
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return rebuild, (type(self), self.args, self.__dict__.copy())
 
 
 class Tally:

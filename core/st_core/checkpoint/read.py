@@ -9,7 +9,7 @@ from typing import Any
 
 from st_core.checkpoint.files import JsonObject, inside, is_present, read_json, read_optional_object
 from st_core.checkpoint.find import adapter_base
-from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported
+from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported, RequirementMissing
 
 __all__ = ["Checkpoint", "ModuleEntry", "read_checkpoint"]
 
@@ -67,7 +67,7 @@ def read_checkpoint(
     ``name`` and ``revision`` are stored in the result. For an adapter, ``config`` is that of its base model, which is
     looked up with ``hub``, options of ``find_checkpoint``. Raises ModelBroken for invalid values and for paths that
     lead out of the folder, ModelNotFound for a folder without a checkpoint, and ModelUnsupported for a model with code
-    of its own unless ``trust_remote_code`` is set, and for requirements that are not installed.
+    of its own unless ``trust_remote_code`` is set, RequirementMissing for requirements that are not installed.
     """
     listing = folder / "modules.json"
     settings = read_optional_object(folder / "config_sentence_transformers.json")
@@ -114,7 +114,7 @@ def _check_settings(settings: JsonObject) -> None:
 
 
 def _check_requirements(requirements: object, folder: Path) -> None:
-    """Raise ModelUnsupported if a package that the model requires is missing or has the wrong version.
+    """Raise RequirementMissing if a package that the model requires is missing or has the wrong version.
 
     Entries that cannot be parsed are ignored, so that a mistake of the model's author does not make it unusable.
     """
@@ -129,7 +129,7 @@ def _check_requirements(requirements: object, folder: Path) -> None:
         if not _satisfies(version, specifier):
             unmet.append(f"{package}{specifier} ({'installed: ' + version if version else 'not installed'})")
     if unmet:
-        raise ModelUnsupported(f"{folder}: the model requires {', '.join(unmet)}")
+        raise RequirementMissing(f"{folder}: the model requires {', '.join(unmet)}")
 
 
 def _installed_version(package: str) -> str | None:
