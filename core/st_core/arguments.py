@@ -19,7 +19,8 @@ class LoadArguments(TypedDict, total=False):
     ``revision``, ``cache_folder``, ``token`` and ``local_files_only`` are options for downloads from the Hub.
     ``prompts`` override the prompts of the checkpoint. ``model_kwargs``, ``processor_kwargs`` (old name
     ``tokenizer_kwargs``) and ``config_kwargs`` are passed to the loaders of transformers. On onnx and openvino,
-    ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` selects a repository graph.
+    ``model_kwargs={"file_name": "onnx/model_O3.onnx"}`` selects a repository graph, and ``{"export": False}`` the
+    default one.
 
     ``backend`` is torch, onnx, openvino or auto. With auto, the backend that is fastest for the model on this machine
     is measured at the first load. ``dtype`` is float32, float16, bfloat16 or int8; int8 is not available on torch, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CrossEncoder"]
 
+logger = logging.getLogger(__name__)
 
 Activation: TypeAlias = Callable[["Rows"], "Rows"]
 """A function from logits to scores; both are numpy arrays or both are tensors."""
@@ -50,6 +52,8 @@ class CrossEncoder(Model):
     family = "CrossEncoder"
     organisation = "cross-encoder"
 
+    activation_fn: Activation
+
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,
@@ -66,7 +70,7 @@ class CrossEncoder(Model):
             options = loading.get("processor_kwargs") or loading.pop("tokenizer_kwargs", None) or {}
             loading["processor_kwargs"] = dict(options) | {"model_max_length": max_length}
         self._load(model_name_or_path, loading)
-        self.activation_fn: Activation = activation_fn or self.get_default_activation_fn()
+        self.activation_fn = self.get_default_activation_fn() if activation_fn is None else activation_fn
 
     @property
     def num_labels(self) -> int:
@@ -90,10 +94,32 @@ class CrossEncoder(Model):
         self.max_seq_length = value
 
     def get_default_activation_fn(self) -> Activation:
-        """Return the activation that the checkpoint names, if it is a class of torch.
+        """Return the activation that the checkpoint names: a class of torch, or any class with ``trust_remote_code``.
 
-        Otherwise return a sigmoid for a model with one label, and the identity for a model with several.
+        Otherwise return a sigmoid for a model with one label, and the identity for a model with several. A class that
+        is not trusted is named in a warning.
         """
+        path, trusted = self._activation_path(), bool(self._loading.get("trust_remote_code", False))
+        if path is not None and not (trusted or path.startswith("torch.")):
+            logger.warning(
+                "%s: the activation %r of the checkpoint is not a class of torch, so the default is used in its place; "
+                "load the model with trust_remote_code=True to import it",
+                self.checkpoint.name,
+                path,
+            )
+            path = None
+        if path is None:
+            path = "torch.nn.Sigmoid" if self.num_labels == 1 else "torch.nn.Identity"
+        if self._engine.graphs is not None and path.startswith("torch.") and last_name(path) in ACTIVATIONS:
+            return ACTIVATIONS[last_name(path)]
+        try:
+            from st_core.backends.torch.backend import activation_module
+        except ImportError as error:
+            raise missing_extra("torch", f"the activation {path}") from error
+        return activation_module(path, trusted=trusted)
+
+    def _activation_path(self) -> str | None:
+        """Return the dotted path of the activation that the checkpoint names; None if it names none."""
         config = self.checkpoint.config
         nested = config.get("sentence_transformers") or {}
         path = (
@@ -101,21 +127,13 @@ class CrossEncoder(Model):
             or nested.get("activation_fn")
             or config.get("sbert_ce_default_activation_function")
         )
-        if path is None or not str(path).startswith("torch."):
-            path = "torch.nn.Sigmoid" if self.num_labels == 1 else "torch.nn.Identity"
-        if self._engine.graphs is not None and last_name(str(path)) in ACTIVATIONS:
-            return ACTIVATIONS[last_name(str(path))]
-        try:
-            from st_core.backends.torch.backend import activation_module
-        except ImportError as error:
-            raise missing_extra("torch", f"the activation {path}") from error
-        return activation_module(str(path), trusted=False)
+        return None if path is None else str(path)
 
     def _now_saved(self) -> dict[str, object]:
         kind = type(self.activation_fn)
         plain = next((name for name, each in ACTIVATIONS.items() if each is self.activation_fn), None)
         path = f"{kind.__module__}.{kind.__qualname__}" if plain is None else f"torch.nn.{plain}"
-        if not path.startswith("torch.nn."):
+        if not path.startswith("torch.nn.") and path != self._activation_path():
             raise ValueError(
                 f"activation_fn is {self.activation_fn!r}, which cannot be saved by name; set a module of torch.nn "
                 "first"
@@ -150,7 +168,7 @@ class CrossEncoder(Model):
         options = self._options(
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        activation = activation_fn or self.activation_fn
+        activation = self._activation(activation_fn)
         placement = Placement.of(device, pool, chunk_size)
         parts = self._everywhere(placement, CrossEncoder._predict, pairs, options, activation, bool(apply_softmax))
         return _converted(
@@ -188,7 +206,7 @@ class CrossEncoder(Model):
 
         The arguments are those of :meth:`predict`.
         """
-        scores = self._scores(computed, activation_fn or self.activation_fn, softmax=bool(apply_softmax))
+        scores = self._scores(computed, self._activation(activation_fn), softmax=bool(apply_softmax))
         return _converted(
             scores,
             single=computed.prepared.is_single,
@@ -231,6 +249,10 @@ class CrossEncoder(Model):
             rows[positions] = part
             finish_batch(positions)
         return np.zeros((0, self.num_labels), np.float32) if rows is None else rows
+
+    def _activation(self, requested: Activation | None) -> Activation:
+        """Return the activation of a call; compared with None, because an empty ``torch.nn.Sequential`` is false."""
+        return self.activation_fn if requested is None else requested
 
     def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
         """Return the scores of one request, as a numpy array where a graph runs the model without torch, else a tensor.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from st_core.engine.inputs import UNSET
 from st_core.errors import ModelUnsupported
 from st_core.model import Model
 
@@ -51,41 +50,15 @@ class Encoder(Model):
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Return the vectors of texts."""
 
-    def encode_query(
-        self,
-        inputs: object = UNSET,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *args: object,
-        **kwargs: object,
-    ) -> Any:
-        """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
+    def _query_prompt(self, prompt_name: str | None, prompt: str | None) -> str | None:
+        """Return the name of the prompt for queries: "query" if the model has it and no other prompt is passed."""
+        return "query" if prompt_name is None and prompt is None and "query" in self.prompts else prompt_name
 
-        ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, in the same
-        order.
-        """
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
-        if not args and not kwargs:  # unpacking them takes a twentieth of the time of an inference-free query
-            return self.encode(inputs, prompt_name, prompt, task="query")
-        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "query"} | kwargs)
-
-    def encode_document(
-        self,
-        inputs: object = UNSET,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *args: object,
-        **kwargs: object,
-    ) -> Any:
-        """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
-
-        That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
-        and ``prompt`` replace it. The arguments are those of :meth:`encode`, in the same order.
-        """
-        if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, *args, **{"task": "document"} | kwargs)
+    def _document_prompt(self, prompt_name: str | None, prompt: str | None) -> str | None:
+        """Return the name of the prompt for documents: the first of ``DOCUMENT_PROMPTS`` unless another is passed."""
+        if prompt_name is not None or prompt is not None:
+            return prompt_name
+        return next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
 
     def encode_iter(self, inputs: Iterable[str], *, window: int = WINDOW, **kwargs: object) -> Iterator[Any]:
         """Yield the vector of each text of a stream, in order, with ``window`` texts in memory at a time.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
@@ -30,15 +33,19 @@ from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_ano
 from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import Transformer
 from st_core.progress import Advance, progress
+from st_core.saving.held import hold, with_files
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from st_core.backends import Rows
+    from st_core.engine.engine import Engine
     from st_core.engine.plan import Device
     from st_core.modules import Module
     from st_core.processes.pool import WorkerPool
+
+logger = logging.getLogger(__name__)
 
 NO_LIMIT = int(1e30)
 """The maximum length that transformers reports for a tokenizer without a maximum length."""
@@ -77,7 +84,7 @@ class Recipe:
         engine = model._engine  # noqa: SLF001
         return cls(
             type(model),
-            str(model.checkpoint.folder),
+            str(model.checkpoint.folder.absolute()),
             _for_workers(model._loading, engine.plan),  # noqa: SLF001
             () if isinstance(engine.limit, Unset) else (engine.limit,),
             tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
@@ -87,6 +94,11 @@ class Recipe:
         """Load the model on a device and apply the settings."""
         kind: Callable[..., Model] = self.kind  # each model class adds arguments to the common ones
         model = kind(self.folder, device=device, **self.loading)
+        self.apply(model)
+        return model
+
+    def apply(self, model: Model) -> None:
+        """Apply the settings to a model that was loaded from the folder."""
         engine = model._engine  # noqa: SLF001
         modules = [
             replace(module, include_prompt=own)
@@ -98,7 +110,6 @@ class Recipe:
             engine = model._engine = engine.with_modules(modules)  # noqa: SLF001
         for limit in self.limit:
             engine.limit = limit
-        return model
 
     def build_to_fork(self) -> Model:
         """Load the model on the CPU with every route, for processes that are forked later.
@@ -113,10 +124,27 @@ class Recipe:
         return model
 
 
+def _unpickled(recipe: Recipe, device: Device, attributes: Mapping[str, object]) -> Model:
+    """Return a model from its pickle, by loading its folder; the constructor of its class is not called."""
+    model = recipe.kind.__new__(recipe.kind)
+    model._load(recipe.folder, cast("LoadArguments", {**recipe.loading, "device": device}))  # noqa: SLF001
+    recipe.apply(model)
+    vars(model).update(attributes)
+    return model
+
+
+@cache
+def _names_of(classes: tuple[type, ...]) -> frozenset[str]:
+    """Return the names that classes define or declare."""
+    return frozenset(name for each in classes for name in (*vars(each), *vars(each).get("__annotations__", {})))
+
+
 class Model:
     """A loaded checkpoint.
 
-    Safe in threads: a call changes no state of the model and reads the settings once, when it begins.
+    Safe in threads: a call changes no state of the model and reads the settings once, when it begins. A copy has its
+    own settings and shares the weights, which never change. A pickle contains the settings and the path of the folder,
+    not the weights: the folder is loaded again, so it must exist where the pickle is read.
     """
 
     family: ClassVar[str]
@@ -166,9 +194,54 @@ class Model:
         self._loading = loading
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
         self._set_prompts(loading.get("prompts"), loading.get("default_prompt_name"))
-        modules = assemble(self.checkpoint, self.family, options)
+        modules = self._adjusted(assemble(self.checkpoint, self.family, options), str(fspath(name)))
         self._engine = load_engine(self.checkpoint.folder, modules, request)
+        self._held = hold(modules)
+        self._log_loading()
         warn_of_another(self.checkpoint, self.family)
+
+    def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:  # noqa: ARG002 - for subclasses
+        """Return the modules of a checkpoint with the settings that its name implies."""
+        return modules
+
+    def _log_loading(self) -> None:
+        """Log what was loaded, from where and with which prompts, at the level INFO."""
+        kind = "" if self.checkpoint.entries else " without modules.json, with the default modules"
+        logger.info("Loaded %s from %s%s, on %s", self.family, self.checkpoint.name, kind, self.backend)
+        prompts = [key for key, text in self.prompts.items() if text]
+        if prompts:
+            logger.info("Loaded %d prompt%s: %s", len(prompts), "s" if len(prompts) > 1 else "", ", ".join(prompts))
+
+    def __copy__(self) -> Self:
+        return self._copied(vars(self))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        shared = {"_engine", "checkpoint"}
+        own = {name: copy.deepcopy(value, memo) for name, value in vars(self).items() if name not in shared}
+        return self._copied(vars(self) | own)
+
+    def _copied(self, attributes: Mapping[str, object]) -> Self:
+        """Return a copy with other attributes, and with an engine of its own that shares the loaded stacks."""
+        model = type(self).__new__(type(self))
+        parts = {"checkpoint": copy.copy(self.checkpoint), "_engine": copy.copy(self._engine)}
+        vars(model).update({**attributes, **parts})
+        return model
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[object, ...]]:
+        device = self._engine.plan.device
+        attributes = {name: value for name, value in vars(self).items() if name not in ("_engine", "_held")}
+        attributes["_loading"] = {name: value for name, value in self._loading.items() if name != "token"}
+        recipe = Recipe.of(self)
+        recipe.loading.pop("token", None)  # a pickle may be stored, and the folder is local
+        return _unpickled, (recipe, device if device is None else str(device), attributes)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute that a model has; raise AttributeError for others, except on subclasses of users."""
+        kind = type(self)
+        is_own = kind.__module__.startswith("st_core.")
+        if is_own and not name.startswith("_") and name not in _names_of(kind.__mro__):
+            raise AttributeError(f"a {kind.__name__} has no attribute {name!r} to set")
+        super().__setattr__(name, value)
 
     def _set_prompts(self, prompts: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
         """Merge the prompts of the caller, the checkpoint and the model class; earlier ones take precedence.
@@ -198,6 +271,8 @@ class Model:
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt must be text, got {prompt!r}")
+            if prompt_name is not None:
+                logger.warning("prompt and prompt_name=%r are both set: prompt_name is ignored; pass one", prompt_name)
             return prompt
         if prompt_name is not None:
             if prompt_name not in self.prompts:
@@ -485,12 +560,19 @@ class Model:
         A model on onnx or openvino is saved with its graph, which is used when the folder is loaded with the same
         ``backend`` and ``dtype``. ``create_model_card`` copies the model card of the checkpoint, or writes a new card
         with ``model_name`` if the checkpoint has none. A model that is already in the folder is replaced completely; if
-        saving fails, it stays unchanged. Other files in the folder stay. Weights are saved as safetensors only, so
+        saving fails, it stays unchanged. Other files in the folder stay. A model on torch can be saved after the folder
+        that it was loaded from is removed, except on Windows. Weights are saved as safetensors only, so
         ``safe_serialization=False`` raises ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
-        graphs = [self._engine.runner(task).info.repository_graph for task in self._engine.tasks()]
+        with with_files(self._engine.modules, self._held) as modules:
+            engine = self._engine if modules is self._engine.modules else self._engine.with_modules(modules)
+            self._save(engine, Path(expand_home(path)), model_name, card=create_model_card)
+
+    def _save(self, engine: Engine, path: Path, model_name: str | None, *, card: bool) -> None:
+        """Save the modules of an engine with the settings of this model."""
+        graphs = [engine.runner(task).info.repository_graph for task in engine.tasks()]
         graph = next((each for each in graphs if each is not None), None)
         if graph is not None:
             raise ModelUnsupported(
@@ -499,18 +581,17 @@ class Model:
             )
         from st_core.saving.save import card_of, save_folder, settled
 
-        folder = Path(expand_home(path))
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
         name = model_name or self.checkpoint.name
-        card = card_of(self.checkpoint.folder / "README.md", name, self.family) if create_model_card else None
-        if self._engine.graphs is None:
-            save_folder(folder, settled(self._engine), settings, self._saved_files(), card)
+        text = card_of(self.checkpoint.folder / "README.md", name, self.family) if card else None
+        if engine.graphs is None:
+            save_folder(path, settled(engine), settings, self._saved_files(), text)
             return
         from st_core.saving.export import copy_graphs, graph_places
 
-        places, trusted = graph_places(self._engine), self._loading.get("trust_remote_code", False)
-        save_folder(folder, settled(self._engine), settings, self._saved_files(), card)
-        copy_graphs(places, self._engine, folder, self.family, trust_remote_code=trusted)
+        places, trusted = graph_places(engine), self._loading.get("trust_remote_code", False)
+        save_folder(path, settled(engine), settings, self._saved_files(), text)
+        copy_graphs(places, engine, path, self.family, trust_remote_code=trusted)
 
     save = save_pretrained
 

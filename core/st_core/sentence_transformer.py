@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -20,6 +21,7 @@ from st_core.engine.inputs import UNSET, CallArguments, Input, Unset, one_or_man
 from st_core.engine.options import CallOptions
 from st_core.engine.prepared import Computed, Prepared
 from st_core.errors import ModelBroken, missing_extra
+from st_core.modules.pooling import Pooling
 from st_core.multi import OUTPUTS, Heads, MultiOutput
 from st_core.vectors import SparseMatrix
 
@@ -29,14 +31,24 @@ if TYPE_CHECKING:
 
     from st_core.backends import Features, Rows
     from st_core.engine.plan import Device
+    from st_core.modules import Module
     from st_core.processes.pool import WorkerPool
     from st_core.quantize import Precision
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["SentenceTransformer"]
 
+logger = logging.getLogger(__name__)
+
 RANGES = "quantization_ranges.json"
 """The file in which a model's calibration is saved."""
+
+_NOWHERE: Mapping[int, int | None] = {}
+_truncated_here: ContextVar[Mapping[int, int | None]] = ContextVar("truncated_here", default=_NOWHERE)
+"""The widths set by ``with model.truncate_embeddings(...)`` in the current thread, by the ``id`` of the model."""
+
+INSTRUCTOR = frozenset(("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl"))
+"""Names of models whose vectors leave out the prompt, although their files do not say so."""
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -71,6 +83,8 @@ class SentenceTransformer(Encoder):
     organisation = "sentence-transformers"
     default_similarity = "cosine"
 
+    quantization_ranges: NDArray[np.float32] | None
+
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,
@@ -82,9 +96,22 @@ class SentenceTransformer(Encoder):
         """Load the checkpoint; the other arguments are those of ``LoadArguments``."""
         self._load(model_name_or_path, loading)
         self._truncate_dim = truncate_dim if truncate_dim is not None else self._settings.get("truncate_dim")
-        self._truncate_here: ContextVar[int | Unset | None] = ContextVar("truncate_dim", default=UNSET)
         self._set_similarity(similarity_fn_name)
         self.quantization_ranges = _read_ranges(self.checkpoint.folder / RANGES, self._dimension())
+
+    def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:
+        if name in INSTRUCTOR:
+            return tuple(
+                replace(module, include_prompt=False) if isinstance(module, Pooling) else module for module in modules
+            )
+        pools_prompt = any(isinstance(module, Pooling) and module.include_prompt for module in modules)
+        if pools_prompt and any("instructor" in part for part in name.lower().split("/")[1:2]):
+            logger.warning(
+                "%s: INSTRUCTOR models leave the prompt out of pooling, and this one includes it; "
+                "call model.set_pooling_include_prompt(False)",
+                name,
+            )
+        return modules
 
     def encode(  # noqa: PLR0917 - the order of sentence-transformers
         self,
@@ -127,12 +154,13 @@ class SentenceTransformer(Encoder):
             kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
         placement = Placement.of(device, pool, chunk_size)
+        width = self._width(truncate_dim)
         if output_value != "sentence_embedding":
-            parts = self._everywhere(placement, SentenceTransformer._features, listed, options, output_value)
+            parts = self._everywhere(placement, SentenceTransformer._features, listed, options, output_value, width)
             items = [item for part in parts for item in part]
             return items[0] if single else items
         target = _Target(
-            self._width(truncate_dim),
+            width,
             normalize_embeddings,
             None if precision == "float32" else precision,
             as_tensors=convert_to_tensor or not convert_to_numpy,
@@ -141,6 +169,88 @@ class SentenceTransformer(Encoder):
         vectors = joined(self._everywhere(placement, SentenceTransformer._encode, listed, options, target))
         vectors = self._converted(vectors, target)
         return vectors[0] if single else vectors
+
+    def encode_query(  # noqa: PLR0917 - the order of sentence-transformers
+        self,
+        inputs: object = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Device | Iterable[Device] = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: WorkerPool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
+
+        ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, to which they are
+        passed by name.
+        """
+        return self.encode(
+            inputs=inputs,
+            prompt_name=self._query_prompt(prompt_name, prompt),
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            output_value=output_value,
+            precision=precision,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            device=device,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "query"} | kwargs,
+        )
+
+    def encode_document(  # noqa: PLR0917 - the order of sentence-transformers
+        self,
+        inputs: object = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Device | Iterable[Device] = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: WorkerPool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
+
+        That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
+        and ``prompt`` replace it. The arguments are those of :meth:`encode`, to which they are passed by name.
+        """
+        return self.encode(
+            inputs=inputs,
+            prompt_name=self._document_prompt(prompt_name, prompt),
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            output_value=output_value,
+            precision=precision,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            device=device,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "document"} | kwargs,
+        )
 
     def prepare(
         self,
@@ -240,8 +350,13 @@ class SentenceTransformer(Encoder):
             vectors = self._quantize(vectors, target.precision)
         return _as_tensors(vectors, stacked=target.stacked) if target.as_tensors else vectors
 
-    def _features(self, inputs: list[Input], options: CallOptions, output_value: str | None) -> list[Any]:
-        """Return all features of each input, or only its token embeddings if ``output_value`` names them."""
+    def _features(
+        self, inputs: list[Input], options: CallOptions, output_value: str | None, width: int | None
+    ) -> list[Any]:
+        """Return all features of each input, or only its token embeddings if ``output_value`` names them.
+
+        Its ``sentence_embedding`` has at most ``width`` dimensions.
+        """
         if output_value not in (None, "token_embeddings"):
             raise ValueError(
                 f"unknown output_value {output_value!r}; expected sentence_embedding, token_embeddings or None"
@@ -254,7 +369,7 @@ class SentenceTransformer(Encoder):
                 "pooling reads; load the model with backend='torch'"
             )
         parts = [
-            (positions, [_item(features, row, output_value) for row in range(positions.size)])
+            (positions, [_item(features, row, output_value, width) for row in range(positions.size)])
             for positions, features in self._engine.run(inputs, options)
         ]
         return restore(parts, len(inputs))
@@ -335,7 +450,7 @@ class SentenceTransformer(Encoder):
     @property
     def truncate_dim(self) -> int | None:
         """The width that vectors are truncated to by default; None for the full width."""
-        here = self._truncate_here.get()
+        here = _truncated_here.get().get(id(self), UNSET)
         return self._truncate_dim if isinstance(here, Unset) else here
 
     @truncate_dim.setter
@@ -345,11 +460,11 @@ class SentenceTransformer(Encoder):
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
         """Truncate vectors to another width within a ``with`` block, in the current thread only."""
-        before = self._truncate_here.set(truncate_dim)
+        before = _truncated_here.set({**_truncated_here.get(), id(self): truncate_dim})
         try:
             yield
         finally:
-            self._truncate_here.reset(before)
+            _truncated_here.reset(before)
 
     def get_embedding_dimension(self) -> int | None:
         """Return the width of the vectors."""
@@ -419,12 +534,15 @@ def _as_tensors(vectors: Rows, *, stacked: bool) -> torch.Tensor | list[torch.Te
     return tensor if stacked else list(tensor)
 
 
-def _item(features: Features, row: int, output_value: str | None) -> Any:
-    """Return the features of the input at ``row`` without padding, or only the feature ``output_value``."""
+def _item(features: Features, row: int, output_value: str | None, width: int | None) -> Any:
+    """Return the features of the input at ``row`` without padding, or only the feature ``output_value``.
+
+    ``width`` is the largest width of the ``sentence_embedding``, None for the full width.
+    """
     tokens = features["tokens"]
     mask = features.get("attention_mask")
     real = slice(None) if mask is None else mask[row] > 0
-    width = None if mask is None else mask.shape[1]
+    positions = None if mask is None else mask.shape[1]
     if output_value is not None:
         if output_value not in features:
             raise ValueError(f"the model has no {output_value}: its vectors are not pooled from token vectors")
@@ -437,7 +555,9 @@ def _item(features: Features, row: int, output_value: str | None) -> Any:
             item[name] = int(value[row])
         elif not hasattr(value, "shape") or value.shape[:1] != (len(tokens),):
             item[name] = value
-        elif value.ndim > 1 and value.shape[1] == width and name != "sentence_embedding":
+        elif name == "sentence_embedding":
+            item[name] = value[row][:width]
+        elif value.ndim > 1 and value.shape[1] == positions:
             item[name] = value[row][real]
         else:
             item[name] = value[row]

@@ -53,6 +53,8 @@ class SparseEncoder(Encoder):
     organisation = "sparse-encoder"
     default_similarity = "dot"
 
+    max_active_dims: int | None
+
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,
@@ -121,6 +123,80 @@ class SparseEncoder(Encoder):
             to_tensor=convert_to_tensor,
             to_sparse_tensor=convert_to_sparse_tensor,
             to_cpu=save_to_cpu,
+        )
+
+    def encode_query(  # noqa: PLR0917 - the order of sentence-transformers
+        self,
+        inputs: object = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = False,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: Device | Iterable[Device] = None,
+        max_active_dims: int | None = None,
+        pool: WorkerPool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
+
+        ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, to which they are
+        passed by name.
+        """
+        return self.encode(
+            inputs=inputs,
+            prompt_name=self._query_prompt(prompt_name, prompt),
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "query"} | kwargs,
+        )
+
+    def encode_document(  # noqa: PLR0917 - the order of sentence-transformers
+        self,
+        inputs: object = UNSET,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = False,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: Device | Iterable[Device] = None,
+        max_active_dims: int | None = None,
+        pool: WorkerPool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
+
+        That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
+        and ``prompt`` replace it. The arguments are those of :meth:`encode`, to which they are passed by name.
+        """
+        return self.encode(
+            inputs=inputs,
+            prompt_name=self._document_prompt(prompt_name, prompt),
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "document"} | kwargs,
         )
 
     def prepare(

@@ -233,7 +233,7 @@ def test_a_transformer_names_the_missing_extra(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "inputs",
-    [{"text": "a text"}, {"a text"}, b"a text", None, 3, [b"a text"], [{"text": "a"}], [["a"]], [3.5]],
+    [{"title": "a text"}, {"a text"}, b"a text", None, 3, [b"a text"], [{"title": "a"}], [["a"]], [3.5]],
     ids=repr,
 )
 def test_what_is_no_list_of_texts_is_refused(dense, sparse, inputs):

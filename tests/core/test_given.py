@@ -384,3 +384,38 @@ def test_a_graph_that_the_hub_lacks(hub):
     """The message lists what the repository has, after a look at its files."""
     with pytest.raises(st_core.ModelNotFound, match=r"no graph 'onnx/model_O4.onnx'; graphs: onnx/model.onnx, onnx/mo"):
         st_core.SentenceTransformer("someone/model", backend="onnx", model_kwargs={"file_name": "model_O4.onnx"})
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "auto"])
+def test_a_repository_of_a_graph_alone_loads_by_its_name(monkeypatch, exports, tmp_path, backend):
+    """Weights are asked for first, and the graph where there are none, although a graph could be exported here."""
+    pytest.importorskip("openvino" if backend != "onnx" else "onnxruntime", reason=f"needs the runtime of {backend}")
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    from st_core import SentenceTransformer
+
+    source = exports.given("bert-mean", "onnx" if backend == "onnx" else "openvino")
+    files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+
+    def download(_name, *, allow_patterns, ignore_patterns, **_options):
+        for name in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, tmp_path / name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    by_name = SentenceTransformer("someone/model", backend=backend, device="cpu")
+    wanted = SentenceTransformer(str(source), backend=by_name.backend, device="cpu").encode(["a tree", "copy"])
+
+    np.testing.assert_array_equal(by_name.encode(["a tree", "copy"]), wanted)
+
+
+def test_weights_are_downloaded_without_the_graph(hub):
+    """Where a repository has both, a graph is exported from the weights."""
+    from st_core.engine import plan
+
+    find_checkpoint("someone/model", organisation="o", fetch=plan.fetches(plan.Request("onnx")))
+
+    assert "model.safetensors" in hub
+    assert not any(name.startswith("onnx/") for name in hub)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -356,3 +359,54 @@ def test_a_folder_is_pushed_as_it_is(checkpoints, monkeypatch):
     assert Hub.calls[-1][1]["delete_patterns"] is None
     assert Hub.calls[-1][2].shape == (1, 32)
     assert Hub.calls[1][1]["exist_ok"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed on Windows")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("SentenceTransformer", "bert-mean"),
+        ("SentenceTransformer", "bert-mean-old"),
+        ("SentenceTransformer", "router"),
+        ("SentenceTransformer", "static"),
+        ("SentenceTransformer", "lora-alone"),
+        ("SparseEncoder", "splade-max"),
+        ("CrossEncoder", "rerank-modernbert"),
+    ],
+)
+@pytest.mark.parametrize("fate", ["removed", "replaced"])
+def test_a_model_is_saved_after_its_folder_is_gone(checkpoints, tmp_path, agree, kind, name, fate):
+    """What the model holds is written, not what is in its folder by then."""
+    folder = Path(shutil.copytree(checkpoints.folder(name), tmp_path / "model"))
+    model = getattr(st_core, kind)(str(folder), device="cpu")
+    inputs = ["copy a tree", "boil an egg"] if kind != "CrossEncoder" else [("a tree", "copy it")]
+    encode = "predict" if kind == "CrossEncoder" else "encode"
+    if fate == "removed":
+        shutil.rmtree(folder)
+    else:
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            path.unlink()
+            if fate == "replaced":
+                path.write_bytes(b"something else")
+    model.save_pretrained(tmp_path / "saved")
+    again = getattr(st_core, kind)(str(tmp_path / "saved"), device="cpu")
+    theirs = getattr(oracle, kind)(str(tmp_path / "saved"), device="cpu")
+
+    agree(getattr(again, encode)(inputs), getattr(checkpoints.load(st_core, kind, name), encode)(inputs))
+    agree(getattr(again, encode)(inputs), getattr(theirs, encode)(inputs))
+
+
+def test_a_model_closes_the_files_that_it_holds(checkpoints):
+    """As many are open after a model is gone as before."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("open files are counted in /proc")
+    count = lambda: len(list(Path("/proc/self/fd").iterdir()))  # noqa: E731 - counted three times
+    st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    gc.collect()
+    before = count()
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    assert count() > before
+    del model
+    gc.collect()
+
+    assert count() == before

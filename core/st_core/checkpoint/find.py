@@ -47,10 +47,12 @@ class Fetch:
     """The files of a Hub repository to download.
 
     ``weights`` is whether to download the transformer's weights, and ``graphs`` are patterns of graph files.
+    ``instead`` are patterns of the graph files to download from a repository without weights.
     """
 
     weights: bool = True
     graphs: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> list[str]:
@@ -171,6 +173,9 @@ def _download(
             _raise_without_graph(name, revision, token, fetch, local_files_only=local_files_only)
         if fetch.weights and _lacks_weights(folder):
             folder = download([*fetch.allowed, "*.bin"], fetch.ignored)
+            if fetch.instead and _lacks_weights(folder, pickled=True):
+                graphs = Fetch(weights=False, graphs=fetch.instead)
+                folder = download(graphs.allowed, graphs.ignored)
     except HFValidationError as error:
         raise ModelNotFound(f"{name!r} is neither a folder nor a valid Hub name: {error}") from error
     except ModelError:
@@ -194,10 +199,14 @@ def _raise_without_graph(
     raise ModelNotFound(f"{message}; graphs: {', '.join(each for each in files if each.endswith(suffix)) or 'none'}")
 
 
-def _lacks_weights(folder: Path) -> bool:
-    """Return whether a transformer in the folder or its subfolders has no safetensors files."""
+def _lacks_weights(folder: Path, *, pickled: bool = False) -> bool:
+    """Return whether a transformer in the folder or its subfolders has no safetensors files.
+
+    With ``pickled``, files of pickled weights count as well.
+    """
+    patterns = ("*.safetensors", *(("pytorch_model*.bin", "adapter_model.bin") if pickled else ()))
     transformers = [path.parent for path in folder.rglob("config.json") if "model_type" in read_optional_object(path)]
-    return not all(any(each.glob("*.safetensors")) for each in transformers or [folder])
+    return not all(any(any(each.glob(one)) for one in patterns) for each in transformers or [folder])
 
 
 def _download_error(name: str, revision: str | None, error: Exception, *, local_files_only: bool) -> str:

@@ -74,6 +74,13 @@ class Engine:
         """The backend that runs stacks as graphs; None under a plan for torch, and for a model of static modules."""
         return self.factory.graphs
 
+    def __copy__(self) -> Engine:
+        engine = Engine.__new__(Engine)
+        with self._lock:
+            kept = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
+        vars(engine).update(kept | {"_lock": threading.Lock()})
+        return engine
+
     def with_modules(self, modules: Sequence[Module]) -> Engine:
         """Return an engine for other modules; transformers that are loaded already are not loaded again."""
         return Engine(modules, self.factory, self.limit)

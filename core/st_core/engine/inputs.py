@@ -38,14 +38,27 @@ class CallArguments(TypedDict, total=False):
 class Unset:
     """The type of ``UNSET``, the default of arguments for which None is a valid value."""
 
+    def __reduce__(self) -> str:
+        return "UNSET"
+
 
 UNSET: Final = Unset()
 
 
 def as_list(inputs: object) -> list[Any]:
-    """Return a collection of inputs as a list; raise ValueError for a single value and for an unordered collection."""
+    """Return a collection of inputs as a list.
+
+    Raises ValueError for a single value, an unordered collection, and a table, which would count as its column names.
+    """
     if isinstance(inputs, np.ndarray):
         inputs = inputs.tolist()
+    if _is_table(inputs):
+        raise ValueError(
+            f"the input is {_type_name(inputs)}, a table; expected a list of texts: pass one column, or for pairs "
+            "list(zip(first_column, second_column))"
+        )
+    if hasattr(inputs, "to_pylist"):  # a column of pyarrow
+        inputs = inputs.to_pylist()
     if isinstance(inputs, (str, bytes, Mapping, set, frozenset)) or not isinstance(inputs, Iterable):
         raise ValueError(  # noqa: TRY004 - sentence-transformers' error
             f"the input is {_type_name(inputs)}; expected a list of texts"
@@ -53,9 +66,21 @@ def as_list(inputs: object) -> list[Any]:
     return list(inputs)
 
 
+def _is_table(value: object) -> bool:
+    """Return whether a value is a table of pandas, polars, pyarrow or the datasets library; a column is not one."""
+    return not isinstance(value, Mapping) and (hasattr(value, "columns") or hasattr(value, "column_names"))
+
+
+def _unwrapped(value: object) -> object:
+    """Return the text of ``{"text": "…"}``, the form that sentence-transformers shares with other modalities."""
+    if isinstance(value, Mapping) and set(value) == {"text"} and isinstance(value["text"], str):
+        return value["text"]
+    return value
+
+
 def as_texts(inputs: object) -> list[Input]:
-    """Return inputs as a list; raise ValueError unless each is a text or a pair of texts."""
-    listed = as_list(inputs)
+    """Return inputs as a list; raise ValueError unless each is a text, a text as ``{"text": "…"}``, or a pair."""
+    listed: list[Any] = [_unwrapped(each) for each in as_list(inputs)]
     for position, each in enumerate(listed):
         if not isinstance(each, str) and not _is_pair(each):
             raise ValueError(f"input {position} is {_type_name(each)}; expected text, or a pair of texts")
@@ -80,6 +105,7 @@ def one_or_many(inputs: object) -> tuple[list[Input], bool]:
     """Return the inputs as a list of texts and pairs of texts, and whether the input was a single text."""
     if isinstance(inputs, np.ndarray) and inputs.ndim == 0:
         inputs = inputs.item()
+    inputs = _unwrapped(inputs)
     if isinstance(inputs, str):
         return [inputs], True
     return as_texts(inputs), False

@@ -80,13 +80,21 @@ class ExecutionPlan:
 def split_graph_options(backend: str, model_kwargs: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
     """Split ``model_kwargs`` into the file name of a repository graph and the options for transformers.
 
-    Raises ValueError for an execution provider other than CPUExecutionProvider, and for a file name with
-    backend="auto".
+    ``export`` is optimum's option: True exports a graph from the weights, which is also the default if there are
+    weights, and False runs the repository graph. Raises ValueError for an execution provider other than
+    CPUExecutionProvider, for a file name with backend="auto" or ``export=True``, and for these options on torch.
     """
     options = dict(model_kwargs)
     if backend == "torch":
+        graph_options = [name for name in ("export", "file_name", "provider") if name in options]
+        if graph_options:
+            raise ValueError(
+                f"model_kwargs has {graph_options[0]!r}, which is an option of graphs; leave it out, or use "
+                "backend='onnx' or backend='openvino'"
+            )
         return None, options
     file_name, provider = options.pop("file_name", None), options.pop("provider", None)
+    file_name = _named_by_export(backend, file_name, options.pop("export", None))
     if provider not in (None, "CPUExecutionProvider"):
         raise ValueError(f"graphs run on the processor: provider is CPUExecutionProvider, not {provider!r}")
     if file_name is not None and backend == "auto":
@@ -96,11 +104,24 @@ def split_graph_options(backend: str, model_kwargs: Mapping[str, object]) -> tup
     return None if file_name is None else str(file_name), options
 
 
+def _named_by_export(backend: str, file_name: object, export: object) -> object:
+    """Return the file name of a repository graph according to the option ``export``."""
+    if export not in (None, True, False):
+        raise ValueError(f"export in model_kwargs is True, False or None, not {export!r}")
+    if export and file_name is not None:
+        raise ValueError(f"export=True exports a graph, and file_name={str(file_name)!r} names one: pass one of them")
+    if export is False and file_name is None and backend in RUNTIMES:
+        from st_core.backends.graph.repository import DEFAULTS
+
+        return DEFAULTS[backend]
+    return file_name
+
+
 def fetches(request: Request) -> tuple[Fetch, ...]:
     """Return the alternatives of files to download from the Hub, in order of preference.
 
     Weights are downloaded if graphs can be exported from them, and to identify the exported graphs in a repository.
-    Otherwise a repository graph is downloaded without the weights.
+    Otherwise, and from a repository without weights, a repository graph is downloaded without the weights.
     """
     backend, file_name = request.backend, request.file_name
     if backend not in RUNTIMES and backend != "auto":
@@ -116,7 +137,8 @@ def fetches(request: Request) -> tuple[Fetch, ...]:
     dtype = dtype_name(request.dtype) or "float32"
     own = Fetch(graphs=tuple(f"graphs/{name}-{dtype}-*/*" for name in names))
     if can_export():
-        return (Fetch() if backend == "auto" else own,)
+        instead = tuple(pattern for name in names for pattern in patterns_of(name)) if dtype == "float32" else ()
+        return (replace(Fetch() if backend == "auto" else own, instead=instead),)
     repository = [Fetch(weights=False, graphs=patterns_of(name)) for name in names if dtype == "float32"]
     return (*repository, own)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, FrozenInstanceError, dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, TypeVar
 
 from st_core.checkpoint.files import JsonObject, last_name, read_object
 from st_core.checkpoint.tensors import read_weights
-from st_core.errors import ModelBroken, ModelUnsupported
+from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,7 @@ __all__ = [
     "load_module",
     "register",
     "supported_names",
+    "unchangeable",
 ]
 
 SENTENCE_EMBEDDING = "sentence_embedding"
@@ -169,6 +170,31 @@ class TextModule(Module, Protocol):
 
 ModuleType = TypeVar("ModuleType", bound=type[Module])
 
+_ADVICE = {
+    "include_prompt": "call set_pooling_include_prompt of the model",
+    "max_seq_length": "set max_seq_length of the model",
+    "unpad_inputs": "padding is left out of the computation wherever that is faster, with equal results",
+}
+"""What to do in place of setting an attribute of a module."""
+
+
+def unchangeable(module_type: ModuleType) -> ModuleType:
+    """Make assignments to a module raise an error with advice; use it as a decorator above ``dataclass``.
+
+    A model computes with forms that are derived from its modules, so that a later change would have no effect. The
+    error of dataclasses with slots is a TypeError about ``super``.
+    """
+
+    def refuse(self: object, name: str, _value: object = None) -> None:
+        kind = type(self).__name__
+        advice = _ADVICE.get(name, "set it in the checkpoint, or use the settings of the model")
+        raise FrozenInstanceError(f"{name} of {kind} cannot be set, because a loaded module does not change: {advice}")
+
+    module_type.__setattr__ = refuse  # type: ignore[method-assign]
+    module_type.__delattr__ = refuse  # type: ignore[method-assign]
+    return module_type
+
+
 _OURS = ("sentence_transformers.", "st_core.")
 _registered: dict[str, type[Module]] = {}
 
@@ -192,6 +218,8 @@ def load_module(files: ModuleFiles) -> Module:
     name = last_name(files.type_path)
     try:
         return module_type.load(files)
+    except ModelError:
+        raise
     except KeyError as error:
         raise ModelBroken(f"{files.folder}: {name} lacks {error}") from error
     except OSError as error:

@@ -12,7 +12,7 @@ import numpy as np
 
 from st_core.checkpoint.files import JsonObject
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 from st_core.text.tokens import TextTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Saturation:
     average_length: float
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class BM25:
     """One half of BM25: the query encoder with an ``idf``, float32 [V], or the document encoder with a ``saturation``.

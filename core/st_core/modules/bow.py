@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 from st_core.modules.word_weights import read_words, weights_of
 from st_core.text.words import WordTokenizer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BoW"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class BoW:
     """Adds the ``weight`` [words] of a word per occurrence or, unless ``cumulative``, once.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from st_core.checkpoint.tensors import as_float32
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ __all__ = ["CNN"]
 _CONFIG = "cnn_config.json"
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class CNN:
     """Applies convolutions with ``weights`` [out, in, width] and ``biases`` [out] and concatenates their results.

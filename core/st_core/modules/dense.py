@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from st_core.checkpoint.tensors import as_float32
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 TANH = "torch.nn.modules.activation.Tanh"
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
     """Computes ``activation(x @ weight.T + bias)``, plus ``x`` or ``x @ residual.T`` with a residual connection.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from st_core.checkpoint.tensors import as_float32
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerNorm"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerNorm:
     """Normalises vectors [n, d], then scales them by ``weight`` [d] and adds ``bias`` [d].

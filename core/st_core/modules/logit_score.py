@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from st_core.checkpoint.files import JsonObject
-from st_core.modules import ModuleFiles, Parts
+from st_core.modules import ModuleFiles, Parts, unchangeable
 
 __all__ = ["LogitScore"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True)
 class LogitScore:
     """Subtracts the logit of the token ``false``, unless it is None, from that of ``true``, at the last position.

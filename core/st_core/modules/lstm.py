@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from st_core.checkpoint.tensors import as_float32
 from st_core.errors import ModelBroken
-from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ __all__ = ["LSTM"]
 _CONFIG = "lstm_config.json"
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class LSTM:
     """Runs ``layers`` LSTM layers, in both directions if ``bidirectional``.

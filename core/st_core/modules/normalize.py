@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 
 __all__ = ["Normalize"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True)
 class Normalize:
     """Divides the feature ``reads`` by its Euclidean length, with a minimum of 1e-12, and writes ``writes``.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from st_core.checkpoint.files import JsonObject
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 __all__ = ["MODES", "Pooling"]
 
@@ -24,6 +24,7 @@ _OLD_KEYS = {
 }
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True)
 class Pooling:
     """Concatenates the vectors of ``modes`` in order; unless ``include_prompt``, tokens of the prompt do not count."""

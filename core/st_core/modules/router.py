@@ -10,13 +10,14 @@ from typing import ClassVar
 
 from st_core.checkpoint.files import JsonObject, inside, last_name, read_object
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, Module, ModuleFiles, Parts, load_module
+from st_core.modules import SENTENCE_EMBEDDING, Module, ModuleFiles, Parts, load_module, unchangeable
 
 __all__ = ["Router", "stack_dimension"]
 
 _TEXT = "text"
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class Router:
     """Selects one of its stacks by task.

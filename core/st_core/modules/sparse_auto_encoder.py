@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from st_core.checkpoint.tensors import as_float32
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SparseAutoEncoder"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseAutoEncoder:
     """Computes the ``keep`` largest values of ``weight @ (x - before) + bias``, with negative values set to zero.

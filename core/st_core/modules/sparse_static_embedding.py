@@ -11,7 +11,7 @@ import numpy as np
 
 from st_core.checkpoint.files import read_object
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 from st_core.text.bert import is_bert, load_bert_tokenizer
 from st_core.text.tokens import TextTokenizer, finite, load_tokenizer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SparseStaticEmbedding"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseStaticEmbedding:
     """Gives each distinct token of a text its ``weight`` [V]; ``settings`` are those of ``tokenizer_config.json``."""

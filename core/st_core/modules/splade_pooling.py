@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 __all__ = ["SpladePooling"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True)
 class SpladePooling:
     """Computes the maximum over the tokens of ``log1p(relu(logits))``.

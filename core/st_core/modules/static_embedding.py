@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from st_core.errors import ModelBroken
-from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts
+from st_core.modules import SENTENCE_EMBEDDING, ModuleFiles, Parts, unchangeable
 from st_core.text.tokens import TextTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["StaticEmbedding"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class StaticEmbedding:
     """Computes the mean of ``table[mapping[t]] * scale[t]`` over the tokens t of a text; zeros without tokens.

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 from st_core.checkpoint.files import JsonObject, is_present, read_json, read_object
 from st_core.checkpoint.find import adapter_base
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import LoadOptions, ModuleFiles, Parts
+from st_core.modules import LoadOptions, ModuleFiles, Parts, unchangeable
 from st_core.text.tokens import is_length
 
-__all__ = ["HEAD_FILES", "LOADING", "TASKS", "Transformer", "copied_files", "read_transformer"]
+__all__ = ["HEAD_FILES", "LOADING", "TASKS", "Transformer", "copied_files", "read_transformer", "saved_files"]
 
 TASKS = {
     "feature-extraction": "token_embeddings",
@@ -95,6 +95,7 @@ _NOT_COPIED = frozenset(
 """Files in the folder of a transformer that are not copied, because they are written anew."""
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class Transformer:
     """The arguments of transformers' loaders and the settings of the module itself.
@@ -244,6 +245,12 @@ def copied_files(folder: Path) -> tuple[Path, ...]:
         and (path.suffix in _COPIED_SUFFIXES or path.name in HEAD_FILES.values())
         and path.name not in _NOT_COPIED
     )
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """Return all files of a transformer that saving it reads: those that are copied, and pickled weights."""
+    weights = [path for name in ("pytorch_model*.bin*", "adapter_model.bin") for path in sorted(folder.glob(name))]
+    return [*copied_files(folder), *weights]
 
 
 def _pickles(folder: Path, *, is_adapter: bool) -> tuple[dict[str, Path], str | None]:

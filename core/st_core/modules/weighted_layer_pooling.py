@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from st_core.checkpoint.tensors import as_float32
 from st_core.errors import ModelBroken
-from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["WeightedLayerPooling"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedLayerPooling:
     """Averages the layers of a transformer from ``start`` on with their ``weight``; layer 0 is the embeddings.

@@ -9,7 +9,7 @@ import numpy as np
 
 from st_core.checkpoint.files import last_name
 from st_core.errors import ModelBroken, ModelUnsupported
-from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 from st_core.text.words import WordTokenizer
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _WORDS = "whitespacetokenizer_config.json"
 _TOKENIZER = "sentence_transformers.sentence_transformer.modules.tokenizer.whitespace.WhitespaceTokenizer"
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class WordEmbeddings:
     """Maps each word of a text to its row of ``table`` [words, d]; padding also uses row 0, but is masked."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from st_core.checkpoint.files import JsonObject
-from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts
+from st_core.modules import TOKEN_EMBEDDINGS, ModuleFiles, Parts, unchangeable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["WordWeights", "read_words", "weights_of"]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, eq=False)
 class WordWeights:
     """Multiplies each word's vector by its ``weight`` [words]; means are divided by the sum of a text's weights.

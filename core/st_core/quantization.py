@@ -1,0 +1,7 @@
+"""Quantisation under the import path of sentence-transformers, ``sentence_transformers.quantization``."""
+
+from __future__ import annotations
+
+from st_core.quantize import quantize_embeddings
+
+__all__ = ["quantize_embeddings"]

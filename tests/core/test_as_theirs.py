@@ -1,0 +1,247 @@
+"""Arguments, settings and names in which sentence-transformers has a rule of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+import st_core  # noqa: E402 - after the guard
+
+pytestmark = pytest.mark.torch
+
+TEXTS = ["How do I copy a directory tree?", "a", "Parse a DATE string"]
+PAIRS = [("where is heat", text) for text in TEXTS]
+DENSE, SPARSE, CROSS = "SentenceTransformer", "SparseEncoder", "CrossEncoder"
+
+
+@pytest.mark.parametrize("width", [5, None])
+def test_all_features_of_a_text_are_truncated(checkpoints, agree, width):
+    """``output_value=None`` with a width, and with the width of the model."""
+    theirs, ours = checkpoints.pair(DENSE, "mpnet-max")
+    options = {"output_value": None} | ({} if width is None else {"truncate_dim": width})
+
+    for mine, wanted in zip(ours.encode(TEXTS, **options), theirs.encode(TEXTS, **options), strict=True):
+        assert wanted["sentence_embedding"].shape == (width or 10,)
+        agree(mine["sentence_embedding"], wanted["sentence_embedding"])
+
+
+def test_an_activation_that_is_false_is_used(checkpoints, agree):
+    """An empty ``Sequential`` has the length 0."""
+    theirs, ours = checkpoints.pair(CROSS, "rerank-bert")
+    empty = torch.nn.Sequential()
+
+    agree(ours.predict(PAIRS, activation_fn=empty), theirs.predict(PAIRS, activation_fn=empty))
+    agree(
+        ours.finish(ours.compute([ours.prepare(PAIRS)])[0], activation_fn=empty),
+        ours.predict(PAIRS, None, None, None, None, empty),
+    )
+    built = st_core.CrossEncoder(str(checkpoints.folder("rerank-bert")), activation_fn=empty, device="cpu")
+    agree(built.predict(PAIRS), theirs.predict(PAIRS, activation_fn=empty))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_tables_are_refused_and_columns_taken(checkpoints, agree, library):
+    """A table counted as its column names: "text" was encoded, and two columns were one pair."""
+    package = pytest.importorskip(library, reason=f"needs {library}")
+    make = package.table if library == "pyarrow" else package.DataFrame
+    texts, two = make({"text": TEXTS, "id": TEXTS}), make({"q": TEXTS, "d": TEXTS})
+    dense, cross = checkpoints.load(st_core, DENSE, "bert-mean"), checkpoints.load(st_core, CROSS, "rerank-bert")
+    kind = type(texts).__name__
+
+    with pytest.raises(ValueError, match=f"the input is a {kind}, a table; .*pass one column"):
+        dense.encode(texts)
+    with pytest.raises(ValueError, match=f"the input is a {kind}, a table; .*zip"):
+        cross.predict(two)
+    agree(dense.encode(texts["text"]), dense.encode(TEXTS))
+    agree(cross.predict(list(zip(TEXTS, TEXTS, strict=True))), cross.predict(np.array([TEXTS, TEXTS]).T))
+
+
+def test_a_text_in_a_dict_is_the_text(checkpoints, agree):
+    """The form that other modalities have."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean")
+
+    agree(ours.encode({"text": TEXTS[0]}), theirs.encode({"text": TEXTS[0]}))
+    agree(ours.encode([{"text": each} for each in TEXTS]), theirs.encode([{"text": each} for each in TEXTS]))
+    with pytest.raises(ValueError, match="input 0 is a dict"):
+        ours.encode([{"image": "a.png"}])
+
+
+def test_a_prompt_beside_the_name_of_one_is_said(checkpoints, agree, caplog):
+    """The prompt is used, as there, and the name is named in a warning."""
+    theirs, ours = checkpoints.pair(DENSE, "bert-mean")
+    with caplog.at_level(logging.WARNING, "st_core"):
+        agree(ours.encode(TEXTS, "query", "ask: "), theirs.encode(TEXTS, "query", "ask: "))
+
+    assert "prompt_name='query' are both set" in caplog.text
+
+
+def test_loading_is_logged(checkpoints, caplog):
+    """What was loaded, from where, and the prompts, at INFO."""
+    folder = str(checkpoints.folder("bert-mean"))
+    with caplog.at_level(logging.INFO, "st_core"):
+        st_core.SentenceTransformer(folder, device="cpu")
+
+    assert f"Loaded SentenceTransformer from {folder}, on torch" in caplog.text
+    assert "Loaded 3 prompts: query, document, clustering" in caplog.text
+
+
+@pytest.fixture
+def copied(checkpoints, tmp_path, monkeypatch):
+    """Copies a checkpoint to a relative name."""
+    monkeypatch.chdir(tmp_path)
+
+    def copy(name, target):
+        shutil.copytree(checkpoints.folder(name), target)
+        return target
+
+    return copy
+
+
+@pytest.mark.parametrize("name", ["hkunlp/instructor-large", "hkunlp/instructor-xl", "me/my-Instructor", "me/other"])
+def test_instructor_models_leave_the_prompt_out(copied, agree, caplog, name):
+    """Their files do not say so: the three names do, and others with the word get a warning."""
+    folder = copied("roberta-six", name)
+    with caplog.at_level(logging.WARNING, "st_core"):
+        ours = st_core.SentenceTransformer(folder, device="cpu")
+    theirs = oracle.SentenceTransformer(folder, device="cpu")
+
+    agree(ours.encode(TEXTS, prompt="Represent: "), theirs.encode(TEXTS, prompt="Represent: "))
+    assert ours[1].include_prompt == (not name.startswith("hkunlp"))
+    assert ("leave the prompt out" in caplog.text) == (name == "me/my-Instructor")
+
+
+class Halved(torch.nn.Module):
+    """An activation that only a trusted checkpoint may name."""
+
+    def forward(self, logits):
+        return logits / 2
+
+
+@pytest.mark.parametrize("place", ["config", "settings"])
+def test_an_activation_of_the_checkpoints_own_is_named_or_imported(copied, agree, caplog, monkeypatch, place):
+    """The default takes its place with a warning; a trusted one is used, and saved by its name."""
+    module = types.ModuleType("own_activation")
+    module.Halved = Halved
+    monkeypatch.setattr(Halved, "__module__", "own_activation")
+    monkeypatch.setitem(sys.modules, "own_activation", module)
+    folder = copied("rerank-plain" if place == "config" else "rerank-bert", "own")
+    path = Path("own", "config.json" if place == "config" else "config_sentence_transformers.json")
+    config = json.loads(path.read_text())
+    if place == "config":
+        config["sentence_transformers"] = {"activation_fn": "own_activation.Halved"}
+    else:
+        config["activation_fn"] = "own_activation.Halved"
+    path.write_text(json.dumps(config))
+
+    with caplog.at_level(logging.WARNING, "st_core"):
+        untrusted = st_core.CrossEncoder(folder, device="cpu")
+    assert "'own_activation.Halved' of the checkpoint is not a class of torch" in caplog.text
+    agree(untrusted.predict(PAIRS), oracle.CrossEncoder(folder, device="cpu").predict(PAIRS))
+
+    trusted = st_core.CrossEncoder(folder, device="cpu", trust_remote_code=True)
+    wanted = oracle.CrossEncoder(folder, device="cpu", trust_remote_code=True).predict(PAIRS)
+    agree(trusted.predict(PAIRS), wanted)
+    assert np.abs(wanted - untrusted.predict(PAIRS)).max() > 1e-3
+    trusted.save_pretrained("saved")
+    agree(st_core.CrossEncoder("saved", device="cpu", trust_remote_code=True).predict(PAIRS), wanted)
+
+
+def test_errors_are_those_of_python_too(copied, tmp_path):
+    """Handlers of sentence-transformers' errors catch them."""
+    with pytest.raises(FileNotFoundError, match="no folder") as missing:
+        st_core.SentenceTransformer("./nowhere")
+    assert isinstance(missing.value, st_core.ModelNotFound)
+
+    folder = copied("static", "needy")
+    path = Path("needy", "config_sentence_transformers.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"requirements": {"no-such-package": ">=3"}}))
+    with pytest.raises(ImportError, match="no-such-package") as unmet:
+        st_core.SentenceTransformer(folder)
+    assert isinstance(unmet.value, st_core.ModelUnsupported)
+
+
+@pytest.mark.parametrize("options", [{"export": True}, {"file_name": "onnx/model.onnx"}, {"provider": "x"}])
+def test_options_of_graphs_are_refused_by_name_on_torch(checkpoints, options):
+    """The checkpoint was called broken."""
+    (name,) = options
+    with pytest.raises(ValueError, match=f"model_kwargs has '{name}', which is an option of graphs"):
+        st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), model_kwargs=options)
+
+
+def test_an_option_that_no_loader_takes_is_named(checkpoints):
+    """Unknown arguments of transformers' loaders are not the fault of the files."""
+    with pytest.raises(ValueError, match="model_kwargs has 'no_such_option'"):
+        st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), model_kwargs={"no_such_option": 1})
+
+
+@pytest.mark.parametrize("export", [True, False])
+def test_export_chooses_between_weights_and_the_repositorys_graph(checkpoints, exports, tmp_path, export):
+    """The option of optimum: True exports, False runs what is there."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    folder = Path(shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "model"))
+    shutil.copytree(exports.given("bert-mean", "onnx") / "onnx", folder / "onnx")
+    model = st_core.SentenceTransformer(str(folder), backend="onnx", model_kwargs={"export": export})
+
+    graph = model._engine.runner(None).info.repository_graph
+    assert (graph is None) == export
+    np.testing.assert_allclose(
+        model.encode(TEXTS), checkpoints.load(st_core, DENSE, "bert-mean").encode(TEXTS), atol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"export=True exports a graph, and file_name=.a\.onnx. names one"):
+        st_core.SentenceTransformer(str(folder), backend="onnx", model_kwargs={"export": True, "file_name": "a.onnx"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "attribute"),
+    [
+        (SPARSE, "splade-max", "splade_pooling_chunk_size"),
+        (DENSE, "bert-mean", "max_length"),
+        (CROSS, "rerank-bert", "truncate_dim"),
+        (DENSE, "bert-mean", "tokenizer"),
+    ],
+)
+def test_attributes_that_do_not_exist_cannot_be_set(checkpoints, kind, name, attribute):
+    """An assignment without effect is an error."""
+    model = getattr(st_core, kind)(str(checkpoints.folder(name)), device="cpu")
+    with pytest.raises(AttributeError, match=attribute):
+        setattr(model, attribute, 8)
+
+
+def test_attributes_that_exist_can_be_set(checkpoints):
+    """All that a model has, and anything on a subclass."""
+    model = st_core.CrossEncoder(str(checkpoints.folder("rerank-bert")), device="cpu")
+    model.prompts, model.default_prompt_name, model.max_length = {"a": "b: "}, "a", 9
+    model.activation_fn = torch.nn.Identity()
+    sparse = st_core.SparseEncoder(str(checkpoints.folder("splade-max")), device="cpu")
+    sparse.max_active_dims, sparse.similarity_fn_name = 3, "cosine"
+    dense = type("Own", (st_core.SentenceTransformer,), {})(str(checkpoints.folder("bert-mean")), device="cpu")
+    dense.note, dense.quantization_ranges, dense.truncate_dim = "ours", None, 4
+
+    assert (model.max_length, sparse.encode("a tree").indices.size, dense.note) == (9, 3, "ours")
+
+
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [
+        ("unpad_inputs", "padding is left out"),
+        ("max_seq_length", "set max_seq_length of the model"),
+        ("no_such_setting", "does not change"),
+    ],
+)
+def test_settings_of_modules_are_refused_in_words(checkpoints, setting, advice):
+    """A module is a value; the message says what to do in its place."""
+    model = checkpoints.load(st_core, DENSE, "bert-mean")
+    with pytest.raises(AttributeError, match=f"{setting}.*{advice}"):
+        setattr(model[0], setting, False)
+    with pytest.raises(AttributeError, match="set_pooling_include_prompt"):
+        model[1].include_prompt = False
