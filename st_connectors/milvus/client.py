@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 
+from st_connectors.disk import check_space, has_space
 from st_connectors.errors import StoreError
 from st_connectors.milvus import embedded, server
 from st_connectors.milvus.embedded import NO_RETRIES, Folder
@@ -78,6 +80,15 @@ class Connection:
     def call_options(self) -> dict[str, Any]:
         """The options of every call: a timeout without repetition."""
         return {"timeout": Deadline(self.timeout)}
+
+    def check_space(self, size: int, operation: str) -> None:
+        """Raise ``Permanent`` if the disk of Milvus Lite has no space for ``size`` bytes of records."""
+        if self.folder is not None:
+            check_space(Path(self.folder.path), size, store=self.name, operation=operation)
+
+    def has_space(self) -> bool:
+        """Return whether the disk of Milvus Lite has space for a flush."""
+        return self.folder is None or has_space(Path(self.folder.path), 0)
 
     def close(self) -> None:
         """Close the client, or release the folder of Milvus Lite; do nothing for a client of the caller.

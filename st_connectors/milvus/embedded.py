@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 
+from st_connectors.disk import explain_unwritable
 from st_connectors.errors import Unavailable
 from st_connectors.milvus import faults
 from st_connectors.plugin import Address
@@ -103,6 +104,9 @@ def _start(path: str) -> Any:
         except Exception as error:
             if "Open local milvus failed" not in str(error):
                 raise
+            unwritable = explain_unwritable(Path(path), store="milvus+lite", operation="connect")
+            if unwritable is not None:
+                raise unwritable from error
             reason = f"{type(logged[0]).__name__}: {logged[0]}" if logged else str(error)
             hint = "one process at a time can open it"
             message = f"the folder {path} cannot be opened; {hint} ({reason[: faults.MAX_MESSAGE]})"

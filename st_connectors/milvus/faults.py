@@ -158,6 +158,14 @@ for _name in ("pymilvus.decorators", "milvus_lite.server_manager"):
     logging.getLogger(_name).addFilter(_FILTER)
 
 
+def _is_without_traceback(record: logging.LogRecord) -> bool:
+    """Return False for a record with a traceback: Milvus Lite logs each error that it also returns to the client."""
+    return not record.exc_info
+
+
+logging.getLogger("milvus_lite.adapter.grpc.servicer").addFilter(_is_without_traceback)
+
+
 @contextmanager
 def capture_logs() -> Iterator[list[BaseException]]:
     """Suppress the log records of the driver and collect their errors; nested blocks share one list."""

@@ -13,6 +13,7 @@ from pymilvus.milvus_client.index import IndexParams
 
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unsupported
 from st_connectors.filters import Filter
+from st_connectors.layers.records import size_of
 from st_connectors.milvus import CAPABILITIES, embedded, faults, wire
 from st_connectors.milvus.client import Connection, open_client
 from st_connectors.milvus.columns import collection_name
@@ -174,6 +175,7 @@ class MilvusStore:
 
     def _create(self, layout: OwnLayout) -> None:
         """Create the collection; do nothing if another client has created it in the meantime."""
+        self._connection.check_space(0, "create")
         columns = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         for column in wire.to_columns(layout.schema, packed=layout.options.packed):
             columns.add_field(column.name, DataType[column.type], **_field_params(column.params))
@@ -264,6 +266,7 @@ class MilvusStore:
                 refused.__cause__ = error
                 rejected.append(Rejected(position, record.id, refused))
         if rows:
+            self._connection.check_space(sum(map(size_of, records)), "upsert")
             with self._connection.write_lock, translate_errors(self._connection.name, "upsert"):
                 self._send_rows(rows)
             self._count_unflushed(len(rows))
@@ -298,6 +301,7 @@ class MilvusStore:
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows by their ids."""
         where = self._filter_options(self._with_ids(ids, "delete"))
+        self._connection.check_space(0, "delete")
         with self._connection.write_lock, translate_errors(self._connection.name, "delete"):
             self._client.delete(self._collection, **where, **self._connection.call_options)
 
@@ -393,9 +397,10 @@ class MilvusStore:
     def refresh(self) -> None:
         """Make earlier writes visible by one read with strong consistency.
 
-        On Milvus Lite writes are visible at once; there, ``FLUSH_FROM`` or more unflushed rows are flushed instead.
+        On Milvus Lite writes are visible at once; there, ``FLUSH_FROM`` or more unflushed rows are flushed instead, if
+        the disk has space for the files.
         """
-        if self._connection.unflushed.get(self._collection, 0) >= FLUSH_FROM:
+        if self._connection.unflushed.get(self._collection, 0) >= FLUSH_FROM and self._connection.has_space():
             self._flush("refresh")
         else:
             self._count("refresh", consistency_level="Strong")

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote
 
 import qdrant_edge as edge
 
+from st_connectors.disk import check_space, explain_unwritable, has_space
 from st_connectors.errors import NotFound, StoreError, Unsupported
 from st_connectors.plugin import Description
 from st_connectors.qdrant import faults
@@ -44,6 +45,10 @@ FOREIGN = "edge_config.json"
 FLUSH_EVERY = 10_000
 """The number of points after which writes are flushed. After a crash, opening a shard with a log of 40,000 points takes
 10 s."""
+COPIES = 4
+"""The bound for the bytes on disk per byte of records: two measured, for the log and the segment, and as many again."""
+PER_FILE = 2_000_000
+"""The bound for the bytes of the empty files of a vector or an index, as measured for an index."""
 INDEXING_THRESHOLD_KB = 200_000
 """The size of dense vectors in kilobytes above which the next ``refresh`` builds an HNSW graph. Smaller collections are
 searched exactly by comparing all vectors, in about 10 ms."""
@@ -139,6 +144,9 @@ class EdgeEngine:
             if path.exists():
                 _check_unlocked(path)
                 shutil.rmtree(path)
+            # Each vector and each index has files of a fixed size.
+            files = len(body["vectors"]) + len(body["sparse_vectors"]) + len(indexes)
+            self._check_space(PER_FILE * (1 + files), "create")
             path.parent.mkdir(parents=True, exist_ok=True)
             shard = edge.EdgeShard.create(str(path), _config(body))
             for key, kind in indexes.items():
@@ -163,12 +171,17 @@ class EdgeEngine:
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points."""
-        converted = [edge.Point(each["id"], _vectors(each["vector"]), each["payload"]) for each in points]
-        self._open("upsert").update(edge.UpdateOperation.upsert_points(converted), len(converted))
+        bodies = list(points)
+        converted = [edge.Point(each["id"], _vectors(each["vector"]), each["payload"]) for each in bodies]
+        shard = self._open("upsert")
+        self._check_space(COPIES * sum(map(_size_of, bodies)), "upsert")
+        shard.update(edge.UpdateOperation.upsert_points(converted), len(converted))
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Remove points."""
-        self._open("delete").update(edge.UpdateOperation.delete_points(list(ids)), len(ids))
+        shard = self._open("delete")
+        self._check_space(0, "delete")
+        shard.update(edge.UpdateOperation.delete_points(list(ids)), len(ids))
 
     def retrieve(self, ids: Sequence[PointId], body: Body) -> list[Any]:
         """Return points by id."""
@@ -201,8 +214,13 @@ class EdgeEngine:
         """Flush writes, remove deleted points and build the indexes that are due."""
         shard = self._open("refresh")
         if shard.unflushed:
-            shard.shard.optimize()
+            # Optimizing writes segments again. Without space for a copy, a later refresh does it.
+            if has_space(self._folder, _folder_size(self._folder)):
+                shard.shard.optimize()
             shard.flush()
+
+    def _check_space(self, size: int, operation: str) -> None:
+        check_space(self._folder, size, store=self.name, operation=operation)
 
     def close(self) -> None:
         """Release the shard; the shard is closed when the last store of the process releases it."""
@@ -233,7 +251,14 @@ class EdgeEngine:
                 store=self.name,
                 operation=operation,
             )
-        return edge.EdgeShard.load(str(self._folder / SHARD if (self._folder / SIDECAR).exists() else self._folder))
+        path = self._folder / SHARD if (self._folder / SIDECAR).exists() else self._folder
+        try:
+            return edge.EdgeShard.load(str(path))
+        except Exception as error:
+            unwritable = explain_unwritable(path, store=self.name, operation=operation)
+            if unwritable is None:
+                raise
+            raise unwritable from error
 
     def _use(self, shard: _Shard) -> None:
         """Use a shard until ``close``, or until this object is deleted without it."""
@@ -267,6 +292,19 @@ def _release_quietly(folder: Path, shard: _Shard) -> None:
     """Release a shard for a store that was deleted; errors have no receiver, and acknowledged writes are in the log."""
     with suppress(Exception):
         _release(folder, shard)
+
+
+def _size_of(body: Body) -> int:
+    """Return the approximate size of a point in bytes, as the engine stores it once."""
+    numbers = sum(
+        len(vector["indices"]) * 2 if isinstance(vector, dict) else len(vector) for vector in body["vector"].values()
+    )
+    return 4 * numbers + len(json.dumps(body["payload"], ensure_ascii=False).encode())
+
+
+def _folder_size(folder: Path) -> int:
+    """Return the size in bytes that the files of a folder occupy, which is less than their length if they have gaps."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _check_unlocked(path: Path) -> None:
