@@ -19,6 +19,7 @@ from st_connectors.errors import NotFound, Refused, Unsupported
 from st_connectors.filters import Eq, In, Range
 from st_connectors.registry import collections, open_store
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
+from st_connectors.search import SearchOptions, search
 from st_connectors.store import Match, Near, Parts, Record, SearchRequest
 from st_core.vectors import SparseVector
 
@@ -105,6 +106,18 @@ def test_the_number_of_filter_values_is_limited_where_each_is_compared_with_ever
     with closing(open_store(f"milvus+lite:{folder}/other?lists=arrays", "books", schema)) as store:
         store.create()
         assert store.capabilities.max_filter_values is None
+
+
+def test_candidates_beyond_the_reach_of_milvus_are_not_asked_for(folder):
+    """A depth of 20,000 ends at the 16,384 records that Milvus returns, and the result says so."""
+    fields = {"text": TextField(), "title": TextField("title")}
+    with closing(open_store(f"milvus+lite:{folder}", "books", Schema("books", fields))) as store:
+        store.create()
+        assert store.upsert([Record("a", {}, {"text": "kettle", "title": "lantern"})]) == []
+        store.refresh()
+        [result] = search(store, [], ["kettle"], SearchOptions(depth=20_000))
+        assert [hit.id for hit in result] == ["a"]
+        assert result.notes == ("depth is 20,000, and this store returns at most 16,384 records of a search",)
 
 
 def test_a_collection_keeps_the_layout_it_was_made_with(folder):
