@@ -17,6 +17,7 @@ never contain a secret.
 from __future__ import annotations
 
 __all__ = [
+    "ModelWarning",
     "NotFound",
     "Permanent",
     "Refused",
@@ -81,6 +82,10 @@ class Refused(Permanent):
 
 class Unsupported(StoreError):
     """This store, with these options, does not support the operation."""
+
+
+class ModelWarning(UserWarning):
+    """Ranks can differ because of a model: it runs in another way than the collection records, or gives no scores."""
 
 
 def rebuild(kind: type[BaseException], arguments: tuple[object, ...], state: dict[str, object]) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ import numpy as np
 
 from st_connectors.arguments import set_ints
 from st_connectors.chunks import CHUNK_KEY, parent_of, window_id
+from st_connectors.errors import ModelWarning
 from st_connectors.explaining import LegExplanation, Term, describe_legs, highlights_of, matched_terms
 from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.highlight import Highlight
@@ -58,7 +60,8 @@ class SearchHit:
 
     ``legs`` contains the rank and score in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the
     shared terms with the largest contributions if the hit is explained. ``highlights`` are the parts of the text that
-    matched in sparse and text legs, if they were requested.
+    matched in sparse and text legs, if they were requested. ``score`` is NaN if the reranker gave NaN, or if there was no
+    text to rerank; such hits are last.
     """
 
     id: str
@@ -73,7 +76,7 @@ class SearchHit:
         """Return plain values for JSON; ``retrieved``, ``terms`` and ``highlights`` only if the hit has them."""
         value: dict[str, Any] = {
             "id": self.id,
-            "score": self.score,
+            "score": None if math.isnan(self.score) else self.score,
             "payload": self.payload,
             "legs": {leg.field: {"rank": leg.rank, "score": leg.score} for leg in self.legs},
         }
@@ -315,18 +318,40 @@ def _select_weights(method: Fusion, fields: Sequence[str], legs: Mapping[str, Le
 
 
 def _rerank(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker | None) -> list[SearchHit]:
-    """Return the hits sorted by the scores of the reranker, ties by id; without a reranker, return them unchanged."""
+    """Return the hits sorted by the scores of the reranker, ties by id; without a reranker, return them unchanged.
+
+    Hits without a score keep their order and come last: those whose text is missing or null, which the reranker does
+    not see, and those for which it gives NaN, with a warning.
+    """
     if reranker is None or not hits:
         return [SearchHit(hit.id, hit.score, hit.payload, hit.legs) for hit in hits]
-    pairs = [(query, str(hit.payload.get(text_key, ""))) for hit in hits]
-    scores = np.asarray(reranker.predict(pairs), dtype=np.float64)
-    if scores.shape != (len(hits),):
-        raise ValueError(f"expected one score per pair from the reranker, [{len(hits)}], not {list(scores.shape)}")
+    texts = {at: str(text) for at, hit in enumerate(hits) if (text := hit.payload.get(text_key)) is not None}
+    found = _predict(reranker, [(query, text) for text in texts.values()])
+    scores = dict(zip(texts, found, strict=True))
     ranked = [
-        SearchHit(hit.id, float(score), hit.payload, hit.legs, retrieved=hit.score)
-        for hit, score in zip(hits, scores, strict=True)
+        SearchHit(hit.id, scores.get(at, math.nan), hit.payload, hit.legs, retrieved=hit.score)
+        for at, hit in enumerate(hits)
     ]
-    return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
+    scored = [hit for hit in ranked if not math.isnan(hit.score)]
+    rest = [hit for hit in ranked if math.isnan(hit.score)]
+    return [*sorted(scored, key=lambda hit: (-hit.score, hit.id)), *rest]
+
+
+def _predict(reranker: Reranker, pairs: list[tuple[str, str]]) -> list[float]:
+    """Return the scores of pairs; warn if some are NaN, and raise ValueError unless there is one for each pair."""
+    if not pairs:
+        return []
+    scores = np.asarray(reranker.predict(pairs), dtype=np.float64)
+    if scores.shape != (len(pairs),):
+        raise ValueError(f"expected one score per pair from the reranker, [{len(pairs)}], not {list(scores.shape)}")
+    if unknown := int(np.isnan(scores).sum()):
+        warnings.warn(
+            f"the reranker gave NaN for {unknown} of {len(pairs)} candidates, which are ranked last",
+            ModelWarning,
+            stacklevel=2,
+        )
+    found: list[float] = scores.tolist()
+    return found
 
 
 def _fold(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:

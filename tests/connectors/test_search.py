@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from st_connectors.errors import ModelWarning
 from st_connectors.filters import Range
 from st_connectors.ingest import IngestOptions, ingest
 from st_connectors.schema import FilterKind, Rrf, Weighted
@@ -241,6 +243,53 @@ def test_a_reranker_that_gives_too_few_scores_is_an_error(fruit, encoders):
 
     with pytest.raises(ValueError, match=r"one score per pair from the reranker, \[7\], not \[1\]"):
         one(fruit, encoders, "old apple", Short())
+
+
+class WithoutScores(Longest):
+    """A reranker that gives NaN for texts that contain one of some words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def predict(self, inputs: list[tuple[str, str]], /) -> np.ndarray:
+        lengths = super().predict(inputs)
+        return np.array(
+            [np.nan if set(self.words) & set(text.split()) else n for (_, text), n in zip(inputs, lengths, strict=True)]
+        )
+
+
+def test_hits_for_which_a_reranker_gives_nan_are_last_and_reported(fruit, encoders):
+    """In the order in which they were retrieved, after all that have a score, on whatever page they are."""
+    before = [hit.id for hit in one(fruit, encoders, "old sea apple")]
+    unknown = [key for key in before if "sea" in TEXTS[key].split()]
+    expected = sorted(set(before) - set(unknown), key=lambda key: (-len(TEXTS[key]), key)) + unknown
+    assert len(unknown) >= 2
+
+    with pytest.warns(ModelWarning, match=f"the reranker gave NaN for {len(unknown)} of 7 candidates, .* ranked last"):
+        result = one(fruit, encoders, "old sea apple", WithoutScores("sea"))
+    with pytest.warns(ModelWarning):
+        page = one(fruit, encoders, "old sea apple", WithoutScores("sea"), offset=3, limit=4)
+
+    assert [hit.id for hit in result] == expected
+    assert [hit.id for hit in page] == expected[3:]
+    assert [hit.id for hit in result if np.isnan(hit.score)] == unknown
+    assert [hit["score"] for hit in result.to_json()["hits"]][-len(unknown) :] == [None] * len(unknown)
+
+
+@pytest.mark.parametrize("payload", [{"text": None, "year": 1}, {"year": 1}])
+def test_a_hit_without_a_text_is_not_shown_to_the_reranker(fruit, encoders, payload):
+    """It would be ranked as the word None; it comes last and keeps the score with which it was retrieved."""
+    [record] = fruit.get(["d"])
+    fruit.upsert([replace(record, payload=payload)])
+    retrieved = {hit.id: hit.score for hit in one(fruit, encoders, "sea boat ship", mode=Mode.DENSE)}
+    reranker = Longest()
+
+    result = one(fruit, encoders, "sea boat ship", reranker, mode=Mode.DENSE)
+
+    assert {text for _, text in reranker.asked[0]} == {text for key, text in TEXTS.items() if key != "d"}
+    assert (result.hits[-1].id, result.hits[-1].retrieved) == ("d", retrieved["d"])
+    assert np.isnan(result.hits[-1].score)
 
 
 def test_explain_names_the_words_that_matched(fruit, encoders, words):
