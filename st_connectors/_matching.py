@@ -9,7 +9,7 @@ from typing import Any, assert_never
 from st_connectors.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
 from st_connectors.schema import FilterKind
 
-__all__ = ["INT64", "matcher", "matches", "to_float", "to_int64"]
+__all__ = ["INT64", "matcher", "matches", "to_float", "to_int64", "values_at"]
 
 INT64 = range(-(2**63), 2**63)
 
@@ -24,6 +24,40 @@ def to_int64(value: object) -> int | None:
 def to_float(value: object) -> float | None:
     """Return a number as a float; None for booleans and other types."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def values_at(payload: Mapping[str, Any], field: str) -> list[Any]:
+    """Return the values of a filterable field: the elements of a list, else the value, or nothing if it is null.
+
+    The field is a key of the payload. If the payload has no such key and the field contains dots, it is a path through
+    nested objects: ``meta.year`` is the key ``year`` of the object ``meta``. A path through a list of objects has the
+    values of all of them. Each step of a path is one key, or the longest of several keys that exist and contain dots
+    themselves.
+    """
+    if field in payload:
+        return _as_list(payload[field])
+    return _values_inside(payload, field) if "." in field else []
+
+
+def _values_inside(value: Mapping[str, Any], path: str) -> list[Any]:
+    """Return the values at a path of at least two steps."""
+    step, dot, rest = path.rpartition(".")
+    while dot:
+        if step in value:
+            return _values_below(value[step], rest)
+        step, dot, last = step.rpartition(".")
+        rest = f"{last}.{rest}"
+    return []
+
+
+def _values_below(value: object, path: str) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [found for item in value if isinstance(item, Mapping) for found in values_at(item, path)]
+    return values_at(value, path) if isinstance(value, Mapping) else []
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def matches(where: Filter, payload: Mapping[str, Any], filterable: Mapping[str, FilterKind]) -> bool:
@@ -60,7 +94,7 @@ def _leaf(where: Eq | In | Range | Exists, kind: FilterKind) -> Callable[[Mappin
     passes, name = _comparison(where, kind), where.field
 
     def test(payload: Mapping[str, Any]) -> bool:
-        values = (_convert(value, kind) for value in _values(payload, name))
+        values = (_convert(value, kind) for value in values_at(payload, name))
         return any(value is not None and passes(value) for value in values)
 
     return test
@@ -85,11 +119,6 @@ def _is_one_of(values: Iterable[object], kind: FilterKind) -> Callable[[Any], bo
     # NaN equals nothing, but a set finds it by its identity.
     accepted = {one for value in values if (one := _convert(value, kind)) is not None and one == one}  # noqa: PLR0124
     return frozenset(accepted).__contains__
-
-
-def _values(payload: Mapping[str, Any], name: str) -> list[Any]:
-    value = payload.get(name)
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _convert(value: object, kind: FilterKind) -> Any:

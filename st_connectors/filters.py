@@ -5,8 +5,9 @@ field, null or an empty list is false. ``Not`` is the complement. 1 equals 1.0, 
 code points and case-sensitively. Dates are compared as instants, in UTC if they have no time zone. ``In`` without
 values and an empty ``Or`` match nothing; an empty ``And`` matches everything.
 
-A field is a top-level key of the payload, which may contain dots: ``Eq("a.b", 1)`` tests the key "a.b", never the key
-"b" inside "a".
+A field is a key of the payload, which may contain dots. In a payload without this key, a field with dots is a path:
+``Eq("a.b", 1)`` tests the key "a.b" if there is one, else the key "b" inside the object "a". A path through a list of
+objects has the values of all of them.
 """
 
 from __future__ import annotations

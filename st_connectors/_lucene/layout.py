@@ -25,13 +25,23 @@ import numpy as np
 from st_connectors._lucene.encoding import decode_json, encode_json
 from st_connectors._lucene.keys import DIGITS, Keys
 from st_connectors._lucene.names import escape_field
-from st_connectors._matching import to_float, to_int64
+from st_connectors._matching import to_float, to_int64, values_at
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
 from st_connectors.store import Parts, Record, Vector
 from st_core.vectors import SparseVector
 
-__all__ = ["STANDARD", "AdoptedLayout", "Body", "Layout", "OwnLayout", "properties", "to_micros"]
+__all__ = [
+    "FILTER",
+    "STANDARD",
+    "AdoptedLayout",
+    "Body",
+    "Layout",
+    "OwnLayout",
+    "filter_properties",
+    "properties",
+    "to_micros",
+]
 
 Body: TypeAlias = dict[str, Any]
 
@@ -98,9 +108,7 @@ class OwnLayout:
     def _copies(self, payload: Mapping[str, Any]) -> Body:
         copies: Body = {}
         for name, kind in self.schema.filterable.items():
-            value = payload.get(name)
-            items = value if isinstance(value, list | tuple) else [value]
-            if terms := [term for item in items for term in self.typed(kind, item)]:
+            if terms := [term for item in values_at(payload, name) for term in self.typed(kind, item)]:
                 copies[escape_field(name)] = terms
         return copies
 
@@ -233,7 +241,7 @@ def properties(schema: Schema, vectors: Mapping[str, Body], analysers: Mapping[s
         PAYLOAD: {"type": "keyword", "index": False, "doc_values": False},
     }
     for name, inner in (
-        (FILTER, _filter_properties(schema)),
+        (FILTER, filter_properties(schema)),
         (VECTOR, {escape_field(field): body for field, body in vectors.items()}),
         (TEXT, _text_properties(schema, analysers)),
     ):
@@ -242,7 +250,7 @@ def properties(schema: Schema, vectors: Mapping[str, Body], analysers: Mapping[s
     return tree
 
 
-def _filter_properties(schema: Schema) -> Body:
+def filter_properties(schema: Schema) -> Body:
     """Return the properties of the typed copies of filterable fields."""
     return {escape_field(name): {"type": _TYPES[kind]} for name, kind in schema.filterable.items()}
 

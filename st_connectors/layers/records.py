@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_connectors._matching import INT64, to_int64
+from st_connectors._matching import INT64, to_int64, values_at
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, TextField
 from st_connectors.store import MAX_ID_BYTES, Record, Vector, is_empty_vector
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INT64",
     "check_dense",
+    "check_filterable",
     "check_id",
     "check_record",
     "check_sparse",
@@ -133,9 +134,10 @@ def _check_payload(payload: object, schema: Schema) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise TypeError(f"a payload must be a mapping, not {type(payload).__name__}")
     plain = _copy_object(payload, "payload", 0)
+    check_filterable(plain, schema.filterable)
     for name, kind in schema.filterable.items():
-        if name in plain:
-            plain[name] = _check_filterable(plain[name], kind, name)
+        if kind is FilterKind.INT and name in plain:
+            plain[name] = _as_whole(plain[name])
     for spec in schema.fields.values():
         if isinstance(spec, TextField) and not isinstance(plain.get(spec.source, ""), str | None):
             raise TypeError(
@@ -189,25 +191,22 @@ def _copy_json(value: object, where: str, depth: int) -> Any:
             )
 
 
-def _check_filterable(value: object, kind: FilterKind, name: str) -> Any:
-    """Return a value, or each element of a list, of the declared kind; raise an error for others. Null is allowed.
+def check_filterable(payload: Mapping[str, Any], filterable: Mapping[str, FilterKind]) -> None:
+    """Raise ValueError unless the values of filterable fields are of the declared kinds; null values are allowed.
 
     A float without a fraction is a whole number: pandas writes 2020.0 for integers in a column with empty cells.
     """
-    if value is None:
-        return None
-    values = [
-        _as_whole(one) if kind is FilterKind.INT else one for one in (value if isinstance(value, list) else [value])
-    ]
-    for one in values:
-        if not is_of_kind(one, kind):
-            hint = "; lists must not contain null" if one is None else ""
-            raise ValueError(f"payload[{name!r}] is filterable as {kind.value}, and {one!r} is not{hint}")
-    return values if isinstance(value, list) else values[0]
+    for name, kind in filterable.items():
+        for one in values_at(payload, name):
+            if not is_of_kind(_as_whole(one) if kind is FilterKind.INT else one, kind):
+                hint = "; lists must not contain null" if one is None else ""
+                raise ValueError(f"payload[{name!r}] is filterable as {kind.value}, and {one!r} is not{hint}")
 
 
 def _as_whole(value: object) -> object:
-    """Return the integer that equals a float, if it has 64 bits; other values unchanged."""
+    """Return the integer that equals a float, if it has 64 bits, also in a list; other values unchanged."""
+    if isinstance(value, list):
+        return [_as_whole(one) for one in value]
     whole = to_int64(value) if isinstance(value, float) else None
     return value if whole is None else whole
 

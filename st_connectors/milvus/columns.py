@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from st_connectors._matching import INT64, to_float, to_int64
+from st_connectors._matching import INT64, to_float, to_int64, values_at
 from st_connectors.filters import parse_date
 from st_connectors.schema import DenseField, Field, FilterKind, Metric, Schema, SparseField
 from st_connectors.store import Vector
@@ -294,7 +294,7 @@ def filter_values(schema: Schema, payload: Mapping[str, Any], *, packed: bool) -
     """Return the values of all filter columns of a record by column; if ``packed``, lists become packed text."""
     values: dict[str, Any] = {}
     for name, kind in schema.filterable.items():
-        values |= FilterColumns(kind, name, packed).encode(payload.get(name))
+        values |= FilterColumns(kind, name, packed).encode(values_at(payload, name))
     return values
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from st_connectors._matching import to_float, to_int64
+from st_connectors._matching import to_float, to_int64, values_at
 from st_connectors.filters import parse_date
 from st_connectors.schema import FilterKind, Schema
 
@@ -56,11 +56,14 @@ class OwnLayout:
 
     def to_payload(self, record_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Return the payload of the point for a record."""
-        point_payload: dict[str, Any] = {ID: record_id, PAYLOAD: _encode_json(payload)}
+        return {ID: record_id, PAYLOAD: _encode_json(payload)} | self.copies(payload)
+
+    def copies(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the copies of filterable fields, and the names of the fields that have a value."""
+        point_payload: dict[str, Any] = {}
         present = []
         for name, kind in self.schema.filterable.items():
-            value = payload.get(name)
-            items = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
+            items = [item for item in values_at(payload, name) if item is not None]
             if items:
                 present.append(name)
                 point_payload[self.key(name)] = _unwrap_single(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from st_connectors.errors import Unsupported
+from st_connectors.errors import Refused, Unsupported
 from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not, Or, Range
 from st_connectors.schema import FilterKind
 from st_connectors.store import Near, Record
@@ -123,6 +123,48 @@ _MANY: Mapping[str, Sequence[FilterValue]] = {
 """Many values of each kind, of which some are in the records."""
 
 
+_NESTED_FIELDS: Mapping[str, FilterKind] = {
+    "meta.year": FilterKind.INT,
+    "meta.tags": FilterKind.KEYWORD,
+    "meta.day": FilterKind.DATE,
+    "meta.ok": FilterKind.BOOL,
+    "authors.name": FilterKind.KEYWORD,
+    "a.b.c": FilterKind.FLOAT,
+}
+
+_NESTED: Mapping[str, Mapping[str, Any]] = {
+    "inside": {"meta": {"year": 1999, "tags": ["x", "y"], "day": "2020-06-01", "ok": True}},
+    "key": {"meta.year": 1999, "meta.tags": ["y"]},
+    "key-and-inside": {"meta.year": 2000, "meta": {"year": 1999, "ok": False}},
+    "key-of-null": {"meta.year": None, "meta": {"year": 1999}},
+    "list-of-objects": {"authors": [{"name": "Ann"}, {"name": ["Bob", "Cy"]}, {"age": 3}, {"name": None}, "Dan"]},
+    "deep": {"a": {"b": {"c": 0.5}}},
+    "deep-behind-a-key": {"a.b": {"c": 0.5}, "a": {"x": 1}},
+    "deep-key": {"a": {"b.c": 2.5}},
+    "null-inside": {"meta": {"year": None, "tags": []}, "authors": []},
+    "no-object": {"meta": 3, "authors": "Ann", "a": {"b": 4}},
+    "nothing": {},
+}
+
+NESTED_TRUTH: Mapping[str, tuple[Filter, set[str]]] = {
+    "year": (Eq("meta.year", 1999), {"inside", "key"}),
+    "the-key-precedes": (Eq("meta.year", 2000), {"key-and-inside"}),
+    "years": (Range("meta.year", gte=1999), {"inside", "key", "key-and-inside"}),
+    "tag-in-list": (Eq("meta.tags", "y"), {"inside", "key"}),
+    "day": (Range("meta.day", gte="2020-06-01T00:00:00Z", lt="2020-06-02"), {"inside"}),
+    "true": (Eq("meta.ok", True), {"inside"}),
+    "in-one-object-of-a-list": (Eq("authors.name", "Ann"), {"list-of-objects"}),
+    "in-a-list-of-one-object": (In("authors.name", ("Cy", "Dan")), {"list-of-objects"}),
+    "not-in-a-list": (Eq("authors.name", "Dan"), set()),
+    "deep": (Eq("a.b.c", 0.5), {"deep", "deep-behind-a-key"}),
+    "deep-key": (Eq("a.b.c", 2.5), {"deep-key"}),
+    "exists": (Exists("meta.year"), {"inside", "key", "key-and-inside"}),
+    "exists-in-list": (Exists("authors.name"), {"list-of-objects"}),
+    "and": (And((Eq("meta.year", 1999), Eq("meta.tags", "x"))), {"inside"}),
+}
+"""A filter on fields inside objects, and the ids of the records that match it."""
+
+
 class Filtering(Group):
     """Payload filters in count, scan and search."""
 
@@ -202,7 +244,10 @@ class Filtering(Group):
                 pair.store.search([pair.near(Near("dense", corpus.QUERIES[0]), where=where)])
 
     def test_filterable_fields_may_have_any_name(self, lab: Lab) -> None:
-        """A field is a top-level payload key: dots, brackets, quotes and spaces in its name are not a path."""
+        """A field is a payload key, whatever its characters; brackets, quotes and spaces in its name mean nothing.
+
+        A name with dots is a path only in a payload without this key.
+        """
         names = [
             "a.b",
             "a",
@@ -229,6 +274,39 @@ class Filtering(Group):
             assert [record.id for record in pair.store.scan(where=Eq(name, row))] == [f"r{row}"]
             pair.assert_records_agree(Exists(name))
             pair.assert_records_agree(Not(Range(name, gte=0)))
+
+    @pytest.mark.parametrize("case", list(NESTED_TRUTH))
+    def test_a_field_inside_an_object_is_filterable(self, lab: Lab, case: str) -> None:
+        """A name with dots is a path through objects and lists of objects, in a payload without this key."""
+        pair, (where, wanted) = self._nested(lab), NESTED_TRUTH[case]
+
+        assert {record.id for record in pair.store.scan(where=where)} == wanted
+        assert {record.id for record in pair.store.scan(where=Not(where))} == set(_NESTED) - wanted
+        assert pair.store.count(where) == len(wanted)
+        pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[0]), where=where, limit=20))
+
+    def _nested(self, lab: Lab) -> Pair:
+        lab.need(bool(lab.capabilities.filters), "filters")
+        dense = corpus.dense_vectors(len(_NESTED), seed=29)
+        records = [Record(name, {"dense": dense[row]}, each) for row, (name, each) in enumerate(_NESTED.items())]
+        return lab.keep("nested", lambda: lab.pair(lab.schema(filterable=_NESTED_FIELDS), records))
+
+    def test_a_value_of_another_kind_inside_an_object_is_refused(self, lab: Lab) -> None:
+        """It is never stored and then matched by nothing; the other records are stored."""
+        lab.need(bool(lab.capabilities.filters), "filters")
+        pair = lab.pair(lab.schema(filterable=_NESTED_FIELDS))
+        dense = corpus.dense_vectors(4, seed=29)
+        wrong: list[Mapping[str, Any]] = [
+            {"meta": {"year": "1999"}},
+            {"meta": [{"year": 1999}, {"year": [2000, 2.5]}]},
+            {"authors": [{"name": {"first": "Ann"}}]},
+        ]
+        records = [Record(f"r{row}", {"dense": dense[row]}, each) for row, each in enumerate([*wrong, {"meta": {}}])]
+
+        rejected = pair.store.upsert(records)
+
+        assert [(item.position, type(item.error)) for item in rejected] == [(row, Refused) for row in range(3)]
+        assert "payload['meta.year'] is filterable as int, and '1999' is not" in str(rejected[0].error)
 
     def test_fields_that_are_not_filterable_may_hold_anything(self, lab: Lab) -> None:
         """An undeclared payload key may have values of different types in different records."""
