@@ -20,7 +20,7 @@ from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, 
 from st_connectors.ingest.report import Tally
 from st_connectors.layers.records import check_record, size_of
 from st_connectors.registry import parse_address
-from st_connectors.schema import Schema, schema_difference
+from st_connectors.schema import Schema, alterations, schema_difference
 from st_connectors.store import Capabilities, Record, Rejected, Store
 from st_core.vectors import SparseVector
 
@@ -42,9 +42,11 @@ def copy(
     """Copy every record of ``source`` to ``target``, which is created if it does not exist.
 
     Other records of the target stay unchanged. Both arguments are open stores; open the target with
-    ``replace(source.schema, collection=name)``. The copies have equal ids and payloads; their vectors are equal bit for
-    bit if the target stores float32. ``skip_existing`` reads the records of the target with the same ids, batch by
-    batch, and writes only records that are missing or differ.
+    ``replace(source.schema, collection=name)``, to which filterable fields may be added, and in which fusion and
+    quantization may differ; a record with a value of another kind in a further filterable field is refused. The copies
+    have equal ids and payloads; their vectors are equal bit for bit if the target stores float32. ``skip_existing``
+    reads the records of the target with the same ids, batch by batch, and writes only records that are missing or
+    differ.
 
     The report counts the records that the target confirmed and those that were ``skipped``. Raises SchemaMismatch if
     the target has another schema, IngestFailed if a store fails, and IngestInterrupted on Ctrl-C; the last two contain
@@ -96,9 +98,19 @@ def _check_schemas(source: Store, target: Store) -> None:
     if source is target:
         raise ValueError("source and target are the same store; open another target")
     expected = replace(source.schema, collection=target.schema.collection)
-    difference = schema_difference(target.schema, expected)
+    difference = schema_difference(target.schema, _with_alterations(expected, target.schema))
     if difference:
         raise SchemaMismatch(difference, store="copy", operation="create")
+
+
+def _with_alterations(schema: Schema, target: Schema) -> Schema:
+    """Return the schema with what a copy may change: further filterable fields, and quantization."""
+    changed = alterations(schema, target)
+    return replace(
+        schema,
+        filterable=target.filterable if "filterable" in changed else schema.filterable,
+        fields=target.fields if "quantization" in changed else schema.fields,
+    )
 
 
 def _batches(records: Iterable[Record], count: int) -> Iterator[list[Record]]:

@@ -53,6 +53,7 @@ CAPABILITIES = Capabilities(
     filters=frozenset({"eq", "in", "range", "exists", "and", "or", "not"}),
     efforts=frozenset({"exact", "default", "candidates"}),
     fields={"dense": Precision(), "sparse": Precision(), "text": Precision()},
+    alterable=frozenset({"models", "fusion", "filterable"}),
 )
 
 SIZING = {
@@ -174,6 +175,13 @@ class MemoryStore:
         """Remove the collection."""
         with _LOCK:
             _COLLECTIONS.pop(self._key, None)
+
+    def alter(self, schema: Schema) -> None:
+        """Replace the schema; filters read payloads, so that records need no change."""
+        copied = copy.deepcopy(schema)
+        with _LOCK:
+            self._collection("alter").schema = copied
+        self._schema = copied
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Store copies of records."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ __all__ = [
     "SparseField",
     "TextField",
     "Weighted",
+    "alterations",
     "fusion_from_json",
     "fusion_to_json",
     "kind_of",
@@ -261,9 +262,43 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
             if mine.get(key) != theirs.get(key):
                 return (
                     f"{name} has {_describe(what, key, mine)}, and the schema {_describe(what, key, theirs)}; "
-                    "use the stored schema, or drop the collection first"
+                    f"use the stored schema, or {_how_to_change(stored, asked)}"
                 )
     return None
+
+
+def _how_to_change(stored: Schema, asked: Schema) -> str:
+    """Return what leads from a stored schema to another one, for a message."""
+    changed = alterations(stored, asked)
+    if "schema" in changed:
+        return "create the collection under another name"
+    options = [f"--{each}" for each in sorted(changed & {"filterable", "quantization"})]
+    return f"change the collection with Index.alter (st-connectors alter {' '.join(options)})"
+
+
+def alterations(stored: Schema, asked: Schema) -> frozenset[str]:
+    """Return what differs between two schemas of one collection, in the words of ``Capabilities.alterable``.
+
+    The word "schema" stands for every difference that requires another collection: another name, version or field, and
+    a filterable field that is missing or of another kind.
+    """
+    changed = {name for name in ("models", "fusion") if getattr(stored, name) != getattr(asked, name)}
+    if asked.filterable != stored.filterable:
+        changed.add("filterable" if stored.filterable.items() <= asked.filterable.items() else "schema")
+    if asked.fields != stored.fields:
+        is_same = _unquantized(stored) == _unquantized(asked)
+        changed.add("quantization" if is_same else "schema")
+    if (stored.collection, stored.version) != (asked.collection, asked.version):
+        changed.add("schema")
+    return frozenset(changed)
+
+
+def _unquantized(schema: Schema) -> list[tuple[str, Field]]:
+    """Return the fields in order, without their quantization."""
+    return [
+        (name, replace(value, quantization=Quantization.NONE) if isinstance(value, DenseField) else value)
+        for name, value in schema.fields.items()
+    ]
 
 
 def _describe(what: str, key: str, fields: Mapping[str, object]) -> str:

@@ -210,7 +210,9 @@ class Capabilities:
     the methods by which the store itself fuses 2 to ``max_fused_legs`` legs with at most ``max_query_terms`` terms in
     total, in agreement with :mod:`st_connectors.fusion`. ``filters`` lists classes of :mod:`st_connectors.filters` in
     lower case. ``bulk_loading`` lists the settings that bulk loading changes; it is
-    empty where a store has none.
+    empty where a store has none. ``alterable`` lists what ``Store.alter`` changes in place: "models" and "fusion",
+    "filterable" (further filterable fields) and "quantization"; a store without ``alter`` leaves it empty, and so does
+    an adopted collection.
     """
 
     metrics: frozenset[Metric] = frozenset()
@@ -237,6 +239,7 @@ class Capabilities:
     """The maximum sum of query terms and filter clauses in one leg; each comparison of a filter counts as two."""
     max_filter_values: int | None = None
     """The maximum number of values with which one filter compares fields for equality."""
+    alterable: frozenset[str] = frozenset()
 
 
 class Store(Protocol):
@@ -261,6 +264,16 @@ class Store(Protocol):
 
     def drop(self) -> None:
         """Remove the collection and all its records, if it exists."""
+        ...
+
+    def alter(self, schema: Schema) -> None:
+        """Replace the stored schema in place; ``schema`` differs from it only in what the capabilities list.
+
+        Records keep their vectors and payloads. With further filterable fields, the records that are already stored
+        match filters on these fields too. Must not run while another process writes. If it is interrupted, the stored
+        schema is the previous one, and a second call completes the change. Raises ``Unsupported`` for any other
+        difference. Adapters without this method declare no ``alterable`` capabilities, and are never called.
+        """
         ...
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from st_connectors._lucene.keys import Keys
-from st_connectors._lucene.layout import STANDARD, Body, properties
+from st_connectors._lucene.layout import FILTER, STANDARD, Body, filter_properties, properties
 from st_connectors._lucene.names import METADATA
 from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.schema import Field, FieldKind, FilterKind, Schema, SparseField, TextField
@@ -21,7 +21,9 @@ __all__ = [
     "analysers",
     "form_difference",
     "keys_of",
+    "metadata_change",
     "own_mapping",
+    "property_change",
     "stored_name",
     "stored_schema",
     "token_difference",
@@ -66,17 +68,27 @@ def keys_of(form: Form, vocabulary: Vocabulary | None) -> Keys:
 
 def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body:
     """Return the mapping of a collection of this package; ``vectors`` contains the properties of each vector field."""
+    return {
+        "dynamic": "strict",
+        **metadata_change(schema, form),
+        "properties": properties(schema, vectors, form.text),
+    }
+
+
+def metadata_change(schema: Schema, form: Form) -> Body:
+    """Return the part of a mapping that stores the schema and the form."""
     metadata: Body = {"schema": schema.to_json(), "sparse": dict(form.sparse), "dense": dict(form.dense)}
     if form.tokens is not None:
         metadata["tokens"] = form.tokens
     if form.text:
         metadata["text"] = dict(form.text)
-    return {
-        "dynamic": "strict",
-        # A string, because servers return the keys of an object in _meta in another order.
-        "_meta": {METADATA: json.dumps(metadata, ensure_ascii=False)},
-        "properties": properties(schema, vectors, form.text),
-    }
+    # A string, because servers return the keys of an object in _meta in another order.
+    return {"_meta": {METADATA: json.dumps(metadata, ensure_ascii=False)}}
+
+
+def property_change(schema: Schema) -> Body:
+    """Return the part of a mapping that declares the typed copies of filterable fields."""
+    return {"properties": {FILTER: {"properties": filter_properties(schema)}}}
 
 
 def stored_name(mapping: Mapping[str, Any]) -> str | None:

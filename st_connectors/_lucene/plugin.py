@@ -37,6 +37,7 @@ CAPABILITIES = Capabilities(
         "sparse": Precision(score_rtol=0.004),
         "text": Precision(score_rtol=1e-5),
     },
+    alterable=frozenset({"models", "fusion", "filterable"}),
 )
 """The capabilities that both engines share; each engine adds its dimensions, fusion and quantizations."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, Generic
 
 from st_connectors._lucene import bulk
@@ -21,6 +22,8 @@ from st_connectors._lucene.forms import (
     adopted_schema,
     form_difference,
     keys_of,
+    metadata_change,
+    property_change,
     stored_name,
     stored_schema,
     token_difference,
@@ -48,6 +51,9 @@ __all__ = ["LuceneStore", "adopt", "collections", "connect", "loading"]
 
 KEEP_ALIVE = "5m"
 """The maximum time between two pages of a scan, after which the server closes the point in time."""
+
+ALTER_BATCH = 200
+"""The number of documents that are indexed together when filterable fields are added."""
 
 
 class LuceneStore(Generic[ServerT]):
@@ -79,7 +85,8 @@ class LuceneStore(Generic[ServerT]):
     def capabilities(self) -> Capabilities:
         """The capabilities for this collection; before ``create``, those that every supported server has."""
         server = self._engine.unknown if self._server is None else self._server
-        return self._engine.capabilities(self._schema, self._form, server)
+        capabilities = self._engine.capabilities(self._schema, self._form, server)
+        return capabilities if isinstance(self._layout, OwnLayout) else replace(capabilities, alterable=frozenset())
 
     def create(self) -> None:
         """Create the index with its alias; compare an existing index with the schema and the address options."""
@@ -155,6 +162,30 @@ class LuceneStore(Generic[ServerT]):
             return to_description(self._name, aliases, statistics, settings)
         except (LookupError, TypeError, AttributeError) as error:
             raise self._connection.unexpected("describe") from error
+
+    def alter(self, schema: Schema) -> None:
+        """Declare further filterable fields, index every document again with them, then replace the stored schema."""
+        stored = self._stored("alter")
+        if stored is None:
+            raise self._error(NotFound, f"there is no collection {self._name!r}", "alter")
+        layout = OwnLayout(schema, self._layout.keys)
+        if schema.filterable != self._schema.filterable:
+            self._put_mapping(property_change(schema))
+            self._index_again(layout)
+        self._put_mapping(metadata_change(schema, stored[1]))
+        self._schema, self._layout = schema, layout
+
+    def _put_mapping(self, body: Mapping[str, Any]) -> None:
+        self._send("alter", "PUT", f"{self._path}/_mapping", body, expect="acknowledged")
+
+    def _index_again(self, layout: OwnLayout) -> None:
+        """Index every document by another layout, from what a scan of the current layout returns."""
+        records = self.scan(batch=ALTER_BATCH)
+        while page := list(islice(records, ALTER_BATCH)):
+            answer = self._bulk("alter", bulk.upsert_lines(layout, page))
+            for rejected in bulk.read_rejections(page, answer, self._item_error("alter")):
+                raise rejected.error
+        self.refresh()
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Index complete documents; the server acknowledges each document once it is in the translog."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from st_connectors.cli.options import AsJson, silence_retry_logging
+from st_connectors.cli.options import FUSIONS, AsJson, parse_filterable, parse_fusion, silence_retry_logging
 from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_json, progress_bar
 
 __all__ = ["copy"]
@@ -28,6 +28,20 @@ def copy(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Write only records that are missing or different in the target.")
     ] = False,
+    filterable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filterable",
+            metavar="FIELD[:KIND]",
+            help="Further filterable field of the target, such as year:int. Repeat for several fields.",
+        ),
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(metavar="METHOD", help=f"Fusion of the legs of the target: {FUSIONS}.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Quantization of the target's dense vectors: none, int8, binary.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Records read and written per batch.")] = 1000,
     as_json: AsJson = False,
 ) -> None:
@@ -37,18 +51,35 @@ def copy(
     same schema; records with the same id are replaced. To finish an interrupted copy, run the same command again;
     --skip-existing compares records first and does not write those that are already there.
 
+    --filterable, --fusion and --quantization give the target what a store cannot change in place (st-connectors alter).
+
     Example: st-connectors copy qdrant+edge:demo-index qdrant://localhost:6333 --collection python-docs
+
+    Example: st-connectors copy milvus+lite:shelf milvus+lite:shelf --collection books --into books2 --filterable
+    year:int
     """
     from st_connectors import copying
     from st_connectors.ingest import IngestFailed, IngestInterrupted
     from st_connectors.registry import open_store
+    from st_connectors.schemas import altered_schema
 
     target_name = into or collection
     if target_name == collection and copying.same_place(source, target):
         raise ValueError("source and target are the same collection; use another address, or another name with --into")
     with (
         closing(open_store(source, collection)) as source_store,
-        closing(open_store(target, target_name, replace(source_store.schema, collection=target_name))) as target_store,
+        closing(
+            open_store(
+                target,
+                target_name,
+                altered_schema(
+                    replace(source_store.schema, collection=target_name),
+                    filterable=parse_filterable(filterable or []),
+                    fusion=parse_fusion(fusion),
+                    quantization=quantization,
+                ),
+            )
+        ) as target_store,
     ):
         total = source_store.count()
         try:

@@ -9,8 +9,9 @@ from st_connectors.arguments import check_int
 from st_connectors.errors import Refused, StoreError
 from st_connectors.filters import Filter
 from st_connectors.layers.passing import Passing
-from st_connectors.layers.records import check_id, check_record, size_of
+from st_connectors.layers.records import check_filterable, check_id, check_record, size_of
 from st_connectors.layers.requests import RequestChecks
+from st_connectors.schema import Schema
 from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Store
 
 __all__ = ["guarded"]
@@ -29,6 +30,8 @@ def guarded(store: Store, *, name: str = "store", check_drop: Callable[[], None]
       batch fails after an earlier part was stored, its records and all later records are returned as rejected with the
       error.
     - ``check_drop`` is called before the collection is dropped, and raises if it must stay.
+    - ``alter`` raises ``Refused`` if a stored record has a value of another kind in a new filterable field, as an
+      ``upsert`` of this record would.
     """
     return _Guarded(store, name, check_drop)
 
@@ -59,6 +62,19 @@ class _Guarded(Passing):
         if self._check_drop is not None:
             self._check_drop()
         self.store.drop()
+
+    def alter(self, schema: Schema) -> None:
+        self._checks.check_alteration(schema)
+        RequestChecks(self._name, schema, self.capabilities).check_schema()
+        new = {name: kind for name, kind in schema.filterable.items() if name not in self.schema.filterable}
+        for record in self.scan(parts=Parts.PAYLOAD) if new else ():
+            try:
+                check_filterable(record.payload, new)
+            except ValueError as error:
+                message = f"record {record.id!r}: {error}; correct the record, or declare the field as another kind"
+                raise Refused(message, store=self._name, operation="alter") from error
+        if schema != self.schema:
+            self.store.alter(schema)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         clean, rejected = self._clean(records)

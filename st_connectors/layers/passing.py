@@ -36,6 +36,10 @@ class Passing:
         """Forward ``drop`` to the wrapped store."""
         self.store.drop()
 
+    def alter(self, schema: Schema) -> None:
+        """Forward ``alter`` to the wrapped store."""
+        self.store.alter(schema)
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Forward ``upsert`` to the wrapped store."""
         return self.store.upsert(records)

@@ -17,7 +17,7 @@ from st_connectors.filters import And, Eq, Exists, Filter, FilterValue, In, Not,
 from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.layers.limits import count_terms, term_room
 from st_connectors.layers.records import INT64, check_dense, check_sparse, encode_text, list_names
-from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
+from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField, alterations
 from st_connectors.store import (
     Candidates,
     Capabilities,
@@ -85,6 +85,24 @@ class RequestChecks:
             if value not in known:
                 expected = ", ".join(sorted(known)) or "none"
                 raise self._unsupported(f"field {name!r} has {option} {value}; this store has {expected}", "create")
+
+    def check_alteration(self, asked: Schema) -> None:
+        """Raise ``Unsupported`` unless this store can change its schema to ``asked`` in place."""
+        changed = alterations(self.schema, asked)
+        name = self.schema.collection
+        if "schema" in changed:
+            what = "only models, fusion and quantization can be changed, and filterable fields added"
+            how = f"for other fields or kinds, create another collection than {name!r} and ingest into it"
+            raise self._unsupported(f"{what}; {how}", "alter")
+        if fixed := sorted(changed - self.capabilities.alterable):
+            names = {"filterable": "filterable fields"}
+            what = " and ".join(names.get(each, each) for each in fixed)
+            options = " ".join(f"--{each}" for each in fixed if each != "models")
+            how = f"copy it with its vectors under another name: st-connectors copy --into NAME {options}"
+            how = how if options else "pass the model when the collection is opened"
+            raise self._unsupported(f"this store cannot change the {what} of {name!r} in place; {how}", "alter")
+        if asked.fusion is not None:
+            check_weights(check_fusion(asked.fusion), list(asked.fields))
 
     def check_request(self, request: SearchRequest) -> SearchRequest:
         """Return the search with normalised vectors and filter."""

@@ -12,6 +12,7 @@ import stamina
 from st_connectors.errors import Temporary
 from st_connectors.filters import Filter
 from st_connectors.layers.passing import Passing
+from st_connectors.schema import Schema
 from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Store
 
 __all__ = ["NO_RETRY", "RetryPolicy", "retrying"]
@@ -60,6 +61,9 @@ class _Retrying(Passing):
 
     def drop(self) -> None:
         self._retry(self.store.drop)
+
+    def alter(self, schema: Schema) -> None:
+        self._retry(lambda: self.store.alter(schema))
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Retry the complete call, or only the records that were rejected with a temporary error.

@@ -41,6 +41,7 @@ CAPABILITIES = Capabilities(
         "text": Precision(score_rtol=1e-5),
     },
     speculative_search=True,
+    alterable=frozenset({"models", "fusion"}),
 )
 
 _FLAT = DenseLayout(

@@ -260,6 +260,7 @@ class AdoptedLayout:
             efforts=frozenset(efforts),
             fields=precision,
             speculative_search=False,
+            alterable=frozenset(),
         )
 
     def row(self, record: Record) -> dict[str, Any]:

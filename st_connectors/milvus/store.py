@@ -254,6 +254,17 @@ class MilvusStore:
                 aliases = driver.list_aliases(description["collection_name"], **options)["aliases"]
         return wire.to_description(description, [each for each in indexes if each], aliases)
 
+    def alter(self, schema: Schema) -> None:
+        """Replace the schema in the properties of the collection; its columns stay as they are."""
+        stored = read_schema(self._connection, schema.collection, "alter")
+        if stored is None:
+            message = f"there is no collection {schema.collection!r}"
+            raise NotFound(message, store=self._connection.name, operation="alter")
+        properties = {wire.METADATA: wire.format_metadata(schema, stored[1])}
+        with self._connection.write_lock, translate_errors(self._connection.name, "alter"):
+            self._client.alter_collection_properties(self._collection, properties, **self._connection.call_options)
+        self._layout = OwnLayout(schema, stored[1])
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete rows; Milvus acknowledges them once they are in its log."""
         rows: list[dict[str, Any]] = []

@@ -37,10 +37,11 @@ CAPABILITIES = Capabilities(
         "sparse": Precision(score_rtol=1e-5),
         "text": Precision(score_rtol=1e-5),
     },
+    alterable=frozenset({"models", "fusion", "filterable", "quantization"}),
 )
 
 # The embedded engine builds graphs only when a store is refreshed, so that loading needs no settings.
-EDGE = replace(CAPABILITIES, bulk_loading=frozenset())
+EDGE = replace(CAPABILITIES, bulk_loading=frozenset(), alterable=CAPABILITIES.alterable - {"quantization"})
 MEMORY = replace(
     EDGE,
     quantizations=frozenset({Quantization.NONE}),

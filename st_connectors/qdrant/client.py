@@ -222,13 +222,35 @@ class ClientEngine:
                     return
                 raise
         if not self._connection.local:
-            for key, kind in indexes.items():
-                self._client.create_payload_index(self._collection, key, models.PayloadSchemaType(kind), wait=True)
+            self.create_indexes(indexes)
 
     def drop(self) -> None:
         """Remove the collection."""
         with self._connection.lock:
             self._client.delete_collection(self._collection)
+
+    def create_indexes(self, indexes: Mapping[str, str]) -> None:
+        """Create payload indexes and wait until they are built; local mode has none."""
+        for key, kind in indexes.items() if not self._connection.local else ():
+            self._client.create_payload_index(self._collection, key, models.PayloadSchemaType(kind), wait=True)
+
+    def set_payloads(self, payloads: Mapping[PointId, Body]) -> None:
+        """Write keys of payloads in one request and wait until they are applied."""
+        operations = [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, points=[point_id]))
+            for point_id, payload in payloads.items()
+        ]
+        with self._connection.lock:
+            self._client.batch_update_points(self._collection, operations, wait=True)
+
+    def update(self, metadata: Body, quantizations: Mapping[str, Body | None]) -> None:
+        """Send one request that replaces the schema and the quantizations; the server then rebuilds its segments."""
+        vectors = {
+            name: models.VectorParamsDiff(quantization_config=_quantization(body))
+            for name, body in quantizations.items()
+        }
+        with self._connection.lock:
+            self._client.update_collection(self._collection, vectors_config=vectors or None, metadata=metadata)
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points and wait until they are applied."""
@@ -349,3 +371,12 @@ def collections(address: Address, client: object | None) -> list[str]:
 
 def _filter(body: Body | None) -> models.Filter | None:
     return None if body is None else models.Filter(**body)
+
+
+def _quantization(body: Body | None) -> models.QuantizationConfigDiff:
+    """Return the change to a quantization; None turns quantization off."""
+    if body is None:
+        return models.Disabled.DISABLED
+    if "binary" in body:
+        return models.BinaryQuantization(**body)
+    return models.ScalarQuantization(**body)

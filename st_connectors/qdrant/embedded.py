@@ -155,7 +155,7 @@ class EdgeEngine:
             self._release()
             _SHARDS[self._folder] = opened = _Shard(shard, 0)
             self._use(opened)
-            _write_atomically(self._folder / SIDECAR, json.dumps(body["metadata"], ensure_ascii=False, indent=1))
+            _write_atomically(self._folder / SIDECAR, _format_sidecar(body["metadata"]))
 
     def drop(self) -> None:
         """Close the shard for every store of this process, and remove the sidecar, then the rest of the folder."""
@@ -168,6 +168,24 @@ class EdgeEngine:
             (self._folder / SIDECAR).unlink(missing_ok=True)
             shard.shard.close()
             shutil.rmtree(self._folder)
+
+    def create_indexes(self, indexes: Mapping[str, str]) -> None:
+        """Create payload indexes."""
+        shard = self._open("alter")
+        for key, kind in indexes.items():
+            shard.update(edge.UpdateOperation.create_field_index(key, _INDEXES[kind]), 1)
+
+    def set_payloads(self, payloads: Mapping[PointId, Body]) -> None:
+        """Write keys of payloads, one point after the other."""
+        shard = self._open("alter")
+        for point_id, payload in payloads.items():
+            shard.update(edge.UpdateOperation.set_payload([point_id], payload), 1)
+
+    def update(self, metadata: Body, quantizations: Mapping[str, Body | None]) -> None:
+        """Flush the shard, then replace the sidecar; the capabilities exclude other quantizations."""
+        del quantizations
+        self._open("alter").flush()
+        _write_atomically(self._folder / SIDECAR, _format_sidecar(metadata))
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points."""
@@ -334,6 +352,10 @@ def _read_object(path: Path) -> Body:
     if not isinstance(value, dict):
         raise json.JSONDecodeError("expected an object", path.name, 0)
     return value
+
+
+def _format_sidecar(metadata: Body) -> str:
+    return json.dumps(metadata, ensure_ascii=False, indent=1)
 
 
 def _write_atomically(path: Path, text: str) -> None:

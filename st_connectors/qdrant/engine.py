@@ -63,6 +63,21 @@ class Engine(Protocol):
         """Remove the collection, if it exists."""
         ...
 
+    def create_indexes(self, indexes: Mapping[str, str]) -> None:
+        """Create payload indexes; an index that exists is kept."""
+        ...
+
+    def set_payloads(self, payloads: Mapping[PointId, Body]) -> None:
+        """Add keys to the payloads of points, and replace keys that exist."""
+        ...
+
+    def update(self, metadata: Body, quantizations: Mapping[str, Body | None]) -> None:
+        """Replace the schema in the metadata of the collection, and the quantization of some dense vectors.
+
+        A quantization of None means full vectors only.
+        """
+        ...
+
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points; ``points`` is iterated only once."""
         ...

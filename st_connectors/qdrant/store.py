@@ -21,6 +21,9 @@ __all__ = ["QdrantStore", "adopt", "collections", "connect", "open_engine"]
 
 Body = dict[str, Any]
 
+ALTER_BATCH = 200
+"""The number of points whose copies of filterable fields are written together."""
+
 
 def connect(address: Address, collection: str, schema: Schema | None, client: object | None) -> QdrantStore:
     """Open a collection; without a schema the collection must exist.
@@ -132,7 +135,9 @@ class QdrantStore:
         self._layout: Layout = OwnLayout(schema) if layout is None else layout
         precision = engine.capabilities.fields
         self._capabilities = replace(
-            engine.capabilities, fields={name: precision[kind_of(field).value] for name, field in schema.fields.items()}
+            engine.capabilities,
+            fields={name: precision[kind_of(field).value] for name, field in schema.fields.items()},
+            alterable=engine.capabilities.alterable if layout is None else frozenset(),
         )
         self._is_closed = False
 
@@ -183,6 +188,32 @@ class QdrantStore:
             message = f"there is no collection {self._schema.collection!r}; create it first"
             raise NotFound(message, store=self._engine.name, operation="describe")
         return description
+
+    def alter(self, schema: Schema) -> None:
+        """Index further filterable fields, copy their values out of the payloads, then replace the stored schema."""
+        if read_schema(self._engine, schema.collection, "alter") is None:
+            raise NotFound(f"there is no collection {schema.collection!r}", store=self._engine.name, operation="alter")
+        layout = OwnLayout(schema)
+        if new := {key: kind for key, kind in layout.indexes().items() if key not in self._layout.indexes()}:
+            with self._operation("alter"):
+                self._engine.create_indexes(new)
+            self._copy_filterable(layout)
+        with self._operation("alter"):
+            self._engine.update(wire.to_metadata(schema), wire.changed_quantizations(self._schema, schema))
+        self._schema, self._layout = schema, layout
+
+    def _copy_filterable(self, layout: OwnLayout) -> None:
+        """Write the copies of filterable fields of every point, page by page."""
+        body: Body = {"limit": ALTER_BATCH, "with_payload": layout.selector(payload=True), "with_vector": False}
+        while True:
+            with self._operation("alter"):
+                points, next_id = self._engine.scroll(body)
+                copies = {point.id: layout.copies(layout.from_payload(point.id, point.payload)[1]) for point in points}
+                if changed := {point_id: payload for point_id, payload in copies.items() if payload}:
+                    self._engine.set_payloads(changed)
+            if next_id is None:
+                return
+            body = body | {"offset": next_id}
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete points; they are acknowledged once they are in the write-ahead log and visible."""

@@ -46,10 +46,12 @@ from st_core.vectors import SparseVector
 
 __all__ = [
     "Point",
+    "changed_quantizations",
     "select_vectors",
     "to_adopted_schema",
     "to_collection_body",
     "to_hits",
+    "to_metadata",
     "to_point",
     "to_query_body",
     "to_record",
@@ -91,13 +93,29 @@ def to_collection_body(schema: Schema) -> Body:
     for name, field in schema.fields.items():
         match field:
             case DenseField(dimension, metric, quantization):
-                vectors[name] = {"size": dimension, "distance": DISTANCES[metric], **_quantized(quantization)}
+                vectors[name] = {"size": dimension, "distance": DISTANCES[metric]}
+                if body := _quantized(quantization):
+                    vectors[name]["quantization_config"] = body
             case SparseField():
                 sparse[name] = {}
             case TextField():
                 # The server computes the rarity of words, because it changes with every record.
                 sparse[name] = {"modifier": "idf"}
-    return {"vectors": vectors, "sparse_vectors": sparse, "metadata": {METADATA: schema.to_json()}}
+    return {"vectors": vectors, "sparse_vectors": sparse, "metadata": to_metadata(schema)}
+
+
+def to_metadata(schema: Schema) -> Body:
+    """Return the metadata of a collection, which contains its schema."""
+    return {METADATA: schema.to_json()}
+
+
+def changed_quantizations(stored: Schema, asked: Schema) -> dict[str, Body | None]:
+    """Return the new quantization of each dense field for which it differs; None for full vectors only."""
+    return {
+        name: _quantized(field.quantization)
+        for name, field in asked.fields.items()
+        if isinstance(field, DenseField) and field != stored.fields[name]
+    }
 
 
 def to_adopted_schema(
@@ -138,14 +156,14 @@ def to_settings(info: Any) -> Body:
     return {**state, **params, **indexes}
 
 
-def _quantized(quantization: Quantization) -> Body:
+def _quantized(quantization: Quantization) -> Body | None:
     match quantization:
         case Quantization.NONE:
-            return {}
+            return None
         case Quantization.INT8:
-            return {"quantization_config": {"scalar": {"type": "int8", "always_ram": True}}}
+            return {"scalar": {"type": "int8", "always_ram": True}}
         case Quantization.BINARY:
-            return {"quantization_config": {"binary": {"always_ram": True}}}
+            return {"binary": {"always_ram": True}}
 
 
 def to_sparse_body(vector: SparseVector) -> Body:

@@ -1,4 +1,4 @@
-"""Test the lifecycle of a collection: create twice without effect, open by name, keep separate, drop."""
+"""Test the lifecycle of a collection: create twice without effect, open by name, alter, keep separate, drop."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from st_connectors.errors import NotFound, SchemaMismatch
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, Unsupported
 from st_connectors.filters import Eq
-from st_connectors.schema import DenseField, Field, FilterKind, Rrf, Schema, SparseField
-from st_connectors.store import Near, SearchRequest, Store
+from st_connectors.schema import DenseField, Field, FilterKind, Quantization, Rrf, Schema, SparseField
+from st_connectors.store import Near, Record, SearchRequest, Store
 from st_connectors.testing import corpus
-from st_connectors.testing.base import Group, Lab, Make, dense_records, listed
+from st_connectors.testing.base import Group, Lab, Make, Pair, dense_records, listed
+from st_connectors.testing.filtering import TRUTH
 from st_core.protocols import ModelKind, ModelRef
 
 __all__ = ["CALLS", "Life"]
@@ -45,6 +46,19 @@ _CHANGES: Mapping[str, Callable[[Schema], Schema]] = {
     "filterable-kind": lambda schema: replace(schema, filterable={"whole": FilterKind.KEYWORD}),
     "model": lambda schema: replace(schema, models={"dense": replace(_MODEL, fingerprint={"weights": "ff00"})}),
 }
+
+_ALTERATIONS: Mapping[str, Callable[[Schema], Schema]] = {
+    "models": lambda schema: replace(schema, models={"dense": replace(_MODEL, name="acme/moved", revision=None)}),
+    "fusion": lambda schema: replace(schema, fusion=Rrf(k=9)),
+    "filterable": lambda schema: replace(schema, filterable={**schema.filterable, "real": FilterKind.FLOAT}),
+    "quantization": lambda schema: replace(
+        schema, fields={"dense": DenseField(corpus.DIMENSION, quantization=Quantization.INT8)}
+    ),
+}
+"""A change for each name that the capability ``alterable`` may contain."""
+
+_FIXED = ("dimension", "field-added", "field-renamed", "filterable-kind")
+"""The changes that are never made in place."""
 
 
 class Life(Group):
@@ -98,6 +112,86 @@ class Life(Group):
         assert store.count() == 0
         assert store.get(["r001"]) == []
         assert store.search([SearchRequest(Near("dense", corpus.QUERIES[0]))]) == [[]]
+
+    @pytest.mark.parametrize("change", list(_ALTERATIONS))
+    def test_alter_replaces_the_schema_and_keeps_the_records(self, lab: Lab, change: str) -> None:
+        """What a store declares as alterable is changed in place, for the open store and for stores opened later."""
+        lab.need(change in lab.capabilities.alterable, f"that it alters {change}")
+        schema = self._schema(lab)
+        pair = lab.pair(schema, dense_records(5))
+        altered = _ALTERATIONS[change](schema)
+        pair.store.alter(altered)
+        pair.store.alter(altered)
+        pair.store.refresh()
+
+        assert pair.store.schema == altered
+        pair.assert_records_agree()
+        pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[0])))
+        if pair.store.capabilities.persistent:
+            lab.release(pair.store)
+        again = replace(pair, store=lab.open(schema.collection))
+        assert again.store.schema == altered
+        again.assert_records_agree()
+        with pytest.raises(SchemaMismatch):
+            lab.open(_CHANGES["filterable-kind"](altered)).create()
+
+    @pytest.mark.parametrize("change", list(_ALTERATIONS))
+    def test_what_is_not_alterable_is_refused(self, lab: Lab, change: str) -> None:
+        """A change that a store does not declare raises ``Unsupported``, names the change, and changes nothing."""
+        lab.need(change not in lab.capabilities.alterable, f"that it cannot alter {change}")
+        self._assert_refused(lab, _ALTERATIONS[change])
+
+    @pytest.mark.parametrize("change", _FIXED)
+    def test_other_fields_and_kinds_are_never_altered(self, lab: Lab, change: str) -> None:
+        """Other fields need other vectors, and another kind needs other values: no store changes them in place."""
+        self._assert_refused(lab, _CHANGES[change])
+
+    def _assert_refused(self, lab: Lab, change: Callable[[Schema], Schema]) -> None:
+        schema = self._schema(lab)
+        pair = lab.pair(schema, dense_records(2))
+        with pytest.raises(Unsupported) as caught:
+            pair.store.alter(change(schema))
+        assert caught.value.operation == "alter"
+        assert pair.store.schema == schema
+        pair.assert_records_agree()
+
+    def test_further_filterable_fields_match_stored_records(self, lab: Lab) -> None:
+        """Every filter of the truth table matches records that were stored before its field was declared."""
+        pair = self._probes(lab, {"word": FilterKind.KEYWORD})
+        for store in (pair.store, pair.oracle):
+            store.alter(replace(store.schema, filterable=corpus.FILTERABLE))
+        pair.store.refresh()
+        pair.upsert([Record("later", {"dense": corpus.QUERIES[0]}, {"whole": 1, "word": "foo", "flag": True})])
+
+        for where, wanted in TRUTH.values():
+            assert {record.id for record in pair.store.scan(where=where)} - {"later"} == wanted
+        pair.assert_records_agree()
+        pair.assert_records_agree(Eq("whole", 1))
+        pair.assert_search_agrees(pair.near(Near("dense", corpus.QUERIES[0]), where=Eq("flag", True)))
+
+    def test_a_stored_value_of_another_kind_prevents_a_filterable_field(self, lab: Lab) -> None:
+        """The record is named, as an upsert of it would name it, and the collection stays as it was."""
+        pair = self._probes(lab, {"whole": FilterKind.INT})
+        schema = pair.store.schema
+        with pytest.raises(Refused, match=r"record '.*': payload\['word'\] is filterable as int, and '.*' is not"):
+            pair.store.alter(replace(schema, filterable={**schema.filterable, "word": FilterKind.INT}))
+
+        assert pair.store.schema == schema
+        pair.assert_records_agree(Eq("whole", 1))
+
+    def _probes(self, lab: Lab, filterable: Mapping[str, FilterKind]) -> Pair:
+        lab.need("filterable" in lab.capabilities.alterable, "that it alters filterable fields")
+        return lab.pair(lab.schema(filterable=filterable), corpus.probes())
+
+    def test_alter_of_a_collection_that_does_not_exist_raises_not_found(self, lab: Lab) -> None:
+        """As every other call does before ``create``."""
+        lab.need("fusion" in lab.capabilities.alterable, "that it alters the fusion")
+        store = lab.open(lab.schema())
+
+        with pytest.raises(NotFound) as caught:
+            store.alter(replace(store.schema, fusion=Rrf(k=9)))
+        assert caught.value.operation == "alter"
+        lab.forget(store)
 
     @pytest.mark.parametrize("call", list(CALLS))
     def test_any_call_before_create_raises_not_found(self, lab: Lab, call: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from st_connectors import copying
 from st_connectors.copying import content_hash, copy, same_place
 from st_connectors.errors import SchemaMismatch, Unavailable
+from st_connectors.filters import Eq
 from st_connectors.ingest import IngestFailed, IngestInterrupted
 from st_connectors.registry import open_store
 from st_connectors.schema import DenseField, FilterKind, Schema, SparseField, TextField
@@ -279,6 +280,22 @@ def test_another_schema_is_refused_before_anything_is_written(source):
         copy(source, other)
 
     assert other.count() == 0
+    other.drop()
+
+
+def test_a_copy_may_have_further_filterable_fields(source, target):
+    """They match the copies; a source with more of them than its target is another schema."""
+    wider = replace(target.schema, filterable={"year": FilterKind.INT, "z": FilterKind.INT})
+    other = open_store("memory:wider", "again", wider)
+
+    assert copy(source, other).confirmed == 230
+
+    assert stored(other) == stored(source)
+    assert [each.id for each in other.scan(where=Eq("z", 7))] == ["id 7"]
+    with pytest.raises(
+        SchemaMismatch, match="has no filterable field 'z', and the schema the filterable field 'z' as int"
+    ):
+        copy(other, open_store("memory:wider", "again", replace(SCHEMA, collection="again")))
     other.drop()
 
 

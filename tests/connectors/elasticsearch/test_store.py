@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from st_connectors.errors import (
     Permanent,
     Refused,
     SchemaMismatch,
+    StoreError,
     Throttled,
     Unavailable,
     Unsupported,
@@ -550,3 +552,50 @@ def test_a_missing_index_cannot_be_adopted(stub):
     with pytest.raises(NotFound, match="books"):
         adopt_store(stub.address, "books", retry=NO_RETRY)
     assert stub.requested() == [("GET", "/books/_mapping")]
+
+
+def test_alter_declares_a_field_indexes_again_and_then_stores_the_schema(stub, books):
+    """The mapping gets the field, every document its copy, and the metadata the schema, in this order."""
+    altered = replace(SCHEMA, filterable={**SCHEMA.filterable, "meta.tag": FilterKind.KEYWORD}, fusion=Rrf(7))
+    record = Record("a", {"dense": UP}, {"year": 1, "text": "x", "meta": {"tag": "y"}})
+    before, after = (decode_json(encode_json(OwnLayout(each).to_source(record))) for each in (SCHEMA, altered))
+    stub.on("GET", "/books/_mapping", OURS)
+    stub.on("PUT", "/books/_mapping", {"acknowledged": True})
+    stub.on("POST", "/books/_pit", {"id": "p1"})
+    stub.on("POST", "/_search", {"pit_id": "p1", "hits": {"hits": [{"_id": "a", "_source": before, "sort": [1]}]}})
+    stub.on("DELETE", "/_pit", {"succeeded": True})
+    stub.on("POST", "/books/_bulk", {"items": [{"index": {"_id": "a", "status": 200}}]})
+    stub.on("POST", "/books/_refresh", {"_shards": {"failed": 0}})
+
+    books.alter(altered)
+
+    writes = [each for each in stub.requested() if each[1] in {"/books/_bulk", "/books/_mapping"} and each[0] != "GET"]
+    assert writes == [("PUT", "/books/_mapping"), ("POST", "/books/_bulk"), ("PUT", "/books/_mapping")]
+    [declared], [stored] = (body for _, body in stub.asked("PUT", "/books/_mapping"))
+    properties = {"year": {"type": "long"}, "meta-2e-tag": {"type": "keyword"}}
+    assert declared == {"properties": {"filter": {"properties": properties}}}
+    assert stored == {"_meta": wire.index_body(altered, wire.form_for(altered), "9.5.3", {})["mappings"]["_meta"]}
+    [(options, [_, document])] = stub.asked("POST", "/books/_bulk")
+    assert options["require_alias"] == ["true"]
+    assert document == after
+    assert document["filter"] == {"year": [1], "meta-2e-tag": ["y"]}
+    assert books.schema == altered
+
+
+def test_alter_stops_at_a_document_that_cannot_be_indexed_again(stub, books):
+    """The error of the document is raised, and the schema is not stored."""
+    source = encode_json(OwnLayout(SCHEMA).to_source(Record("a", {"dense": UP}, {})))
+    stub.on("GET", "/books/_mapping", OURS)
+    stub.on("PUT", "/books/_mapping", {"acknowledged": True})
+    stub.on("POST", "/books/_pit", {"id": "p1"})
+    hit = {"_id": "a", "_source": decode_json(source), "sort": [1]}
+    stub.on("POST", "/_search", {"pit_id": "p1", "hits": {"hits": [hit]}})
+    stub.on("DELETE", "/_pit", {"succeeded": True})
+    failed = {"type": "cluster_block_exception", "reason": "disk usage exceeded flood-stage watermark"}
+    stub.on("POST", "/books/_bulk", {"items": [{"index": {"_id": "a", "status": 403, "error": failed}}]})
+
+    with pytest.raises(StoreError, match="flood-stage"):
+        books.alter(replace(SCHEMA, filterable={**SCHEMA.filterable, "tag": FilterKind.KEYWORD}))
+
+    assert len(stub.asked("PUT", "/books/_mapping")) == 1
+    assert books.schema == SCHEMA

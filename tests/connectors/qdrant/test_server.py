@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -33,7 +34,7 @@ from st_connectors.plugin import Address
 from st_connectors.qdrant import PLUGIN, wire
 from st_connectors.qdrant.layout import OwnLayout
 from st_connectors.registry import bulk_loading
-from st_connectors.schema import DenseField, FilterKind, Schema, SparseField
+from st_connectors.schema import DenseField, FilterKind, Quantization, Rrf, Schema, SparseField
 from st_connectors.store import Exact, Near, Record, SearchRequest
 from st_core.vectors import SparseVector
 
@@ -506,3 +507,48 @@ def test_what_a_bulk_load_sets_is_said_by_the_ways_in(stub):
     with bulk_loading("qdrant+memory:bulk", "books"):
         pass
     assert stub.seen == []
+
+
+def test_alter_indexes_copies_and_then_stores_the_schema(stub, store):
+    """The copies of every point are added beside its vectors, and the schema is stored last, in one request."""
+    altered = replace(
+        SCHEMA,
+        fields={**SCHEMA.fields, "dense": DenseField(2, quantization=Quantization.INT8)},
+        filterable={**SCHEMA.filterable, "meta.tag": FilterKind.KEYWORD},
+        fusion=Rrf(7),
+    )
+    payload = {"year": 2001, "meta": {"tag": "x"}}
+    points = [
+        {"id": UUID, "payload": OWN.to_payload("a", payload)},
+        {"id": OWN.point_id("b"), "payload": OWN.to_payload("b", {})},
+    ]
+    stub.on("GET", BOOKS, OURS)
+    stub.on("POST", f"{BOOKS}/points/scroll", {"points": points, "next_page_offset": None})
+    stub.on("PUT", f"{BOOKS}/index", DONE)
+    stub.on("POST", f"{BOOKS}/points/batch", [DONE])
+    stub.on("PATCH", BOOKS, True)
+
+    store.alter(altered)
+
+    writes = [(method, path) for method, path, _, _ in stub.seen if method != "GET" and not path.endswith("scroll")]
+    assert writes == [("PUT", f"{BOOKS}/index"), ("POST", f"{BOOKS}/points/batch"), ("PATCH", BOOKS)]
+    assert stub.bodies("PUT", f"{BOOKS}/index") == [{"field_name": "_st_f_meta-2e-tag", "field_schema": "keyword"}]
+    [batch] = stub.bodies("POST", f"{BOOKS}/points/batch")
+    copies = {"_st_f_year": 2001, "_st_f_meta-2e-tag": "x", "_st_present": ["year", "meta.tag"]}
+    assert batch["operations"] == [{"set_payload": {"payload": copies, "points": [UUID]}}]
+    [change] = stub.bodies("PATCH", BOOKS)
+    assert change["metadata"] == {"st_connectors": altered.to_json()}
+    assert change["vectors"] == {"dense": {"quantization_config": {"scalar": {"type": "int8", "always_ram": True}}}}
+    assert store.schema == altered
+
+
+def test_alter_turns_quantization_off(stub):
+    """Qdrant has a word for it."""
+    stored = replace(SCHEMA, fields={"dense": DenseField(2, quantization=Quantization.BINARY)})
+    stub.on("GET", BOOKS, info({"st_connectors": stored.to_json()}))
+    stub.on("PATCH", BOOKS, True)
+    with closing(open_store(stub.address, "books", retry=NO_RETRY)) as store:
+        store.alter(replace(stored, fields={"dense": DenseField(2)}))
+
+    [change] = stub.bodies("PATCH", BOOKS)
+    assert change["vectors"] == {"dense": {"quantization_config": "Disabled"}}
