@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from os import PathLike
 from types import TracebackType
@@ -11,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
 from st_connectors.ingest import IngestOptions, IngestReport, Progress, Refusal, ingest
 from st_connectors.ingest.pipeline import check_documents
-from st_connectors.models import LazyModel, ModelOptions
+from st_connectors.models import LazyModel, ModelOptions, stored_model
 from st_connectors.registry import adopt_store, open_store
-from st_connectors.schema import FieldKind, FilterKind, Fusion, Schema
+from st_connectors.schema import FieldKind, FilterKind, Fusion, Quantization, Schema
 from st_connectors.schemas import (
     adopted_models,
     adopted_text,
+    altered_schema,
     build_schema,
     lazy_models,
     lazy_reranker,
     parse_kinds,
+    relocated_models,
     stored_models,
     stored_reranker,
     text_key_of,
@@ -88,8 +91,8 @@ class Index:
         legs.
 
         ``backend`` and ``dtype`` are options of the model classes and apply to models passed by name. Model objects are
-        used unchanged, and static models always run on numpy. The collection stores the precision of its vectors, not
-        the backend.
+        used unchanged, and static models always run on numpy. The collection records the backend and the precision of
+        its models, and ``open`` uses them.
         """
         options = ModelOptions(backend, dtype)
         models = lazy_models(dense, sparse, options)
@@ -115,7 +118,7 @@ class Index:
         sparse: str | PathLike[str] | TextEncoder | None = None,
         reranker: str | PathLike[str] | Reranker | None = None,
         trust_model: bool = False,
-        backend: str = "torch",
+        backend: str | None = None,
         dtype: str | None = None,
         client: object | None = None,
     ) -> Index:
@@ -124,11 +127,12 @@ class Index:
         A model passed here replaces the stored model and must be the same; otherwise SchemaMismatch is raised with the
         differences. ``trust_model`` allows another fingerprint, but never another dimension.
 
-        ``backend`` and ``dtype`` apply to models that are loaded by name. If ``dtype`` is None, the backends openvino
-        and onnx use the precision of the collection's vectors if they have it; torch and auto use their default. The
-        precision is compared with that of the collection only if ``dtype`` is set. Rerankers are not compared, because
-        a collection contains none of their results. If ``dtype`` is None, a stored reranker runs on openvino and onnx
-        in its stored precision, and a reranker passed by name in the default precision.
+        ``backend`` and ``dtype`` apply to models that are loaded by name. If they are None, the models run on the
+        backend and in the precision that the collection records; for a collection that records no backend, on torch.
+        A backend or dtype other than the recorded one is used with a warning. On another backend without a ``dtype``,
+        openvino and onnx use the recorded precision if they have it; torch and auto use their default. The precision
+        is compared with that of the collection only if ``dtype`` is set. Rerankers are not compared, because a
+        collection contains none of their results; a reranker passed by name runs in the default precision.
         """
         options = ModelOptions(backend, dtype)
         store = open_store(url, collection, client=client)
@@ -342,6 +346,55 @@ class Index:
             selection = select_by_filter(self._store, record_filter)
         delete_selection(self._store, selection)
         return len(selection.documents)
+
+    def alter(
+        self,
+        *,
+        filterable: Mapping[str, FilterKind | str] | None = None,
+        reranker: str | Reranker | None = None,
+        fusion: Fusion | None = None,
+        quantization: Quantization | str | None = None,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Change what the collection records, without encoding its texts again; None leaves a setting as it is.
+
+        ``filterable`` adds filterable fields, which then apply to stored records too. ``reranker`` and ``fusion``
+        replace the recorded ones; ``backend`` and ``dtype`` apply to a reranker passed by name. ``quantization`` is
+        "none", "int8" or "binary", for all dense vectors. No other process may write to the collection meanwhile.
+
+        Raises ``Unsupported`` for a change that the store cannot make in place, and ``Refused`` if a stored record has
+        a value of another kind in a new filterable field; in both cases nothing has changed.
+        """
+        lazy = lazy_reranker(reranker, ModelOptions(backend, dtype))
+        self._store.alter(
+            altered_schema(self.schema, filterable=filterable, reranker=lazy, fusion=fusion, quantization=quantization)
+        )
+        self._reranker = self._reranker if lazy is None else lazy
+
+    def relocate(
+        self,
+        *,
+        dense: str | None = None,
+        sparse: str | None = None,
+        reranker: str | None = None,
+        backend: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Record the new places of models that have moved: names of models or folders.
+
+        The models are loaded from there. Raises SchemaMismatch unless their fingerprints are the recorded ones.
+        """
+        given = {"dense": dense, "sparse": sparse, "reranker": reranker}
+        places = {name: place for name, place in given.items() if place is not None}
+        options = ModelOptions(backend, dtype)
+        moved = relocated_models(self.schema, places, options)
+        self._store.alter(replace(self.schema, models={**self.schema.models, **moved}))
+        for name, ref in moved.items():
+            if name in self._models:
+                self._models[name] = stored_model(ref, name, self.schema.collection, options=options, trust=False)
+            else:
+                self._reranker = stored_reranker(self.schema, None, options)
 
     def drop(self) -> None:
         """Remove the collection and all its records."""

@@ -4,39 +4,63 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
-from st_connectors.errors import SchemaMismatch
+from st_connectors.errors import ModelWarning, SchemaMismatch
 from st_core import check_dtype, dtype_of_precision
 from st_core.errors import ModelNotFound
 from st_core.fingerprint import describe
 from st_core.protocols import ModelKind, ModelRef
 
-__all__ = ["LazyModel", "ModelOptions", "check_same", "has_name", "stored_model"]
+__all__ = [
+    "DEFAULT_BACKEND",
+    "LazyModel",
+    "ModelOptions",
+    "check_same",
+    "has_name",
+    "settings_of",
+    "stored_model",
+    "warn_of_other_running",
+]
+
+DEFAULT_BACKEND = "torch"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """The backend and dtype of models that are loaded by name; raises ValueError for unknown values.
 
-    A dtype of None means the default. Model objects are used unchanged, and static models always run on numpy.
+    A backend of None means that of the collection, else torch; a dtype of None means that of the collection if the
+    model runs on the collection's backend, else the default. Model objects are used unchanged, and static models
+    always run on numpy.
     """
 
-    backend: str
+    backend: str | None
     dtype: str | None
 
     def __post_init__(self) -> None:
-        check_dtype(self.backend, self.dtype)
+        # int8 is the only dtype that torch does not compute in and the backend of a collection may.
+        if self.backend is not None or self.dtype != "int8":
+            check_dtype(self.backend or DEFAULT_BACKEND, self.dtype)
 
     def matching(self, ref: ModelRef | None) -> ModelOptions:
-        """Return options with the precision of ``ref`` if no dtype is set and the backend supports this precision."""
-        if ref is None or self.dtype is not None:
-            return self
-        return replace(self, dtype=dtype_of_precision(self.backend, ref.precision))
+        """Return options with the backend and the precision of ``ref`` where these are not set, and a backend.
+
+        Raises ValueError for a dtype in which that backend does not compute.
+        """
+        backend = self.backend or (ref.backend if ref is not None else None) or DEFAULT_BACKEND
+        dtype = self.dtype if self.dtype is not None or ref is None else _recorded_dtype(backend, ref)
+        return ModelOptions(backend, dtype)
+
+
+def _recorded_dtype(backend: str, ref: ModelRef) -> str | None:
+    """Return the dtype that loads the model of a reference in its precision; None for the default of the backend."""
+    return ref.precision if ref.backend == backend == "torch" else dtype_of_precision(backend, ref.precision)
 
 
 class LazyModel:
@@ -49,30 +73,57 @@ class LazyModel:
         revision: str | None = None,
         *,
         options: ModelOptions,
+        settings: Mapping[str, int] | None = None,
         check: Callable[[ModelRef], None] | None = None,
+        recorded_in: str = "",
     ) -> None:
         """Take a name (``builtin:…``, a folder as a string or a path, a Hub name) or an object.
 
-        ``check`` receives the reference of a model loaded by name, and may raise.
+        ``settings`` are further arguments of the model's class. ``check`` receives the reference of a model loaded by
+        name, and may raise. ``recorded_in`` is the collection that the name was read from, used in messages.
         """
         self.kind = kind
         self._revision = revision
-        self._options = options
+        self._options = options.matching(None)
+        self._settings = dict(settings or {})
         self._check = check
+        self._recorded_in = recorded_in
         self._name = str(fspath(model)) if isinstance(model, str | PathLike) else None
         self._model = None if self._name is not None else model
         self._ref: ModelRef | None = None
         self._lock = threading.Lock()
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the model is loaded by its name, and therefore runs as the options say."""
+        return self._name is not None
+
     def load(self) -> Any:
         """Return the model, which is loaded on first use."""
         with self._lock:
             if self._model is None and self._name is not None:
-                loaded = _load(self._name, self.kind, self._revision, self._options)
+                with _explained(self.kind, self._recorded_in, self._options):
+                    loaded = self._load(self._name)
                 if self._check is not None:
                     self._check(describe(loaded))
                 self._model = loaded
             return self._model
+
+    def _load(self, name: str) -> object:
+        options: dict[str, Any] = {"backend": self._options.backend, "dtype": self._options.dtype, **self._settings}
+        match self.kind:
+            case ModelKind.DENSE:
+                from st_core.sentence_transformer import SentenceTransformer
+
+                return SentenceTransformer(name, revision=self._revision, **options)
+            case ModelKind.SPARSE:
+                from st_core.sparse_encoder import SparseEncoder
+
+                return SparseEncoder(name, revision=self._revision, **options)
+            case ModelKind.RERANKER:
+                from st_core.cross_encoder import CrossEncoder
+
+                return CrossEncoder(name, revision=self._revision, **options)
 
     def ref(self) -> ModelRef:
         """Return the model's reference; loads the model."""
@@ -83,21 +134,27 @@ class LazyModel:
             return self._ref
 
 
-def _load(name: str, kind: ModelKind, revision: str | None, options: ModelOptions) -> object:
-    backend, dtype = options.backend, options.dtype
-    match kind:
-        case ModelKind.DENSE:
-            from st_core.sentence_transformer import SentenceTransformer
-
-            return SentenceTransformer(name, revision=revision, backend=backend, dtype=dtype)
-        case ModelKind.SPARSE:
-            from st_core.sparse_encoder import SparseEncoder
-
-            return SparseEncoder(name, revision=revision, backend=backend, dtype=dtype)
-        case ModelKind.RERANKER:
-            from st_core.cross_encoder import CrossEncoder
-
-            return CrossEncoder(name, revision=revision, backend=backend, dtype=dtype)
+@contextmanager
+def _explained(kind: ModelKind, collection: str, options: ModelOptions) -> Iterator[None]:
+    """Add to errors of loading a model what to do if its name and its backend were read from a collection."""
+    try:
+        yield
+    except ModelNotFound as error:
+        if not collection:
+            raise
+        message = (
+            f"{error}; {collection!r} records this name of its {kind} model: if the model has moved, pass its new "
+            f"place as {kind}= (--{kind}), or record it with st-connectors relocate"
+        )
+        raise ModelNotFound(message) from error
+    except ImportError as error:
+        if not collection or options.backend == DEFAULT_BACKEND:
+            raise
+        message = (
+            f"{error}; {collection!r} records the backend {options.backend}: to use another one, name it as backend= "
+            "(--backend)"
+        )
+        raise ImportError(message, name=error.name) from error
 
 
 def has_name(ref: ModelRef) -> bool:
@@ -108,11 +165,18 @@ def has_name(ref: ModelRef) -> bool:
     return bool(ref.fingerprint) or "/" in ref.name
 
 
+def settings_of(ref: ModelRef) -> dict[str, int]:
+    """Return the arguments with which a model is loaded by name so that its vectors are those of ``ref``."""
+    settings = {"truncate_dim": ref.truncate_dim} if ref.kind is ModelKind.DENSE else {}
+    settings |= {"max_active_dims": ref.max_active_dims} if ref.kind is ModelKind.SPARSE else {}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def stored_model(ref: ModelRef, field: str, collection: str, *, options: ModelOptions, trust: bool) -> LazyModel:
     """Return the model of a stored reference, which is checked when loaded; raise ModelNotFound if it has no name.
 
-    The precision is checked only if ``options`` sets a dtype. Otherwise graphs run in the stored precision if the
-    backend supports it, and torch in its default precision.
+    Where ``options`` sets no backend and no dtype, the model runs as it did when the collection was created. The
+    precision is checked only if ``options`` sets a dtype.
     """
     if not has_name(ref):
         raise ModelNotFound(
@@ -122,7 +186,35 @@ def stored_model(ref: ModelRef, field: str, collection: str, *, options: ModelOp
     # Hashing a vocabulary takes longer than a search. A precision that was not requested depends on the machine.
     parts = ref.fingerprint.keys() - ({"tokenizer", "precision"} if options.dtype is None else {"tokenizer"})
     check = partial(check_same, ref, field=field, collection=collection, trust=trust, parts=parts)
-    return LazyModel(ref.kind, ref.name, ref.revision, options=options.matching(ref), check=check)
+    return LazyModel(
+        ref.kind,
+        ref.name,
+        ref.revision,
+        options=options.matching(ref),
+        settings=settings_of(ref),
+        check=check,
+        recorded_in=collection,
+    )
+
+
+def warn_of_other_running(refs: Mapping[str, ModelRef], options: ModelOptions, collection: str) -> None:
+    """Warn if ``options`` name another backend or dtype than the one that computed the vectors of some fields."""
+    others = {}
+    for field, ref in refs.items():
+        used = options.matching(ref)
+        named = " ".join(part for part in (used.backend, options.dtype) if part)
+        recorded = _recorded_dtype(ref.backend or DEFAULT_BACKEND, ref) or ref.precision
+        is_other = options.backend not in {None, ref.backend} or options.dtype not in {None, recorded}
+        if ref.backend is not None and is_other:
+            others[field] = (f"{ref.backend} {ref.precision}", named)
+    for made, named in sorted(set(others.values())):
+        fields = " and ".join(field for field, pair in others.items() if pair == (made, named))
+        warnings.warn(
+            f"the {fields} vectors of {collection!r} were computed by {made}; texts are now encoded by {named}, as "
+            "named, so that scores and ranks can differ",
+            ModelWarning,
+            stacklevel=4,
+        )
 
 
 def check_same(
@@ -159,9 +251,16 @@ def check_same(
 
 
 def _describe_difference(stored: ModelRef, other: ModelRef, parts: Sequence[str]) -> str:
-    listed = ", ".join(
-        f"precision ({stored.precision} then, {other.precision} now)" if part == "precision" else part for part in parts
-    )
+    listed = ", ".join(_describe_part(stored, other, part) for part in parts)
     if stored.name != other.name:
         return f"and {other.name!r} differs in {listed}"
     return f"which {'as loaded now' if parts == ['precision'] else 'has changed since: it'} differs in {listed}"
+
+
+def _describe_part(stored: ModelRef, other: ModelRef, part: str) -> str:
+    """Return a part of the fingerprint for a message, with both values of a setting."""
+    values = {name: [getattr(ref, name) for ref in (stored, other)] for name in ("precision", "max_active_dims")}
+    if part not in values:
+        return part
+    then, now = values[part]
+    return f"{part} ({then} then, {now} now)"

@@ -7,15 +7,25 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from st_connectors.chunks import CHUNK_KEY
 from st_connectors.errors import SchemaMismatch
 from st_connectors.fusion import check_fusion, check_weights
-from st_connectors.models import LazyModel, ModelOptions, check_same, has_name, stored_model
+from st_connectors.models import (
+    LazyModel,
+    ModelOptions,
+    check_same,
+    has_name,
+    settings_of,
+    stored_model,
+    warn_of_other_running,
+)
 from st_connectors.schema import (
     DenseField,
     Field,
     FilterKind,
     Fusion,
     Metric,
+    Quantization,
     Schema,
     SparseField,
     TextField,
@@ -29,10 +39,12 @@ from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
 __all__ = [
     "adopted_models",
     "adopted_text",
+    "altered_schema",
     "build_schema",
     "lazy_models",
     "lazy_reranker",
     "parse_kinds",
+    "relocated_models",
     "stored_models",
     "stored_reranker",
     "text_key_of",
@@ -49,9 +61,15 @@ def lazy_models(
     stored: Mapping[str, ModelRef] | None = None,
 ) -> dict[str, LazyModel]:
     """Return the models that a caller passed, by field name; ``stored`` contains the references that they replace."""
+    refs = stored or {}
     pairs = {"dense": (ModelKind.DENSE, dense), "sparse": (ModelKind.SPARSE, sparse)}
     return {
-        name: LazyModel(kind, model, options=options.matching((stored or {}).get(name)))
+        name: LazyModel(
+            kind,
+            model,
+            options=options.matching(refs.get(name)),
+            settings=settings_of(refs[name]) if name in refs else None,
+        )
         for name, (kind, model) in pairs.items()
         if model is not None
     }
@@ -70,6 +88,8 @@ def build_schema(
     if fusion is not None:
         fusion = check_fusion(fusion)
         check_weights(fusion, [*models, *(["text"] if text else [])])
+    kinds = parse_kinds(filterable)
+    check_can_match(kinds, TextField().source)
     refs = {name: _with_absolute_path(model.ref()) for name, model in models.items()}
     fields: dict[str, Field] = {}
     for name, ref in refs.items():
@@ -82,7 +102,7 @@ def build_schema(
         fusion = builtin_fusion({name: ref.name for name, ref in refs.items()}, fields)
     if reranker is not None:
         refs[RERANKER] = _with_absolute_path(reranker.ref())
-    return Schema(collection, fields, parse_kinds(filterable), refs, fusion)
+    return Schema(collection, fields, kinds, refs, fusion)
 
 
 def _with_absolute_path(ref: ModelRef) -> ModelRef:
@@ -100,6 +120,24 @@ def parse_kinds(filterable: Mapping[str, FilterKind | str]) -> dict[str, FilterK
         if kind not in known:
             raise ValueError(f"unknown kind {kind!r} of filterable {name!r}; expected one of {', '.join(FilterKind)}")
     return {name: FilterKind(kind) for name, kind in filterable.items()}
+
+
+def check_can_match(kinds: Mapping[str, FilterKind], text_key: str) -> None:
+    """Raise ValueError for a filterable field in which no document can have a value."""
+    if "id" in kinds:
+        raise ValueError(
+            "'id' cannot be filterable: the id of a document is not in its payload. Select documents by get and "
+            "delete, or repeat the id under another key"
+        )
+    if CHUNK_KEY in kinds:
+        raise ValueError(
+            f"{CHUNK_KEY!r} cannot be filterable: it is an object, written for windows of split documents. Its keys "
+            f"can, such as '{CHUNK_KEY}.parent'"
+        )
+    if kinds.get(text_key, FilterKind.KEYWORD) not in {FilterKind.KEYWORD, FilterKind.DATE}:
+        raise ValueError(
+            f"{text_key!r} cannot be filterable as {kinds[text_key]}: it is the text of a document, a string"
+        )
 
 
 def metric_of(model: LazyModel) -> Metric:
@@ -130,10 +168,11 @@ def stored_models(
             f"unknown field {', '.join(sorted(unknown))}; "
             f"collection {schema.collection!r} has {', '.join(schema.fields)}"
         )
+    recorded = {name: ref for name, ref in schema.models.items() if name in schema.fields}
+    refs = {name: ref for name, ref in recorded.items() if name not in passed or passed[name].is_named}
+    warn_of_other_running(refs, options, schema.collection)
     models = {}
-    for name, ref in schema.models.items():
-        if name not in schema.fields:
-            continue
+    for name, ref in recorded.items():
         if name in passed:
             check_same(ref, passed[name].ref(), field=name, collection=schema.collection, trust=trust)
             models[name] = passed[name]
@@ -207,3 +246,66 @@ def text_key_of(schema: Schema) -> str:
     """Return the payload key of texts, which is the source of the text field if there is one."""
     sources = [value.source for value in schema.fields.values() if isinstance(value, TextField)]
     return sources[0] if sources else "text"
+
+
+def altered_schema(
+    schema: Schema,
+    *,
+    filterable: Mapping[str, FilterKind | str] | None = None,
+    reranker: LazyModel | None = None,
+    fusion: Fusion | None = None,
+    quantization: Quantization | str | None = None,
+) -> Schema:
+    """Return the schema with further filterable fields and other settings; None leaves a setting as it is.
+
+    Raises ValueError for a filterable field that has another kind, and for weights that do not fit the fields.
+    """
+    kinds = parse_kinds(filterable or {})
+    for name, kind in kinds.items():
+        stored = schema.filterable.get(name, kind)
+        if stored is not kind:
+            raise ValueError(
+                f"{schema.collection!r} has the filterable field {name!r} of kind {stored}, and records with values of "
+                f"this kind: create another collection to have it as {kind}"
+            )
+    check_can_match(kinds, text_key_of(schema))
+    if fusion is not None:
+        check_weights(check_fusion(fusion), list(schema.fields))
+    models = {} if reranker is None else {RERANKER: _with_absolute_path(reranker.ref())}
+    return replace(
+        schema,
+        fields=schema.fields if quantization is None else _quantized(schema, quantization),
+        filterable={**schema.filterable, **kinds},
+        models={**schema.models, **models},
+        fusion=schema.fusion if fusion is None else fusion,
+    )
+
+
+def _quantized(schema: Schema, quantization: Quantization | str) -> dict[str, Field]:
+    """Return the fields with another quantization of dense vectors."""
+    if quantization not in {each.value for each in Quantization}:
+        raise ValueError(f"unknown quantization {quantization!r}; expected one of {', '.join(Quantization)}")
+    return {
+        name: replace(field, quantization=Quantization(quantization)) if isinstance(field, DenseField) else field
+        for name, field in schema.fields.items()
+    }
+
+
+def relocated_models(schema: Schema, places: Mapping[str, str], options: ModelOptions) -> dict[str, ModelRef]:
+    """Return the references of models that have moved, with their new places; loads the models.
+
+    ``places`` maps fields, or "reranker", to names of models. Raises SchemaMismatch unless the fingerprints are equal.
+    """
+    moved = {}
+    for name, place in places.items():
+        stored = schema.models.get(name)
+        if stored is None:
+            known = ", ".join(schema.models) or "no model"
+            raise ValueError(f"the collection {schema.collection!r} records no {name} model; it records {known}")
+        model = LazyModel(stored.kind, place, options=options.matching(stored), settings=settings_of(stored))
+        found = _with_absolute_path(model.ref())
+        # A precision that was not requested depends on the machine. Without a fingerprint, check_same warns.
+        parts = stored.fingerprint.keys() - ({"precision"} if options.dtype is None else set())
+        check_same(stored, found, field=name, collection=schema.collection, trust=False, parts=parts or None)
+        moved[name] = replace(stored, name=found.name, revision=found.revision)
+    return moved

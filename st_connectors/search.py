@@ -60,8 +60,8 @@ class SearchHit:
 
     ``legs`` contains the rank and score in each leg, ``retrieved`` is the score before reranking, and ``terms`` are the
     shared terms with the largest contributions if the hit is explained. ``highlights`` are the parts of the text that
-    matched in sparse and text legs, if they were requested. ``score`` is NaN if the reranker gave NaN, or if there was no
-    text to rerank; such hits are last.
+    matched in sparse and text legs, if they were requested. ``score`` is NaN if the reranker gave NaN, or if there was
+    no text to rerank; such hits are last.
     """
 
     id: str

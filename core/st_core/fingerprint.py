@@ -2,12 +2,13 @@
 
 A fingerprint has one hash for each component, so that a message can name the components that differ:
 
-``weights``        the tensors of the document stack, regardless of the files and names they are stored under
-``graph``          replaces ``weights`` for a model that has only a repository graph: the file of that graph
-``tokenizer``      the vocabulary, and the ids of a few probe texts
-``configuration``  the modules of the document stack, with the settings that affect their results
-``prompts``        all prompts of the model, and the name of the default prompt
-``precision``      the dtype of the computation
+``weights``          the tensors of the document stack, regardless of the files and names they are stored under
+``graph``            replaces ``weights`` for a model that has only a repository graph: the file of that graph
+``tokenizer``        the vocabulary, and the ids of a few probe texts
+``configuration``    the modules of the document stack, with the settings that affect their results
+``prompts``          all prompts of the model, and the name of the default prompt
+``precision``        the dtype of the computation
+``max_active_dims``  how many weights a sparse vector keeps; only sparse models have this component
 
 ``weights``, ``tokenizer`` and ``configuration`` cover the document stack only, so that an inference-free query encoder
 matches its document model.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends.numpy.modules import can_run
 from st_core.checkpoint.files import last_name
 from st_core.errors import ModelBroken
 from st_core.model import Model
@@ -125,6 +127,7 @@ def _describe_own(model: Model) -> ModelRef:
     precision = outline.precision
     prompts = {name: text for name, text in model.prompts.items() if text}
     shape = [_configuration(module) for module in stack] + [limit, width]
+    keep = getattr(model, "max_active_dims", None)
     return ModelRef(
         name=model.checkpoint.name,
         kind=kind,
@@ -133,6 +136,9 @@ def _describe_own(model: Model) -> ModelRef:
         max_tokens=limit,
         prompts=prompts,
         precision=precision,
+        backend=_backend(model),
+        truncate_dim=getattr(model, "truncate_dim", None),
+        max_active_dims=keep,
         fingerprint=Fingerprint(
             {
                 **_weights_component(stack, outline.repository_graph),
@@ -140,9 +146,17 @@ def _describe_own(model: Model) -> ModelRef:
                 "configuration": lambda: _hash(_canonical(shape)),
                 "prompts": lambda: _hash(_canonical([prompts, model.default_prompt_name])),
                 "precision": lambda: _hash(precision.encode()),
+                **({"max_active_dims": lambda: _hash(_canonical(keep))} if kind is ModelKind.SPARSE else {}),
             }
         ),
     )
+
+
+def _backend(model: Model) -> str | None:
+    """Return the backend of a model, None if numpy runs all of its stacks."""
+    engine = model._engine  # noqa: SLF001
+    stacks = [flatten(engine.modules, task) for task in engine.tasks()]
+    return None if all(can_run(stack) for stack in stacks) else engine.plan.backend
 
 
 def _weights_component(stack: Sequence[Module], graph: Path | None) -> dict[str, Callable[[], str]]:
@@ -286,6 +300,8 @@ def _describe_foreign(model: Any) -> ModelRef:
         "name": _name(model),
         "max_tokens": int(limit) if isinstance(limit, int) and limit < 10**9 else None,
         "prompts": prompts,
+        "truncate_dim": _positive(model, "truncate_dim"),
+        "max_active_dims": _positive(model, "max_active_dims"),
     }
     if hasattr(model, "encode_document") and hasattr(model, "encode_query"):
         vectors = model.encode_document([PROBE])
@@ -296,6 +312,12 @@ def _describe_foreign(model: Any) -> ModelRef:
     raise TypeError(
         f"expected a model with encode_query and encode_document, or with predict, got a {type(model).__name__}"
     )
+
+
+def _positive(model: object, name: str) -> int | None:
+    """Return the value of an attribute if it is a positive integer, else None."""
+    value = getattr(model, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _is_sparse(vectors: object) -> bool:

@@ -53,8 +53,13 @@ class ModelRef:
 
     ``dimension`` is the width of the vectors, which is the size of the vocabulary for sparse vectors. ``max_tokens`` is
     the maximum number of tokens of a text, None for no limit. ``fingerprint`` maps components ("weights", "tokenizer",
-    "configuration", "prompts", "precision") to hashes, so that a message can name the components that differ; it is
-    empty for models of other libraries.
+    "configuration", "prompts", "precision", and "max_active_dims" of sparse models) to hashes, so that a message can
+    name the components that differ; it is empty for models of other libraries.
+
+    ``backend`` is what computed a transformer; None for models that numpy runs, for models of other libraries and in
+    descriptions that an earlier version stored. ``truncate_dim`` and ``max_active_dims`` are the settings of these
+    names, None if they are not set. Loaded by its name with these three and ``precision``, the model computes the same
+    vectors.
     """
 
     name: str
@@ -65,6 +70,9 @@ class ModelRef:
     prompts: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    backend: str | None = None
+    truncate_dim: int | None = None
+    max_active_dims: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as values that can be written as JSON."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from st_connectors.cli.alter import alter
 from st_connectors.cli.conform import conform
 from st_connectors.cli.copy import copy
 from st_connectors.cli.count import count
@@ -38,6 +39,7 @@ from st_connectors.cli.output import (
     print_error,
     warnings_as_lines,
 )
+from st_connectors.cli.relocate import relocate
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
@@ -64,6 +66,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "list": list_collections,
     "info": info,
     "copy": copy,
+    "alter": alter,
+    "relocate": relocate,
     "delete": delete,
     "drop": drop,
     "stores": stores,

@@ -12,18 +12,19 @@ import typer
 
 from st_connectors.cli.opening import Models, open_index
 from st_connectors.cli.options import (
+    NONE,
     Address,
     Adopt,
     AsJson,
-    Backend,
     Collection,
+    CollectionBackend,
     CollectionDtype,
     CollectionOptions,
-    DenseModel,
     Filterable,
     FusionMethod,
+    NewOrMovedDense,
+    NewOrMovedSparse,
     RerankerModel,
-    SparseModel,
     TextField,
     TrustModel,
     parse_filterable,
@@ -83,13 +84,13 @@ def ingest(
     address: Address,
     collection: Collection,
     create: Annotated[bool, typer.Option("--create", help="Create the collection if it does not exist.")] = False,
-    dense: DenseModel = None,
-    sparse: SparseModel = None,
+    dense: NewOrMovedDense = None,
+    sparse: NewOrMovedSparse = None,
     reranker: RerankerModel = None,
     text: TextField = False,
     filterable: Filterable = None,
     fusion: FusionMethod = None,
-    backend: Backend = "torch",
+    backend: CollectionBackend = None,
     dtype: CollectionDtype = None,
     adopt: Adopt = None,
     trust_model: TrustModel = False,
@@ -197,6 +198,7 @@ def _create(
     address: str, collection: str, options: CollectionOptions, model_options: ModelOptions, *, trust: bool
 ) -> Index:
     from st_connectors.index import Index
+    from st_connectors.models import DEFAULT_BACKEND
 
     if trust:
         raise ValueError("--trust-model applies to existing collections only; remove it or --create")
@@ -210,7 +212,7 @@ def _create(
         text=options.text,
         filterable=parse_filterable(options.filterable),
         fusion=parse_fusion(options.fusion),
-        backend=model_options.backend,
+        backend=model_options.backend or DEFAULT_BACKEND,
         dtype=model_options.dtype,
     )
 
@@ -222,12 +224,22 @@ def _open(
     from st_connectors.errors import NotFound
     from st_connectors.index import Index
 
-    creating = [f"--{field.name}" for field in fields(options) if getattr(options, field.name)]
+    creating = [
+        f"--{field.name}"
+        for field in fields(options)
+        if (value := getattr(options, field.name)) and (field.name not in {"dense", "sparse"} or value == NONE)
+    ]
     if creating:
         raise ValueError(f"{', '.join(creating)} describes a new collection; add --create")
     try:
         return Index.open(
-            address, collection=collection, trust_model=trust, backend=model_options.backend, dtype=model_options.dtype
+            address,
+            collection=collection,
+            dense=options.dense,
+            sparse=options.sparse,
+            trust_model=trust,
+            backend=model_options.backend,
+            dtype=model_options.dtype,
         )
     except NotFound as error:
         message = f"{error.message}; add --create to create it"

@@ -70,6 +70,7 @@ def open_index(
 ) -> Index:
     """Open a collection with its models; ``adopt`` names the fields of one that another program created."""
     from st_connectors.index import Index
+    from st_connectors.models import DEFAULT_BACKEND
 
     backend, dtype = models.options.backend, models.options.dtype
     if adopt is None:
@@ -93,7 +94,7 @@ def open_index(
         text=adoption.text,
         reranker=models.reranker,
         filterable=parse_filterable(filterable),
-        backend=backend,
+        backend=backend or DEFAULT_BACKEND,
         dtype=dtype,
     )
 

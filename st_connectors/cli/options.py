@@ -17,18 +17,24 @@ __all__ = [
     "DEFAULT_DENSE",
     "DEFAULT_SPARSE",
     "FUSIONS",
+    "NONE",
     "Address",
     "Adopt",
     "AdoptedFilterable",
     "AsJson",
     "Backend",
     "Collection",
+    "CollectionBackend",
     "CollectionDtype",
     "CollectionOptions",
     "DenseModel",
     "Dtype",
     "Filterable",
     "FusionMethod",
+    "MovedDense",
+    "MovedSparse",
+    "NewOrMovedDense",
+    "NewOrMovedSparse",
     "RerankerModel",
     "SparseModel",
     "TextField",
@@ -97,6 +103,14 @@ Backend = Annotated[
         help="Backend that runs transformer models: torch, openvino, onnx, or auto (the fastest on this machine).",
     ),
 ]
+CollectionBackend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="Backend that runs transformer models: torch, openvino, onnx, or auto (the fastest on this machine). "
+        "Default: the backend recorded in the collection; torch for a new collection.",
+    ),
+]
 _DTYPES = "Type that weights are computed in: float32, float16, bfloat16, or int8 (openvino and onnx)"
 Dtype = Annotated[
     str | None,
@@ -106,11 +120,18 @@ CollectionDtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help=f"{_DTYPES}. Default: on openvino and onnx, the type recorded in the collection; otherwise float32, "
-        "or the model's own type on a GPU.",
+        help=f"{_DTYPES}. Default: on the recorded backend, and on openvino and onnx, the type recorded in the "
+        "collection; otherwise float32, or the model's own type on a GPU.",
     ),
 ]
 
+_MOVED = "the place of the recorded model, if it has moved; fingerprints are compared"
+MovedDense = Annotated[
+    str | None, typer.Option("--dense", metavar="MODEL", help=f"Dense model: {_MOVED}; or with --adopt, its model.")
+]
+MovedSparse = Annotated[
+    str | None, typer.Option("--sparse", metavar="MODEL", help=f"Sparse model: {_MOVED}; or with --adopt, its model.")
+]
 TrustModel = Annotated[
     bool, typer.Option("--trust-model", help="Accept a model that differs from the one recorded in the collection.")
 ]
@@ -129,6 +150,22 @@ SparseModel = Annotated[
         "--sparse",
         metavar="MODEL",
         help=f"Sparse model for a new collection, or {NONE} (default: {DEFAULT_SPARSE}).",
+    ),
+]
+NewOrMovedDense = Annotated[
+    str | None,
+    typer.Option(
+        "--dense",
+        metavar="MODEL",
+        help=f"With --create, the dense model or {NONE} (default: {DEFAULT_DENSE}); otherwise {_MOVED}.",
+    ),
+]
+NewOrMovedSparse = Annotated[
+    str | None,
+    typer.Option(
+        "--sparse",
+        metavar="MODEL",
+        help=f"With --create, the sparse model or {NONE} (default: {DEFAULT_SPARSE}); otherwise {_MOVED}.",
     ),
 ]
 RerankerModel = Annotated[

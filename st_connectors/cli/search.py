@@ -14,9 +14,11 @@ from st_connectors.cli.options import (
     Adopt,
     AdoptedFilterable,
     AsJson,
-    Backend,
     Collection,
+    CollectionBackend,
     CollectionDtype,
+    MovedDense,
+    MovedSparse,
     TrustModel,
     Where,
     parse_fusion,
@@ -71,12 +73,8 @@ def search(
         ),
     ] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Return a split document once, by its best window.")] = False,
-    dense: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Dense model, instead of the one that the collection records.")
-    ] = None,
-    sparse: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Sparse model, instead of the one that the collection records.")
-    ] = None,
+    dense: MovedDense = None,
+    sparse: MovedSparse = None,
     adopt: Adopt = None,
     filterable: AdoptedFilterable = None,
     shorten: Annotated[
@@ -87,7 +85,7 @@ def search(
         ),
     ] = True,
     trust_model: TrustModel = False,
-    backend: Backend = "torch",
+    backend: CollectionBackend = None,
     dtype: CollectionDtype = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,12 +94,13 @@ def search(
     --queries reads a query per line: a JSON object with id and text, or an id and a text separated by a tab. The output
     is then a TREC run, or one JSON object per query. The scale of --min-score is that of the printed scores.
 
-    A --dtype other than the one recorded in the collection is an error unless --trust-model is set; rerankers accept
-    any.
+    Models run on the backend and in the type that the collection records. Another --backend is used with a warning;
+    another --dtype is an error unless --trust-model is set, except for rerankers, which accept any.
 
     Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
 
-    Example: st-connectors search "fishing on the ocean" --in qdrant+edge:library --collection books --backend openvino
+    Example: st-connectors search "fishing on the ocean" --in qdrant+edge:library --collection books --dense
+    ./moved/minilm
     """
     from st_connectors.models import ModelOptions
     from st_connectors.schemas import stored_reranker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import threading
 import warnings
 from dataclasses import replace
@@ -234,6 +236,96 @@ def test_a_model_that_changed_since_is_a_mismatch_when_it_is_used(here):
         assert index.search("ocean").hits
 
 
+def test_the_number_of_active_dimensions_is_remembered(url):
+    """The stored model keeps as many weights as the one that made the collection, in queries and documents."""
+    model = SparseEncoder("builtin:sparse", max_active_dims=3)
+    with books(url, dense=None, sparse=model) as index:
+        before = index.search("fishing on the wide ocean in a small boat").to_json()
+
+    with Index.open(url, collection="books") as again:
+        assert again.schema.models["sparse"].max_active_dims == 3
+        assert again.search("fishing on the wide ocean in a small boat").to_json() == before
+        again.ingest([{"id": "more", "text": "an ageing fisherman struggles with a giant marlin"}])
+        assert {len(record.vectors["sparse"]) for record in again.get(["sea", "more"], parts=Parts.ALL)} == {3}
+
+
+@pytest.mark.parametrize(("then", "now"), [(3, None), (None, 3), (3, 4)])
+def test_another_number_of_active_dimensions_is_a_mismatch(here, then, now):
+    """It is compared, and both numbers are told; the same one is accepted under an object."""
+    made, other = (SparseEncoder("builtin:sparse", max_active_dims=number) for number in (then, now))
+    with books(here, dense=None, sparse=made):
+        pass
+
+    says = rf"differs in max_active_dims \({then} then, {now} now\)"
+    with pytest.raises(SchemaMismatch, match=says):
+        Index.open(here, collection="books", sparse=other)
+    Index.open(here, collection="books", sparse=other, trust_model=True).close()
+    Index.open(here, collection="books", sparse=made).close()
+    with pytest.raises(SchemaMismatch, match="differs from builtin:sparse in its max_active_dims"):
+        books(here, dense=None, sparse=other)
+
+
+def test_a_truncated_model_is_opened_by_its_name(url):
+    """The width is part of the reference, so that the name alone suffices."""
+    with books(url, dense=SentenceTransformer("builtin:dense", truncate_dim=64), sparse=None) as index:
+        before = index.search("ocean").to_json()
+
+    with Index.open(url, collection="books") as again:
+        assert again.schema.fields["dense"] == DenseField(64)
+        assert again.search("ocean").to_json() == before
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the dense built-in model, which the test moves, and the place to which it moves."""
+    from st_core import builtin
+
+    shutil.copytree(builtin.path("dense"), tmp_path / "old")
+    return tmp_path / "old", tmp_path / "new"
+
+
+def test_a_model_that_has_moved_is_passed_or_recorded_anew(url, moved):
+    """The error says both ways; after the second one the name alone suffices."""
+    old, new = moved
+    with books(url, dense=str(old), sparse=None) as index:
+        before = index.search("ocean").to_json()
+    old.rename(new)
+
+    with (
+        Index.open(url, collection="books") as index,
+        pytest.raises(
+            ModelNotFound, match=r"'books' records this name .* dense= \(--dense\), .* st-connectors relocate"
+        ),
+    ):
+        index.search("ocean")
+    with Index.open(url, collection="books", dense=str(new)) as index:
+        assert index.search("ocean").to_json() == before
+    with Index.open(url, collection="books") as index:
+        index.relocate(dense=str(new))
+        assert index.search("ocean").to_json() == before
+    with Index.open(url, collection="books") as index:
+        assert index.schema.models["dense"].name == str(new)
+        assert index.search("ocean").to_json() == before
+
+
+def test_another_model_is_not_recorded_as_the_one_that_moved(url, moved):
+    """The fingerprint is compared, and the collection stays as it was."""
+    old, _ = moved
+    with books(url, dense="builtin:dense", sparse=None) as index:
+        stored = index.schema
+    settings = old / "config_sentence_transformers.json"
+    settings.write_text(
+        json.dumps(json.loads(settings.read_text("utf-8")) | {"prompts": {"document": "other: "}}), "utf-8"
+    )
+
+    with Index.open(url, collection="books") as index:
+        with pytest.raises(SchemaMismatch, match=r"and '.*old' differs in prompts"):
+            index.relocate(dense=str(old))
+        with pytest.raises(ValueError, match="'books' records no reranker model; it records dense"):
+            index.relocate(reranker=str(old))
+        assert index.schema == stored
+
+
 def test_an_object_must_be_handed_in_again(url, letters, words):
     """A collection filled by a model object cannot load it by name; following the error's advice works."""
     with Index.create(url, collection="c", dense=letters, sparse=words) as index:
@@ -273,6 +365,62 @@ def test_where_is_text_or_a_filter(here, where):
     assert index.count(where) == len(expected)
 
 
+NESTED = [{**book, "meta": {"year": book["year"], "tags": [book["id"], "book"]}} for book in BOOKS]
+
+
+def test_fields_inside_objects_are_filterable(url):
+    """By their path, with the kinds and operators of other fields; a value of another kind is refused."""
+    with Index.create(url, collection="c", filterable={"meta.year": "int", "meta.tags": "keyword"}, **BUILTIN) as index:
+        report = index.ingest([*NESTED, {"id": "odd", "text": "a book", "meta": {"year": "long ago"}}])
+
+        assert (report.confirmed, report.refused_total) == (3, 1)
+        assert "payload['meta.year'] is filterable as int" in report.refused[0].reason
+        assert [hit.id for hit in index.search("a voyage", where="meta.year < 1880")] == ["submarine"]
+        assert index.count('meta.tags = "book" and meta.year >= 1890') == 2
+        assert index.count("not meta.year exists") == 0
+
+
+def test_alter_adds_fields_a_reranker_and_a_fusion(url):
+    """For the open index and for one opened later, and for records that were stored before."""
+    with books(url) as index:
+        index.ingest(NESTED)
+        before = index.search("ocean").to_json()
+        with pytest.raises(ValueError, match=r"'meta\.year' is not filterable"):
+            index.count("meta.year > 1880")
+
+        index.alter(filterable={"meta.year": "int"}, fusion=Rrf(10, (1.0, 3.0)), reranker=Backwards())
+
+        assert index.count("meta.year > 1880") == 2
+        assert index.search("ocean", rerank=True).hits[0].retrieved is not None
+        changed = index.search("ocean", where="meta.year > 1880").to_json()
+    with Index.open(url, collection="books") as again:
+        assert again.schema.fusion == Rrf(10, (1.0, 3.0))
+        assert again.schema.models["reranker"].name == "backwards"
+        assert again.search("ocean", where="meta.year > 1880").to_json() == changed
+        again.alter(fusion=Weighted(HYBRID_WEIGHTS))
+        assert again.search("ocean").to_json() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"filterable": {"year": "keyword"}}, "has the filterable field 'year' of kind int"),
+        ({"filterable": {"id": "keyword"}}, "'id' cannot be filterable: the id of a document is not in its payload"),
+        ({"filterable": {"_chunk": "keyword"}}, r"Its keys can, such as '_chunk\.parent'"),
+        ({"filterable": {"text": "bool"}}, "'text' cannot be filterable as bool: it is the text of a document"),
+        ({"fusion": Rrf(60, (1.0,))}, "the fusion has 1 weight for 2 legs"),
+        ({"quantization": "int4"}, "unknown quantization 'int4'; expected one of none, int8, binary"),
+    ],
+)
+def test_what_alter_refuses(url, change, says):
+    """A change that no store can make is a ValueError, and nothing has changed."""
+    with books(url) as index:
+        before = index.schema
+        with pytest.raises(ValueError, match=says):
+            index.alter(**change)
+        assert index.schema == before
+
+
 @pytest.mark.parametrize("documents", ["books.jsonl", b"x", BOOKS[0], Document("a", "red"), None, 5])
 def test_what_is_no_list_of_documents_is_not_taken_apart(here, documents):
     """A path or one document would be read letter by letter, each letter refused."""
@@ -280,6 +428,24 @@ def test_what_is_no_list_of_documents_is_not_taken_apart(here, documents):
         with pytest.raises(TypeError, match=f"documents must be an iterable of .*, not {type(documents).__name__}"):
             index.ingest(documents)
         assert index.count() == 3
+
+
+@pytest.mark.parametrize("field", ["id", "_chunk"])
+def test_a_field_that_no_document_can_have_is_refused_at_create(url, field):
+    """A filter on it would match nothing, whatever is ingested; keys inside the windows' object can be had."""
+    with pytest.raises(ValueError, match=f"'{field}' cannot be filterable"):
+        Index.create(url, collection="books", filterable={field: "keyword"}, **BUILTIN)
+    with pytest.raises(NotFound):
+        Index.open(url, collection="books")
+
+    with Index.create(
+        url, collection="c", filterable={"_chunk.parent": "keyword", "text": "keyword"}, **BUILTIN
+    ) as index:
+        report = index.ingest(
+            [{"id": "long", "text": LONG}, {"id": "short", "text": "an eruption"}], split=Split(tokens=40)
+        )
+        assert index.count('_chunk.parent = "long"') == report.records - 1 > 1
+        assert [hit.id for hit in index.search("sea", where='text = "an eruption"')] == ["short"]
 
 
 def test_filterable_is_a_mapping(here):

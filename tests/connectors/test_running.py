@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 import st_core
 from st_connectors import Index
-from st_connectors.errors import SchemaMismatch
+from st_connectors.errors import ModelWarning, SchemaMismatch
 from st_connectors.models import ModelOptions
 from st_connectors.registry import collections
 from st_core import ModelKind, ModelRef
@@ -109,6 +111,53 @@ def test_a_collection_is_opened_in_the_type_it_was_made_in(exports, here, backen
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize(("backend", "dtype"), [OPENVINO_INT8, ("openvino", "float32"), ("onnx", "float32")])
+def test_a_collection_remembers_backend_and_dtype(exports, here, backend, dtype):
+    """Opened without naming either, every model runs as when the collection was created, the reranker too."""
+    before = answers(filled(here, **names(exports, backend, dtype), backend=backend, dtype=dtype))
+
+    with warnings.catch_warnings(action="error"), Index.open(here, collection="c") as again:
+        assert answers(again) == before
+        assert {ref.backend for ref in again.schema.models.values()} == {backend}
+        assert {model.load().backend for model in (*again._models.values(), again._reranker)} == {backend}
+
+
+@pytest.mark.torch
+def test_a_collection_remembers_a_dtype_of_torch(checkpoints, here):
+    """A type that was named at create is used where none is named, and not the default of this machine."""
+    folder = str(checkpoints.folder("bert-mean"))
+    before = answers(filled(here, dense=folder, dtype="bfloat16"), [{}])
+
+    with Index.open(here, collection="c") as again:
+        assert answers(again, [{}]) == before
+    with pytest.warns(ModelWarning, match="were computed by torch bfloat16; texts are now encoded by torch float32"):
+        other = Index.open(here, collection="c", dtype="float32", trust_model=True)
+    assert answers(other, [{}]) != before
+
+
+@pytest.mark.torch
+def test_another_backend_is_used_if_named_and_said(exports, here):
+    """One warning for all fields, with what computed the vectors and what encodes now; the numbers are the latter's."""
+    filled(here, **names(exports, *OPENVINO_INT8), backend="openvino", dtype="int8")
+    floats = {
+        key: getattr(st_core, kind)(names(exports, *OPENVINO_INT8)[key], device="cpu")
+        for key, (kind, _) in MODELS.items()
+    }
+
+    with pytest.warns(ModelWarning) as said:
+        named = Index.open(here, collection="c", backend="torch")
+    with Index.open(here, collection="c", **floats, trust_model=True) as trusted:
+        assert answers(named) == answers(trusted)
+    assert [str(each.message) for each in said] == [
+        (
+            "the dense and sparse vectors of 'c' were computed by openvino int8; texts are now encoded by torch, as "
+            "named, so that scores and ranks can differ"
+        )
+    ]
+    assert Path(said[0].filename) == Path(__file__)
+
+
+@pytest.mark.torch
 def test_a_graph_with_fixed_ranges_is_found_again(exports, here):
     """Its precision is a name of its own; its graph is asked for as int8."""
     pytest.importorskip("nncf", reason="needs nncf")
@@ -121,13 +170,21 @@ def test_a_graph_with_fixed_ranges_is_found_again(exports, here):
 
 
 @pytest.mark.torch
-def test_on_torch_an_unnamed_type_is_the_default_and_not_compared(exports, here):
-    """What was made in int8 is searched with float32 queries, as with the objects that are trusted."""
-    filled(here, **names(exports, *OPENVINO_INT8), backend="openvino", dtype="int8")
+def test_a_collection_that_records_no_backend_is_opened_on_torch(exports, here):
+    """Collections stored before the backend was recorded open as they did: in the default type, not compared."""
+    index = filled(here, **names(exports, *OPENVINO_INT8), backend="openvino", dtype="int8")
     folders = names(exports, *OPENVINO_INT8)
     floats = {key: getattr(st_core, kind)(folders[key], device="cpu") for key, (kind, _) in MODELS.items()}
+    new = ("backend", "truncate_dim", "max_active_dims")
+    stored = {
+        name: {key: value for key, value in ref.to_json().items() if key not in new}
+        for name, ref in index.schema.models.items()
+    }
+    earlier = replace(index.schema, models={name: ModelRef.from_json(value) for name, value in stored.items()})
+    index.store.alter(earlier)
 
     with (
+        warnings.catch_warnings(action="error"),
         Index.open(here, collection="c") as remembered,
         Index.open(here, collection="c", **floats, trust_model=True) as trusted,
     ):
@@ -145,20 +202,25 @@ def test_a_named_type_that_is_not_the_collections(exports, here, backend):
     filled(here, **folders, backend="openvino", dtype="int8")
     running = {"backend": backend, "dtype": "float32"}
     says = r"made by '.*', which as loaded now differs in precision \(int8 then, float32 now\): use the model as it was"
+    warned = rf"were computed by openvino int8; texts are now encoded by {backend} float32, as named"
 
-    with Index.open(here, collection="c", **running) as index:
+    with pytest.warns(ModelWarning, match=warned):
+        index = Index.open(here, collection="c", **running)
+    with index:
         assert index.count() == len(DOCUMENTS)
         with pytest.raises(SchemaMismatch, match=says):
             index.search("copy")
         with pytest.raises(SchemaMismatch, match=says):
             index.ingest(DOCUMENTS)
-    with pytest.raises(SchemaMismatch, match=says):
+    with pytest.warns(ModelWarning, match=warned), pytest.raises(SchemaMismatch, match=says):
         Index.open(here, collection="c", dense=folders["dense"], **running)
     floats = {
         key: getattr(st_core, kind)(folders[key], backend=backend, dtype="float32") for key, (kind, _) in MODELS.items()
     }
+    with pytest.warns(ModelWarning, match=warned):
+        named = Index.open(here, collection="c", trust_model=True, **running)
     with (
-        Index.open(here, collection="c", trust_model=True, **running) as named,
+        named,
         Index.open(here, collection="c", trust_model=True, **floats) as given,
         Index.open(here, collection="c", backend="openvino") as own,
     ):
@@ -176,7 +238,7 @@ def test_another_model_of_another_type(exports, here, tmp_path):
     (other / SETTINGS).write_text(json.dumps(settings | {"prompts": {"document": "other: "}}), "utf-8")
 
     says = r"and '.*other' differs in precision \(int8 then, float32 now\), prompts"
-    with pytest.raises(SchemaMismatch, match=says):
+    with pytest.warns(ModelWarning), pytest.raises(SchemaMismatch, match=says):
         Index.open(here, collection="c", dense=str(other), backend="openvino", dtype="float32")
 
 
@@ -267,8 +329,7 @@ def test_built_in_models_run_on_numpy_whatever_is_said(here, monkeypatch, backen
     ("options", "says"),
     [
         ({"backend": "tensorrt"}, "unknown backend 'tensorrt'; expected one of torch, onnx, openvino, auto"),
-        ({"backend": None}, "unknown backend None"),
-        ({"dtype": "int8"}, "dtype='int8' needs backend='onnx' or backend='openvino'"),
+        ({"backend": "torch", "dtype": "int8"}, "dtype='int8' needs backend='onnx' or backend='openvino'"),
         (
             {"dtype": "flaot32"},
             "unknown dtype 'flaot32' for backend 'torch'; expected one of float32, float16, bfloat16, float64, auto",
@@ -291,6 +352,19 @@ def test_what_runs_nothing_is_refused_at_once(here, options, says):
     assert collections(here) == []
 
 
+def test_int8_without_a_backend_needs_a_collection_that_has_one(here):
+    """A new collection has none, and neither has one of built-in models; one made on openvino has."""
+    says = "dtype='int8' needs backend='onnx' or backend='openvino'"
+    for call in (Index.create, Index.adopt):
+        given = ("theirs", "builtin:dense") if call == Index.adopt else "builtin:dense"
+        with pytest.raises(ValueError, match=says):
+            call(here, collection="c", dense=given, dtype="int8")
+    assert collections(here) == []
+    filled(here, **BUILTIN)
+    with pytest.raises(ValueError, match=says):
+        Index.open(here, collection="c", dtype="int8")
+
+
 @pytest.mark.parametrize(
     ("running", "precision", "dtype"),
     [
@@ -311,3 +385,17 @@ def test_the_type_of_a_model_that_is_remembered(running, precision, dtype):
 
     assert ModelOptions(*running).matching(ref) == ModelOptions(running[0], dtype)
     assert ModelOptions(*running).matching(None) == ModelOptions(*running)
+
+
+def test_a_model_that_records_its_backend():
+    """Its backend and its type, unless another is named; on another backend the type if graphs have it."""
+    ref = ModelRef("org/model", ModelKind.DENSE, 3, precision="bfloat16", backend="torch")
+    named = {
+        None: ("torch", "bfloat16"),
+        "torch": ("torch", "bfloat16"),
+        "onnx": ("onnx", "bfloat16"),
+        "auto": ("auto", None),
+    }
+    for backend, expected in named.items():
+        assert ModelOptions(backend, None).matching(ref) == ModelOptions(*expected)
+    assert ModelOptions(None, "float32").matching(ref) == ModelOptions("torch", "float32")

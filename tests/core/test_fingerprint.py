@@ -43,8 +43,27 @@ def test_our_models_are_described():
 
     assert (dense.name, dense.kind, dense.dimension) == ("builtin:dense", ModelKind.DENSE, 256)
     assert (sparse.name, sparse.kind) == ("builtin:sparse", ModelKind.SPARSE)
-    assert set(dense.fingerprint) == set(sparse.fingerprint) == COMPONENTS
+    assert set(dense.fingerprint) == COMPONENTS
+    assert set(sparse.fingerprint) == {*COMPONENTS, "max_active_dims"}
     assert differing(dense.fingerprint, sparse.fingerprint) >= {"weights", "configuration"}
+    assert (dense.backend, sparse.backend) == (None, None)
+
+
+def test_the_number_of_active_dimensions_is_a_component_of_its_own():
+    """It changes vectors and nothing else, and is described as a number too."""
+    whole, ten, eleven = (describe(SparseEncoder("builtin:sparse", max_active_dims=n)) for n in (None, 10, 11))
+
+    assert [ref.max_active_dims for ref in (whole, ten, eleven)] == [None, 10, 11]
+    for other in (whole, eleven):
+        parts = ten.fingerprint.keys()
+        assert {part for part in parts if ten.fingerprint[part] != other.fingerprint[part]} == {"max_active_dims"}
+
+
+def test_a_truncated_model_is_described_with_its_width():
+    """The setting and the width that results."""
+    ref = describe(SentenceTransformer("builtin:dense", truncate_dim=32))
+
+    assert (ref.truncate_dim, ref.dimension) == (32, 32)
 
 
 def test_a_reference_survives_json():
