@@ -157,7 +157,7 @@ class Life(Group):
 
     def test_further_filterable_fields_match_stored_records(self, lab: Lab) -> None:
         """Every filter of the truth table matches records that were stored before its field was declared."""
-        pair = self._probes(lab, {"word": FilterKind.KEYWORD})
+        pair = self._stored_before(lab, {"word": FilterKind.KEYWORD})
         for store in (pair.store, pair.oracle):
             store.alter(replace(store.schema, filterable=corpus.FILTERABLE))
         pair.store.refresh()
@@ -171,7 +171,7 @@ class Life(Group):
 
     def test_a_stored_value_of_another_kind_prevents_a_filterable_field(self, lab: Lab) -> None:
         """The record is named, as an upsert of it would name it, and the collection stays as it was."""
-        pair = self._probes(lab, {"whole": FilterKind.INT})
+        pair = self._stored_before(lab, {"whole": FilterKind.INT})
         schema = pair.store.schema
         with pytest.raises(Refused, match=r"record '.*': payload\['word'\] is filterable as int, and '.*' is not"):
             pair.store.alter(replace(schema, filterable={**schema.filterable, "word": FilterKind.INT}))
@@ -179,7 +179,7 @@ class Life(Group):
         assert pair.store.schema == schema
         pair.assert_records_agree(Eq("whole", 1))
 
-    def _probes(self, lab: Lab, filterable: Mapping[str, FilterKind]) -> Pair:
+    def _stored_before(self, lab: Lab, filterable: Mapping[str, FilterKind]) -> Pair:
         lab.need("filterable" in lab.capabilities.alterable, "that it alters filterable fields")
         return lab.pair(lab.schema(filterable=filterable), corpus.probes())
 
