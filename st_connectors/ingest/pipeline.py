@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from st_connectors._matching import values_at
 from st_connectors.arguments import set_ints
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.encode import Batch, encode_batch, gather_batches
@@ -181,5 +182,5 @@ def _confirmed(batch: Batch, refused: Sequence[Refusal]) -> list[Document]:
 
 
 def _count_filled(documents: Sequence[Document], name: str) -> int:
-    """Return the number of documents with a value under a payload key; null and an empty list are no values."""
-    return sum(document.payload.get(name) not in (None, []) for document in documents)
+    """Return the number of documents with a value in a filterable field; null and an empty list are no values."""
+    return sum(any(value is not None for value in values_at(document.payload, name)) for document in documents)
