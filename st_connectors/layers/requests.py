@@ -179,7 +179,8 @@ class RequestChecks:
         """Return the leg; raise ``Unsupported`` if it has more terms than there is room for."""
         if room is None or (count := count_terms(leg)) <= room:
             return leg
-        what, hint = ("words", "shorten the text") if isinstance(leg, Match) else ("terms", f"use vector.top({room})")
+        what, way = ("words", "shorten the text") if isinstance(leg, Match) else ("terms", f"use vector.top({room})")
+        hint = f"{way}, or search by Index with shorten=True"
         raise self._unsupported(f"the query has {count} {what}, and this store allows {room}: {hint}", "search")
 
     def _match(self, leg: Match, is_text: bool) -> Match:
