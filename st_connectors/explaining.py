@@ -11,9 +11,8 @@ import numpy as np
 from st_connectors import bm25
 from st_connectors.highlight import Highlight, term_highlights, word_highlights
 from st_connectors.schema import DenseField, FieldKind, Metric, Schema, kind_of
-from st_connectors.split import tokenizer_of
 from st_connectors.store import Leg, Match, Near, Parts, Store
-from st_connectors.vectorise import FieldEncoder
+from st_connectors.vectorise import FieldEncoder, tokenizer_of
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:

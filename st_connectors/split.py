@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from st_connectors.arguments import set_ints
 from st_connectors.ingest import Spans
 from st_connectors.models import LazyModel
+from st_connectors.vectorise import tokenizer_of
 from st_core.text.splitter import Offsets, offsets_of, split
 
-__all__ = ["Split", "cut_test", "spans_of", "tokenizer_of"]
+__all__ = ["Split", "cut_test", "spans_of"]
 
 DEFAULT_TOKENS = 256
 
@@ -71,13 +71,6 @@ def spans_of(models: Sequence[LazyModel], options: Split) -> Spans:
 
 def _split(text: str, *, offsets: Offsets, size: int, overlap: int) -> list[tuple[int, int]]:
     return [(window.start, window.end) for window in split(text, offsets, size=size, overlap=overlap)]
-
-
-def tokenizer_of(loaded: object) -> Any:
-    """Return the Rust tokenizer of a model of st_core or sentence-transformers, or None if it has none."""
-    tokenizer = getattr(loaded, "tokenizer", None)
-    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None
 
 
 def _offsets(loaded: object) -> Offsets | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from st_connectors.store import Vector
 
-__all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "vectors_of"]
+__all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "tokenizer_of", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,10 @@ def _from_torch(tensor: Any) -> SparseMatrix:
 def _to_numpy(value: Any) -> Any:
     """Convert a torch tensor of any precision and on any device to an array; return other values unchanged."""
     return value.detach().float().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def tokenizer_of(loaded: object) -> Any:
+    """Return the Rust tokenizer of a model of st_core or sentence-transformers, or None if it has none."""
+    tokenizer = getattr(loaded, "tokenizer", None)
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None
