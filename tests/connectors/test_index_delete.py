@@ -82,5 +82,5 @@ def test_neither_or_both_is_an_error_that_deletes_nothing(index):
         with pytest.raises(ValueError, match="either ids or where="):
             index.delete(**arguments)
     with pytest.raises(ValueError, match="not filterable"):
-        index.delete(where="yaer = 1952")
+        index.delete(where="decade = 1952")
     assert ids_of(index) == before
