@@ -132,6 +132,23 @@ def test_text_after_a_json_array_is_refused():
     ]
 
 
+@pytest.mark.parametrize("form", [Format.JSON, Format.JSONL, Format.CSV])
+def test_a_large_file_is_not_held_in_memory(form):
+    """After the first document no more than a few buffers of a 20 MB source were taken."""
+    rows = ({"id": str(number), "text": "word " * 200} for number in range(20_000))
+    texts = (",".join(row.values()) if form is Format.CSV else json.dumps(row) for row in rows)
+    start, between, end = {Format.JSON: ("[", ",", "]"), Format.CSV: ("id,text\n", "\n", "\n")}.get(
+        form, ("", "\n", "\n")
+    )
+    stream = io.BytesIO((start + between.join(texts) + end).encode())
+
+    documents = read_stream(stream, form, Reading(), "in")
+
+    assert next(documents).id == "0"
+    assert stream.tell() < 500_000
+    assert sum(1 for _ in documents) == 19_999
+
+
 def test_tsv_and_other_delimiters():
     """A tab separates the cells of a TSV file, and any character those of a CSV file."""
     expected = [("1", {"text": "red; old", "year": 3})]
