@@ -159,7 +159,7 @@ def test_stored_text_does_not_control_the_terminal(cli, tmp_path):
     assert cli("ingest", source, *target, "--create").status == 0
 
     assert r"red\u001b[2J\u009b" in cli("get", "a", *target).out
-    assert r"red\u001b[2J\u009b gone" in cli("search", "red", *target).out
+    assert r"*red*\u001b[2J\u009b gone" in cli("search", "red", *target).out
     as_json = cli("get", "a", *target, "--json")
     assert "\x9b" not in as_json.out
     assert as_json.json[0]["payload"]["text"] == text
@@ -491,7 +491,8 @@ def pause_after_30(report):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search"], "'QUERY'; see st-connectors search --help"),
+        (["copy"], "'FROM'; see st-connectors copy --help"),
+        (["search"], "'--in'; see st-connectors search --help"),
         (["search", "x"], "'--in'; see st-connectors search --help"),
         (["nope"], "'nope'; see st-connectors --help"),
         (["count", "--in"], "'--in'"),
