@@ -100,7 +100,7 @@ def search(
     Example: st-connectors search "remove a folder" --in qdrant+edge:demo-index --collection python-docs --limit 3
 
     Example: st-connectors search "fishing on the ocean" --in qdrant+edge:library --collection books --dense
-    ./moved/minilm
+    ./moved/minilm --backend openvino
     """
     from st_connectors.models import ModelOptions
     from st_connectors.schemas import stored_reranker
