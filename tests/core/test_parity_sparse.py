@@ -16,6 +16,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-tra
 
 from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
 from st_core.backends.numpy.sparse import one_text, weigh_tokens  # noqa: E402
+from st_core.install import install_command  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -345,7 +346,7 @@ def test_inference_free_queries_need_no_torch(checkpoints, block):
     assert found == [wanted, wanted]
     assert dimension == ours.get_embedding_dimension()
     assert not loaded
-    assert "st-connectors[torch]" in error if block else error is None
+    assert install_command("torch") in error if block else error is None
 
 
 def test_many_threads_may_ask_for_the_first_document(checkpoints, agree):
