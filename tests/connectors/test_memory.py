@@ -370,8 +370,10 @@ TABLE = [
     (Or(()), {}, False),
     (Not(And((Eq("i", 1), Not(Eq("k", "a"))))), {"i": 1, "k": "a"}, True),
     (Or((Eq("i", 1), Eq("k", "a"))), {"i": 2, "k": "a"}, True),
-    (Eq("a.b", "x"), {"a": {"b": "x"}}, False),
+    (Eq("a.b", "x"), {"a": {"b": "x"}}, True),
     (Eq("a.b", "x"), {"a.b": "x"}, True),
+    (Eq("a.b", "x"), {"a.b": "y", "a": {"b": "x"}}, False),
+    (Eq("a.b", "x"), {"a": [{"b": "y"}, {"b": "x"}]}, True),
 ]
 
 

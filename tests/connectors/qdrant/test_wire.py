@@ -296,13 +296,13 @@ def test_filters(where, expected):
     assert filter_to_qdrant(where, OWN) == expected
 
 
-def tested(body, values, count):
+def passes(body, values, count):
     """Whether a list of values passes a filter body, evaluated as Qdrant does; ``count`` counts compared ranges."""
     if "range" in body:
         count.append(body)
         return any(body["range"]["gte"] <= value <= body["range"]["lte"] for value in values)
-    every = all(tested(part, values, count) for part in body.get("must", ()))
-    return every and ("should" not in body or any(tested(part, values, count) for part in body["should"]))
+    every = all(passes(part, values, count) for part in body.get("must", ()))
+    return every and ("should" not in body or any(passes(part, values, count) for part in body["should"]))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_in_with_many_values_compares_a_record_with_few_ranges(field, written, v
 
     for numbers, expected in (([0], True), ([29_998], True), ([1], False), ([31_000], False), ([3, 7, 9_000], True)):
         count = []
-        assert tested(body, [value(written(number)) for number in numbers], count) is expected
+        assert passes(body, [value(written(number)) for number in numbers], count) is expected
         assert len(count) <= 200
 
 
