@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
-from st_connectors.errors import NotFound, Refused, Unsupported
+from st_connectors.errors import NotFound, Refused, StoreError, Unsupported
 from st_connectors.layers.fusing import fusing
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
@@ -158,6 +158,9 @@ def _check_drop(adapter: Store, collection: str, name: str) -> None:
             own_name = cast("DescribedStore", adapter).own_name()
         except NotFound:
             return
+        except StoreError as error:
+            error.operation = "drop"  # that of the caller, who asked for nothing else
+            raise
         check_own_name(collection, own_name, store=name)
 
 

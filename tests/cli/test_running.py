@@ -110,20 +110,28 @@ def test_a_folder_without_the_requested_graph_names_those_it_has(folders, books,
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("always::st_connectors.errors.ModelWarning")
 def test_a_dtype_other_than_the_recorded_one(cli, folders, books, target):
-    """The status is 3 and the message has both dtypes, unless ``--trust-model`` is set; it excludes ``--create``."""
+    """The status is 3 and the message has both dtypes, unless ``--trust-model`` is set; it excludes ``--create``.
+
+    A line says that texts are encoded otherwise than those in the collection.
+    """
+    warning = "st-connectors: warning: the dense and sparse vectors of 'books' were computed by openvino int8; "
     running = ["--backend", "openvino", "--dtype"]
     assert cli("ingest", books, *target, *creating(folders), *running, "int8").status == 0
 
     for command in (["search", "a voyage"], ["ingest", books]):
         outcome = cli(*command, *target, *running, "float32")
         assert outcome.status == 3
-        assert "differs in precision (int8 then, float32 now)" in outcome.error_line()
+        warned, line = outcome.err.splitlines()
+        assert warned.startswith(warning)
+        assert "differs in precision (int8 then, float32 now)" in line
     again = cli("ingest", books, *target, *creating(folders), "--backend", "openvino")
     assert again.status == 3
     assert "in its precision, int8 and not float32" in again.error_line()
     trusted = cli("search", "a voyage", *target, *running, "float32", "--trust-model", "--json")
     assert (trusted.status, len(trusted.json["hits"])) == (0, 3)
+    assert trusted.err.startswith(warning)
     ingested = cli("ingest", books, *target, *running, "float32", "--trust-model", "--json")
     assert (ingested.status, ingested.json["confirmed"]) == (0, 3)
     creating_too = cli("ingest", books, *target, "--create", "--trust-model")
