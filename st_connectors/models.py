@@ -46,14 +46,16 @@ class ModelOptions:
     def __post_init__(self) -> None:
         # int8 is the only dtype that torch does not compute in and the backend of a collection may.
         if self.backend is not None or self.dtype != "int8":
-            check_dtype(self.backend or DEFAULT_BACKEND, self.dtype)
+            check_dtype(DEFAULT_BACKEND if self.backend is None else self.backend, self.dtype)
 
     def matching(self, ref: ModelRef | None) -> ModelOptions:
         """Return options with the backend and the precision of ``ref`` where these are not set, and a backend.
 
         Raises ValueError for a dtype in which that backend does not compute.
         """
-        backend = self.backend or (ref.backend if ref is not None else None) or DEFAULT_BACKEND
+        backend = self.backend
+        if backend is None:
+            backend = DEFAULT_BACKEND if ref is None or ref.backend is None else ref.backend
         dtype = self.dtype if self.dtype is not None or ref is None else _recorded_dtype(backend, ref)
         return ModelOptions(backend, dtype)
 

@@ -212,7 +212,7 @@ def _create(
         text=options.text,
         filterable=parse_filterable(options.filterable),
         fusion=parse_fusion(options.fusion),
-        backend=model_options.backend or DEFAULT_BACKEND,
+        backend=DEFAULT_BACKEND if model_options.backend is None else model_options.backend,
         dtype=model_options.dtype,
     )
 

@@ -94,7 +94,7 @@ def open_index(
         text=adoption.text,
         reranker=models.reranker,
         filterable=parse_filterable(filterable),
-        backend=backend or DEFAULT_BACKEND,
+        backend=DEFAULT_BACKEND if backend is None else backend,
         dtype=dtype,
     )
 

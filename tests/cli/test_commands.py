@@ -24,6 +24,8 @@ COMMANDS = [
     "list",
     "info",
     "copy",
+    "alter",
+    "relocate",
     "delete",
     "drop",
     "stores",

@@ -48,8 +48,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class OptionUnknown(ValueError):
-    """A loader of transformers does not have an argument in ``model_kwargs``."""
+class OptionUnknown(ModelUnsupported, ValueError):
+    """A loader of transformers does not have an argument in ``model_kwargs``, of the caller or of the checkpoint."""
 
 
 _AUTO = {
@@ -226,7 +226,7 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
     folder = module.base or module.folder
-    with named_errors(folder, "the weights cannot be loaded"), _named_options(extra), hushed():
+    with named_errors(folder, "the weights cannot be loaded"), _named_options(folder, extra), hushed():
         model, loading = getattr(transformers, name).from_pretrained(
             str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
@@ -238,7 +238,7 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
 
 
 @contextmanager
-def _named_options(options: Mapping[str, Any]) -> Iterator[None]:
+def _named_options(folder: Path | str, options: Mapping[str, Any]) -> Iterator[None]:
     """Convert the error about an unknown option among ``model_kwargs`` to a ValueError that names the option."""
     try:
         yield
@@ -246,7 +246,9 @@ def _named_options(options: Mapping[str, Any]) -> Iterator[None]:
         unknown = [name for name in options if f"unexpected keyword argument {name!r}" in str(error)]
         if not unknown:
             raise
-        raise OptionUnknown(f"model_kwargs has {unknown[0]!r}, which no loader of transformers takes") from error
+        raise OptionUnknown(
+            f"{folder}: model_kwargs has {unknown[0]!r}, which no loader of transformers takes"
+        ) from error
 
 
 def _merge_adapter(module: Transformer, model: Any) -> None:
