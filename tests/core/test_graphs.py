@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,8 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+from st_core.install import install_command  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -87,7 +90,9 @@ def test_a_function_of_tensors_needs_torch(exports, texts, monkeypatch):
     pairs = [(texts[0], text) for text in texts]
     monkeypatch.setitem(sys.modules, "torch", None)
 
-    with pytest.raises(ImportError, match=r"activation .* needs the extra 'torch': pip install"):
+    with pytest.raises(
+        ImportError, match=f"activation .* needs the extra 'torch': {re.escape(install_command('torch'))}"
+    ):
         model.predict(pairs, activation_fn=abs)
     assert model.predict(pairs).shape == (len(pairs),)
 
