@@ -35,6 +35,12 @@ def needed_modules(block: Block) -> set[str]:
     }
 
 
+@pytest.fixture(autouse=True)
+def no_collections_in_memory(monkeypatch):
+    """Begin each page without the collections of others, which blocks can alter."""
+    monkeypatch.setattr("st_connectors.memory._COLLECTIONS", {})
+
+
 def run_page(page: Path, folder: Path, capsys, models: dict[str, Path]) -> None:
     """Run the blocks of a page: those that load no checkpoint, or with ``models`` the others.
 
