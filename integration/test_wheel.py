@@ -134,14 +134,15 @@ def test_an_adapter_of_somebody_else_conforms(shelf, tmp_path):
     outcomes = [result["outcome"] for result in report["results"]]
     assert report["passed"]
     assert outcomes.count("passed") > 300
-    assert outcomes.count("skipped") < 20
+    assert outcomes.count("skipped") <= 0.05 * len(outcomes)  # what the store does not declare
 
 
 def test_the_six_line_subclass_conforms(shelf, tmp_path):
     """The suite passes in the adapter's own tests with pytest."""
     shutil.copy(shelf.parents[1] / "package" / "test_shelf.py", tmp_path)
 
-    assert re.search(r"3\d\d passed", run(tmp_path, shelf / "python", "-m", "pytest", "-q", "test_shelf.py"))
+    printed = run(tmp_path, shelf / "python", "-m", "pytest", "-q", "test_shelf.py")
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 300
 
 
 def test_a_planted_fault_is_found_and_named(wheel, tmp_path):
