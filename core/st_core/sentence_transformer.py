@@ -193,6 +193,7 @@ class SentenceTransformer(Encoder):
         ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, to which they are
         passed by name.
         """
+        kwargs.setdefault("task", "query")
         return self.encode(
             inputs=inputs,
             prompt_name=self._query_prompt(prompt_name, prompt),
@@ -208,7 +209,7 @@ class SentenceTransformer(Encoder):
             truncate_dim=truncate_dim,
             pool=pool,
             chunk_size=chunk_size,
-            **{"task": "query"} | kwargs,
+            **kwargs,
         )
 
     def encode_document(  # noqa: PLR0917 - the order of sentence-transformers
@@ -234,6 +235,7 @@ class SentenceTransformer(Encoder):
         That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
         and ``prompt`` replace it. The arguments are those of :meth:`encode`, to which they are passed by name.
         """
+        kwargs.setdefault("task", "document")
         return self.encode(
             inputs=inputs,
             prompt_name=self._document_prompt(prompt_name, prompt),
@@ -249,7 +251,7 @@ class SentenceTransformer(Encoder):
             truncate_dim=truncate_dim,
             pool=pool,
             chunk_size=chunk_size,
-            **{"task": "document"} | kwargs,
+            **kwargs,
         )
 
     def prepare(

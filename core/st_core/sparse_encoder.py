@@ -146,6 +146,7 @@ class SparseEncoder(Encoder):
         ``prompt_name`` and ``prompt`` replace that prompt. The arguments are those of :meth:`encode`, to which they are
         passed by name.
         """
+        kwargs.setdefault("task", "query")
         return self.encode(
             inputs=inputs,
             prompt_name=self._query_prompt(prompt_name, prompt),
@@ -159,7 +160,7 @@ class SparseEncoder(Encoder):
             max_active_dims=max_active_dims,
             pool=pool,
             chunk_size=chunk_size,
-            **{"task": "query"} | kwargs,
+            **kwargs,
         )
 
     def encode_document(  # noqa: PLR0917 - the order of sentence-transformers
@@ -183,6 +184,7 @@ class SparseEncoder(Encoder):
         That is the first of the prompts named "document", "passage" and "corpus" that the model has; ``prompt_name``
         and ``prompt`` replace it. The arguments are those of :meth:`encode`, to which they are passed by name.
         """
+        kwargs.setdefault("task", "document")
         return self.encode(
             inputs=inputs,
             prompt_name=self._document_prompt(prompt_name, prompt),
@@ -196,7 +198,7 @@ class SparseEncoder(Encoder):
             max_active_dims=max_active_dims,
             pool=pool,
             chunk_size=chunk_size,
-            **{"task": "document"} | kwargs,
+            **kwargs,
         )
 
     def prepare(
