@@ -52,7 +52,7 @@ def _values_inside(value: Mapping[str, Any], path: str) -> list[Any]:
 
 def _values_below(value: object, path: str) -> list[Any]:
     if isinstance(value, list | tuple):
-        return [found for item in value if isinstance(item, Mapping) for found in values_at(item, path)]
+        return [each for item in value if isinstance(item, Mapping) for each in values_at(item, path)]
     return values_at(value, path) if isinstance(value, Mapping) else []
 
 

@@ -92,12 +92,12 @@ def spans(text: str) -> Iterator[tuple[str, int, int]]:
     """
     for match in _WORD.finditer(text):
         start, run = match.start(), match.group()
-        found = words(run)
-        if len(found) == 1:
-            yield found[0], start, match.end()
+        parts = words(run)
+        if len(parts) == 1:
+            yield parts[0], start, match.end()
             continue
         folded, at = run.casefold(), 0
-        for word in found:
+        for word in parts:
             place = folded.find(word, at) if len(folded) == len(run) else -1
             if place >= 0:
                 yield word, start + place, start + place + len(word)

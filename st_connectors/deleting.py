@@ -42,7 +42,7 @@ def select_by_filter(store: Store, where: Filter) -> Selection:
 
 
 def delete_selection(store: Store, selection: Selection) -> None:
-    """Delete the records of a selection, and of the ids that were missing when it was made."""
+    """Delete the records of a selection, and the missing ids, in case they were stored since."""
     store.delete([*selection.records, *selection.missing])
     store.refresh()
 

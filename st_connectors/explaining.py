@@ -164,14 +164,14 @@ def highlights_of(
     """
     if not isinstance(text, str):
         return ()
-    found: list[Highlight] = []
+    highlights: list[Highlight] = []
     for leg in legs.values():
         if isinstance(leg, Match):
-            found += word_highlights(leg.field, text, dict.fromkeys(bm25.words(leg.text), 1.0))
+            highlights += word_highlights(leg.field, text, dict.fromkeys(bm25.words(leg.text), 1.0))
     by_field = {encoder.field: encoder for encoder in encoders}
     for name in dict.fromkeys(term.field for term in terms):
         weights = {term.term: term.weight for term in terms if term.field == name}
         heaviest = max(weights.values())
         shares = {term: weight / heaviest for term, weight in weights.items() if weight >= LEAST_SHARE * heaviest}
-        found += term_highlights(name, text, shares, tokenizer_of(by_field[name].model))
-    return tuple(sorted(found, key=lambda each: (each.start, each.end, each.field)))
+        highlights += term_highlights(name, text, shares, tokenizer_of(by_field[name].model))
+    return tuple(sorted(highlights, key=lambda each: (each.start, each.end, each.field)))

@@ -34,10 +34,10 @@ class Highlight:
 
 def word_highlights(field: str, text: str, weights: Mapping[str, float]) -> list[Highlight]:
     """Return the words of a text that are among the normalised words in ``weights``, in order."""
-    found = [
+    highlights = [
         Highlight(field, word, start, end, weights[word]) for word, start, end in bm25.spans(text) if word in weights
     ]
-    return sorted(found, key=lambda each: (each.start, each.end))
+    return sorted(highlights, key=lambda each: (each.start, each.end))
 
 
 def term_highlights(field: str, text: str, weights: Mapping[str, float], tokenizer: Any) -> list[Highlight]:
@@ -125,8 +125,8 @@ def _at_word_end(text: str, last: int, earliest: int) -> int:
     at = last
     while at > earliest and not text[at - 1].isspace():
         at -= 1
-    kept = len(text[:at].rstrip())
-    return kept if kept > earliest else last
+    trimmed = len(text[:at].rstrip())
+    return trimmed if trimmed > earliest else last
 
 
 def marked(text: str, start: int, end: int, highlights: Collection[Highlight]) -> Iterator[tuple[str, bool]]:

@@ -383,12 +383,11 @@ class Index:
     ) -> None:
         """Record the new places of models that have moved: names of models or folders.
 
-        The models are loaded from there. Raises SchemaMismatch unless their fingerprints are the recorded ones.
+        The models are loaded from there. Raises ValueError if no place is passed, and SchemaMismatch unless their
+        fingerprints are the recorded ones.
         """
-        given = {"dense": dense, "sparse": sparse, "reranker": reranker}
-        places = {name: place for name, place in given.items() if place is not None}
         options = ModelOptions(backend, dtype)
-        moved = relocated_models(self.schema, places, options)
+        moved = relocated_models(self.schema, {"dense": dense, "sparse": sparse, "reranker": reranker}, options)
         self._store.alter(replace(self.schema, models={**self.schema.models, **moved}))
         for name, ref in moved.items():
             if name in self._models:

@@ -209,10 +209,10 @@ def warn_of_other_running(refs: Mapping[str, ModelRef], options: ModelOptions, c
         is_other = options.backend not in {None, ref.backend} or options.dtype not in {None, recorded}
         if ref.backend is not None and is_other:
             others[field] = (f"{ref.backend} {ref.precision}", named)
-    for made, named in sorted(set(others.values())):
-        fields = " and ".join(field for field, pair in others.items() if pair == (made, named))
+    for previous, named in sorted(set(others.values())):
+        fields = " and ".join(field for field, pair in others.items() if pair == (previous, named))
         warnings.warn(
-            f"the {fields} vectors of {collection!r} were computed by {made}; texts are now encoded by {named}, as "
+            f"the {fields} vectors of {collection!r} were computed by {previous}; texts are now encoded by {named}, as "
             "named, so that scores and ranks can differ",
             ModelWarning,
             stacklevel=4,

@@ -159,7 +159,7 @@ def _check_drop(adapter: Store, collection: str, name: str) -> None:
         except NotFound:
             return
         except StoreError as error:
-            error.operation = "drop"  # that of the caller, who asked for nothing else
+            error.operation = "drop"  # the operation that the caller requested
             raise
         check_own_name(collection, own_name, store=name)
 

@@ -267,28 +267,28 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
     return None
 
 
-def _how_to_change(stored: Schema, asked: Schema) -> str:
+def _how_to_change(stored: Schema, requested: Schema) -> str:
     """Return what leads from a stored schema to another one, for a message."""
-    changed = alterations(stored, asked)
+    changed = alterations(stored, requested)
     if "schema" in changed:
         return "create the collection under another name"
     options = [f"--{each}" for each in sorted(changed & {"filterable", "quantization"})]
     return f"change the collection with Index.alter (st-connectors alter {' '.join(options)})"
 
 
-def alterations(stored: Schema, asked: Schema) -> frozenset[str]:
+def alterations(stored: Schema, requested: Schema) -> frozenset[str]:
     """Return what differs between two schemas of one collection, in the words of ``Capabilities.alterable``.
 
     The word "schema" stands for every difference that requires another collection: another name, version or field, and
     a filterable field that is missing or of another kind.
     """
-    changed = {name for name in ("models", "fusion") if getattr(stored, name) != getattr(asked, name)}
-    if asked.filterable != stored.filterable:
-        changed.add("filterable" if stored.filterable.items() <= asked.filterable.items() else "schema")
-    if asked.fields != stored.fields:
-        is_same = _unquantized(stored) == _unquantized(asked)
+    changed = {name for name in ("models", "fusion") if getattr(stored, name) != getattr(requested, name)}
+    if requested.filterable != stored.filterable:
+        changed.add("filterable" if stored.filterable.items() <= requested.filterable.items() else "schema")
+    if requested.fields != stored.fields:
+        is_same = _unquantized(stored) == _unquantized(requested)
         changed.add("quantization" if is_same else "schema")
-    if (stored.collection, stored.version) != (asked.collection, asked.version):
+    if (stored.collection, stored.version) != (requested.collection, requested.version):
         changed.add("schema")
     return frozenset(changed)
 
@@ -313,16 +313,16 @@ def _describe_field(value: object) -> str:
     return f"{kind[1]} ({', '.join(f'{name} {option}' for name, option in options)})"
 
 
-def _model_difference(stored: ModelRef, asked: ModelRef) -> str | None:
-    if (stored.kind, stored.dimension) != (asked.kind, asked.dimension):
+def _model_difference(stored: ModelRef, requested: ModelRef) -> str | None:
+    if (stored.kind, stored.dimension) != (requested.kind, requested.dimension):
         return (
             f"{stored.name} ({stored.kind}, {stored.dimension} dimensions), "
-            f"not {asked.name} ({asked.kind}, {asked.dimension} dimensions)"
+            f"not {requested.name} ({requested.kind}, {requested.dimension} dimensions)"
         )
-    for part in sorted(stored.fingerprint.keys() & asked.fingerprint.keys()):
-        if stored.fingerprint[part] != asked.fingerprint[part]:
-            types = f", {stored.precision} and not {asked.precision}" if part == "precision" else ""
-            return f"{stored.name}, which differs from {asked.name} in its {part}{types}"
+    for part in sorted(stored.fingerprint.keys() & requested.fingerprint.keys()):
+        if stored.fingerprint[part] != requested.fingerprint[part]:
+            types = f", {stored.precision} and not {requested.precision}" if part == "precision" else ""
+            return f"{stored.name}, which differs from {requested.name} in its {part}{types}"
     return None
 
 

@@ -291,21 +291,26 @@ def _quantized(schema: Schema, quantization: Quantization | str) -> dict[str, Fi
     }
 
 
-def relocated_models(schema: Schema, places: Mapping[str, str], options: ModelOptions) -> dict[str, ModelRef]:
+def relocated_models(schema: Schema, places: Mapping[str, str | None], options: ModelOptions) -> dict[str, ModelRef]:
     """Return the references of models that have moved, with their new places; loads the models.
 
-    ``places`` maps fields, or "reranker", to names of models. Raises SchemaMismatch unless the fingerprints are equal.
+    ``places`` maps fields, or "reranker", to names of models; None leaves a model where it is. Raises ValueError if no
+    model has moved, and SchemaMismatch unless the fingerprints are equal.
     """
+    if not any(place is not None for place in places.values()):
+        raise ValueError(f"nothing to record: pass the new place of a model as {', '.join(places)}")
     moved = {}
     for name, place in places.items():
+        if place is None:
+            continue
         stored = schema.models.get(name)
         if stored is None:
             known = ", ".join(schema.models) or "no model"
             raise ValueError(f"the collection {schema.collection!r} records no {name} model; it records {known}")
         model = LazyModel(stored.kind, place, options=options.matching(stored), settings=settings_of(stored))
-        found = _with_absolute_path(model.ref())
+        ref = _with_absolute_path(model.ref())
         # A precision that was not requested depends on the machine. Without a fingerprint, check_same warns.
         parts = stored.fingerprint.keys() - ({"precision"} if options.dtype is None else set())
-        check_same(stored, found, field=name, collection=schema.collection, trust=False, parts=parts or None)
-        moved[name] = replace(stored, name=found.name, revision=found.revision)
+        check_same(stored, ref, field=name, collection=schema.collection, trust=False, parts=parts or None)
+        moved[name] = replace(stored, name=ref.name, revision=ref.revision)
     return moved

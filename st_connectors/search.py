@@ -195,8 +195,8 @@ def search(
     results = []
     for query, own, answer in zip(queries, legs, answers, strict=True):
         ranked = _rerank(query, answer.hits, options.text_key, reranker)
-        kept = _above(_fold(ranked, options.fold), options.min_score)
-        page = _finish(store, encoders, own, kept[options.offset : options.window], options)
+        passing = _above(_fold(ranked, options.fold), options.min_score)
+        page = _finish(store, encoders, own, passing[options.offset : options.window], options)
         result = SearchResult(query, tuple(page), notes=answer.notes)
         if options.explain:
             explained = describe_legs(store.schema, fields, encoders, own, query)
@@ -277,9 +277,9 @@ def _reach(store: Store, options: SearchOptions) -> int:
 
 
 def _is_short(hits: Sequence[Hit], options: SearchOptions, wanted: int) -> bool:
-    """Return whether there may be further hits, and those found do not fill the page."""
-    found = {parent_of(hit.id, hit.payload) for hit in hits} if options.fold else hits
-    return len(hits) >= wanted and len(found) < options.window
+    """Return whether there may be further hits, and the current ones do not fill the page."""
+    distinct = {parent_of(hit.id, hit.payload) for hit in hits} if options.fold else hits
+    return len(hits) >= wanted and len(distinct) < options.window
 
 
 def _reach_notes(hits: Sequence[Hit], options: SearchOptions, reach: int, depth: int) -> tuple[str, ...]:
@@ -326,8 +326,8 @@ def _rerank(query: str, hits: Sequence[Hit], text_key: str, reranker: Reranker |
     if reranker is None or not hits:
         return [SearchHit(hit.id, hit.score, hit.payload, hit.legs) for hit in hits]
     texts = {at: str(text) for at, hit in enumerate(hits) if (text := hit.payload.get(text_key)) is not None}
-    found = _predict(reranker, [(query, text) for text in texts.values()])
-    scores = dict(zip(texts, found, strict=True))
+    predicted = _predict(reranker, [(query, text) for text in texts.values()])
+    scores = dict(zip(texts, predicted, strict=True))
     ranked = [
         SearchHit(hit.id, scores.get(at, math.nan), hit.payload, hit.legs, retrieved=hit.score)
         for at, hit in enumerate(hits)
@@ -350,8 +350,8 @@ def _predict(reranker: Reranker, pairs: list[tuple[str, str]]) -> list[float]:
             ModelWarning,
             stacklevel=2,
         )
-    found: list[float] = scores.tolist()
-    return found
+    values: list[float] = scores.tolist()
+    return values
 
 
 def _fold(hits: Sequence[SearchHit], fold: bool) -> Sequence[SearchHit]:
@@ -389,8 +389,9 @@ def _finish(
     finished = []
     for hit in page:
         shared = terms.get(_stored_id(hit), ())
-        found = highlights_of(hit.payload.get(options.text_key), encoders, legs, shared) if options.highlight else ()
-        finished.append(replace(hit, terms=shared if options.explain else (), highlights=found))
+        text = hit.payload.get(options.text_key) if options.highlight else None
+        highlights = highlights_of(text, encoders, legs, shared)
+        finished.append(replace(hit, terms=shared if options.explain else (), highlights=highlights))
     return finished
 
 

@@ -15,7 +15,7 @@ PACKAGE = "st-connectors"
 
 
 def install_command(extra: str) -> str:
-    """Return the shell command that adds an extra to this installation, with the tool that made it.
+    """Return the shell command that adds an extra to this installation, with the tool that installed the package.
 
     An installation from a checkout, an archive or a repository is extended from the same place, because no package
     index may have this version.

@@ -84,7 +84,7 @@ def escape_control_characters(text: str) -> str:
 def confirm(action: str, *, yes: bool) -> None:
     """Ask on standard error whether to perform an action, such as "delete 3 documents"; exit unless the answer is yes.
 
-    Raises ValueError if there is no terminal to ask on. If ``yes`` is set, nothing is asked.
+    Raises ValueError if there is no terminal to ask on. With ``yes`` there is no prompt.
     """
     if yes:
         return

@@ -42,10 +42,7 @@ def relocate(
     from st_connectors.registry import open_store
     from st_connectors.schemas import relocated_models
 
-    given = {"dense": dense, "sparse": sparse, "reranker": reranker}
-    places = {name: place for name, place in given.items() if place is not None}
-    if not places:
-        raise ValueError("nothing to record: pass --dense, --sparse or --reranker with the new place of the model")
+    places = {"dense": dense, "sparse": sparse, "reranker": reranker}
     with closing(open_store(address, collection)) as store:
         before = store.schema.models
         moved = relocated_models(store.schema, places, ModelOptions(backend, dtype))

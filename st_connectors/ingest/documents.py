@@ -146,7 +146,7 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
     """Return the columns of a row with the id under ``id`` and the text under ``text``.
 
     A single text field is renamed. Several text fields are joined by newlines, except empty ones, and also remain in
-    the payload under their own names. Another column named ``id`` or ``text`` is kept as ``original_id`` or
+    the payload under their own names. Another column named ``id`` or ``text`` is stored as ``original_id`` or
     ``original_text``. Raises DocumentError if a field is missing or the row has both names.
     """
     identifier = row.get(id_field)
@@ -160,13 +160,13 @@ def choose_fields(row: Mapping[str, Any], id_field: str, text_fields: Sequence[s
     chosen = {key: value for key, value in row.items() if key not in (id_field, text_field)}
     for name, new in renamed_columns(row, id_field, text_fields).items():
         if new in row:
-            raise DocumentError(f"the column {name!r} cannot be kept as {new!r}, which exists: rename one", shown)
+            raise DocumentError(f"the column {name!r} cannot be stored as {new!r}, which exists: rename one", shown)
         chosen[new] = chosen.pop(name)
     return {"id": identifier, **chosen, "text": _text_of(row, text_fields)}
 
 
 def renamed_columns(row: Mapping[str, Any], id_field: str, text_fields: Sequence[str]) -> dict[str, str]:
-    """Return the columns that would be overwritten by the id or the text, with the names under which they are kept."""
+    """Return the columns that the id or the text would overwrite, with the names under which they are stored."""
     taken = (id_field, text_fields[0] if len(text_fields) == 1 else id_field)
     return {name: f"original_{name}" for name in ("id", "text") if name in row and name not in taken}
 

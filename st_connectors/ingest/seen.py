@@ -36,11 +36,11 @@ class SeenIds:
 
     def _contains(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Return for each hash whether an array contains it."""
-        found = np.zeros(len(hashes), bool)
+        is_seen = np.zeros(len(hashes), bool)
         for array in self._arrays:
             at = np.minimum(np.searchsorted(array, hashes), len(array) - 1)
-            found |= array[at] == hashes
-        return found
+            is_seen |= array[at] == hashes
+        return is_seen
 
     def _insert(self, new: NDArray[np.uint64]) -> None:
         """Append a sorted array without duplicates, merged with the preceding arrays that are not much longer."""

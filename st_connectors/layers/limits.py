@@ -89,11 +89,13 @@ def _fit_leg(leg: Leg, room: int) -> tuple[Leg, str]:
     match leg:
         case Match(name, text):
             short = _shorten(text, room)
-            kept = f"{_count_words(short):,} of {count:,} words were searched, repetitions and the last words left out"
-            return Match(name, short), f"field {name!r}: {kept}, because the store allows {room:,}"
+            searched = (
+                f"{_count_words(short):,} of {count:,} words were searched, repetitions and the last words omitted"
+            )
+            return Match(name, short), f"field {name!r}: {searched}, because the store allows {room:,}"
         case Near(name, SparseVector() as vector):
-            kept = f"the {room:,} heaviest of {count:,} terms were searched"
-            return Near(name, vector.top(room)), f"field {name!r}: {kept}, because the store allows {room:,}"
+            searched = f"the {room:,} heaviest of {count:,} terms were searched"
+            return Near(name, vector.top(room)), f"field {name!r}: {searched}, because the store allows {room:,}"
         case _:
             return leg, ""
 
@@ -106,10 +108,10 @@ def _shorten(text: str, most: int) -> str:
         piece = match[0].casefold()
         ranked.append((seen[piece], at, match[0]))
         seen[piece] += 1
-    kept = []
+    distinct = []
     for _, at, piece in sorted(ranked):
         size = _count_words(piece)
         if 0 < size <= most:
-            kept.append((at, piece))
+            distinct.append((at, piece))
             most -= size
-    return " ".join(piece for _, piece in sorted(kept))
+    return " ".join(piece for _, piece in sorted(distinct))

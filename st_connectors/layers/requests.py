@@ -86,9 +86,9 @@ class RequestChecks:
                 expected = ", ".join(sorted(known)) or "none"
                 raise self._unsupported(f"field {name!r} has {option} {value}; this store has {expected}", "create")
 
-    def check_alteration(self, asked: Schema) -> None:
-        """Raise ``Unsupported`` unless this store can change its schema to ``asked`` in place."""
-        changed = alterations(self.schema, asked)
+    def check_alteration(self, requested: Schema) -> None:
+        """Raise ``Unsupported`` unless this store can change its schema to ``requested`` in place."""
+        changed = alterations(self.schema, requested)
         name = self.schema.collection
         if "schema" in changed:
             what = "only models, fusion and quantization can be changed, and filterable fields added"
@@ -101,8 +101,8 @@ class RequestChecks:
             how = f"copy it with its vectors under another name: st-connectors copy --into NAME {options}"
             how = how if options else "pass the model when the collection is opened"
             raise self._unsupported(f"this store cannot change the {what} of {name!r} in place; {how}", "alter")
-        if asked.fusion is not None:
-            check_weights(check_fusion(asked.fusion), list(asked.fields))
+        if requested.fusion is not None:
+            check_weights(check_fusion(requested.fusion), list(requested.fields))
 
     def check_request(self, request: SearchRequest) -> SearchRequest:
         """Return the search with normalised vectors and filter."""

@@ -122,7 +122,7 @@ def read_schema(connection: Connection, collection: str, operation: str) -> tupl
         stored = wire.parse_metadata(description)
     if stored is None:
         raise SchemaMismatch(
-            f"the collection {collection!r} was not made by st-connectors: "
+            f"the collection {collection!r} was not created by st-connectors: "
             "use it as it is with Index.adopt (--adopt), or choose another name",
             store=connection.name,
             operation=operation,

@@ -177,7 +177,7 @@ def parse_metadata(description: Mapping[str, Any]) -> tuple[Schema, StorageOptio
 def own_name(description: Mapping[str, Any]) -> str:
     """Return the name of a collection from Milvus's description, which may have been requested by an alias.
 
-    It is that of the stored schema if Milvus's name was made from it.
+    It is that of the stored schema if Milvus's name is derived from it.
     """
     name, stored = str(description["collection_name"]), parse_metadata(description)
     return stored[0].collection if stored is not None and collection_name(stored[0].collection) == name else name

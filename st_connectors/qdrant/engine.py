@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     def create_indexes(self, indexes: Mapping[str, str]) -> None:
-        """Create payload indexes; an index that exists is kept."""
+        """Create payload indexes; an existing index stays unchanged."""
         ...
 
     def set_payloads(self, payloads: Mapping[PointId, Body]) -> None:

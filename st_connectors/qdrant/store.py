@@ -98,7 +98,7 @@ def read_schema(engine: Engine, collection: str, operation: str) -> Schema | Non
         return None
     if wire.METADATA not in metadata:
         raise SchemaMismatch(
-            f"the collection {collection!r} was not made by st-connectors: "
+            f"the collection {collection!r} was not created by st-connectors: "
             "use it as it is with Index.adopt (--adopt), or choose another name",
             store=engine.name,
             operation=operation,

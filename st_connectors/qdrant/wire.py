@@ -109,11 +109,11 @@ def to_metadata(schema: Schema) -> Body:
     return {METADATA: schema.to_json()}
 
 
-def changed_quantizations(stored: Schema, asked: Schema) -> dict[str, Body | None]:
+def changed_quantizations(stored: Schema, requested: Schema) -> dict[str, Body | None]:
     """Return the new quantization of each dense field for which it differs; None for full vectors only."""
     return {
         name: _quantized(field.quantization)
-        for name, field in asked.fields.items()
+        for name, field in requested.fields.items()
         if isinstance(field, DenseField) and field != stored.fields[name]
     }
 

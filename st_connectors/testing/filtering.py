@@ -318,7 +318,7 @@ class Filtering(Group):
         pair.assert_records_agree()
 
     def test_a_float_without_a_fraction_is_a_whole_number_on_an_int_field(self, lab: Lab) -> None:
-        """2020.0, which pandas writes for integers in a column with empty cells, is stored and found as 2020."""
+        """2020.0, which pandas writes for integers in a column with empty cells, is stored and matched as 2020."""
         pair = lab.pair(lab.schema(filterable={"whole": FilterKind.INT}))
         first, second = dense_records(2)
         pair.upsert([replace(first, payload={"whole": 2020.0}), replace(second, payload={"whole": [2021.0, 3]})])

@@ -58,7 +58,7 @@ _ALTERATIONS: Mapping[str, Callable[[Schema], Schema]] = {
 """A change for each name that the capability ``alterable`` may contain."""
 
 _FIXED = ("dimension", "field-added", "field-renamed", "filterable-kind")
-"""The changes that are never made in place."""
+"""The changes that no store can apply in place."""
 
 
 class Life(Group):

@@ -158,8 +158,8 @@ class Text(Group):
             pytest.skip("the store declares no limit")
         pair = self._texts(lab)
         words = ["kettle", *(f"absent{at}" for at in range(most))]
-        found = self._search(pair, " ".join(words[:most]), limit=100)
-        assert {hit.id for hit in found} == {hit.id for hit in self._search(pair, "kettle", limit=100)}
+        hits = self._search(pair, " ".join(words[:most]), limit=100)
+        assert {hit.id for hit in hits} == {hit.id for hit in self._search(pair, "kettle", limit=100)}
         with pytest.raises(Unsupported):
             self._search(pair, " ".join(words))
 

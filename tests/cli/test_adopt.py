@@ -111,4 +111,4 @@ def test_without_adopt_the_error_names_the_way(cli, notes):
     outcome = cli("count", *notes)
 
     assert outcome.status == 3
-    assert "was not made by st-connectors" in outcome.error_line()
+    assert "was not created by st-connectors" in outcome.error_line()

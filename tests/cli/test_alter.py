@@ -101,7 +101,7 @@ def test_relocate_says_what_it_did(cli, target, moved, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "nothing to record: pass --dense, --sparse or --reranker"),
+        ([], "nothing to record: pass the new place of a model as dense, sparse, reranker"),
         (["--reranker", "builtin:dense"], "records no reranker model; it records dense, sparse"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_column_named_id_beside_the_chosen_one_is_kept_and_said_once(cli, tmp_
     outcome = cli("ingest", source, *target, "--create", "--id-field", "sku")
 
     assert outcome.status == 0
-    assert outcome.err == f"st-connectors: {source}: the column 'id' is kept in the payload as 'original_id'\n"
+    assert outcome.err == f"st-connectors: {source}: the column 'id' is stored in the payload as 'original_id'\n"
     [record] = cli("get", "s7", *target, "--json").json
     assert record["payload"] == {"original_id": 7, "text": "red"}
 

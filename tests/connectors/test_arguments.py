@@ -148,7 +148,7 @@ def test_a_schema_of_another_format_is_one_line(change, reason):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"{}", "was not made by st-connectors"),
+        (b"{}", "was not created by st-connectors"),
         (b'{"st_connectors": {}}', "cannot be read: KeyError: 'version'"),
         (b'{"st_connectors": {"version": 99}}', "cannot be read: its format is 99"),
         (b'{"st_connectors": []}', "cannot be read: TypeError"),

@@ -107,8 +107,8 @@ def test_a_column_named_id_or_text_is_kept_beside_the_chosen_field(row, options,
     first, second, third = read(rows, Format.JSONL, **options, notes=notes)
 
     assert first == second == ("2" if name == "id" else "1", payload)
-    assert third == f"in line 3: the column {name!r} cannot be kept as 'original_{name}', which exists: rename one"
-    assert notes.sentences == (f"in: the column {name!r} is kept in the payload as 'original_{name}'",)
+    assert third == f"in line 3: the column {name!r} cannot be stored as 'original_{name}', which exists: rename one"
+    assert notes.sentences == (f"in: the column {name!r} is stored in the payload as 'original_{name}'",)
 
 
 @pytest.mark.parametrize(

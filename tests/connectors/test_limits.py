@@ -101,8 +101,8 @@ def test_a_text_query_of_1025_words_keeps_1000_and_says_so():
 
     assert limited.searched[0].rank.text.split() == words[:1000]
     assert [hit.id for hit in result] == ["first"]
-    kept = "1,000 of 1,025 words were searched, repetitions and the last words left out"
-    assert result.notes == (f"field 'text': {kept}, because the store allows 1,000",)
+    searched = "1,000 of 1,025 words were searched, repetitions and the last words omitted"
+    assert result.notes == (f"field 'text': {searched}, because the store allows 1,000",)
     with pytest.raises(Unsupported, match="the query has 1025 words, and this store allows 1000: shorten the text"):
         search(store, [], [" ".join(words)], SearchOptions(mode=Mode.TEXT, shorten=False))
 
@@ -116,7 +116,7 @@ def test_a_query_within_the_limit_is_sent_as_it_is_and_has_no_notes():
 
 
 @pytest.mark.parametrize(
-    ("text", "most", "kept"),
+    ("text", "most", "searched"),
     [
         ("the cat and the dog and the end", 5, "the cat and dog end"),
         ("the cat and the dog and the end", 7, "the cat and the dog and end"),
@@ -128,10 +128,10 @@ def test_a_query_within_the_limit_is_sent_as_it_is_and_has_no_notes():
         ("— … ! one two", 1, "one"),
     ],
 )
-def test_a_shortened_text_keeps_first_words_as_they_are_written(text, most, kept):
+def test_a_shortened_text_keeps_first_words_as_they_are_written(text, most, searched):
     """Repeated words come back only after all others; marks, apostrophes and decimals stay in their words."""
     fitted = fit(SearchRequest(Match("text", text)), Capabilities(max_query_terms=most))
-    assert fitted.request.rank.text == kept
+    assert fitted.request.rank.text == searched
     assert count_terms(fitted.request.rank) <= most
 
 

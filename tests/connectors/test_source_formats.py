@@ -357,7 +357,7 @@ def test_a_template_keeps_the_column_that_it_replaces():
     assert read("id,title,text\n1,T,x\n", Format.CSV, **options) == [
         ("1", {"title": "T", "original_text": "x", "text": "T: x"})
     ]
-    assert notes.sentences == ("in: the column 'text' is kept in the payload as 'original_text'",)
+    assert notes.sentences == ("in: the column 'text' is stored in the payload as 'original_text'",)
 
 
 def test_a_record_without_the_columns_of_a_template_is_refused():

@@ -77,8 +77,8 @@ class Engine:
     def __copy__(self) -> Engine:
         engine = Engine.__new__(Engine)
         with self._lock:
-            kept = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
-        vars(engine).update(kept | {"_lock": threading.Lock()})
+            copied = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
+        vars(engine).update(copied | {"_lock": threading.Lock()})
         return engine
 
     def with_modules(self, modules: Sequence[Module]) -> Engine:

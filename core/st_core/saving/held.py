@@ -23,7 +23,7 @@ __all__ = ["HeldFiles", "hold", "with_files"]
 class HeldFiles:
     """The open files of one folder; their content is that of the files that were loaded, wherever the names lead now.
 
-    Nothing is held on Windows, where an open file could not be removed.
+    No file is kept open on Windows, where an open file cannot be removed.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Open compressed sources: gzip, bzip2, xz and zstd, told by their first bytes, whatever their name."""
+"""Open compressed sources: gzip, bzip2, xz and zstd, detected by their first bytes, whatever their name."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _compose(row: Mapping[str, Any], reading: Reading, place: Place) -> Mapping[
     names = {name: f"original_{name}" for name in reading.templates if name in row}
     for name, new in names.items():
         if new in row:
-            raise DocumentError(f"the column {name!r} cannot be kept as {new!r}, which exists: rename one")
+            raise DocumentError(f"the column {name!r} cannot be stored as {new!r}, which exists: rename one")
     _note_renamed(names, reading, place)
     filled = {name: template.fill(row) for name, template in reading.templates.items()}
     columns = {names.get(key, key): value for key, value in row.items()}
@@ -94,7 +94,7 @@ def _compose(row: Mapping[str, Any], reading: Reading, place: Place) -> Mapping[
 
 def _note_renamed(names: Mapping[str, str], reading: Reading, place: Place) -> None:
     for name, new in names.items():
-        reading.notes.add(f"{place.source}: the column {name!r} is kept in the payload as {new!r}")
+        reading.notes.add(f"{place.source}: the column {name!r} is stored in the payload as {new!r}")
 
 
 def _with_columns(reason: str, reading: Reading) -> str:
