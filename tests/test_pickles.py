@@ -73,7 +73,7 @@ EXAMPLES: dict[type, Callable[[], object]] = {
     ingest.Refusal: lambda: REPORT.refused[0],
     ingest.IngestReport: lambda: REPORT,
 }
-"""Instances of classes that cannot be made without arguments."""
+"""Instances of classes whose constructors need arguments."""
 
 PLACEHOLDERS = {"str": "a", "int": 1, "float": 0.5, "bool": True, "tuple": (), "Mapping": {}, "dict": {}}
 """Values of fields without a default, for classes without an example, by annotation."""
@@ -100,13 +100,13 @@ def modules() -> Iterator[Any]:
 
 def exceptions() -> list[type[BaseException]]:
     """All exception classes that the packages define."""
-    found = {
+    results = {
         value
         for module in modules()
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseException) and value.__module__ == module.__name__
     }
-    return sorted(found, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
+    return sorted(results, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 
 
 def public_values() -> list[type]:
@@ -123,7 +123,7 @@ def is_needed(field: dataclasses.Field[Any]) -> bool:
 
 
 def example(kind: type) -> object:
-    """An instance: from ``EXAMPLES``, else made with a message, or with placeholders."""
+    """Return an instance: from ``EXAMPLES``, or constructed with a message or placeholders."""
     if kind in EXAMPLES:
         return EXAMPLES[kind]()
     if issubclass(kind, errors.StoreError):
@@ -187,8 +187,8 @@ def test_every_value_passes_a_process_pool(pool):
     """There and back."""
     values = [example(kind) for kind in public_values()]
 
-    for value, found in zip(values, pool.map(returned, values), strict=True):
-        assert plain(found) == plain(value)
+    for value, results in zip(values, pool.map(returned, values), strict=True):
+        assert plain(results) == plain(value)
 
 
 def test_an_interruption_does_not_repeat_its_text():

@@ -75,7 +75,7 @@ def test_an_adopted_collection_is_counted_read_and_filtered(cli, notes):
 
 
 def test_an_adopted_collection_is_filled(cli, notes, tmp_path):
-    """Texts go under their key only, and are found."""
+    """Texts are stored under their key only, and searches match them."""
     source = tmp_path / "more.jsonl"
     source.write_text(json.dumps({"id": 7, "text": "a giant marlin", "year": 1952}) + "\n")
 

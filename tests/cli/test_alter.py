@@ -48,10 +48,10 @@ def test_a_model_that_has_moved_is_passed_by_its_new_place(cli, books, target, m
     assert "'books' records this name of its dense model" in lost.error_line()
     assert "(--dense), or record it with st-connectors relocate" in lost.error_line()
 
-    found = cli(command, *first, *target, "--dense", moved["dense"], "--sparse", moved["sparse"], "--json")
+    results = cli(command, *first, *target, "--dense", moved["dense"], "--sparse", moved["sparse"], "--json")
 
-    assert (found.status, found.err) == (0, "")
-    assert found.json.get("confirmed", 3) == len(found.json.get("hits", [1, 2, 3])) == 3
+    assert (results.status, results.err) == (0, "")
+    assert results.json.get("confirmed", 3) == len(results.json.get("hits", [1, 2, 3])) == 3
     assert cli(command, *first, *target).status == 3
 
 
@@ -135,8 +135,8 @@ def test_alter_adds_a_filterable_field_for_stored_records(cli, library, tmp_path
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.json["changed"] == ["filterable fields", "fusion"]
     assert outcome.json["schema"]["fusion"] == {"method": "rrf", "k": 60, "weights": [1.0, 2.0]}
-    found = cli("search", "a book", *library, "--where", "meta.pages < 100", "--json").json
-    assert [hit["id"] for hit in found["hits"]] == ["new"]
+    results = cli("search", "a book", *library, "--where", "meta.pages < 100", "--json").json
+    assert [hit["id"] for hit in results["hits"]] == ["new"]
     again = cli("alter", *library, "--filterable", "meta.pages:int")
     assert (again.status, again.out) == (0, "nothing to change in 'books'\n")
 
@@ -212,7 +212,7 @@ def test_what_a_store_cannot_change_in_place_is_copied_as_the_line_says(cli, boo
 
     assert (copied.status, copied.json["confirmed"]) == (0, 3)
     search = ["search", "a voyage", "--in", address, "--json", "--collection"]
-    found = cli(*search, "dated", "--where", "year < 1880").json["hits"]
-    assert [hit["id"] for hit in found] == ["submarine"]
+    results = cli(*search, "dated", "--where", "year < 1880").json["hits"]
+    assert [hit["id"] for hit in results] == ["submarine"]
     every = [hit["legs"] for hit in cli(*search, "books").json["hits"]]
     assert [hit["legs"] for hit in cli(*search, "dated").json["hits"]] == every

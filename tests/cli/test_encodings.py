@@ -70,11 +70,11 @@ def test_commands_write_what_cp1252_lacks(library, cli, tmp_path):
             env={**os.environ, "PYTHONIOENCODING": "cp1252"},
         )
 
-    found, shown = call("search", "submarine", "--json"), call("search", "submarine")
+    results, shown = call("search", "submarine", "--json"), call("search", "submarine")
     got = call("get", "検索", "--json")
 
-    assert [done.returncode for done in (found, shown, got)] == [0, 0, 0], (found.stderr, shown.stderr, got.stderr)
-    assert {hit["id"] for hit in json.loads(found.stdout)["hits"]} >= {"検索", "submarine"}
+    assert [done.returncode for done in (results, shown, got)] == [0, 0, 0], (results.stderr, shown.stderr, got.stderr)
+    assert {hit["id"] for hit in json.loads(results.stdout)["hits"]} >= {"検索", "submarine"}
     assert b"na\xefve \x85 ?? ?" in shown.stdout
     assert "検索" in str(json.loads(got.stdout))
 

@@ -28,9 +28,9 @@ def test_address_source_and_model_in_the_home_folder(cli, books, home, address):
     shutil.copy(books, home / "books.jsonl")
     target = ["--in", address, "--collection", "books"]
 
-    made = cli("ingest", "~/books.jsonl", *target, "--create", "--dense", "~/model", "--sparse", "none")
+    created = cli("ingest", "~/books.jsonl", *target, "--create", "--dense", "~/model", "--sparse", "none")
 
-    assert (made.status, made.err) == (0, "")
+    assert (created.status, created.err) == (0, "")
     assert (home / "library").is_dir()
     assert not list((home.parent / "here").iterdir())
     assert cli("count", "--in", f"{address.partition(':')[0]}:{home}/library", "--collection", "books").out == "3\n"

@@ -62,8 +62,8 @@ def test_a_search_with_integers_of_numpy(index):
     expected = [hit.id for hit in index.search("a boat")]
 
     assert [hit.id for hit in index.search("a boat", limit=np.int64(2))] == expected[:2]
-    found = index.search("a boat", limit=np.int64(1), offset=np.int64(1), depth=np.int64(5), fusion=Rrf(np.int64(3)))
-    assert [hit.id for hit in found] == expected[1:2]
+    results = index.search("a boat", limit=np.int64(1), offset=np.int64(1), depth=np.int64(5), fusion=Rrf(np.int64(3)))
+    assert [hit.id for hit in results] == expected[1:2]
 
 
 @pytest.mark.parametrize("address", ["qdrant+edge", "qdrant+memory", "milvus+lite", "memory"])

@@ -60,7 +60,7 @@ def test_nothing_is_created_on_a_full_disk(url, free):
 
 
 def test_a_disk_that_fills_up_loses_nothing(url, free):
-    """Writes are refused in one line, and stored records are found, also by a store that is opened then."""
+    """Writes are refused in one line; searches still return stored records, also from a store opened afterwards."""
     with closing(open_store(url, "c", SCHEMA, retry=NO_RETRY)) as store:
         store.create()
         assert store.upsert(records(300)) == []

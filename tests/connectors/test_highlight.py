@@ -19,8 +19,8 @@ from st_connectors.search import Mode, SearchOptions, search
 FILLER = "nothing of interest here and there "
 
 
-def places(text: str, found: list[Highlight]) -> list[tuple[str, str]]:
-    return [(each.term, text[each.start : each.end]) for each in found]
+def places(text: str, results: list[Highlight]) -> list[tuple[str, str]]:
+    return [(each.term, text[each.start : each.end]) for each in results]
 
 
 @pytest.mark.parametrize(
@@ -37,21 +37,21 @@ def places(text: str, found: list[Highlight]) -> list[tuple[str, str]]:
 )
 def test_words_are_found_as_the_text_leg_compares_them(text, query, expected):
     """Case, compatibility forms and pairs of ideographs count as for BM25; accents count as different."""
-    found = word_highlights("text", text, dict.fromkeys(bm25.words(query), 1.0))
+    results = word_highlights("text", text, dict.fromkeys(bm25.words(query), 1.0))
 
-    assert places(text, found) == expected
+    assert places(text, results) == expected
 
 
 @given(st.text(max_size=80))
 def test_spans_are_words_of_the_text_in_order(text):
     """Each span gives its word when it is normalised alone, and ASCII texts lose no word."""
-    found = list(bm25.spans(text))
+    results = list(bm25.spans(text))
 
-    assert [start for _, start, _ in found] == sorted(start for _, start, _ in found)
-    assert {word for word, _, _ in found} <= set(bm25.words(text)) or not text.isascii()
+    assert [start for _, start, _ in results] == sorted(start for _, start, _ in results)
+    assert {word for word, _, _ in results} <= set(bm25.words(text)) or not text.isascii()
     if text.isascii():
-        assert [word for word, _, _ in found] == bm25.words(text)
-    for word, start, end in found:
+        assert [word for word, _, _ in results] == bm25.words(text)
+    for word, start, end in results:
         assert word in bm25.words(text[start:end])
 
 
@@ -59,19 +59,19 @@ def test_spans_are_words_of_the_text_in_order(text):
 def tokenizer() -> Tokenizer:
     """Word pieces of three words."""
     vocabulary = {"[UNK]": 0, "fish": 1, "##erman": 2, "##ing": 3, "a": 4, "boat": 5}
-    made = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = Whitespace()
-    return made
+    created = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    created.pre_tokenizer = Whitespace()
+    return created
 
 
 def test_terms_are_found_by_their_tokens(tokenizer):
     """A word of which a piece matched is one highlight, under its heaviest piece; an unknown word is none."""
     text = "a  fisherman, fishing a whale"
 
-    found = term_highlights("sparse", text, {"fish": 0.5, "##erman": 1.0, "whale": 1.0}, tokenizer)
+    results = term_highlights("sparse", text, {"fish": 0.5, "##erman": 1.0, "whale": 1.0}, tokenizer)
 
-    assert places(text, found) == [("##erman", "fisherman"), ("fish", "fishing")]
-    assert [each.weight for each in found] == [1.0, 0.5]
+    assert places(text, results) == [("##erman", "fisherman"), ("fish", "fishing")]
+    assert [each.weight for each in results] == [1.0, 0.5]
 
 
 def test_terms_of_a_model_without_tokenizer_are_words():
@@ -82,9 +82,9 @@ def test_terms_of_a_model_without_tokenizer_are_words():
 def test_the_passage_is_where_most_terms_are():
     """Not where the text begins, nor where one term is repeated."""
     text = "sea sea sea " + FILLER * 10 + "a boat on the sea in a storm " + FILLER * 10
-    found = word_highlights("text", text, dict.fromkeys(["sea", "boat", "storm"], 1.0))
+    results = word_highlights("text", text, dict.fromkeys(["sea", "boat", "storm"], 1.0))
 
-    start, end = passage(text, found, 60)
+    start, end = passage(text, results, 60)
 
     assert "boat on the sea in a storm" in text[start:end]
     assert text[start - 1] == " "
@@ -94,9 +94,9 @@ def test_the_passage_is_where_most_terms_are():
 def test_a_rare_term_outweighs_a_common_one():
     """The passage of the heavier term is shown if both do not fit."""
     text = "the the " + FILLER * 10 + "marlin " + FILLER * 10
-    found = word_highlights("sparse", text, {"the": 0.1, "marlin": 1.0})
+    results = word_highlights("sparse", text, {"the": 0.1, "marlin": 1.0})
 
-    start, end = passage(text, found, 40)
+    start, end = passage(text, results, 40)
 
     assert "marlin" in text[start:end]
 
@@ -113,34 +113,34 @@ TEXTS = st.lists(st.sampled_from(["sea", "boat", "a", "\n", "  ", "x" * 30, "sü
 @given(TEXTS, st.integers(8, 60))
 def test_a_passage_is_no_longer_than_the_width_and_contains_a_match(text, width):
     """Whatever the text: within bounds, and with a highlighted word if one fits."""
-    found = word_highlights("text", text, {"sea": 1.0, "boat": 0.5})
+    results = word_highlights("text", text, {"sea": 1.0, "boat": 0.5})
 
-    start, end = passage(text, found, width)
+    start, end = passage(text, results, width)
 
     assert 0 <= start <= end <= len(text)
     assert end - start <= width
-    assert not found or any(start <= each.start and each.end <= end for each in found)
+    assert not results or any(start <= each.start and each.end <= end for each in results)
 
 
 @given(TEXTS)
 def test_collapsing_keeps_each_highlight_on_its_word(text):
     """The line has single spaces, and the same words are highlighted in it."""
-    found = word_highlights("text", text, {"sea": 1.0, "boat": 0.5})
+    results = word_highlights("text", text, {"sea": 1.0, "boat": 0.5})
 
-    line, moved = collapse(text, found)
+    line, moved = collapse(text, results)
 
     assert line == " ".join(text.split())
-    assert [line[each.start : each.end] for each in moved] == [text[each.start : each.end] for each in found]
+    assert [line[each.start : each.end] for each in moved] == [text[each.start : each.end] for each in results]
 
 
 @given(TEXTS, st.integers(0, 50), st.integers(0, 50))
 def test_the_parts_of_a_passage_add_up_to_it(text, start, length):
     """Marked and unmarked parts alternate over the passage without gap or overlap."""
-    found = word_highlights("text", text, {"sea": 1.0, "süß": 0.5}) + word_highlights("sparse", text, {"sea": 1.0})
+    results = word_highlights("text", text, {"sea": 1.0, "süß": 0.5}) + word_highlights("sparse", text, {"sea": 1.0})
     start = min(start, len(text))
     end = min(start + length, len(text))
 
-    parts = list(marked(text, start, end, found))
+    parts = list(marked(text, start, end, results))
 
     assert "".join(part for part, _ in parts) == text[start:end]
     assert all(part for part, _ in parts)

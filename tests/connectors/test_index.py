@@ -237,7 +237,7 @@ def test_a_model_that_changed_since_is_a_mismatch_when_it_is_used(here):
 
 
 def test_the_number_of_active_dimensions_is_remembered(url):
-    """The stored model keeps as many weights as the one that made the collection, in queries and documents."""
+    """The stored model keeps as many weights as the model that filled the collection, in queries and documents."""
     model = SparseEncoder("builtin:sparse", max_active_dims=3)
     with books(url, dense=None, sparse=model) as index:
         before = index.search("fishing on the wide ocean in a small boat").to_json()
@@ -251,7 +251,7 @@ def test_the_number_of_active_dimensions_is_remembered(url):
 
 @pytest.mark.parametrize(("then", "now"), [(3, None), (None, 3), (3, 4)])
 def test_another_number_of_active_dimensions_is_a_mismatch(here, then, now):
-    """It is compared, and both numbers are told; the same one is accepted under an object."""
+    """It is compared, and the message has both numbers; an object with the same number is accepted."""
     made, other = (SparseEncoder("builtin:sparse", max_active_dims=number) for number in (then, now))
     with books(here, dense=None, sparse=made):
         pass

@@ -28,14 +28,14 @@ def opened(url: str) -> Index:
 @pytest.fixture(params=STORES, ids=lambda url: url.partition(":")[0])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Index]:
     pytest.importorskip(STORES[request.param])
-    with opened(request.param.format(node=request.node.name, folder=tmp_path)) as made:
-        yield made
+    with opened(request.param.format(node=request.node.name, folder=tmp_path)) as created:
+        yield created
 
 
 @pytest.fixture
 def reference(request: pytest.FixtureRequest) -> Iterator[Index]:
-    with opened(f"memory:reference of {request.node.name}") as made:
-        yield made
+    with opened(f"memory:reference of {request.node.name}") as created:
+        yield created
 
 
 def rows(result: SearchResult) -> list[tuple[str, float]]:

@@ -266,7 +266,7 @@ def test_folding_within_the_reach_is_complete_and_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("options", "found", "is_told"),
+    ("options", "count", "has_note"),
     [
         ({"limit": 10}, 10, False),
         ({"limit": 11}, 10, True),
@@ -275,11 +275,11 @@ def test_folding_within_the_reach_is_complete_and_says_nothing():
         ({"limit": 50, "where": Eq("n", 1)}, 0, False),
     ],
 )
-def test_a_page_over_the_reach_ends_there(options, found, is_told):
-    """With what was found, and a note only if there may be more."""
+def test_a_page_over_the_reach_ends_there(options, count, has_note):
+    """The result has the hits so far, and a note only if there may be more."""
     store, _ = split_corpus(max_limit=10)
     [result] = search(store, [], ["word"], SearchOptions(**options))
-    assert (len(result), bool(result.notes)) == (found, is_told)
+    assert (len(result), bool(result.notes)) == (count, has_note)
 
 
 def test_a_page_that_begins_beyond_the_reach_is_refused():

@@ -353,7 +353,7 @@ def test_what_runs_nothing_is_refused_at_once(here, options, says):
 
 
 def test_int8_without_a_backend_needs_a_collection_that_has_one(here):
-    """A new collection has none, and neither has one of built-in models; one made on openvino has."""
+    """Neither a new collection nor one of built-in models records a backend; one filled on openvino does."""
     says = "dtype='int8' needs backend='onnx' or backend='openvino'"
     for call in (Index.create, Index.adopt):
         given = ("theirs", "builtin:dense") if call == Index.adopt else "builtin:dense"

@@ -95,13 +95,13 @@ def test_values_are_read_by_their_types(tmp_path: Path, name, suffix):
     column, expected = VALUES[name]
     path = write(table(value=column), tmp_path / f"t{suffix}")
 
-    found = shown(read_path(path, form_of(path), Reading()))
+    results = shown(read_path(path, form_of(path), Reading()))
 
-    assert found == [
+    assert results == [
         (str(row), {"text": "x"} | ({} if value is None else {"value": value})) for row, value in enumerate(expected)
     ]
-    assert [type(item[1].get("value")) for item in found] == [type(value) for value in expected]
-    json.dumps(found)
+    assert [type(item[1].get("value")) for item in results] == [type(value) for value in expected]
+    json.dumps(results)
 
 
 WITHOUT_PANDAS = """

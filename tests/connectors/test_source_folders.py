@@ -25,10 +25,10 @@ def fill(folder: Path, files: dict[str, str | bytes]) -> Path:
 def read(folder: Path, **options) -> tuple[list[str], list[str]]:
     """Return the ids that were read, and the notes."""
     notes = Notes()
-    found = list(read_path(folder, Format.TEXT, Reading(notes=notes, **options)))
-    assert not any(isinstance(item, DocumentError) for item in found)
-    assert count_path(folder, Format.TEXT, Reading(**options)) == len(found)
-    return [item.id for item in found], list(notes.sentences)
+    results = list(read_path(folder, Format.TEXT, Reading(notes=notes, **options)))
+    assert not any(isinstance(item, DocumentError) for item in results)
+    assert count_path(folder, Format.TEXT, Reading(**options)) == len(results)
+    return [item.id for item in results], list(notes.sentences)
 
 
 def test_hidden_ignored_and_binary_files_are_skipped_and_counted(tmp_path: Path):
@@ -191,7 +191,7 @@ authors:
 
 
 def test_front_matter_is_payload(tmp_path: Path):
-    """With its types; dates are ISO 8601, and keys that would be the id or the text are kept under other names."""
+    """With its types and ISO 8601 dates; columns that the id or the text would overwrite get other names."""
     fill(tmp_path, {"a.md": MATTER})
 
     [document] = read_path(tmp_path, Format.TEXT, Reading())
@@ -245,9 +245,9 @@ def test_front_matter_that_cannot_be_read_stays_in_the_text_and_is_said(tmp_path
     fill(tmp_path, {f"{number}.md": text for number in range(5)})
     notes = Notes()
 
-    found = list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))
+    results = list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))
 
-    assert [item.text for item in found] == [text] * 5
+    assert [item.text for item in results] == [text] * 5
     assert notes.sentences == (
         f"{tmp_path}: the front matter cannot be read and stays in the text: 0.md, 1.md, 2.md and 2 more",
     )
@@ -258,9 +258,9 @@ def test_files_in_another_encoding(tmp_path: Path):
     fill(tmp_path, {"a.md": "grün".encode("utf-16"), "b.md": "Das war grün".encode("cp1252"), "c.md": "grün"})
     notes = Notes()
 
-    found = list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))
+    results = list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))
 
-    assert [item.text for item in found] == ["grün", "Das war grün", "grün"]
+    assert [item.text for item in results] == ["grün", "Das war grün", "grün"]
     assert notes.sentences == (f"{tmp_path}: not UTF-8; read as cp1252, which is a guess: b.md",)
     (tmp_path / "a.md").unlink()
     named = list(read_path(tmp_path, Format.TEXT, Reading(encoding="cp1252")))

@@ -89,9 +89,9 @@ def test_the_elements_of_any_array_are_those_of_json(values, indent, size):
     rows = [{"id": str(number), "text": "x", "value": value} for number, value in enumerate(values)]
     stream = io.BufferedReader(Dribble(json.dumps(rows, indent=indent).encode(), size), 16)
 
-    found = shown(read_stream(stream, Format.JSON, Reading(), "in"))
+    results = shown(read_stream(stream, Format.JSON, Reading(), "in"))
 
-    assert found == [(row["id"], {"text": "x", "value": row["value"]}) for row in rows]
+    assert results == [(row["id"], {"text": "x", "value": row["value"]}) for row in rows]
 
 
 @pytest.mark.parametrize("content", ["", " \n", "[]", "[ ]\n"])
@@ -103,10 +103,10 @@ def test_an_empty_json_file_has_no_documents(content):
 def test_an_element_that_is_not_json_is_refused_alone():
     """Its neighbours are read, also those after an element of another type, and the place is the number."""
     good = '{"id": "g", "text": "t"}'
-    found = read(f'[{good}, {{"id": "x", text: "t"}}, 7, [{good}], {good},]', Format.JSON)
+    results = read(f'[{good}, {{"id": "x", text: "t"}}, 7, [{good}], {good},]', Format.JSON)
 
-    assert [item for item in found if isinstance(item, tuple)] == [("g", {"text": "t"})] * 2
-    assert [item for item in found if isinstance(item, str)] == [
+    assert [item for item in results if isinstance(item, tuple)] == [("g", {"text": "t"})] * 2
+    assert [item for item in results if isinstance(item, str)] == [
         "in element 2: not JSON: Expecting property name enclosed in double quotes at column 13",
         "in element 3: expected a JSON object, not int",
         "in element 4: expected a JSON object, not list",
@@ -196,7 +196,7 @@ def zstd(content: bytes) -> bytes:
 @pytest.mark.parametrize("kind", [*COMPRESSIONS, "zst"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_compressed_files_are_read_as_their_content(tmp_path: Path, kind, times):
-    """Told by their first bytes, also in a stream; several members after another are one file."""
+    """Compression is detected by the first bytes, also in a stream; consecutive members are one file."""
     compress = COMPRESSIONS.get(kind, zstd)
     rows = [json.dumps({"id": str(number), "text": "grün " * 50}) + "\n" for number in range(2000)]
     half = len(rows) // times
@@ -204,29 +204,29 @@ def test_compressed_files_are_read_as_their_content(tmp_path: Path, kind, times)
     path = tmp_path / f"a.jsonl.{kind}"
     path.write_bytes(b"".join(parts))
 
-    found = list(read_path(path, Format.JSONL, Reading()))
+    results = list(read_path(path, Format.JSONL, Reading()))
 
-    assert [item.id for item in found] == [str(number) for number in range(2000)]
-    assert str(found[-1].place) == f"{path} line 2000"
+    assert [item.id for item in results] == [str(number) for number in range(2000)]
+    assert str(results[-1].place) == f"{path} line 2000"
     with path.open("rb") as stream:
-        assert list(read_stream(stream, Format.JSONL, Reading(), "in")) == found
+        assert list(read_stream(stream, Format.JSONL, Reading(), "in")) == results
     assert count_path(path, Format.JSONL, Reading()) == 2000
 
 
 @pytest.mark.parametrize("kind", [*COMPRESSIONS, "zst"])
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path: Path, kind):
-    """What was read before is kept; the message has the name and the compression."""
+    """Documents before the fault stay; the message has the name and the compression."""
     rows = "".join(json.dumps({"id": str(n), "text": f"{n * 7919 % 104729}" * 9}) + "\n" for n in range(20_000))
     raw = COMPRESSIONS.get(kind, zstd)(rows.encode())
     path = tmp_path / f"a.jsonl.{kind}"
     path.write_bytes(raw[: len(raw) // 2])
 
-    found: list[str] = []
+    results: list[str] = []
     ids = (item.id for item in read_path(path, Format.JSONL, Reading()))
     with pytest.raises(ValueError, match=rf"a\.jsonl\.{kind}: damaged or cut off, as \w+ data: "):
-        found.extend(ids)
-    assert len(found) < 20_000
-    assert found == [str(number) for number in range(len(found))]
+        results.extend(ids)
+    assert len(results) < 20_000
+    assert results == [str(number) for number in range(len(results))]
 
 
 @pytest.mark.parametrize("name", ["a.parquet.gz", "a.txt.xz", "a.feather.zst"])
@@ -257,9 +257,9 @@ def test_a_named_encoding_is_used(encoding):
     notes = Notes()
     text = {"cp1252": "grün…", "cp1251": "красный", "shift_jis": "赤い表"}.get(encoding, "grün 赤")
 
-    found = read(f"id,text\n1,{text}\n".encode(encoding), Format.CSV, encoding=encoding, notes=notes)
+    results = read(f"id,text\n1,{text}\n".encode(encoding), Format.CSV, encoding=encoding, notes=notes)
 
-    assert found == [("1", {"text": text})]
+    assert results == [("1", {"text": text})]
     assert notes.sentences == ()
 
 
@@ -273,9 +273,9 @@ def test_western_text_that_is_not_utf_8_is_guessed_and_shown(form):
     }
     notes = Notes()
 
-    found = read(rows[form].encode("cp1252"), form, notes=notes)
+    results = read(rows[form].encode("cp1252"), form, notes=notes)
 
-    assert found == [("1", {"text": "Die Straße war grün"}), ("2", {"text": "café \u2013 “là”"})]
+    assert results == [("1", {"text": "Die Straße war grün"}), ("2", {"text": "café \u2013 “là”"})]
     [note] = notes.sentences
     assert note.startswith("in: not UTF-8; read as cp1252, which is a guess: ")
     assert "Straße war" in note

@@ -41,8 +41,8 @@ WAYS = {
 
 def numbers(model):
     """The vectors or scores of a few inputs, as an array."""
-    found = model.predict(PAIRS) if hasattr(model, "predict") else model.encode(TEXTS)
-    return np.asarray(found.to_dense() if hasattr(found, "to_dense") else found)
+    results = model.predict(PAIRS) if hasattr(model, "predict") else model.encode(TEXTS)
+    return np.asarray(results.to_dense() if hasattr(results, "to_dense") else results)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -126,5 +126,5 @@ def test_models_of_all_kinds_reach_a_spawned_process(checkpoints):
     """As arguments of a process pool."""
     models = [getattr(st_core, kind)(str(checkpoints.folder(name)), device="cpu") for kind, name in MODELS[::2]]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        for model, found in zip(models, pool.map(numbers, models), strict=True):
-            np.testing.assert_allclose(found, numbers(model), atol=1e-6)
+        for model, results in zip(models, pool.map(numbers, models), strict=True):
+            np.testing.assert_allclose(results, numbers(model), atol=1e-6)

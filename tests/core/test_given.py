@@ -388,7 +388,7 @@ def test_a_graph_that_the_hub_lacks(hub):
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "auto"])
 def test_a_repository_of_a_graph_alone_loads_by_its_name(monkeypatch, exports, tmp_path, backend):
-    """Weights are asked for first, and the graph where there are none, although a graph could be exported here."""
+    """Weights are requested first; the graph is downloaded only without them, although it could be exported here."""
     pytest.importorskip("openvino" if backend != "onnx" else "onnxruntime", reason=f"needs the runtime of {backend}")
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects

@@ -163,7 +163,7 @@ def test_a_model_is_saved_over_itself_again_and_again(checkpoints, texts, agree,
 
 
 def test_a_failure_while_writing_leaves_the_folder_as_it_was(checkpoints, tmp_path, monkeypatch):
-    """The disk is full when the weights are written already; a new folder is not made."""
+    """The disk is full once the weights are written; no new folder is created."""
     folder = shutil.copytree(checkpoints.folder("roberta-six"), tmp_path / "saved")
     model, there = load(st_core, checkpoints.folder("bert-mean")), files_of(folder)
 

@@ -36,11 +36,11 @@ def test_every_name_is_there():
 def test_scores_of_tensors_are_theirs(name, dtype):
     """A tensor of their type, with gradients."""
     left, right = (torch.from_numpy(each).to(dtype).requires_grad_() for each in (LEFT, RIGHT))
-    wanted, found = getattr(theirs, name)(left, right), getattr(util, name)(left, right)
+    wanted, results = getattr(theirs, name)(left, right), getattr(util, name)(left, right)
 
-    assert found.dtype == wanted.dtype
-    torch.testing.assert_close(found, wanted)
-    found.sum().backward()
+    assert results.dtype == wanted.dtype
+    torch.testing.assert_close(results, wanted)
+    results.sum().backward()
     assert left.grad is not None
     assert left.grad.abs().sum() > 0
 
@@ -81,9 +81,9 @@ def test_lengths_and_widths():
     np.testing.assert_allclose(util.normalize_embeddings(LEFT), theirs.normalize_embeddings(tensor), atol=1e-6)
     sparse = torch.where(tensor > 0, tensor, 0.0).to_sparse()
     for each in (sparse, sparse[0]):
-        found = util.normalize_embeddings(each)
-        assert found.is_sparse
-        torch.testing.assert_close(found.to_dense(), theirs.normalize_embeddings(each).to_dense())
+        results = util.normalize_embeddings(each)
+        assert results.is_sparse
+        torch.testing.assert_close(results.to_dense(), theirs.normalize_embeddings(each).to_dense())
     torch.testing.assert_close(util.truncate_embeddings(tensor, 3), theirs.truncate_embeddings(tensor, 3))
     assert util.truncate_embeddings(LEFT, None).shape == LEFT.shape
 
