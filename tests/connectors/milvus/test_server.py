@@ -170,7 +170,7 @@ def test_other_peoples_collections_are_left_alone(server):
     server.properties = {"timezone": "UTC"}
     with open_at(server.url) as store:
         for call in (store.create, store.drop):
-            with pytest.raises(SchemaMismatch, match=r"not made by st-connectors: .*Index\.adopt"):
+            with pytest.raises(SchemaMismatch, match=r"not created by st-connectors: .*Index\.adopt"):
                 call()
     with pytest.raises(SchemaMismatch):
         open_store(server.url, "books")
