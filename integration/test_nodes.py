@@ -14,7 +14,6 @@ import select
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from integration.nodes.containers import IMAGES
 from integration.nodes.jdk import choose, installed
 from integration.nodes.recipes import RECIPES
 from integration.nodes.run import run
+from st_connectors.testing.serving import Serving
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60
@@ -130,12 +130,8 @@ def version_server(number: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with Serving(Answer) as server:
+        yield f"http://{server.host}:{server.port}"
 
 
 def item_errors(items: list[dict]) -> dict[str, str]:

@@ -19,13 +19,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Self, TypeAlias, assert_never
 
+from st_connectors.testing.serving import Serving
+
 __all__ = ["Answer", "Fault", "FaultProxy", "Hold", "Pass", "Reset", "Seen", "Truncate", "refused_port"]
 
-HOLD_LIMIT = 10.0
+HOLD_LIMIT = 60.0
+"""Seconds; only a test that fails waits for so long."""
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"})
 
 
@@ -110,23 +113,19 @@ class FaultProxy:
         self._always: Fault = Pass()
         self._only: Callable[[Seen], bool] = lambda _: True
         self._released = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(_Handler, tls=tls)
         self._server.proxy = self
         self._admits = admits
-        if tls is not None:
-            # The handshake runs in the thread of its connection, so that a silent client blocks no other.
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def host(self) -> str:
         """The host on which the proxy listens."""
-        return "127.0.0.1"
+        return self._server.host
 
     @property
     def port(self) -> int:
         """The port on which the proxy listens."""
-        return int(self._server.server_address[1])
+        return self._server.port
 
     def order(self, *faults: Fault, only: Callable[[Seen], bool] = lambda _: True) -> None:
         """Inject these faults into the next requests for which ``only`` is true, one each; all others pass."""
@@ -150,16 +149,14 @@ class FaultProxy:
         self._released.set()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(HOLD_LIMIT)
+        self._server.close()
 
     def _next(self, seen: Seen, authorization: str | None) -> Fault:
         with self._lock:
@@ -190,12 +187,8 @@ class FaultProxy:
             connection.close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(Serving):
     proxy: FaultProxy
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore clients that disconnected, which is what faults lead to."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -94,6 +94,6 @@ class Shape(Group):
             f"plugin = plugins()[{plugin_of(make).name!r}]; assert plugin.contract == {CONTRACT}; "
             f"print(*(set({self.client_modules!r}) & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own code
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)  # noqa: S603  # our own code
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == []

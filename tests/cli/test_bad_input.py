@@ -247,14 +247,12 @@ store.close()
 
 def test_an_edge_folder_opened_by_another_process(cli, library):
     """The status is 3 while another process has the folder open; afterwards the command succeeds."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", LOCK_HOLDER, library[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "opened 3\n"
+    command = [sys.executable, "-c", LOCK_HOLDER, library[1]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "opened 3\n"
 
-    outcome = cli("search", "ocean", *library)
-    holder.communicate("")
+        outcome = cli("search", "ocean", *library)
 
     assert outcome.status == 3
     assert "another process" in outcome.error_line()
@@ -285,16 +283,17 @@ def test_ctrl_c_in_the_middle_of_an_ingest(cli, tmp_path):
     target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
     lines = [json.dumps({"id": f"d{n}", "text": "red"}) + "\n" for n in range(25)]
     command = [sys.executable, "-c", INTERRUPTED, "ingest", "-", *target, "--create", "--batch", "10"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write("".join(lines))
-    child.stdin.flush()
-    # Once the second batch is confirmed, the child waits for the rest of the third.
-    assert [child.stdout.readline() for _ in range(2)] == ["10\n", "20\n"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("".join(lines))
+        child.stdin.flush()
+        # Once the second batch is confirmed, the child waits for the rest of the third.
+        assert [child.stdout.readline() for _ in range(2)] == ["10\n", "20\n"]
 
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
 
     assert child.returncode == 130
     assert out == ""
@@ -454,19 +453,15 @@ def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
     program = INTERRUPTED.replace("cli.ingest", "cli.copy").replace(
         "print(report.confirmed, flush=True)", "pause_after_30(report)"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", PAUSE + program, *copy],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    # Once the third batch is confirmed, the child waits.
-    assert [child.stdout.readline() for _ in range(3)] == ["10\n", "20\n", "30\n"]
+    command = [sys.executable, "-c", PAUSE + program, *copy]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True) as child:
+        assert child.stdout is not None
+        # Once the third batch is confirmed, the child waits.
+        assert [child.stdout.readline() for _ in range(3)] == ["10\n", "20\n", "30\n"]
 
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate()
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate()
 
     assert child.returncode == 130
     [line] = err.splitlines()

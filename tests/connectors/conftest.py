@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
@@ -19,6 +19,7 @@ from st_connectors.filters import And, Eq, Range
 from st_connectors.registry import open_store
 from st_connectors.schema import DenseField, Field, FieldKind, FilterKind, Fusion, Schema, SparseField, TextField
 from st_connectors.store import Match, Near, Parts, Record, SearchRequest, Store
+from st_connectors.testing.serving import Serving
 from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -151,7 +152,7 @@ def recording() -> Iterator[Callable[..., tuple[Recorder, int]]]:
     """Starts a recorder for services and answers; gives it and its port."""
     import grpc
 
-    running = []
+    running = ExitStack()
 
     class Handler(grpc.GenericRpcHandler):
         def __init__(self, recorder):
@@ -162,15 +163,14 @@ def recording() -> Iterator[Callable[..., tuple[Recorder, int]]]:
 
     def start(services, answers):
         recorder = Recorder(services, answers)
-        server = grpc.server(ThreadPoolExecutor(4), handlers=[Handler(recorder)])
+        server = grpc.server(running.enter_context(ThreadPoolExecutor(4)), handlers=[Handler(recorder)])
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        running.append(server)
+        running.callback(lambda: server.stop(0).wait())
         return recorder, port
 
-    yield start
-    for server in running:
-        server.stop(0).wait()
+    with running:
+        yield start
 
 
 LUCENE = {"elasticsearch": {"number": "9.5.3"}, "opensearch": {"distribution": "opensearch", "number": "2.19.1"}}
@@ -214,11 +214,9 @@ class LuceneStub:
             def log_message(self, *args):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.port = self.server.server_address[1]
+        self.server = Serving(Handler)
+        self.server.start()
+        self.port = self.server.port
         self.address = f"{name}://127.0.0.1:{self.port}"
 
     def on(self, method, path, *results):
@@ -245,23 +243,14 @@ class LuceneStub:
 
     def close(self):
         """Stop."""
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        self.server.close()
 
 
 @pytest.fixture
 def lucene_stub() -> Iterator[Callable[[str], LuceneStub]]:
     """Starts a server that answers as it is told, of the engine that is named."""
-    running = []
-
-    def start(name: str) -> LuceneStub:
-        running.append(LuceneStub(name))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.close()
+    with ExitStack() as running:
+        yield lambda name: running.enter_context(closing(LuceneStub(name)))
 
 
 VECTOR = np.array([0.0, 1.0], np.float32)

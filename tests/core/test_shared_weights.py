@@ -94,7 +94,7 @@ def test_a_forked_worker_computes_with_several_threads(large):
     """
     with started(large, dedent(body)) as caller:
         try:
-            told, _ = caller.communicate(timeout=120)
+            told, _ = caller.communicate()
         finally:
             caller.kill()
 

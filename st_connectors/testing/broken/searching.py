@@ -234,7 +234,7 @@ class _MixesUpThreads(Passing):
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         self.requests = requests
         with suppress(threading.BrokenBarrierError):
-            self.meeting.wait(timeout=1.0)
+            self.meeting.wait(timeout=60.0)  # that of one search; two threads meet at once
         return self.store.search(self.requests)
 
 

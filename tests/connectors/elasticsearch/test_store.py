@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
-import threading
 from dataclasses import replace
+from socketserver import BaseRequestHandler
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from st_connectors.layers.retry import NO_RETRY, RetryPolicy
 from st_connectors.registry import adopt_store
 from st_connectors.schema import DenseField, FilterKind, Rrf, Schema, SparseField, TextField
 from st_connectors.store import Fuse, Match, Near, Parts, Record, SearchRequest
+from st_connectors.testing.serving import Serving
 from st_core.vectors import SparseVector
 
 elasticsearch = pytest.importorskip("elasticsearch", reason="needs the elasticsearch extra")
@@ -313,18 +313,16 @@ def test_tls_to_a_server_without_tls_is_permanent(stub):
 
 def test_a_server_that_hangs_up_may_speak_tls():
     """A TLS server closes a plain connection; the message says how to write the address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def hang_up():
-            connection, _ = server.accept()
-            connection.recv(65_536)
-            connection.close()
+    class HangUp(BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65_536)
 
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        with pytest.raises(Unavailable, match=r"if it speaks TLS, write elasticsearch\+https://"):
-            open_store(f"elasticsearch://127.0.0.1:{server.getsockname()[1]}", "books", retry=NO_RETRY)
-        thread.join()
+    with (
+        Serving(HangUp) as server,
+        pytest.raises(Unavailable, match=r"if it speaks TLS, write elasticsearch\+https://"),
+    ):
+        open_store(f"elasticsearch://{server.host}:{server.port}", "books", retry=NO_RETRY)
 
 
 def test_a_callers_client_is_used_and_stays_open(stub):

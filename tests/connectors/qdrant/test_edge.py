@@ -74,7 +74,7 @@ def test_acknowledged_writes_survive_a_killed_process(folder):
         os.kill(os.getpid(), signal.SIGKILL)
     """
     with running(code, folder) as process:
-        process.communicate(timeout=60)
+        process.communicate()
         assert process.returncode == -signal.SIGKILL
 
     store = open_store(f"qdrant+edge:{folder}", "books")
@@ -102,7 +102,7 @@ def test_a_folder_in_use_says_who_may_hold_it(folder):
         with pytest.raises(Unavailable, match=r"books is in use by another process.* close that one"):
             open_store(f"qdrant+edge:{folder}", "books")
         assert collections(f"qdrant+edge:{folder}") == ["books"]
-        process.communicate("", timeout=60)
+        process.communicate("")
 
     open_store(f"qdrant+edge:{folder}", "books").close()
 

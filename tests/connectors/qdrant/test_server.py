@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import socket
-import threading
 from contextlib import closing
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
@@ -36,6 +35,7 @@ from st_connectors.qdrant.layout import OwnLayout
 from st_connectors.registry import bulk_loading
 from st_connectors.schema import DenseField, FilterKind, Quantization, Rrf, Schema, SparseField
 from st_connectors.store import Exact, Near, Record, SearchRequest
+from st_connectors.testing.serving import Serving
 from st_core.vectors import SparseVector
 
 SCHEMA = Schema("books", {"dense": DenseField(2), "sparse": SparseField()}, {"year": FilterKind.INT})
@@ -82,10 +82,9 @@ class Stub:
             def log_message(self, *args):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.address = f"qdrant://127.0.0.1:{self.server.server_address[1]}"
+        self.server = Serving(Handler)
+        self.server.start()
+        self.address = f"qdrant://{self.server.host}:{self.server.port}"
 
     def on(self, method, path, *results):
         """Add a successful response."""
@@ -100,9 +99,7 @@ class Stub:
         return [body for m, p, body, _ in self.seen if (m, p) == (method, path)]
 
     def close(self):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        self.server.close()
 
 
 def error(message):
@@ -141,16 +138,14 @@ DONE = {"operation_id": 1, "status": "completed"}
 def stub(monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "ST_QDRANT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    stub = Stub()
-    yield stub
-    stub.close()
+    with closing(Stub()) as stub:
+        yield stub
 
 
 @pytest.fixture
 def store(stub):
-    store = open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)
-    yield store
-    store.close()
+    with closing(open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)) as store:
+        yield store
 
 
 def version(stub, number):
