@@ -23,6 +23,7 @@ from st_core.model import Model
 from st_core.modules.dense import Dense
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.transformer import Transformer
+from st_core.renamed import accepts_old_names, warn_of_old_name
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,19 @@ logger = logging.getLogger(__name__)
 Activation: TypeAlias = Callable[["Rows"], "Rows"]
 """A function from logits to scores; both are numpy arrays or both are tensors."""
 
+_LOADING = {
+    "automodel_args": "model_kwargs",
+    "cache_dir": "cache_folder",
+    "classifier_dropout": "config_kwargs.classifier_dropout",
+    "config_args": "config_kwargs",
+    "default_activation_function": "activation_fn",
+    "model_name": "model_name_or_path",
+    "tokenizer_args": "processor_kwargs",
+    "tokenizer_kwargs": "processor_kwargs",
+}
+_IDLE = {"num_workers": "texts are tokenized in this process, while the texts before them are computed"}
+_OF_RANK = dict.fromkeys(("apply_softmax", "convert_to_numpy", "convert_to_tensor"), "the scores are Python floats")
+
 
 class CrossEncoder(Model):
     """A model that reads two texts together and scores them.
@@ -54,6 +68,7 @@ class CrossEncoder(Model):
 
     activation_fn: Activation
 
+    @accepts_old_names(_LOADING, positional=("num_labels", "max_length", "activation_fn", "device"))
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,
@@ -67,7 +82,7 @@ class CrossEncoder(Model):
         if num_labels is not None:
             loading["config_kwargs"] = dict(loading.get("config_kwargs") or {}) | {"num_labels": num_labels}
         if max_length is not None:
-            options = loading.get("processor_kwargs") or loading.pop("tokenizer_kwargs", None) or {}
+            options = loading.get("processor_kwargs") or {}
             loading["processor_kwargs"] = dict(options) | {"model_max_length": max_length}
         self._load(model_name_or_path, loading)
         self.activation_fn = self.get_default_activation_fn() if activation_fn is None else activation_fn
@@ -92,6 +107,21 @@ class CrossEncoder(Model):
     @max_length.setter
     def max_length(self, value: int | None) -> None:
         self.max_seq_length = value
+
+    @property
+    def model(self) -> Any:
+        """The value of ``transformers_model``."""
+        return self.transformers_model
+
+    @property
+    def default_activation_function(self) -> Activation:
+        """The value of ``activation_fn``, under its old name."""
+        warn_of_old_name("default_activation_function is now named activation_fn")
+        return self.activation_fn
+
+    def is_singular_input(self, inputs: object) -> bool:
+        """Return whether inputs are a single pair of texts; raise ValueError for inputs that are not pairs."""
+        return _pairs(inputs)[1]
 
     def get_default_activation_fn(self) -> Activation:
         """Return the activation that the checkpoint names: a class of torch, or any class with ``trust_remote_code``.
@@ -140,6 +170,7 @@ class CrossEncoder(Model):
             )
         return super()._now_saved() | {"activation_fn": path}
 
+    @accepts_old_names({"activation_fct": "activation_fn"}, without_effect=_IDLE)
     def predict(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         inputs: object = UNSET,
@@ -282,6 +313,7 @@ class CrossEncoder(Model):
         scores = scores.squeeze(-1) if self.num_labels == 1 and scores.ndim > 1 else scores
         return np.asarray(softmax_of(scores) if softmax and scores.ndim > 1 else scores, np.float32)
 
+    @accepts_old_names({"activation_fct": "activation_fn"}, without_effect=_IDLE | _OF_RANK)
     def rank(  # noqa: PLR0917 - the order of sentence-transformers
         self,
         query: str,

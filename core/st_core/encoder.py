@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from st_core.engine.inputs import one_or_many
 from st_core.errors import ModelUnsupported
 from st_core.model import Model
 
@@ -43,6 +44,9 @@ def windows(inputs: Iterable[Item], size: int) -> Iterator[list[Item]]:
 class Encoder(Model):
     """A model that encodes each text as a vector."""
 
+    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+    """The names of functions that :attr:`similarity_fn_name` can be set to."""
+
     default_prompts = MappingProxyType({"query": None, "document": None})
     default_similarity: str
 
@@ -67,6 +71,10 @@ class Encoder(Model):
         window is slightly faster.
         """
         return (vector for listed in windows(inputs, window) for vector in self.encode(listed, **kwargs))
+
+    def is_singular_input(self, inputs: object) -> bool:
+        """Return whether inputs are a single text; raise ValueError for inputs that are not texts."""
+        return one_or_many(inputs)[1]
 
     def get_sentence_embedding_dimension(self) -> int | None:
         """Call :meth:`get_embedding_dimension`, under its old name."""

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
 import numpy as np
 
 from st_core.arguments import LoadArguments, Placement
+from st_core.backends.dtypes import dtype_name
 from st_core.checkpoint.find import find_checkpoint
 from st_core.checkpoint.read import Checkpoint, read_checkpoint
+from st_core.compatible import Compatible, advice
 from st_core.engine.inputs import CallArguments, Input, Unset, as_texts, check_positive
 from st_core.engine.load import load_engine
 from st_core.engine.options import CallOptions, with_processing
@@ -28,6 +30,7 @@ from st_core.home import expand_home
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
+from st_core.modules.printed import tree
 from st_core.modules.router import stack_dimension
 from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_another
 from st_core.modules.static_embedding import StaticEmbedding
@@ -58,7 +61,7 @@ def _for_workers(loading: LoadArguments, plan: ExecutionPlan) -> LoadArguments:
     """Return the arguments with which a worker loads a model under the plan that this process uses."""
     kept = (
         *("trust_remote_code", "local_files_only", "cache_folder", "token"),
-        *("model_kwargs", "processor_kwargs", "tokenizer_kwargs", "config_kwargs"),
+        *("model_kwargs", "processor_kwargs", "config_kwargs"),
     )
     arguments = {name: value for name, value in loading.items() if name in kept}
     return cast("LoadArguments", arguments | {"backend": plan.backend, "dtype": plan.dtype})
@@ -139,7 +142,7 @@ def _names_of(classes: tuple[type, ...]) -> frozenset[str]:
     return frozenset(name for each in classes for name in (*vars(each), *vars(each).get("__annotations__", {})))
 
 
-class Model:
+class Model(Compatible):
     """A loaded checkpoint.
 
     Safe in threads: a call changes no state of the model and reads the settings once, when it begins. A copy has its
@@ -147,8 +150,6 @@ class Model:
     not the weights: the folder is loaded again, so it must exist where the pickle is read.
     """
 
-    family: ClassVar[str]
-    organisation: ClassVar[str]
     default_prompts: ClassVar[Mapping[str, str | None]] = {}
 
     checkpoint: Checkpoint
@@ -164,8 +165,6 @@ class Model:
             raise ValueError(f"{self.family} needs the name or the folder of a model")
         if loading.get("modules") is not None:
             raise ModelUnsupported("a model is loaded from a checkpoint; modules= is not supported")
-        if loading.get("processor_kwargs") and loading.get("tokenizer_kwargs"):
-            raise ValueError("processor_kwargs and its old name tokenizer_kwargs are both set; pass one")
         backend = loading.get("backend", "torch")
         file_name, model_options = split_graph_options(backend, loading.get("model_kwargs") or {})
         request = Request(backend, loading.get("device"), loading.get("dtype"), file_name)
@@ -173,7 +172,7 @@ class Model:
         options = LoadOptions(
             trust_remote_code=trusted,
             model_kwargs=model_options,
-            processor_kwargs=dict(loading.get("processor_kwargs") or loading.get("tokenizer_kwargs") or {}),
+            processor_kwargs=dict(loading.get("processor_kwargs") or {}),
             config_kwargs=dict(loading.get("config_kwargs") or {}),
             hub={
                 "cache_folder": loading.get("cache_folder"),
@@ -240,7 +239,10 @@ class Model:
         kind = type(self)
         is_own = kind.__module__.startswith("st_core.")
         if is_own and not name.startswith("_") and name not in _names_of(kind.__mro__):
-            raise AttributeError(f"a {kind.__name__} has no attribute {name!r} to set")
+            instead = advice(name)
+            raise AttributeError(
+                f"a {kind.__name__} has no attribute {name!r} to set" + (f": {instead}" if instead else "")
+            )
         super().__setattr__(name, value)
 
     def _set_prompts(self, prompts: Mapping[str, str] | None, default_prompt_name: str | None) -> None:
@@ -445,12 +447,19 @@ class Model:
         """Stop the processes of a pool; stopping a pool twice is not an error."""
         pool.stop()
 
-    def to(self, device: Device) -> Self:
-        """Move the model to another device and return the model.
+    def to(self, device: Device = None, dtype: object = None) -> Self:
+        """Move the model to another device, or change the dtype that it computes in, and return the model.
 
-        Do not call this while another thread uses the model. Raises ValueError if the model runs on onnx or openvino
-        and the device is not the CPU.
+        The first argument may be a torch dtype too. Do not call this while another thread uses the model. Raises
+        ValueError if the model runs on onnx or openvino and the device is not the CPU, and for a dtype unless the model
+        runs on torch.
         """
+        if str(device).startswith("torch."):
+            device, dtype = None, device
+        if dtype is not None:
+            self._in(str(dtype_name(dtype)))
+        if device is None:
+            return self
         check_device(self.backend, device)
         if self._engine.uses_torch:
             self._engine = self._engine.on(replace(self._engine.plan, device=device))
@@ -664,5 +673,4 @@ class Model:
         return iter(self._engine.modules)
 
     def __repr__(self) -> str:
-        kinds = ", ".join(type(module).__name__ for module in self._engine.modules)
-        return f"{type(self).__name__}({self.checkpoint.name!r}: {kinds})"
+        return tree(type(self).__name__, self._engine.modules)

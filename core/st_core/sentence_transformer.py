@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -23,6 +23,7 @@ from st_core.engine.prepared import Computed, Prepared
 from st_core.errors import ModelBroken, missing_extra
 from st_core.modules.pooling import Pooling
 from st_core.multi import OUTPUTS, Heads, MultiOutput
+from st_core.renamed import accepts_old_names, warn_of_old_name
 from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class SentenceTransformer(Encoder):
 
     quantization_ranges: NDArray[np.float32] | None
 
+    @accepts_old_names({"tokenizer_kwargs": "processor_kwargs"})
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,
@@ -467,6 +469,22 @@ class SentenceTransformer(Encoder):
             yield
         finally:
             _truncated_here.reset(before)
+
+    def truncate_sentence_embeddings(self, truncate_dim: int | None) -> AbstractContextManager[None]:
+        """Call :meth:`truncate_embeddings`, under its old name."""
+        warn_of_old_name("truncate_sentence_embeddings is now named truncate_embeddings")
+        return self.truncate_embeddings(truncate_dim)
+
+    def encode_multi_process(self, sentences: object, pool: WorkerPool, **kwargs: Any) -> Any:
+        """Call :meth:`encode` with a pool, under its old name; the other arguments are those of :meth:`encode`."""
+        warn_of_old_name("encode_multi_process is now named encode, with the argument pool")
+        return self.encode(sentences, pool=pool, **kwargs)
+
+    @staticmethod
+    def load(input_path: str | PathLike[str]) -> SentenceTransformer:
+        """Return ``SentenceTransformer(input_path)``; the old name of the constructor."""
+        warn_of_old_name("SentenceTransformer.load(path) is now named SentenceTransformer(path)")
+        return SentenceTransformer(input_path)
 
     def get_embedding_dimension(self) -> int | None:
         """Return the width of the vectors."""

@@ -16,6 +16,7 @@ from st_core.engine.inputs import UNSET, CallArguments, Input, Unset, check_posi
 from st_core.engine.options import CallOptions
 from st_core.engine.prepared import Computed, Prepared
 from st_core.modules.sparse_auto_encoder import SparseAutoEncoder
+from st_core.renamed import accepts_old_names
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class SparseEncoder(Encoder):
 
     max_active_dims: int | None
 
+    @accepts_old_names({"tokenizer_kwargs": "processor_kwargs"})
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,

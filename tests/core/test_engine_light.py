@@ -109,7 +109,8 @@ def test_shapes_of_nothing_and_of_one(dense, sparse):
 
 def test_the_old_name_of_inputs_is_taken(dense):
     """``sentences=`` means ``inputs=``, and both together are a mistake."""
-    assert np.array_equal(dense.encode(sentences=["a text"]), dense.encode(["a text"]))
+    with pytest.warns(DeprecationWarning, match="sentences is now named inputs"):
+        assert np.array_equal(dense.encode(sentences=["a text"]), dense.encode(["a text"]))
     with pytest.raises(TypeError):
         dense.encode(["a text"], sentences=["a text"])
     with pytest.raises(TypeError):

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeAlias, TypedDict
 
 import numpy as np
 
+from st_core.renamed import warn_of_old_name
+
 __all__ = [
     "UNSET",
     "CallArguments",
@@ -122,4 +124,5 @@ def pop_inputs(inputs: object, kwargs: CallArguments) -> object:
         return inputs
     if inputs is not UNSET:
         raise TypeError("inputs and its old name sentences are both set; pass one")
+    warn_of_old_name("the argument sentences is now named inputs")
     return kwargs.pop("sentences")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_core.backends.numpy.modules import can_run
 from st_core.backends.numpy.runner import NumpyRunner
 from st_core.backends.outline import read_outline
-from st_core.errors import missing_extra
+from st_core.errors import ModelUnsupported, missing_extra
 from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from st_core.backends import Outline, Runner
     from st_core.backends.graph.backend import GraphBackend
@@ -41,6 +42,7 @@ class RunnerFactory:
             self.graphs = GraphBackend(plan.backend, plan.dtype, plan.artifacts.folder, plan.artifacts.file_name)
         self.torch: TorchBackend | None = None
         self._lock = threading.Lock()
+        self._configs: dict[int, tuple[Transformer, Any]] = {}
 
     def runner(self, stack: tuple[Module, ...]) -> Runner:
         """Build the runner of a stack; raise ImportError, with the extra to install, if torch is missing."""
@@ -65,6 +67,25 @@ class RunnerFactory:
             return read_outline(first, self.plan.device, self.plan.dtype)
         except ImportError as error:
             raise missing_extra("torch", f"the tokenizer in {first.folder}") from error
+
+    def config(self, module: Transformer) -> Any:
+        """Return the configuration of a transformer as an object of transformers that refuses changes."""
+        if id(module) not in self._configs:
+            try:
+                from st_core.backends.torch.library import unchangeable_config
+            except ImportError as error:
+                raise missing_extra("torch", f"the configuration in {module.folder}") from error
+            self._configs[id(module)] = module, unchangeable_config(module)
+        return self._configs[id(module)][1]
+
+    def library(self, module: Transformer) -> nn.Module:
+        """Return a transformer as the object of transformers; raise ModelUnsupported where graphs run the model."""
+        if self.graphs is not None:
+            raise ModelUnsupported(
+                f"{module.folder}: the model runs as a graph on {self.graphs.name}, without weights of torch; load it "
+                "with backend='torch'"
+            )
+        return self._torch_backend().library_model(module)
 
     def uses_torch(self, stacks: list[tuple[Module, ...]]) -> bool:
         """Return whether torch is loaded, or is installed and one of the stacks needs it."""

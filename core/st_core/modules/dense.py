@@ -84,8 +84,7 @@ class Dense:
             "activation_function": self.activation,
             "module_input_name": self.reads,
             "module_output_name": self.writes,
-            "use_residual": self.use_residual,
-        }
+        } | ({"use_residual": True} if self.use_residual else {})
         tensors = {"linear.weight": self.weight, "linear.bias": self.bias, "residual.weight": self.residual}
         return Parts({"config.json": config}, tensors)
 

@@ -58,7 +58,7 @@ class Pooling:
 
     def save(self) -> Parts:
         """Return the configuration; a single mode is written as a string."""
-        modes = self.modes[0] if len(self.modes) == 1 else list(self.modes)
+        modes = self.modes[0] if len(self.modes) == 1 else self.modes
         config = {"embedding_dimension": self.width, "pooling_mode": modes, "include_prompt": self.include_prompt}
         return Parts({"config.json": config})
 

@@ -183,14 +183,15 @@ class Transformer:
         template = self.processor_kwargs.get("chat_template")
         pickles, index = _pickles(self.folder, is_adapter=self.base is not None)
         return Parts(
-            {_NAMES[0]: self._configuration()},
+            {_NAMES[0]: self.configuration()},
             texts={"chat_template.jinja": template} if isinstance(template, str) else {},
             copies=copied_files(self.folder),
             pickles=pickles,
             index=index,
         )
 
-    def _configuration(self) -> dict[str, object]:
+    def configuration(self) -> dict[str, object]:
+        """Return the content of the configuration of the module, with the names of sentence-transformers."""
         entry = {"method": "forward", "method_output_name": _OUTPUTS[self.task]}
         message = {"message": entry | {"format": self.chat_format}} if self.chat else {}
         processing = {"text": dict(self.text_kwargs), "chat_template": dict(self.chat_options)}

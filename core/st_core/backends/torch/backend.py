@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from st_core.backends import StackInfo
 from st_core.backends.numpy import modules as numpy_backend
@@ -18,6 +19,7 @@ from st_core.backends.torch.known import load_known
 from st_core.backends.torch.library import (
     LoadedTransformer,
     PendingTransformer,
+    library_model,
     load_transformer,
     named_errors,
     split_decoder,
@@ -86,6 +88,7 @@ class TorchBackend:
         self.dtype = dtype
         self.pack = pack
         self._transformers: dict[int, tuple[Transformer, PendingTransformer]] = {}
+        self._library: dict[int, tuple[Transformer, nn.Module]] = {}
 
     def transformer(self, module: Transformer) -> PendingTransformer:
         """Return a transformer whose files have been read; a module is read only once."""
@@ -94,6 +97,12 @@ class TorchBackend:
             pending = self._from_library(module) if known is None else self._with_fallback(module, known)
             self._transformers[id(module)] = module, pending
         return self._transformers[id(module)][1]
+
+    def library_model(self, module: Transformer) -> nn.Module:
+        """Return a transformer as the object of transformers, a second copy of the weights that is loaded once."""
+        if id(module) not in self._library:
+            self._library[id(module)] = module, library_model(module, self.device, self.dtype)
+        return self._library[id(module)][1]
 
     def _with_fallback(self, module: Transformer, known: PendingTransformer) -> PendingTransformer:
         """Return a transformer that the transformers library loads after all where preparing it here fails."""

@@ -38,11 +38,13 @@ __all__ = [
     "LoadedTransformer",
     "PendingTransformer",
     "TransformerInfo",
+    "library_model",
     "load_transformer",
     "named_errors",
     "requested_dtype",
     "split_decoder",
     "tokenizer_of",
+    "unchangeable_config",
 ]
 
 logger = logging.getLogger(__name__)
@@ -181,6 +183,54 @@ def tokenizer_of(module: Transformer) -> tuple[AnyTokenizer, int | None]:
     return _tokenizer(transformers, module, _config(transformers, module, options), options)
 
 
+def library_model(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> nn.Module:
+    """Return a transformer as the object of transformers, with inference tensors, which torch refuses to change."""
+    transformers = _library(module)
+    options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
+    config = _config(transformers, module, options)
+    requested = requested_dtype(module, device, dtype)
+    model: nn.Module = _model(transformers, module, config, options, requested, drops_pooler=False)
+    _make_inference_tensors(model.to(device))
+    return model
+
+
+def _make_inference_tensors(model: nn.Module) -> None:
+    """Replace the parameters of a model by inference tensors; shared parameters stay shared."""
+    new: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        for part in model.modules():
+            parameters: dict[str, Any] = part._parameters  # noqa: SLF001 - an assignment would check the type
+            for name, parameter in parameters.items():
+                if parameter is None:
+                    continue
+                if id(parameter) not in new:
+                    new[id(parameter)] = parameter.detach().clone()  # an nn.Parameter of it would be changeable
+                parameters[name] = new[id(parameter)]
+
+
+def unchangeable_config(module: Transformer) -> Any:
+    """Return the configuration of a transformer as an object of transformers that refuses changes."""
+    options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
+    return _frozen(_config(_library(module), module, options))
+
+
+def _frozen(config: Any) -> Any:
+    """Make a configuration, and those in it, refuse changes; their classes keep their names."""
+
+    def refuse(_config: object, name: str, _value: object = None) -> None:
+        raise AttributeError(
+            f"{name} cannot be set: the configuration of a loaded model does not change; load it with "
+            f"config_kwargs={{{name!r}: …}}"
+        )
+
+    for value in vars(config).values():
+        if hasattr(value, "model_type"):
+            _frozen(value)
+    kind = type(config)
+    config.__class__ = type(kind.__name__, (kind,), {"__setattr__": refuse, "__delattr__": refuse})
+    return config
+
+
 def _library(module: Transformer) -> Any:
     try:
         import transformers
@@ -220,7 +270,15 @@ def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) 
     return config
 
 
-def _model(transformers: Any, module: Transformer, config: Any, options: Mapping[str, Any], dtype: Any) -> Any:
+def _model(
+    transformers: Any,
+    module: Transformer,
+    config: Any,
+    options: Mapping[str, Any],
+    dtype: Any,
+    *,
+    drops_pooler: bool = True,
+) -> Any:
     name = _AUTO[module.task]
     if module.task == "feature-extraction":
         name = _ENCODERS.get(config.model_type, name)
@@ -233,7 +291,8 @@ def _model(transformers: Any, module: Transformer, config: Any, options: Mapping
     _refuse_invented(module, loading)
     if module.base is not None:
         _merge_adapter(module, model)
-    _drop_pooler(module, model)
+    if drops_pooler:
+        _drop_pooler(module, model)
     return model.eval()
 
 
