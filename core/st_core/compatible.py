@@ -16,6 +16,7 @@ import numpy as np
 
 from st_core.arguments import LoadArguments
 from st_core.backends import RunOptions
+from st_core.module_view import module_of
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer
 from st_core.renamed import warn_of_old_name
@@ -252,8 +253,8 @@ class Compatible:
             place = f"{prefix}.{name}" if prefix else name
             yield place, module
             for inner, part in _in_routes(module, place) if isinstance(module, Router) else ():
-                if id(part) not in seen:
-                    seen.add(id(part))
+                if id(module_of(part)) not in seen:
+                    seen.add(id(module_of(part)))
                     yield inner, part
 
     def get_submodule(self, target: str) -> Any:
@@ -347,9 +348,9 @@ def _transformers(modules: Sequence[Module]) -> Iterator[Transformer]:
                 yield from _transformers(route)
 
 
-def _in_routes(router: Router, place: str) -> Iterator[tuple[str, Any]]:
+def _in_routes(router: Any, place: str) -> Iterator[tuple[str, Any]]:
     """Yield the modules in the routes of a router with their names."""
-    for route, stack in router.routes.items():
+    for route, stack in router.sub_modules.items():
         for index, module in enumerate(stack):
             yield f"{place}.sub_modules.{route}.{index}", module
 

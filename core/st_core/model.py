@@ -27,14 +27,16 @@ from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, s
 from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.home import expand_home
+from st_core.module_settings import Place, changed, module_at
+from st_core.module_view import view
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
-from st_core.modules.printed import tree
 from st_core.modules.router import stack_dimension
 from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_another
 from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import Transformer
+from st_core.printed import tree
 from st_core.progress import Advance, progress
 from st_core.saving.held import hold, with_files
 
@@ -72,7 +74,8 @@ class Recipe:
     """What a worker needs to build a copy of a model: class, folder, loading arguments, and settings changed since.
 
     ``limit`` contains the maximum length if one was set, and is empty otherwise. ``include_prompt`` has one entry for
-    each module: the setting of a pooling module, None for other modules.
+    each module: the setting of a pooling module, None for other modules. ``settings`` are the settings of modules that
+    were changed: place, name and value.
     """
 
     kind: type[Model]
@@ -80,6 +83,7 @@ class Recipe:
     loading: LoadArguments
     limit: tuple[int | None, ...]
     include_prompt: tuple[bool | None, ...]
+    settings: tuple[tuple[Place, str, object], ...] = ()
 
     @classmethod
     def of(cls, model: Model) -> Recipe:
@@ -91,6 +95,7 @@ class Recipe:
             _for_workers(model._loading, engine.plan),  # noqa: SLF001
             () if isinstance(engine.limit, Unset) else (engine.limit,),
             tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
+            tuple((place, name, value) for (place, name), value in model._changed.items()),  # noqa: SLF001
         )
 
     def build(self, device: str) -> Model:
@@ -110,9 +115,11 @@ class Recipe:
             for module, own in zip(engine.modules, self.include_prompt, strict=True)
         ]
         if any(new is not old for new, old in zip(modules, engine.modules, strict=True)):
-            engine = model._engine = engine.with_modules(modules)  # noqa: SLF001
+            model._engine = engine.with_modules(modules)  # noqa: SLF001
+        for setting in self.settings:
+            model._set_in_module(*setting)  # noqa: SLF001
         for limit in self.limit:
-            engine.limit = limit
+            model._engine.limit = limit  # noqa: SLF001
 
     def build_to_fork(self) -> Model:
         """Load the model on the CPU with every route, for processes that are forked later.
@@ -191,6 +198,7 @@ class Model(Compatible):
             folder, name=full_name, revision=revision, trust_remote_code=trusted, hub=options.hub
         )
         self._loading = loading
+        self._changed: Mapping[tuple[Place, str], object] = {}
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
         self._set_prompts(loading.get("prompts"), loading.get("default_prompt_name"))
         modules = self._adjusted(assemble(self.checkpoint, self.family, options), str(fspath(name)))
@@ -661,16 +669,34 @@ class Model(Compatible):
         """Return the contents of further JSON files to save, by file name."""
         return {}
 
-    def __getitem__(self, index: int) -> Module:
-        """Return the module at an index of the module list."""
-        return self._engine.modules[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return the module at an index of the module list, with settings that can be changed; a list for a slice."""
+        places = range(len(self))[index]
+        return view(self, (places,)) if isinstance(places, int) else [view(self, (place,)) for place in places]
+
+    def _first_module(self) -> Any:
+        """Return the first module; sentence-transformers has the method, and much code calls it."""
+        return self[0]
+
+    def _last_module(self) -> Any:
+        """Return the last module."""
+        return self[-1]
+
+    def _set_in_module(self, place: Place, name: str, value: object) -> None:
+        """Change a setting of the module at a place.
+
+        Raises AttributeError for a setting that does not change, ValueError for a value that the setting does not have.
+        """
+        old = module_at(self._engine.modules, place)
+        self._engine = self._engine.with_module(old, changed(old, name, value))
+        self._changed = {**self._changed, (place, name): value}
 
     def __len__(self) -> int:
         """Return the number of modules."""
         return len(self._engine.modules)
 
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._engine.modules)
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
         return tree(type(self).__name__, self._engine.modules)

@@ -234,14 +234,19 @@ def test_attributes_that_exist_can_be_set(checkpoints):
     ("setting", "advice"),
     [
         ("unpad_inputs", "padding is left out"),
-        ("max_seq_length", "set max_seq_length of the model"),
-        ("no_such_setting", "does not change"),
+        ("model_args", "load the model with model_kwargs"),
+        ("auto_model", "save other weights"),
+        ("config", "load the model with config_kwargs"),
+        ("processing_kwargs", "pass processing_kwargs to the call"),
+        ("no_such_setting", "its settings are document_length, query_length"),
     ],
 )
 def test_settings_of_modules_are_refused_in_words(checkpoints, setting, advice):
-    """A module is a value; the message says what to do in its place."""
+    """Those that do not change after loading; the message says what to do in their place."""
     model = checkpoints.load(st_core, DENSE, "bert-mean")
-    with pytest.raises(AttributeError, match=f"{setting}.*{advice}"):
+    with pytest.raises(AttributeError, match=f"{setting} of Transformer cannot be set.*{advice}"):
         setattr(model[0], setting, False)
-    with pytest.raises(AttributeError, match="set_pooling_include_prompt"):
-        model[1].include_prompt = False
+    with pytest.raises(AttributeError, match="its settings are include_prompt, pooling_mode"):
+        model[1].pooling_mode_mean_tokens = False
+    with pytest.raises(AttributeError, match="cannot be set"):
+        del model[1].include_prompt

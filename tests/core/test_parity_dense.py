@@ -99,7 +99,8 @@ def test_adapters_are_merged_into_their_model(checkpoints, texts, agree, name):
     agree(np.stack([ours.encode(text) for text in some]), ours.encode(some))
     bare = st_core.SentenceTransformer(str(ours[0].base), device="cpu")
     assert np.abs(ours.encode(some) - bare.encode(some)).max() > 0.1
-    assert not any("lora" in key for key in ours._engine.factory.torch.transformer(ours[0]).ready().model.state_dict())
+    loaded = ours._engine.factory.torch.transformer(ours._engine.modules[0]).ready()
+    assert not any("lora" in key for key in loaded.model.state_dict())
 
 
 def test_an_adapter_that_would_be_loaded_in_part_is_refused(checkpoints):

@@ -18,6 +18,7 @@ from st_core.engine.inputs import UNSET, Input, Unset
 from st_core.engine.options import CallOptions
 from st_core.engine.prepared import Prepared, joined_tokens, prompt_lengths
 from st_core.engine.runners import RunnerFactory
+from st_core.module_settings import with_module
 from st_core.modules.stack import flatten, tasks_of
 from st_core.modules.transformer import Transformer
 from st_core.progress import progress
@@ -84,6 +85,12 @@ class Engine:
     def with_modules(self, modules: Sequence[Module]) -> Engine:
         """Return an engine for other modules; transformers that are loaded already are not loaded again."""
         return Engine(modules, self.factory, self.limit)
+
+    def with_module(self, old: Module, new: Module) -> Engine:
+        """Return an engine with another module in place of one, which has the same weights."""
+        if isinstance(old, Transformer) and isinstance(new, Transformer):
+            self.factory.share(old, new)
+        return self.with_modules(with_module(self.modules, old, new))
 
     def on(self, plan: ExecutionPlan) -> Engine:
         """Return an engine that runs the same modules under another plan."""

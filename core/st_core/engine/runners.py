@@ -68,6 +68,11 @@ class RunnerFactory:
         except ImportError as error:
             raise missing_extra("torch", f"the tokenizer in {first.folder}") from error
 
+    def share(self, loaded: Transformer, module: Transformer) -> None:
+        """Use the weights of a transformer for another one that differs only in its settings."""
+        if self.torch is not None:
+            self.torch.share(loaded, module)
+
     def config(self, module: Transformer) -> Any:
         """Return the configuration of a transformer as an object of transformers that refuses changes."""
         if id(module) not in self._configs:

@@ -35,6 +35,7 @@ __all__ = [
     "ModuleFiles",
     "Parts",
     "TextModule",
+    "advice_of_setting",
     "load_module",
     "register",
     "supported_names",
@@ -171,11 +172,29 @@ class TextModule(Module, Protocol):
 ModuleType = TypeVar("ModuleType", bound=type[Module])
 
 _ADVICE = {
+    "auto_model": "save other weights to a folder and load it",
+    "chunk_size": "memory is limited without it, because the logits of a vocabulary are pooled in blocks",
+    "config": "load the model with config_kwargs",
     "include_prompt": "call set_pooling_include_prompt of the model",
     "max_seq_length": "set max_seq_length of the model",
+    "model": "save other weights to a folder and load it",
+    "model_args": "load the model with model_kwargs",
+    "model_kwargs": "load the model with model_kwargs",
+    "processing_kwargs": "pass processing_kwargs to the call",
+    "processor_kwargs": "load the model with processor_kwargs, or set the attributes of model.tokenizer",
+    "query_expansion": "it is for multi-vector models, which are not supported",
     "unpad_inputs": "padding is left out of the computation wherever that is faster, with equal results",
 }
 """What to do in place of setting an attribute of a module."""
+
+
+def advice_of_setting(kind: str, name: str, known: tuple[str, ...] = ()) -> str:
+    """Return why an attribute of a kind of module cannot be set, with what to do in its place.
+
+    ``known`` are the names of settings that the kind of module has.
+    """
+    default = f"its settings are {', '.join(known)}" if known else "set it in the checkpoint"
+    return f"{name} of {kind} cannot be set, because a loaded module does not change: {_ADVICE.get(name, default)}"
 
 
 def unchangeable(module_type: ModuleType) -> ModuleType:
@@ -186,9 +205,7 @@ def unchangeable(module_type: ModuleType) -> ModuleType:
     """
 
     def refuse(self: object, name: str, _value: object = None) -> None:
-        kind = type(self).__name__
-        advice = _ADVICE.get(name, "set it in the checkpoint, or use the settings of the model")
-        raise FrozenInstanceError(f"{name} of {kind} cannot be set, because a loaded module does not change: {advice}")
+        raise FrozenInstanceError(advice_of_setting(type(self).__name__, name))
 
     module_type.__setattr__ = refuse  # type: ignore[method-assign]
     module_type.__delattr__ = refuse  # type: ignore[method-assign]

@@ -98,6 +98,10 @@ class TorchBackend:
             self._transformers[id(module)] = module, pending
         return self._transformers[id(module)][1]
 
+    def share(self, loaded: Transformer, module: Transformer) -> None:
+        """Use the weights of a transformer for another one that differs only in its settings."""
+        self._transformers[id(module)] = module, self.transformer(loaded)
+
     def library_model(self, module: Transformer) -> nn.Module:
         """Return a transformer as the object of transformers, a second copy of the weights that is loaded once."""
         if id(module) not in self._library:
