@@ -10,6 +10,7 @@
 - ``vocabulary``: the tokens and indices of a model, read from its files.
 - ``keys``: the keys of sparse fields, which are indices or tokens.
 - ``layout``: the documents of collections of this package (``OwnLayout``) and of adopted ones (``AdoptedLayout``).
+- ``fields`` and ``plain``: documents whose payload is ordinary fields (``FieldsLayout``).
 - ``forms``: the field types and index kinds of a collection's vectors, and its mapping.
 - ``filters``: conversion of filters to queries.
 - ``queries``: search bodies, and the legs that both engines share.

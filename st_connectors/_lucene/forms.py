@@ -8,19 +8,25 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from st_connectors._lucene.fields import FieldsLayout, fields_mapping, text_problem
 from st_connectors._lucene.keys import Keys
-from st_connectors._lucene.layout import FILTER, STANDARD, Body, filter_properties, properties
+from st_connectors._lucene.layout import FILTER, STANDARD, Body, OwnLayout, filter_properties, properties
 from st_connectors._lucene.names import METADATA
+from st_connectors._lucene.options import check_choice
 from st_connectors._lucene.vocabulary import Vocabulary
 from st_connectors.schema import Field, FieldKind, FilterKind, Schema, SparseField, TextField
 
 __all__ = [
+    "PAYLOADS",
+    "STRING",
     "Form",
     "VectorField",
     "adopted_schema",
     "analysers",
+    "check_payload",
     "form_difference",
     "keys_of",
+    "layout_of",
     "metadata_change",
     "own_mapping",
     "property_change",
@@ -31,19 +37,35 @@ __all__ = [
 ]
 
 
+STRING = "string"
+FIELDS = "fields"
+PAYLOADS = (STRING, FIELDS)
+"""How payloads are stored: as one hidden string, or as ordinary fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a collection stores its vectors.
+    """How a collection stores its vectors and payloads.
 
     ``sparse`` maps sparse fields to their types, and ``dense`` maps dense fields to their index kinds or engines.
     ``text`` maps text fields to their analysers; those that are absent have the standard analyser.
     ``tokens`` is the digest of the vocabulary whose tokens are the keys of sparse fields; None if the keys are indices.
+    ``payload`` is one of ``PAYLOADS``.
     """
 
     sparse: Mapping[str, str] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
     tokens: str | None = None
     text: Mapping[str, str] = field(default_factory=dict)
+    payload: str = STRING
+
+
+def check_payload(schema: Schema, payload: str) -> str:
+    """Return how a new collection stores payloads; raise ValueError if it is unknown or does not suit the schema."""
+    check_choice("payload", payload, PAYLOADS)
+    if payload == FIELDS and (problem := text_problem(schema)):
+        raise ValueError(problem)
+    return payload
 
 
 def analysers(schema: Schema, analyzer: str) -> dict[str, str]:
@@ -66,8 +88,19 @@ def keys_of(form: Form, vocabulary: Vocabulary | None) -> Keys:
     return Keys(vocabulary, frozenset(name for name, kind in form.sparse.items() if kind == "rank_features"))
 
 
-def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body]) -> Body:
-    """Return the mapping of a collection of this package; ``vectors`` contains the properties of each vector field."""
+def layout_of(schema: Schema, form: Form, vocabulary: Vocabulary | None) -> OwnLayout:
+    """Return the layout of the documents of a collection of this form."""
+    kind = FieldsLayout if form.payload == FIELDS else OwnLayout
+    return kind(schema, keys_of(form, vocabulary))
+
+
+def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body], *, objects: str = "flattened") -> Body:
+    """Return the mapping of a collection of this package; ``vectors`` contains the properties of each vector field.
+
+    ``objects`` is the type in which the engine stores an object as one field.
+    """
+    if form.payload == FIELDS:
+        return {**metadata_change(schema, form), **fields_mapping(schema, vectors, form.text, objects)}
     return {
         "dynamic": "strict",
         **metadata_change(schema, form),
@@ -82,13 +115,18 @@ def metadata_change(schema: Schema, form: Form) -> Body:
         metadata["tokens"] = form.tokens
     if form.text:
         metadata["text"] = dict(form.text)
+    if form.payload != STRING:
+        metadata["payload"] = form.payload
     # A string, because servers return the keys of an object in _meta in another order.
     return {"_meta": {METADATA: json.dumps(metadata, ensure_ascii=False)}}
 
 
-def property_change(schema: Schema) -> Body:
+def property_change(layout: OwnLayout) -> Body:
     """Return the part of a mapping that declares the typed copies of filterable fields."""
-    return {"properties": {FILTER: {"properties": filter_properties(schema)}}}
+    change: Body = {"properties": filter_properties(layout.schema)}
+    for step in reversed(layout.path(FILTER).split(".")):
+        change = {"properties": {step: change}}
+    return change
 
 
 def stored_name(mapping: Mapping[str, Any]) -> str | None:
@@ -103,9 +141,10 @@ def stored_schema(mapping: Mapping[str, Any]) -> tuple[Schema, Form] | None:
     if not isinstance(metadata, str):
         return None
     value = json.loads(metadata)
-    return Schema.from_json(value["schema"]), Form(
-        value["sparse"], value["dense"], value.get("tokens"), value.get("text", {})
+    form = Form(
+        value["sparse"], value["dense"], value.get("tokens"), value.get("text", {}), value.get("payload", STRING)
     )
+    return Schema.from_json(value["schema"]), form
 
 
 def form_difference(stored: Form, requested: Form, options: Collection[str], *, dense: str) -> str | None:
@@ -117,6 +156,11 @@ def form_difference(stored: Form, requested: Form, options: Collection[str], *, 
     if "analyzer" in options and stored.text != requested.text:
         names = (", ".join(sorted(set(form.text.values()))) or STANDARD for form in (stored, requested))
         return "the collection analyses its texts by {}, not by {}: leave analyzer out of the address".format(*names)
+    if "payload" in options and stored.payload != requested.payload:
+        return (
+            f"the collection stores payloads as {stored.payload}, not as {requested.payload}: "
+            "leave payload out of the address"
+        )
     for option, mine, theirs in (("sparse", stored.sparse, requested.sparse), (dense, stored.dense, requested.dense)):
         for name in mine if option in options else ():
             if mine[name] != theirs.get(name):

@@ -72,21 +72,35 @@ class OwnLayout:
         return self.schema.filterable
 
     @property
+    def id(self) -> str:
+        """The path of the copy of ``_id``."""
+        return self.path(ID)
+
+    @property
     def order(self) -> list[Body]:
         """The sort order of hits, ``(-score, id)``."""
-        return [{"_score": "desc"}, {ID: "asc"}]
+        return [{"_score": "desc"}, {self.id: "asc"}]
+
+    @property
+    def refusal_hint(self) -> str | None:
+        """What to do if the server refuses a document, for messages; None if its message says it."""
+        return None
+
+    def path(self, *steps: str) -> str:
+        """Return the path of one of the package's own fields."""
+        return ".".join(steps)
 
     def vector(self, field: str) -> str:
         """Return the path of a dense or sparse field."""
-        return f"{VECTOR}.{escape_field(field)}"
+        return self.path(VECTOR, escape_field(field))
 
     def text(self, field: str) -> str:
         """Return the path of a text field."""
-        return f"{TEXT}.{escape_field(field)}"
+        return self.path(TEXT, escape_field(field))
 
     def filter(self, field: str) -> str:
         """Return the path of the typed copy of a filterable field."""
-        return f"{FILTER}.{escape_field(field)}"
+        return self.path(FILTER, escape_field(field))
 
     def typed(self, kind: FilterKind, value: object) -> list[Any]:
         """Return a list of the value in the type of its field, or an empty list for a value of another type."""
@@ -95,22 +109,25 @@ class OwnLayout:
     def to_source(self, record: Record) -> Body:
         """Return the document of a record."""
         source: Body = {ID: record.id, PAYLOAD: encode_json(record.payload).decode()}
-        if copies := self._copies(record.payload):
+        if copies := self.copies(record.payload):
             source[FILTER] = copies
         if record.vectors:
-            source[VECTOR] = {
-                escape_field(name): _vector_body(self.keys, name, vector) for name, vector in record.vectors.items()
-            }
+            source[VECTOR] = self.vectors_body(record)
         if texts := self._texts(record.payload):
             source[TEXT] = texts
         return source
 
-    def _copies(self, payload: Mapping[str, Any]) -> Body:
+    def copies(self, payload: Mapping[str, Any]) -> Body:
+        """Return the typed copies of the filterable fields of a payload."""
         copies: Body = {}
         for name, kind in self.schema.filterable.items():
             if terms := [term for item in values_at(payload, name) for term in self.typed(kind, item)]:
                 copies[escape_field(name)] = terms
         return copies
+
+    def vectors_body(self, record: Record) -> Body:
+        """Return the vectors of a record as they are stored in a document."""
+        return {escape_field(name): _vector_body(self.keys, name, vector) for name, vector in record.vectors.items()}
 
     def _texts(self, payload: Mapping[str, Any]) -> Body:
         texts = {
@@ -120,7 +137,7 @@ class OwnLayout:
         }
         return {name: text for name, text in texts.items() if isinstance(text, str) and text}
 
-    def selector(self, parts: Parts) -> list[str] | bool:
+    def selector(self, parts: Parts) -> list[str] | bool | Body:
         """Return the ``_source`` option for the requested parts.
 
         The path of the vectors is always listed, because Elasticsearch 9.2 otherwise omits them.
@@ -132,11 +149,12 @@ class OwnLayout:
         """Return the record of a document with the requested parts."""
         document = source or {}
         payload = decode_json(document[PAYLOAD]) if PAYLOAD in document else {}
-        if Parts.VECTORS not in parts:
-            return Record(record_id, {}, payload)
+        return Record(record_id, self.read_vectors(document) if Parts.VECTORS in parts else {}, payload)
+
+    def read_vectors(self, document: Mapping[str, Any]) -> dict[str, Vector]:
+        """Return the vectors of a document by field name."""
         vectors = document.get(VECTOR) or {}
-        values = {name: vectors.get(escape_field(name)) for name in self.schema.fields}
-        return Record(record_id, _vectors(self.schema, self.keys, values), payload)
+        return _vectors(self.schema, self.keys, {name: vectors.get(escape_field(name)) for name in self.schema.fields})
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from st_connectors._lucene.forms import (
     adopted_schema,
     form_difference,
     keys_of,
+    layout_of,
     metadata_change,
     property_change,
     stored_name,
@@ -110,7 +111,7 @@ class LuceneStore(Generic[ServerT]):
         if difference:
             raise self._error(SchemaMismatch, difference, "create")
         self._form = form
-        self._layout = replace(self._layout, keys=keys_of(form, options.vocabulary))
+        self._layout = layout_of(self._schema, form, options.vocabulary)
         self._server = self._engine.inspect(self._connection, server, self._name, "create")
 
     def _create_index(self, server: ServerT) -> None:
@@ -159,18 +160,19 @@ class LuceneStore(Generic[ServerT]):
         """Return the description with the aliases that the server reports."""
         aliases = self._send("describe", "GET", f"{self._path}/_alias")
         try:
-            return to_description(self._name, aliases, statistics, settings)
+            description = to_description(self._name, aliases, statistics, settings)
         except (LookupError, TypeError, AttributeError) as error:
             raise self._connection.unexpected("describe") from error
+        return replace(description, options={"payload": self._form.payload, **description.options})
 
     def alter(self, schema: Schema) -> None:
         """Declare further filterable fields, index every document again with them, then replace the stored schema."""
         stored = self._stored("alter")
         if stored is None:
             raise self._error(NotFound, f"there is no collection {self._name!r}", "alter")
-        layout = OwnLayout(schema, self._layout.keys)
+        layout = layout_of(schema, stored[1], self._engine.options.vocabulary)
         if schema.filterable != self._schema.filterable:
-            self._put_mapping(property_change(schema))
+            self._put_mapping(property_change(layout))
             self._index_again(layout)
         self._put_mapping(metadata_change(schema, stored[1]))
         self._schema, self._layout = schema, layout
@@ -300,7 +302,10 @@ class LuceneStore(Generic[ServerT]):
 
     def _item_error(self, operation: str) -> bulk.ItemError:
         def error_of(status: int, body: Any) -> StoreError:
-            return self._engine.error_of(status, body, store=self._connection.name, operation=operation)
+            error = self._engine.error_of(status, body, store=self._connection.name, operation=operation)
+            hint = self._layout.refusal_hint if isinstance(self._layout, OwnLayout) else None
+            is_of_record = operation in {"upsert", "alter"} and isinstance(error, Refused)
+            return self._error(Refused, f"{error.message}; {hint}", operation) if hint and is_of_record else error
 
         return error_of
 
@@ -347,14 +352,14 @@ def connect(
     vocabulary = engine.options.vocabulary
     if schema is not None:
         form = with_tokens(engine.form_for(schema, **engine.options.form), vocabulary)
-        return LuceneStore(engine, schema, form, OwnLayout(schema, keys_of(form, vocabulary)))
+        return LuceneStore(engine, schema, form, layout_of(schema, form, vocabulary))
     with _closing_on_error(engine.connection):
         server, mappings = _look_up(engine, address, collection, "connect")
         schema, form = _own_schema(engine.connection, collection, mappings, "connect")
         if difference := token_difference(form, vocabulary):
             raise SchemaMismatch(difference, store=engine.connection.name, operation="connect")
         server = engine.inspect(engine.connection, server, collection, "connect")
-        return LuceneStore(engine, schema, form, OwnLayout(schema, keys_of(form, vocabulary)), server=server)
+        return LuceneStore(engine, schema, form, layout_of(schema, form, vocabulary), server=server)
 
 
 def adopt(

@@ -7,6 +7,7 @@ Options of the address for a new collection, which are stored with the collectio
   ``int4_flat`` or ``bbq_flat``.
 - ``analyzer`` of text fields: ``standard``, or another that the server has, such as ``english``, which reduces words to
   their stems.
+- ``payload``: ``string``, or ``fields``, with which payloads are ordinary fields that other tools read.
 - ``shards`` and ``replicas``.
 
 Options of each connection:

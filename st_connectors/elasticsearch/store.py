@@ -21,7 +21,18 @@ from st_connectors.schema import Schema
 
 __all__ = ["adopt", "collections", "connect", "loading", "open_engine"]
 
-_OPTIONS = ("analyzer", "ca", "dense_index", "fusion", "replicas", "shards", "sparse", "timeout", "vocabulary")
+_OPTIONS = (
+    "analyzer",
+    "ca",
+    "dense_index",
+    "fusion",
+    "payload",
+    "replicas",
+    "shards",
+    "sparse",
+    "timeout",
+    "vocabulary",
+)
 _POINT_IN_TIME = PointInTime("_pit", "id", lambda place: {"id": place}, {})
 
 
@@ -33,7 +44,7 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
     check_names(address, _OPTIONS)
     fusion = address.options.get("fusion", "client")
     check_choice("fusion", fusion, ("client", "native"))
-    options = read_collection_options(address, "sparse", "dense_index", "analyzer")
+    options = read_collection_options(address, "sparse", "dense_index", "analyzer", "payload")
 
     def index_body(connection: Connection, schema: Schema, form: Form, _: Server) -> Body:
         version = str(connection.send("create", "GET", "/", expect="version")["version"]["number"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from st_connectors._lucene.filters import filter_query
-from st_connectors._lucene.forms import Form, analysers, own_mapping
+from st_connectors._lucene.forms import STRING, Form, analysers, check_payload, own_mapping
 from st_connectors._lucene.layout import Body, Layout
 from st_connectors._lucene.options import check_choice
 from st_connectors._lucene.queries import Collection, Dialect, filtered, rank_features_query, to_floats
@@ -48,7 +48,12 @@ OLDEST = {8: 19, 9: 1}
 
 
 def form_for(
-    schema: Schema, *, sparse: str = "sparse_vector", dense_index: str = "hnsw", analyzer: str = "standard"
+    schema: Schema,
+    *,
+    sparse: str = "sparse_vector",
+    dense_index: str = "hnsw",
+    analyzer: str = "standard",
+    payload: str = STRING,
 ) -> Form:
     """Return the form of a new collection, in which all fields of a kind have the same type, index kind or analyser.
 
@@ -61,7 +66,12 @@ def form_for(
         if isinstance(spec, DenseField):
             quantized = _QUANTIZED.get(spec.quantization)
             kinds[name] = f"{quantized}_{dense_index.rpartition('_')[2]}" if quantized else dense_index
-    return Form(dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse), kinds, text=analysers(schema, analyzer))
+    return Form(
+        dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse),
+        kinds,
+        text=analysers(schema, analyzer),
+        payload=check_payload(schema, payload),
+    )
 
 
 def _major_minor(version: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ Options of the address for a new collection, which are stored with the collectio
 - ``engine`` of dense vectors: ``lucene`` or ``faiss``, or with quantization ``lucene_int8`` or ``faiss_fp16``.
 - ``analyzer`` of text fields: ``standard``, or another that the server has, such as ``english``, which reduces words to
   their stems.
+- ``payload``: ``string``, or ``fields``, with which payloads are ordinary fields that other tools read.
 - ``shards`` and ``replicas``.
 - For ``sparse=seismic``, the parameters of its index: ``n_postings``, ``cluster_ratio``, ``summary_prune_ratio``,
   ``approximate_threshold``, ``quantization_ceiling_ingest``, ``quantization_ceiling_search``.

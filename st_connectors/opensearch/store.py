@@ -23,7 +23,18 @@ from st_connectors.schema import Schema
 
 __all__ = ["adopt", "collections", "connect", "loading", "open_engine"]
 
-_OPTIONS = ("analyzer", "ca", "engine", "replicas", "shards", "sparse", "timeout", "vocabulary", *wire.SEISMIC)
+_OPTIONS = (
+    "analyzer",
+    "ca",
+    "engine",
+    "payload",
+    "replicas",
+    "shards",
+    "sparse",
+    "timeout",
+    "vocabulary",
+    *wire.SEISMIC,
+)
 _POINT_IN_TIME = PointInTime(
     "_search/point_in_time",
     "pit_id",
@@ -43,7 +54,7 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
         raise ValueError(f"{min(seismic)} is for sparse=seismic, which the address does not set")
     if address.options.get("sparse") == "seismic" and "vocabulary" in address.options:
         raise ValueError("the keys of sparse=seismic are indices: leave vocabulary out, or use sparse=rank_features")
-    options = read_collection_options(address, "sparse", "engine", "analyzer")
+    options = read_collection_options(address, "sparse", "engine", "analyzer", "payload")
 
     def index_body(connection: Connection, schema: Schema, form: Form, server: Server) -> Body:
         if problem := wire.unfit(schema, form, server):

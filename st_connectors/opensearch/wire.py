@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from st_connectors._lucene.filters import NOTHING, filter_query
-from st_connectors._lucene.forms import Form, analysers, own_mapping
-from st_connectors._lucene.layout import ID, Body, Layout, OwnLayout
+from st_connectors._lucene.forms import STRING, Form, analysers, check_payload, own_mapping
+from st_connectors._lucene.layout import Body, Layout, OwnLayout
 from st_connectors._lucene.options import CollectionOptions, check_choice
 from st_connectors._lucene.queries import Collection, Dialect, filtered, rank_features_query, to_floats
 from st_connectors._lucene.scores import precision_of
@@ -81,7 +81,12 @@ HEAVIEST = 64.0
 
 
 def form_for(
-    schema: Schema, *, sparse: str = "rank_features", engine: str = "lucene", analyzer: str = "standard"
+    schema: Schema,
+    *,
+    sparse: str = "rank_features",
+    engine: str = "lucene",
+    analyzer: str = "standard",
+    payload: str = STRING,
 ) -> Form:
     """Return the form of a new collection, in which all fields of a kind have the same type, engine or analyser.
 
@@ -93,6 +98,7 @@ def form_for(
         dict.fromkeys(schema.of_kind(FieldKind.SPARSE), sparse),
         {name: _engine_of(spec, engine) for name, spec in schema.fields.items() if isinstance(spec, DenseField)},
         text=analysers(schema, analyzer),
+        payload=check_payload(schema, payload),
     )
 
 
@@ -179,7 +185,7 @@ def index_body(schema: Schema, form: Form, settings: Mapping[str, int], seismic:
     return {
         "settings": {"index": index},
         "aliases": {schema.collection: {"is_write_index": True}},
-        "mappings": own_mapping(schema, form, vector_properties(schema.fields, form, seismic)),
+        "mappings": own_mapping(schema, form, vector_properties(schema.fields, form, seismic), objects="flat_object"),
     }
 
 
@@ -377,7 +383,7 @@ def scan_order(layout: Layout) -> list[Body]:
     ``_seq_no`` is unique only within a shard, so that the id follows it. ``_doc`` is not used, because a scan of
     several shards in that order loses documents.
     """
-    return [{"_seq_no": "asc"}, {ID if isinstance(layout, OwnLayout) else "_id": "asc"}]
+    return [{"_seq_no": "asc"}, {layout.id if isinstance(layout, OwnLayout) else "_id": "asc"}]
 
 
 def vector_field(body: Mapping[str, Any]) -> tuple[Field, str] | None:

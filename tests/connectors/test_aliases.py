@@ -171,4 +171,8 @@ def test_an_index_is_described_by_its_aliases_and_settings(cluster):
 
     assert described == describe_collection(cluster.address, "books")
     assert (described.name, described.aliases, described.size) == ("books", ("live",), 1234)
-    assert described.options == {"indices": ["books@1"], "books@1": {"index.number_of_shards": "3"}}
+    assert described.options == {
+        "payload": "string",
+        "indices": ["books@1"],
+        "books@1": {"index.number_of_shards": "3"},
+    }
