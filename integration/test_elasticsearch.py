@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from integration.payloads import PayloadFields
 from integration.stores import address_of
 from integration.vocabularies import assert_odd_tokens_are_keys_of_their_own, vocabulary_file
 from st_connectors import collections
@@ -101,6 +102,17 @@ class TestNineOnThreeShards(Text, Scan):
     def make(cls, nine):
         """Open stores on the server."""
         return opener(f"{nine}?shards=3")
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestNineByFields(PayloadFields):
+    """Payloads as ordinary fields."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, nine):
+        """Open stores on the server."""
+        return opener(f"{nine}?payload=fields")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from integration.engines import Engines
+from integration.payloads import PayloadFields
 from integration.stores import address_of
 from integration.vocabularies import assert_odd_tokens_are_keys_of_their_own, vocabulary_file
 from st_connectors import collections
@@ -131,6 +132,16 @@ def test_odd_tokens_are_keys_of_their_own(by_tokens: str, neural: bool, monkeypa
     if not neural:
         monkeypatch.setattr("st_connectors._lucene.client.Connection.send_optional", lambda *_: None)
     assert_odd_tokens_are_keys_of_their_own(by_tokens)
+
+
+class TestByFields(PayloadFields):
+    """Payloads as ordinary fields."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, url: str) -> Make:
+        """Open stores on the server."""
+        return opener(f"{address_of('opensearch', url)}?payload=fields")
 
 
 class TestQuantized(Dense):
