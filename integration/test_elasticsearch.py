@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from integration.altering import AlteringByCopy
 from integration.payloads import PayloadFields
 from integration.stores import address_of
 from integration.vocabularies import assert_odd_tokens_are_keys_of_their_own, vocabulary_file
@@ -113,6 +114,17 @@ class TestNineByFields(PayloadFields):
     def make(cls, nine):
         """Open stores on the server."""
         return opener(f"{nine}?payload=fields")
+
+
+@pytest.mark.engine("elasticsearch-9")
+class TestNineAlteredByCopy(AlteringByCopy):
+    """A copy that takes the place of a collection."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, nine):
+        """Open stores on the server."""
+        return opener(nine)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from integration.altering import AlteringByCopy
 from integration.engines import Engines
 from integration.payloads import PayloadFields
 from integration.stores import address_of
@@ -142,6 +143,16 @@ class TestByFields(PayloadFields):
     def make(cls, url: str) -> Make:
         """Open stores on the server."""
         return opener(f"{address_of('opensearch', url)}?payload=fields")
+
+
+class TestAlteredByCopy(AlteringByCopy):
+    """A copy that takes the place of a collection."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls, url: str) -> Make:
+        """Open stores on the server."""
+        return opener(address_of("opensearch", url))
 
 
 class TestQuantized(Dense):

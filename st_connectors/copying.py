@@ -97,10 +97,16 @@ def content_hash(record: Record) -> bytes:
 def _check_schemas(source: Store, target: Store) -> None:
     if source is target:
         raise ValueError("source and target are the same store; open another target")
-    expected = replace(source.schema, collection=target.schema.collection)
-    difference = schema_difference(target.schema, _with_alterations(expected, target.schema))
+    stored, requested = _without_reranker(source.schema), _without_reranker(target.schema)
+    expected = replace(stored, collection=requested.collection)
+    difference = schema_difference(requested, _with_alterations(expected, requested))
     if difference:
         raise SchemaMismatch(difference, store="copy", operation="create")
+
+
+def _without_reranker(schema: Schema) -> Schema:
+    """Return the schema with the models of its fields only, because no vector depends on the reranker."""
+    return replace(schema, models={name: ref for name, ref in schema.models.items() if name in schema.fields})
 
 
 def _with_alterations(schema: Schema, target: Schema) -> Schema:

@@ -23,6 +23,8 @@ __all__ = [
     "Loading",
     "Place",
     "Plugin",
+    "Replacement",
+    "Replacing",
 ]
 
 
@@ -132,6 +134,32 @@ class Loading(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Replacement:
+    """A store for a new collection, and the function that puts it in the place of the existing one.
+
+    ``put_in_place`` is atomic: searches use either collection completely, and the old one is deleted.
+    """
+
+    store: Store
+    put_in_place: Callable[[], None]
+
+
+class Replacing(Protocol):
+    """Prepare the replacement of a collection."""
+
+    def __call__(
+        self, address: Address, collection: str, schema: Schema, client: object | None
+    ) -> AbstractContextManager[Replacement]:
+        """Return a context manager that yields the replacement, which is not created yet.
+
+        Inside the block the existing collection refuses writes. If the block ends before the replacement is in place,
+        the replacement is deleted and the existing collection is what it was. A replacement that a process left when it
+        was killed is deleted first. Raises ``NotFound`` if the collection does not exist.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """A store type: how it is found and opened; importing a plugin must not import its client.
@@ -139,6 +167,7 @@ class Plugin:
     ``variants`` maps the variants of the scheme ("", "edge", "memory", "grpc", "https") to a description of one line.
     ``extra`` is the extra to install. ``sizing`` maps variants to sizing figures; "" applies to all other variants.
     ``places`` maps variants to what their addresses name; addresses of other variants are parsed without this check.
+    ``replacing`` prepares a collection that takes the place of another one; None if the store has no such step.
     """
 
     name: str
@@ -152,3 +181,4 @@ class Plugin:
     loading: Loading | None = None
     sizing: Mapping[str, Sizing] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    replacing: Replacing | None = None

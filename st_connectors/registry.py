@@ -22,7 +22,7 @@ from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
 from st_connectors.layers.retry import RetryPolicy, retrying
 from st_connectors.layers.speculate import speculating
-from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Place, Plugin
+from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Place, Plugin, Replacement
 from st_connectors.schema import FilterKind, Schema
 from st_connectors.store import Store
 from st_core.home import expand_home
@@ -36,6 +36,7 @@ __all__ = [
     "open_store",
     "parse_address",
     "plugins",
+    "replacing",
     "wrapped",
 ]
 
@@ -112,6 +113,27 @@ def bulk_loading(url: str, collection: str, *, client: object | None = None) -> 
         block = plugin.loading(address, collection, client)
     with block:
         yield
+
+
+@contextmanager
+def replacing(
+    url: str, collection: str, schema: Schema, *, client: object | None = None, retry: RetryPolicy | None = None
+) -> Iterator[Replacement]:
+    """Prepare the replacement of a collection by another one for the duration of a ``with`` block.
+
+    Yields the store of the new collection, which is not created yet, with all layers, and the function that puts it in
+    place. Inside the block the existing collection refuses writes. Raises ``Unsupported`` for stores that cannot put a
+    collection in the place of another.
+    """
+    address = _parse(url, client)
+    plugin = _plugin_of(address)
+    if plugin.replacing is None:
+        message = "this store cannot put a copy in the place of a collection: copy it under another name"
+        raise Unsupported(f"{message} (st-connectors copy --into NAME)", store=plugin.name, operation="alter")
+    with _explain_missing(plugin):
+        block = plugin.replacing(address, collection, schema, client)
+    with block as replacement:
+        yield replace(replacement, store=wrapped(replacement.store, name=plugin.name, retry=retry))
 
 
 def wrapped(

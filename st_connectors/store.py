@@ -240,6 +240,9 @@ class Capabilities:
     max_filter_values: int | None = None
     """The maximum number of values with which one filter compares fields for equality."""
     alterable: frozenset[str] = frozenset()
+    alterable_by_copy: frozenset[str] = frozenset()
+    """What :func:`st_connectors.altering.alter_by_copy` changes, in the words of ``alterable``; empty if the store
+    cannot put a copy in the place of a collection."""
 
 
 class Store(Protocol):

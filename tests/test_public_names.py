@@ -17,7 +17,14 @@ RECORD = Path(__file__).with_name("public_names.json")
 MODULES = (
     *("st_core", "st_core.errors", "st_core.protocols", "st_core.quantize", "st_core.rescore", "st_core.retrieval"),
     *("st_core.similarity", "st_core.util", "st_core.vectors"),
-    *("st_connectors", "st_connectors.bm25", "st_connectors.copying", "st_connectors.errors", "st_connectors.filters"),
+    *(
+        "st_connectors",
+        "st_connectors.altering",
+        "st_connectors.bm25",
+        "st_connectors.copying",
+        "st_connectors.errors",
+        "st_connectors.filters",
+    ),
     *("st_connectors.fusion", "st_connectors.index", "st_connectors.ingest", "st_connectors.memory"),
     *("st_connectors.registry", "st_connectors.search", "st_connectors.store", "st_connectors.where"),
     *("st_connectors.elasticsearch", "st_connectors.milvus", "st_connectors.opensearch", "st_connectors.qdrant"),

@@ -17,6 +17,7 @@ _LONGEST = 400
 """The maximum number of characters of a quoted message: enough to describe the error, too few to contain a batch."""
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
 _EXPIRED = "search_context_missing_exception"
+_WRITES_BLOCKED = "FORBIDDEN/8/index write (api)"
 _TOO_MANY = "the query's terms and the filter's comparisons are too many together: shorten the query or the filter"
 
 
@@ -35,6 +36,9 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
         return Refused(f"{message}; {_TOO_MANY}", **names)
     if _EXPIRED in message:
         return Permanent(f"{message}; the scan paused longer than the server keeps its place: start it again", **names)
+    if _WRITES_BLOCKED in message:
+        hint = "an alter by copy is running, or was interrupted: wait for it, or make the same alter again"
+        return Permanent(f"{message}; {hint}", **names)
     match status:
         case 404 if is_missing_index(body):
             return NotFound(f"{message}; create the collection first", **names)

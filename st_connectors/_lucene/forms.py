@@ -14,7 +14,16 @@ from st_connectors._lucene.layout import FILTER, STANDARD, Body, OwnLayout, filt
 from st_connectors._lucene.names import METADATA
 from st_connectors._lucene.options import check_choice
 from st_connectors._lucene.vocabulary import Vocabulary
-from st_connectors.schema import Field, FieldKind, FilterKind, Schema, SparseField, TextField
+from st_connectors.schema import (
+    DenseField,
+    Field,
+    FieldKind,
+    FilterKind,
+    Quantization,
+    Schema,
+    SparseField,
+    TextField,
+)
 
 __all__ = [
     "PAYLOADS",
@@ -28,6 +37,7 @@ __all__ = [
     "keys_of",
     "layout_of",
     "metadata_change",
+    "options_of",
     "own_mapping",
     "property_change",
     "stored_name",
@@ -94,6 +104,23 @@ def layout_of(schema: Schema, form: Form, vocabulary: Vocabulary | None) -> OwnL
     return kind(schema, keys_of(form, vocabulary))
 
 
+def options_of(schema: Schema, form: Form, dense: str) -> dict[str, str]:
+    """Return the address options that lead to a form; ``dense`` is the option that selects the form of dense fields.
+
+    A dense form that follows from the quantization of its field needs no option, except for graph or flat.
+    """
+    pairs = [("sparse", kind) for kind in form.sparse.values()] + [("analyzer", name) for name in form.text.values()]
+    options = {"payload": form.payload, **dict(pairs)}
+    for name, kind in form.dense.items():
+        spec = schema.fields[name]
+        is_plain = isinstance(spec, DenseField) and spec.quantization is Quantization.NONE
+        if is_plain:
+            options[dense] = kind
+        elif dense == "dense_index":
+            options.setdefault(dense, kind.rpartition("_")[2])
+    return options
+
+
 def own_mapping(schema: Schema, form: Form, vectors: Mapping[str, Body], *, objects: str = "flattened") -> Body:
     """Return the mapping of a collection of this package; ``vectors`` contains the properties of each vector field.
 
@@ -155,20 +182,24 @@ def form_difference(stored: Form, requested: Form, options: Collection[str], *, 
     """
     if "analyzer" in options and stored.text != requested.text:
         names = (", ".join(sorted(set(form.text.values()))) or STANDARD for form in (stored, requested))
-        return "the collection analyses its texts by {}, not by {}: leave analyzer out of the address".format(*names)
+        return "the collection analyses its texts by {}, not by {}: {}".format(*names, _how_to_agree("analyzer"))
     if "payload" in options and stored.payload != requested.payload:
         return (
             f"the collection stores payloads as {stored.payload}, not as {requested.payload}: "
-            "leave payload out of the address"
+            f"{_how_to_agree('payload')}"
         )
     for option, mine, theirs in (("sparse", stored.sparse, requested.sparse), (dense, stored.dense, requested.dense)):
         for name in mine if option in options else ():
             if mine[name] != theirs.get(name):
                 return (
                     f"the collection stores its field {name!r} as {mine[name]}, not as {theirs.get(name)}: "
-                    f"leave {option} out of the address"
+                    f"{_how_to_agree(option)}"
                 )
     return None
+
+
+def _how_to_agree(option: str) -> str:
+    return f"leave {option} out of the address, or change the collection by it (st-connectors alter --by-copy)"
 
 
 def token_difference(stored: Form, vocabulary: Vocabulary | None) -> str | None:

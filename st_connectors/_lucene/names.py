@@ -9,12 +9,14 @@ from urllib.parse import quote
 __all__ = [
     "METADATA",
     "check_collection",
+    "copy_alias",
     "escape_field",
     "feature_key",
     "feature_token",
     "index_of",
     "index_path",
     "is_index_of",
+    "next_index",
     "own_name",
 ]
 
@@ -46,6 +48,17 @@ def check_collection(collection: str) -> None:
 def index_of(collection: str) -> str:
     """Return the name of the index of a collection; the name of the collection is the alias of this index."""
     return f"{collection}@1"
+
+
+def next_index(index: str) -> str:
+    """Return the name of the index that replaces an index of a collection: ``books@2`` for ``books@1``."""
+    collection, _, number = index.rpartition("@")
+    return f"{collection}@{int(number) + 1}"
+
+
+def copy_alias(collection: str) -> str:
+    """Return the alias of an index that is to replace the index of a collection; no collection has such a name."""
+    return f"{collection}@copy"
 
 
 def own_name(index: str) -> str:

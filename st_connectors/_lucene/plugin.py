@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
         "text": Precision(score_rtol=1e-5),
     },
     alterable=frozenset({"models", "fusion", "filterable"}),
+    alterable_by_copy=frozenset({"fusion", "filterable", "quantization"}),
 )
 """The capabilities that both engines share; each engine adds its dimensions, fusion and quantizations."""
 
@@ -69,6 +70,7 @@ def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities,
         collections=function("collections"),
         adopt=function("adopt"),
         loading=function("loading"),
+        replacing=function("replacing"),
         sizing={"": sizing},
         places={"": Place.SERVER, "https": Place.SERVER},
     )

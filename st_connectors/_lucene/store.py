@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Generic
@@ -48,7 +48,17 @@ from st_connectors.plugin import Address, Description
 from st_connectors.schema import FilterKind, Schema, reading_schema, schema_difference
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest
 
-__all__ = ["LuceneStore", "adopt", "collections", "connect", "loading"]
+__all__ = [
+    "IndexPlace",
+    "LuceneStore",
+    "adopt",
+    "closing_on_error",
+    "collections",
+    "connect",
+    "loading",
+    "look_up",
+    "own_schema",
+]
 
 KEEP_ALIVE = "5m"
 """The maximum time between two pages of a scan, after which the server closes the point in time."""
@@ -57,21 +67,39 @@ ALTER_BATCH = 200
 """The number of documents that are indexed together when filterable fields are added."""
 
 
+@dataclass(frozen=True, slots=True)
+class IndexPlace:
+    """The name of a new index, the alias by which it is used, and its settings unless the address has others."""
+
+    index: str
+    alias: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 class LuceneStore(Generic[ServerT]):
     """One collection of either engine, without layers. Safe for use from several threads."""
 
     def __init__(
-        self, engine: Engine[ServerT], schema: Schema, form: Form, layout: Layout, *, server: ServerT | None = None
+        self,
+        engine: Engine[ServerT],
+        schema: Schema,
+        form: Form,
+        layout: Layout,
+        *,
+        server: ServerT | None = None,
+        place: IndexPlace | None = None,
     ) -> None:
         """Store the arguments. No request is sent to the server.
 
         ``form`` and ``layout`` describe the collection. ``server`` is None if the server has not been queried yet.
+        ``place`` is that of an index that is to replace the index of the collection; None for the collection itself.
         """
         self._engine = engine
         self._connection = engine.connection
         self._schema = schema
         self._name = schema.collection
-        self._path = index_path(schema.collection)
+        self._place = place or IndexPlace(index_of(self._name), self._name)
+        self._path = index_path(self._place.alias)
         self._form = form
         self._layout = layout
         self._server = server
@@ -87,7 +115,11 @@ class LuceneStore(Generic[ServerT]):
         """The capabilities for this collection; before ``create``, those that every supported server has."""
         server = self._engine.unknown if self._server is None else self._server
         capabilities = self._engine.capabilities(self._schema, self._form, server)
-        return capabilities if isinstance(self._layout, OwnLayout) else replace(capabilities, alterable=frozenset())
+        return (
+            capabilities
+            if isinstance(self._layout, OwnLayout)
+            else replace(capabilities, alterable=frozenset(), alterable_by_copy=frozenset())
+        )
 
     def create(self) -> None:
         """Create the index with its alias; compare an existing index with the schema and the address options."""
@@ -99,7 +131,7 @@ class LuceneStore(Generic[ServerT]):
             self._create_index(server)
             stored = self._stored("create")
         if stored is None:
-            message = f"the index {index_of(self._name)!r} exists without the alias {self._name!r}"
+            message = f"the index {self._place.index!r} exists without the alias {self._place.alias!r}"
             raise self._error(SchemaMismatch, f"{message}: add the alias, or remove the index", "create")
         schema, form = stored
         options = self._engine.options
@@ -112,12 +144,14 @@ class LuceneStore(Generic[ServerT]):
             raise self._error(SchemaMismatch, difference, "create")
         self._form = form
         self._layout = layout_of(self._schema, form, options.vocabulary)
-        self._server = self._engine.inspect(self._connection, server, self._name, "create")
+        self._server = self._engine.inspect(self._connection, server, self._place.alias, "create")
 
     def _create_index(self, server: ServerT) -> None:
         body = self._engine.index_body(self._connection, self._schema, self._form, server)
+        body["aliases"] = {self._place.alias: {"is_write_index": True}}
+        body["settings"]["index"] = {**self._place.settings, **body["settings"]["index"]}
         try:
-            self._send("create", "PUT", index_path(index_of(self._name)), body, expect="acknowledged")
+            self._send("create", "PUT", index_path(self._place.index), body, expect="acknowledged")
         except Refused as error:
             # Another client has created the index; the caller compares it with the schema.
             if "resource_already_exists_exception" not in str(error):
@@ -125,8 +159,8 @@ class LuceneStore(Generic[ServerT]):
 
     def _stored(self, operation: str) -> tuple[Schema, Form] | None:
         self._check_open(operation)
-        indices = _read_mappings(self._connection, self._name, operation)
-        return None if indices is None else _own_schema(self._connection, self._name, indices, operation)
+        indices = _read_mappings(self._connection, self._place.alias, operation)
+        return None if indices is None else own_schema(self._connection, self._name, indices, operation)
 
     def drop(self) -> None:
         """Delete the index with its alias; raise ``Unsupported`` if it was adopted."""
@@ -134,10 +168,10 @@ class LuceneStore(Generic[ServerT]):
             message = "the index was adopted, not created here: delete it with the tool that created it"
             raise self._error(Unsupported, message, "drop")
         self._check_open("drop")
-        indices = _read_mappings(self._connection, self._name, "drop")
+        indices = _read_mappings(self._connection, self._place.alias, "drop")
         if indices is None:
             return
-        _own_schema(self._connection, self._name, indices, "drop")
+        own_schema(self._connection, self._name, indices, "drop")
         if foreign := [index for index in indices if not is_index_of(index, self._name)]:
             message = f"the alias {self._name!r} also covers {', '.join(foreign)}, which is no index of this collection"
             raise self._error(Refused, f"{message}: remove the alias from it first", "drop")
@@ -322,7 +356,7 @@ def _read_mappings(connection: Connection, collection: str, operation: str) -> d
         raise connection.unexpected(operation) from error
 
 
-def _own_schema(
+def own_schema(
     connection: Connection, collection: str, mappings: Mapping[str, Mapping[str, Any]], operation: str
 ) -> tuple[Schema, Form]:
     """Return the schema and form that a mapping contains.
@@ -353,9 +387,9 @@ def connect(
     if schema is not None:
         form = with_tokens(engine.form_for(schema, **engine.options.form), vocabulary)
         return LuceneStore(engine, schema, form, layout_of(schema, form, vocabulary))
-    with _closing_on_error(engine.connection):
-        server, mappings = _look_up(engine, address, collection, "connect")
-        schema, form = _own_schema(engine.connection, collection, mappings, "connect")
+    with closing_on_error(engine.connection):
+        server, mappings = look_up(engine, address, collection, "connect")
+        schema, form = own_schema(engine.connection, collection, mappings, "connect")
         if difference := token_difference(form, vocabulary):
             raise SchemaMismatch(difference, store=engine.connection.name, operation="connect")
         server = engine.inspect(engine.connection, server, collection, "connect")
@@ -372,8 +406,8 @@ def adopt(
     """Return a store for an index that another program created; its schema is read from the mapping."""
     check_collection(collection)
     engine = open_engine(address, client)
-    with _closing_on_error(engine.connection):
-        server, mappings = _look_up(engine, address, collection, "adopt")
+    with closing_on_error(engine.connection):
+        server, mappings = look_up(engine, address, collection, "adopt")
         mapping = next(iter(mappings.values()))
         schema, form = adopted_schema(collection, mapping, filterable, engine.vector_field)
         if problem := engine.adoption_problem(form, engine.options):
@@ -383,7 +417,7 @@ def adopt(
         return LuceneStore(engine, schema, form, layout, server=server)
 
 
-def _look_up(
+def look_up(
     engine: Engine[ServerT], address: Address, collection: str, operation: str
 ) -> tuple[ServerT, Mapping[str, Mapping[str, Any]]]:
     """Return the server and the mappings of a collection; raise ``NotFound`` if the collection does not exist."""
@@ -396,7 +430,7 @@ def _look_up(
 
 
 @contextmanager
-def _closing_on_error(connection: Connection) -> Iterator[None]:
+def closing_on_error(connection: Connection) -> Iterator[None]:
     """Close the connection if the block raises an error, because then no store is returned that closes it."""
     try:
         yield
@@ -416,7 +450,8 @@ def collections(open_engine: OpenEngine[ServerT], address: Address, client: obje
         raise connection.unexpected("collections") from error
     finally:
         connection.close()
-    return sorted(name for name in stored if name is not None)
+    # The index that an unfinished alter by copy leaves has the name of its collection too.
+    return sorted({name for name in stored if name is not None})
 
 
 def loading(

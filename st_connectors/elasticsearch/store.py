@@ -11,6 +11,7 @@ from st_connectors._lucene.forms import Form
 from st_connectors._lucene.layout import Body
 from st_connectors._lucene.names import index_path
 from st_connectors._lucene.options import check_choice, check_names, read_collection_options
+from st_connectors._lucene.replacing import replacing as replacing_index
 from st_connectors.elasticsearch import CAPABILITIES, wire
 from st_connectors.elasticsearch.client import open_connection
 from st_connectors.elasticsearch.faults import error_of
@@ -19,7 +20,7 @@ from st_connectors.errors import Unsupported
 from st_connectors.plugin import Address
 from st_connectors.schema import Schema
 
-__all__ = ["adopt", "collections", "connect", "loading", "open_engine"]
+__all__ = ["adopt", "collections", "connect", "loading", "open_engine", "replacing"]
 
 _OPTIONS = (
     "analyzer",
@@ -50,8 +51,7 @@ def open_engine(address: Address, client: object | None) -> Engine[Server]:
         version = str(connection.send("create", "GET", "/", expect="version")["version"]["number"])
         if problem := wire.too_old(version):
             raise Unsupported(problem, store=connection.name, operation="create")
-        alias = {schema.collection: {"is_write_index": True}}
-        return {"aliases": alias, **wire.index_body(schema, form, version, options.settings)}
+        return wire.index_body(schema, form, version, options.settings)
 
     return Engine(
         connection=open_connection(address, client),
@@ -85,3 +85,4 @@ connect = partial(store.connect, open_engine)
 adopt = partial(store.adopt, open_engine)
 collections = partial(store.collections, open_engine)
 loading = partial(store.loading, open_engine)
+replacing = partial(replacing_index, open_engine)

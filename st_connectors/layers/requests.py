@@ -99,6 +99,8 @@ class RequestChecks:
             what = " and ".join(names.get(each, each) for each in fixed)
             options = " ".join(f"--{each}" for each in fixed if each != "models")
             how = f"copy it with its vectors under another name: st-connectors copy --into NAME {options}"
+            if changed <= self.capabilities.alterable | self.capabilities.alterable_by_copy:
+                how = f"let a copy take its place: st-connectors alter {options} (st_connectors.altering.alter_by_copy)"
             how = how if options else "pass the model when the collection is opened"
             raise self._unsupported(f"this store cannot change the {what} of {name!r} in place; {how}", "alter")
         if requested.fusion is not None:

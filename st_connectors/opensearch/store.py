@@ -13,6 +13,7 @@ from st_connectors._lucene.forms import Form
 from st_connectors._lucene.layout import Body
 from st_connectors._lucene.names import index_path
 from st_connectors._lucene.options import check_names, read_collection_options
+from st_connectors._lucene.replacing import replacing as replacing_index
 from st_connectors.errors import Unsupported
 from st_connectors.opensearch import CAPABILITIES, wire
 from st_connectors.opensearch.client import open_connection
@@ -21,7 +22,7 @@ from st_connectors.opensearch.server import UNKNOWN, Server, server_from
 from st_connectors.plugin import Address
 from st_connectors.schema import Schema
 
-__all__ = ["adopt", "collections", "connect", "loading", "open_engine"]
+__all__ = ["adopt", "collections", "connect", "loading", "open_engine", "replacing"]
 
 _OPTIONS = (
     "analyzer",
@@ -103,3 +104,4 @@ connect = partial(store.connect, open_engine)
 adopt = partial(store.adopt, open_engine)
 collections = partial(store.collections, open_engine)
 loading = partial(store.loading, open_engine)
+replacing = partial(replacing_index, open_engine)

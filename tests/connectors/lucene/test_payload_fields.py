@@ -271,7 +271,8 @@ def test_unknown_and_other_payload_modes_are_refused():
         elasticsearch.form_for(SCHEMA, payload="flat")
     stored, other = elasticsearch.form_for(SCHEMA, payload="fields"), elasticsearch.form_for(SCHEMA)
     assert form_difference(stored, other, ["payload"], dense="dense_index") == (
-        "the collection stores payloads as fields, not as string: leave payload out of the address"
+        "the collection stores payloads as fields, not as string: leave payload out of the address, or change the "
+        "collection by it (st-connectors alter --by-copy)"
     )
     assert form_difference(stored, other, [], dense="dense_index") is None
 
