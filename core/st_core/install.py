@@ -1,15 +1,16 @@
-"""The command that adds an extra to the installation that runs."""
+"""The commands that add an extra, or other packages, to the installation that runs."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_command"]
+__all__ = ["install_command", "package_command"]
 
 PACKAGE = "st-connectors"
 
@@ -24,8 +25,20 @@ def install_command(extra: str) -> str:
         package = distribution(PACKAGE)
     except PackageNotFoundError:  # the source folder is on the path, without an installation
         return f"pip install {shlex.quote(f'{PACKAGE}[{extra}]')}"
-    tool = "uv pip" if (package.read_text("INSTALLER") or "").strip() == "uv" else "pip"
-    return f"{tool} install {_requirement(_origin(package), extra)}"
+    return f"{_tool(package)} install {_requirement(_origin(package), extra)}"
+
+
+def package_command(packages: Iterable[str]) -> str:
+    """Return the shell command that installs other packages beside this one, with the tool that installed this one."""
+    try:
+        tool = _tool(distribution(PACKAGE))
+    except PackageNotFoundError:
+        tool = "pip"
+    return f"{tool} install {' '.join(map(shlex.quote, packages))}"
+
+
+def _tool(package: Distribution) -> str:
+    return "uv pip" if (package.read_text("INSTALLER") or "").strip() == "uv" else "pip"
 
 
 def _origin(package: Distribution) -> dict[str, Any]:

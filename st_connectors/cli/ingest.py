@@ -35,7 +35,7 @@ from st_connectors.cli.sources import (
     Input,
     Tracked,
     count_inputs,
-    find_inputs,
+    find_sources,
     make_reading,
     measure,
     read_inputs,
@@ -67,6 +67,15 @@ FORMATS = (
     "Format of the sources: jsonl, json, csv, tsv, parquet, arrow (also Feather) or text (default: by file name, with "
     "or without .gz, .bz2, .xz or .zst)."
 )
+Sql = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--sql",
+        metavar="URL QUERY",
+        help="Read the rows of a query: sqlite:PATH, duckdb:PATH, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, "
+        "or NAME+adbc:URI for a driver of ADBC. The password is read from ST_SQL_PASSWORD.",
+    ),
+]
 Bulk = Annotated[
     bool,
     typer.Option(
@@ -77,9 +86,9 @@ Bulk = Annotated[
 
 def ingest(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="SOURCE...", help="Files, folders or patterns to read; - reads standard input."),
-    ],
+    ] = None,
     *,
     address: Address,
     collection: Collection,
@@ -122,20 +131,24 @@ def ingest(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written per batch.")] = 512,
+    sql: Sql = None,
     bulk: Bulk = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode documents and store them in a collection.
 
-    Each row of a table (CSV, TSV, Parquet, Arrow, Feather) and each object of a JSON or JSONL file is a document: an
-    id, a text, and the remaining columns as payload. In a folder, each text or Markdown file is a document. A document
-    replaces a stored record with the same id. The exit status is 1 if documents were refused; all other documents are
-    stored.
+    Each row of a table (CSV, TSV, Parquet, Arrow, Feather, or the result of --sql) and each object of a JSON or JSONL
+    file is a document: an id, a text, and the remaining columns as payload. In a folder, each text or Markdown file is
+    a document. A document replaces a stored record with the same id. The exit status is 1 if documents were refused;
+    all other documents are stored.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
 
     Example: st-connectors ingest 'data/*.csv.gz' --in qdrant+edge:library --collection books --create --id-field isbn
     --map text="{title}. {summary}" --refused refused.jsonl
+
+    Example: st-connectors ingest --sql sqlite:shop.db 'SELECT sku AS id, title AS text, price FROM products'
+    --in qdrant+edge:shop --collection products --create --filterable price:float
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense
     ./minilm-int8 --backend openvino --dtype int8
@@ -145,7 +158,7 @@ def ingest(
     from st_connectors.models import ModelOptions
     from st_connectors.registry import bulk_loading
 
-    inputs = find_inputs([expand_home(source) for source in sources], form)
+    inputs = find_sources([expand_home(source) for source in sources or ()], form, sql)
     reading = make_reading(id_field, text_field, maps, delimiter, encoding)
     splitting = _split_options(split, split_tokens, [each.form for each in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
@@ -184,7 +197,7 @@ def _print_note(sentence: str) -> None:
     print_error(f"st-connectors: {sentence}")
 
 
-def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str]) -> Split | None:
+def _split_options(split: bool | None, tokens: int | None, forms: Sequence[str | None]) -> Split | None:
     """Return how to split long texts, or None; by default they are split if a window size or a text file was passed."""
     from st_connectors.index import Split
 

@@ -1,4 +1,4 @@
-"""The sources of ``st-connectors ingest``: the options that say how to read them, and their documents."""
+"""The sources of ``st-connectors ingest``, files and databases: how to read them, and their documents."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from st_connectors.ingest import Refusal
-    from st_connectors.ingest.sources import Format, Meter, Read, Reading
+    from st_connectors.ingest.sources import Format, Meter, Read, Reading, SqlSource
 
-__all__ = ["Input", "Tracked", "count_inputs", "find_inputs", "make_reading", "measure", "read_inputs", "refused_file"]
+__all__ = [
+    "Input",
+    "Tracked",
+    "count_inputs",
+    "find_inputs",
+    "find_sources",
+    "make_reading",
+    "measure",
+    "read_inputs",
+    "refused_file",
+]
 
 STDIN = "-"
 SAMPLED = 64
@@ -24,10 +34,25 @@ SAMPLED = 64
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file or folder to read, or standard input if ``path`` is None, and its format."""
+    """A file or folder to read and its format; without ``path`` it is standard input, or the result of a query."""
 
     path: Path | None
-    form: Format
+    form: Format | None
+    query: SqlSource | None = None
+
+
+def find_sources(sources: Sequence[str], form: str | None, sql: tuple[str, str] | None) -> list[Input]:
+    """Return the inputs that sources name and the result of a query, an address and SQL, after them.
+
+    Raises ValueError if there is neither, and as ``find_inputs`` and ``sql_source`` do.
+    """
+    if sql is None:
+        if not sources:
+            raise ValueError("name a SOURCE to read, or pass --sql URL QUERY")
+        return find_inputs(sources, form)
+    from st_connectors.ingest.sources import sql_source
+
+    return [*find_inputs(sources, form), Input(None, None, sql_source(*sql))]
 
 
 def find_inputs(sources: Sequence[str], form: str | None) -> list[Input]:
@@ -106,22 +131,28 @@ def read_inputs(inputs: Iterable[Input], reading: Reading) -> Read:
 def _read(source: Input, reading: Reading) -> Read:
     from st_connectors.ingest.sources import read_path, read_stream
 
+    if source.query is not None:
+        return source.query.read(reading)
+    assert source.form is not None
     if source.path is None:
         return read_stream(sys.stdin.buffer, source.form, reading, "standard input")
     return read_path(source.path, source.form, reading)
 
 
 def measure(inputs: Iterable[Input]) -> Meter:
-    """Return a meter for the size of all inputs, which is unknown with standard input."""
+    """Return a meter for the size of all inputs, which is unknown with standard input and with a query."""
     from st_connectors.ingest.sources import Meter, size_of_path
 
-    sizes = [None if each.path is None else size_of_path(each.path, each.form) for each in inputs]
-    known = [size for size in sizes if size is not None]
-    return Meter(sum(known) if len(known) == len(sizes) else None)
+    total = 0
+    for each in inputs:
+        if each.path is None or each.form is None:
+            return Meter()
+        total += size_of_path(each.path, each.form)
+    return Meter(total)
 
 
 def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
-    """Return the exact number of documents of all inputs; None if one is standard input or cannot be read to its end.
+    """Return the exact number of documents of all inputs, if all are files that can be read to their end; else None.
 
     Ctrl-C ends the count too.
     """
@@ -131,7 +162,7 @@ def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
     total = 0
     try:
         for each in inputs:
-            if each.path is None:
+            if each.path is None or each.form is None:
                 return None
             total += count_path(each.path, each.form, silent)
     except (OSError, ValueError, KeyboardInterrupt):

@@ -31,7 +31,7 @@ def test_help_lists_every_spelling_of_a_fusion(cli, command):
     ("command", "usage"),
     [
         ("export", "MODEL"),
-        ("ingest", "SOURCE..."),
+        ("ingest", "[SOURCE...]"),
         ("get", "[ID...]"),
         ("delete", "[ID...]"),
         ("copy", "FROM TO"),
@@ -58,5 +58,5 @@ def test_help_describes_backends_in_the_same_words(cli, command):
     assert (
         "Type that weights are computed in: float32, float16, bfloat16, or int8 (openvino and onnx). Default:" in words
     )
-    assert words.count(f"Example: st-connectors {command}") == {"ingest": 3}.get(command, 2)
+    assert words.count(f"Example: st-connectors {command}") == {"ingest": 4}.get(command, 2)
     assert "--backend openvino" in words.rpartition("Example:")[2]

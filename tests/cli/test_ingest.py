@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -314,6 +316,84 @@ def test_refused_documents_are_written_to_a_file(cli, tmp_path, target):
     assert lines[2]["reason"] == "'text' is missing"
     assert cli("ingest", source, *target, "--refused", source).status == 2
     assert source.stat().st_size > 1200
+
+
+@pytest.fixture
+def shop(tmp_path) -> str:
+    """Return the address of a database of four products."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TABLE products (sku TEXT, title TEXT, body TEXT, price REAL, sold BOOLEAN, id INTEGER)"
+        )
+        rows = [
+            ("a", "Kettle", "boils water", 19.5, 0, 7),
+            ("b", "Boat", None, None, 1, 8),
+            ("c", None, None, 3, 1, 9),
+            ("d", "Lamp", b"\xff", 3, 1, 10),
+        ]
+        connection.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?)", rows)
+        connection.commit()
+    return f"sqlite:{path}"
+
+
+def test_rows_of_a_query_are_documents(cli, tmp_path, target, shop):
+    """With all options of other sources: fields, templates, kinds and refused documents; the report is the same."""
+    refused = tmp_path / "refused.jsonl"
+    options = ["--id-field", "sku", "--map", "text={title}: {body}", "--filterable", "sold:bool", "--refused", refused]
+
+    outcome = cli("ingest", "--sql", shop, "SELECT * FROM products", *target, "--create", *options)
+
+    assert outcome.status == 1
+    assert outcome.out.startswith("2 of 4 documents confirmed in ")
+    said, *refusals = outcome.err.splitlines()
+    assert said == f"st-connectors: {shop}: the column 'id' is stored in the payload as 'original_id'"
+    reasons = ["'text' is missing", "the value of 'body' cannot be read: 'utf-8' codec can't decode byte 0xff"]
+    assert [
+        line.partition(f"{shop} row ")[2].startswith(f"{row}: {reason}")
+        for row, reason, line in zip((3, 4), reasons, refusals, strict=True)
+    ] == [True, True]
+    kettle, boat = (record["payload"] for record in cli("get", "a", "b", *target, "--json").json)
+    more = {"title": "Kettle", "body": "boils water", "price": 19.5}
+    assert kettle == {"text": "Kettle: boils water", "sold": False, "original_id": 7, **more}
+    assert boat == {"text": "Boat: ", "sold": True, "original_id": 8, "title": "Boat"}
+    assert cli("count", *target, "--where", "sold = true").out == "1\n"
+    lines = [json.loads(line) for line in refused.read_text("utf-8").splitlines()]
+    assert [(line["id"], line["place"]) for line in lines] == [
+        (name, {"source": shop, "position": row, "unit": "row"}) for name, row in (("c", 3), ("d", 4))
+    ]
+
+
+def test_a_query_is_read_after_the_files(cli, books, target, shop):
+    """In one ingest, whose size is unknown."""
+    query = "SELECT sku AS id, title AS text FROM products WHERE title IS NOT NULL"
+
+    outcome = cli("ingest", books, "--sql", shop, query, *target, "--create", "--json")
+
+    assert (outcome.status, outcome.json["confirmed"]) == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a SOURCE to read, or pass --sql URL QUERY"),
+        (["--sql", "shop.db", "SELECT 1"], "expected an address such as sqlite:PATH"),
+        (["--sql", "sqlite:nowhere.db", "SELECT 1"], "sqlite:nowhere.db: no such file"),
+        (["--sql", "duckdb:", "SELEC 1"], 'duckdb: Parser Error: syntax error at or near "SELEC"'),
+        (["--sql", "postgresql://me:s3cret@127.0.0.1:1/shop", "SELECT 1"], "postgresql://127.0.0.1:1/shop: "),
+    ],
+)
+def test_mistakes_with_a_query_cost_a_line(cli, library, arguments, message):
+    """The status is 2, and the password is not in it."""
+    for module in ("duckdb", "psycopg"):
+        pytest.importorskip(module, reason="a driver of the databases")
+
+    outcome = cli("ingest", *arguments, *library)
+
+    assert outcome.status == 2
+    line = outcome.error_line()
+    assert line.startswith(message)
+    assert "s3cret" not in line
 
 
 def test_a_file_of_refused_documents_is_empty_if_none_was(cli, books, tmp_path, target):

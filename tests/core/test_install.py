@@ -10,7 +10,7 @@ import pytest
 
 from st_core import install
 from st_core.errors import missing_extra
-from st_core.install import install_command
+from st_core.install import install_command, package_command
 
 
 class Installed:
@@ -53,6 +53,14 @@ def test_the_command_extends_the_installation_that_runs(monkeypatch, installer, 
 
     assert install_command("torch") == command
     assert str(missing_extra("torch", "it")) == f"it needs the extra 'torch': {command}"
+
+
+@pytest.mark.parametrize(("installer", "tool"), [("pip\n", "pip"), ("uv", "uv pip"), (None, "pip")])
+def test_other_packages_are_installed_by_the_same_tool(monkeypatch, installer, tool):
+    """Quoted for a shell."""
+    monkeypatch.setattr(install, "distribution", lambda _: Installed(installer, None))
+
+    assert package_command(["psycopg[binary]", "pyarrow"]) == f"{tool} install 'psycopg[binary]' pyarrow"
 
 
 def test_the_command_without_an_installation(monkeypatch):

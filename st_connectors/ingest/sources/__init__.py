@@ -1,4 +1,4 @@
-"""Sources: documents from files in several formats, each with its place in the source."""
+"""Sources: documents from files in several formats and from databases, each with its place in the source."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from st_connectors.ingest.sources.jsonl import count_jsonl, read_jsonl
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
+from st_connectors.ingest.sources.sql import SqlSource, read_sql, sql_source
 from st_connectors.ingest.sources.templates import Template, parse_template
 from st_connectors.ingest.sources.text_files import TEXT_SUFFIXES, count_texts, read_texts, text_files
 
@@ -25,14 +26,17 @@ __all__ = [
     "Notes",
     "Read",
     "Reading",
+    "SqlSource",
     "Template",
     "check_encoding",
     "count_path",
     "format_of",
     "parse_template",
     "read_path",
+    "read_sql",
     "read_stream",
     "size_of_path",
+    "sql_source",
 ]
 
 

@@ -8,12 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from st_connectors.ingest.documents import DocumentError, Place
-from st_connectors.ingest.sources.arrow_values import Unreadable, values_of
-from st_connectors.ingest.sources.rows import Read, Reading, check_columns, row_document
+from st_connectors.ingest.documents import Place
+from st_connectors.ingest.sources.arrow_values import values_of
+from st_connectors.ingest.sources.rows import Read, Reading, check_columns, read_row
 from st_core.errors import missing_extra
 
-__all__ = ["count_arrow", "count_parquet", "read_arrow", "read_parquet"]
+__all__ = ["count_arrow", "count_parquet", "read_arrow", "read_parquet", "rows_of"]
 
 ROWS = 1024
 """The number of rows that are converted together."""
@@ -94,37 +94,24 @@ def _uuid_columns(file: Any) -> frozenset[str]:
 
 def _documents(batches: Iterator[Any], reading: Reading, path: Path, uuids: frozenset[str] = frozenset()) -> Read:
     """Yield the documents of batches; a row with a value that cannot be read is refused."""
-    rows = chain.from_iterable(_rows(batch, uuids) for batch in _slices(batches, path))
+    rows = chain.from_iterable(rows_of(batch, uuids) for batch in _intact(batches, path))
     for number, row in enumerate(rows, 1):
-        place = Place(str(path), number, "row")
-        unreadable = [value.reason for value in row.values() if isinstance(value, Unreadable)]
-        if unreadable:
-            yield DocumentError(unreadable[0], _shown_id(row, reading), place, _readable(row))
-        else:
-            yield row_document(row, reading, place)
+        yield read_row(row, reading, Place(str(path), number, "row"))
 
 
-def _slices(batches: Iterator[Any], path: Path) -> Iterator[Any]:
-    """Yield batches of at most ``ROWS`` rows; raise ValueError for a damaged file."""
+def _intact(batches: Iterator[Any], path: Path) -> Iterator[Any]:
+    """Yield the batches; raise ValueError for a damaged file."""
     try:
-        for batch in batches:
-            yield from (batch.slice(start, ROWS) for start in range(0, batch.num_rows, ROWS))
+        yield from batches
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: damaged: {error}") from error
 
 
-def _rows(batch: Any, uuids: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a batch without nulls."""
+def rows_of(batch: Any, uuids: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch without nulls; ``ROWS`` are converted at a time, those of ``uuids`` from bytes."""
     names = batch.schema.names
-    columns = [values_of(batch.column(at), name, is_uuid=name in uuids) for at, name in enumerate(names)]
-    for values in zip(*columns, strict=True):
-        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
-
-
-def _shown_id(row: dict[str, Any], reading: Reading) -> str:
-    value = row.get(reading.id_field, "")
-    return str(value) if isinstance(value, str | int) else ""
-
-
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if not isinstance(value, Unreadable)}
+    for start in range(0, batch.num_rows, ROWS):
+        part = batch.slice(start, ROWS)
+        columns = [values_of(part.column(at), name, is_uuid=name in uuids) for at, name in enumerate(names)]
+        for values in zip(*columns, strict=True):
+            yield {name: value for name, value in zip(names, values, strict=True) if value is not None}

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from st_connectors.ingest.sources.plain_values import plain_value
+from st_connectors.ingest.sources.plain_values import READ_ERRORS, Unreadable, plain_value, unreadable
 
-__all__ = ["Unreadable", "values_of"]
-
-_ERRORS = (ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
-"""What pyarrow raises for values that Python has no type for; its own errors are subclasses of these."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Stands for a value that cannot be read."""
-
-    reason: str
+__all__ = ["values_of"]
 
 
 def values_of(column: Any, name: str, *, is_uuid: bool = False) -> list[Any]:
@@ -32,7 +21,7 @@ def values_of(column: Any, name: str, *, is_uuid: bool = False) -> list[Any]:
     convert = _converter(column.type, is_uuid=is_uuid)
     try:
         values = plain.to_pylist()
-    except _ERRORS:
+    except READ_ERRORS:
         values = [_as_python(scalar, name) for scalar in plain]
     return list(values) if convert is None else [_converted(value, convert, name) for value in values]
 
@@ -40,8 +29,8 @@ def values_of(column: Any, name: str, *, is_uuid: bool = False) -> list[Any]:
 def _as_python(scalar: Any, name: str) -> Any:
     try:
         return scalar.as_py()
-    except _ERRORS as error:
-        return _unreadable(name, error)
+    except READ_ERRORS as error:
+        return unreadable(name, error)
 
 
 def _converted(value: Any, convert: Callable[[Any], Any], name: str) -> Any:
@@ -49,12 +38,8 @@ def _converted(value: Any, convert: Callable[[Any], Any], name: str) -> Any:
         return value
     try:
         return convert(value)
-    except _ERRORS as error:
-        return _unreadable(name, error)
-
-
-def _unreadable(name: str, error: Exception) -> Unreadable:
-    return Unreadable(f"the value of {name!r} cannot be read: {' '.join(str(error).split())}")
+    except READ_ERRORS as error:
+        return unreadable(name, error)
 
 
 def _cast(column: Any) -> Any:
@@ -64,7 +49,7 @@ def _cast(column: Any) -> Any:
         return column
     try:
         return column.cast(wanted, safe=False)
-    except _ERRORS:
+    except READ_ERRORS:
         return column
 
 

@@ -17,10 +17,11 @@ from st_connectors.ingest.documents import (
 )
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
+from st_connectors.ingest.sources.plain_values import Unreadable
 from st_connectors.ingest.sources.templates import Template
 from st_connectors.schema import FilterKind
 
-__all__ = ["Read", "Reading", "check_columns", "row_document"]
+__all__ = ["Read", "Reading", "check_columns", "read_row", "row_document"]
 
 Read: TypeAlias = Iterator[Document | DocumentError]
 """Documents with their places, and errors that ingest reports as refusals."""
@@ -76,6 +77,21 @@ def row_document(
         return replace(as_document(chosen), place=place)
     except DocumentError as error:
         return DocumentError(_with_columns(error.reason, reading), error.id, place, row)
+
+
+def read_row(
+    row: Mapping[str, Any],
+    reading: Reading,
+    place: Place,
+    convert: Callable[[Mapping[str, Any], Reading], Mapping[str, Any]] | None = None,
+) -> Document | DocumentError:
+    """Convert a row as ``row_document`` does, or refuse it if it has a value that is Unreadable."""
+    reasons = [value.reason for value in row.values() if isinstance(value, Unreadable)]
+    if not reasons:
+        return row_document(row, reading, place, convert)
+    identifier = row.get(reading.id_field, "")
+    readable = {name: value for name, value in row.items() if not isinstance(value, Unreadable)}
+    return DocumentError(reasons[0], str(identifier) if isinstance(identifier, str | int) else "", place, readable)
 
 
 def _compose(row: Mapping[str, Any], reading: Reading, place: Place) -> Mapping[str, Any]:
