@@ -117,7 +117,7 @@ def describe(model: object) -> ModelRef:
 
 
 def _describe_own(model: Model) -> ModelRef:
-    engine = model._engine  # noqa: SLF001 - one package
+    engine = model._current()  # noqa: SLF001 - one package
     task = "document" if "document" in engine.tasks() else engine.tasks()[0]
     stack = flatten(engine.modules, task)
     outline = engine.outline(task)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import numpy as np
@@ -75,7 +76,7 @@ class Recipe:
 
     ``limit`` contains the maximum length if one was set, and is empty otherwise. ``include_prompt`` has one entry for
     each module: the setting of a pooling module, None for other modules. ``settings`` are the settings of modules that
-    were changed: place, name and value.
+    were changed: place, name and value. ``tokenizers`` are those that were changed, by task.
     """
 
     kind: type[Model]
@@ -84,11 +85,12 @@ class Recipe:
     limit: tuple[int | None, ...]
     include_prompt: tuple[bool | None, ...]
     settings: tuple[tuple[Place, str, object], ...] = ()
+    tokenizers: tuple[tuple[str | None, object], ...] = ()
 
     @classmethod
     def of(cls, model: Model) -> Recipe:
         """Return the recipe of a model with its current settings."""
-        engine = model._engine  # noqa: SLF001
+        engine = model._current()  # noqa: SLF001
         return cls(
             type(model),
             str(model.checkpoint.folder.absolute()),
@@ -96,6 +98,7 @@ class Recipe:
             () if isinstance(engine.limit, Unset) else (engine.limit,),
             tuple(module.include_prompt if isinstance(module, Pooling) else None for module in engine.modules),
             tuple((place, name, value) for (place, name), value in model._changed.items()),  # noqa: SLF001
+            tuple(engine.changed_tokenizers().items()),
         )
 
     def build(self, device: str) -> Model:
@@ -118,6 +121,8 @@ class Recipe:
             model._engine = engine.with_modules(modules)  # noqa: SLF001
         for setting in self.settings:
             model._set_in_module(*setting)  # noqa: SLF001
+        for task, tokenizer in self.tokenizers:
+            model._engine = model._engine.set_tokenizer(task, tokenizer)  # noqa: SLF001
         for limit in self.limit:
             model._engine.limit = limit  # noqa: SLF001
 
@@ -230,7 +235,7 @@ class Model(Compatible):
     def _copied(self, attributes: Mapping[str, object]) -> Self:
         """Return a copy with other attributes, and with an engine of its own that shares the loaded stacks."""
         model = type(self).__new__(type(self))
-        parts = {"checkpoint": copy.copy(self.checkpoint), "_engine": copy.copy(self._engine)}
+        parts = {"checkpoint": copy.copy(self.checkpoint), "_engine": copy.copy(self._current())}
         vars(model).update({**attributes, **parts})
         return model
 
@@ -302,6 +307,7 @@ class Model(Compatible):
         show_progress_bar: bool | None = None,
     ) -> CallOptions:
         """Return the validated options of a call; raise ValueError for unknown arguments and invalid values."""
+        self._current()
         unknown = set(kwargs) - {"task", "processing_kwargs"}
         if unknown:
             raise ValueError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
@@ -487,9 +493,21 @@ class Model(Compatible):
     def tokenizer(self) -> Any:
         """The tokenizer: an object of transformers for a transformer on torch, else one of the tokenizers library.
 
-        For a model of words it is a :class:`st_core.text.words.WordTokenizer`.
+        For a model of words it is a :class:`st_core.text.words.WordTokenizer`, which does not change. Settings of the
+        others hold from the next call on, and calls raise ValueError for a setting that the model cannot follow. The
+        side of padding changes what :meth:`preprocess` returns, and never a result. Do not change settings while
+        another thread uses the model.
         """
-        return self._engine.outline(self._engine.tasks()[0]).tokenizer.shown
+        return self._engine.shown_tokenizer(self._engine.tasks()[0])
+
+    @tokenizer.setter
+    def tokenizer(self, value: object) -> None:
+        self._engine = self._engine.set_tokenizer(self._engine.tasks()[0], value)
+
+    def _current(self) -> Engine:
+        """Return the engine with the current settings of the tokenizers that :attr:`tokenizer` returned."""
+        self._engine = self._engine.followed()
+        return self._engine
 
     @property
     def max_seq_length(self) -> int | float | None:
@@ -497,7 +515,7 @@ class Model(Compatible):
 
         The value is infinity for a static model without a limit, and None for a bag of words.
         """
-        lengths = [self._length(task) for task in self._engine.tasks()]
+        lengths = [self._length(task) for task in self._current().tasks()]
         return None if None in lengths else max(length for length in lengths if length is not None)
 
     @max_seq_length.setter
@@ -505,7 +523,7 @@ class Model(Compatible):
         limit = None if value == float("inf") else value
         if limit is not None and (not isinstance(limit, (int, np.integer)) or limit < 1):
             raise ValueError(f"max_seq_length must be a positive integer, or None for no limit, got {value!r}")
-        self._engine.limit = limit
+        self._current().set_limit(limit)
 
     def _length(self, task: str | None) -> int | float | None:
         length = self._engine.max_length(task)
@@ -557,10 +575,11 @@ class Model(Compatible):
         options = replace(self._options(kwargs, prompt=prompt, prompt_name=None), prompt=prompt)
         tokens = self._engine.tokenize(as_texts(inputs), options)
         tokenizer = self._engine.runner(options.task).info.tokenizer
-        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left)
+        left = self._engine.pads_left(options.task)
+        ids, mask = pad(tokens.ids, tokenizer.pad_id, left=left)
         features = {"input_ids": ids, "attention_mask": mask}
         if tokenizer.wants_types:
-            types, _ = pad(tokens.types or [row * 0 for row in tokens.ids], tokenizer.pad_type, left=tokenizer.pad_left)
+            types, _ = pad(tokens.types or [row * 0 for row in tokens.ids], tokenizer.pad_type, left=left)
             features["token_type_ids"] = types
         return features
 
@@ -583,8 +602,13 @@ class Model(Compatible):
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
-        with with_files(self._engine.modules, self._held) as modules:
+        with with_files(self._current().modules, self._held) as modules:
             engine = self._engine if modules is self._engine.modules else self._engine.with_modules(modules)
+            if engine is not self._engine and self._engine.changed_tokenizers():
+                raise ModelUnsupported(
+                    f"{self.checkpoint.name}: the folder of the model was removed or replaced, and its tokenizer was "
+                    "changed; save the model before its folder is removed"
+                )
             self._save(engine, Path(expand_home(path)), model_name, card=create_model_card)
 
     def _save(self, engine: Engine, path: Path, model_name: str | None, *, card: bool) -> None:
@@ -602,12 +626,14 @@ class Model(Compatible):
         name = model_name or self.checkpoint.name
         text = card_of(self.checkpoint.folder / "README.md", name, self.family) if card else None
         if engine.graphs is None:
-            save_folder(path, settled(engine), settings, self._saved_files(), text)
+            with TemporaryDirectory() as folder:
+                save_folder(path, settled(engine, Path(folder)), settings, self._saved_files(), text)
             return
         from st_core.saving.export import copy_graphs, graph_places
 
         places, trusted = graph_places(engine), self._loading.get("trust_remote_code", False)
-        save_folder(path, settled(engine), settings, self._saved_files(), text)
+        with TemporaryDirectory() as folder:
+            save_folder(path, settled(engine, Path(folder)), settings, self._saved_files(), text)
         copy_graphs(places, engine, path, self.family, trust_remote_code=trusted)
 
     save = save_pretrained
@@ -687,8 +713,12 @@ class Model(Compatible):
 
         Raises AttributeError for a setting that does not change, ValueError for a value that the setting does not have.
         """
-        old = module_at(self._engine.modules, place)
-        self._engine = self._engine.with_module(old, changed(old, name, value))
+        engine = self._current()
+        old = module_at(engine.modules, place)
+        if name == "do_lower_case" and isinstance(old, Transformer):
+            self._engine = engine.lowercased(old, bool(value))
+        else:
+            self._engine = engine.with_module(old, changed(old, name, value))
         self._changed = {**self._changed, (place, name): value}
 
     def __len__(self) -> int:

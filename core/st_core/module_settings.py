@@ -49,7 +49,7 @@ def _activation(module: Dense, value: object) -> Dense:
     """Set the activation to a module of torch without arguments, a class of such modules, or its dotted path."""
     if value is None:
         value = "torch.nn.modules.linear.Identity"
-    kind = value if isinstance(value, (str, type)) else type(value)
+    kind: Any = value if isinstance(value, (str, type)) else type(value)
     path = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     if not path.startswith("torch.nn."):
         raise ValueError(f"activation_function is {value!r}; expected a module of torch.nn, or its dotted path")
@@ -74,7 +74,7 @@ def _task_length(task: str) -> Setting:
         others = {name: limit for name, limit in module.task_lengths.items() if name != task}
         if value is not None and not is_length(value):
             raise ValueError(f"{task}_length must be a positive integer, or None for no limit, got {value!r}")
-        return replace(module, task_lengths=others if value is None else {**others, task: int(value)})  # type: ignore[call-overload]
+        return replace(module, task_lengths=others if value is None else {**others, task: int(value)})
 
     return set_length
 

@@ -105,7 +105,7 @@ class SparseEncoder(Encoder):
         is_here = device is None and pool is None and chunk_size is None
         is_plain = is_here and batch_size is None and not convert_to_tensor and not show_progress_bar
         if is_plain and isinstance(inputs, str) and len(kwargs) == ("task" in kwargs):
-            engine = self._engine
+            engine = self._current()
             one = engine.one_text(kwargs.get("task"))
             if one is not None:
                 chosen = self._prompt(prompt, prompt_name)
@@ -339,7 +339,8 @@ class SparseEncoder(Encoder):
         if top_k is not None and top_k <= 0:
             raise ValueError(f"top_k must be a positive integer, got {top_k}")
         matrix = _as_matrix(embeddings, self.get_embedding_dimension())
-        tokenizer = self._engine.outline(self._engine.tasks()[0]).tokenizer
+        engine = self._current()
+        tokenizer = engine.outline(engine.tasks()[0]).tokenizer
         decoded = []
         for row in matrix.rows():
             order = np.lexsort((row.indices, -row.values))[:top_k]

@@ -207,7 +207,6 @@ def test_export_chooses_between_weights_and_the_repositorys_graph(checkpoints, e
         (SPARSE, "splade-max", "splade_pooling_chunk_size"),
         (DENSE, "bert-mean", "max_length"),
         (CROSS, "rerank-bert", "truncate_dim"),
-        (DENSE, "bert-mean", "tokenizer"),
     ],
 )
 def test_attributes_that_do_not_exist_cannot_be_set(checkpoints, kind, name, attribute):

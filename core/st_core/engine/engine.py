@@ -5,14 +5,17 @@ The three public model classes share this engine.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from st_core.backends import RunOptions
 from st_core.backends.numpy.modules import can_run
 from st_core.backends.numpy.sparse import OneText, one_text
+from st_core.backends.shown_tokenizer import State, hand_out, limit_of, rebuilt, set_length, state_of
 from st_core.engine.batches import Budget, run_batches
 from st_core.engine.inputs import UNSET, Input, Unset
 from st_core.engine.options import CallOptions
@@ -42,6 +45,15 @@ WINDOW = 4096
 """The number of inputs that are sorted by length together; the next window is tokenized while one is computed."""
 
 
+class _Watched(NamedTuple):
+    """A tokenizer that was returned to a user, with the module that it is of and the settings that hold."""
+
+    module: Module
+    shown: Any
+    state: State
+    is_changed: bool = False
+
+
 class Engine:
     """The modules of a model and the runners of its stacks; safe in threads.
 
@@ -60,6 +72,8 @@ class Engine:
         self._stacks: dict[str | None, tuple[Module, ...]] = {}
         self._single: dict[str | None, OneText | None] = {}
         self._outlines: dict[str | None, Outline] = {}
+        self._watched: dict[int, _Watched] = {}
+        self._shares_tokenizers = False
         self._lock = threading.Lock()
         tasks = self.tasks()
         for task in [each for each in tasks if can_run(self._stack(each))] or tasks:
@@ -79,22 +93,149 @@ class Engine:
         engine = Engine.__new__(Engine)
         with self._lock:
             copied = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
-        vars(engine).update(copied | {"_lock": threading.Lock()})
+        own = {
+            key: watched._replace(shown=copy.deepcopy(watched.shown))
+            for key, watched in self._watched.items()
+            if watched.is_changed
+        }
+        vars(engine).update(copied | {"_lock": threading.Lock(), "_watched": own, "_shares_tokenizers": True})
         return engine
 
     def with_modules(self, modules: Sequence[Module]) -> Engine:
         """Return an engine for other modules; transformers that are loaded already are not loaded again."""
-        return Engine(modules, self.factory, self.limit)
+        return self._passing_on(Engine(modules, self.factory, self.limit))
+
+    def _passing_on(self, engine: Engine) -> Engine:
+        """Return another engine after passing on which tokenizers users may have changed."""
+        engine._watched, engine._shares_tokenizers = dict(self._watched), self._shares_tokenizers
+        return engine
 
     def with_module(self, old: Module, new: Module) -> Engine:
         """Return an engine with another module in place of one, which has the same weights."""
         if isinstance(old, Transformer) and isinstance(new, Transformer):
             self.factory.share(old, new)
-        return self.with_modules(with_module(self.modules, old, new))
+            followed = self.factory.tokenizers.get(id(old))
+            if followed is not None and id(new) not in self.factory.tokenizers:
+                self.factory.follow(new, followed.tokenizer)
+        engine = self.with_modules(with_module(self.modules, old, new))
+        watched = engine._watched.pop(id(old), None)  # noqa: SLF001 - another engine
+        if watched is not None:
+            engine._watched[id(new)] = watched._replace(module=new)  # noqa: SLF001
+        return engine
+
+    def shown_tokenizer(self, task: str | None) -> Any:
+        """Return the tokenizer of a task as an object that a user may change; :meth:`followed` sees the changes."""
+        first = self._stack(task)[0]
+        if id(first) not in self._watched:
+            tokenizer = self.outline(task).tokenizer
+            shown = hand_out(tokenizer, is_shared=self._shares_tokenizers)
+            if isinstance(tokenizer, WordTokenizer):
+                return shown
+            if not isinstance(self.limit, Unset):
+                set_length(shown, self.limit)
+            self._watched[id(first)] = _Watched(first, shown, state_of(shown))
+        return self._watched[id(first)].shown
+
+    def pads_left(self, task: str | None) -> bool:
+        """Return whether tokens of a task are shown with padding in front of the texts."""
+        watched = self._watched.get(id(self._stack(task)[0]))
+        side = None if watched is None else getattr(watched.shown, "padding_side", None)
+        return self.runner(task).info.tokenizer.pad_left if side is None else side == "left"
+
+    def set_limit(self, limit: int | None) -> None:
+        """Set the maximum number of tokens of a text, also on tokenizers that were returned to users."""
+        self.limit = limit
+        for key, watched in self._watched.items():
+            set_length(watched.shown, limit)
+            length = state_of(watched.shown).length
+            self._watched[key] = watched._replace(state=watched.state._replace(length=length))
+
+    def followed(self) -> Engine:
+        """Return the engine for the current settings of the tokenizers that were returned to users.
+
+        Raises ValueError for a setting that the model cannot follow.
+        """
+        engine = self
+        for watched in list(self._watched.values()):
+            state = state_of(watched.shown)
+            if state != watched.state:
+                engine = engine._following(watched, state)
+        return engine
+
+    def _following(self, watched: _Watched, state: State) -> Engine:
+        """Return an engine that reads texts with the current settings of a tokenizer."""
+        engine, module = self, watched.module
+        if state.others != watched.state.others:
+            engine, module = self.with_tokenizer(module, watched.shown)
+        if state.length != watched.state.length:
+            engine.limit = limit_of(state)
+        engine._watched[id(module)] = _Watched(module, watched.shown, state, is_changed=True)  # noqa: SLF001
+        return engine
+
+    def with_tokenizer(self, old: Module, shown: Any, new: Module | None = None) -> tuple[Engine, Module]:
+        """Return an engine that reads the texts of a module with the settings of a tokenizer, and its module.
+
+        ``new`` is the module with another setting, by default an equal one. Raises ValueError for a setting that the
+        model cannot follow.
+        """
+        module: Any = old if new is None else new
+        tokenizer = rebuilt(module, self.tokenizer_of(old), shown)
+        has_own = not isinstance(module, Transformer)
+        module = replace(module, tokenizer=tokenizer) if has_own else replace(module)
+        if not has_own:
+            self.factory.follow(module, tokenizer)
+        return self.with_module(old, module), module
+
+    def lowercased(self, module: Transformer, lower_case: bool) -> Engine:
+        """Return an engine that lowercases the texts of a transformer, or does not.
+
+        Raises AttributeError without the transformers library, whose tokenizer is needed for it, and ValueError for a
+        tokenizer that lowercases texts itself.
+        """
+        shown = self.tokenizer_of(module).shown
+        if not hasattr(shown, "model_max_length"):
+            raise AttributeError("do_lower_case of Transformer cannot be set without transformers: set it in the files")
+        steps = repr(getattr(shown, "backend_tokenizer", shown).normalizer)
+        if module.lower_case and not lower_case and ("Lowercase" in steps or "lowercase=True" in steps):
+            raise ValueError("do_lower_case cannot be set to False: the tokenizer lowercases texts itself")
+        return self.with_tokenizer(module, shown, replace(module, lower_case=lower_case))[0]
+
+    def set_tokenizer(self, task: str | None, shown: Any) -> Engine:
+        """Return an engine that reads the texts of a task with a tokenizer and its maximum length.
+
+        Raises TypeError for an object of another library than that of the current tokenizer.
+        """
+        first, own = self._stack(task)[0], self.outline(task).tokenizer
+        for name in ("model_max_length", "get_vocab_size"):
+            if isinstance(own, WordTokenizer) or hasattr(own.shown, name) != hasattr(shown, name):
+                kind = type(own.shown)
+                raise TypeError(
+                    f"the tokenizer is a {type(shown).__name__}; expected one of {kind.__module__.partition('.')[0]}, "
+                    f"as the model's {kind.__name__}"
+                )
+        engine, module = self.with_tokenizer(first, shown)
+        state = state_of(shown)
+        engine.limit = limit_of(state)
+        engine._watched[id(module)] = _Watched(module, shown, state, is_changed=True)  # noqa: SLF001
+        return engine
+
+    def changed_tokenizers(self) -> dict[str | None, Any]:
+        """Return the tokenizers that users changed, by the first task that uses each of them."""
+        found: dict[int, tuple[str | None, Any]] = {}
+        for task in self.tasks():
+            watched = self._watched.get(id(self._stack(task)[0]))
+            if watched is not None and watched.is_changed:
+                found.setdefault(id(watched.module), (task, watched.shown))
+        return dict(found.values())
+
+    def changed_tokenizer(self, module: Module) -> Any:
+        """Return the tokenizer of a module if a user changed it, else None."""
+        watched = self._watched.get(id(module))
+        return watched.shown if watched is not None and watched.is_changed else None
 
     def on(self, plan: ExecutionPlan) -> Engine:
         """Return an engine that runs the same modules under another plan."""
-        return Engine(self.modules, RunnerFactory(plan), self.limit)
+        return self._passing_on(Engine(self.modules, RunnerFactory(plan, self.factory.tokenizers), self.limit))
 
     def tasks(self) -> list[str | None]:
         """Return one task for each stack; None for a model without a router, and for the default route of a router."""
@@ -142,8 +283,8 @@ class Engine:
                 return outline
         return self.runner(task).info
 
-    def tokenizer_of(self, module: Transformer) -> AnyTokenizer:
-        """Return the tokenizer of a transformer among the modules."""
+    def tokenizer_of(self, module: Module) -> AnyTokenizer:
+        """Return the tokenizer of a module that reads texts."""
         task = next(each for each in self.tasks() if any(part is module for part in self._stack(each)))
         return self.outline(task).tokenizer
 

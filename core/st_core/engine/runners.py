@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from st_core.backends import Outline
 from st_core.backends.numpy.modules import can_run
 from st_core.backends.numpy.runner import NumpyRunner
 from st_core.backends.outline import read_outline
@@ -16,13 +19,26 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from st_core.backends import Outline, Runner
+    from st_core.backends import Runner
     from st_core.backends.graph.backend import GraphBackend
     from st_core.backends.torch.backend import TorchBackend
     from st_core.engine.plan import ExecutionPlan
     from st_core.modules import Module
+    from st_core.text.tokens import AnyTokenizer
 
-__all__ = ["RunnerFactory"]
+__all__ = ["Followed", "RunnerFactory"]
+
+Info = TypeVar("Info", bound=Outline)
+
+
+class Followed(NamedTuple):
+    """A module, and the tokenizer with which its texts are read instead of that of its files."""
+
+    module: Module
+    tokenizer: AnyTokenizer
+
+
+_NONE: Mapping[int, Followed] = {}
 
 
 class RunnerFactory:
@@ -32,9 +48,13 @@ class RunnerFactory:
     for the first stack that needs it. Loaded modules and graphs are shared by all engines that use the factory.
     """
 
-    def __init__(self, plan: ExecutionPlan) -> None:
-        """Raise ImportError if the plan's runtime is not installed, and ValueError for a dtype without graphs."""
+    def __init__(self, plan: ExecutionPlan, tokenizers: Mapping[int, Followed] = _NONE) -> None:
+        """Raise ImportError if the plan's runtime is not installed, and ValueError for a dtype without graphs.
+
+        ``tokenizers`` are those of transformers whose tokenizer was changed after loading, by the ``id`` of the module.
+        """
         self.plan = plan
+        self.tokenizers = dict(tokenizers)
         self.graphs: GraphBackend | None = None
         if plan.runs_graphs:
             from st_core.backends.graph.backend import GraphBackend
@@ -49,12 +69,25 @@ class RunnerFactory:
         if can_run(stack):
             return NumpyRunner(stack)
         if self.graphs is not None:
-            return self.graphs.runner(stack)
+            runner = self.graphs.runner(stack)
+            return replace(runner, info=self._followed(stack, runner.info))
         try:
             backend = self._torch_backend()
         except ImportError as error:
             raise missing_extra("torch", f"a {type(stack[0]).__name__} module") from error
-        return backend.runner(stack)
+        built = backend.runner(stack)
+        return replace(built, info=self._followed(stack, built.info))
+
+    def _followed(self, stack: tuple[Module, ...], outline: Info) -> Info:
+        """Return the outline of a stack with the tokenizer that was changed after loading, if one was."""
+        changed = self.tokenizers.get(id(stack[0]))
+        if changed is None:
+            return outline
+        return replace(outline, tokenizer=changed.tokenizer, max_length=changed.tokenizer.model_max_length)
+
+    def follow(self, module: Module, tokenizer: AnyTokenizer) -> None:
+        """Read texts with another tokenizer than that of the module's files."""
+        self.tokenizers[id(module)] = Followed(module, tokenizer)
 
     def outline(self, stack: tuple[Module, ...]) -> Outline | None:
         """Read the outline of a stack without loading its weights; None if the stack must be loaded for it."""
@@ -63,8 +96,10 @@ class RunnerFactory:
             return None
         try:
             if self.graphs is not None:
-                return self.graphs.outline(stack)
-            return read_outline(first, self.plan.device, self.plan.dtype)
+                outline = self.graphs.outline(stack)
+            else:
+                outline = read_outline(first, self.plan.device, self.plan.dtype)
+            return None if outline is None else self._followed(stack, outline)
         except ImportError as error:
             raise missing_extra("torch", f"the tokenizer in {first.folder}") from error
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,14 +37,31 @@ __all__ = ["card_of", "push_folder", "save_folder", "settled"]
 _METADATA = {"format": "pt"}  # transformers rejects a file without it
 
 
-def settled(engine: Engine) -> list[Module]:
-    """Return the modules of a model, with the current maximum length and all values that loading has determined."""
-    return [_settled(module, engine) for module in engine.modules]
+@dataclass(frozen=True, slots=True)
+class _Retokenized:
+    """A transformer whose tokenizer was changed after loading, with the folder of the tokenizer's files."""
+
+    module: Transformer
+    folder: Path
+    type_path: str = Transformer.type_path
+
+    def save(self) -> Parts:
+        """Return the content of the module's folder, with the files of its changed tokenizer."""
+        parts = self.module.save()
+        return replace(parts, copies=(*parts.copies, *sorted(self.folder.iterdir())))
 
 
-def _settled(module: Module, engine: Engine) -> Module:
+def settled(engine: Engine, folder: Path) -> list[Module]:
+    """Return the modules of a model, with the current maximum length and all values that loading has determined.
+
+    Tokenizers that were changed after loading are written to ``folder``.
+    """
+    return [_settled(module, engine, folder) for module in engine.modules]
+
+
+def _settled(module: Module, engine: Engine, folder: Path) -> Module:
     if isinstance(module, Router):
-        known = {id(each): _settled(each, engine) for stack in module.routes.values() for each in stack}
+        known = {id(each): _settled(each, engine, folder) for stack in module.routes.values() for each in stack}
         return replace(
             module, routes={name: tuple(known[id(each)] for each in stack) for name, stack in module.routes.items()}
         )
@@ -60,10 +77,21 @@ def _settled(module: Module, engine: Engine) -> Module:
     uses_chat, chat_format = isinstance(text_tokenizer, ChatTokenizer), "auto"
     if isinstance(text_tokenizer, ChatTokenizer):
         chat_format = "structured" if text_tokenizer.structured else "flat"
-    options = dict(module.processor_kwargs)
+    changed: Any = engine.changed_tokenizer(module)
+    options = dict(module.processor_kwargs) if changed is None else {}
     if not isinstance(engine.limit, Unset):
         options["model_max_length"] = engine.limit or int(1e30)  # transformers uses this value for no limit
-    return replace(module, chat=uses_chat, chat_format=chat_format, processor_kwargs=options)
+    result = replace(module, chat=uses_chat, chat_format=chat_format, processor_kwargs=options)
+    if changed is None:
+        return result
+    place = Path(mkdtemp(dir=folder))
+    if hasattr(changed, "save_pretrained"):
+        sides = {name: getattr(changed, name) for name in ("padding_side", "truncation_side")}
+        changed.init_kwargs |= sides  # transformers saves the sides of the files otherwise
+        changed.save_pretrained(str(place))
+    else:
+        changed.save(str(place / "tokenizer.json"))
+    return cast("Module", _Retokenized(result, place))
 
 
 def card_of(own: Path, name: str, family: str) -> str:
@@ -93,7 +121,7 @@ def save_folder(
         _write_json(new / "config_sentence_transformers.json", settings)
         listing = []
         for index, module in enumerate(modules):
-            is_root = index == 0 and isinstance(module, (Transformer, Router))
+            is_root = index == 0 and isinstance(module, (Transformer, Router, _Retokenized))
             path = "" if is_root else f"{index}_{last_name(module.type_path)}"
             _write_parts(module.save(), new / path)
             listing.append({"idx": index, "name": str(index), "path": path, "type": module.type_path})

@@ -41,6 +41,7 @@ __all__ = [
     "library_model",
     "load_transformer",
     "named_errors",
+    "own_tokenizer",
     "requested_dtype",
     "split_decoder",
     "tokenizer_of",
@@ -487,14 +488,14 @@ def _tokenizer(
         "model_max_length": finite(length),
         "special_ids": frozenset(shown.all_special_ids),
     }
-    tokenizer: Any = _own_tokenizer(module, shown, common)
+    tokenizer: Any = own_tokenizer(module, shown, common)
     if module.chat or (module.chat is None and shown.chat_template):
         structured = is_structured(shown.chat_template, str(config.model_type), module.chat_format)
         tokenizer = ChatTokenizer(tokenizer, structured, module.chat_options)
     return tokenizer, finite(length)
 
 
-def _own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> TextTokenizer | SlowTokenizer:
+def own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> TextTokenizer | SlowTokenizer:
     """Return the tokenizer of this package that corresponds to ``shown``, a tokenizer of transformers."""
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
