@@ -288,7 +288,7 @@ def test_a_guess_is_not_made_for_a_file_with_utf_8():
 
     assert read(raw, Format.CSV, notes=notes) == [
         ("1", {"text": "grün"}),
-        "in line 3: not UTF-8",
+        "in line 3: not UTF-8: if the source has another encoding, name it",
         ("3", {"text": "red"}),
     ]
     assert notes.sentences == ()
@@ -299,7 +299,9 @@ def test_bytes_that_are_no_western_words_are_not_guessed(raw):
     """Their rows are refused."""
     notes = Notes()
 
-    assert read(b"id,text\n1," + raw + b"\n", Format.CSV, notes=notes) == ["in line 2: not UTF-8"]
+    assert read(b"id,text\n1," + raw + b"\n", Format.CSV, notes=notes) == [
+        "in line 2: not UTF-8: if the source has another encoding, name it"
+    ]
     assert notes.sentences == ()
 
 

@@ -49,7 +49,7 @@ def _rows(
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     first = next(lines, "")
     if is_undecoded(first):
-        raise ValueError(f"{name} line 1: not {decoder.shown}")
+        raise ValueError(f"{name} line 1: {decoder.reason}")
     separator = reading.delimiter or delimiter
     table = csv.DictReader(chain([first], lines), strict=True, delimiter=separator)
     try:
@@ -86,7 +86,7 @@ def _row_error(row: Mapping[Any, Any], decoder: Decoder) -> str:
     if None in row.values():
         return "fewer cells than columns"
     is_bad = decoder.has_failed and any(is_undecoded(cell) for cell in row.values())
-    return f"not {decoder.shown}" if is_bad else ""
+    return decoder.reason if is_bad else ""
 
 
 def _convert_cells(row: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:

@@ -76,6 +76,12 @@ class Decoder:
         """The name of the encoding in messages."""
         return "UTF-8" if self.encoding == "utf-8-sig" else self.encoding
 
+    @property
+    def reason(self) -> str:
+        """Why a text with bytes that cannot be decoded is refused, and what may help."""
+        hint = "" if self._is_named else ": if the source has another encoding, name it"
+        return f"not {self.shown}{hint}"
+
     def open(self, stream: BufferedReader) -> TextIOWrapper:
         """Return a text stream, in which bytes that cannot be decoded are lone surrogates."""
         if not self._is_named:

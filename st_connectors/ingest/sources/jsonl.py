@@ -35,7 +35,7 @@ def json_document(text: str, decoder: Decoder, reading: Reading, place: Place) -
     """Convert the text of a JSON object to a document, or to an error if it is invalid."""
     decoded = decoder.repair(text)
     if decoded is None:
-        return _not_json(f"not {decoder.shown}", text, place)
+        return _not_json(decoder.reason, text, place)
     try:
         row = json.loads(decoded.strip(), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
