@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
+.PHONY: help demo test test-long test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,8 +73,11 @@ demo: $(STAMPS)/demo  ## index the standard library's docstrings and ask a few q
 test-light: $(STAMPS)/light  ## the tests that need no torch
 	$(BIN)/python -m pytest -m "not torch" $(ARGS)
 
-test: $(STAMPS)/dev  ## all tests; no network, no servers
-	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO))
+test: $(STAMPS)/dev  ## the tests of every rule; no network, no servers
+	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO) -m "not long")
+
+test-long: $(STAMPS)/dev  ## the rest: the same rules on many more models, graphs, the blocks of the pages
+	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO) -m long)
 
 check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ pytest.importorskip("milvus_lite", reason="needs the milvus extra")
 
 from bench import stores
 
-pytestmark = pytest.mark.engine("cranfield")
+pytestmark = [pytest.mark.engine("cranfield"), pytest.mark.timeout(1800)]  # the fixture encodes 1,400 documents
 
 REFERENCE = 0.4287
 """Dense nDCG@10 by brute force over sentence-transformers 6.2 vectors of the same checkpoint, truncated at 256 tokens.

@@ -11,6 +11,8 @@ import pytest
 from st_core import SentenceTransformer
 from st_core.install import install_command
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def checkpoint(tmp_path):

@@ -19,6 +19,8 @@ from st_core.install import install_command
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("openvino", reason="needs openvino")
 
+pytestmark = pytest.mark.long
+
 MODELS = {
     "dense": ("SentenceTransformer", "bert-mean"),
     "sparse": ("SparseEncoder", "splade-sum"),

@@ -24,6 +24,8 @@ from st_core import ModelKind, ModelRef
 pytest.importorskip("openvino", reason="needs openvino")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
+pytestmark = pytest.mark.long
+
 DOCUMENTS = [
     {"id": "tree", "text": "Copy a directory tree to another place."},
     {"id": "parse", "text": "Parse the arguments of the command line."},

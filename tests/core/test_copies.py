@@ -58,6 +58,7 @@ def test_a_copy_has_the_same_vectors(checkpoints, kind, name, way, used):
     np.testing.assert_array_equal(numbers(copied), numbers(model) if wanted is None else wanted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("backend", "runtime"), GRAPHS)
 @pytest.mark.parametrize(("kind", "name"), [MODELS[0], MODELS[5], MODELS[8]])
@@ -122,6 +123,7 @@ def test_a_copy_of_a_subclass_has_its_attributes(checkpoints, way):
     np.testing.assert_array_equal(numbers(copied), numbers(model))
 
 
+@pytest.mark.long
 def test_models_of_all_kinds_reach_a_spawned_process(checkpoints):
     """As arguments of a process pool."""
     models = [getattr(st_core, kind)(str(checkpoints.folder(name)), device="cpu") for kind, name in MODELS[::2]]

@@ -24,7 +24,7 @@ from st_core.checkpoint.read import read_checkpoint  # noqa: E402
 from st_core.install import install_command  # noqa: E402
 from st_core.saving import export as exporting  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 WITHOUT_TORCH = """
 import sys

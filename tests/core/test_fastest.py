@@ -23,7 +23,7 @@ from st_core.engine import fastest  # noqa: E402
 from st_core.install import install_command  # noqa: E402
 from st_core.model import Recipe  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 NAME = "roberta-six"
 WITHOUT_TORCH = """

@@ -279,6 +279,7 @@ def test_loading_a_route_changes_nothing_of_what_is_described(checkpoints, tmp_p
     assert (describe(model).to_json(), model.max_seq_length) == (before, length)
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.parametrize("made", [True, False], ids=["exported", "not exported"])
 @pytest.mark.parametrize(("backend", "dtype"), [("openvino", "int8"), ("onnx", "float32")])

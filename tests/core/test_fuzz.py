@@ -16,7 +16,7 @@ pytest.importorskip("sentence_transformers", reason="the checkpoints are made wi
 
 import st_core  # noqa: E402 -- after the guard
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 TOGETHER = 20
 """How many texts are in a call."""

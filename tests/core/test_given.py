@@ -20,7 +20,7 @@ import st_core  # noqa: E402 -- after the guards
 from st_core.backends.graph.onnx.dtypes import weight_types  # noqa: E402
 from st_core.checkpoint.find import find_checkpoint  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 FILES = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
 CASES = [

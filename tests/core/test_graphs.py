@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 from st_core.install import install_command  # noqa: E402 - after the guard
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 BACKENDS = ["openvino", "onnx"]
 DENSE = [

@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 import st_core  # noqa: E402 -- after the guards
 from st_core.backends.torch.hush import hushed  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 
 def bar():

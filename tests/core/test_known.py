@@ -127,6 +127,7 @@ def test_special_tokens_in_a_text_are_text_where_the_settings_say_so(checkpoints
             np.testing.assert_array_equal(row, ids)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "kind", "method", "inputs"),
     [

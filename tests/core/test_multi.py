@@ -14,7 +14,7 @@ pytest.importorskip("sentence_transformers", reason="the checkpoints are made wi
 import st_core  # noqa: E402 -- after the guard
 from st_core.backends.graph.repository import DEFAULTS  # noqa: E402 -- after the guard
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,7 @@ def test_a_pair_alone_equals_the_pair_in_a_batch(checkpoints, pairs, agree, name
     agree(ours.predict(pairs, batch_size=2), together)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["torch", "library", "onnx"])
 @pytest.mark.parametrize("name", ["rerank-bert", "rerank-roberta"])
 def test_padding_on_the_left_does_not_reach_the_head(checkpoints, tmp_path, monkeypatch, agree, name, backend):

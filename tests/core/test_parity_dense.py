@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sweeps import sweep
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -53,8 +54,8 @@ UNRESTORED = {"processing_kwargs": {"text": {"max_length": 20}, "chat_template":
 
 
 def layouts(names):
-    """Each checkpoint in today's layout and in the oldest."""
-    return pytest.mark.parametrize("name", [name + layout for name in names for layout in ("", "-old")])
+    """Each checkpoint in today's layout and, in the long run, in the oldest."""
+    return pytest.mark.parametrize("name", sweep([name + layout for name in names for layout in ("", "-old")], names))
 
 
 def ids(model, text, **options):

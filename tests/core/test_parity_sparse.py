@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sweeps import sweep
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -34,8 +35,8 @@ SCALE = 2e-5
 
 
 def layouts(names):
-    """Each checkpoint in today's layout and in the oldest."""
-    return pytest.mark.parametrize("name", [name + layout for name in names for layout in ("", "-old")])
+    """Each checkpoint in today's layout and, in the long run, in the oldest."""
+    return pytest.mark.parametrize("name", sweep([name + layout for name in names for layout in ("", "-old")], names))
 
 
 @pytest.fixture

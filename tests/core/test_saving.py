@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sweeps import sweep
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -93,7 +94,7 @@ def settings(folder):
     return json.loads((folder / "config_sentence_transformers.json").read_text())
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", sweep(DENSE, ["bert-mean", "router", "static", "words"]))
 def test_dense_models_load_again(again, texts, agree, name):
     """Every kind of checkpoint, in both engines, with prompts and roles.
 
@@ -115,7 +116,7 @@ def test_dense_models_load_again(again, texts, agree, name):
     assert not list(made.folder.rglob("*.bin"))
 
 
-@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("name", sweep(SPARSE, ["splade-max", "sparse-static", "csr-normalized-old"]))
 def test_sparse_models_load_again(again, texts, agree, name):
     """Every kind of checkpoint, in both engines; a limit on the number of weights stays."""
     made = again("SparseEncoder", name)
@@ -127,7 +128,7 @@ def test_sparse_models_load_again(again, texts, agree, name):
     assert made.ours.similarity_fn_name == made.model.similarity_fn_name
 
 
-@pytest.mark.parametrize("name", [*CROSS, *CAUSAL])
+@pytest.mark.parametrize("name", sweep([*CROSS, *CAUSAL], ["rerank-bert", "rerank-saved"]))
 def test_cross_encoders_load_again(again, agree, name):
     """Every kind of checkpoint, in both engines, with its activation."""
     made = again("CrossEncoder", name)

@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.torch,
     pytest.mark.skipif(
         sys.platform != "linux", reason="workers are forked on Linux alone, and its /proc tells their memory"

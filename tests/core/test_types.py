@@ -21,7 +21,7 @@ import st_core  # noqa: E402 -- after the guards
 from st_core.backends.graph.openvino import session as runtime  # noqa: E402
 from st_core.backends.graph.sixteen_bits import to_bits  # noqa: E402
 
-pytestmark = [pytest.mark.torch, pytest.mark.minilm]
+pytestmark = [pytest.mark.torch, pytest.mark.minilm, pytest.mark.long]
 
 DOCSTRINGS = [text for each in vars(np).values() if callable(each) and (text := inspect.getdoc(each))]
 REAL, TYPICAL = DOCSTRINGS[:40], tuple(DOCSTRINGS[40:140])

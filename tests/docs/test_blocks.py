@@ -71,6 +71,7 @@ def uses_demo(page: Path) -> bool:
     return any("qdrant+edge:demo-index" in block.text for block in BLOCKS[page] if block.language == "console")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_blocks_without_checkpoints_run(page, tmp_path, monkeypatch, capsys):
     """With the built-in models, as they stand.
@@ -91,6 +92,7 @@ def depends_on_checkpoints(page: Path) -> bool:
     return any("export" in block.text and block.hub_names and block.language == "console" for block in BLOCKS[page])
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.timeout(600)  # exporting a graph takes minutes on a busy machine
 @pytest.mark.parametrize("page", WITH_CHECKPOINTS, ids=name_of)
@@ -134,6 +136,7 @@ def generate():
     return module
 
 
+@pytest.mark.long
 def test_the_transcript_of_the_demo_is_current(generate):
     """The README shows what the demo prints, times aside; scores depend on the docstrings of a Python version."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ import grpc
 
 from st_connectors.testing.statuses import WORDS, StatusServer
 
+pytestmark = pytest.mark.long
+
 SUITE = """
 import pytest
 from st_connectors.errors import Unavailable

@@ -13,6 +13,8 @@ from st_connectors.testing.base import names_of_tests
 from st_connectors.testing.broken import BROKEN
 from st_connectors.testing.report import Outcome
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", ["test_truth_tabel", "test_truth_table[fooo]", "truth_table", ""])
 def test_a_gap_that_names_no_test_stops_collection(name):

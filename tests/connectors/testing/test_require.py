@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 CONFTEST = Path(__file__).parents[3] / "integration" / "conftest.py"
 
 TESTS = """
