@@ -90,6 +90,7 @@ def test_a_model_of_another_kind_is_one_line(books, library):
         assert (done.returncode, done.stdout) == (3, "")
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_a_folder_of_another_kind_is_one_line(checkpoints, library):
     """Only the error is printed if the weights of a checkpoint do not fit the model class."""
@@ -102,6 +103,7 @@ def test_a_folder_of_another_kind_is_one_line(checkpoints, library):
     assert (done.returncode, done.stdout) == (3, "")
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_a_model_of_another_kind_that_loads_warns_once(checkpoints, books):
     """A single warning is printed, and the command succeeds."""

@@ -16,6 +16,8 @@ from st_connectors.demo.wordings import wordings
 
 pytest.importorskip("qdrant_edge")
 
+pytestmark = pytest.mark.long
+
 PUBLIC_NAMES = [
     "shutil.copytree",
     "shutil.rmtree",

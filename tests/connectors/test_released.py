@@ -14,6 +14,8 @@ from st_connectors import Index
 from st_connectors.registry import open_store
 from st_core import builtin
 
+pytestmark = pytest.mark.long
+
 EMBEDDED = {"qdrant+edge": "qdrant_edge", "milvus+lite": "milvus_lite"}
 
 

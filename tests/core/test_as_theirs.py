@@ -184,6 +184,7 @@ def test_an_option_that_no_loader_takes_is_named(checkpoints):
         st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), model_kwargs={"no_such_option": 1})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("export", [True, False])
 def test_export_chooses_between_weights_and_the_repositorys_graph(checkpoints, exports, tmp_path, export):
     """The option of optimum: True exports, False runs what is there."""

@@ -53,6 +53,7 @@ print(json.dumps({"counts": counts, "answers": answers}))
 """Counts threads before and after loading; forks before the first use and waits for the child's answer."""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 @pytest.mark.parametrize(
     ("kind", "head", "method", "inputs"),

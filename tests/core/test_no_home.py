@@ -34,6 +34,7 @@ def homeless(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", nobody)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("homeless")
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 def test_an_exported_folder_runs_without_a_home(exports, texts, agree, backend):
@@ -52,6 +53,7 @@ def test_a_graph_that_cannot_be_kept_without_a_home_is_told(checkpoints):
         st_core.SentenceTransformer(checkpoints.folder(NAME), backend="openvino")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("homeless")
 def test_the_fastest_is_chosen_without_a_home(exports, texts, caplog):
     """The choice is not kept, and the log says so."""
@@ -62,6 +64,7 @@ def test_the_fastest_is_chosen_without_a_home(exports, texts, caplog):
     assert "cannot keep its choice: the user has no home folder" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("homeless")
 def test_a_graph_becomes_another_type_without_a_home(exports, tmp_path):
     """An export needs no cache."""

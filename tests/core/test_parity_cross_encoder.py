@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sweeps import sweep
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -20,6 +21,8 @@ SAVED = ["rerank-bert", "rerank-roberta", "rerank-short", "rerank-modernbert", "
 PLAIN = ["rerank-plain", "rerank-plain-three", "rerank-identity", "rerank-nested"]
 ONE_LABEL = ["rerank-bert", "rerank-short", "rerank-plain", "rerank-identity", "rerank-nested"]
 KINDS = [*SAVED, *PLAIN, *(f"{name}-old" for name in PLAIN)]
+SHORT = ["rerank-bert", "rerank-roberta", "rerank-modernbert", "rerank-plain-three"]
+"""The checkpoints of ``make test``; the others run in ``make test-long``."""
 CROSS = "CrossEncoder"
 UNRESTORED = {"processing_kwargs": {"chat_template": {"restore_suffix": False, "max_length": 30}}}
 QUERY = "how do I copy a whole directory tree?"
@@ -42,7 +45,7 @@ def pairs(texts):
     ]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", sweep(KINDS, SHORT))
 def test_token_ids_are_equal(checkpoints, pairs, name):
     """Pairs become the same tokens and segments; of two long texts the longer loses its end first."""
     theirs, ours = checkpoints.pair(CROSS, name)
@@ -57,7 +60,7 @@ def test_token_ids_are_equal(checkpoints, pairs, name):
                 )
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", sweep(KINDS, SHORT))
 def test_scores_agree(checkpoints, pairs, agree, name):
     """One score per pair, or one per label."""
     theirs, ours = checkpoints.pair(CROSS, name)
@@ -68,7 +71,7 @@ def test_scores_agree(checkpoints, pairs, agree, name):
     agree(mine, theirs.predict(pairs))
 
 
-@pytest.mark.parametrize("name", [*SAVED, *PLAIN])
+@pytest.mark.parametrize("name", sweep([*SAVED, *PLAIN], SHORT))
 def test_a_pair_alone_equals_the_pair_in_a_batch(checkpoints, pairs, agree, name):
     """The composition of a batch, its size and the order of its pairs change nothing beyond float noise."""
     _, ours = checkpoints.pair(CROSS, name)
@@ -98,7 +101,7 @@ def test_padding_on_the_left_does_not_reach_the_head(checkpoints, tmp_path, monk
     agree(ours.predict(some), np.concatenate([theirs.predict([pair]) for pair in some]))
 
 
-@pytest.mark.parametrize("name", [*SAVED, *PLAIN])
+@pytest.mark.parametrize("name", sweep([*SAVED, *PLAIN], SHORT))
 def test_activation_and_labels_are_read_from_the_checkpoint(checkpoints, name):
     """The activation is the saved one, the old keys' one, else a sigmoid for one label and nothing for more."""
     theirs, ours = checkpoints.pair(CROSS, name)

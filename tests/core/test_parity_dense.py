@@ -50,12 +50,30 @@ STATIC = ["static", "model2vec", "model2vec-int8"]
 ROUTED = ["router", "router-shared", "late-routes"]
 KINDS = [*TRANSFORMERS, *STATIC, *WORDS]
 DENSE = "SentenceTransformer"
+SHORT = [
+    "bert-mean",
+    "roberta-six",
+    "mpnet-max",
+    "modernbert-cls",
+    "t5-mean",
+    "plain-qwen2",
+    "layers",
+    "static",
+    "words",
+    "model2vec",
+]
+"""The checkpoints of ``make test``; the others and the oldest layouts run in ``make test-long``."""
 UNRESTORED = {"processing_kwargs": {"text": {"max_length": 20}, "chat_template": {"restore_suffix": False}}}
 
 
 def layouts(names):
-    """Each checkpoint in today's layout and, in the long run, in the oldest."""
-    return pytest.mark.parametrize("name", sweep([name + layout for name in names for layout in ("", "-old")], names))
+    """Each checkpoint in today's layout and in the oldest."""
+    return across([name + layout for name in names for layout in ("", "-old")])
+
+
+def across(names):
+    """Each checkpoint, of which a few run in ``make test``."""
+    return pytest.mark.parametrize("name", sweep(names, [name for name in names if name in SHORT]))
 
 
 def ids(model, text, **options):
@@ -207,7 +225,7 @@ def test_a_router_falls_back_on_its_default_route(checkpoints, texts, agree):
         strict.encode(texts[:4], task="summary")
 
 
-@pytest.mark.parametrize("name", [*TRANSFORMERS, *STATIC, *WORDS, "words-cnn"])
+@across([*TRANSFORMERS, *STATIC, *WORDS, "words-cnn"])
 def test_a_text_alone_equals_the_text_in_a_batch(checkpoints, texts, agree, name):
     """The composition of a batch, its size and the order of its texts change nothing beyond float noise."""
     _, ours = checkpoints.pair(DENSE, name)
@@ -313,7 +331,7 @@ def test_truncation_can_be_set_for_the_model_and_for_a_while(checkpoints, texts,
     assert ours.truncate_dim == 12
 
 
-@pytest.mark.parametrize("name", [*KINDS, *ROUTED])
+@across([*KINDS, *ROUTED])
 def test_dimension_length_and_similarity_are_read_from_the_checkpoint(checkpoints, name):
     """What a model says of itself."""
     theirs, ours = checkpoints.pair(DENSE, name)

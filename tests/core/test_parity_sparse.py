@@ -334,6 +334,7 @@ print(json.dumps([found, dimension, loaded, error]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [True, False])
 def test_inference_free_queries_need_no_torch(checkpoints, block):
     """A process that encodes queries alone does not load it; one that cannot says so at the first document."""

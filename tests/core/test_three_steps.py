@@ -97,6 +97,7 @@ def test_requests_of_different_prompts_and_lengths_share_batches(checkpoints, te
     assert len(batches) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 @pytest.mark.parametrize("written", ["exported", "given"])
 def test_graphs_compute_different_prompts_together(exports, texts, backend, written):

@@ -16,7 +16,7 @@ from st_core.processes.pool import WorkerPool, cores_of
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 
 class Deadly(str):

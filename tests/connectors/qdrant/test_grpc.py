@@ -13,6 +13,7 @@ import grpc
 from st_connectors import open_store
 from st_connectors.errors import Permanent, Throttled
 from st_connectors.layers.retry import NO_RETRY
+from st_connectors.qdrant import client
 from st_connectors.schema import DenseField, Schema
 from st_connectors.testing import GrpcErrors
 from st_connectors.testing.statuses import StatusServer
@@ -54,6 +55,7 @@ def test_throttling_carries_the_servers_wish(server, wish, seconds):
 def test_the_key_is_sent_with_every_call(server, monkeypatch, caplog):
     """The message names the environment variable, and a line says that the key is not encrypted."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
+    client._warn_unencrypted.cache_clear()  # another server may have had this port
     server.always(grpc.StatusCode.UNAUTHENTICATED)
     with (
         open_at(server) as store,

@@ -30,7 +30,7 @@ from st_connectors.errors import (
 from st_connectors.filters import Eq
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.plugin import Address
-from st_connectors.qdrant import PLUGIN, wire
+from st_connectors.qdrant import PLUGIN, client, wire
 from st_connectors.qdrant.layout import OwnLayout
 from st_connectors.registry import bulk_loading
 from st_connectors.schema import DenseField, FilterKind, Quantization, Rrf, Schema, SparseField
@@ -371,6 +371,7 @@ def test_a_refused_connection_is_unavailable():
 def test_the_key_comes_from_the_environment_and_is_in_no_message(stub, monkeypatch, caplog):
     """It is sent with every request, and errors do not contain it; one line says that it is not encrypted."""
     monkeypatch.setenv("ST_QDRANT_API_KEY", "s3cret")
+    client._warn_unencrypted.cache_clear()  # another server may have had this port
     stub.fail("POST", f"{POINTS}/count", 403, error("forbidden"))
 
     with (
