@@ -7,6 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from st_core.backends.apart import call_apart
 from st_core.engine.engine import Engine
 from st_core.engine.options import CallOptions
 from st_core.engine.plan import ExecutionPlan, Request, candidate_plans
@@ -35,11 +36,9 @@ def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> En
     from st_core.engine.fastest import fastest
 
     stacks = stacks_for_graphs(modules)
-    engine: Engine = fastest(
-        " ".join(graph_key(stack, str(request.device), "float32") for stack in stacks.values()),
-        {plan.backend: partial(_build, modules, plan) for plan in plans},
-        partial(_seconds, next(reversed(stacks))),
-    )
+    key = " ".join(graph_key(stack, str(request.device), "float32") for stack in stacks.values())
+    builders = {plan.backend: partial(_build, modules, plan) for plan in plans}
+    engine: Engine = call_apart(partial(fastest, key, builders, partial(_seconds, next(reversed(stacks)))))
     return engine
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from st_core.backends import Outline, StackInfo
+from st_core.backends.apart import call_apart
 from st_core.backends.graph.child_process import is_installed
 from st_core.backends.graph.folders import (
     FOLDER,
@@ -23,6 +24,7 @@ from st_core.backends.graph.folders import (
     read_tokenizer,
     write_graph,
 )
+from st_core.backends.graph.on_first_use import OnFirstUse
 from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feeds_of
 from st_core.backends.graph.runtimes import runtime
 from st_core.backends.numpy import modules as numpy_backend
@@ -66,7 +68,10 @@ class GraphBackend:
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
-        """Build the runner of a stack; if the stack has no graph, it is exported first."""
+        """Build the runner of a stack; if the stack has no graph, it is exported first.
+
+        An exported graph is opened on first use, because opening it starts threads.
+        """
         file = self.repository_graph(stack)
         if file is not None:
             from st_core.backends.graph.repository import repository_runner
@@ -88,7 +93,7 @@ class GraphBackend:
             labels=spec.labels,
             outputs=spec.outputs,
         )
-        session = runtime(self.name).open_session(place / spec.file, self.dtype, compiled)
+        session = OnFirstUse(partial(runtime(self.name).open_session, place / spec.file, self.dtype, compiled))
         return GraphRunner(session, spec.inputs, spec.outputs, info, has_equal_lengths=spec.even)
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:
@@ -153,7 +158,8 @@ class GraphBackend:
         runtime(self.name).check(self.dtype, calibrated=bool(calibration))
         plain = GraphBackend(self.name, "float32", self.folder).find(stack) if self.dtype != "float32" else None
         if plain is not None:
-            write_graph(place, partial(_convert, plain, self.dtype, calibration=calibration, told=told))
+            convert = partial(_convert, plain, self.dtype, calibration=calibration, told=told)
+            call_apart(partial(write_graph, place, convert))
             return
         if not can_export():
             need = f"exporting a graph of {self.model} for backend={self.name!r} in {self.dtype}"
@@ -161,7 +167,8 @@ class GraphBackend:
         check_weights(stack, self.name, self.folder)
         from st_core.backends.graph.trace import export_graph
 
-        write_graph(place, partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told))
+        export = partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told)
+        call_apart(partial(write_graph, place, export))
 
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from st_core.backends import StackInfo
 from st_core.backends.graph.child_process import is_installed
+from st_core.backends.graph.on_first_use import OnFirstUse
 from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feed_of
 from st_core.backends.graph.runtimes import runtime
 from st_core.backends.numpy import modules as numpy_backend
@@ -122,7 +124,9 @@ def repository_runner(file: Path, backend: str, dtype: str | None, stack: Sequen
     kind = _kind(chosen.weight_types(file))
     if dtype is not None and dtype != kind:
         raise ValueError(f"{file} contains weights in {kind}, not in {dtype}; leave out dtype, or use another file")
-    session = chosen.open_session(file, "int8" if kind == "int8" else "float32", None)
+    open_session = partial(chosen.open_session, file, "int8" if kind == "int8" else "float32", None)
+    session = open_session()
+    again = OnFirstUse(open_session, session)
     unknown = set(session.inputs) - set(INPUTS)
     if unknown or "input_ids" not in session.inputs:
         raise ModelUnsupported(f"{file}: expected a graph with the inputs {', '.join(INPUTS)}, got {session.inputs}")
@@ -140,7 +144,13 @@ def repository_runner(file: Path, backend: str, dtype: str | None, stack: Sequen
         positions=_positions(first, tokenizer),
         outputs=outputs,
     )
-    runner = GraphRunner(_Attending(session, index, tokenizer.pad_left), session.inputs, outputs, info, tuple(rest))
+    runner = GraphRunner(
+        _Attending(again, index, tokenizer.pad_left),
+        session.inputs,
+        outputs,
+        info,
+        tuple(rest),
+    )
     labels = _try(runner, file, first, session.outputs[index])
     equal = mixes_padding(runner, first.config.get("model_type"))
     return replace(runner, info=replace(info, labels=labels), has_equal_lengths=equal)

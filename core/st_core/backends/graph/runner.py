@@ -47,7 +47,7 @@ class GraphRunner:
         return self.has_equal_lengths
 
     def prepare(self) -> None:
-        """Do nothing, because the graph is compiled when it is opened."""
+        """Do nothing: threads of the runtime would not survive a fork, so each process opens the graph itself."""
 
     def run(self, tokens: Tokens, options: RunOptions = DEFAULTS) -> Features:
         """Return the features of one batch as numpy arrays."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from st_core.backends import StackInfo
+from st_core.backends.apart import call_apart
 from st_core.backends.numpy import modules as numpy_backend
 from st_core.backends.padding import mixes_padding
 from st_core.backends.torch.encoder import accelerate, has_same_first_token
@@ -93,9 +94,9 @@ class TorchBackend:
     def transformer(self, module: Transformer) -> PendingTransformer:
         """Return a transformer whose files have been read; a module is read only once."""
         if id(module) not in self._transformers:
-            known = load_known(module, self.device, self.dtype, pack=self.pack)
-            pending = self._from_library(module) if known is None else self._with_fallback(module, known)
-            self._transformers[id(module)] = module, pending
+            load = partial(self._load, module)
+            is_here = self.device.type == "cpu" and "device_map" not in module.model_kwargs
+            self._transformers[id(module)] = module, call_apart(load) if is_here else load()
         return self._transformers[id(module)][1]
 
     def share(self, loaded: Transformer, module: Transformer) -> None:
@@ -107,6 +108,10 @@ class TorchBackend:
         if id(module) not in self._library:
             self._library[id(module)] = module, library_model(module, self.device, self.dtype)
         return self._library[id(module)][1]
+
+    def _load(self, module: Transformer) -> PendingTransformer:
+        known = load_known(module, self.device, self.dtype, pack=self.pack)
+        return self._from_library(module) if known is None else self._with_fallback(module, known)
 
     def _with_fallback(self, module: Transformer, known: PendingTransformer) -> PendingTransformer:
         """Return a transformer that the transformers library loads after all where preparing it here fails."""

@@ -391,12 +391,20 @@ def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelUnsupported(
             f"{module.folder}: the checkpoint lacks {', '.join(missing[:3])}{more}, which {module.task} needs; "
-            "random numbers would have to replace them"
+            f"random numbers would have to replace them{_new_head(module)}"
         )
     if loading.get("mismatched_keys"):
         raise ModelBroken(
             f"{module.folder}: tensors of another shape than config.json says: {loading['mismatched_keys']}"
         )
+
+
+def _new_head(module: Transformer) -> str:
+    """Return advice on adding a head that the architecture of a transformer does not have."""
+    ending = {"fill-mask": "ForMaskedLM", "sequence-classification": "ForSequenceClassification"}.get(module.task)
+    if ending is None or any(str(name).endswith(ending) for name in module.config.get("architectures") or ()):
+        return ""
+    return "; to train a new head, pass init_head=True"
 
 
 def _drop_pooler(module: Transformer, model: Any) -> None:
