@@ -16,7 +16,7 @@ import pytest
 RECORD = Path(__file__).with_name("public_names.json")
 MODULES = (
     *("st_core", "st_core.errors", "st_core.protocols", "st_core.quantize", "st_core.rescore", "st_core.retrieval"),
-    *("st_core.similarity", "st_core.util", "st_core.vectors"),
+    *("st_core.models", "st_core.similarity", "st_core.util", "st_core.vectors"),
     *(
         "st_connectors",
         "st_connectors.altering",

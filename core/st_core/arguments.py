@@ -25,11 +25,14 @@ class LoadArguments(TypedDict, total=False):
     ``backend`` is torch, onnx, openvino or auto. With auto, the backend that is fastest for the model on this machine
     is measured at the first load. ``dtype`` is float32, float16, bfloat16 or int8; int8 is not available on torch, and
     auto always uses float32. On onnx and openvino the dtype is that of the stored weights: a runtime that cannot
-    compute in 16 bits computes in float32. Models of static modules run on numpy under any backend. ``modules`` is not
-    supported, because a model is loaded from a checkpoint.
+    compute in 16 bits computes in float32. Models of static modules run on numpy under any backend.
+
+    ``modules`` builds a model of modules, such as those in :mod:`st_core.models`, in place of a name. ``init_head``
+    adds the head that the class needs, with random weights, to a transformer without one, for training.
     """
 
     modules: Sequence[object] | None
+    init_head: bool
     device: Device
     dtype: object
     prompts: Mapping[str, str] | None

@@ -29,7 +29,7 @@ from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.home import expand_home
 from st_core.module_settings import Place, changed, module_at
-from st_core.module_view import view
+from st_core.module_view import module_of, view
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
@@ -159,7 +159,8 @@ class Model(Compatible):
 
     Safe in threads: a call changes no state of the model and reads the settings once, when it begins. A copy has its
     own settings and shares the weights, which never change. A pickle contains the settings and the path of the folder,
-    not the weights: the folder is loaded again, so it must exist where the pickle is read.
+    not the weights: the folder is loaded again, so it must exist where the pickle is read. A model of given modules, or
+    with a new head, has a folder only as long as this process and the model live; save it first.
     """
 
     default_prompts: ClassVar[Mapping[str, str | None]] = {}
@@ -173,10 +174,17 @@ class Model(Compatible):
         unknown = set(loading) - LoadArguments.__annotations__.keys()
         if unknown:
             raise TypeError(f"{self.family} got unexpected arguments: {', '.join(sorted(unknown))}")
-        if name is None:
-            raise ValueError(f"{self.family} needs the name or the folder of a model")
-        if loading.get("modules") is not None:
-            raise ModelUnsupported("a model is loaded from a checkpoint; modules= is not supported")
+        modules_given = loading.get("modules")
+        if (name is None) == (modules_given is None):
+            raise ValueError(f"{self.family} needs the name or the folder of a model, or modules=[...]; pass one")
+        if modules_given is not None:
+            from st_core.saving.made import Home, write_modules
+
+            self._home = Home()
+            write_modules([module_of(module) for module in modules_given], self.family, self._home)
+            name = self._home.folder
+            loading = cast("LoadArguments", {key: value for key, value in loading.items() if key != "modules"})
+        assert name is not None
         backend = loading.get("backend", "torch")
         file_name, model_options = split_graph_options(backend, loading.get("model_kwargs") or {})
         request = Request(backend, loading.get("device"), loading.get("dtype"), file_name)
@@ -202,6 +210,8 @@ class Model(Compatible):
         self.checkpoint = read_checkpoint(
             folder, name=full_name, revision=revision, trust_remote_code=trusted, hub=options.hub
         )
+        if loading.get("init_head") and not keeps_settings(self.checkpoint, self.family):
+            self._add_head(options)
         self._loading = loading
         self._changed: Mapping[tuple[Place, str], object] = {}
         self._settings = self.checkpoint.settings if keeps_settings(self.checkpoint, self.family) else {}
@@ -211,6 +221,17 @@ class Model(Compatible):
         self._held = hold(modules)
         self._log_loading()
         warn_of_another(self.checkpoint, self.family)
+
+    def _add_head(self, options: LoadOptions) -> None:
+        """Replace the checkpoint of a plain transformer without a head by one with a new, untrained head."""
+        from st_core.saving.made import Home, lacks_head, write_with_head
+
+        if not lacks_head(self.checkpoint, self.family):
+            return
+        self._home = Home()
+        write_with_head(self.checkpoint, self.family, options, self._home)
+        folder, trusted = self._home.folder, options.trust_remote_code
+        self.checkpoint = read_checkpoint(folder, name=str(folder), revision=None, trust_remote_code=trusted)
 
     def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:  # noqa: ARG002 - for subclasses
         """Return the modules of a checkpoint with the settings that its name implies."""
@@ -241,7 +262,7 @@ class Model(Compatible):
 
     def __reduce__(self) -> tuple[Callable[..., Model], tuple[object, ...]]:
         device = self._engine.plan.device
-        attributes = {name: value for name, value in vars(self).items() if name not in ("_engine", "_held")}
+        attributes = {name: value for name, value in vars(self).items() if name not in ("_engine", "_held", "_home")}
         attributes["_loading"] = {name: value for name, value in self._loading.items() if name != "token"}
         recipe = Recipe.of(self)
         recipe.loading.pop("token", None)  # a pickle may be stored, and the folder is local

@@ -207,8 +207,14 @@ def unchangeable(module_type: ModuleType) -> ModuleType:
     def refuse(self: object, name: str, _value: object = None) -> None:
         raise FrozenInstanceError(advice_of_setting(type(self).__name__, name))
 
+    def get_embedding_dimension(self: Module) -> int | None:
+        """Return the width of the feature that the module writes."""
+        return self.dimension
+
     module_type.__setattr__ = refuse  # type: ignore[method-assign]
     module_type.__delattr__ = refuse  # type: ignore[method-assign]
+    for name in ("get_embedding_dimension", "get_word_embedding_dimension", "get_sentence_embedding_dimension"):
+        setattr(module_type, name, get_embedding_dimension)  # names in versions of sentence-transformers
     return module_type
 
 

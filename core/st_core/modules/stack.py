@@ -126,7 +126,8 @@ def _sparse(checkpoint: Checkpoint, options: LoadOptions) -> tuple[Module, ...]:
     if not any(name.endswith("ForMaskedLM") for name in checkpoint.architectures):
         raise ModelUnsupported(
             f"{checkpoint.name}: expected a masked language model for a sparse encoder, got "
-            f"{', '.join(checkpoint.architectures) or 'no architecture'}; a new head would have random weights"
+            f"{', '.join(checkpoint.architectures) or 'no architecture'}; a new head would have random weights; "
+            "to train one, pass init_head=True"
         )
     transformer = read_transformer(checkpoint.folder, "fill-mask", options)
     return transformer, SpladePooling(width=transformer.dimension)

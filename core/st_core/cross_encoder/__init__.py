@@ -78,8 +78,12 @@ class CrossEncoder(Model):
         activation_fn: Activation | None = None,
         **loading: Unpack[LoadArguments],
     ) -> None:
-        """Load the checkpoint; the other arguments are those of ``LoadArguments``."""
+        """Load the checkpoint; the other arguments are those of ``LoadArguments``.
+
+        A transformer without a classification head gets an untrained one with ``num_labels`` labels, with a warning.
+        """
         if num_labels is not None:
+            loading.setdefault("init_head", True)
             loading["config_kwargs"] = dict(loading.get("config_kwargs") or {}) | {"num_labels": num_labels}
         if max_length is not None:
             options = loading.get("processor_kwargs") or {}

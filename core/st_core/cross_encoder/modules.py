@@ -1,0 +1,26 @@
+"""Module classes of cross-encoders, at the path that they have in sentence-transformers; see :mod:`st_core.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from st_core import models
+from st_core.models import (
+    Asym,
+    Dense,
+    LogitScore,
+    Router,
+    Transformer,
+)
+
+__all__ = [
+    "Asym",
+    "Dense",
+    "LogitScore",
+    "Router",
+    "Transformer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(models, name)

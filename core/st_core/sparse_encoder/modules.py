@@ -1,0 +1,30 @@
+"""Module classes of sparse encoders, at the path that they have in sentence-transformers; see :mod:`st_core.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from st_core import models
+from st_core.models import (
+    Asym,
+    Dense,
+    MLMTransformer,
+    Router,
+    SparseStaticEmbedding,
+    SpladePooling,
+    Transformer,
+)
+
+__all__ = [
+    "Asym",
+    "Dense",
+    "MLMTransformer",
+    "Router",
+    "SparseStaticEmbedding",
+    "SpladePooling",
+    "Transformer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(models, name)
