@@ -79,7 +79,17 @@ class _Documented(type):
         return isinstance(value, cls.of)
 
 
-class Transformer(metaclass=_Documented):
+class _Class(metaclass=_Documented):
+    """A class whose calls return modules."""
+
+    if TYPE_CHECKING:  # what a type checker is to see of the modules that calls return
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class Transformer(_Class):
     """A transformer in a folder or on the Hub."""
 
     of = transformers_model.Transformer
@@ -115,7 +125,7 @@ class Transformer(metaclass=_Documented):
         return transformers_model.read_transformer(folder, transformer_task, options, saved)
 
 
-class MLMTransformer(metaclass=_Documented):
+class MLMTransformer(_Class):
     """A transformer with its masked-language head."""
 
     of = transformers_model.Transformer
@@ -126,7 +136,7 @@ class MLMTransformer(metaclass=_Documented):
         return Transformer(model_name_or_path, **{"transformer_task": "fill-mask", **options})
 
 
-class Pooling(metaclass=_Documented):
+class Pooling(_Class):
     """Pooling of token vectors."""
 
     of = pooling.Pooling
@@ -145,7 +155,7 @@ class Pooling(metaclass=_Documented):
         return pooling.Pooling(embedding_dimension, modes, include_prompt)
 
 
-class Normalize(metaclass=_Documented):
+class Normalize(_Class):
     """Scaling to unit length."""
 
     of = normalize.Normalize
@@ -156,7 +166,7 @@ class Normalize(metaclass=_Documented):
         return normalize.Normalize(module_input_name, module_output_name or module_input_name)
 
 
-class Dropout(metaclass=_Documented):
+class Dropout(_Class):
     """Dropout, which acts in training only."""
 
     of = _dropout.Dropout
@@ -167,7 +177,7 @@ class Dropout(metaclass=_Documented):
         return _dropout.Dropout()
 
 
-class LayerNorm(metaclass=_Documented):
+class LayerNorm(_Class):
     """Layer normalisation, at first with the scale 1 and the bias 0."""
 
     of = layer_norm.LayerNorm
@@ -178,7 +188,7 @@ class LayerNorm(metaclass=_Documented):
         return layer_norm.LayerNorm(np.ones(dimension, np.float32), np.zeros(dimension, np.float32))
 
 
-class Dense(metaclass=_Documented):
+class Dense(_Class):
     """A product with a matrix, a bias and an activation."""
 
     of = dense.Dense
@@ -240,7 +250,7 @@ def _activation(function: object) -> str:
     return path
 
 
-class StaticEmbedding(metaclass=_Documented):
+class StaticEmbedding(_Class):
     """The mean of one vector per token."""
 
     of = static_embedding.StaticEmbedding
@@ -291,7 +301,7 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer:
         return load_tokenizer(path, own_limit=True)
 
 
-class SpladePooling(metaclass=_Documented):
+class SpladePooling(_Class):
     """Pooling of vocabulary logits."""
 
     of = splade_pooling.SpladePooling
@@ -311,7 +321,7 @@ class SpladePooling(metaclass=_Documented):
         )
 
 
-class SparseStaticEmbedding(metaclass=_Documented):
+class SparseStaticEmbedding(_Class):
     """One weight per token, for queries that need no transformer."""
 
     of = sparse_static_embedding.SparseStaticEmbedding
@@ -324,7 +334,7 @@ class SparseStaticEmbedding(metaclass=_Documented):
         return sparse_static_embedding.SparseStaticEmbedding(own, weights)
 
 
-class LogitScore(metaclass=_Documented):
+class LogitScore(_Class):
     """A score from the logits of one or two tokens."""
 
     of = logit_score.LogitScore
@@ -335,7 +345,7 @@ class LogitScore(metaclass=_Documented):
         return logit_score.LogitScore(true_token_id, false_token_id, module_input_name)
 
 
-class Router(metaclass=_Documented):
+class Router(_Class):
     """A module with one stack per task."""
 
     of = router.Router
