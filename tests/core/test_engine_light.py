@@ -117,6 +117,23 @@ def test_the_old_name_of_inputs_is_taken(dense):
         dense.encode()
 
 
+@pytest.mark.parametrize("method", ["encode_query", "encode_document"])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_the_old_name_of_inputs_reaches_encode_as_inputs(request, monkeypatch, kind, method):
+    """A subclass that replaces ``encode`` sees the new name, however a role's method was called."""
+    model, calls = request.getfixturevalue(kind), []
+    monkeypatch.setattr(model, "encode", lambda **arguments: calls.append(arguments))
+
+    with pytest.warns(DeprecationWarning, match="sentences is now named inputs"):
+        getattr(model, method)(sentences=["a text"], prompt="find: ")
+
+    (arguments,) = calls
+    assert arguments["inputs"] == ["a text"]
+    assert "sentences" not in arguments
+    assert (arguments["prompt"], arguments["prompt_name"]) == ("find: ", None)
+    assert arguments["task"] == method.removeprefix("encode_")
+
+
 def test_truncation_comes_before_normalising(dense):
     """A cut vector is brought to length one only if asked."""
     whole = dense.encode(TEXTS)

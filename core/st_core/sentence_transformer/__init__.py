@@ -197,7 +197,7 @@ class SentenceTransformer(Encoder):
         """
         kwargs.setdefault("task", "query")
         return self.encode(
-            inputs=inputs,
+            inputs=pop_inputs(inputs, kwargs),
             prompt_name=self._query_prompt(prompt_name, prompt),
             prompt=prompt,
             batch_size=batch_size,
@@ -239,7 +239,7 @@ class SentenceTransformer(Encoder):
         """
         kwargs.setdefault("task", "document")
         return self.encode(
-            inputs=inputs,
+            inputs=pop_inputs(inputs, kwargs),
             prompt_name=self._document_prompt(prompt_name, prompt),
             prompt=prompt,
             batch_size=batch_size,

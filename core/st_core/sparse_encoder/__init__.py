@@ -150,7 +150,7 @@ class SparseEncoder(Encoder):
         """
         kwargs.setdefault("task", "query")
         return self.encode(
-            inputs=inputs,
+            inputs=pop_inputs(inputs, kwargs),
             prompt_name=self._query_prompt(prompt_name, prompt),
             prompt=prompt,
             batch_size=batch_size,
@@ -188,7 +188,7 @@ class SparseEncoder(Encoder):
         """
         kwargs.setdefault("task", "document")
         return self.encode(
-            inputs=inputs,
+            inputs=pop_inputs(inputs, kwargs),
             prompt_name=self._document_prompt(prompt_name, prompt),
             prompt=prompt,
             batch_size=batch_size,
