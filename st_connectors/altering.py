@@ -44,7 +44,9 @@ def alter_by_copy(
     Until the copy is complete, searches use the collection as it was. Writes are refused meanwhile, so that none is
     lost. The copy takes its place only if it has every record: if the server refuses one, ``Refused`` is raised. After
     an error or Ctrl-C the copy is deleted and writes are accepted again. If the process is killed, writes stay refused
-    until the same call is made again; it starts over. Programs that have the collection open must open it again.
+    until the same call is made again; it starts over. If the answer to the request that puts the copy in place is lost,
+    nothing is deleted, and ``Unavailable`` says that the outcome is unknown. Programs that have the collection open
+    must open it again.
 
     Raises ``Unsupported`` for a change that needs other vectors and for stores without copies, and what
     :func:`st_connectors.copying.copy` raises.

@@ -19,13 +19,17 @@ from st_connectors._lucene.layout import Body
 from st_connectors._lucene.names import copy_alias, index_path, is_index_of, next_index
 from st_connectors._lucene.queries import ServerT
 from st_connectors._lucene.store import IndexPlace, LuceneStore, closing_on_error, look_up, own_schema
-from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unavailable
 from st_connectors.plugin import Address, Replacement
 from st_connectors.schema import Schema
 
 __all__ = ["replacing", "swap_actions"]
 
 _OPERATION = "alter"
+_UNKNOWN = (
+    "whether the copy has taken its place is unknown: look at the collection (st-connectors info), and make the same "
+    "alter again if it has not changed"
+)
 _KEPT = ("number_of_shards", "number_of_replicas")
 """The settings of an index that its successor has too."""
 
@@ -56,13 +60,21 @@ def replacing(
         old = _read_old(engine, address, collection)
         store = _successor(engine, old, schema)
     connection, copy = engine.connection, copy_alias(collection)
-    is_in_place = False
+    may_be_in_place = False
 
     def put_in_place() -> None:
-        nonlocal is_in_place
+        nonlocal may_be_in_place
+        # Until the server says no: it may move the aliases after a lost answer, and deleting the copy would then delete
+        # the collection.
+        may_be_in_place = True
         actions = swap_actions(old.index, next_index(old.index), copy, old.aliases)
-        connection.send(_OPERATION, "POST", "/_aliases", {"actions": actions}, expect="acknowledged")
-        is_in_place = True
+        try:
+            connection.send(_OPERATION, "POST", "/_aliases", {"actions": actions}, expect="acknowledged")
+        except Unavailable as error:
+            raise Unavailable(f"{error.message}; {_UNKNOWN}", store=connection.name, operation=_OPERATION) from error
+        except StoreError:
+            may_be_in_place = False
+            raise
 
     try:
         _delete_copy(connection, copy)
@@ -70,7 +82,7 @@ def replacing(
         try:
             yield Replacement(store, put_in_place)
         finally:
-            if not is_in_place:
+            if not may_be_in_place:
                 with suppress(StoreError):  # the next call deletes what is left
                     _delete_copy(connection, copy)
                 _refuse_writes(connection, old.index, refuse=False)
@@ -126,7 +138,9 @@ def _delete_copy(connection: Connection, copy: str) -> None:
         indices = connection.send(_OPERATION, "GET", f"{index_path(copy)}/_alias")
     except NotFound:
         return
-    connection.send(_OPERATION, "DELETE", index_path(*sorted(indices)), expect="acknowledged")
+    for index, options in indices.items():
+        if set(options["aliases"]) == {copy}:
+            connection.send(_OPERATION, "DELETE", index_path(index), expect="acknowledged")
 
 
 def _refuse_writes(connection: Connection, index: str, *, refuse: bool) -> None:

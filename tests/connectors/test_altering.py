@@ -17,7 +17,7 @@ from st_connectors.altering import alter_by_copy, needs_copy
 from st_connectors.cli import run
 from st_connectors.elasticsearch import PLUGIN as ELASTICSEARCH
 from st_connectors.elasticsearch import wire as elasticsearch
-from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unsupported
+from st_connectors.errors import Permanent, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
 from st_connectors.ingest import IngestFailed
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.memory import PLUGIN as MEMORY
@@ -167,6 +167,27 @@ def test_a_failure_at_any_step_leaves_the_collection_as_it_was(cluster, step):
     assert changes(cluster)[-2:] == [("DELETE", "/books@2"), ("PUT", "/books@1/_settings")]
     assert blocks(cluster) == [True, None]
     assert ("DELETE", "/books@1") not in cluster.requested()
+
+
+def test_a_lost_answer_to_the_last_request_deletes_nothing(cluster):
+    """The server may move the aliases later, and the copy would then be the collection."""
+    down = {"error": {"type": "process_cluster_event_timeout_exception", "reason": "failed to process"}}
+    cluster.on("POST", "/_aliases", (503, down))
+
+    with pytest.raises(
+        Unavailable, match=r"whether the copy has taken its place is unknown.*make the same alter again"
+    ):
+        alter_by_copy(cluster.address, SMALLER, retry=NO_RETRY)
+
+    assert changes(cluster)[-1] == ("POST", "/_aliases")
+    assert blocks(cluster) == [True]
+
+
+def test_an_index_with_another_alias_is_no_half_copy(cluster):
+    """Only an index that nothing else uses is deleted."""
+    cluster.on("GET", "/books@copy/_alias", {"books@2": {"aliases": {"books@copy": {}, "books": {}}}})
+    alter_by_copy(cluster.address, SMALLER, retry=NO_RETRY)
+    assert ("DELETE", "/books@2") not in cluster.requested()
 
 
 def test_ctrl_c_leaves_the_collection_as_it_was(cluster):
