@@ -49,6 +49,8 @@ class Encoder(Model):
 
     default_prompts = MappingProxyType({"query": None, "document": None})
     default_similarity: str
+    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+    """The values of ``similarity_fn_name``: the functions that compare one vector per text."""
 
     @abstractmethod
     def encode(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,9 +93,11 @@ class Encoder(Model):
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
-        from st_core.similarity import SimilarityFunction
-
-        self._similarity_fn_name = str(SimilarityFunction(value or self.default_similarity).value)
+        name = str(value or self.default_similarity)
+        if name not in self.SUPPORTED_SIMILARITY_FN_NAMES:
+            known = ", ".join(self.SUPPORTED_SIMILARITY_FN_NAMES)
+            raise ValueError(f"unknown similarity function {name!r} of vectors of texts; expected one of {known}")
+        self._similarity_fn_name = name
 
     def _now_saved(self) -> dict[str, object]:
         return super()._now_saved() | {"similarity_fn_name": self.similarity_fn_name}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from st_core.similarity import is_tensor, numpy_of
+from st_core.tensors import is_tensor, numpy_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Precision", "quantization_ranges", "quantize_embeddings"]
+__all__ = ["Precision", "dequantize", "quantization_ranges", "quantize_embeddings"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,14 @@ def quantize_embeddings(
         case "int8" | "uint8":
             return _scaled(array, precision, ranges, calibration_embeddings)
     raise ValueError(f"unknown precision {precision!r}; expected one of float32, int8, uint8, binary, ubinary")
+
+
+def dequantize(codes: Array, precision: str, ranges: Array) -> Array:
+    """Return the lower ends of the steps that int8 or uint8 values [..., d] stand for, as float64."""
+    low, high = np.asarray(ranges).astype(np.float32, copy=False)
+    steps = (high - low) / STEPS
+    numbers = codes.astype(np.float64) + (128 if precision == "int8" else 0)
+    return np.asarray(numbers * np.where(steps == 0, 1, steps) + low)
 
 
 def quantization_ranges(embeddings: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from st_core.quantize import STEPS, Array, quantize_embeddings
 from st_core.retrieval import columns_of_best
-from st_core.similarity import is_tensor, numpy_of
+from st_core.tensors import is_tensor, numpy_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

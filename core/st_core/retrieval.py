@@ -19,13 +19,12 @@ from st_core.similarity import (
     SparseSides,
     cos_sim,
     dot_score,
-    is_tensor,
-    numpy_of,
     rows_of,
     sides_of,
     unit_rows,
 )
 from st_core.sparse_rows import BLOCK, Postings, SparseRows, shared_sums
+from st_core.tensors import is_tensor, numpy_of
 from st_core.vectors import SparseMatrix
 
 if TYPE_CHECKING:

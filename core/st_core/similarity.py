@@ -11,15 +11,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from st_core.sparse_rows import BLOCK, Postings, SparseRows, check_widths, paired_sums, shared_sums
+from st_core.tensors import Floats, is_tensor, numpy_of
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
 __all__ = [
@@ -38,21 +38,20 @@ Scores: TypeAlias = Any
 """A float32 array, or a float32 tensor if either set of vectors is a tensor."""
 
 Score = Callable[[object, object], Scores]
-Floats: TypeAlias = "NDArray[np.floating]"
-"""An array of float32, or of float64 if the input is float64."""
-
 Blocks = Iterator[tuple[slice, Floats]]
 """Slices of rows of the first set, each with the scores of these rows."""
 
 
 class SimilarityFunction(StrEnum):
-    """The similarity functions that a model can use."""
+    """The similarity functions; MaxSim compares texts that have one vector per token, and no model here uses it."""
 
     COSINE = "cosine"
     DOT_PRODUCT = "dot"
     DOT = "dot"
     EUCLIDEAN = "euclidean"
     MANHATTAN = "manhattan"
+    MAXSIM = "maxsim"
+    MEAN_MAXSIM = "meanmaxsim"
 
     @classmethod
     def _missing_(cls, value: object) -> SimilarityFunction:
@@ -66,12 +65,14 @@ class SimilarityFunction(StrEnum):
     @staticmethod
     def to_similarity_fn(similarity_function: str | SimilarityFunction) -> Score:
         """Return the function that computes the similarities of all pairs of vectors [a, b]."""
-        return _MATRIX[SimilarityFunction(similarity_function)]
+        function = SimilarityFunction(similarity_function)
+        return _MATRIX[function] if function in _MATRIX else _of_tokens(function)[0]
 
     @staticmethod
     def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> Score:
         """Return the function that computes the similarities [n] of rows with the same index in both sets."""
-        return _PAIRWISE[SimilarityFunction(similarity_function)]
+        function = SimilarityFunction(similarity_function)
+        return _PAIRWISE[function] if function in _PAIRWISE else _of_tokens(function)[1]
 
 
 def cos_sim(a: object, b: object) -> Scores:
@@ -168,6 +169,15 @@ _PAIRWISE: dict[SimilarityFunction, Score] = {
     SimilarityFunction.EUCLIDEAN: pairwise_euclidean_sim,
     SimilarityFunction.MANHATTAN: pairwise_manhattan_sim,
 }
+
+
+def _of_tokens(function: SimilarityFunction) -> tuple[Score, Score]:
+    """Return the functions that compute MaxSim of all pairs and of pairs by position."""
+    from st_core import maxsim
+
+    if function is SimilarityFunction.MAXSIM:
+        return maxsim.maxsim, maxsim.maxsim_pairwise
+    return maxsim.mean_maxsim, maxsim.mean_maxsim_pairwise
 
 
 class DenseSides(NamedTuple):
@@ -286,25 +296,6 @@ def _dense(array: NDArray[np.generic]) -> Floats:
     rows: Any = array[None, :] if array.ndim == 1 else array
     dense: Floats = rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False)
     return dense
-
-
-def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a value is a torch tensor.
-
-    torch is not imported for this, because there can be no tensors if torch has not been imported before.
-    """
-    library = sys.modules.get("torch")
-    return library is not None and isinstance(value, library.Tensor)
-
-
-def numpy_of(tensor: torch.Tensor) -> Floats:
-    """Return a dense tensor as an array; float64 is kept, and other types are converted to float32.
-
-    bfloat16 must be converted, because numpy does not have it.
-    """
-    dense = tensor.detach().cpu()
-    array: Floats = (dense if dense.dtype == sys.modules["torch"].float64 else dense.float()).numpy()
-    return array
 
 
 def _is_single(vectors: object) -> bool:

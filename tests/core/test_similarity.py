@@ -145,7 +145,7 @@ def test_different_dimensions_are_refused():
 
 def test_names_are_those_of_sentence_transformers():
     """Known by value, equal to plain strings; an unknown one names the known."""
-    assert SimilarityFunction.possible_values() == NAMES
+    assert SimilarityFunction.possible_values() == [*NAMES, "maxsim", "meanmaxsim"]
     assert SimilarityFunction("dot") is SimilarityFunction.DOT is SimilarityFunction.DOT_PRODUCT
     assert SimilarityFunction.COSINE == "cosine"
     with pytest.raises(ValueError, match="manhattan"):
