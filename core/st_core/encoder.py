@@ -49,8 +49,6 @@ class Encoder(Model):
 
     default_prompts = MappingProxyType({"query": None, "document": None})
     default_similarity: str
-    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
-    """The values of ``similarity_fn_name``: the functions that compare one vector per text."""
 
     @abstractmethod
     def encode(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from st_core.checkpoint.files import JsonObject, inside, is_present, read_json, 
 from st_core.checkpoint.find import adapter_base
 from st_core.errors import ModelBroken, ModelNotFound, ModelUnsupported, RequirementMissing
 
-__all__ = ["Checkpoint", "ModuleEntry", "read_checkpoint"]
+__all__ = ["Checkpoint", "ModuleEntry", "check_requirements", "installed_version", "read_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def read_checkpoint(
         )
     _check_settings(settings)
     config.optional_array("architectures")
-    _check_requirements(settings.get("requirements"), folder)
+    check_requirements(settings.get("requirements"), folder)
     return Checkpoint(name, revision, folder, entries, dict(settings), dict(config))
 
 
@@ -113,7 +113,7 @@ def _check_settings(settings: JsonObject) -> None:
             raise settings.broken(name, "a positive whole number")
 
 
-def _check_requirements(requirements: object, folder: Path) -> None:
+def check_requirements(requirements: object, source: object) -> None:
     """Raise RequirementMissing if a package that the model requires is missing or has the wrong version.
 
     Entries that cannot be parsed are ignored, so that a mistake of the model's author does not make it unusable.
@@ -125,14 +125,14 @@ def _check_requirements(requirements: object, folder: Path) -> None:
         specifier = requirement.get("specifier") if isinstance(requirement, dict) else requirement
         if not isinstance(specifier, str):
             continue
-        version = _installed_version(package)
+        version = installed_version(package)
         if not _satisfies(version, specifier):
             unmet.append(f"{package}{specifier} ({'installed: ' + version if version else 'not installed'})")
     if unmet:
-        raise RequirementMissing(f"{folder}: the model requires {', '.join(unmet)}")
+        raise RequirementMissing(f"{source}: the model requires {', '.join(unmet)}")
 
 
-def _installed_version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """Return the installed version of a package, or of Python; None if the package is not installed."""
     if package == "python":
         import platform
