@@ -1,0 +1,23 @@
+"""Functions of sentence-transformers that this package does not have, with what takes their place."""
+
+from __future__ import annotations
+
+__all__ = ["import_error"]
+
+_GRAPHS = "st_core.export_model(name, folder, backend={backend!r}, dtype={dtype!r}) writes the graph of the whole model"
+_INSTEAD = {
+    "export_dynamic_quantized_onnx_model": _GRAPHS.format(backend="onnx", dtype="int8"),
+    "export_optimized_onnx_model": _GRAPHS.format(backend="onnx", dtype="float32"),
+    "export_static_quantized_openvino_model": (
+        _GRAPHS.format(backend="openvino", dtype="int8") + ", with fixed ranges if calibration= has texts"
+    ),
+    "load_onnx_model": "load the model with backend='onnx'",
+    "load_openvino_model": "load the model with backend='openvino'",
+}
+
+
+def import_error(module: str, name: str) -> Exception:
+    """Return the error for a name that a module lacks: ImportError with advice, or AttributeError."""
+    if name in _INSTEAD:
+        return ImportError(f"{module} has no {name}: {_INSTEAD[name]}")
+    return AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -1,0 +1,13 @@
+"""The import path of functions of sentence-transformers that write graphs; each name says what takes its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from st_core.absent import import_error
+
+__all__: list[str] = []
+
+
+def __getattr__(name: str) -> Any:
+    raise import_error(__name__, name)
