@@ -24,7 +24,7 @@ LARGE = {"hidden_size": 256, "intermediate_size": 1024}
 TEXTS = [f"heat moves fast over a flat plate, and more of it where the air is thin {number}" for number in range(24)]
 
 HOST = """
-import importlib, json, os, select, signal, sys
+import importlib, json, os, select, signal, sys, time
 import numpy as np
 import st_core
 
@@ -60,6 +60,9 @@ def serve(kind, folder, options, method, inputs, first):
     count = lambda: len(os.listdir("/proc/self/task"))
     before = count()
     model = getattr(st_core, kind)(folder, **options)
+    latest = time.monotonic() + 20  # the system may take a while to end a thread that Python has joined
+    while count() > before and time.monotonic() < latest:
+        os.sched_yield()
     threads = [before, count()]
     if first:
         answer(model, method, inputs)
