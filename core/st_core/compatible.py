@@ -16,6 +16,7 @@ import numpy as np
 
 from st_core.arguments import LoadArguments
 from st_core.backends import RunOptions
+from st_core.model_card import ModelCardData
 from st_core.module_view import module_of
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer
@@ -58,10 +59,7 @@ _BY_ADVICE: Mapping[str, Sequence[str]] = {
     ),
     "a model is placed when it is loaded, or by to(…)": ("clear_placement_cache", "is_hpu_graph_enabled"),
     "the computation is prepared when a model is first used; backend='auto' finds the fastest one": ("compile",),
-    "the model card of the checkpoint is saved with the model; change README.md in the saved folder": (
-        "model_card_data",
-        "model_card_data_class",
-    ),
+    "the metadata of every class has the type st_core.model_card.ModelCardData": ("model_card_data_class",),
     "call preprocess(texts)": ("get_sentence_features",),
     "custom code of modules is not run; pass task= and processing_kwargs= to the call": ("module_kwargs",),
     "the model is no torch.nn.Module; its modules are model[0], model[1], …": (
@@ -145,6 +143,12 @@ class Compatible:
     def trust_remote_code(self) -> bool:
         """Whether the code of the checkpoint was trusted when the model was loaded."""
         return bool(self._loading.get("trust_remote_code", False))
+
+    @property
+    def model_card_data(self) -> ModelCardData:
+        """Metadata that callers and evaluators record about the model; ``save_pretrained`` writes nothing of it."""
+        data: ModelCardData = vars(self).setdefault("_card", ModelCardData())
+        return data
 
     @property
     def processor(self) -> Any:

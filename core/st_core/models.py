@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -386,25 +388,48 @@ def _modality(value: str | Sequence[str] | None) -> str | None:
 Asym = Router
 """The old name of ``Router``."""
 
-_LOADED_ONLY = (*("BoW", "CNN", "LSTM", "SparseAutoEncoder", "WeightedLayerPooling", "WordEmbeddings", "WordWeights"),)
-_ABSENT = {
-    **dict.fromkeys(
-        _LOADED_ONLY,
-        "such a module is loaded from a checkpoint and cannot be built here; build and save it with "
-        "sentence-transformers",
-    ),
-    "CLIPModel": "models of images are not supported; use sentence-transformers",
-    **dict.fromkeys(
-        ("InputModule", "Module"),
-        "a module of your own implements the protocol st_core.modules.Module and is registered by "
-        "st_core.modules.register",
-    ),
+_FROM_CHECKPOINTS = {
+    "BoW": "bow",
+    "CNN": "cnn",
+    "LSTM": "lstm",
+    "SparseAutoEncoder": "sparse_auto_encoder",
+    "WeightedLayerPooling": "weighted_layer_pooling",
+    "WordEmbeddings": "word_embeddings",
+    "WordWeights": "word_weights",
 }
-"""Classes of sentence-transformers that cannot be built here, with the reason and what to do."""
+"""Classes whose modules are loaded from checkpoints only, and the files of ``st_core.modules`` that define them."""
+_ABSENT = dict.fromkeys(
+    ("InputModule", "Module"),
+    "a module of your own implements the protocol st_core.modules.Module and is registered by st_core.modules.register",
+)
+"""Classes of sentence-transformers that do not exist here, with what to do instead."""
 
 
 def __getattr__(name: str) -> Any:
-    """Raise ImportError for a class of sentence-transformers that cannot be built here, with what to do instead."""
+    """Return a class whose modules cannot be built here, or raise ImportError with what to do instead of a class."""
+    if name in _FROM_CHECKPOINTS:
+        own = getattr(import_module(f"st_core.modules.{_FROM_CHECKPOINTS[name]}"), name)
+        return _refusing(
+            name, own, "such a module is loaded from a checkpoint; build and save it with sentence-transformers"
+        )
+    if name == "CLIPModel":
+        return _refusing(name, _Image, "models of images are not supported; use sentence-transformers")
     if name in _ABSENT:
         raise ImportError(f"{name}: {_ABSENT[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Image:
+    """The type of modules for images, of which there are none."""
+
+
+@cache
+def _refusing(name: str, own: type, reason: str) -> type:
+    """Return a class that recognises modules of ``own``, and whose call raises ModelUnsupported."""
+
+    def build(*_: Any, **__: Any) -> Any:
+        raise ModelUnsupported(f"a {name} cannot be built here: {reason}")
+
+    return _Documented(
+        name, (_Class,), {"of": own, "build": staticmethod(build), "__doc__": f"Cannot be built: {reason}."}
+    )

@@ -199,6 +199,21 @@ def test_module_classes_have_their_import_paths(family):
             assert str(error).startswith(f"{name}: ")  # noqa: PT017 - most names raise nothing
 
 
+@pytest.mark.parametrize("name", ["CLIPModel", "CNN", "LSTM", "BoW", "WordEmbeddings", "WordWeights"])
+def test_a_module_class_that_cannot_be_built_can_be_imported(name):
+    """So that a file with such an import runs, until it calls the class."""
+    with pytest.raises(st_core.ModelUnsupported, match=f"a {name} cannot be built here: .*sentence-transformers"):
+        getattr(models, name)(3, 4)
+
+
+def test_a_module_class_that_cannot_be_built_recognises_modules(checkpoints):
+    """Those of checkpoints."""
+    model = checkpoints.load(st_core, DENSE, "words-cnn")
+    assert [isinstance(each, models.CNN) for each in model] == [False, True, False]
+    assert isinstance(model[0], models.WordEmbeddings)
+    assert not isinstance(model[0], models.CLIPModel)
+
+
 def test_module_classes_recognise_the_modules_of_a_model(checkpoints):
     """Although a call returns another class."""
     model = checkpoints.load(st_core, DENSE, "bert-mean")

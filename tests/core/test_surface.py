@@ -274,3 +274,29 @@ def test_old_names_of_calls_are_taken_with_a_warning(checkpoints, agree, tmp_pat
     with pytest.warns(DeprecationWarning, match=r"SentenceTransformer\(path\)"):
         loaded = st_core.SentenceTransformer.load(str(checkpoints.folder("static")))
     agree(loaded.encode(TEXTS), checkpoints.load(st_core, DENSE, "static").encode(TEXTS))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(DENSE, "bert-mean"), (CROSS, "rerank-bert")])
+def test_an_evaluator_of_theirs_gives_the_same_metrics_and_records_them(checkpoints, tmp_path, kind, name):
+    """In ``model_card_data``, which takes other attributes too."""
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    first, second, scores = ["heat", "a plate", "wings"], ["a hot plate", "cold", "thin air"], [0.9, 0.1, 0.4]
+    if kind == DENSE:
+        evaluator = EmbeddingSimilarityEvaluator(first, second, scores, name="mine")
+    else:
+        pairs = list(zip(first, second, strict=True))
+        evaluator = CrossEncoderCorrelationEvaluator(pairs, scores, name="mine")
+    theirs, ours = checkpoints.pair(kind, name)
+    ours.model_card_data.generate_widget_examples = False
+    before = len(ours.model_card_data.evaluations)
+
+    found, wanted = evaluator(ours), evaluator(theirs)
+
+    assert found == pytest.approx(wanted, abs=1e-5)
+    (run,) = ours.model_card_data.evaluations[before:]
+    assert run.evaluator == "mine"
+    assert {key.removeprefix("mine_"): value for key, value in run.metrics.items()} == {
+        key.removeprefix("mine_"): value for key, value in found.items()
+    }
