@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.torch,
     pytest.mark.skipif(sys.platform != "linux", reason="forks, and counts threads in /proc"),
 ]

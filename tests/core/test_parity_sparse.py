@@ -18,6 +18,7 @@ oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-tra
 from st_core import SparseMatrix, SparseVector  # noqa: E402 -- after the guard
 from st_core.backends.numpy.sparse import one_text, weigh_tokens  # noqa: E402
 from st_core.install import install_command  # noqa: E402
+from st_core.module_view import module_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -304,7 +305,7 @@ def test_what_is_set_later_holds_for_one_text_alone(checkpoints):
 @pytest.mark.parametrize("none", [0.0, -1.0, np.nan, np.inf, 1e-40])
 def test_terms_without_a_proper_weight_are_left_out_of_one_text_alone(checkpoints, none):
     """Zero, negative, not finite and subnormal weights, as in a list."""
-    module = __import__("st_core").SparseEncoder(checkpoints.folder("sparse-static"))[0]
+    module = module_of(__import__("st_core").SparseEncoder(checkpoints.folder("sparse-static"))[0])
     text = "copy a directory tree and remove a folder"
     ids = module.tokenizer.plain([text])
     weight = module.weight.copy()

@@ -110,7 +110,8 @@ def test_openvino_computes_in_sixteen_bits_or_in_float32(exports, expected, monk
         model = st_core.SentenceTransformer(
             exports.folder("minilm", "openvino", dtype), backend="openvino", dtype=dtype
         )
-        compiled = model._engine.runner(None).session._compiled
+        model.encode("a text")  # opens the session
+        compiled = model._engine.runner(None).session._session._compiled
         return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), model
 
     has = capability in runtime.capable(__import__("openvino").Core())
