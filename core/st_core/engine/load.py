@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -37,8 +37,19 @@ def load_engine(folder: Path, modules: Sequence[Module], request: Request) -> En
 
     stacks = stacks_for_graphs(modules)
     key = " ".join(graph_key(stack, str(request.device), "float32") for stack in stacks.values())
-    builders = {plan.backend: partial(_build, modules, plan) for plan in plans}
-    engine: Engine = call_apart(partial(fastest, key, builders, partial(_seconds, next(reversed(stacks)))))
+    seconds = partial(_seconds, next(reversed(stacks)))
+    builders = {plan.backend: partial(_build_and_try, modules, plan, seconds) for plan in plans}
+    engine: Engine = call_apart(partial(fastest, key, builders, seconds))
+    return engine
+
+
+def _build_and_try(
+    modules: Sequence[Module], plan: ExecutionPlan, seconds: Callable[[Engine, Sequence[str]], float]
+) -> Engine:
+    """Load the stacks and compute a word, because a graph is opened on first use; raise the error of either."""
+    engine = _build(modules, plan)
+    if plan.runs_graphs:
+        seconds(engine, ["word"])
     return engine
 
 
