@@ -61,6 +61,7 @@ def test_an_unreachable_server(cli):
     assert "cannot be reached" in outcome.error_line()
 
 
+@pytest.mark.long
 def test_retries_are_not_reported(books, library):
     """A call that is retried before it fails is one line too, in a process that configures no logging."""
     code = "from st_connectors.cli import main; main()"

@@ -55,6 +55,7 @@ def test_json_is_readable_as_utf_8_whatever_the_encoding(written, encoding):
     assert ("検索".encode() in line) == (encoding in {"utf-8", "UTF8"})
 
 
+@pytest.mark.long
 def test_commands_write_what_cp1252_lacks(library, cli, tmp_path):
     """The exit status is 0, in a process as users start it."""
     source = tmp_path / "more.jsonl"

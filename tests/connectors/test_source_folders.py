@@ -230,7 +230,7 @@ def test_front_matter_is_payload(tmp_path: Path):
         ("---\na: [1\n---\nx", None, "---\na: [1\n---\nx"),
         ("---\na: 2020-02-30\n---\nx", None, "---\na: 2020-02-30\n---\nx"),
         ("---\na: &b [1]\nc: *b\n---\nx", None, "---\na: &b [1]\nc: *b\n---\nx"),
-        ("---\na: " + "[" * 5000 + "\n---\nx", None, "---\na: " + "[" * 5000 + "\n---\nx"),
+        ("---\na: " + "[" * 1500 + "\n---\nx", None, "---\na: " + "[" * 1500 + "\n---\nx"),
         ("---\na: !!python/object:os.system x\n---\n", None, "---\na: !!python/object:os.system x\n---\n"),
     ],
 )

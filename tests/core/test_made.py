@@ -155,6 +155,7 @@ def test_a_head_that_is_there_stays(checkpoints, agree):
     agree(numbers(st_core.SparseEncoder(folder, device="cpu", init_head=True)), numbers(wanted))
 
 
+@pytest.mark.long
 def test_a_made_model_is_copied_pickled_and_removed(checkpoints):
     """Its files live as long as a model or a copy of it."""
     model = st_core.SparseEncoder(str(checkpoints.transformer("bert")), device="cpu", init_head=True)

@@ -164,6 +164,7 @@ def test_a_model_is_called_with_features(checkpoints, agree, kind, name, output)
     agree(ours(ours.preprocess(inputs))[output], wanted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["onnx", "numpy"])
 def test_what_needs_torch_is_refused_on_other_backends(checkpoints, backend):
     """With the backend to use."""
