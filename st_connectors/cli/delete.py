@@ -73,12 +73,15 @@ def delete(
 
 
 def _read_ids(source: str) -> list[str]:
-    """Return the lines of a file that are not blank; raise ValueError if there are none."""
+    """Return the lines of a file that are not blank, unchanged; raise ValueError if there are none.
+
+    Only line ends separate ids, which may contain other separators such as U+2028, and spaces at their ends.
+    """
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text("utf-8")
+        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--from {source}: cannot read the ids: {error}") from error
-    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    ids = [line for line in text.split("\n") if line.strip()]
     if not ids:
         raise ValueError(f"--from {source}: expected one id per line, and there is none")
     return ids

@@ -157,13 +157,24 @@ def test_delete_by_filter_as_json(cli, library):
 
 
 def test_delete_reads_ids_from_a_file_and_from_standard_input(cli, library, tmp_path, monkeypatch):
-    """One id per line; blank lines are skipped."""
-    (tmp_path / "ids.txt").write_text("sea\n\n  time \n")
+    """One id per line, after a byte order mark too; blank lines are skipped."""
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfsea\r\n\r\n  \r\ntime\r\n")
     assert cli("delete", "--from", tmp_path / "ids.txt", *library, "--yes").out == "deleted 2 documents from 'books'\n"
 
     monkeypatch.setattr("sys.stdin", io.StringIO("submarine\n"))
     assert cli("delete", "--from", "-", *library, "--yes").status == 0
     assert cli("count", *library).out == "0\n"
+
+
+@pytest.mark.parametrize("line", ["sea\u2028time", "sea\x0btime", "sea\x85time", " sea", "time "])
+def test_delete_takes_a_line_as_one_id(cli, library, tmp_path, line):
+    """Other separators and spaces are part of an id, so that no other document is deleted."""
+    (tmp_path / "ids.txt").write_text(f"{line}\nsubmarine\n", encoding="utf-8")
+
+    outcome = cli("delete", "--from", tmp_path / "ids.txt", *library, "--yes")
+
+    assert (outcome.status, outcome.out) == (1, "deleted 1 document from 'books'\n")
+    assert cli("get", "sea", "time", *library).status == 0
 
 
 def test_delete_shows_the_number_and_asks(cli, library, terminal):
