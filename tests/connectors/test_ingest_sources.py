@@ -158,6 +158,23 @@ def test_a_bad_csv_row_is_named_and_the_others_are_read(line, reason):
     assert good == ("9", {"text": "t", "year": 1})
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason", "after"),
+    [
+        ('2,"blue\n3,green\n4,grey\n', "lines 3 to 5 were read as one row", []),
+        ('2,"blue\n3,green\n4,"grey"\n5,pink\n', "lines 3 to 5 were read as one row", [("5", {"text": "pink"})]),
+    ],
+)
+def test_a_quote_that_is_not_closed_says_which_lines_are_lost(rows, reason, after):
+    """One refusal stands for several rows, up to the next quote or the end of the file."""
+    first, bad, *rest = read(f"id,text\n1,red\n{rows}", Format.CSV)
+
+    assert first == ("1", {"text": "red"})
+    assert bad.startswith("in line 3: not CSV: ")
+    assert bad.endswith(f"; {reason}: a quote is probably not closed")
+    assert rest == after
+
+
 def test_a_csv_without_the_columns_says_which_it_has():
     """A wrong header stops the reading at once."""
     with pytest.raises(ValueError, match="in: no column 'text'; the columns are id, body"):

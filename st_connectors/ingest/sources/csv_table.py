@@ -63,7 +63,7 @@ def _rows(
         except StopIteration:
             return
         except csv.Error as error:
-            yield table.line_num + 1, {}, f"not CSV: {error}"
+            yield table.line_num + 1, {}, f"not CSV: {error}{_extent(table.line_num + 1, table.reader.line_num)}"
         else:
             yield table.line_num, row, _row_error(row, decoder)
 
@@ -77,6 +77,11 @@ def _check_header(columns: Sequence[str], reading: Reading, name: str, separator
             raise
         hint = f"the cells seem to be separated by {others[0]!r}: pass it as the delimiter"
         raise ValueError(f"{error}; {hint}") from error
+
+
+def _extent(first: int, last: int) -> str:
+    """Return which lines a row that cannot be read contains, if there are several."""
+    return "" if first >= last else f"; lines {first} to {last} were read as one row: a quote is probably not closed"
 
 
 def _row_error(row: Mapping[Any, Any], decoder: Decoder) -> str:
