@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,15 @@ SAMPLED = 64
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file or folder to read and its format; without ``path`` it is standard input, or the result of a query."""
+    """A file or folder to read and its format; without ``path`` it is standard input, or the result of a query.
+
+    ``name`` is the id of a text file that a pattern matched; without it, the id is the name of the file.
+    """
 
     path: Path | None
     form: Format | None
     query: SqlSource | None = None
+    name: str | None = None
 
 
 def find_sources(sources: Sequence[str], form: str | None, sql: tuple[str, str] | None) -> list[Input]:
@@ -58,33 +63,37 @@ def find_sources(sources: Sequence[str], form: str | None, sql: tuple[str, str] 
 def find_inputs(sources: Sequence[str], form: str | None) -> list[Input]:
     """Return the inputs that sources name, patterns such as ``data/*.jsonl`` expanded.
 
-    Raises ValueError for an unknown format, a path that does not exist, and a pattern without a match.
+    The ids of text files that a pattern matches are relative to the folder before its first wildcard. Raises ValueError
+    for an unknown format, a path that does not exist, a pattern without a match, and text files with the same id.
     """
-    from st_connectors.ingest.sources import Format, format_of
+    from st_connectors.ingest.sources import Format, check_text_ids, format_of
 
     if form is not None and form not in {each.value for each in Format}:
         raise ValueError(f"unknown --format {form!r}; expected one of {', '.join(Format)}")
-    inputs = []
+    inputs: list[Input] = []
     for source in sources:
         if source == STDIN:
             inputs.append(Input(None, Format(form) if form else Format.JSONL))
         else:
-            inputs += [Input(path, Format(form) if form else format_of(path)) for path in _paths(source)]
+            paths = _paths(source)
+            inputs += [Input(path, Format(form) if form else format_of(path), name=name) for path, name in paths]
+    check_text_ids([(each.path, each.name) for each in inputs if each.path and each.form is Format.TEXT])
     return inputs
 
 
-def _paths(source: str) -> list[Path]:
-    """Return the path that a source names, or the files that match it as a pattern, sorted."""
+def _paths(source: str) -> list[tuple[Path, str | None]]:
+    """Return the path that a source names, or the files that match it as a pattern, sorted, with their names."""
     path = Path(source).expanduser()
     if path.exists():
-        return [path]
+        return [(path, None)]
     if not glob.has_magic(source):
         raise ValueError(f"{source}: no such file or folder")
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  Path has no absolute patterns
     files = [match for match in matches if match.is_file()]
     if not files:
         raise ValueError(f"{source}: no file matches")
-    return files
+    folder = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    return [(file, file.relative_to(folder).as_posix()) for file in files]
 
 
 def make_reading(
@@ -136,7 +145,7 @@ def _read(source: Input, reading: Reading) -> Read:
     assert source.form is not None
     if source.path is None:
         return read_stream(sys.stdin.buffer, source.form, reading, "standard input")
-    return read_path(source.path, source.form, reading)
+    return read_path(source.path, source.form, reading, name=source.name)
 
 
 def measure(inputs: Iterable[Input]) -> Meter:

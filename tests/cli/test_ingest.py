@@ -278,6 +278,44 @@ def test_delimiter_and_encoding(cli, tmp_path, target):
     assert cli("get", "1", *target, "--json").json[0]["payload"] == {"text": "Das war grün"}
 
 
+def notes_of_two(tmp_path: Path) -> Path:
+    """Return a folder with two text files of one name."""
+    for name in ("a", "b/deep"):
+        (tmp_path / "notes" / name).mkdir(parents=True)
+        (tmp_path / "notes" / name / "README.md").write_text(f"red {name}")
+    return tmp_path / "notes"
+
+
+def test_text_files_of_a_pattern_have_their_paths_as_ids(cli, tmp_path, target, monkeypatch):
+    """As in their folder, so that files of one name do not replace each other; also for a relative pattern."""
+    folder = notes_of_two(tmp_path)
+
+    assert cli("ingest", folder / "**" / "*.md", *target, "--create").out.startswith("2 of 2 documents confirmed")
+    monkeypatch.chdir(folder)
+    assert cli("ingest", "*/README.md", "b/**/*.md", *target).status == 0
+
+    assert cli("count", *target).out == "3\n"
+    records = cli("get", "a/README.md", "b/deep/README.md", "deep/README.md", *target, "--json").json
+    assert [record["payload"]["text"] for record in records] == ["red a", "red b/deep", "red b/deep"]
+
+
+@pytest.mark.parametrize("names", [("a/README.md", "b/deep/README.md"), ("a", "b/deep"), ("a", "b/deep/*.md")])
+def test_text_files_with_the_same_id_are_refused_before_anything_is_read(cli, tmp_path, target, names):
+    """The line names both and the cure; the same file twice is no mistake."""
+    folder = notes_of_two(tmp_path)
+    first, second = folder / "a" / "README.md", folder / "b" / "deep" / "README.md"
+
+    outcome = cli("ingest", *(folder / name for name in names), *target, "--create")
+
+    assert outcome.status == 2
+    assert outcome.error_line() == (
+        f"{first} and {second} would have the same id 'README.md': "
+        "pass a folder above both, or a pattern in quotes, whose ids are paths"
+    )
+    assert not (tmp_path / "store").exists()
+    assert cli("ingest", first, first, *target, "--create").out.startswith("2 of 2 documents confirmed")
+
+
 def test_what_was_skipped_in_a_folder_is_said(cli, tmp_path, target):
     """In a line, or with ``--json`` in the report."""
     folder = tmp_path / "notes"

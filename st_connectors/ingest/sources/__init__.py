@@ -17,7 +17,13 @@ from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
 from st_connectors.ingest.sources.sql import SqlSource, read_sql, sql_source
 from st_connectors.ingest.sources.templates import Template, parse_template
-from st_connectors.ingest.sources.text_files import TEXT_SUFFIXES, count_texts, read_texts, text_files
+from st_connectors.ingest.sources.text_files import (
+    TEXT_SUFFIXES,
+    check_text_ids,
+    count_texts,
+    read_texts,
+    text_files,
+)
 
 __all__ = [
     "TEXT_SUFFIXES",
@@ -29,6 +35,7 @@ __all__ = [
     "SqlSource",
     "Template",
     "check_encoding",
+    "check_text_ids",
     "count_path",
     "format_of",
     "parse_template",
@@ -40,11 +47,14 @@ __all__ = [
 ]
 
 
-def read_path(path: Path, form: Format, reading: Reading) -> Read:
-    """Yield the documents of a file or folder; raise OSError if it cannot be opened."""
+def read_path(path: Path, form: Format, reading: Reading, *, name: str | None = None) -> Read:
+    """Yield the documents of a file or folder; raise OSError if it cannot be opened.
+
+    ``name`` is the id of a text file, by default its file name.
+    """
     match form:
         case Format.TEXT:
-            yield from read_texts(path, reading)
+            yield from read_texts(path, reading, name)
         case Format.PARQUET:
             yield from read_parquet(path, reading)
         case Format.ARROW:

@@ -15,7 +15,7 @@ from st_connectors.ingest.sources.ignore_rules import IgnoreFile, is_ignored, re
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
 
-__all__ = ["TEXT_SUFFIXES", "count_texts", "read_texts", "text_files"]
+__all__ = ["TEXT_SUFFIXES", "check_text_ids", "count_texts", "read_texts", "text_files"]
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 
@@ -24,20 +24,20 @@ _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that
 MAX_SHOWN = 3
 
 
-def read_texts(path: Path, reading: Reading) -> Read:
+def read_texts(path: Path, reading: Reading, name: str | None = None) -> Read:
     """Yield a file as a document, or the text files of a folder at any depth, sorted; ids are relative paths.
 
     In a folder, hidden files and folders, those that ``.gitignore`` names, and binary files are skipped. A note counts
-    what was skipped. A file that is named itself is always read.
+    what was skipped. A file that is named itself is always read, under the id ``name``, by default its file name.
     """
     is_folder = path.is_dir()
     skipped: Counter[str] = Counter()
     files = _found(path, skipped) if is_folder else [path]
     said: dict[str, list[str]] = {}
     for file in files:
-        name = file.relative_to(path).as_posix() if is_folder else path.name
+        identifier = _identifier(file, path, name)
         with reading.meter.reading(lambda: 0.0, _size(file)):
-            document = _read(file, name, reading, said, can_skip=is_folder)
+            document = _read(file, identifier, reading, said, can_skip=is_folder)
         if document is None:
             skipped[_BINARY] += 1
         else:
@@ -51,6 +51,30 @@ def read_texts(path: Path, reading: Reading) -> Read:
 def count_texts(path: Path, reading: Reading) -> int:
     """Return the number of documents."""
     return sum(1 for _ in read_texts(path, Reading(encoding=reading.encoding)))
+
+
+def check_text_ids(sources: Sequence[tuple[Path, str | None]]) -> None:
+    """Raise ValueError if two files would have the same id; ``sources`` are paths with their names, as for read_texts.
+
+    Files of one folder have distinct ids.
+    """
+    if len(sources) < 2:
+        return
+    files: dict[str, Path] = {}
+    for path, name in sources:
+        for file in text_files(path):
+            identifier = _identifier(file, path, name)
+            other = files.setdefault(identifier, file)
+            if other.resolve() != file.resolve():
+                raise ValueError(
+                    f"{other} and {file} would have the same id {identifier!r}: "
+                    "pass a folder above both, or a pattern in quotes, whose ids are paths"
+                )
+
+
+def _identifier(file: Path, path: Path, name: str | None) -> str:
+    """Return the id of a file of a folder, or of the file ``path`` itself."""
+    return (name or path.name) if file == path else file.relative_to(path).as_posix()
 
 
 def text_files(path: Path) -> list[Path]:
