@@ -281,6 +281,29 @@ def test_western_text_that_is_not_utf_8_is_guessed_and_shown(form):
     assert "Straße war" in note
 
 
+@pytest.mark.parametrize("first", ["Öl", "grün", "été"])
+def test_a_short_text_is_guessed_by_other_lines(first):
+    """It has too few letters to decide alone; without other lines it is refused."""
+    notes = Notes()
+    raw = f"id,text\n1,{first}\n2,Müller und Söhne GmbH\n3,red\n".encode("cp1252")
+
+    assert read(raw, Format.CSV, notes=notes) == [
+        ("1", {"text": first}),
+        ("2", {"text": "Müller und Söhne GmbH"}),
+        ("3", {"text": "red"}),
+    ]
+    assert notes.sentences == (f"in: not UTF-8; read as cp1252, which is a guess: {f'1,{first}'!r}",)
+
+
+def test_a_short_text_is_not_guessed_by_lines_that_are_not_western():
+    """Neither by lines in UTF-8, which do not show in what encoding it is."""
+    reason = "in line 2: not UTF-8: if the source has another encoding, name it"
+    head = b"id,text\n1,\xd6l\n"
+
+    assert read(head + "2,Müller und Söhne\n".encode(), Format.CSV)[0] == reason
+    assert read(head + "2,красный цвет\n".encode("cp1251"), Format.CSV)[0] == reason
+
+
 def test_a_guess_is_not_made_for_a_file_with_utf_8():
     """A line that is not UTF-8 among others that are is damaged, and refused."""
     notes = Notes()

@@ -56,7 +56,8 @@ class Decoder:
     """The decoding of one source.
 
     If no encoding is named, a text that is not UTF-8 is tried as cp1252. The guess is used if the bytes look like words
-    and no text before them has characters beyond ASCII in UTF-8; a note says so.
+    and no text before them has characters beyond ASCII in UTF-8; a note says so. A text that is too short to decide,
+    such as ``Öl``, is judged with the other lines at the start of the source that are not UTF-8.
     """
 
     def __init__(self, encoding: str | None, notes: Notes, name: str) -> None:
@@ -66,6 +67,7 @@ class Decoder:
         self._is_named = encoding is not None
         self._is_utf8 = False
         self._is_guessed = False
+        self._sample = b""
         self.encoding = _with_mark(encoding)
         """The encoding in which the source is read first."""
         self.has_failed = False
@@ -85,8 +87,8 @@ class Decoder:
     def open(self, stream: BufferedReader) -> TextIOWrapper:
         """Return a text stream, in which bytes that cannot be decoded are lone surrogates."""
         if not self._is_named:
-            start = stream.peek(4)
-            self.encoding = next((name for mark, name in _MARKS if start.startswith(mark)), self.encoding)
+            self._sample = stream.peek(BUFFER)
+            self.encoding = next((name for mark, name in _MARKS if self._sample.startswith(mark)), self.encoding)
         return TextIOWrapper(stream, self.encoding, "surrogateescape", newline="\n")
 
     def lines(self, stream: BufferedReader) -> Iterator[str]:
@@ -121,7 +123,7 @@ class Decoder:
         return repaired
 
     def _guess(self, raw: bytes) -> str | None:
-        if not self._is_guessed and not _is_western(raw):
+        if not self._is_guessed and not _is_western(raw) and not self._is_western_in_sample(raw):
             return None
         try:
             text = raw.decode(GUESS)
@@ -132,6 +134,14 @@ class Decoder:
             self._notes.add(f"{self._name}: not UTF-8; read as {GUESS}, which is a guess: {_excerpt(text)!r}")
         return text
 
+    def _is_western_in_sample(self, raw: bytes) -> bool:
+        """Return whether a short text looks Western European together with other lines that are not UTF-8."""
+        if _NOT_WESTERN.search(raw.decode("latin-1")):
+            return False
+        *lines, _cut_off = self._sample.split(b"\n")
+        others = b"\n".join(line for line in lines if not _is_utf8(line))
+        return len(others) > len(raw) and _is_western(others)
+
     def error(self, error: UnicodeDecodeError) -> ValueError:
         """Return the error for a source that cannot be decoded further."""
         return ValueError(f"{self._name}: not {self.shown}: {error.reason}; pass the right encoding")
@@ -140,6 +150,14 @@ class Decoder:
 def _with_mark(encoding: str | None) -> str:
     """Return the encoding that also accepts a byte order mark at the start."""
     return "utf-8-sig" if encoding is None or codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_western(raw: bytes) -> bool:
