@@ -29,10 +29,12 @@ class LoadArguments(TypedDict, total=False):
 
     ``modules`` builds a model of modules, such as those in :mod:`st_core.models`, in place of a name. ``init_head``
     adds the head that the class needs, with random weights, to a transformer without one, for training.
+    ``model_card_data`` becomes an attribute of the model; it is a :class:`st_core.model_card.ModelCardData` by default.
     """
 
     modules: Sequence[object] | None
     init_head: bool
+    model_card_data: object
     device: Device
     dtype: object
     prompts: Mapping[str, str] | None

@@ -6,6 +6,7 @@ that need changeable weights or modules raise AttributeError with what to use in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,7 +17,6 @@ import numpy as np
 
 from st_core.arguments import LoadArguments
 from st_core.backends import RunOptions
-from st_core.model_card import ModelCardData
 from st_core.module_view import module_of
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from st_core.modules import Module
 
 __all__ = ["Compatible", "advice"]
+
+logger = logging.getLogger(__name__)
 
 _BY_ADVICE: Mapping[str, Sequence[str]] = {
     "adapters are merged into the weights when a model is loaded; change them with peft and load the result": (
@@ -58,7 +60,6 @@ _BY_ADVICE: Mapping[str, Sequence[str]] = {
         *("ipu", "keep_in_fp32_modules", "mtia", "set_keep_in_fp32_modules", "type", "xpu"),
     ),
     "a model is placed when it is loaded, or by to(…)": ("clear_placement_cache", "is_hpu_graph_enabled"),
-    "the computation is prepared when a model is first used; backend='auto' finds the fastest one": ("compile",),
     "the metadata of every class has the type st_core.model_card.ModelCardData": ("model_card_data_class",),
     "call preprocess(texts)": ("get_sentence_features",),
     "custom code of modules is not run; pass task= and processing_kwargs= to the call": ("module_kwargs",),
@@ -90,6 +91,7 @@ class Compatible:
     training: bool = False
     """Always False: a loaded model computes without dropout."""
 
+    _card: object
     _engine: Engine
     _loading: LoadArguments
 
@@ -145,10 +147,13 @@ class Compatible:
         return bool(self._loading.get("trust_remote_code", False))
 
     @property
-    def model_card_data(self) -> ModelCardData:
-        """Metadata that callers and evaluators record about the model; ``save_pretrained`` writes nothing of it."""
-        data: ModelCardData = vars(self).setdefault("_card", ModelCardData())
-        return data
+    def model_card_data(self) -> Any:
+        """Metadata that callers and evaluators record about the model: a ModelCardData, or the object that was set."""
+        return self._card
+
+    @model_card_data.setter
+    def model_card_data(self, value: object) -> None:
+        self._card = value
 
     @property
     def processor(self) -> Any:
@@ -280,6 +285,14 @@ class Compatible:
         if requires_grad:
             raise ValueError(f"requires_grad_() of a {self.family}: {_ADVICE['fit']}")
         return self
+
+    def compile(self, *args: object, **kwargs: object) -> None:  # noqa: ARG002 - the arguments of torch
+        """Do nothing and log a warning, because the computation is prepared when the model is first used."""
+        logger.warning(
+            "compile() of a %s has no effect: its computation is prepared on first use; backend='auto' selects the "
+            "fastest one on this machine",
+            self.family,
+        )
 
     def half(self) -> Self:
         """Compute in float16; the weights are loaded again. Raises ValueError for a model that does not run on torch.

@@ -28,6 +28,7 @@ from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, s
 from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.home import expand_home
+from st_core.model_card import ModelCardData
 from st_core.module_settings import Place, changed, module_at
 from st_core.module_view import module_of, view
 from st_core.modules import LoadOptions
@@ -177,14 +178,16 @@ class Model(Compatible):
         modules_given = loading.get("modules")
         if (name is None) == (modules_given is None):
             raise ValueError(f"{self.family} needs the name or the folder of a model, or modules=[...]; pass one")
+        self.model_card_data = loading.get("model_card_data") or ModelCardData()
         if modules_given is not None:
             from st_core.saving.made import Home, write_modules
 
             self._home = Home()
             write_modules([module_of(module) for module in modules_given], self.family, self._home)
             name = self._home.folder
-            loading = cast("LoadArguments", {key: value for key, value in loading.items() if key != "modules"})
         assert name is not None
+        used = ("modules", "model_card_data")
+        loading = cast("LoadArguments", {key: value for key, value in loading.items() if key not in used})
         backend = loading.get("backend", "torch")
         file_name, model_options = split_graph_options(backend, loading.get("model_kwargs") or {})
         request = Request(backend, loading.get("device"), loading.get("dtype"), file_name)
@@ -617,23 +620,18 @@ class Model(Compatible):
         A model on onnx or openvino is saved with its graph, which is used when the folder is loaded with the same
         ``backend`` and ``dtype``. ``create_model_card`` copies the model card of the checkpoint, or writes a new card
         with ``model_name`` if the checkpoint has none. A model that is already in the folder is replaced completely; if
-        saving fails, it stays unchanged. Other files in the folder stay. A model on torch can be saved after the folder
-        that it was loaded from is removed, except on Windows. Weights are saved as safetensors only, so
+        saving fails, it stays unchanged. Other files in the folder stay. A model can be saved after the folder that it
+        was loaded from is removed, except on Windows. Weights are saved as safetensors only, so
         ``safe_serialization=False`` raises ValueError.
         """
         if not safe_serialization:
             raise ValueError("weights are saved as safetensors only; leave out safe_serialization=False")
         with with_files(self._current().modules, self._held) as modules:
-            engine = self._engine if modules is self._engine.modules else self._engine.with_modules(modules)
-            if engine is not self._engine and self._engine.changed_tokenizers():
-                raise ModelUnsupported(
-                    f"{self.checkpoint.name}: the folder of the model was removed or replaced, and its tokenizer was "
-                    "changed; save the model before its folder is removed"
-                )
-            self._save(engine, Path(expand_home(path)), model_name, card=create_model_card)
+            self._save(modules, Path(expand_home(path)), model_name, card=create_model_card)
 
-    def _save(self, engine: Engine, path: Path, model_name: str | None, *, card: bool) -> None:
-        """Save the modules of an engine with the settings of this model."""
+    def _save(self, modules: Sequence[Module], path: Path, model_name: str | None, *, card: bool) -> None:
+        """Save the modules of this model, in folders that exist, with its settings."""
+        engine = self._engine.moved(modules)
         graphs = [engine.runner(task).info.repository_graph for task in engine.tasks()]
         graph = next((each for each in graphs if each is not None), None)
         if graph is not None:
@@ -645,17 +643,20 @@ class Model(Compatible):
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
         name = model_name or self.checkpoint.name
-        text = card_of(self.checkpoint.folder / "README.md", name, self.family) if card else None
-        if engine.graphs is None:
+        text = card_of(self.checkpoint.folder / "README.md", name, self.family, self.model_card_data) if card else None
+
+        def save() -> None:
             with TemporaryDirectory() as folder:
                 save_folder(path, settled(engine, Path(folder)), settings, self._saved_files(), text)
+
+        if engine.graphs is None:
+            save()
             return
         from st_core.saving.export import copy_graphs, graph_places
 
-        places, trusted = graph_places(engine), self._loading.get("trust_remote_code", False)
-        with TemporaryDirectory() as folder:
-            save_folder(path, settled(engine, Path(folder)), settings, self._saved_files(), text)
-        copy_graphs(places, engine, path, self.family, trust_remote_code=trusted)
+        with graph_places(self._engine, modules) as places:
+            save()
+            copy_graphs(places, engine, path, self.family, trust_remote_code=self.trust_remote_code)
 
     save = save_pretrained
 

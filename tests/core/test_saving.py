@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
 
 import st_core  # noqa: E402 -- after the guard
+from st_core.backends.graph.backend import GraphBackend  # noqa: E402 -- after the guard
 from st_core.fingerprint import describe  # noqa: E402 -- after the guard
 from st_core.saving.place import MODEL_FILES  # noqa: E402 -- after the guard
 
@@ -395,6 +396,44 @@ def test_a_model_is_saved_after_its_folder_is_gone(checkpoints, tmp_path, agree,
 
     agree(getattr(again, encode)(inputs), getattr(checkpoints.load(st_core, kind, name), encode)(inputs))
     agree(getattr(again, encode)(inputs), getattr(theirs, encode)(inputs))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed on Windows")
+def test_a_changed_tokenizer_is_saved_after_the_folder_is_gone(checkpoints, tmp_path, agree):
+    """With the weights that were loaded."""
+    folder = Path(shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "model"))
+    model = st_core.SentenceTransformer(str(folder), device="cpu")
+    model.tokenizer.model_max_length = 6
+    expected = model.encode(["copy a tree to another folder", "boil an egg"])
+    shutil.rmtree(folder)
+
+    model.save_pretrained(tmp_path / "saved")
+
+    for engine in (st_core, oracle):
+        again = engine.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+        agree(again.encode(["copy a tree to another folder", "boil an egg"]), expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed on Windows")
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_model_on_a_graph_is_used_and_saved_after_its_folder_is_gone(exports, tmp_path, agree, monkeypatch, opened):
+    """Neither its graph nor its weights are exported or read again."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    folder = Path(shutil.copytree(exports.folder("bert-mean", "onnx"), tmp_path / "model"))
+    inputs = ["copy a tree", "boil an egg"]
+    model = st_core.SentenceTransformer(str(folder), backend="onnx")
+    expected = exports.checkpoints.load(st_core, "SentenceTransformer", "bert-mean").encode(inputs)
+    if opened:
+        model.encode("a word")
+    shutil.rmtree(folder)
+    monkeypatch.setenv("ST_CONNECTORS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(GraphBackend, "make", None)
+    model.save_pretrained(tmp_path / "saved")
+    again = st_core.SentenceTransformer(str(tmp_path / "saved"), backend="onnx")
+
+    for each in (model, again):
+        agree(each.encode(inputs), expected)
+    agree(oracle.SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(inputs), expected)
 
 
 def test_a_model_closes_the_files_that_it_holds(checkpoints):

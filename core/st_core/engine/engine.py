@@ -123,6 +123,24 @@ class Engine:
             engine._watched[id(new)] = watched._replace(module=new)  # noqa: SLF001
         return engine
 
+    def moved(self, modules: Sequence[Module]) -> Engine:
+        """Return an engine for the same modules in other folders, with everything that is loaded already."""
+        if modules is self.modules:
+            return self
+        engine = copy.copy(self)
+        engine._move_to(modules)  # noqa: SLF001 - a copy
+        return engine
+
+    def _move_to(self, modules: Sequence[Module]) -> None:
+        """Replace the modules by equal ones in other folders."""
+        before = [self._stack(task) for task in self.tasks()]
+        self.modules, self._stacks, self._runners = tuple(modules), {}, {}
+        after = [self._stack(task) for task in self.tasks()]
+        new = {id(old): new for stacks in zip(before, after, strict=True) for old, new in zip(*stacks, strict=True)}
+        self._watched = {
+            id(new[key]): watched._replace(module=new[key]) for key, watched in self._watched.items() if key in new
+        }
+
     def shown_tokenizer(self, task: str | None) -> Any:
         """Return the tokenizer of a task as an object that a user may change; :meth:`followed` sees the changes."""
         first = self._stack(task)[0]

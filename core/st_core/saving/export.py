@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -218,10 +219,20 @@ def _replace(place: Path, write: Callable[[Path], None]) -> None:
         new.rename(place)
 
 
-def graph_places(engine: Engine) -> list[Path]:
-    """Return the graph folders of a model, none without graphs; call it before the files that determine them change."""
+@contextmanager
+def graph_places(engine: Engine, modules: Sequence[Module]) -> Iterator[list[Path]]:
+    """Yield the graph folders of a model, none without graphs; enter it before the files that determine them change.
+
+    ``modules`` are those of the engine in folders that exist. Graphs of runners that were removed or replaced are
+    restored in temporary folders.
+    """
     graphs = engine.graphs
-    return [] if graphs is None else [graphs.place(stack) for stack in stacks_for_graphs(engine.modules).values()]
+    with ExitStack() as opened:
+        if graphs is None:
+            yield []
+            return
+        stacks = zip(*(stacks_for_graphs(each).values() for each in (engine.modules, modules)), strict=True)
+        yield [opened.enter_context(graphs.at_hand(stack, present)) for stack, present in stacks]
 
 
 def copy_graphs(places: Sequence[Path], engine: Engine, folder: Path, family: str, *, trust_remote_code: bool) -> None:

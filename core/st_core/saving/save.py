@@ -94,12 +94,15 @@ def _settled(module: Module, engine: Engine, folder: Path) -> Module:
     return cast("Module", _Retokenized(result, place))
 
 
-def card_of(own: Path, name: str, family: str) -> str:
-    """Return the text of a model card: that of the file ``own``, or a short default if the file is missing."""
+def card_of(own: Path, name: str, family: str, data: object) -> str:
+    """Return the text of a model card: that of the file ``own``, or a short one with ``data`` if it is missing."""
     if own.is_file():
         return own.read_text(encoding="utf-8")
+    metadata = {key: getattr(data, key, None) for key in ("language", "license", "tags")}
+    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in metadata.items() if value)
+    title = getattr(data, "model_name", None) or name
     return (
-        f"---\nlibrary_name: sentence-transformers\n---\n\n# {name}\n\nA {family} saved by st-connectors. "
+        f"---\nlibrary_name: sentence-transformers\n{head}---\n\n# {title}\n\nA {family} saved by st-connectors. "
         f'Load it with `{family}("{name}")` of `st_core` or of `sentence_transformers`.\n'
     )
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from st_core.backends import Outline, StackInfo
 from st_core.backends.apart import call_apart
 from st_core.backends.graph.child_process import is_installed
 from st_core.backends.graph.folders import (
     FOLDER,
+    SPEC,
     GraphSpec,
     cache_root,
     copy_graph,
@@ -29,11 +31,13 @@ from st_core.backends.graph.runner import TOKEN_BUDGET, GraphRunner, feeds_of
 from st_core.backends.graph.runtimes import runtime
 from st_core.backends.numpy import modules as numpy_backend
 from st_core.backends.outline import read_outline
+from st_core.checkpoint.held import HeldFiles
 from st_core.errors import ModelBroken, missing_extra
 from st_core.modules.stack import flatten, tasks_of
 from st_core.modules.transformer import Transformer
 
 if TYPE_CHECKING:
+    from st_core.backends.graph.runtimes import Session
     from st_core.modules import Module
 
 __all__ = ["GraphBackend", "can_export", "check_weights", "has_all_weights", "or_graphs", "stacks_for_graphs"]
@@ -41,6 +45,13 @@ __all__ = ["GraphBackend", "can_export", "check_weights", "has_all_weights", "or
 logger = logging.getLogger(__name__)
 
 Calibration: TypeAlias = Sequence[str] | Sequence[tuple[str, str]]
+
+
+class _Held(NamedTuple):
+    """A stack, and the files of the graph that runs it."""
+
+    stack: tuple[Module, ...]
+    files: HeldFiles
 
 
 class GraphBackend:
@@ -65,6 +76,7 @@ class GraphBackend:
         self.folder = folder
         self.file_name = file_name
         self.model = model or str(folder)
+        self._held: dict[tuple[int, ...], _Held] = {}
         runtime(name).check(self.dtype)
 
     def runner(self, stack: Sequence[Module]) -> GraphRunner:
@@ -81,6 +93,8 @@ class GraphBackend:
         spec = read_spec(place)
         if spec is None:
             raise ModelBroken(f"{place}: the graph is missing")
+        files = HeldFiles(place, [place / name for name in (SPEC, *spec.files)])
+        self._held[_key(stack)] = _Held(tuple(stack), files)
         root = cache_root()
         compiled = None if root is None else root / "compiled" / place.name
         info = StackInfo(
@@ -93,7 +107,7 @@ class GraphBackend:
             labels=spec.labels,
             outputs=spec.outputs,
         )
-        session = OnFirstUse(partial(runtime(self.name).open_session, place / spec.file, self.dtype, compiled))
+        session = OnFirstUse(partial(_open, files, self.name, spec.file, self.dtype, compiled))
         return GraphRunner(session, spec.inputs, spec.outputs, info, has_equal_lengths=spec.even)
 
     def outline(self, stack: Sequence[Module]) -> Outline | None:
@@ -133,6 +147,19 @@ class GraphBackend:
             self.make(stack, folder)
         return folder
 
+    @contextmanager
+    def at_hand(self, stack: Sequence[Module], present: Sequence[Module]) -> Iterator[Path]:
+        """Yield the folder of a stack's graph, or a temporary copy if the graph of its runner was removed or replaced.
+
+        ``present`` is the same stack in folders that exist, for a stack that has no runner yet.
+        """
+        held = self._held.get(_key(stack))
+        if held is None:
+            yield self.place(present)
+            return
+        with held.files.at_hand() as folder:
+            yield folder
+
     def find(self, stack: Sequence[Module]) -> Path | None:
         """Return the folder of a stack's existing graph, None if there is none."""
         key = graph_key(stack, self.name, self.dtype)
@@ -169,6 +196,16 @@ class GraphBackend:
 
         export = partial(export_graph, stack, self.name, self.dtype, calibration=calibration, told=told)
         call_apart(partial(write_graph, place, export))
+
+
+def _key(stack: Sequence[Module]) -> tuple[int, ...]:
+    return tuple(id(module) for module in stack)
+
+
+def _open(files: HeldFiles, backend: str, name: str, dtype: str, compiled: Path | None) -> Session:
+    """Open the session of a graph, also after its folder was removed."""
+    with files.at_hand() as folder:
+        return runtime(backend).open_session(folder / name, dtype, compiled)
 
 
 def or_graphs(error: ImportError, folder: Path, stack: Sequence[Module]) -> ImportError:
