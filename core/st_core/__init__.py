@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_core.import_paths import install as _install_import_paths
+
 if TYPE_CHECKING:
     from st_core.backends.dtypes import check_dtype, dtype_of_precision
     from st_core.cross_encoder import CrossEncoder
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
         RequirementMissing,
     )
     from st_core.fingerprint import describe
+    from st_core.model_card import (
+        CrossEncoderModelCardData,
+        SentenceTransformerModelCardData,
+        SparseEncoderModelCardData,
+    )
     from st_core.protocols import ModelKind, ModelRef, Reranker, TextEncoder
     from st_core.quantize import quantize_embeddings
     from st_core.rescore import semantic_search_quantized
@@ -34,8 +41,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_install_import_paths()
+
 _WHERE = {
     "CrossEncoder": "cross_encoder",
+    "CrossEncoderModelCardData": "model_card",
     "InputTooLong": "errors",
     "ModelBroken": "errors",
     "ModelError": "errors",
@@ -46,8 +56,10 @@ _WHERE = {
     "RequirementMissing": "errors",
     "Reranker": "protocols",
     "SentenceTransformer": "sentence_transformer",
+    "SentenceTransformerModelCardData": "model_card",
     "SimilarityFunction": "similarity",
     "SparseEncoder": "sparse_encoder",
+    "SparseEncoderModelCardData": "model_card",
     "SparseMatrix": "vectors",
     "SparseVector": "vectors",
     "TextEncoder": "protocols",
@@ -64,6 +76,7 @@ _WHERE = {
 
 __all__ = [
     "CrossEncoder",
+    "CrossEncoderModelCardData",
     "InputTooLong",
     "ModelBroken",
     "ModelError",
@@ -74,8 +87,10 @@ __all__ = [
     "RequirementMissing",
     "Reranker",
     "SentenceTransformer",
+    "SentenceTransformerModelCardData",
     "SimilarityFunction",
     "SparseEncoder",
+    "SparseEncoderModelCardData",
     "SparseMatrix",
     "SparseVector",
     "TextEncoder",

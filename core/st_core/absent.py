@@ -1,10 +1,12 @@
-"""Functions of sentence-transformers that this package does not have, with what takes their place."""
+"""Names of sentence-transformers that this package does not have, with what takes their place."""
 
 from __future__ import annotations
 
 __all__ = ["import_error"]
 
 _GRAPHS = "st_core.export_model(name, folder, backend={backend!r}, dtype={dtype!r}) writes the graph of the whole model"
+_TRAINING = "st_core does not train; import it from sentence_transformers, train there, and load the saved model here"
+_MULTI_VECTOR = "models of one vector per token are not supported, except BGE-M3; use sentence_transformers"
 _INSTEAD = {
     "export_dynamic_quantized_onnx_model": _GRAPHS.format(backend="onnx", dtype="int8"),
     "export_optimized_onnx_model": _GRAPHS.format(backend="onnx", dtype="float32"),
@@ -13,6 +15,23 @@ _INSTEAD = {
     ),
     "load_onnx_model": "load the model with backend='onnx'",
     "load_openvino_model": "load the model with backend='openvino'",
+    **dict.fromkeys(
+        (
+            *("DefaultBatchSampler", "InputExample", "MultiDatasetDefaultBatchSampler", "ParallelSentencesDataset"),
+            *("SentencesDataset", "mine_hard_negatives", "resolve_ids"),
+            *(
+                f"{family}{part}"
+                for family in ("CrossEncoder", "SentenceTransformer", "SparseEncoder")
+                for part in ("Trainer", "TrainingArguments", "DataCollator")
+            ),
+        ),
+        _TRAINING,
+    ),
+    **{
+        f"MultiVectorEncoder{part}": _MULTI_VECTOR
+        for part in ("", "DataCollator", "ModelCardData", "Trainer", "TrainingArguments")
+    },
+    "LoggingHandler": "use logging.StreamHandler; progress bars are on standard error",
 }
 
 

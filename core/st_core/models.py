@@ -65,6 +65,8 @@ __all__ = [
     "Transformer",
 ]
 
+__path__: list[str] = []  # submodules are in st_core.import_paths
+
 logger = logging.getLogger(__name__)
 
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["accepts_old_names", "warn_of_old_name"]
@@ -19,9 +20,14 @@ _NOTHING: Mapping[str, str] = {}
 def warn_of_old_name(message: str) -> None:
     """Issue a DeprecationWarning that names the line outside this package from which the call came."""
     level, frame = 1, sys._getframe()  # noqa: SLF001 - Python 3.11 has no skip_file_prefixes
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "st_core":
-        level, frame = level + 1, frame.f_back
+    while frame.f_back is not None and _module(frame).partition(".")[0] in ("st_core", "importlib"):
+        level += _module(frame) != "importlib._bootstrap"  # warnings does not count its frames either
+        frame = frame.f_back
     warnings.warn(message, DeprecationWarning, stacklevel=level)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def accepts_old_names(

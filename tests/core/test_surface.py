@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -275,6 +280,44 @@ def test_old_names_of_calls_are_taken_with_a_warning(checkpoints, agree, tmp_pat
     with pytest.warns(DeprecationWarning, match=r"SentenceTransformer\(path\)"):
         loaded = st_core.SentenceTransformer.load(str(checkpoints.folder("static")))
     agree(loaded.encode(TEXTS), checkpoints.load(st_core, DENSE, "static").encode(TEXTS))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(DENSE, "static"), (SPARSE, "splade-max"), (CROSS, "rerank-bert")])
+def test_metadata_is_taken_and_written_to_a_new_card(checkpoints, tmp_path, kind, name):
+    """The argument of theirs, with their class too; a card of the checkpoint's own is copied as it is."""
+    from sentence_transformers import SentenceTransformerModelCardData
+
+    folder = Path(shutil.copytree(checkpoints.folder(name), tmp_path / "model"))
+    (folder / "README.md").unlink(missing_ok=True)
+    data = getattr(st_core, f"{kind}ModelCardData")(language="de", license="mit", model_name="Mine: 1")
+    model = getattr(st_core, kind)(str(folder), device="cpu", model_card_data=data)
+    model.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text("utf-8")
+    theirs = getattr(oracle, kind)(str(tmp_path / "saved"), device="cpu")
+
+    assert model.model_card_data is data
+    assert theirs._model_card_text == card
+    head = ModelCard(card)
+    assert (head.data.language, head.data.license, head.data.library_name) == ("de", "mit", "sentence-transformers")
+    assert head.text.strip().startswith("# Mine: 1\n")
+    of_theirs = SentenceTransformerModelCardData(license="cc")
+    again = getattr(st_core, kind)(str(tmp_path / "saved"), device="cpu", model_card_data=of_theirs)
+    again.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text("utf-8") == card
+    assert copy.copy(again).model_card_data is again.model_card_data is of_theirs
+    again.model_card_data = data
+    assert again.model_card_data is data
+
+
+def test_compiling_changes_nothing_and_says_so(checkpoints, agree, caplog):
+    """Theirs compiles in place and returns None as well."""
+    model = checkpoints.load(st_core, DENSE, "bert-mean")
+    before = model.encode(TEXTS)
+
+    assert model.compile(mode="reduce-overhead", dynamic=True) is None
+
+    agree(model.encode(TEXTS), before)
+    assert "compile() of a SentenceTransformer has no effect" in caplog.text
 
 
 @pytest.mark.parametrize(("kind", "name"), [(DENSE, "bert-mean"), (CROSS, "rerank-bert")])

@@ -25,6 +25,8 @@ __all__ = [
     "Transformer",
 ]
 
+__path__: list[str] = []  # submodules are in st_core.import_paths
+
 
 def __getattr__(name: str) -> Any:
     return getattr(models, name)

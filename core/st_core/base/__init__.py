@@ -1,0 +1,5 @@
+"""The base of the model classes, at the path that it has in sentence-transformers 6."""
+
+from st_core.model import Model as BaseModel
+
+__all__ = ["BaseModel"]
