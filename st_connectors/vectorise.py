@@ -104,6 +104,8 @@ def _to_numpy(value: Any) -> Any:
 
 def tokenizer_of(loaded: object) -> Any:
     """Return the Rust tokenizer of a model of st_core or sentence-transformers, or None if it has none."""
-    tokenizer = getattr(loaded, "tokenizer", None)
-    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    inner = getattr(loaded, "backend_tokenizer", None)
+    if inner is None:
+        tokenizer = getattr(loaded, "tokenizer", None)
+        inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return inner if hasattr(inner, "to_str") and hasattr(inner, "encode") else None

@@ -41,10 +41,12 @@ from st_core.modules.transformer import Transformer
 from st_core.printed import tree
 from st_core.progress import Advance, progress
 from st_core.saving.held import hold, with_files
+from st_core.text.tokens import TextTokenizer
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
     from st_core.backends import Rows
     from st_core.engine.engine import Engine
@@ -527,6 +529,15 @@ class Model(Compatible):
     @tokenizer.setter
     def tokenizer(self, value: object) -> None:
         self._engine = self._engine.set_tokenizer(self._engine.tasks()[0], value)
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the tokenizers library that computes tokens; None if one of another kind does.
+
+        It neither cuts nor pads texts. Models with equal files share it: do not change it, but :attr:`tokenizer`.
+        """
+        tokenizer = self._current().outline(self._engine.tasks()[0]).tokenizer
+        return tokenizer.backend if isinstance(tokenizer, TextTokenizer) else None
 
     def _current(self) -> Engine:
         """Return the engine with the current settings of the tokenizers that :attr:`tokenizer` returned."""

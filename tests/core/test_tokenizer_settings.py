@@ -197,6 +197,21 @@ def test_the_tokenizer_of_a_static_model(checkpoints, agree):
     np.testing.assert_array_equal(other.encode(TEXTS), before)
 
 
+def test_the_tokenizer_that_computes_tokens_is_shared_and_follows_settings(checkpoints):
+    """One object for models with equal files, which never cuts texts, and another once a setting changes tokens."""
+    normalizers = pytest.importorskip("tokenizers").normalizers
+    first, second = (st_core.SentenceTransformer(str(checkpoints.folder("static"))) for _ in range(2))
+    shared = first.backend_tokenizer
+    assert second.backend_tokenizer is shared
+    first.tokenizer.enable_truncation(3)
+    assert len(first.backend_tokenizer.encode(TEXTS[0], add_special_tokens=False)) > 3
+    first.tokenizer.normalizer = normalizers.Lowercase()
+    assert first.backend_tokenizer.normalizer.normalize_str("ABC") == "abc"
+    assert second.backend_tokenizer is shared
+    assert shared.normalizer is None
+
+
+@pytest.mark.long
 def test_the_tokenizer_of_a_graph(checkpoints, agree):
     """The same settings on another backend."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
