@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import typer
+import typer.main
 
 from st_connectors.cli.alter import alter
 from st_connectors.cli.conform import conform
@@ -47,15 +49,6 @@ from st_connectors.cli.usage import Command, is_usage_error, usage_message
 __all__ = ["app", "main", "run"]
 
 
-app = typer.Typer(
-    name="st-connectors",
-    help="Store texts in vector databases and search them.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 COMMANDS: dict[str, Callable[..., object]] = {
     "demo": demo,
     "create": create,
@@ -75,11 +68,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "export": export,
     "conform": conform,
 }
-for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(command)
 
 
-@app.callback(invoke_without_command=True)
 def version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Store texts in vector databases and search them."""
     if version:
@@ -87,6 +77,32 @@ def version(version: bool = typer.Option(False, "--version", help="Print the ver
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+def _application(commands: Mapping[str, Callable[..., object]]) -> typer.Typer:
+    """Return the command line with some of the commands."""
+    application = typer.Typer(
+        name="st-connectors",
+        help="Store texts in vector databases and search them.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback(invoke_without_command=True)(version)
+    for name, command in commands.items():
+        application.command(name, cls=Command)(command)
+    return application
+
+
+app = _application(COMMANDS)
+
+
+@cache
+def _parser(name: str | None) -> Callable[..., object]:
+    """Return the parser of one command, or of all for None: typer 0.29 takes 4 ms to build each command."""
+    return typer.main.get_command(app if name is None else _application({name: COMMANDS[name]}))
 
 
 def main() -> None:
@@ -101,7 +117,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         with warnings_as_lines():
-            status = app(list(arguments), prog_name="st-connectors", standalone_mode=False)
+            named = arguments[0] if arguments and arguments[0] in COMMANDS else None
+            status = _parser(named)(list(arguments), prog_name="st-connectors", standalone_mode=False)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):
             return BROKEN_PIPE
