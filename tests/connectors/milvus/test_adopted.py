@@ -114,9 +114,16 @@ def probes():
         yield own
 
 
+def create(client, schema, index_params):
+    """Create and load the collection; with ``sync`` pymilvus 3 waits half a second for every index."""
+    client.create_collection("notes", schema=schema)
+    client.create_index("notes", index_params, sync=False)
+    client.load_collection("notes")
+
+
 def fill(client, dense, sparse):
     """Create the collection and write the records."""
-    client.create_collection("notes", schema=shape(), index_params=indexes())
+    create(client, shape(), indexes())
     vectors = zip(dense, sparse, strict=True)
     rows = [{"meaning": one.tolist(), "terms": other.to_mapping()} for one, other in vectors]
     client.upsert("notes", [{**row, **vector} for row, vector in zip(ROWS, rows, strict=True)])
@@ -298,7 +305,7 @@ def test_what_their_columns_cannot_hold_is_refused_record_by_record(notes):
 
 def test_keys_of_words(client, letters):
     """A text key is the id, unchanged."""
-    client.create_collection("notes", schema=shape(DataType.VARCHAR), index_params=indexes("HNSW"))
+    create(client, shape(DataType.VARCHAR), indexes("HNSW"))
     with closing(adopt(client)) as store:
         vectors = {"meaning": letters.encode_document(["boat"])[0], "terms": SparseVector.from_mapping({0: 1.0})}
         assert store.upsert([Record(name, vectors, {"body": "x"}) for name in ('it\'s "so"', "b", "ü")]) == []
@@ -311,7 +318,7 @@ def test_keys_of_words(client, letters):
 
 def test_a_collection_that_makes_its_ids_is_only_searched(client):
     """A record cannot be stored under an id of the caller."""
-    client.create_collection("notes", schema=shape(auto=True), index_params=indexes())
+    create(client, shape(auto=True), indexes())
     vectors = {"meaning": np.ones(16, np.float32), "terms": SparseVector.from_mapping({0: 1.0})}
     with closing(adopt(client)) as store:
         (rejected,) = store.upsert([Record("1", vectors, {"body": "x"})])
