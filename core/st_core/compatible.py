@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
 
 import numpy as np
 
 from st_core.arguments import LoadArguments
 from st_core.backends import RunOptions
-from st_core.module_view import module_of
+from st_core.module_view import ModuleView, module_of
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer
 from st_core.renamed import warn_of_old_name
@@ -25,13 +25,19 @@ from st_core.text.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+    from transformers import PretrainedConfig, PreTrainedModel
 
+    from st_core.backends import Features
     from st_core.engine.engine import Engine
     from st_core.modules import Module
 
 __all__ = ["Compatible", "advice"]
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 _BY_ADVICE: Mapping[str, Sequence[str]] = {
     "adapters are merged into the weights when a model is loaded; change them with peft and load the result": (
@@ -95,24 +101,28 @@ class Compatible:
     _engine: Engine
     _loading: LoadArguments
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    if TYPE_CHECKING:  # defined by the class that is combined with this one
+
+        def __iter__(self) -> Iterator[ModuleView]: ...
+
+    def __init_subclass__(cls, **options: object) -> None:
         """Set the names that sentence-transformers has for class attributes."""
         super().__init_subclass__(**options)
         for name, own in (("model_type", "family"), ("default_huggingface_organization", "organisation")):
             if own in vars(cls):
                 setattr(cls, name, vars(cls)[own])
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         """Raise AttributeError, with what to use in place of an attribute of sentence-transformers' models."""
         instead = advice(name)
         kind = type(self).__name__
         raise AttributeError(f"a {kind} has no attribute {name!r}" + (f": {instead}" if instead else ""))
 
-    def __call__(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, features: Mapping[str, object], **kwargs: str | None) -> Features:
         """Call :meth:`forward`."""
         return self.forward(features, **kwargs)
 
-    def forward(self, features: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+    def forward(self, features: Mapping[str, object], task: str | None = None) -> Features:
         """Return the features of a batch, extended by those that the modules write, such as ``sentence_embedding``.
 
         ``features`` are those that ``preprocess`` returns: ``input_ids`` and ``attention_mask`` [n, t], and
@@ -158,11 +168,10 @@ class Compatible:
     @property
     def processor(self) -> Any:
         """The value of ``tokenizer``, because models read only text."""
-        tokenizer: Any = getattr(self, "tokenizer")  # noqa: B009 - defined by the class that is combined with this one
-        return tokenizer
+        return getattr(self, "tokenizer")  # noqa: B009 - defined by the class that is combined with this one
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> torch.dtype | np.dtype[np.float32] | None:
         """The torch dtype of the weights in memory; None for a model that runs as a graph.
 
         For a model on numpy without an installation of torch it is a numpy dtype.
@@ -174,10 +183,11 @@ class Compatible:
             return np.dtype(np.float32)
         import torch
 
-        return getattr(torch, engine.runner(engine.tasks()[0]).info.precision)
+        known: torch.dtype = getattr(torch, engine.runner(engine.tasks()[0]).info.precision)
+        return known
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PretrainedConfig | None:
         """The configuration of transformers for the first transformer of the model, None for a model without one.
 
         It cannot be changed: pass ``config_kwargs`` when loading the model.
@@ -186,7 +196,7 @@ class Compatible:
         return None if module is None else self._engine.factory.config(module)
 
     @property
-    def transformers_model(self) -> Any:
+    def transformers_model(self) -> PreTrainedModel | None:
         """The first transformer of the model as an object of transformers, None for a model without one.
 
         It is a second copy of the weights, loaded on first use. Changes to it have no effect on the model, and torch
@@ -218,8 +228,7 @@ class Compatible:
 
     def get_parameter(self, target: str) -> torch.Tensor:
         """Return the parameter of a name; raise AttributeError for an unknown name."""
-        found: torch.Tensor = _named(dict(self.named_parameters()), target, "parameter")
-        return found
+        return _named(dict(self.named_parameters()), target, "parameter")
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the name of each buffer of the transformers and its value, as in :meth:`named_parameters`."""
@@ -234,23 +243,21 @@ class Compatible:
 
     def get_buffer(self, target: str) -> torch.Tensor:
         """Return the buffer of a name; raise AttributeError for an unknown name."""
-        found: torch.Tensor = _named(dict(self.named_buffers()), target, "buffer")
-        return found
+        return _named(dict(self.named_buffers()), target, "buffer")
 
-    def children(self) -> Iterator[Any]:
+    def children(self) -> Iterator[ModuleView]:
         """Yield the modules of the module list."""
         return (module for _, module in self.named_children())
 
-    def named_children(self) -> Iterator[tuple[str, Any]]:
+    def named_children(self) -> Iterator[tuple[str, ModuleView]]:
         """Yield the index of each module of the module list, as text, and the module."""
-        modules: Any = self
-        return ((str(index), module) for index, module in enumerate(modules))
+        return ((str(index), module) for index, module in enumerate(self))
 
-    def modules(self) -> Iterator[Any]:
+    def modules(self) -> Iterator[Self | ModuleView]:
         """Yield the model and its modules, those of routes included, but not the layers of transformers."""
         return (module for _, module in self.named_modules())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Self | ModuleView]]:
         """Yield the model and its modules with their names, those of routes included, but not layers of transformers.
 
         A module that two routes share has the name in the first one. The layers are those of
@@ -261,12 +268,12 @@ class Compatible:
         for name, module in self.named_children():
             place = f"{prefix}.{name}" if prefix else name
             yield place, module
-            for inner, part in _in_routes(module, place) if isinstance(module, Router) else ():
+            for inner, part in _in_routes(module, place) if isinstance(module_of(module), Router) else ():
                 if id(module_of(part)) not in seen:
                     seen.add(id(module_of(part)))
                     yield inner, part
 
-    def get_submodule(self, target: str) -> Any:
+    def get_submodule(self, target: str) -> Self | ModuleView:
         """Return the module of a name of :meth:`named_modules`; raise AttributeError for an unknown name."""
         return _named(dict(self.named_modules()), target, "module")
 
@@ -337,22 +344,22 @@ class Compatible:
         to: Callable[[str], Self] = getattr(self, "to")  # noqa: B009 - defined by the class combined with this one
         return to(device)
 
-    def evaluate(self, evaluator: Callable[[Self, str | None], Any], output_path: str | None = None) -> Any:
+    def evaluate(self, evaluator: Callable[[Self, str | None], Result], output_path: str | None = None) -> Result:
         """Return ``evaluator(model, output_path)``; the folder ``output_path`` is created."""
         if output_path is not None:
             Path(output_path).mkdir(parents=True, exist_ok=True)
         return evaluator(self, output_path)
 
-    def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs: Any) -> str:
+    def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs: object) -> str:
         """Call ``push_to_hub``, under its old name; ``organization`` is put in front of ``repo_id``."""
         warn_of_old_name("save_to_hub is now named push_to_hub")
         push: Callable[..., str] = getattr(self, "push_to_hub")  # noqa: B009 - defined by the class combined with this
         return push(repo_id if organization is None or "/" in repo_id else f"{organization}/{repo_id}", **kwargs)
 
 
-def _array(values: Any) -> Any:
+def _array(values: object) -> NDArray[np.integer]:
     """Return a tensor or an array as an array."""
-    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
+    return np.asarray(values.cpu().numpy() if hasattr(values, "cpu") else values)
 
 
 def _transformers(modules: Sequence[Module]) -> Iterator[Transformer]:
@@ -365,14 +372,14 @@ def _transformers(modules: Sequence[Module]) -> Iterator[Transformer]:
                 yield from _transformers(route)
 
 
-def _in_routes(router: Any, place: str) -> Iterator[tuple[str, Any]]:
+def _in_routes(router: ModuleView, place: str) -> Iterator[tuple[str, ModuleView]]:
     """Yield the modules in the routes of a router with their names."""
     for route, stack in router.sub_modules.items():
         for index, module in enumerate(stack):
             yield f"{place}.sub_modules.{route}.{index}", module
 
 
-def _named(found: Mapping[str, Any], name: str, what: str) -> Any:
+def _named(found: Mapping[str, Value], name: str, what: str) -> Value:
     """Return the value of a name; raise AttributeError for an unknown name."""
     if name not in found:
         raise AttributeError(f"the model has no {what} {name!r}; expected one of {', '.join(list(found)[:8])}, …")

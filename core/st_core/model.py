@@ -12,7 +12,7 @@ from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast, overload
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from st_core.errors import ModelBroken, ModelError, ModelUnsupported
 from st_core.home import expand_home
 from st_core.model_card import ModelCardData
 from st_core.module_settings import Place, changed, module_at
-from st_core.module_view import module_of, view
+from st_core.module_view import ModuleView, module_of, view
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
@@ -728,16 +728,20 @@ class Model(Compatible):
         """Return the contents of further JSON files to save, by file name."""
         return {}
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ModuleView: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ModuleView]: ...
+    def __getitem__(self, index: int | slice) -> ModuleView | list[ModuleView]:
         """Return the module at an index of the module list, with settings that can be changed; a list for a slice."""
         places = range(len(self))[index]
         return view(self, (places,)) if isinstance(places, int) else [view(self, (place,)) for place in places]
 
-    def _first_module(self) -> Any:
+    def _first_module(self) -> ModuleView:
         """Return the first module; sentence-transformers has the method, and much code calls it."""
         return self[0]
 
-    def _last_module(self) -> Any:
+    def _last_module(self) -> ModuleView:
         """Return the last module."""
         return self[-1]
 
@@ -758,7 +762,7 @@ class Model(Compatible):
         """Return the number of modules."""
         return len(self._engine.modules)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[ModuleView]:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:

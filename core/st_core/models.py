@@ -12,13 +12,13 @@ The same classes are in the ``modules`` of :mod:`st_core.sentence_transformer`, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 import numpy as np
 
@@ -49,6 +49,18 @@ if TYPE_CHECKING:
     from st_core.modules import Module
     from st_core.text.tokens import TextTokenizer
 
+    class _TransformerOptions(TypedDict, total=False):
+        """The keyword arguments of Transformer."""
+
+        transformer_task: str
+        model_kwargs: Mapping[str, object] | None
+        processor_kwargs: Mapping[str, object] | None
+        config_kwargs: Mapping[str, object] | None
+        max_seq_length: int | None
+        do_lower_case: bool
+        backend: str
+
+
 __all__ = [
     "Asym",
     "Dense",
@@ -74,9 +86,9 @@ class _Documented(type):
     """The type of classes whose calls return modules of another class."""
 
     of: type
-    build: Any
+    build: Callable[..., Module]
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> Module:
         return cls.build(*args, **kwargs)
 
     def __instancecheck__(cls, value: object) -> bool:
@@ -88,7 +100,7 @@ class _Class(metaclass=_Documented):
 
     if TYPE_CHECKING:  # what a type checker is to see of the modules that calls return
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __init__(self, *args: object, **kwargs: object) -> None: ...
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -103,13 +115,13 @@ class Transformer(_Class):
         model_name_or_path: str | PathLike[str],
         *,
         transformer_task: str = "feature-extraction",
-        model_kwargs: Mapping[str, Any] | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
+        processor_kwargs: Mapping[str, object] | None = None,
+        config_kwargs: Mapping[str, object] | None = None,
         max_seq_length: int | None = None,
         do_lower_case: bool = False,
         backend: str = "torch",
-    ) -> Any:
+    ) -> transformers_model.Transformer:
         """Return the module; its weights are read when a model of it is loaded.
 
         ``backend`` is that of the model. Raises the errors of finding and reading the folder.
@@ -135,9 +147,12 @@ class MLMTransformer(_Class):
     of = transformers_model.Transformer
 
     @staticmethod
-    def build(model_name_or_path: str | PathLike[str], **options: Any) -> Any:
+    def build(
+        model_name_or_path: str | PathLike[str], **options: Unpack[_TransformerOptions]
+    ) -> transformers_model.Transformer:
         """Return a Transformer for the task "fill-mask"; the options are those of Transformer."""
-        return Transformer(model_name_or_path, **{"transformer_task": "fill-mask", **options})
+        options.setdefault("transformer_task", "fill-mask")
+        return Transformer.build(model_name_or_path, **options)
 
 
 class Pooling(_Class):
@@ -150,7 +165,7 @@ class Pooling(_Class):
         embedding_dimension: int | None,
         pooling_mode: str | Sequence[str] = "mean",
         include_prompt: bool = True,
-    ) -> Any:
+    ) -> pooling.Pooling:
         """Return the module; raise ValueError for an unknown mode."""
         modes = (pooling_mode,) if isinstance(pooling_mode, str) else tuple(pooling_mode)
         unknown = [mode for mode in modes if mode not in pooling.MODES]
@@ -165,7 +180,9 @@ class Normalize(_Class):
     of = normalize.Normalize
 
     @staticmethod
-    def build(module_input_name: str = "sentence_embedding", module_output_name: str | None = None) -> Any:
+    def build(
+        module_input_name: str = "sentence_embedding", module_output_name: str | None = None
+    ) -> normalize.Normalize:
         """Return the module."""
         return normalize.Normalize(module_input_name, module_output_name or module_input_name)
 
@@ -176,7 +193,7 @@ class Dropout(_Class):
     of = _dropout.Dropout
 
     @staticmethod
-    def build(dropout: float = 0.2) -> Any:  # noqa: ARG004 - concerns training
+    def build(dropout: float = 0.2) -> _dropout.Dropout:  # noqa: ARG004 - concerns training
         """Return the module, which does not keep the rate."""
         return _dropout.Dropout()
 
@@ -187,7 +204,7 @@ class LayerNorm(_Class):
     of = layer_norm.LayerNorm
 
     @staticmethod
-    def build(dimension: int) -> Any:
+    def build(dimension: int) -> layer_norm.LayerNorm:
         """Return the module."""
         return layer_norm.LayerNorm(np.ones(dimension, np.float32), np.zeros(dimension, np.float32))
 
@@ -208,7 +225,7 @@ class Dense(_Class):
         module_input_name: str = "sentence_embedding",
         module_output_name: str | None = None,
         use_residual: bool = False,
-    ) -> Any:
+    ) -> dense.Dense:
         """Return the module; without ``init_weight`` its weights are random, drawn as torch does, with a warning.
 
         ``activation_function`` is a module of torch, by default Tanh; None is the identity.
@@ -237,7 +254,7 @@ def _random_linear(width: int, out: int, *, bias: bool) -> dict[str, NDArray[np.
     return {name: value.detach().numpy().copy() for name, value in Linear(width, out, bias=bias).named_parameters()}
 
 
-def _array(values: Any) -> NDArray[np.float32]:
+def _array(values: object) -> NDArray[np.float32]:
     values = values.detach().float().cpu().numpy() if hasattr(values, "detach") else values
     return np.array(values, np.float32)
 
@@ -260,7 +277,9 @@ class StaticEmbedding(_Class):
     of = static_embedding.StaticEmbedding
 
     @staticmethod
-    def build(tokenizer: object, embedding_weights: Any = None, embedding_dim: int | None = None) -> Any:
+    def build(
+        tokenizer: object, embedding_weights: object = None, embedding_dim: int | None = None
+    ) -> static_embedding.StaticEmbedding:
         """Return the module of a tokenizer (of tokenizers or transformers) and a table [V, d].
 
         With ``embedding_dim`` in place of the table, its weights are random, drawn as torch does, with a warning.
@@ -280,13 +299,13 @@ class StaticEmbedding(_Class):
         )
 
     @staticmethod
-    def from_model2vec(model_id_or_path: str) -> Any:
+    def from_model2vec(model_id_or_path: str) -> Module:
         """Return the table of a model2vec model in a folder or on the Hub."""
         folder, _, _ = find_checkpoint(model_id_or_path, organisation="minishlab")
         return load_module(ModuleFiles(folder, folder, static_embedding.StaticEmbedding.type_path))
 
     @staticmethod
-    def from_distillation(*_args: object, **_kwargs: object) -> Any:
+    def from_distillation(*_args: object, **_kwargs: object) -> NoReturn:
         """Raise ModelUnsupported: distil with model2vec, and load its result with ``from_model2vec``."""
         raise ModelUnsupported(
             "distillation is a task of model2vec: call model2vec.distill.distill, save its model, and load that with "
@@ -294,7 +313,7 @@ class StaticEmbedding(_Class):
         )
 
 
-def _tokenizer(tokenizer: Any) -> TextTokenizer:
+def _tokenizer(tokenizer: object) -> TextTokenizer:
     """Return the tokenizer of static modules that corresponds to one of tokenizers or transformers."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "to_str"):
@@ -313,7 +332,7 @@ class SpladePooling(_Class):
     @staticmethod
     def build(
         pooling_strategy: str = "max", activation_function: str = "relu", embedding_dimension: int | None = None
-    ) -> Any:
+    ) -> splade_pooling.SpladePooling:
         """Return the module; raise ValueError for an unknown strategy or activation."""
         if pooling_strategy not in ("max", "sum") or activation_function not in ("relu", "log1p_relu"):
             raise ValueError(
@@ -331,7 +350,11 @@ class SparseStaticEmbedding(_Class):
     of = sparse_static_embedding.SparseStaticEmbedding
 
     @staticmethod
-    def build(tokenizer: Any, weight: Any = None, frozen: bool = False) -> Any:  # noqa: ARG004 - concerns training
+    def build(
+        tokenizer: object,
+        weight: object = None,
+        frozen: bool = False,  # noqa: ARG004 - concerns training
+    ) -> sparse_static_embedding.SparseStaticEmbedding:
         """Return the module of a tokenizer of transformers and weights [V], by default ones."""
         own = _tokenizer(tokenizer)
         weights = np.ones(own.vocabulary_size, np.float32) if weight is None else _array(weight)
@@ -344,7 +367,9 @@ class LogitScore(_Class):
     of = logit_score.LogitScore
 
     @staticmethod
-    def build(true_token_id: int, false_token_id: int | None = None, module_input_name: str = "causal_logits") -> Any:
+    def build(
+        true_token_id: int, false_token_id: int | None = None, module_input_name: str = "causal_logits"
+    ) -> logit_score.LogitScore:
         """Return the module."""
         return logit_score.LogitScore(true_token_id, false_token_id, module_input_name)
 
@@ -359,8 +384,8 @@ class Router(_Class):
         sub_modules: Mapping[str, Sequence[Module]],
         default_route: str | None = None,
         allow_empty_key: bool = True,
-        route_mappings: Mapping[tuple[str | None, Any], str] | None = None,
-    ) -> Any:
+        route_mappings: Mapping[tuple[str | None, str | Sequence[str] | None], str] | None = None,
+    ) -> router.Router:
         """Return the module; raise ValueError without routes, and for a route that does not exist."""
         routes = {name: tuple(map(module_of, stack)) for name, stack in sub_modules.items()}
         if not routes or not all(routes.values()):
@@ -378,9 +403,9 @@ class Router(_Class):
         document_modules: Sequence[Module],
         default_route: str | None = "document",
         allow_empty_key: bool = True,
-    ) -> Any:
+    ) -> router.Router:
         """Return a router with the routes "query" and "document"."""
-        return Router({"query": query_modules, "document": document_modules}, default_route, allow_empty_key)
+        return Router.build({"query": query_modules, "document": document_modules}, default_route, allow_empty_key)
 
 
 def _modality(value: str | Sequence[str] | None) -> str | None:
@@ -407,7 +432,7 @@ _ABSENT = dict.fromkeys(
 """Classes of sentence-transformers that do not exist here, with what to do instead."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type:
     """Return a class whose modules cannot be built here, or raise ImportError with what to do instead of a class."""
     if name in _FROM_CHECKPOINTS:
         own = getattr(import_module(f"st_core.modules.{_FROM_CHECKPOINTS[name]}"), name)
@@ -429,7 +454,7 @@ class _Image:
 def _refusing(name: str, own: type, reason: str) -> type:
     """Return a class that recognises modules of ``own``, and whose call raises ModelUnsupported."""
 
-    def build(*_: Any, **__: Any) -> Any:
+    def build(*_: object, **__: object) -> NoReturn:
         raise ModelUnsupported(f"a {name} cannot be built here: {reason}")
 
     return _Documented(

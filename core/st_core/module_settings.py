@@ -23,7 +23,7 @@ __all__ = ["SETTINGS", "changed", "module_at", "with_module"]
 Place = tuple[int | str, ...]
 """The index of a module in the list, for a module of a route followed by the name of the route and an index in it."""
 
-Setting = Callable[[Any, Any], Module]
+Setting = Callable[[Any, object], Module]
 
 
 def _pooling_mode(module: Pooling, value: object) -> Pooling:
@@ -49,11 +49,11 @@ def _activation(module: Dense, value: object) -> Dense:
     """Set the activation to a module of torch without arguments, a class of such modules, or its dotted path."""
     if value is None:
         value = "torch.nn.modules.linear.Identity"
-    kind: Any = value if isinstance(value, (str, type)) else type(value)
+    kind: str | type = value if isinstance(value, (str, type)) else type(value)
     path = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     if not path.startswith("torch.nn."):
         raise ValueError(f"activation_function is {value!r}; expected a module of torch.nn, or its dotted path")
-    if not isinstance(value, (str, type)) and repr(value) != repr(kind()):
+    if not isinstance(value, (str, type)) and repr(value) != repr(type(value)()):
         raise ValueError(f"activation_function is {value!r}; a module that is saved by name has no arguments")
     return replace(module, activation=path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from st_core.module_settings import SETTINGS, Place, module_at
 from st_core.modules import Module
@@ -39,7 +39,7 @@ class ModuleView:
 
     __slots__ = ("_model", "_place")
 
-    _model: Any
+    _model: Owner
     _place: Place
 
     def __init__(self, model: Owner, place: Place) -> None:
@@ -64,7 +64,7 @@ class ModuleView:
         settings = {} if hasattr(module, name) else settings_of(module)
         return settings[name] if name in settings else getattr(module, name)
 
-    def _of_transformer(self, module: Transformer) -> Mapping[str, Callable[[], Any]]:
+    def _of_transformer(self, module: Transformer) -> Mapping[str, Callable[[], object]]:
         """Return the attributes that a transformer has in sentence-transformers, as functions."""
         factory = self._model._engine.factory  # noqa: SLF001 - a part of the model
         return {
@@ -76,7 +76,7 @@ class ModuleView:
             "query_length": lambda: module.task_lengths.get("query"),
         }
 
-    def _of_router(self, module: Router) -> Mapping[str, Callable[[], Any]]:
+    def _of_router(self, module: Router) -> Mapping[str, Callable[[], object]]:
         """Return the attributes that a router has in sentence-transformers, as functions."""
         return {
             "default_route": lambda: module.default,
@@ -102,7 +102,7 @@ class ModuleView:
     def __hash__(self) -> int:
         return hash(module_of(self))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return module_of, (module_of(self),)  # a copy or a pickle of a view is the module
 
     def __repr__(self) -> str:
@@ -114,16 +114,21 @@ class ModuleView:
 
     def get_embedding_dimension(self) -> int | None:
         """Return the width of the feature that the module writes."""
-        return module_of(self).dimension  # type: ignore[no-any-return]
+        return module_of(self).dimension
 
     get_sentence_embedding_dimension = get_word_embedding_dimension = get_embedding_dimension
 
-    def get_max_seq_length(self) -> Any:
+    def get_max_seq_length(self) -> int | float | None:
         """Return the maximum number of tokens of a text."""
-        return self.max_seq_length
+        length: int | float | None = self.max_seq_length
+        return length
 
 
-def module_of(value: Any) -> Any:
+@overload
+def module_of(value: Module | ModuleView) -> Module: ...
+@overload
+def module_of(value: object) -> object: ...
+def module_of(value: object) -> object:
     """Return the module behind a view; return other values unchanged."""
     if not issubclass(type(value), ModuleView):
         return value
@@ -131,7 +136,7 @@ def module_of(value: Any) -> Any:
     return module_at(model._engine.modules, place)  # noqa: SLF001 - a part of the model
 
 
-def view(model: Owner, place: Place) -> Any:
+def view(model: Owner, place: Place) -> ModuleView:
     """Return the module of a model at a place, as a view whose class has the name of the module's class."""
     module: Module = module_at(model._engine.modules, place)  # noqa: SLF001 - a part of the model
     return _kind(type(module).__name__)(model, place)

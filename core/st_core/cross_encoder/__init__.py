@@ -28,6 +28,7 @@ from st_core.renamed import accepts_old_names, warn_of_old_name
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
     from st_core.backends import Rows
     from st_core.engine.plan import Device
@@ -113,7 +114,7 @@ class CrossEncoder(Model):
         self.max_seq_length = value
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel | None:
         """The value of ``transformers_model``."""
         return self.transformers_model
 

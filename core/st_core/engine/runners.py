@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from st_core.backends import Outline
 from st_core.backends.numpy.modules import can_run
@@ -18,6 +18,7 @@ from st_core.modules.transformer import Transformer
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PretrainedConfig
 
     from st_core.backends import Runner
     from st_core.backends.graph.backend import GraphBackend
@@ -62,7 +63,7 @@ class RunnerFactory:
             self.graphs = GraphBackend(plan.backend, plan.dtype, plan.artifacts.folder, plan.artifacts.file_name)
         self.torch: TorchBackend | None = None
         self._lock = threading.Lock()
-        self._configs: dict[int, tuple[Transformer, Any]] = {}
+        self._configs: dict[int, tuple[Transformer, PretrainedConfig]] = {}
 
     def runner(self, stack: tuple[Module, ...]) -> Runner:
         """Build the runner of a stack; raise ImportError, with the extra to install, if torch is missing."""
@@ -108,7 +109,7 @@ class RunnerFactory:
         if self.torch is not None:
             self.torch.share(loaded, module)
 
-    def config(self, module: Transformer) -> Any:
+    def config(self, module: Transformer) -> PretrainedConfig:
         """Return the configuration of a transformer as an object of transformers that refuses changes."""
         if id(module) not in self._configs:
             try:

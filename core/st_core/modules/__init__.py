@@ -54,9 +54,9 @@ class LoadOptions:
     """
 
     trust_remote_code: bool = False
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    model_kwargs: Mapping[str, object] = field(default_factory=dict)
+    processor_kwargs: Mapping[str, object] = field(default_factory=dict)
+    config_kwargs: Mapping[str, object] = field(default_factory=dict)
     hub: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +98,7 @@ class Parts:
     """
 
     json: Mapping[str, object] = field(default_factory=dict)
-    tensors: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
+    tensors: Mapping[str, NDArray[np.generic] | None] = field(default_factory=dict)
     tokenizer: TextTokenizer | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[Path, ...] = ()

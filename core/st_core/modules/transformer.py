@@ -119,13 +119,13 @@ class Transformer:
     writes: str
     lower_case: bool = False
     task_lengths: Mapping[str, int] = field(default_factory=dict)
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    config_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    text_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    model_kwargs: Mapping[str, object] = field(default_factory=dict)
+    processor_kwargs: Mapping[str, object] = field(default_factory=dict)
+    config_kwargs: Mapping[str, object] = field(default_factory=dict)
+    text_kwargs: Mapping[str, object] = field(default_factory=dict)
     chat: bool | None = False
     chat_format: str = "auto"
-    chat_options: Mapping[str, Any] = field(default_factory=dict)
+    chat_options: Mapping[str, object] = field(default_factory=dict)
     logits_to_keep: int = 1
     trust_remote_code: bool = False
     base: Path | None = None
@@ -154,7 +154,7 @@ class Transformer:
         return self.task == "sequence-classification" and self.config.get("model_type") != "xlnet"
 
     @property
-    def requested_dtype(self) -> Any:
+    def requested_dtype(self) -> object:
         """The dtype in the options of transformers' loaders, None without one."""
         options = (self.model_kwargs, self.config_kwargs)
         return next(

@@ -11,10 +11,10 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from st_core.checkpoint.files import read_optional_object
 from st_core.errors import missing_extra
@@ -56,15 +56,24 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_modules(modules: Sequence[Module], family: str, home: Home) -> None:
+def write_modules(modules: Sequence[object], family: str, home: Home) -> None:
     """Write modules as a checkpoint of a family; raise TypeError for an object that is no module of this package."""
-    for module in modules:
-        if not hasattr(module, "type_path"):
-            kind = f"{type(module).__module__}.{type(module).__qualname__}"
-            raise TypeError(f"modules contains a {kind}; expected modules of st_core, such as those in st_core.models")
-    if not modules:
+    checked = [_module(value) for value in modules]
+    if not checked:
         raise ValueError("modules is empty; expected at least one module, the first of which reads texts")
-    save_folder(home.folder, [_with_chat(module) for module in modules], {"model_type": family}, {}, None)
+    save_folder(home.folder, [_with_chat(module) for module in checked], {"model_type": family}, {}, None)
+
+
+def _module(value: object) -> Module:
+    """Return a module; raise TypeError for an object that is no module of this package."""
+    if _is_module(value):
+        return value
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(f"modules contains a {kind}; expected modules of st_core, such as those in st_core.models")
+
+
+def _is_module(value: object) -> TypeGuard[Module]:
+    return hasattr(value, "type_path")
 
 
 def _with_chat(module: Module) -> Module:
@@ -104,8 +113,8 @@ def write_with_head(checkpoint: Checkpoint, family: str, options: LoadOptions, h
     from st_core.backends.torch.hush import hushed
     from st_core.backends.torch.library import named_errors
 
-    trusted: dict[str, Any] = {"local_files_only": True, "trust_remote_code": options.trust_remote_code}
-    changes: Mapping[str, Any] = options.config_kwargs
+    trusted = {"local_files_only": True, "trust_remote_code": options.trust_remote_code}
+    changes = options.config_kwargs
     if family == "CrossEncoder":
         changes = {"num_labels": 1, **changes}
     folder = str(checkpoint.folder)
