@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from st_core.errors import missing_packages
-from st_core.quantize import Array, dequantize, quantization_ranges, quantize_embeddings
+from st_core.quantize import Array, Precision, dequantize, quantization_ranges, quantize_embeddings
 from st_core.tensors import is_tensor, numpy_of
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["semantic_search_faiss", "semantic_search_usearch"]
 
@@ -26,10 +29,28 @@ NEIGHBOURS = 16
 """The number of edges per vector in the graph of an approximate index of faiss."""
 
 
+class FaissIndex(Protocol):
+    """The members of an index of faiss that are used here; binary indexes have no class in common with others."""
+
+    d: int
+
+    def add(self, vectors: Array, /) -> None:
+        """Add vectors [n, d]."""
+        ...
+
+    def search(self, queries: Array, top_k: int, /) -> tuple[Array, Array]:
+        """Return the scores and the ids [n, k] of the nearest vectors."""
+        ...
+
+    def reconstruct(self, key: int, /) -> Array:
+        """Return the vector of an id."""
+        ...
+
+
 def semantic_search_faiss(  # noqa: PLR0917 -- sentence-transformers' signature
     query_embeddings: object,
     corpus_embeddings: Array | None = None,
-    corpus_index: Any = None,
+    corpus_index: FaissIndex | None = None,
     corpus_precision: Literal["float32", "uint8", "ubinary"] = "float32",
     top_k: int = 10,
     ranges: Array | None = None,
@@ -53,7 +74,10 @@ def semantic_search_faiss(  # noqa: PLR0917 -- sentence-transformers' signature
     except ImportError as error:
         raise missing_packages(["faiss_cpu"], "semantic_search_faiss") from error
     _check_corpus(corpus_embeddings, corpus_index, corpus_precision, ("float32", "uint8", "ubinary"))
-    index = _faiss_index(faiss, corpus_embeddings, corpus_precision, exact) if corpus_index is None else corpus_index
+    if corpus_index is None:
+        assert corpus_embeddings is not None
+        corpus_index = _faiss_index(faiss, corpus_embeddings, corpus_precision, exact)
+    index = corpus_index
     queries = _Queries.of(query_embeddings, corpus_precision, ranges, calibration_embeddings, rescore)
     start = time.perf_counter()
     scores, ids = index.search(queries.codes, top_k * rescore_multiplier if queries.is_rescored else top_k)
@@ -86,14 +110,14 @@ def semantic_search_usearch(  # noqa: PLR0917 -- sentence-transformers' signatur
     except ImportError as error:
         raise missing_packages(["usearch"], "semantic_search_usearch") from error
     _check_corpus(corpus_embeddings, corpus_index, corpus_precision, ("float32", "int8", "ubinary", "binary"))
-    index = _usearch_index(Index, corpus_embeddings, corpus_precision) if corpus_index is None else corpus_index
+    index = corpus_index if corpus_embeddings is None else _usearch_index(Index, corpus_embeddings, corpus_precision)
     queries = _Queries.of(query_embeddings, corpus_precision, ranges, calibration_embeddings, rescore)
     start = time.perf_counter()
     count = top_k * rescore_multiplier if queries.is_rescored else top_k
     matches = index.search(_raw_bits(queries.codes, corpus_precision), count=count, exact=exact)
     scores, ids = np.atleast_2d(matches.distances), np.atleast_2d(matches.keys).astype(np.int64)
-    counts: Any = getattr(matches, "counts", ids.shape[1])
-    ids = np.where(np.arange(ids.shape[1]) < np.reshape(counts, (-1, 1)), ids, -1)
+    counts = np.asarray(getattr(matches, "counts", ids.shape[1])).reshape(-1, 1)
+    ids = np.where(np.arange(ids.shape[1]) < counts, ids, -1)
     if queries.is_rescored:
         blank = np.zeros(queries.codes.shape[1], np.int8 if corpus_precision == "int8" else np.uint8)
         scores, ids = queries.rescored(ids, lambda key: blank if key < 0 else index.get(key), top_k)
@@ -111,7 +135,7 @@ class _Queries(NamedTuple):
 
     @classmethod
     def of(
-        cls, queries: object, precision: Any, ranges: Array | None, calibration: Array | None, rescore: bool
+        cls, queries: object, precision: Precision, ranges: Array | None, calibration: Array | None, rescore: bool
     ) -> _Queries:
         """Return queries quantized to the precision of the corpus, unless they are quantized already."""
         array = np.atleast_2d(numpy_of(queries) if is_tensor(queries) else np.asarray(queries))
@@ -148,11 +172,11 @@ def _check_corpus(embeddings: object, index: object, precision: str, known: Sequ
         raise ValueError(f"unknown corpus_precision {precision!r}; expected one of {', '.join(known)}")
 
 
-def _faiss_index(faiss: Any, corpus: Any, precision: str, exact: bool) -> Any:
+def _faiss_index(faiss: ModuleType, corpus: Array, precision: str, exact: bool) -> FaissIndex:
     """Return a faiss index of a corpus, flat if searches are to be exact, else a graph."""
     width = corpus.shape[1]
     if precision == "ubinary":
-        index = faiss.IndexBinaryFlat(width * 8) if exact else faiss.IndexBinaryHNSW(width * 8, NEIGHBOURS)
+        index: FaissIndex = faiss.IndexBinaryFlat(width * 8) if exact else faiss.IndexBinaryHNSW(width * 8, NEIGHBOURS)
     elif exact:
         index = faiss.IndexFlatIP(width)
     else:
@@ -161,7 +185,7 @@ def _faiss_index(faiss: Any, corpus: Any, precision: str, exact: bool) -> Any:
     return index
 
 
-def _usearch_index(build: Any, corpus: Any, precision: str) -> Any:
+def _usearch_index(build: type, corpus: Array, precision: str) -> Any:
     """Return a usearch index of a corpus."""
     width = corpus.shape[1]
     if precision == "float32":
@@ -179,7 +203,9 @@ def _raw_bits(codes: Array, precision: str) -> Array:
     return codes.view(np.uint8) ^ 0x80 if precision == "binary" else codes
 
 
-def _results(scores: Array, ids: Array, seconds: float, index: Any) -> tuple[Any, ...]:
+def _results(
+    scores: Array, ids: Array, seconds: float, index: object
+) -> tuple[Hits, float] | tuple[Hits, float, object]:
     """Return hits, the time of the search and the index, if any."""
     hits: Hits = [
         [{"corpus_id": key, "score": score} for score, key in zip(*row, strict=True) if key >= 0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -135,30 +135,31 @@ class Texts(NamedTuple):
     Arrays have no device.
     """
 
-    rows: Any
+    rows: torch.Tensor | list[torch.Tensor]
     widths: list[int]
     mask: torch.Tensor | None
     device: torch.device | None
 
     @classmethod
-    def of(cls, rows: Any, mask: object, name: str) -> Texts:
+    def of(cls, rows: object, mask: object, name: str) -> Texts:
         """Return a set of texts; ``name`` is that of the mask in errors."""
         known = _mask(mask, name)
         first = rows[0] if isinstance(rows, list | tuple) and rows else rows
         device = first.device if is_tensor(first) else None
+        texts: torch.Tensor | list[torch.Tensor]
         if isinstance(rows, list | tuple):
-            rows = [as_tensor(each) for each in rows]
-            widths = [each.shape[0] for each in rows]
+            texts = [as_tensor(each) for each in rows]
+            widths = [each.shape[0] for each in texts]
         else:
-            rows = as_tensor(rows)
-            rows = rows[None] if rows.ndim == 2 else rows
-            widths = [rows.shape[1]] * rows.shape[0]
+            tensor = as_tensor(rows)
+            texts = tensor[None] if tensor.ndim == 2 else tensor
+            widths = [texts.shape[1]] * texts.shape[0]
         if known is None or not widths:
-            return cls(rows, widths, None, device)
+            return cls(texts, widths, None, device)
         known = known[None] if known.ndim == 1 else known
         if known.shape[-1] != max(widths):
             raise ValueError(f"{name} covers {known.shape[-1]} tokens; expected {max(widths)}, the width of the texts")
-        return cls(rows, widths, known.expand(len(widths), -1), device)
+        return cls(texts, widths, known.expand(len(widths), -1), device)
 
     @property
     def dim(self) -> int:
@@ -171,7 +172,7 @@ class Texts(NamedTuple):
         from torch.nn.functional import pad
 
         width = max(self.widths[span])
-        if is_tensor(self.rows):
+        if not isinstance(self.rows, list):
             rows = self.rows[span]
             mask = rows.any(dim=-1)
         else:

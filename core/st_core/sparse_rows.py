@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from st_core.vectors import SparseMatrix, SparseVector
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from scipy.sparse import sparray, spmatrix
 
 __all__ = ["BLOCK", "Postings", "SparseRows", "check_widths", "paired_sums", "shared_sums"]
 
@@ -66,7 +67,7 @@ class SparseRows:
         return cls._of_sorted(rows, columns, array[rows, columns], array.shape)
 
     @classmethod
-    def of_scipy(cls, matrix: Any) -> SparseRows:
+    def of_scipy(cls, matrix: sparray | spmatrix) -> SparseRows:
         """Return the rows of a scipy sparse matrix or array [n, V]; duplicates are summed."""
         csr = matrix.tocsr(copy=True)
         csr.sum_duplicates()

@@ -6,7 +6,8 @@ torch is imported when a tensor is made.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -46,18 +47,23 @@ def _single(values: object) -> torch.Tensor:
     return values if is_tensor(values) else _of_array(np.asarray(values))
 
 
-def _stacked(values: Any) -> torch.Tensor:
+def _stacked(values: Sequence[object]) -> torch.Tensor:
     """Return a list of tensors, arrays or numbers as one tensor."""
     import torch
 
-    if values and all(is_tensor(each) for each in values):
+    if _are_tensors(values):
         return torch.stack([each.coalesce() if each.is_sparse else each for each in values])
     if values and all(isinstance(each, np.ndarray) for each in values):
-        return torch.stack([_of_array(each) for each in values])
+        return torch.stack([_of_array(np.asarray(each)) for each in values])
     return torch.tensor(values)
 
 
-def _of_array(array: NDArray[Any]) -> torch.Tensor:
+def _are_tensors(values: Sequence[object]) -> TypeGuard[Sequence[torch.Tensor]]:
+    """Return whether values are one or more tensors."""
+    return bool(values) and all(is_tensor(each) for each in values)
+
+
+def _of_array(array: NDArray[np.generic]) -> torch.Tensor:
     """Return an array as a tensor that shares its memory, or a copy of a read-only array."""
     import torch
 

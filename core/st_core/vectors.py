@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, NDArray
+    from scipy.sparse import csr_array, sparray, spmatrix
 
 __all__ = ["MAX_INDEX", "MIN_WEIGHT", "SparseMatrix", "SparseVector"]
 
@@ -212,7 +213,7 @@ class SparseMatrix:
         return cls(indptr, columns.astype(np.uint32), dense[keep], (dense.shape[0], dense.shape[1]))
 
     @classmethod
-    def from_scipy(cls, matrix: Any) -> SparseMatrix:
+    def from_scipy(cls, matrix: sparray | spmatrix) -> SparseMatrix:
         """Return the matrix of a scipy sparse matrix or array [n, V]; duplicates are summed, as in scipy."""
         csr = matrix.tocsr(copy=True)
         csr.sum_duplicates()
@@ -281,7 +282,7 @@ class SparseMatrix:
         dense[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.values
         return dense
 
-    def to_scipy(self) -> Any:
+    def to_scipy(self) -> csr_array:
         """Return a ``scipy.sparse.csr_array`` [rows, V] with int64 indices."""
         from scipy.sparse import csr_array
 

@@ -26,7 +26,7 @@ def fullname(obj: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def similarity_fct_name(similarity_fct: Callable[..., Any]) -> str:
+def similarity_fct_name(similarity_fct: Callable[..., object]) -> str:
     """Return the name of a function that scores vectors, with its settings.
 
     Settings are the keywords of a ``functools.partial``, or what an object's ``get_config_dict`` returns. The methods

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from st_core import similarity
 from st_core.maxsim import maxsim, maxsim_pairwise, mean_maxsim, mean_maxsim_pairwise
-from st_core.similarity import SimilarityFunction
+from st_core.similarity import Score, SimilarityFunction
 from st_core.tensors import as_batch, as_floats, is_tensor
 
 if TYPE_CHECKING:
@@ -42,47 +42,47 @@ __all__ = [
 Tensors = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
-def cos_sim(a: object, b: object) -> Any:
+def cos_sim(a: object, b: object) -> torch.Tensor:
     """Return the cosines of all pairs of vectors [a, b]."""
     return _matrix(a, b, lambda left, right: _unit(left) @ _unit(right).T, similarity.cos_sim)
 
 
-def pytorch_cos_sim(a: object, b: object) -> Any:
+def pytorch_cos_sim(a: object, b: object) -> torch.Tensor:
     """Call :func:`cos_sim`, under its old name."""
     return cos_sim(a, b)
 
 
-def dot_score(a: object, b: object) -> Any:
+def dot_score(a: object, b: object) -> torch.Tensor:
     """Return the inner products of all pairs of vectors [a, b]."""
     return _matrix(a, b, lambda left, right: left @ right.T, similarity.dot_score)
 
 
-def euclidean_sim(a: object, b: object) -> Any:
+def euclidean_sim(a: object, b: object) -> torch.Tensor:
     """Return the negative Euclidean distances of all pairs of vectors [a, b]."""
     return _matrix(a, b, partial(_negative_distances, power=2.0), similarity.euclidean_sim)
 
 
-def manhattan_sim(a: object, b: object) -> Any:
+def manhattan_sim(a: object, b: object) -> torch.Tensor:
     """Return the negative Manhattan distances of all pairs of vectors [a, b]."""
     return _matrix(a, b, partial(_negative_distances, power=1.0), similarity.manhattan_sim)
 
 
-def pairwise_cos_sim(a: object, b: object) -> Any:
+def pairwise_cos_sim(a: object, b: object) -> torch.Tensor:
     """Return the cosines [n] of rows with the same index in both sets."""
     return _scores(a, b, lambda left, right: (_unit(left) * _unit(right)).sum(-1), similarity.pairwise_cos_sim)
 
 
-def pairwise_dot_score(a: object, b: object) -> Any:
+def pairwise_dot_score(a: object, b: object) -> torch.Tensor:
     """Return the inner products [n] of rows with the same index in both sets."""
     return _scores(a, b, lambda left, right: (left * right).sum(-1), similarity.pairwise_dot_score)
 
 
-def pairwise_euclidean_sim(a: object, b: object) -> Any:
+def pairwise_euclidean_sim(a: object, b: object) -> torch.Tensor:
     """Return the negative Euclidean distances [n] of rows with the same index in both sets."""
     return _scores(a, b, lambda left, right: -_real(left - right).norm(dim=-1), similarity.pairwise_euclidean_sim)
 
 
-def pairwise_manhattan_sim(a: object, b: object) -> Any:
+def pairwise_manhattan_sim(a: object, b: object) -> torch.Tensor:
     """Return the negative Manhattan distances [n] of rows with the same index in both sets."""
     return _scores(a, b, lambda left, right: -(left - right).abs().sum(-1), similarity.pairwise_manhattan_sim)
 
@@ -102,17 +102,18 @@ def pairwise_angle_sim(x: object, y: object) -> torch.Tensor:
     return ((left * right).sum(1) + sines).abs()
 
 
-def _matrix(a: object, b: object, on_tensors: Tensors, on_rows: Callable[[object, object], Any]) -> Any:
+def _matrix(a: object, b: object, on_tensors: Tensors, on_rows: Score) -> torch.Tensor:
     """Return :func:`_scores` of two sets of vectors; a single vector is a set of one."""
     return _scores(a, b, lambda left, right: on_tensors(as_batch(left), as_batch(right)), on_rows)
 
 
-def _scores(a: object, b: object, on_tensors: Tensors, on_rows: Callable[[object, object], Any]) -> Any:
+def _scores(a: object, b: object, on_tensors: Tensors, on_rows: Score) -> torch.Tensor:
     """Return scores computed by torch for dense vectors, and by numpy for sparse ones, on the device of the first."""
     try:
         import torch
     except ImportError:
-        return on_rows(a, b)
+        arrays: torch.Tensor = on_rows(a, b)  # the annotations are those of an environment with torch
+        return arrays
     sides = [_of_torch(side) for side in (a, b)]
     if any(_is_sparse(side) for side in sides):
         scores = on_rows(*sides)
@@ -121,17 +122,17 @@ def _scores(a: object, b: object, on_tensors: Tensors, on_rows: Callable[[object
     return on_tensors(left, right.to(left.device))
 
 
-def _of_torch(vectors: Any) -> Any:
+def _of_torch(vectors: object) -> object:
     """Return vectors unchanged, and sparse tensors that need gradients as dense tensors."""
     if isinstance(vectors, list | tuple) and any(is_tensor(each) for each in vectors):
         vectors = as_floats(vectors)
     return vectors.to_dense() if is_tensor(vectors) and vectors.is_sparse and vectors.requires_grad else vectors
 
 
-def _is_sparse(vectors: Any) -> bool:
+def _is_sparse(vectors: object) -> bool:
     """Return whether vectors are a sparse tensor, or of another type than a tensor, an array or a list of numbers."""
     if is_tensor(vectors):
-        return bool(vectors.is_sparse)
+        return vectors.is_sparse
     if isinstance(vectors, list | tuple) and vectors:
         return not isinstance(vectors[0], np.ndarray | np.number | list | tuple | int | float)
     return not isinstance(vectors, np.ndarray | list | tuple)

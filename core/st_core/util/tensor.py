@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from st_core import similarity
-from st_core.tensors import as_batch, as_floats, as_tensor, is_tensor, numpy_of
+from st_core.tensors import Floats, as_batch, as_floats, as_tensor, is_tensor, numpy_of
 from st_core.util._absent import refusals
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+    from scipy.sparse import coo_matrix
 
 __all__ = [
     "batch_to_device",
@@ -28,6 +30,8 @@ __all__ = [
 __getattr__ = refusals(__name__)
 
 Batch = TypeVar("Batch", bound=dict[str, Any])
+Scalar = TypeVar("Scalar", bound=np.generic)
+Vectors = TypeVar("Vectors")
 
 _convert_to_tensor = as_tensor
 _convert_to_float_tensor = as_floats
@@ -39,33 +43,51 @@ def _convert_to_batch_tensor(a: object) -> torch.Tensor:
     return as_batch(as_floats(a))
 
 
-def _move_tensors_to_cpu(value: Any) -> Any:
+def _move_tensors_to_cpu(value: object) -> object:
     """Return a value with the tensors in its lists, tuples and dicts on the CPU."""
     if is_tensor(value):
         return value.cpu()
     if isinstance(value, Mapping):
         return {name: _move_tensors_to_cpu(each) for name, each in value.items()}
-    return type(value)(map(_move_tensors_to_cpu, value)) if type(value) in {list, tuple} else value
+    if type(value) is list:
+        return [_move_tensors_to_cpu(each) for each in value]
+    return tuple(map(_move_tensors_to_cpu, value)) if type(value) is tuple else value
 
 
-def normalize_embeddings(embeddings: Any) -> Any:
+@overload
+def normalize_embeddings(embeddings: torch.Tensor) -> torch.Tensor: ...
+@overload
+def normalize_embeddings(embeddings: NDArray[np.generic] | Sequence[object]) -> Floats: ...
+def normalize_embeddings(embeddings: torch.Tensor | NDArray[np.generic] | Sequence[object]) -> torch.Tensor | Floats:
     """Return vectors [n, d] or a vector [d] scaled to unit length; a zero vector stays zero."""
-    if is_tensor(embeddings) and embeddings.is_sparse:
-        lengths = (embeddings * embeddings).sum(-1).to_dense().sqrt().clamp(min=1e-12)
-        return embeddings / lengths if embeddings.ndim == 1 else embeddings * (1 / lengths)[:, None]
     if not is_tensor(embeddings):
         return similarity.unit_rows(np.asarray(embeddings))
+    if embeddings.is_sparse:
+        lengths = (embeddings * embeddings).sum(-1).to_dense().sqrt().clamp(min=1e-12)
+        return embeddings / lengths if embeddings.ndim == 1 else embeddings * (1 / lengths)[:, None]
     from torch.nn import functional
 
     return functional.normalize(embeddings, p=2, dim=-1)
 
 
-def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
+@overload
+def truncate_embeddings(embeddings: torch.Tensor, truncate_dim: int | None) -> torch.Tensor: ...
+@overload
+def truncate_embeddings(embeddings: NDArray[Scalar], truncate_dim: int | None) -> NDArray[Scalar]: ...
+def truncate_embeddings(
+    embeddings: torch.Tensor | NDArray[Scalar], truncate_dim: int | None
+) -> torch.Tensor | NDArray[Scalar]:
     """Return the first ``truncate_dim`` dimensions of vectors [..., d]; all of them for None."""
     return embeddings[..., :truncate_dim]
 
 
-def select_max_active_dims(embeddings: Any, max_active_dims: int | None) -> Any:
+@overload
+def select_max_active_dims(embeddings: Vectors, max_active_dims: None) -> Vectors: ...
+@overload
+def select_max_active_dims(embeddings: object, max_active_dims: int) -> torch.Tensor: ...
+@overload
+def select_max_active_dims(embeddings: Vectors, max_active_dims: int | None) -> torch.Tensor | Vectors: ...
+def select_max_active_dims(embeddings: object, max_active_dims: int | None) -> object:
     """Return vectors [..., d] with their ``max_active_dims`` largest absolute values, and zeros elsewhere, as a tensor.
 
     For None, the vectors are returned unchanged. Raises ValueError for a number below 1.
@@ -90,7 +112,7 @@ def compute_count_vector(embeddings: torch.Tensor) -> torch.Tensor:
     return torch.bincount(columns, minlength=embeddings.shape[-1]).int()
 
 
-def to_scipy_coo(x: torch.Tensor) -> Any:
+def to_scipy_coo(x: torch.Tensor) -> coo_matrix:
     """Return a sparse tensor [n, d] as a ``scipy.sparse.coo_matrix``."""
     from scipy.sparse import coo_matrix
 
