@@ -113,7 +113,7 @@ def one_or_many(inputs: object) -> tuple[list[Input], bool]:
     return as_texts(inputs), False
 
 
-def pop_inputs(inputs: object, kwargs: CallArguments | dict[str, Any]) -> object:
+def pop_inputs(inputs: object, kwargs: CallArguments) -> object:
     """Return ``inputs``, or the argument ``sentences``, its old name, after removing it from ``kwargs``.
 
     Raises TypeError unless exactly one of the two arguments is set.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from st_core.processes.pool import WorkerPool
     from st_core.quantize import Precision
     from st_core.similarity import SimilarityFunction
+    from st_core.tensors import Floats
 
 __all__ = ["SentenceTransformer"]
 
@@ -188,7 +189,7 @@ class SentenceTransformer(Encoder):
         truncate_dim: int | None = None,
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
 
@@ -230,7 +231,7 @@ class SentenceTransformer(Encoder):
         truncate_dim: int | None = None,
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
 
@@ -356,7 +357,7 @@ class SentenceTransformer(Encoder):
 
     def _features(
         self, inputs: list[Input], options: CallOptions, output_value: str | None, width: int | None
-    ) -> list[Any]:
+    ) -> list[object]:
         """Return all features of each input, or only its token embeddings if ``output_value`` names them.
 
         Its ``sentence_embedding`` has at most ``width`` dimensions.
@@ -527,13 +528,12 @@ def _embedding(features: Features) -> Rows:
     return vectors.to_dense() if isinstance(vectors, SparseMatrix) else vectors
 
 
-def _as_array(part: Rows) -> NDArray[np.float32]:
+def _as_array(part: Rows) -> Floats:
     if isinstance(part, np.ndarray):
         return part
     from st_core.backends.torch.library import as_numpy
 
-    array: NDArray[np.float32] = as_numpy(part)
-    return array
+    return as_numpy(part)
 
 
 def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
@@ -554,7 +554,7 @@ def _as_tensors(vectors: Rows, *, stacked: bool) -> torch.Tensor | list[torch.Te
     return tensor if stacked else list(tensor)
 
 
-def _item(features: Features, row: int, output_value: str | None, width: int | None) -> Any:
+def _item(features: Features, row: int, output_value: str | None, width: int | None) -> object:
     """Return the features of the input at ``row`` without padding, or only the feature ``output_value``.
 
     ``width`` is the largest width of the ``sentence_embedding``, None for the full width.

@@ -20,6 +20,7 @@ from st_core.renamed import accepts_old_names
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from st_core.backends import Vectors
@@ -33,11 +34,11 @@ __all__ = ["SparseEncoder"]
 class _OfModelOrClass:
     """A method that can also be called on the class; its ``self`` is None in that case."""
 
-    def __init__(self, function: Callable[[Any, object], dict[str, float]]) -> None:
+    def __init__(self, function: Callable[[SparseEncoder | None, object], dict[str, float]]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, instance: object, owner: type) -> Callable[[object], dict[str, float]]:
+    def __get__(self, instance: SparseEncoder | None, owner: type) -> Callable[[object], dict[str, float]]:
         return partial(self._function, instance)
 
 
@@ -141,7 +142,7 @@ class SparseEncoder(Encoder):
         max_active_dims: int | None = None,
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """Call :meth:`encode` for queries, with the task "query" and the prompt named "query".
 
@@ -179,7 +180,7 @@ class SparseEncoder(Encoder):
         max_active_dims: int | None = None,
         pool: WorkerPool | None = None,
         chunk_size: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[CallArguments],
     ) -> Any:
         """Call :meth:`encode` for documents, with the task "document" and the model's prompt for documents.
 
@@ -267,7 +268,7 @@ class SparseEncoder(Encoder):
 
     def _converted(
         self, matrix: SparseMatrix, *, single: bool, to_tensor: bool, to_sparse_tensor: bool, to_cpu: bool
-    ) -> Any:
+    ) -> SparseMatrix | SparseVector | torch.Tensor:
         """Return vectors in the requested type; with ``single`` only the first one."""
         if not to_tensor:
             return matrix[0] if single else matrix
@@ -308,9 +309,11 @@ class SparseEncoder(Encoder):
     def intersection(embeddings_1: object, embeddings_2: SparseMatrix) -> SparseMatrix: ...
     @overload
     @staticmethod
-    def intersection(embeddings_1: object, embeddings_2: Any) -> Any: ...
+    def intersection(embeddings_1: object, embeddings_2: torch.Tensor) -> torch.Tensor: ...
     @staticmethod
-    def intersection(embeddings_1: object, embeddings_2: Any) -> Any:
+    def intersection(
+        embeddings_1: object, embeddings_2: SparseVector | SparseMatrix | torch.Tensor
+    ) -> SparseVector | SparseMatrix | torch.Tensor:
         """Return the elementwise product of a vector with a vector or with each row of a matrix.
 
         ``embeddings_1`` must be a single vector. The result has the type of ``embeddings_2``: a SparseVector, a
@@ -331,7 +334,17 @@ class SparseEncoder(Encoder):
         tensor = shared.to_torch().to(embeddings_2.device)
         return tensor if embeddings_2.ndim == 2 else tensor[0].coalesce()
 
-    def decode(self, embeddings: object, top_k: int | None = None) -> Any:
+    @overload
+    def decode(self, embeddings: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]: ...
+    @overload
+    def decode(self, embeddings: SparseMatrix, top_k: int | None = None) -> list[list[tuple[str, float]]]: ...
+    @overload
+    def decode(
+        self, embeddings: object, top_k: int | None = None
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]: ...
+    def decode(
+        self, embeddings: object, top_k: int | None = None
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
         """Return the tokens of vectors as lists of pairs of token and weight, largest weight first.
 
         ``top_k`` limits the number of pairs. The result is one list for a vector, and a list of lists for a matrix.
@@ -341,7 +354,7 @@ class SparseEncoder(Encoder):
         matrix = _as_matrix(embeddings, self.get_embedding_dimension())
         engine = self._current()
         tokenizer = engine.outline(engine.tasks()[0]).tokenizer
-        decoded = []
+        decoded: list[list[tuple[str, float]]] = []
         for row in matrix.rows():
             order = np.lexsort((row.indices, -row.values))[:top_k]
             decoded.append(
