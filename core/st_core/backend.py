@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NoReturn
 
 from st_core.absent import import_error
 
 __all__: list[str] = []
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     raise import_error(__name__, name)

@@ -293,7 +293,7 @@ def _tokenizer(tokenizer: AnyTokenizer) -> str:
     return _hash(_canonical([vocabulary, probes]))
 
 
-def _describe_foreign(model: Any) -> ModelRef:
+def _describe_foreign(model: object) -> ModelRef:
     prompts = {str(name): str(text) for name, text in (getattr(model, "prompts", None) or {}).items() if text}
     limit = getattr(model, "max_seq_length", None)
     common: dict[str, Any] = {

@@ -68,7 +68,7 @@ def _by_name(method: str, values: Sequence[object], names: Sequence[str]) -> dic
     return found
 
 
-def _renamed(named: Mapping[str, Any], renamed: Mapping[str, str], method: str) -> dict[str, Any]:
+def _renamed(named: Mapping[str, Any], renamed: Mapping[str, str], method: str) -> dict[str, object]:
     """Return keyword arguments with old names replaced by current ones."""
     result = {name: value for name, value in named.items() if name not in renamed}
     for old in named.keys() & renamed.keys():
@@ -81,7 +81,7 @@ def _renamed(named: Mapping[str, Any], renamed: Mapping[str, str], method: str) 
     return result
 
 
-def _without(named: dict[str, Any], without_effect: Mapping[str, str], method: str) -> dict[str, Any]:
+def _without(named: Mapping[str, object], without_effect: Mapping[str, str], method: str) -> dict[str, object]:
     """Return keyword arguments without those that have no effect."""
     for name in named.keys() & without_effect.keys():
         warn_of_old_name(f"{method}: the argument {name} has no effect: {without_effect[name]}")

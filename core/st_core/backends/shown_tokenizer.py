@@ -20,6 +20,9 @@ from st_core.text.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+    from st_core.backends.torch.library import TokenizerFields
 
 __all__ = ["State", "hand_out", "limit_of", "rebuilt", "set_length", "state_of"]
 
@@ -68,7 +71,7 @@ def set_length(shown: Any, length: int | None) -> None:
         shown.model_max_length = int(1e30) if length is None else length
 
 
-def hand_out(tokenizer: AnyTokenizer, *, is_shared: bool) -> Any:
+def hand_out(tokenizer: AnyTokenizer, *, is_shared: bool) -> object:
     """Return the object for ``model.tokenizer``, which a user may change.
 
     With ``is_shared`` the object belongs to another model, so that a copy is returned. An object of the tokenizers
@@ -106,12 +109,12 @@ def rebuilt(module: Module, tokenizer: AnyTokenizer, shown: Any) -> AnyTokenizer
 
 
 def _of_transformers(
-    module: Transformer, tokenizer: TextTokenizer | SlowTokenizer, shown: Any
+    module: Transformer, tokenizer: TextTokenizer | SlowTokenizer, shown: PreTrainedTokenizerBase
 ) -> TextTokenizer | SlowTokenizer:
     """Return the tokenizer of the engine for one of transformers; the side of padding stays that of the model."""
     from st_core.backends.torch.library import own_tokenizer
 
-    common = {
+    common: TokenizerFields = {
         "pad_id": shown.pad_token_id if shown.pad_token_id is not None else 0,
         "pad_type": shown.pad_token_type_id,
         "pad_left": tokenizer.pad_left,

@@ -49,7 +49,7 @@ class _Watched(NamedTuple):
     """A tokenizer that was returned to a user, with the module that it is of and the settings that hold."""
 
     module: Module
-    shown: Any
+    shown: object
     state: State
     is_changed: bool = False
 
@@ -190,7 +190,7 @@ class Engine:
         engine._watched[id(module)] = _Watched(module, watched.shown, state, is_changed=True)  # noqa: SLF001
         return engine
 
-    def with_tokenizer(self, old: Module, shown: Any, new: Module | None = None) -> tuple[Engine, Module]:
+    def with_tokenizer(self, old: Module, shown: object, new: Module | None = None) -> tuple[Engine, Module]:
         """Return an engine that reads the texts of a module with the settings of a tokenizer, and its module.
 
         ``new`` is the module with another setting, by default an equal one. Raises ValueError for a setting that the
@@ -218,7 +218,7 @@ class Engine:
             raise ValueError("do_lower_case cannot be set to False: the tokenizer lowercases texts itself")
         return self.with_tokenizer(module, shown, replace(module, lower_case=lower_case))[0]
 
-    def set_tokenizer(self, task: str | None, shown: Any) -> Engine:
+    def set_tokenizer(self, task: str | None, shown: object) -> Engine:
         """Return an engine that reads the texts of a task with a tokenizer and its maximum length.
 
         Raises TypeError for an object of another library than that of the current tokenizer.
@@ -237,16 +237,16 @@ class Engine:
         engine._watched[id(module)] = _Watched(module, shown, state, is_changed=True)  # noqa: SLF001
         return engine
 
-    def changed_tokenizers(self) -> dict[str | None, Any]:
+    def changed_tokenizers(self) -> dict[str | None, object]:
         """Return the tokenizers that users changed, by the first task that uses each of them."""
-        found: dict[int, tuple[str | None, Any]] = {}
+        found: dict[int, tuple[str | None, object]] = {}
         for task in self.tasks():
             watched = self._watched.get(id(self._stack(task)[0]))
             if watched is not None and watched.is_changed:
                 found.setdefault(id(watched.module), (task, watched.shown))
         return dict(found.values())
 
-    def changed_tokenizer(self, module: Module) -> Any:
+    def changed_tokenizer(self, module: Module) -> object:
         """Return the tokenizer of a module if a user changed it, else None."""
         watched = self._watched.get(id(module))
         return watched.shown if watched is not None and watched.is_changed else None

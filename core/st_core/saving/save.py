@@ -66,7 +66,7 @@ def _settled(module: Module, engine: Engine, folder: Path) -> Module:
             module, routes={name: tuple(known[id(each)] for each in stack) for name, stack in module.routes.items()}
         )
     if isinstance(module, LogitScore):
-        tokenizer: Any = engine.runner(None).info.tokenizer.shown
+        tokenizer = engine.runner(None).info.tokenizer.shown
         tokens = (module.true, module.false)
         true, false = (tokenizer.convert_tokens_to_ids(each) if isinstance(each, str) else each for each in tokens)
         assert true is not None
@@ -167,7 +167,7 @@ def _convert(parts: Parts, folder: Path) -> None:
         _write_json(folder / parts.index, {"metadata": {"total_size": size}, "weight_map": places})
 
 
-def _write_tensors(tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
+def _write_tensors(tensors: Mapping[str, NDArray[np.generic]], path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file(dict(tensors), path, metadata=_METADATA)

@@ -25,6 +25,7 @@ from st_core.text.word_pieces import WordPieces, read_word_pieces
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Encoding, Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "Later",
@@ -326,7 +327,7 @@ class TextTokenizer:
 class SlowTokenizer:
     """A transformers tokenizer that is not based on the ``tokenizers`` library; it runs one call at a time."""
 
-    shown: Any
+    shown: PreTrainedTokenizerBase
     pad_id: int
     pad_type: int = 0
     pad_left: bool = False

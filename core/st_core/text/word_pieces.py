@@ -12,7 +12,10 @@ import string
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["WordPieces", "read_word_pieces"]
 
@@ -140,7 +143,7 @@ class WordPieces:
         return ids
 
 
-def read_word_pieces(backend: Any) -> WordPieces | None:
+def read_word_pieces(backend: Tokenizer) -> WordPieces | None:
     """Return the word pieces of a tokenizer of the ``tokenizers`` library.
 
     None unless the tokenizer is a BERT tokenizer and its ids for a few probe texts equal those of the word pieces.

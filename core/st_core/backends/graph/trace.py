@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,7 +33,10 @@ from st_core.modules.transformer import Transformer
 from st_core.text.tokens import TextTokenizer, pad
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from st_core.backends import Features
+    from st_core.backends.graph.runtimes import Runtime, Session
     from st_core.modules import Module
 
 __all__ = ["Trace", "export_graph", "trace"]
@@ -52,7 +55,7 @@ class Trace:
     ``example`` are the inputs that it was traced with, ``expected`` the outputs of torch for them.
     """
 
-    program: Any
+    program: ExportedProgram
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     info: TransformerInfo
@@ -95,7 +98,7 @@ def export_graph(
     dtype: str,
     folder: Path,
     *,
-    calibration: Sequence[Any] = (),
+    calibration: Sequence[str] | Sequence[tuple[str, str]] = (),
     told: Callable[[str], None] = lambda _: None,
 ) -> GraphSpec:
     """Write the graph of a stack and its tokenizer to an empty folder.
@@ -139,7 +142,7 @@ def export_graph(
     )
 
 
-def _is_even(session: Any, traced: Trace, first: Transformer) -> bool:
+def _is_even(session: Session, traced: Trace, first: Transformer) -> bool:
     """Return whether all texts of a batch must have the same length."""
     info = StackInfo(traced.tokenizer, traced.info.max_length, positions=traced.info.positions)
     runner = GraphRunner(session, traced.inputs, traced.outputs, info)
@@ -252,7 +255,7 @@ def _cut_last_layer(
     return outputs, expected
 
 
-def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> Any:
+def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {name: {0: dynamic, 1: dynamic} if value.ndim == 2 else None for name, value in example.items()}
     try:
@@ -265,11 +268,11 @@ def _export(module: nn.Module, example: Mapping[str, Tensor], folder: Path) -> A
         ) from error
 
 
-def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path) -> str:
+def _written(chosen: Runtime, backend: str, model: Path, traced: Trace, folder: Path) -> str:
     """Write the graph and return its file name; raise ModelUnsupported for operations that the runtime lacks."""
     try:
         with hushed():
-            file: str = chosen.write(traced.program, folder, traced.outputs)
+            file = chosen.write(traced.program, folder, traced.outputs)
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:  # the converters have different error types
@@ -280,7 +283,7 @@ def _written(chosen: Any, backend: str, model: Path, traced: Trace, folder: Path
     return file
 
 
-def _compare(session: Any, traced: Trace) -> None:
+def _compare(session: Session, traced: Trace) -> None:
     """Raise ModelUnsupported where the outputs of a new graph differ from torch's."""
     found = session({name: value.numpy() for name, value in traced.example.items()})
     real = traced.example["attention_mask"].numpy().astype(bool)

@@ -141,7 +141,7 @@ def count_words(module: BoW, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.fl
     return result
 
 
-def as_array(value: Any) -> NDArray[np.float32]:
+def as_array(value: object) -> NDArray[np.float32]:
     """Return vectors as a dense float32 array."""
     return value.to_dense() if isinstance(value, SparseMatrix) else np.asarray(value, np.float32)
 

@@ -16,12 +16,15 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from st_core.backends.torch.products import Layer, attend, make_layer, split_heads
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["FORMS", "FastEncoder", "States", "accelerate", "has_same_first_token", "has_same_outputs"]
 
@@ -148,7 +151,7 @@ class FastEncoder(nn.Module):
         layers: Sequence[Layer],
         *,
         heads: int,
-        config: Any,
+        config: PretrainedConfig,
         pooler: nn.Module | None = None,
         position_bias: Callable[[Tensor], Tensor] | None = None,
         first_only: bool = False,
@@ -166,7 +169,7 @@ class FastEncoder(nn.Module):
         self.typed = "token_type_ids" in inspect.signature(embeddings.forward).parameters
 
     @classmethod
-    def of_library(cls, base: Any, form: Mapping[str, str], *, first_only: bool, pack: bool) -> FastEncoder:
+    def of_library(cls, base: PreTrainedModel, form: Mapping[str, str], *, first_only: bool, pack: bool) -> FastEncoder:
         """Return the encoder of a transformers model; raise AttributeError where the model does not have this form."""
         stack = base.get_submodule(form["layers"])
         last = len(stack) - 1
@@ -233,7 +236,9 @@ class FastEncoder(nn.Module):
         return bias if mask is None else bias + mask
 
 
-def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bool, pack: bool) -> nn.Module:
+def accelerate(
+    model: PreTrainedModel, inputs: Sequence[str], pad_id: int, *, first_only: bool, pack: bool
+) -> nn.Module:
     """Return a model with its encoder replaced by a FastEncoder, or the model itself where the results would differ.
 
     ``first_only`` is whether the head may read the first position alone; this is verified as well.
@@ -253,7 +258,7 @@ def accelerate(model: Any, inputs: Sequence[str], pad_id: int, *, first_only: bo
     return library
 
 
-def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | None:
+def _fast_encoder(base: PreTrainedModel, *, first_only: bool, pack: bool) -> FastEncoder | None:
     """Return the FastEncoder of a base model; None where the model has none of the forms."""
     if getattr(base.config, "is_decoder", False) or getattr(base.config, "output_hidden_states", False):
         return None
@@ -267,7 +272,7 @@ def _fast_encoder(base: Any, *, first_only: bool, pack: bool) -> FastEncoder | N
     return None
 
 
-def _whole_numbers(config: Any, keys: re.Pattern[str]) -> Iterator[int]:
+def _whole_numbers(config: PretrainedConfig, keys: re.Pattern[str]) -> Iterator[int]:
     """Yield the positive whole numbers that a configuration has for keys that match a pattern, alone or in lists."""
     values = config.to_dict() if hasattr(config, "to_dict") else vars(config)
     for key, value in values.items():
@@ -276,7 +281,7 @@ def _whole_numbers(config: Any, keys: re.Pattern[str]) -> Iterator[int]:
             yield from (number for number in numbers if type(number) is int and number > 0)
 
 
-def _probe_length(config: Any, pad_id: int) -> int:
+def _probe_length(config: PretrainedConfig, pad_id: int) -> int:
     """Return a number of tokens beyond every limit in a configuration, as far as the model has positions for them."""
     least = LONG_PROBE if getattr(config, "model_type", "bert") not in GLOBAL else PROBE
     wanted = max(least, *(1 + limit for limit in _whole_numbers(config, LIMIT_KEYS)), 0)
@@ -286,7 +291,7 @@ def _probe_length(config: Any, pad_id: int) -> int:
     return max(wanted, PROBE)
 
 
-def _with_encoder(model: Any, encoder: FastEncoder) -> nn.Module:
+def _with_encoder(model: PreTrainedModel, encoder: FastEncoder) -> nn.Module:
     """Return a copy of a model with another encoder and the same head; the encoder alone for a model without a head."""
     if model.base_model is model:
         return encoder
@@ -330,7 +335,7 @@ def _is_near(model: nn.Module, expected: Tensor, outputs: Tensor) -> bool:
     return bool((expected - outputs).abs().max() <= noise * max(1.0, float(expected.abs().max())))
 
 
-def _probe(model: Any, inputs: Sequence[str], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
+def _probe(model: PreTrainedModel, inputs: Sequence[str], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
     """Return the arguments of a model for two rows of different lengths, and the mask of the rows."""
     device = next(model.parameters()).device
     vocabulary = int(model.config.vocab_size)

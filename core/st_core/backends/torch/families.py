@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -72,7 +71,7 @@ FAMILIES = {
 }
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
-USUAL: Mapping[str, Any] = {
+USUAL: Mapping[str, object] = {
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
     "is_decoder": False,

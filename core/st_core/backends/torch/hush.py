@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 __all__ = ["hushed"]
 
@@ -61,10 +60,10 @@ def _install() -> None:
 class _Hook:
     """A tqdm hook that draws no bar inside :func:`hushed`; elsewhere it calls the hook that was installed before."""
 
-    def __init__(self, before: Callable[..., Any] | None, empty: Callable[..., Any]) -> None:
+    def __init__(self, before: Callable[..., object] | None, empty: Callable[..., object]) -> None:
         self.before, self.empty = before, empty
 
-    def __call__(self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, factory: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         if _inside.get():
             return self.empty(*args, **kwargs)
         return factory(*args, **kwargs) if self.before is None else self.before(factory, args, kwargs)

@@ -242,7 +242,7 @@ def _stored_type(module: Transformer) -> torch.dtype:
     return dtype
 
 
-def _sizes(family: Family, config: Mapping[str, Any]) -> _Sizes:
+def _sizes(family: Family, config: Mapping[str, object]) -> _Sizes:
     """Return the sizes of a model; raise _Unknown for an unknown or a missing configuration key."""
     if set(config) - KEYS - set(USUAL) - set(family.sizes) - {family.act}:
         raise _Unknown("config.json")
@@ -271,7 +271,7 @@ def _sizes(family: Family, config: Mapping[str, Any]) -> _Sizes:
     )
 
 
-def _size(config: Mapping[str, Any], key: str) -> int:
+def _size(config: Mapping[str, object], key: str) -> int:
     value = config.get(key)
     if type(value) is not int or value < 1:
         raise _Unknown(key)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -28,10 +28,25 @@ from st_core.text.tokens import UNLIMITED, AnyTokenizer, SlowTokenizer, TextToke
 from st_core.text.word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from types import ModuleType
+
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from st_core.backends import Features
     from st_core.modules.transformer import Transformer
+    from st_core.tensors import Floats
+
+    class TokenizerFields(TypedDict):
+        """The fields that a TextTokenizer and a SlowTokenizer share."""
+
+        pad_id: int
+        pad_type: int
+        pad_left: bool
+        wants_types: bool
+        model_max_length: int | None
+        special_ids: frozenset[int]
+
 
 __all__ = [
     "INPUTS",
@@ -112,7 +127,7 @@ class LoadedTransformer:
     model: nn.Module
     decoder: tuple[Tensor, Tensor | None] | None = None
 
-    def outputs(self, features: Features, **options: Any) -> Any:
+    def outputs(self, features: Features, **options: object) -> Any:
         """Return the model's outputs; ``options`` are passed on to the model as keyword arguments."""
         info = self.info
         mask = attended(features["attention_mask"], pad_left=info.tokenizer.pad_left)
@@ -209,13 +224,13 @@ def _make_inference_tensors(model: nn.Module) -> None:
                 parameters[name] = new[id(parameter)]
 
 
-def unchangeable_config(module: Transformer) -> Any:
+def unchangeable_config(module: Transformer) -> PretrainedConfig:
     """Return the configuration of a transformer as an object of transformers that refuses changes."""
     options = {"local_files_only": True, "trust_remote_code": module.trust_remote_code}
     return _frozen(_config(_library(module), module, options))
 
 
-def _frozen(config: Any) -> Any:
+def _frozen(config: PretrainedConfig) -> PretrainedConfig:
     """Make a configuration, and those in it, refuse changes; their classes keep their names."""
 
     def refuse(_config: object, name: str, _value: object = None) -> None:
@@ -232,12 +247,13 @@ def _frozen(config: Any) -> Any:
     return config
 
 
-def _library(module: Transformer) -> Any:
+def _library(module: Transformer) -> ModuleType:
     try:
         import transformers
     except ImportError as error:
         raise missing_extra("torch", f"the transformer in {module.folder}") from error
-    return transformers
+    library: ModuleType = transformers
+    return library
 
 
 def requested_dtype(module: Transformer, device: torch.device, dtype: str | torch.dtype | None) -> torch.dtype | str:
@@ -257,7 +273,7 @@ def requested_dtype(module: Transformer, device: torch.device, dtype: str | torc
     return known
 
 
-def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) -> Any:
+def _config(transformers: ModuleType, module: Transformer, options: Mapping[str, object]) -> PretrainedConfig:
     extra = {key: value for key, value in module.config_kwargs.items() if key not in ("dtype", "torch_dtype")}
     folder = module.base or module.folder
     with named_errors(folder / "config.json", "the configuration cannot be used", ModelUnsupported):
@@ -272,14 +288,14 @@ def _config(transformers: Any, module: Transformer, options: Mapping[str, Any]) 
 
 
 def _model(
-    transformers: Any,
+    transformers: ModuleType,
     module: Transformer,
-    config: Any,
-    options: Mapping[str, Any],
-    dtype: Any,
+    config: PretrainedConfig,
+    options: Mapping[str, object],
+    dtype: torch.dtype | str,
     *,
     drops_pooler: bool = True,
-) -> Any:
+) -> PreTrainedModel:
     name = _AUTO[module.task]
     if module.task == "feature-extraction":
         name = _ENCODERS.get(config.model_type, name)
@@ -289,7 +305,7 @@ def _model(
         model, loading = getattr(transformers, name).from_pretrained(
             str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
-    _refuse_invented(module, loading)
+    _refuse_invented(module, loading.get("missing_keys", ()), loading.get("mismatched_keys"))
     if module.base is not None:
         _merge_adapter(module, model)
     if drops_pooler:
@@ -298,7 +314,7 @@ def _model(
 
 
 @contextmanager
-def _named_options(folder: Path | str, options: Mapping[str, Any]) -> Iterator[None]:
+def _named_options(folder: Path | str, options: Mapping[str, object]) -> Iterator[None]:
     """Convert the error about an unknown option among ``model_kwargs`` to a ValueError that names the option."""
     try:
         yield
@@ -311,7 +327,7 @@ def _named_options(folder: Path | str, options: Mapping[str, Any]) -> Iterator[N
         ) from error
 
 
-def _merge_adapter(module: Transformer, model: Any) -> None:
+def _merge_adapter(module: Transformer, model: PreTrainedModel) -> None:
     """Merge an adapter into the weights of its model, so that it adds no computation.
 
     Raises ModelBroken where the adapter does not fit the model.
@@ -377,26 +393,20 @@ def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBrok
         raise kind(f"{path}: {what}: {reason}") from error
 
 
-def _refuse_invented(module: Transformer, loading: Mapping[str, Any]) -> None:
+def _refuse_invented(module: Transformer, keys: Iterable[str], mismatched: object) -> None:
     """Raise an error where the library initialised missing weights at random.
 
     A missing pooler is accepted for feature extraction, because its output is not used.
     """
-    missing = sorted(
-        key
-        for key in loading.get("missing_keys", ())
-        if module.task != "feature-extraction" or "pooler" not in key.split(".")
-    )
+    missing = sorted(key for key in keys if module.task != "feature-extraction" or "pooler" not in key.split("."))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelUnsupported(
             f"{module.folder}: the checkpoint lacks {', '.join(missing[:3])}{more}, which {module.task} needs; "
             f"random numbers would have to replace them{_new_head(module)}"
         )
-    if loading.get("mismatched_keys"):
-        raise ModelBroken(
-            f"{module.folder}: tensors of another shape than config.json says: {loading['mismatched_keys']}"
-        )
+    if mismatched:
+        raise ModelBroken(f"{module.folder}: tensors of another shape than config.json says: {mismatched}")
 
 
 def _new_head(module: Transformer) -> str:
@@ -407,7 +417,7 @@ def _new_head(module: Transformer) -> str:
     return "; to train a new head, pass init_head=True"
 
 
-def _drop_pooler(module: Transformer, model: Any) -> None:
+def _drop_pooler(module: Transformer, model: PreTrainedModel) -> None:
     """Remove the pooler of BERT-like models, whose output is not used; these models run without it."""
     if module.task == "feature-extraction" and module.config.get("model_type") in (
         "bert",
@@ -437,7 +447,7 @@ def split_decoder(loaded: LoadedTransformer) -> LoadedTransformer:
     The result is compared on a few tokens first. Where the states times the matrix differ from the model's own logits,
     ``loaded`` is returned unchanged.
     """
-    model: Any = loaded.model
+    model: PreTrainedModel = loaded.model
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, nn.Linear):
         return loaded
@@ -460,7 +470,7 @@ def split_decoder(loaded: LoadedTransformer) -> LoadedTransformer:
 
 
 def _tokenizer(
-    transformers: Any, module: Transformer, config: Any, options: Mapping[str, Any]
+    transformers: ModuleType, module: Transformer, config: PretrainedConfig, options: Mapping[str, object]
 ) -> tuple[AnyTokenizer, int | None]:
     """Return the tokenizer and its maximum length.
 
@@ -488,7 +498,7 @@ def _tokenizer(
     if "model_max_length" not in module.processor_kwargs and isinstance(positions, int) and positions != -1:
         length = min(length, positions)
         shown.model_max_length = length
-    common = {
+    common: TokenizerFields = {
         "pad_id": shown.pad_token_id if shown.pad_token_id is not None else 0,
         "pad_type": shown.pad_token_type_id,
         "pad_left": shown.padding_side == "left" and not module.pads_right,
@@ -496,14 +506,16 @@ def _tokenizer(
         "model_max_length": finite(length),
         "special_ids": frozenset(shown.all_special_ids),
     }
-    tokenizer: Any = own_tokenizer(module, shown, common)
+    tokenizer = own_tokenizer(module, shown, common)
     if module.chat or (module.chat is None and shown.chat_template):
         structured = is_structured(shown.chat_template, str(config.model_type), module.chat_format)
-        tokenizer = ChatTokenizer(tokenizer, structured, module.chat_options)
+        return ChatTokenizer(tokenizer, structured, module.chat_options), finite(length)
     return tokenizer, finite(length)
 
 
-def own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> TextTokenizer | SlowTokenizer:
+def own_tokenizer(
+    module: Transformer, shown: PreTrainedTokenizerBase, common: TokenizerFields
+) -> TextTokenizer | SlowTokenizer:
     """Return the tokenizer of this package that corresponds to ``shown``, a tokenizer of transformers."""
     backend = getattr(shown, "backend_tokenizer", None)
     if backend is None or last_name(type(backend).__name__) != "Tokenizer":
@@ -517,7 +529,7 @@ def own_tokenizer(module: Transformer, shown: Any, common: dict[str, Any]) -> Te
     return TextTokenizer(backend, single, pair, keep_left=keep_left, words=words, offered=shown, **common)
 
 
-def as_numpy(tensor: Tensor) -> Any:
+def as_numpy(tensor: Tensor) -> Floats:
     """Return a tensor as a numpy array; bfloat16, which numpy lacks, becomes float32."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()

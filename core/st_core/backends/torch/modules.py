@@ -162,11 +162,11 @@ def reads_first_token(rest: Sequence[Module], *, pad_left: bool) -> bool:
     )
 
 
-def _parameter(array: NDArray[Any]) -> nn.Parameter:
+def _parameter(array: NDArray[np.generic]) -> nn.Parameter:
     return nn.Parameter(torch.tensor(array, dtype=torch.float32))
 
 
-def _optional(array: NDArray[Any] | None) -> nn.Parameter | None:
+def _optional(array: NDArray[np.generic] | None) -> nn.Parameter | None:
     return None if array is None else _parameter(array)
 
 

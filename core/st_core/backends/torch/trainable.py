@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -23,6 +23,8 @@ from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, copied_files
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from st_core.backends import Features
     from st_core.modules import Module
 
@@ -148,7 +150,7 @@ def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
     been merged into the weights.
     """
     module: Transformer = step.value
-    model: Any = step.model
+    model: PreTrainedModel = step.model
     if folder.exists():
         raise FileExistsError(f"{folder}: exists already; trained weights go into a new folder")
     folder.mkdir(parents=True)

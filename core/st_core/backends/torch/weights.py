@@ -7,7 +7,7 @@ mode, so that nobody changes a copy in the belief that it is the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def _places(modules: Sequence[Module], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{index}", module
 
 
-def _tensors(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(module: Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weights of a module that are saved with it."""
     with torch.inference_mode():
         for name, array in module.save().tensors.items():

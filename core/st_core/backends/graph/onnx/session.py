@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from st_core.backends.graph.onnx.sixteen import LARGE, store_in_sixteen_bits
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
     from torch.export import ExportedProgram
@@ -29,12 +31,13 @@ OPSET = 18
 """The newest ONNX operator set that torch.onnx writes without a conversion."""
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
         raise missing_extra("onnx", "backend='onnx'") from error
-    return onnxruntime
+    package: ModuleType = onnxruntime
+    return package
 
 
 def installed() -> bool:

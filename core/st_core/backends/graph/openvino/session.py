@@ -16,6 +16,8 @@ from st_core.backends.graph.sixteen_bits import to_bits
 from st_core.errors import ModelBroken, missing_extra
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
     from openvino import CompiledModel, Core, InferRequest, Model, Node, Output
     from torch._ops import OpOverload
@@ -54,7 +56,7 @@ SMALLEST = 16
 """Minimum side length of a matrix that is converted."""
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
@@ -64,7 +66,8 @@ def _package() -> Any:
             f"openvino cannot be imported ({error}): set HOME to a folder, or remove its telemetry: pip uninstall "
             "openvino-telemetry"
         ) from error
-    return openvino
+    package: ModuleType = openvino
+    return package
 
 
 def installed() -> bool:
