@@ -112,6 +112,13 @@ def ingest(
     delimiter: Annotated[
         str | None, typer.Option(metavar="CHARACTER", help="Character between the cells of CSV files, or tab.")
     ] = None,
+    quote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help='Character around cells of CSV files (default: "), or none if quotes are ordinary characters.',
+        ),
+    ] = None,
     encoding: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Encoding of texts (default: UTF-8; another one is guessed, and shown)."),
@@ -159,7 +166,7 @@ def ingest(
     from st_connectors.registry import bulk_loading
 
     inputs = find_sources([expand_home(source) for source in sources or ()], form, sql)
-    reading = make_reading(id_field, text_field, maps, delimiter, encoding)
+    reading = make_reading(id_field, text_field, maps, delimiter=delimiter, quote=quote, encoding=encoding)
     splitting = _split_options(split, split_tokens, [each.form for each in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     model_options = ModelOptions(backend, dtype)

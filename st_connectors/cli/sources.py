@@ -100,7 +100,9 @@ def make_reading(
     id_field: str | None,
     text_fields: Sequence[str] | None,
     maps: Sequence[str] | None,
+    *,
     delimiter: str | None,
+    quote: str | None,
     encoding: str | None,
 ) -> Reading:
     """Return how to read sources; raise ValueError for options that are invalid or exclude each other."""
@@ -115,11 +117,14 @@ def make_reading(
     for name, option, value in (("id", "--id-field", id_field), ("text", "--text-field", text_fields)):
         if value and name in templates:
             raise ValueError(f"{option} and --map {name}=... exclude each other; pass only one of them")
+    if quote is not None and quote == delimiter:
+        raise ValueError(f"--quote and --delimiter are both {quote!r}; pass different characters")
     return Reading(
         id_field=id_field or "id",
         text_fields=tuple(text_fields or ("text",)),
         templates=templates,
         delimiter=None if delimiter is None else _parse_delimiter(delimiter),
+        quote='"' if quote is None else _parse_quote(quote),
         encoding=None if encoding is None else check_encoding(encoding),
     )
 
@@ -129,6 +134,14 @@ def _parse_delimiter(text: str) -> str:
     if len(character) != 1 or character in '"\r\n':
         raise ValueError(f"--delimiter {text!r}: expected one character other than a quote, or tab")
     return character
+
+
+def _parse_quote(text: str) -> str:
+    if text == "none":
+        return ""
+    if len(text) != 1 or text in "\r\n":
+        raise ValueError(f"--quote {text!r}: expected one character, or none if quotes are ordinary characters")
+    return text
 
 
 def read_inputs(inputs: Iterable[Input], reading: Reading) -> Read:

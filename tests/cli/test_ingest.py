@@ -278,6 +278,17 @@ def test_delimiter_and_encoding(cli, tmp_path, target):
     assert cli("get", "1", *target, "--json").json[0]["payload"] == {"text": "Das war grün"}
 
 
+def test_a_tsv_without_quoting(cli, tmp_path, target):
+    """Its quotes are ordinary characters, also when Ctrl-C counts its rows."""
+    source = tmp_path / "in.tsv"
+    source.write_text('id\ttext\n1\t"red\n2\tblue\n')
+
+    assert cli("ingest", source, *target, "--create", "--quote", "none").out.startswith("2 of 2 documents confirmed")
+    assert [record["payload"]["text"] for record in cli("get", "1", "2", *target, "--json").json] == ['"red', "blue"]
+    for quote, message in (("double", "--quote 'double': expected one character, or none"), (";", "are both ';'")):
+        assert message in cli("ingest", source, *target, "--quote", quote, "--delimiter", ";").error_line()
+
+
 def notes_of_two(tmp_path: Path) -> Path:
     """Return a folder with two text files of one name."""
     for name in ("a", "b/deep"):

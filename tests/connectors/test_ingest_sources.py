@@ -171,8 +171,19 @@ def test_a_quote_that_is_not_closed_says_which_lines_are_lost(rows, reason, afte
 
     assert first == ("1", {"text": "red"})
     assert bad.startswith("in line 3: not CSV: ")
-    assert bad.endswith(f"; {reason}: a quote is probably not closed")
+    assert bad.endswith(f"; {reason}; a quote is not closed, or quotes are ordinary characters (option quote)")
     assert rest == after
+
+
+def test_quotes_are_ordinary_characters_if_there_is_no_quote():
+    """As in the TSV files of retrieval collections; by default such rows are refused or joined to the next one."""
+    table = 'id\ttext\n1\t"Hello" he said\n2\t5" disk\n3\t"not closed\n4\tred\n'
+    cells = ['"Hello" he said', '5" disk', '"not closed', "red"]
+    texts = [(str(number), {"text": cell}) for number, cell in enumerate(cells, 1)]
+
+    assert read(table, Format.TSV, quote="") == texts
+    assert [item for item in read(table, Format.TSV) if isinstance(item, tuple)] == [("2", {"text": '5" disk'})]
+    assert read("id,text\n1,'a, b'\n", Format.CSV, quote="'") == [("1", {"text": "a, b"})]
 
 
 def test_a_csv_without_the_columns_says_which_it_has():

@@ -51,7 +51,13 @@ def _rows(
     if is_undecoded(first):
         raise ValueError(f"{name} line 1: {decoder.reason}")
     separator = reading.delimiter or delimiter
-    table = csv.DictReader(chain([first], lines), strict=True, delimiter=separator)
+    table = csv.DictReader(
+        chain([first], lines),
+        strict=True,
+        delimiter=separator,
+        quotechar=reading.quote or None,
+        quoting=csv.QUOTE_MINIMAL if reading.quote else csv.QUOTE_NONE,
+    )
     try:
         columns = table.fieldnames or ()
     except csv.Error as error:
@@ -63,7 +69,8 @@ def _rows(
         except StopIteration:
             return
         except csv.Error as error:
-            yield table.line_num + 1, {}, f"not CSV: {error}{_extent(table.line_num + 1, table.reader.line_num)}"
+            first_line = table.line_num + 1
+            yield first_line, {}, _not_csv(error, first_line, table.reader.line_num)
         else:
             yield table.line_num, row, _row_error(row, decoder)
 
@@ -79,9 +86,11 @@ def _check_header(columns: Sequence[str], reading: Reading, name: str, separator
         raise ValueError(f"{error}; {hint}") from error
 
 
-def _extent(first: int, last: int) -> str:
-    """Return which lines a row that cannot be read contains, if there are several."""
-    return "" if first >= last else f"; lines {first} to {last} were read as one row: a quote is probably not closed"
+def _not_csv(error: csv.Error, first: int, last: int) -> str:
+    """Return why a row cannot be read, which lines it contains, and what may help."""
+    extent = "" if first >= last else f"; lines {first} to {last} were read as one row"
+    hint = "a quote is not closed, or quotes are ordinary characters (option quote)"
+    return f"not CSV: {error}{extent}; {hint}"
 
 
 def _row_error(row: Mapping[Any, Any], decoder: Decoder) -> str:

@@ -34,8 +34,9 @@ class Reading:
     ``id_field`` and ``text_fields`` are the columns of the id and the text (several are joined by newlines).
     ``filterable`` are the kinds of filterable columns, to which the cells of a CSV file are converted. ``templates``
     are fields composed of columns, by field name. ``delimiter`` separates the cells of a CSV file; None means a comma,
-    or a tab in a TSV file. ``encoding`` is that of text; None means UTF-8, or UTF-16 or UTF-32 after a byte order mark.
-    ``notes`` receives what concerns a whole source, and ``meter`` how much of the files has been read.
+    or a tab in a TSV file. ``quote`` encloses cells that contain it; in a file without such cells it is empty, and
+    quotes are ordinary characters. ``encoding`` is that of text; None means UTF-8, or UTF-16 or UTF-32 after a byte
+    order mark. ``notes`` receives what concerns a whole source, and ``meter`` how much of the files has been read.
     """
 
     id_field: str = "id"
@@ -43,6 +44,7 @@ class Reading:
     filterable: Mapping[str, FilterKind] = field(default_factory=dict)
     templates: Mapping[str, Template] = field(default_factory=dict)
     delimiter: str | None = None
+    quote: str = '"'
     encoding: str | None = None
     notes: Notes = field(default_factory=Notes, compare=False)
     meter: Meter = field(default_factory=Meter, compare=False)
