@@ -48,14 +48,18 @@ def term_highlights(field: str, text: str, weights: Mapping[str, float], tokeniz
     if tokenizer is None:
         return word_highlights(field, text, weights)
     encoding = tokenizer.encode(text, add_special_tokens=False)
+    words, tokens = encoding.word_ids, encoding.tokens
     best: dict[int, str] = {}
-    for token, word in zip(encoding.tokens, encoding.word_ids, strict=True):
+    for token, word in zip(tokens, words, strict=True):
         if word is not None and token in weights and weights[token] > weights.get(best.get(word, ""), 0.0):
             best[word] = token
-    return [
-        Highlight(field, token, *_trimmed(text, *encoding.word_to_chars(word)), weights[token])
-        for word, token in sorted(best.items())
-    ]
+    # Not by word_to_chars of the encoding, which looks through all tokens each time.
+    spans: dict[int, tuple[int, int]] = {}
+    for word, (start, end) in zip(words, encoding.offsets, strict=True):
+        if word in best:
+            first, last = spans.get(word, (start, end))
+            spans[word] = min(first, start), max(last, end)
+    return [Highlight(field, best[word], *_trimmed(text, *span), weights[best[word]]) for word, span in spans.items()]
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
@@ -72,6 +73,20 @@ def test_terms_are_found_by_their_tokens(tokenizer):
 
     assert places(text, results) == [("##erman", "fisherman"), ("fish", "fishing")]
     assert [each.weight for each in results] == [1.0, 0.5]
+
+
+def test_the_tokens_of_a_text_are_looked_through_once(tokenizer):
+    """However many words match: a book of a megabyte took minutes when each word was looked up among all tokens."""
+
+    class Watched:
+        def encode(self, text: str, **options: Any) -> Any:
+            encoding = tokenizer.encode(text, **options)
+            names = ("tokens", "word_ids", "offsets")
+            return types.SimpleNamespace(**{name: getattr(encoding, name) for name in names})
+
+    results = term_highlights("sparse", "a  fisherman ", {"fish": 0.5, "##erman": 1.0}, Watched())
+
+    assert places("a  fisherman ", results) == [("##erman", "fisherman")]
 
 
 def test_terms_of_a_model_without_tokenizer_are_words():
