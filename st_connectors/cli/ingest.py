@@ -45,6 +45,7 @@ from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
+    from st_connectors.ingest import IngestReport
     from st_connectors.ingest.documents import Document, DocumentError
     from st_connectors.ingest.sources import Reading
     from st_connectors.models import ModelOptions
@@ -195,9 +196,17 @@ def ingest(
             if as_json:
                 print_json(error.report.to_json())
             raise
+        unfilled = _unfilled(index, report)
     if not (index.store.capabilities.persistent or as_json):
         print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
-    exit_with_report(report, as_json=as_json, notes=notes.sentences)
+    exit_with_report(report, as_json=as_json, notes=notes.sentences, unfilled=unfilled)
+
+
+def _unfilled(index: Index, report: IngestReport) -> list[str]:
+    """Return the filterable fields in which neither a document of the ingest nor a stored record has a value."""
+    from st_connectors.filters import Exists
+
+    return [name for name in report.unfilled if not index.count(Exists(name))]
 
 
 def _print_note(sentence: str) -> None:

@@ -125,15 +125,18 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else dict(value)
 
 
-def exit_with_report(report: IngestReport, *, as_json: bool, notes: Sequence[str] = ()) -> NoReturn:
+def exit_with_report(
+    report: IngestReport, *, as_json: bool, notes: Sequence[str] = (), unfilled: Sequence[str] = ()
+) -> NoReturn:
     """Print the report of an ingest, with its first refusals on standard error, and exit with its status.
 
-    ``notes`` are sentences about the sources, which are part of the JSON.
+    ``notes`` are sentences about the sources, which are part of the JSON. ``unfilled`` are the filterable fields in
+    which no record of the collection has a value.
     """
     if as_json:
         print_json(report.to_json() | ({"notes": list(notes)} if notes else {}))
     else:
-        _print_report(report)
+        _print_report(report, unfilled)
     raise typer.Exit(PARTIAL if report.refused_total else SUCCESS)
 
 
@@ -172,7 +175,7 @@ def _interrupted_counts(report: IngestReport, read: int, total: int | None) -> s
     return ", ".join(parts)
 
 
-def _print_report(report: IngestReport) -> None:
+def _print_report(report: IngestReport, unfilled: Sequence[str]) -> None:
     for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
         print_error(f"refused: {refusal}")
     if report.refused_total > MAX_SHOWN_REFUSALS:
@@ -183,8 +186,8 @@ def _print_report(report: IngestReport) -> None:
             f"st-connectors: warning: {report.replaced:,} of {report.confirmed:,} documents ({share:.1%}) were "
             "replaced by a later one with the same id; choose an id field with distinct values, such as with --id-field"
         )
-    if report.unfilled:
-        names = ", ".join(map(repr, report.unfilled))
+    if unfilled:
+        names = ", ".join(map(repr, unfilled))
         print_error(f"st-connectors: no document has a value under {names}, declared as filterable; check the names")
     print_line(str(report))
 

@@ -12,6 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_core.home import expand_home
+
 if TYPE_CHECKING:
     from st_connectors.ingest import Refusal
     from st_connectors.ingest.sources import Format, Meter, Read, Reading, SqlSource
@@ -225,6 +227,7 @@ def refused_file(path: Path | None, inputs: Iterable[Input]) -> Iterator[Callabl
     if path is None:
         yield None
         return
+    path = Path(expand_home(path))
     for each in inputs:
         if each.path is not None and path.exists() and path.samefile(each.path):
             raise ValueError(f"--refused {path}: the file is read by this ingest; choose another one")

@@ -94,6 +94,25 @@ def test_a_misspelled_filterable_field_is_named(cli, books, target):
     assert (report["unfilled"], report["filled"]) == (["sectoin"], {"sectoin": 0, "year": 3})
 
 
+@pytest.mark.parametrize("store", ["qdrant-edge", "milvus-lite"])
+def test_a_field_that_other_records_have_is_not_named(cli, tmp_path, store):
+    """The sources of a collection may have different fields; a field that no source has is named each time."""
+    _skip_without(store)
+    options = ["--in", ADDRESSES[store].format(tmp_path / "two"), "--collection", "two", "--create"]
+    options += ["--filterable", "sectoin", "--filterable", "year:int"]
+    said = "st-connectors: no document has a value under {}, declared as filterable; check the names\n"
+
+    first = cli("ingest", write(tmp_path / "a.jsonl", [{"id": "a", "text": "red"}]), *options)
+    second = cli("ingest", write(tmp_path / "b.jsonl", [{"id": "b", "text": "red", "year": 3}]), *options)
+    third = cli("ingest", tmp_path / "a.jsonl", *options)
+
+    assert [first.err, second.err, third.err] == [
+        said.format("'sectoin', 'year'"),
+        said.format("'sectoin'"),
+        said.format("'sectoin'"),
+    ]
+
+
 def test_no_field_is_named_after_an_empty_ingest(cli, tmp_path, target):
     """Nothing was ingested, so that nothing is known about the fields."""
     outcome = cli("ingest", write(tmp_path / "in.jsonl", []), *target, "--create", "--filterable", "year:int")
