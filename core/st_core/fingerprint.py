@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from st_core.model import Model
 from st_core.modules.stack import flatten
 from st_core.modules.transformer import Transformer
 from st_core.protocols import ModelKind, ModelRef
+from st_core.text.tokens import TextTokenizer
 from st_core.vectors import SparseMatrix, SparseVector
 
 if TYPE_CHECKING:
@@ -286,11 +288,26 @@ def _pickled(path: Path) -> Iterator[_Tensor]:
 
 
 def _tokenizer(tokenizer: AnyTokenizer) -> str:
-    backend = getattr(tokenizer, "backend", None)
-    backend = tokenizer.shown if backend is None else backend
-    vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    """Return the hash of a tokenizer's vocabulary and of its ids of the probe texts."""
+    if isinstance(tokenizer, TextTokenizer):
+        vocabulary = _shared_vocabulary(tokenizer.backend)
+    else:
+        vocabulary = _vocabulary(tokenizer.shown)
     probes = [row.tolist() for row in tokenizer.tokenize(list(PROBES), None).ids]
-    return _hash(_canonical([vocabulary, probes]))
+    return _hash(b"[" + vocabulary + b", " + _canonical(probes) + b"]")
+
+
+def _vocabulary(backend: Any) -> bytes:
+    """Return the pairs of a token and its id, by id, as :func:`_canonical` writes them, in a third of the time."""
+    known = backend.get_vocab()
+    tokens, ids = list(known), np.fromiter(known.values(), np.int64, len(known))
+    order = np.argsort(ids, kind="stable")
+    pairs = zip(order.tolist(), ids[order].tolist(), strict=True)
+    return f"[{', '.join(f'[{encode_basestring(tokens[at])}, {index}]' for at, index in pairs)}]".encode()
+
+
+_shared_vocabulary = lru_cache(maxsize=2)(_vocabulary)
+"""``_vocabulary`` of tokenizers that do not change and that several models share, such as the two built-in ones."""
 
 
 def _describe_foreign(model: object) -> ModelRef:
