@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -48,16 +49,20 @@ class Window:
 def offsets_of(tokenizer: Tokenizer) -> Offsets:
     """Return a function that computes the spans of tokens with a copy of a tokenizer; safe in threads.
 
-    The copy neither truncates nor pads.
+    The copy neither truncates nor pads. It is made by the first call, because short texts need none.
     """
-    from tokenizers import Tokenizer
 
-    own = Tokenizer.from_str(tokenizer.to_str())
-    own.no_truncation()
-    own.no_padding()
+    @cache
+    def copied() -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        own = Tokenizer.from_str(tokenizer.to_str())
+        own.no_truncation()
+        own.no_padding()
+        return own
 
     def offsets(text: str) -> list[tuple[int, int]]:
-        spans: list[tuple[int, int]] = own.encode(text, add_special_tokens=False).offsets
+        spans: list[tuple[int, int]] = copied().encode(text, add_special_tokens=False).offsets
         return spans
 
     return offsets
