@@ -12,6 +12,7 @@ pytest.importorskip("milvus_lite", reason="needs the milvus extra")
 from st_connectors.testing import StoreConformance, opener
 
 
+@pytest.mark.long
 class TestLite(StoreConformance):
     """Milvus Lite, in memory if possible."""
 
