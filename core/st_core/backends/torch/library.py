@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -79,12 +80,30 @@ _AUTO = {
 
 # Encoder-decoder models of which only the encoder is used, because it alone produces text vectors.
 _ENCODERS = {
+    "blenderbot": "models.blenderbot.modeling_blenderbot.BlenderbotEncoder",
+    "blenderbot-small": "models.blenderbot_small.modeling_blenderbot_small.BlenderbotSmallEncoder",
     "longt5": "LongT5EncoderModel",
+    "m2m_100": "models.m2m_100.modeling_m2m_100.M2M100Encoder",
+    "marian": "models.marian.modeling_marian.MarianEncoder",
     "mt5": "MT5EncoderModel",
+    "pegasus": "models.pegasus.modeling_pegasus.PegasusEncoder",
+    "pegasus_x": "models.pegasus_x.modeling_pegasus_x.PegasusXEncoder",
+    "prophetnet": "ProphetNetEncoder",
     "switch_transformers": "SwitchTransformersEncoderModel",
     "t5": "T5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
+"""Names of classes in transformers. Some are parts of the whole model, and their tensors have other names alone."""
+
+_NAMES_OF_PARTS = {
+    r"^((model|prophetnet)\.)?encoder\.": "",
+    r"^((model|prophetnet)\.)?shared\.": "embed_tokens.",
+    r"^(prophetnet\.)word_embeddings\.": "word_embeddings.",
+}
+"""What the names of tensors in a whole model become in its encoder."""
+
+_COMPUTED = {"marian": "embed_positions.weight", "pegasus": "embed_positions.weight"}
+"""A tensor that transformers computes, so that not all checkpoints contain it, by model type."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -300,9 +319,11 @@ def _model(
     if module.task == "feature-extraction":
         name = _ENCODERS.get(config.model_type, name)
     extra = {key: value for key, value in module.model_kwargs.items() if key not in ("dtype", "torch_dtype")}
+    if name.endswith("Encoder"):
+        extra.setdefault("key_mapping", _NAMES_OF_PARTS)
     folder = module.base or module.folder
     with named_errors(folder, "the weights cannot be loaded"), _named_options(folder, extra), hushed():
-        model, loading = getattr(transformers, name).from_pretrained(
+        model, loading = _class_of(transformers, name).from_pretrained(
             str(folder), config=config, output_loading_info=True, dtype=dtype, **{**options, **extra}
         )
     _refuse_invented(module, loading.get("missing_keys", ()), loading.get("mismatched_keys"))
@@ -311,6 +332,12 @@ def _model(
     if drops_pooler:
         _drop_pooler(module, model)
     return model.eval()
+
+
+def _class_of(transformers: Any, name: str) -> Any:
+    """Return a class of transformers by its name, or by its path for a class that is not public."""
+    module, _, last = name.rpartition(".")
+    return getattr(import_module(f"{transformers.__name__}.{module}") if module else transformers, last)
 
 
 @contextmanager
@@ -396,9 +423,14 @@ def named_errors(path: Path | str, what: str, kind: type[ModelError] = ModelBrok
 def _refuse_invented(module: Transformer, keys: Iterable[str], mismatched: object) -> None:
     """Raise an error where the library initialised missing weights at random.
 
-    A missing pooler is accepted for feature extraction, because its output is not used.
+    For feature extraction a missing pooler is accepted, because its output is not used, and so is a computed tensor.
     """
-    missing = sorted(key for key in keys if module.task != "feature-extraction" or "pooler" not in key.split("."))
+    missing = sorted(
+        key
+        for key in keys
+        if module.task != "feature-extraction"
+        or ("pooler" not in key.split(".") and key != _COMPUTED.get(str(module.config.get("model_type"))))
+    )
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelUnsupported(
