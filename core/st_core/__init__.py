@@ -74,6 +74,8 @@ _WHERE = {
     "semantic_search_quantized": "rescore",
 }
 
+_MODULES = ("backend", "base", "cross_encoder", "models", "sentence_transformer", "sparse_encoder", "util")
+
 __all__ = [
     "CrossEncoder",
     "CrossEncoderModelCardData",
@@ -107,7 +109,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name, or a module that sentence-transformers imports with its package, on first use."""
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _WHERE:
         from st_core.absent import import_error
 

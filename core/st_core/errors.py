@@ -2,6 +2,7 @@
 
 ModelError
 ├── ModelNotFound          no such folder, Hub name, file or built-in model; also a FileNotFoundError
+│   └── PathIsFile         the name is a file; also a NotADirectoryError
 ├── ModelUnsupported       the checkpoint needs something that this engine does not support
 │   └── RequirementMissing the checkpoint lists a package that is not installed in that version; also an ImportError
 ├── ModelBroken            the checkpoint contradicts itself: missing, truncated or mis-shaped files
@@ -22,6 +23,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "ModelUnsupported",
+    "PathIsFile",
     "RequirementMissing",
     "missing_extra",
     "missing_packages",
@@ -34,6 +36,10 @@ class ModelError(Exception):
 
 class ModelNotFound(ModelError, FileNotFoundError):
     """The name is neither a folder nor a built-in model nor an accessible repository on the Hub."""
+
+
+class PathIsFile(ModelNotFound, NotADirectoryError):
+    """The name is a file; a model is a folder."""
 
 
 class ModelUnsupported(ModelError):

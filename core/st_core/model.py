@@ -594,16 +594,17 @@ class Model(Compatible):
         ]
         self._engine = self._engine.with_modules(modules)
 
-    def tokenize(self, texts: Sequence[Input], **kwargs: Unpack[CallArguments]) -> dict[str, NDArray[np.int64]]:
+    def tokenize(self, texts: Sequence[Input], **kwargs: Unpack[CallArguments]) -> dict[str, Any]:
         """Call :meth:`preprocess`, under its old name."""
         return self.preprocess(texts, **kwargs)
 
     def preprocess(
         self, inputs: Sequence[Input], prompt: str | None = None, **kwargs: Unpack[CallArguments]
-    ) -> dict[str, NDArray[np.int64]]:
-        """Return the tokens of texts or pairs as int64 arrays [n, tokens of the longest input].
+    ) -> dict[str, Any]:
+        """Return the tokens of texts or pairs, int64 [n, tokens of the longest input], as :meth:`forward` reads them.
 
-        The arrays are ``input_ids``, ``attention_mask`` and, if the model reads segment numbers, ``token_type_ids``.
+        They are ``input_ids``, ``attention_mask`` and, if the model reads segment numbers, ``token_type_ids``: tensors
+        on the CPU for a model on torch, else arrays. With a prompt, ``prompt_length`` is its number of tokens.
         """
         from st_core.text.tokens import pad
 
@@ -616,7 +617,13 @@ class Model(Compatible):
         if tokenizer.wants_types:
             types, _ = pad(tokens.types or [row * 0 for row in tokens.ids], tokenizer.pad_type, left=left)
             features["token_type_ids"] = types
-        return features
+        result: dict[str, Any] = dict(features)
+        if self._engine.uses_torch:
+            import torch
+
+            result = {name: torch.from_numpy(values) for name, values in features.items()}
+        length = self._engine.prompt_length(options)
+        return result | {"prompt_length": length} if length else result
 
     def save_pretrained(
         self,

@@ -41,6 +41,7 @@ from st_core.modules import (
 )
 from st_core.modules import dropout as _dropout
 from st_core.modules import transformer as transformers_model
+from st_core.renamed import accepts_old_names
 from st_core.text.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ __path__: list[str] = []  # submodules are in st_core.import_paths
 logger = logging.getLogger(__name__)
 
 
+_HUB = ("local_files_only", "revision", "token")
+"""Options that a Transformer passes on to the search for its folder."""
+
+
 class _Documented(type):
     """The type of classes whose calls return modules of another class."""
 
@@ -111,6 +116,14 @@ class Transformer(_Class):
     of = transformers_model.Transformer
 
     @staticmethod
+    @accepts_old_names(
+        {
+            "cache_dir": "model_kwargs.cache_dir",
+            "config_args": "config_kwargs",
+            "model_args": "model_kwargs",
+            "tokenizer_args": "processor_kwargs",
+        }
+    )
     def build(
         model_name_or_path: str | PathLike[str],
         *,
@@ -121,10 +134,14 @@ class Transformer(_Class):
         max_seq_length: int | None = None,
         do_lower_case: bool = False,
         backend: str = "torch",
+        module_output_name: str | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
     ) -> transformers_model.Transformer:
         """Return the module; its weights are read when a model of it is loaded.
 
-        ``backend`` is that of the model. Raises the errors of finding and reading the folder.
+        ``backend`` is that of the model. ``model_kwargs`` may name where on the Hub the model is: ``cache_dir``,
+        ``revision``, ``token`` and ``local_files_only``. Raises the errors of finding and reading the folder.
         """
         if backend != "torch":
             raise ModelUnsupported(f"a Transformer has no backend of its own: pass backend={backend!r} to the model")
@@ -133,12 +150,19 @@ class Transformer(_Class):
             processor_kwargs=dict(processor_kwargs or {}),
             config_kwargs=dict(config_kwargs or {}),
         )
-        folder, _, _ = find_checkpoint(fspath(model_name_or_path), organisation="sentence-transformers")
-        saved: dict[str, object] | None = None
-        if do_lower_case or max_seq_length is not None:
-            length = {} if max_seq_length is None else {"max_seq_length": max_seq_length}
-            saved = {"do_lower_case": do_lower_case, **length}
-        return transformers_model.read_transformer(folder, transformer_task, options, saved)
+        hub: dict[str, Any] = {name: options.model_kwargs[name] for name in _HUB if name in options.model_kwargs}
+        if "cache_dir" in options.model_kwargs:
+            hub["cache_folder"] = options.model_kwargs["cache_dir"]
+        folder, _, _ = find_checkpoint(fspath(model_name_or_path), organisation="sentence-transformers", **hub)
+        saved: dict[str, object] = {
+            "do_lower_case": do_lower_case or None,
+            "document_length": document_length,
+            "max_seq_length": max_seq_length,
+            "module_output_name": module_output_name,
+            "query_length": query_length,
+        }
+        given = {name: value for name, value in saved.items() if value is not None}
+        return transformers_model.read_transformer(folder, transformer_task, options, given or None)
 
 
 class MLMTransformer(_Class):

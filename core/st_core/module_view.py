@@ -55,7 +55,7 @@ class ModuleView:
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the module, by the name here or in sentence-transformers."""
         module = module_of(self)
-        if name in (*_OF_MODEL, "processor") and module.reads_text:
+        if name in (*_OF_MODEL, "preprocess", "processor", "tokenize") and module.reads_text:
             return getattr(self._model, name)
         own = self._of_transformer(module) if isinstance(module, Transformer) else {}
         own = self._of_router(module) if isinstance(module, Router) else own

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import make_tokenizer
 
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
@@ -250,3 +251,79 @@ def test_settings_of_modules_are_refused_in_words(checkpoints, setting, advice):
         model[1].pooling_mode_mean_tokens = False
     with pytest.raises(AttributeError, match="cannot be set"):
         del model[1].include_prompt
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [("Blenderbot", "Model"), ("BlenderbotSmall", "ForConditionalGeneration"), ("Marian", "MTModel")]
+)
+def test_the_encoder_of_a_whole_model_is_used(tmp_path, agree, kind, head):
+    """An encoder saved alone has the vectors of theirs; for the one in a whole model theirs has random weights."""
+    import transformers
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    tokenizer = make_tokenizer("roberta")
+    sizes = {
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+        "d_model": 32,
+        "max_position_embeddings": 130,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+    whole = getattr(transformers, kind + head)(getattr(transformers, f"{kind}Config")(**sizes)).eval()
+    whole.save_pretrained(tmp_path / "whole")
+    tokenizer.save_pretrained(tmp_path / "whole")
+    theirs = oracle.SentenceTransformer(modules=[Transformer(str(tmp_path / "whole")), Pooling(32)], device="cpu")
+    theirs.save(str(tmp_path / "encoder"))
+
+    ours = st_core.SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
+    agree(ours.encode(TEXTS), theirs.encode(TEXTS))
+    with torch.inference_mode():
+        states = [whole.get_encoder()(**tokenizer(text, return_tensors="pt"))[0][0].mean(0) for text in TEXTS]
+    agree(st_core.SentenceTransformer(str(tmp_path / "whole"), device="cpu").encode(TEXTS), torch.stack(states))
+
+
+def test_a_transformer_is_described_by_old_names_and_hub_options(checkpoints, agree):
+    """As their class takes them; lengths by task are those of the module."""
+    folder = str(checkpoints.folder("bert-mean"))
+    names = st_core.models
+    with pytest.warns(DeprecationWarning, match="model_args is now named model_kwargs"):
+        transformer = names.Transformer(folder, model_args={"revision": "main"}, query_length=4, document_length=6)
+    theirs = oracle.sentence_transformer.modules.Transformer(folder, query_length=4, document_length=6)
+    pooled = oracle.sentence_transformer.modules.Pooling(32)
+    expected = oracle.SentenceTransformer(modules=[theirs, pooled], device="cpu")
+    ours = st_core.SentenceTransformer(modules=[transformer, names.Pooling(32, "mean")], device="cpu")
+
+    agree(ours.encode_query(TEXTS), expected.encode_query(TEXTS))
+    agree(ours.encode_document(TEXTS), expected.encode_document(TEXTS))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(DENSE, "bert-no-prompt"), (CROSS, "rerank-bert")])
+def test_features_of_texts_are_tensors_on_torch(checkpoints, agree, kind, name):
+    """By the model and by its first module, with the length of a prompt."""
+    theirs, ours = checkpoints.pair(kind, name)
+    inputs, options = (TEXTS, {"prompt": "query: "}) if kind == DENSE else (PAIRS, {})
+    wanted = theirs.preprocess(inputs, **options)
+
+    for features in (ours.preprocess(inputs, **options), ours[0].preprocess(inputs, **options)):
+        assert {*features, "modality"} == set(wanted)
+        for key in ("input_ids", "attention_mask", "token_type_ids"):
+            assert torch.equal(features[key], wanted[key])
+        assert features.get("prompt_length") == wanted.get("prompt_length")
+    if kind == DENSE:
+        vectors = ours(ours.preprocess(inputs, **options))["sentence_embedding"]
+        agree(vectors, theirs.encode(inputs, **options))
+        static = checkpoints.load(st_core, DENSE, "static").preprocess(inputs)
+        assert isinstance(static["input_ids"], np.ndarray)
+
+
+def test_a_file_and_wrong_shapes_have_the_errors_of_theirs(checkpoints):
+    """NotADirectoryError for a file as the model, ValueError for vectors of three dimensions."""
+    with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
+        st_core.SentenceTransformer(str(checkpoints.folder("bert-mean") / "config.json"))
+    with pytest.raises(ValueError, match="one or two dimensions, got 3"):
+        checkpoints.load(st_core, SPARSE, "splade-max").decode(torch.zeros(2, 3, 4))
+    with pytest.warns(DeprecationWarning, match="use_auth_token is now named token"):
+        st_core.SentenceTransformer(str(checkpoints.folder("static")), use_auth_token=False)

@@ -134,6 +134,14 @@ def test_a_name_of_training_says_what_to_use(name):
         exec(f"from st_core import {name}")
 
 
+def test_modules_are_attributes_of_the_package():
+    """``import st_core`` is enough to reach those that theirs imports with its package."""
+    code = "import st_core; print(st_core.util.cos_sim.__name__, st_core.models.Pooling.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["cos_sim", "Pooling"]
+
+
 def test_no_path_imports_a_large_library():
     """Neither torch nor a tokenizer."""
     code = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from st_core import builtin
 from st_core.checkpoint.files import is_present, read_object, read_optional_object
-from st_core.errors import ModelError, ModelNotFound
+from st_core.errors import ModelError, ModelNotFound, PathIsFile
 from st_core.home import expand_home
 
 __all__ = ["ADAPTER", "Fetch", "adapter_base", "find_checkpoint"]
@@ -126,7 +126,7 @@ def find_checkpoint(
     if is_folder:
         return path, name, revision
     if is_file:
-        raise ModelNotFound(f"{name!r} is a file; expected {_EXPECTED}")
+        raise PathIsFile(f"{name!r} is a file; expected {_EXPECTED}")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
     if looks_local:
         raise ModelNotFound(f"no folder {name!r}; expected {_EXPECTED}")

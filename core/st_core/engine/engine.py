@@ -344,7 +344,7 @@ class Engine:
             return int(first.task_lengths[options.task])
         return runner.info.max_length if isinstance(self.limit, Unset) else self.limit
 
-    def _prompt_length(self, options: CallOptions) -> int:
+    def prompt_length(self, options: CallOptions) -> int:
         """Return the number of leading tokens that belong to the prompt.
 
         The special token that ends a text does not count. The number is 0 for a chat template, which may place the
@@ -359,7 +359,7 @@ class Engine:
 
     def prepare(self, inputs: Sequence[Input], options: CallOptions, *, is_single: bool = False) -> Prepared:
         """Return the tokens of a request with the options that they are computed with."""
-        return Prepared(self.tokenize(inputs, options), options, self._prompt_length(options), is_single)
+        return Prepared(self.tokenize(inputs, options), options, self.prompt_length(options), is_single)
 
     def windows(self, inputs: Sequence[Input], options: CallOptions) -> Iterator[Prepared]:
         """Prepare inputs window by window; the next window is prepared while the caller processes the current one."""

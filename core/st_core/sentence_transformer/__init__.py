@@ -87,7 +87,7 @@ class SentenceTransformer(Encoder):
 
     quantization_ranges: NDArray[np.float32] | None
 
-    @accepts_old_names({"tokenizer_kwargs": "processor_kwargs"})
+    @accepts_old_names({"tokenizer_kwargs": "processor_kwargs", "use_auth_token": "token"})
     def __init__(
         self,
         model_name_or_path: str | PathLike[str] | None = None,

@@ -400,7 +400,7 @@ def _sparse(values: Vectors, keep: int | None) -> SparseMatrix:
 
 
 def _as_matrix(embeddings: object, width: int | None) -> SparseMatrix:
-    """Return vectors of any supported type as a matrix; raise TypeError for other values.
+    """Return vectors of any supported type as a matrix; raise TypeError for other values, ValueError for other shapes.
 
     ``width`` is the width of single sparse vectors, None if it is unknown.
     """
@@ -416,8 +416,10 @@ def _as_matrix(embeddings: object, width: int | None) -> SparseMatrix:
         return SparseMatrix.from_scipy(embeddings)
     if hasattr(embeddings, "to_dense") and hasattr(embeddings, "detach"):
         embeddings = embeddings.detach().to_dense().float().cpu().numpy()
-    if not isinstance(embeddings, np.ndarray) or embeddings.ndim not in (1, 2):
+    if not isinstance(embeddings, np.ndarray):
         raise TypeError(
             f"expected a SparseMatrix, a SparseVector, a scipy matrix or a tensor, not {type(embeddings).__name__}"
         )
+    if embeddings.ndim not in (1, 2):
+        raise ValueError(f"expected vectors with one or two dimensions, got {embeddings.ndim}")
     return SparseMatrix.from_dense(np.atleast_2d(embeddings))
