@@ -11,11 +11,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from st_core.renamed import warn_of_old_name
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # importlib.abc imports tempfile, zipfile and more in 25 ms, half of the import of st_core
+    Loader = MetaPathFinder = object
 
 __all__ = ["install"]
 

@@ -41,6 +41,16 @@ def sparse():
     return SparseEncoder("builtin:sparse")
 
 
+def test_the_import_alone_loads_little():
+    """``import st_core`` imports neither numpy nor modules that only the use of it needs."""
+    late = ["numpy", "importlib.abc", "importlib.resources", "tempfile", "zipfile", "subprocess", "asyncio"]
+    loaded = run(
+        "import sys\nbefore = set(sys.modules)\nimport st_core\nloaded = set(sys.modules) - before\n"
+        f"import json\nprint(json.dumps([name for name in {late!r} if name in loaded]))"
+    )
+    assert loaded == []
+
+
 def test_builtin_models_load_nothing_heavy():
     """Loading and running both built-in models imports neither torch nor any other large library."""
     loaded = run(
