@@ -351,8 +351,14 @@ class Compatible:
         return evaluator(self, output_path)
 
     def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs: object) -> str:
-        """Call ``push_to_hub``, under its old name; ``organization`` is put in front of ``repo_id``."""
+        """Call ``push_to_hub``, under its old name; ``organization`` is put in front of ``repo_id``.
+
+        Raises ValueError if ``repo_id`` has another organization.
+        """
         warn_of_old_name("save_to_hub is now named push_to_hub")
+        owner = repo_id.rpartition("/")[0]
+        if organization and owner and owner != organization:
+            raise ValueError(f"repo_id={repo_id!r} is not of organization={organization!r}; leave out organization")
         push: Callable[..., str] = getattr(self, "push_to_hub")  # noqa: B009 - defined by the class combined with this
         return push(repo_id if organization is None or "/" in repo_id else f"{organization}/{repo_id}", **kwargs)
 

@@ -698,7 +698,7 @@ class Model(Compatible):
         model. With ``exist_ok`` an existing model card stays unless ``replace_model_card`` is set. Errors of
         huggingface_hub are raised unchanged.
         """
-        from st_core.saving.save import push_folder
+        from st_core.saving.save import description, push_folder
 
         def save(folder: str) -> None:
             card = replace_model_card or not exist_ok
@@ -709,6 +709,7 @@ class Model(Compatible):
             repo_id,
             local_path=local_model_path,
             message=commit_message or f"Add new {self.family} model",
+            description=description(repr(self), self.family, repo_id) if create_pr else None,
             token=token,
             private=private,
             exist_ok=exist_ok,

@@ -213,14 +213,20 @@ def test_pairs_go_through_the_chat_template(checkpoints, pairs, agree, name, opt
     agree(ours.predict(pairs, **options), theirs.predict(pairs, **options))
 
 
-def test_a_template_that_drops_a_side_is_refused(checkpoints):
-    """The scores would not depend on it; the message names the side."""
+def test_a_template_that_drops_a_side_is_refused(checkpoints, agree):
+    """The scores would not depend on it; the message names the side, and another template can take its place."""
     only = "{% for message in messages if message.role == 'query' %}{{ message.content }}{% endfor %}"
     folder = str(checkpoints.folder("rerank-template"))
-    model = st_core.CrossEncoder(folder, device="cpu", processor_kwargs={"chat_template": only})
+    options = {"device": "cpu", "processor_kwargs": {"chat_template": only}}
+    theirs, ours = (engine.CrossEncoder(folder, **options) for engine in (oracle, st_core))
 
     with pytest.raises(st_core.ModelUnsupported, match="drops the document"):
-        model.predict(("a", "b"))
+        ours.predict(("a", "b"))
+    for model in (theirs, ours):
+        with pytest.raises(ValueError, match="template"):
+            model.predict(("a", "b"))
+        model.processor.chat_template = only.replace(" if message.role == 'query'", "")
+    agree(ours.predict([("a", "b"), ("where", "there")]), theirs.predict([("a", "b"), ("where", "there")]))
 
 
 def test_a_template_that_breaks_is_named(checkpoints):

@@ -340,11 +340,33 @@ def test_a_model_is_pushed_to_the_hub(checkpoints, agree, monkeypatch, create_pr
     assert upload[1] == {
         "repo_id": "me/mine",
         "commit_message": "Add new SentenceTransformer model",
+        "commit_description": upload[1]["commit_description"],
         "create_pr": create_pr,
         "revision": "v2",
         "delete_patterns": list(MODEL_FILES),
     }
     agree(upload[2], model.encode(["copy a tree"]))
+    if create_pr:
+        assert f"{model!r}" in upload[1]["commit_description"]
+        assert 'model = SentenceTransformer("mine", revision=' in upload[1]["commit_description"]
+    else:
+        assert upload[1]["commit_description"] is None
+
+
+@pytest.mark.filterwarnings("ignore:save_to_hub is now named:DeprecationWarning")
+def test_an_organization_is_not_passed_over(checkpoints, monkeypatch):
+    """The model would go to another owner than the old argument names."""
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    Hub.calls.clear()
+    _, model = checkpoints.pair("SentenceTransformer", "bert-mean")
+
+    with pytest.raises(ValueError, match="repo_id='you/mine' is not of organization='me'"):
+        model.save_to_hub("you/mine", organization="me")
+    assert not Hub.calls
+    for name in ("mine", "me/mine"):
+        model.save_to_hub(name, organization="me")
+        assert Hub.calls[1][1]["repo_id"] == "me/mine"
+        Hub.calls.clear()
 
 
 def test_a_folder_is_pushed_as_it_is(checkpoints, monkeypatch):

@@ -58,6 +58,10 @@ def is_structured(template: object, model_type: str, chat_format: str = "auto") 
     return any(sign in template for sign in _SIGNS)
 
 
+class PairDropped(ModelUnsupported, ValueError):
+    """A chat template omits the query or the document of a pair."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatTokenizer:
     """A tokenizer with a chat template; safe in threads.
@@ -86,7 +90,7 @@ class ChatTokenizer:
     ) -> Tokens:
         """Return the ids of texts, or of pairs of texts, truncated to ``limit`` tokens.
 
-        ``task`` is passed to the template, and ``options`` override the saved options. Raises ModelUnsupported if the
+        ``task`` is passed to the template, and ``options`` override the saved options. Raises PairDropped if the
         template omits a text of a pair, and ModelBroken if it raises an error.
         """
         chosen = {**({} if task is None else {"task": task}), **self.options, **(options or {})}
@@ -128,12 +132,12 @@ class ChatTokenizer:
             raise ModelBroken(f"{name}: the chat template cannot be applied: {reason}") from error
 
     def _check_pairs(self, options: Mapping[str, object]) -> None:
-        """Raise ModelUnsupported if the template omits the query or the document of a pair."""
+        """Raise PairDropped if the template omits the query or the document of a pair."""
         base, *others = self._render([self._conversation(probe, None) for probe in _PROBES], options)
         lost = [role for role, other in zip(("query", "document"), others, strict=True) if other == base]
         if lost:
             name = getattr(self.inner.shown, "name_or_path", "the model")
-            raise ModelUnsupported(
+            raise PairDropped(
                 f"{name}: the chat template drops the {' and the '.join(lost)} of a pair; "
                 "pass one that writes the roles 'query' and 'document' as "
                 'processor_kwargs={"chat_template": ...}'
