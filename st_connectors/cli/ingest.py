@@ -199,7 +199,8 @@ def ingest(
         unfilled = _unfilled(index, report)
     if not (index.store.capabilities.persistent or as_json):
         print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
-    exit_with_report(report, as_json=as_json, notes=notes.sentences, unfilled=unfilled)
+    more = "--refused FILE writes all of them" if refused is None else f"{refused} has all of them"
+    exit_with_report(report, as_json=as_json, notes=notes.sentences, unfilled=unfilled, more=more)
 
 
 def _unfilled(index: Index, report: IngestReport) -> list[str]:

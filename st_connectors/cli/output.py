@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -45,6 +45,7 @@ SUCCESS, PARTIAL, USAGE_ERROR, FAILURE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 1
 """The exit statuses. ``PARTIAL``: some records were refused or do not exist."""
 
 MAX_SHOWN_REFUSALS = 5
+MAX_SHOWN_KEYS = 12
 MAX_REPLACED = 0.01
 """The share of replaced documents above which a report warns that the ids may be of the wrong field."""
 
@@ -126,17 +127,22 @@ def _plain(value: Any) -> Any:
 
 
 def exit_with_report(
-    report: IngestReport, *, as_json: bool, notes: Sequence[str] = (), unfilled: Sequence[str] = ()
+    report: IngestReport,
+    *,
+    as_json: bool,
+    notes: Sequence[str] = (),
+    unfilled: Sequence[str] = (),
+    more: str = "--json lists them",
 ) -> NoReturn:
     """Print the report of an ingest, with its first refusals on standard error, and exit with its status.
 
     ``notes`` are sentences about the sources, which are part of the JSON. ``unfilled`` are the filterable fields in
-    which no record of the collection has a value.
+    which no record of the collection has a value. ``more`` says where further refusals are.
     """
     if as_json:
         print_json(report.to_json() | ({"notes": list(notes)} if notes else {}))
     else:
-        _print_report(report, unfilled)
+        _print_report(report, unfilled, more)
     raise typer.Exit(PARTIAL if report.refused_total else SUCCESS)
 
 
@@ -175,11 +181,16 @@ def _interrupted_counts(report: IngestReport, read: int, total: int | None) -> s
     return ", ".join(parts)
 
 
-def _print_report(report: IngestReport, unfilled: Sequence[str]) -> None:
+def _print_report(report: IngestReport, unfilled: Sequence[str], more: str) -> None:
     for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
         print_error(f"refused: {refusal}")
     if report.refused_total > MAX_SHOWN_REFUSALS:
-        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; --json lists them")
+        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; {more}")
+    if report.refused and not report.confirmed and isinstance(document := report.refused[0].document, Mapping):
+        print_error(
+            f"st-connectors: no document was stored; the keys of the first one are {_listed(document)}: "
+            "--id-field, --text-field and --map choose the id and the text"
+        )
     if report.replaced > MAX_REPLACED * report.confirmed:
         share = report.replaced / report.confirmed
         print_error(
@@ -190,6 +201,11 @@ def _print_report(report: IngestReport, unfilled: Sequence[str]) -> None:
         names = ", ".join(map(repr, unfilled))
         print_error(f"st-connectors: no document has a value under {names}, declared as filterable; check the names")
     print_line(str(report))
+
+
+def _listed(keys: Iterable[object]) -> str:
+    names = list(map(str, keys))
+    return ", ".join(names[:MAX_SHOWN_KEYS]) + (", …" if len(names) > MAX_SHOWN_KEYS else "")
 
 
 def terminal_width() -> int:

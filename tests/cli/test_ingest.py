@@ -308,6 +308,26 @@ def test_a_tsv_without_quoting(cli, tmp_path, target):
         assert message in cli("ingest", source, *target, "--quote", quote, "--delimiter", ";").error_line()
 
 
+def test_an_ingest_that_stores_nothing_shows_the_keys_there_are(cli, tmp_path, target):
+    """The id field is misspelled: one line has the keys of the first document, and one where all refusals are."""
+    source = write(tmp_path / "in.jsonl", ({"isbn": str(n), "text": "red"} for n in range(7)))
+    keys = "no document was stored; the keys of the first one are isbn, text: --id-field, --text-field and --map"
+
+    outcome = cli("ingest", source, *target, "--create", "--id-field", "isnb")
+
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[4:] == [
+        f"refused: record 5: {source} line 5: 'isnb' is missing",
+        "refused: 2 more; --refused FILE writes all of them",
+        f"st-connectors: {keys} choose the id and the text",
+    ]
+    file = tmp_path / "refused.jsonl"
+    again = cli("ingest", source, *target, "--id-field", "isnb", "--refused", file)
+    assert f"refused: 2 more; {file} has all of them\n" in again.err
+    write(source, [{"isbn": "1", "text": "red"}, {"id": "2"}])
+    assert "no document was stored" not in cli("ingest", source, *target, "--id-field", "isbn").err
+
+
 def notes_of_two(tmp_path: Path) -> Path:
     """Return a folder with two text files of one name."""
     for name in ("a", "b/deep"):
