@@ -6,9 +6,11 @@ Invalid arguments raise ValueError or TypeError, and operations that the store d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeGuard, assert_never
+from typing import Any, TypeGuard, assert_never
+
+import numpy as np
 
 from st_connectors._clauses import count_comparisons, count_values
 from st_connectors.arguments import check_int
@@ -236,8 +238,9 @@ class RequestChecks:
             case Eq(name, value):
                 return Eq(name, self._value(name, value))
             case In(name, values):
-                if isinstance(values, str):
-                    raise TypeError(f"In({name!r}, …) expects a tuple of values, not a string")
+                if isinstance(values, str) or not isinstance(values, Iterable):
+                    what = "a string" if isinstance(values, str) else repr(values)
+                    raise TypeError(f"In({name!r}, …) expects a tuple of values, not {what}")
                 self._kind(name)
                 return In(name, tuple(self._value(name, value) for value in values))
             case Range():
@@ -257,8 +260,12 @@ class RequestChecks:
         return kind
 
     def _value(self, name: str, value: FilterValue) -> FilterValue:
-        """Convert a value to its field's kind: 2020.0 to 2020 on int fields, 1 to 1.0 on float fields, dates to UTC."""
+        """Convert a value to its field's kind: 2020.0 to 2020 on int fields, 1 to 1.0 on float fields, dates to UTC.
+
+        Scalars of numpy, such as the maximum of a column, become values of Python.
+        """
         kind = self._kind(name)
+        value = _plain(value)
         wrong = f"field {name!r} is of kind {kind.value}: {value!r} cannot be compared with it"
         match kind:
             case FilterKind.KEYWORD if isinstance(value, str):
@@ -280,7 +287,7 @@ class RequestChecks:
         if kind in {FilterKind.KEYWORD, FilterKind.BOOL}:
             raise ValueError(f"field {where.field!r} is of kind {kind.value}: Range is for numbers and dates")
         bounds = {name: getattr(where, name) for name in ("gt", "gte", "lt", "lte")}
-        bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+        bounds = {name: _plain(bound) for name, bound in bounds.items() if bound is not None}
         if not bounds:
             raise ValueError(f"Range({where.field!r}) has no bound: add gt, gte, lt or lte, or use Exists")
         if kind is FilterKind.INT:  # x > 1.5 is x > 1, and x >= 1.5 is x >= 2
@@ -289,6 +296,10 @@ class RequestChecks:
                 for name, bound in bounds.items()
             }
         return Range(where.field, **{name: self._value(where.field, bound) for name, bound in bounds.items()})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,6 +158,12 @@ def test_good_searches_pass_unchanged():
         (Range("i", gte=1.5, lte=3.5), Range("i", gte=2, lte=3)),
         (Range("i", gte=-1.5), Range("i", gte=-1)),
         (Range("f", gt=1, lte=2), Range("f", gt=1.0, lte=2.0)),
+        (Eq("i", np.int64(3)), Eq("i", 3)),
+        (In("i", np.array([1, 2])), In("i", (1, 2))),
+        (Eq("f", np.float32(0.5)), Eq("f", 0.5)),
+        (Eq("b", np.bool_(True)), Eq("b", True)),
+        (Eq("k", np.str_("x")), Eq("k", "x")),
+        (Range("i", gte=np.int32(2), lt=np.float32(4.5)), Range("i", gte=2, lt=5)),
         (Or((Not(Exists("k")), And(()))), Or((Not(Exists("k")), And(())))),
     ],
 )
@@ -205,6 +212,8 @@ BAD_FILTERS = [
     (Eq("k", "\ud800"), "half of a surrogate pair"),
     (In("k", ("a", 1)), "field 'k' is of kind keyword: 1"),
     (In("k", "ab"), "a tuple of values, not a string"),
+    (In("i", 3), "a tuple of values, not 3"),
+    (Eq("i", np.datetime64("2020-01-31")), "field 'i' is of kind int"),
     (Range("k", gt="a"), "field 'k' is of kind keyword: Range is for numbers and dates"),
     (Range("b", gt=0), "field 'b' is of kind bool"),
     (Range("i"), "Range('i') has no bound"),
