@@ -83,7 +83,15 @@ def ingest(
 
 
 def check_documents(documents: object) -> None:
-    """Raise TypeError for a value that is no iterable of documents, such as one document or a text."""
+    """Raise TypeError for a value that is no iterable of documents: one document, a text, or a table.
+
+    A table is refused because the elements of an iteration are its columns.
+    """
+    if hasattr(documents, "__dataframe__"):
+        how = "its rows are df.to_dict('records') in pandas, df.to_dicts() in polars and table.to_pylist() in pyarrow"
+        raise TypeError(
+            f"documents must be an iterable of mappings or Documents, not {type(documents).__name__}: {how}"
+        )
     if isinstance(documents, str | bytes | Mapping | Document) or not isinstance(documents, Iterable):
         raise TypeError(f"documents must be an iterable of mappings or Documents, not {type(documents).__name__}")
 

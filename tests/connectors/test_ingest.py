@@ -490,3 +490,18 @@ def test_options_below_one_are_refused(option):
     """A batch of nothing would never end."""
     with pytest.raises(ValueError, match=f"{option} must be at least 1, not 0"):
         IngestOptions(**{option: 0})
+
+
+@pytest.mark.parametrize("module", ["pandas", "polars", "pyarrow"])
+def test_a_table_is_refused_by_name(module, memory, encoders):
+    """An iteration of it would take its columns for documents."""
+    store = memory("dense", "sparse")
+    library = pytest.importorskip(module)
+    columns = {"id": ["1"], "text": ["red"]}
+    table = library.table(columns) if module == "pyarrow" else library.DataFrame(columns)
+
+    with pytest.raises(TypeError, match=f"not {type(table).__name__}: its rows are df.to_dict"):
+        ingest(store, table, encoders)
+    rows = {"pandas": "to_dict", "polars": "to_dicts", "pyarrow": "to_pylist"}[module]
+    documents = getattr(table, rows)(*(["records"] if module == "pandas" else []))
+    assert ingest(store, documents, encoders).confirmed == 1
