@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from st_connectors.cli.options import FUSIONS, AsJson, parse_filterable, parse_fusion, silence_retry_logging
-from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_json, progress_bar
+from st_connectors.cli.output import exit_with_interrupted, exit_with_report, note_if_lost, print_json, progress_bar
 
 __all__ = ["copy"]
 
@@ -94,4 +94,6 @@ def copy(
             if as_json:
                 print_json(error.report.to_json())
             raise
+    if not as_json:
+        note_if_lost(target, target_store.capabilities)
     exit_with_report(report, as_json=as_json)

@@ -30,7 +30,14 @@ from st_connectors.cli.options import (
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import exit_with_interrupted, exit_with_report, print_error, print_json, progress_bar
+from st_connectors.cli.output import (
+    exit_with_interrupted,
+    exit_with_report,
+    note_if_lost,
+    print_error,
+    print_json,
+    progress_bar,
+)
 from st_connectors.cli.sources import (
     Input,
     Tracked,
@@ -197,8 +204,8 @@ def ingest(
                 print_json(error.report.to_json())
             raise
         unfilled = _unfilled(index, report)
-    if not (index.store.capabilities.persistent or as_json):
-        print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
+    if not as_json:
+        note_if_lost(address, index.store.capabilities)
     more = "--refused FILE writes all of them" if refused is None else f"{refused} has all of them"
     exit_with_report(report, as_json=as_json, notes=notes.sentences, unfilled=unfilled, more=more)
 

@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from st_connectors.ingest import IngestReport, Progress
+    from st_connectors.store import Capabilities
 
 __all__ = [
     "BROKEN_PIPE",
@@ -29,6 +30,7 @@ __all__ = [
     "escape_control_characters",
     "exit_with_interrupted",
     "exit_with_report",
+    "note_if_lost",
     "one_line",
     "print_error",
     "print_escaped",
@@ -114,6 +116,12 @@ def warnings_as_lines() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = previous
+
+
+def note_if_lost(address: str, capabilities: Capabilities) -> None:
+    """Say that the records of a store that is not persistent are lost when the command ends."""
+    if not capabilities.persistent:
+        print_error(f"st-connectors: {address} is not persistent: its records are lost when this command ends")
 
 
 def print_json(value: Any) -> None:

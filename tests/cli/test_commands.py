@@ -227,6 +227,16 @@ def test_ingest_warns_if_the_store_is_not_persistent(cli, books):
     assert outcome.err == "st-connectors: memory:lost is not persistent: its records are lost when this command ends\n"
 
 
+def test_copy_warns_if_the_target_is_not_persistent(cli, library):
+    """As an ingest does; JSON has no such line."""
+    outcome = cli("copy", library[1], "memory:lost-copy", "--collection", "books")
+
+    assert outcome.out.startswith("3 of 3 documents confirmed")
+    lost = "st-connectors: memory:lost-copy is not persistent: its records are lost when this command ends\n"
+    assert outcome.err == lost
+    assert cli("copy", library[1], "memory:lost-copy", "--collection", "books", "--json").err == ""
+
+
 def test_a_single_file_is_a_document(cli, tmp_path: Path):
     """A single Markdown file is stored under its name."""
     (tmp_path / "readme.md").write_text("# Sea\nThe ocean.")
