@@ -168,6 +168,7 @@ class Plugin:
     ``extra`` is the extra to install. ``sizing`` maps variants to sizing figures; "" applies to all other variants.
     ``places`` maps variants to what their addresses name; addresses of other variants are parsed without this check.
     ``replacing`` prepares a collection that takes the place of another one; None if the store has no such step.
+    ``secrets`` are the environment variables of keys and passwords, for messages; empty for a store without any.
     """
 
     name: str
@@ -182,3 +183,4 @@ class Plugin:
     sizing: Mapping[str, Sizing] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
     replacing: Replacing | None = None
+    secrets: tuple[str, ...] = ()

@@ -248,7 +248,7 @@ def _parse(url: str, client: object | None = None) -> Address:
         raise ValueError(f"expected an address SCHEME:PATH or SCHEME://HOST:PORT{_list_schemes()}")
     name, *variants = scheme.split("+")
     body, _, query = rest.partition("?")
-    address = Address(name, tuple(variants), options=_options(query))
+    address = Address(name, tuple(variants), options=_options(query, name))
     place = _place_of(address)
     host, port, path = _server(scheme, body) if body.startswith("//") else (None, None, body)
     if body or client is None:
@@ -291,15 +291,18 @@ def _server(scheme: str, body: str) -> tuple[str | None, int | None, str]:
     except ValueError as error:
         raise ValueError(f"the address {scheme}://… has no valid host and port") from error
     if "@" in parts.netloc:
-        variable = f"ST_{scheme.partition('+')[0].upper()}_API_KEY"
-        raise ValueError(
-            f"an address must not contain a user or password: set {variable} in the environment, "
-            "or pass a client object"
-        )
+        raise ValueError(f"an address must not contain a user or password: {_how_to_sign_in(scheme.partition('+')[0])}")
     return host, port, parts.path
 
 
-def _options(query: str) -> dict[str, str]:
+def _how_to_sign_in(store: str) -> str:
+    """Return the end of a message: where the keys and passwords of a store come from."""
+    secrets = _load(store).secrets if store in _points() else ()
+    variables = f"set {' and '.join(secrets)} in the environment, or " if secrets else ""
+    return f"{variables}pass a client object"
+
+
+def _options(query: str, store: str) -> dict[str, str]:
     options: dict[str, str] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
@@ -308,8 +311,7 @@ def _options(query: str) -> dict[str, str]:
     for name, value in pairs:
         if _SECRET.search(name):
             raise ValueError(
-                f"option {name!r} looks like a secret, which an address must not contain: "
-                "set it in the environment, or pass a client object"
+                f"option {name!r} looks like a secret, which an address must not contain: {_how_to_sign_in(store)}"
             )
         if name in options:
             raise ValueError(f"the address repeats option {name!r}")

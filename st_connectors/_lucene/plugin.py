@@ -73,4 +73,5 @@ def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities,
         replacing=function("replacing"),
         sizing={"": sizing},
         places={"": Place.SERVER, "https": Place.SERVER},
+        secrets=(f"ST_{name.upper()}_USERNAME", f"ST_{name.upper()}_PASSWORD"),
     )

@@ -80,6 +80,7 @@ PLUGIN = Plugin(
     adopt=lazy_function(_STORE, "adopt", extra="milvus", drivers=_DRIVERS),
     sizing=SIZING,
     places={"": Place.SERVER, "https": Place.SERVER, "lite": Place.PATH},
+    secrets=("ST_MILVUS_TOKEN",),
 )
 
 

@@ -119,6 +119,7 @@ PLUGIN = Plugin(
         "memory": Place.NAME,
         **dict.fromkeys(("", "https", "grpc", "grpc+https"), Place.SERVER),
     },
+    secrets=("ST_QDRANT_API_KEY",),
 )
 
 

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from st_connectors import memory, registry
+from st_connectors.elasticsearch import faults as elasticsearch_faults
 from st_connectors.errors import NotFound
+from st_connectors.milvus import client as milvus_client
+from st_connectors.opensearch import faults as opensearch_faults
 from st_connectors.plugin import Address, Place, Plugin
+from st_connectors.qdrant import client as qdrant_client
 from st_connectors.registry import collections, open_store, parse_address, plugins
 from st_connectors.schema import DenseField, Schema
 from st_connectors.store import Capabilities, Fuse, LegHit, Near, Record, SearchRequest
@@ -110,7 +114,7 @@ def test_addresses_that_are_not_understood_say_what_is(installed, url, message):
 def test_secrets_in_an_address_are_refused_and_not_echoed(installed, url):
     """They come from the environment or with a client object."""
     installed(("any", ANYTHING))
-    with pytest.raises(ValueError, match=r"environment.* or pass a client object") as caught:
+    with pytest.raises(ValueError, match=r"must not contain.*: pass a client object$") as caught:
         parse_address(url)
     assert "hunter2" not in str(caught.value)
 
@@ -154,6 +158,25 @@ def test_a_host_is_refused_where_there_is_no_server(scheme):
         parse_address(f"{scheme}://library")
     with pytest.raises(ValueError, match="must not contain a user or password") as caught:
         parse_address(f"{scheme}://user:hunter2@library")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variables"),
+    [
+        ("qdrant", qdrant_client.API_KEY),
+        ("milvus+https", milvus_client.TOKEN),
+        ("opensearch+https", f"{opensearch_faults.USERNAME} and {opensearch_faults.PASSWORD}"),
+        ("elasticsearch", f"{elasticsearch_faults.USERNAME} and {elasticsearch_faults.PASSWORD}"),
+    ],
+)
+@pytest.mark.parametrize("rest", ["//user:hunter2@host", "//host?password=hunter2"])
+def test_a_secret_in_an_address_is_refused_with_the_variables_of_the_store(scheme, variables, rest):
+    """Those that its client reads."""
+    with pytest.raises(ValueError, match="must not contain") as caught:
+        parse_address(f"{scheme}:{rest}")
+
+    assert str(caught.value).endswith(f": set {variables} in the environment, or pass a client object")
     assert "hunter2" not in str(caught.value)
 
 
