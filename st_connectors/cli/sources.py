@@ -90,12 +90,18 @@ def _paths(source: str) -> list[tuple[Path, str | None]]:
         return [(path, None)]
     if not glob.has_magic(source):
         raise ValueError(f"{source}: no such file or folder")
+    folder = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  Path has no absolute patterns
-    files = [match for match in matches if match.is_file()]
+    files = [match for match in matches if match.is_file() and not ("**" in path.parts and _is_linked(match, folder))]
     if not files:
         raise ValueError(f"{source}: no file matches")
-    folder = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     return [(file, file.relative_to(folder).as_posix()) for file in files]
+
+
+def _is_linked(file: Path, folder: Path) -> bool:
+    """Return whether a folder between a file and ``folder`` is a link, which may lead to files that match already."""
+    between = takewhile(lambda parent: parent != folder, file.parents)
+    return any(parent.is_symlink() for parent in between)
 
 
 def make_reading(

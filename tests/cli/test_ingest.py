@@ -313,16 +313,16 @@ def test_an_ingest_that_stores_nothing_shows_the_keys_there_are(cli, tmp_path, t
     source = write(tmp_path / "in.jsonl", ({"isbn": str(n), "text": "red"} for n in range(7)))
     keys = "no document was stored; the keys of the first one are isbn, text: --id-field, --text-field and --map"
 
-    outcome = cli("ingest", source, *target, "--create", "--id-field", "isnb")
+    outcome = cli("ingest", source, *target, "--create", "--id-field", "sku")
 
     assert outcome.status == 1
     assert outcome.err.splitlines()[4:] == [
-        f"refused: record 5: {source} line 5: 'isnb' is missing",
+        f"refused: record 5: {source} line 5: 'sku' is missing",
         "refused: 2 more; --refused FILE writes all of them",
         f"st-connectors: {keys} choose the id and the text",
     ]
     file = tmp_path / "refused.jsonl"
-    again = cli("ingest", source, *target, "--id-field", "isnb", "--refused", file)
+    again = cli("ingest", source, *target, "--id-field", "sku", "--refused", file)
     assert f"refused: 2 more; {file} has all of them\n" in again.err
     write(source, [{"isbn": "1", "text": "red"}, {"id": "2"}])
     assert "no document was stored" not in cli("ingest", source, *target, "--id-field", "isbn").err
@@ -347,6 +347,18 @@ def test_text_files_of_a_pattern_have_their_paths_as_ids(cli, tmp_path, target, 
     assert cli("count", *target).out == "3\n"
     records = cli("get", "a/README.md", "b/deep/README.md", "deep/README.md", *target, "--json").json
     assert [record["payload"]["text"] for record in records] == ["red a", "red b/deep", "red b/deep"]
+
+
+def test_a_recursive_pattern_does_not_follow_links_to_folders(cli, tmp_path, target, monkeypatch):
+    """As a folder does not, so that a link upwards does not repeat every file; one that the pattern names is read."""
+    folder = notes_of_two(tmp_path)
+    (folder / "a" / "up").symlink_to("..")
+
+    assert cli("ingest", folder / "**" / "*.md", *target, "--create").out.startswith("2 of 2 documents confirmed")
+    monkeypatch.chdir(folder)
+    assert cli("ingest", "**/*.md", *target).out.startswith("2 of 2 documents confirmed")
+    assert cli("count", *target).out == "2\n"
+    assert cli("ingest", "a/up/b/**/*.md", *target).out.startswith("1 of 1 documents confirmed")
 
 
 @pytest.mark.parametrize("names", [("a/README.md", "b/deep/README.md"), ("a", "b/deep"), ("a", "b/deep/*.md")])
