@@ -94,7 +94,10 @@ class Encoder(Model):
         name = str(value or self.default_similarity)
         if name not in self.SUPPORTED_SIMILARITY_FN_NAMES:
             known = ", ".join(self.SUPPORTED_SIMILARITY_FN_NAMES)
-            raise ValueError(f"unknown similarity function {name!r} of vectors of texts; expected one of {known}")
+            tokens = " (a MultiVectorEncoder compares vectors of tokens)" if "maxsim" in name else ""
+            raise ValueError(
+                f"unknown similarity function {name!r} of vectors of texts; expected one of {known}{tokens}"
+            )
         self._similarity_fn_name = name
 
     def _now_saved(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ The same classes are in the ``modules`` of :mod:`st_core.sentence_transformer`, 
 from __future__ import annotations
 
 import logging
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -449,15 +450,13 @@ _FROM_CHECKPOINTS = {
     "WordWeights": "word_weights",
 }
 """Classes whose modules are loaded from checkpoints only, and the files of ``st_core.modules`` that define them."""
-_ABSENT = dict.fromkeys(
-    ("InputModule", "Module"),
-    "a module of your own implements the protocol st_core.modules.Module and is registered by st_core.modules.register",
+_OWN = (
+    "a module of your own implements the protocol st_core.modules.Module and is registered by st_core.modules.register"
 )
-"""Classes of sentence-transformers that do not exist here, with what to do instead."""
 
 
 def __getattr__(name: str) -> type:
-    """Return a class whose modules cannot be built here, or raise ImportError with what to do instead of a class."""
+    """Return a class whose modules cannot be built here."""
     if name in _FROM_CHECKPOINTS:
         own = getattr(import_module(f"st_core.modules.{_FROM_CHECKPOINTS[name]}"), name)
         return _refusing(
@@ -465,9 +464,25 @@ def __getattr__(name: str) -> type:
         )
     if name == "CLIPModel":
         return _refusing(name, _Image, "models of images are not supported; use sentence-transformers")
-    if name in _ABSENT:
-        raise ImportError(f"{name}: {_ABSENT[name]}")
+    if name in ("InputModule", "Module"):
+        return _refusing(name, _AnyModule if name == "Module" else _AnyInputModule, _OWN)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _AnyModule(ABC):  # noqa: B024 - for isinstance only
+    """The type of all modules."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        return hasattr(kind, "type_path")
+
+
+class _AnyInputModule(ABC):  # noqa: B024 - for isinstance only
+    """The type of modules that read texts."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        return bool(getattr(kind, "reads_text", False))
 
 
 class _Image:

@@ -321,7 +321,7 @@ def test_features_of_texts_are_tensors_on_torch(checkpoints, agree, kind, name):
 
 def test_a_file_and_wrong_shapes_have_the_errors_of_theirs(checkpoints):
     """NotADirectoryError for a file as the model, ValueError for vectors of three dimensions."""
-    with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
+    with pytest.raises(NotADirectoryError, match="is a file, not a directory; expected a folder"):
         st_core.SentenceTransformer(str(checkpoints.folder("bert-mean") / "config.json"))
     with pytest.raises(ValueError, match="one or two dimensions, got 3"):
         checkpoints.load(st_core, SPARSE, "splade-max").decode(torch.zeros(2, 3, 4))

@@ -12,12 +12,15 @@ from importlib.util import find_spec
 import pytest
 
 import st_core
+from st_core.models import Normalize
 
 MODULES = "st_core.sentence_transformer.modules"
 PATHS = [
     ("st_core.base.model", "BaseModel"),
     ("st_core.base.modules", "Normalize"),
     ("st_core.base.modules.dense", "Dense"),
+    ("st_core.base.modules.input_module", "InputModule"),
+    ("st_core.base.modules.module", "Module"),
     ("st_core.base.modules.normalize", "Normalize"),
     ("st_core.base.modules.router", "Router"),
     ("st_core.base.modules.transformer", "Transformer"),
@@ -102,6 +105,27 @@ def test_a_deprecated_path_warns_and_replaces_no_class(path, name):
     if last == name:
         assert found is before is getattr(import_module(parent), last)
         assert getattr(st_core, name, found) is found
+
+
+def test_the_base_classes_of_modules_recognise_modules_and_refuse_to_build_others():
+    """A file that defines a module of its own can be imported; the error of building it says what to do."""
+    from st_core.base.modules import InputModule, Module
+
+    class Mine(Module):
+        config_keys = ("decay",)
+
+        def forward(self, features):
+            return features
+
+    model = st_core.SentenceTransformer("builtin:dense")
+    assert [isinstance(each, Module) for each in (*model, Normalize(), Mine, "text")] == [True] * (len(model) + 1) + [
+        False,
+        False,
+    ]
+    assert isinstance(model[0], InputModule)
+    assert not isinstance(Normalize(), InputModule)
+    with pytest.raises(st_core.ModelUnsupported, match=r"registered by st_core\.modules\.register"):
+        Mine(decay=0.5)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def find_checkpoint(
     if is_folder:
         return path, name, revision
     if is_file:
-        raise PathIsFile(f"{name!r} is a file; expected {_EXPECTED}")
+        raise PathIsFile(f"{name!r} is a file, not a directory; expected {_EXPECTED}")
     looks_local = name.count("/") > 1 or name.startswith((".", "/", "~")) or (os.sep == "\\" and "\\" in name)
     if looks_local:
         raise ModelNotFound(f"no folder {name!r}; expected {_EXPECTED}")
