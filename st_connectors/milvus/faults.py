@@ -114,6 +114,8 @@ def _from_status(name: str, text: str, *, store: str, operation: str) -> StoreEr
     if name in _UNAUTHENTICATED:
         message = f"{message}; set ST_MILVUS_TOKEN to a token, or user:password, with the permission"
         return Permanent(message, store=store, operation=operation)
+    if name == "DEADLINE_EXCEEDED":
+        message = f"no answer in time ({text[:MAX_MESSAGE]}); ?timeout=SECONDS in the address allows more"
     return _STATUS.get(name, Permanent)(message, store=store, operation=operation)
 
 

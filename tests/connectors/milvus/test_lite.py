@@ -17,7 +17,8 @@ from pymilvus import MilvusClient
 
 from st_connectors.errors import NotFound, Refused, Unsupported
 from st_connectors.filters import Eq, In, Range
-from st_connectors.registry import collections, open_store
+from st_connectors.milvus.client import open_client
+from st_connectors.registry import collections, open_store, parse_address
 from st_connectors.schema import DenseField, FilterKind, Metric, Schema, SparseField, TextField
 from st_connectors.search import SearchOptions, search
 from st_connectors.store import Match, Near, Parts, Record, SearchRequest
@@ -50,6 +51,15 @@ def test_a_path_that_ends_in_db_is_the_database_itself(folder):
         store.create()
         assert collections(f"milvus+lite:{folder}/x/milvus.db") == ["books"]
     assert collections(f"milvus+lite:{folder}/x/milvus.db") == ["books"]
+
+
+@pytest.mark.parametrize(("options", "seconds"), [("", 600), ("?timeout=7", 7)])
+def test_calls_may_take_long(folder, options, seconds):
+    """Its engine is in this process, and takes seconds to count many rows."""
+    connection = open_client(parse_address(f"milvus+lite:{folder}{options}"), None)
+
+    assert connection.call_options["timeout"] == seconds
+    connection.close()
 
 
 def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):

@@ -17,9 +17,10 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb
 from st_connectors.errors import NotFound, Permanent, Refused, SchemaMismatch, Throttled, Unavailable, Unsupported
 from st_connectors.filters import Eq, Range
 from st_connectors.layers.retry import NO_RETRY, RetryPolicy
-from st_connectors.milvus import wire
+from st_connectors.milvus import faults, wire
+from st_connectors.milvus.client import open_client
 from st_connectors.milvus.layout import StorageOptions
-from st_connectors.registry import collections, open_store
+from st_connectors.registry import collections, open_store, parse_address
 from st_connectors.schema import DenseField, FilterKind, Schema
 from st_connectors.store import Exact, Near, SearchRequest
 
@@ -194,6 +195,33 @@ def test_options_are_checked(server, options):
     """Before anything is sent."""
     with pytest.raises(ValueError, match=options.partition("=")[0]):
         open_store(f"{server.url}?{options}", "books", SCHEMA)
+
+
+class Late(grpc.RpcError):
+    """The error of a call that has no answer before its deadline."""
+
+    def code(self):
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self):
+        return "Deadline Exceeded"
+
+
+def test_an_answer_that_does_not_come_in_time_says_how_to_wait_longer():
+    """The status alone does not say that a setting helps."""
+    error = faults.from_client(Late(), store="milvus", operation="count")
+
+    assert isinstance(error, Unavailable)
+    assert error.message == "no answer in time (Deadline Exceeded); ?timeout=SECONDS in the address allows more"
+
+
+@pytest.mark.parametrize(("options", "seconds"), [("", 30), ("?timeout=7", 7)])
+def test_calls_to_a_server_end_after_the_timeout(server, options, seconds):
+    """By default sooner than in Milvus Lite."""
+    connection = open_client(parse_address(f"{server.url}{options}"), None)
+
+    assert connection.call_options["timeout"] == seconds
+    connection.close()
 
 
 def test_a_server_needs_a_host():
