@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pymilvus import MilvusClient
 
 from st_connectors.disk import explain_unwritable
-from st_connectors.errors import Unavailable
+from st_connectors.errors import Permanent, Unavailable
 from st_connectors.milvus import faults
 from st_connectors.plugin import Address
 
@@ -97,7 +97,11 @@ def acquire(address: Address) -> Folder:
 
 
 def _start(path: str) -> Any:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the folder {Path(path).parent} cannot be used: {error}"
+        raise Permanent(message, store="milvus+lite", operation="connect") from error
     with faults.capture_logs() as logged, faults.translate_errors("milvus+lite", "connect"):
         try:
             return MilvusClient(path, dedicated=True, grpc_options=NO_RETRIES)

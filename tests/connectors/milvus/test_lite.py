@@ -15,7 +15,7 @@ pytest.importorskip("milvus_lite", reason="needs the milvus extra")
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import MilvusClient
 
-from st_connectors.errors import NotFound, Refused, Unsupported
+from st_connectors.errors import NotFound, Permanent, Refused, Unsupported
 from st_connectors.filters import Eq, In, Range
 from st_connectors.milvus.client import open_client
 from st_connectors.registry import collections, open_store, parse_address
@@ -60,6 +60,14 @@ def test_calls_may_take_long(folder, options, seconds):
 
     assert connection.call_options["timeout"] == seconds
     connection.close()
+
+
+def test_a_file_in_place_of_the_folder_is_one_line(tmp_path):
+    """It says which path cannot be a folder."""
+    (tmp_path / "books.jsonl").touch()
+
+    with pytest.raises(Permanent, match=rf"the folder {tmp_path}/books.jsonl cannot be used: .*File exists"):
+        open_client(parse_address(f"milvus+lite:{tmp_path}/books.jsonl"), None)
 
 
 def test_stores_of_one_folder_share_it_until_the_last_is_closed(folder):
