@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from st_connectors.cli.output import escape_line
+
 if TYPE_CHECKING:
     from st_connectors.store import Record
 
@@ -15,10 +17,10 @@ __all__ = ["aligned", "record_card", "value_text", "wrapped"]
 
 def record_card(record: Record) -> str:
     """Return a record's id and its payload, one key per line; lines of a text are indented under their key."""
-    lines = [record.id]
+    lines = [escape_line(record.id)]
     for key, value in record.payload.items():
         first, *rest = value_text(value).splitlines() or [""]
-        lines += [f"  {key}: {first}".rstrip(), *(f"      {line}".rstrip() for line in rest)]
+        lines += [f"  {escape_line(key)}: {first}".rstrip(), *(f"      {line}".rstrip() for line in rest)]
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "USAGE_ERROR",
     "confirm",
     "escape_control_characters",
+    "escape_line",
     "exit_with_interrupted",
     "exit_with_report",
     "note_if_lost",
@@ -82,6 +83,11 @@ def escape_control_characters(text: str) -> str:
     only in its strings.
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def escape_line(text: str) -> str:
+    """Write all control characters as escapes, those that end a line and tabs too: for ids and keys."""
+    return escape_control_characters(text).replace("\n", "\\u000a").replace("\t", "\\u0009")
 
 
 def confirm(action: str, *, yes: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from st_connectors.cli.output import escape_control_characters, print_escaped, print_line, terminal_width
+from st_connectors.cli.output import escape_control_characters, escape_line, print_escaped, print_line, terminal_width
 
 if TYPE_CHECKING:
     from st_connectors.explaining import LegExplanation, Term
@@ -34,7 +34,7 @@ def print_result(result: SearchResult, *, text_key: str = "text", first: int = 1
         print_line("no hits")
     width = terminal_width() - len(INDENT) - 1
     for rank, hit in enumerate(result.hits, first):
-        print_line(f"{rank:3}. {hit.score:8.4f}  {hit.id}")
+        print_line(f"{rank:3}. {hit.score:8.4f}  {escape_line(hit.id)}")
         if snippet := _snippet(str(hit.payload.get(text_key, "")), hit, width):
             print_escaped(INDENT + snippet)
         for line in _explanation(hit, result.legs):

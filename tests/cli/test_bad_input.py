@@ -168,6 +168,19 @@ def test_stored_text_does_not_control_the_terminal(cli, tmp_path):
     assert as_json.json[0]["payload"]["text"] == text
 
 
+def test_an_id_stays_on_its_line(cli, tmp_path):
+    """With a newline it would look like another hit; so would a key."""
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"id": "a\n  2.   1.0000  b\tc", "text": "red", "x\ny": 1}))
+    target = ["--in", f"qdrant+edge:{tmp_path / 'x'}", "--collection", "c"]
+    assert cli("ingest", source, *target, "--create").status == 0
+
+    shown = r"a\u000a  2.   1.0000  b\u0009c"
+    assert cli("search", "red", *target).out.splitlines() == [f"  1.   1.0000  {shown}", "     *red*"]
+    [hit] = cli("search", "red", *target, "--json").json["hits"]
+    assert cli("get", hit["id"], *target).out.splitlines() == [shown, r"  x\u000ay: 1", "  text: red"]
+
+
 def test_refusals_as_json(cli, tmp_path):
     """With ``--json`` the complete report is on standard output, and standard error is empty."""
     source = tmp_path / "in.jsonl"
