@@ -1,6 +1,6 @@
 r"""Parse and format filters as text: ``year >= 2020 and tag in ["a", "b"] and not (draft = true or author exists)``.
 
-- ``= == != < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``,
+- ``= == != <> < <= > >=``, ``in [...]``, ``not in [...]``, ``exists``, ``not exists``, ``and``, ``or``, ``not``,
   parentheses; ``not`` binds before ``and``, ``and`` before ``or``. Keywords are case-insensitive.
 - ``2020 <= year < 2023`` requires one value within both bounds, as ``Range`` does; ``year >= 2020 and year < 2023``
   also matches a list in which one element passes the first bound and another element the second.
@@ -74,7 +74,7 @@ DOUBLE: /"(?:[^"\\]|\\.|"")*"/s
 SINGLE: /'(?:[^'\\]|\\.)*'/s
 NUMBER: /[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.-])/
 ORDER: /<=|>=|<|>/
-UNEQUAL: "!="
+UNEQUAL.2: /!=|<>/
 EQUAL: /==?/
 %ignore /\s+/
 """
@@ -85,6 +85,8 @@ _HIGH = {"<": "lt", "<=": "lte"}
 _BOUNDS = _LOW | _HIGH
 _TURNED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+
+_WORDS = {"&": "and", "|": "or", "!": "not"}
 
 # The description of the first entry whose terminal is allowed at the position of an error becomes part of the message.
 _EXPECTED = (
@@ -153,6 +155,10 @@ def _hint(token: Token, accepted: set[str]) -> str:
     """Return the end of a message: how to write what was probably meant."""
     if token.type == "NAME" and "SINGLE" in accepted and "LPAR" not in accepted:
         return f' (strings are quoted: "{token}")'
+    if str(token).lower() == "is":
+        return " (x exists, or x = null)"
+    if str(token).lower() == "between":
+        return " (bounds are written 3 <= x <= 4)"
     if accepted == {"ORDER"}:
         return ' (the field comes first: year = 5, or "my field" = 5)'
     return ""
@@ -164,7 +170,8 @@ def _unreadable(rest: str) -> str:
     if rest[0].isdigit():
         word = re.split(r"[\s,)\]]", rest)[0]
         return f"{word!r} is not a number; dates and other strings are quoted"
-    return f"unexpected {rest[0]!r}"
+    word = _WORDS.get(rest[0])
+    return f"unexpected {rest[0]!r}" + (f"; write {word}" if word else "")
 
 
 class _Builder:

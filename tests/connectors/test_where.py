@@ -125,6 +125,8 @@ def test_two_bounds_on_a_side_are_written_as_the_stricter(bounds, value):
         ("true", And(())),
         ("not false", Not(Or(()))),
         ('year >= 2020 and tag in ["a","b"]', And((Range("year", gte=2020), In("tag", ("a", "b"))))),
+        ("x <> 1", Not(Eq("x", 1))),
+        ('"a"<>"b"', Not(Eq("a", "b"))),
     ],
 )
 def test_what_a_text_means(text, expected):
@@ -151,6 +153,11 @@ def test_what_a_text_means(text, expected):
         ("x in [1 2]", 9, "expected a comma or the end of the list, got '2'"),
         ("x not 3", 7, "expected in or exists"),
         ("x ? 1", 3, "unexpected '?'"),
+        ("x = 1 && y = 2", 7, "unexpected '&'; write and"),
+        ("x = 1 || y = 2", 7, "unexpected '|'; write or"),
+        ("!(x = 1)", 1, "unexpected '!'; write not"),
+        ("x IS null", 3, "got 'IS' (x exists, or x = null)"),
+        ("x between 3 and 4", 3, "got 'between' (bounds are written 3 <= x <= 4)"),
         ("x > true", 5, "expected a number, or a date in quotes, got 'true'"),
         ("5 = x", 3, "expected <, <=, > or >=, got '='"),
         ("1 < x > 3", 7, "expected two signs of the same direction"),
