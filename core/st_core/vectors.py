@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NoReturn, overload
 
 import numpy as np
 
@@ -42,6 +42,17 @@ def _check_weights(values: NDArray[np.float32]) -> None:
         raise ValueError(f"expected finite weights of at least {MIN_WEIGHT:.8g}; from_arrays drops others")
 
 
+_OF_TENSORS = frozenset(
+    ("coalesce", "cpu", "cuda", "detach", "device", "is_sparse", "ndim", "numpy", "size", "squeeze", "to", "unsqueeze")
+)
+
+
+def _refuse(value: object, name: str) -> NoReturn:
+    """Raise AttributeError, with how to get a tensor for the name of one of its attributes."""
+    instead = "; encode(…, convert_to_tensor=True) returns a tensor" if name in _OF_TENSORS else ""
+    raise AttributeError(f"a {type(value).__name__} has no attribute {name!r}{instead}", name=name, obj=value)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
     """One sparse vector: strictly increasing ``indices``, uint32 [n], and ``values``, float32 [n].
@@ -51,6 +62,9 @@ class SparseVector:
 
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
+
+    if not TYPE_CHECKING:
+        __getattr__ = _refuse
 
     def __post_init__(self) -> None:
         indices = np.ascontiguousarray(self.indices, dtype=np.uint32)
@@ -165,6 +179,9 @@ class SparseMatrix:
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
     shape: tuple[int, int]
+
+    if not TYPE_CHECKING:
+        __getattr__ = _refuse
 
     def __post_init__(self) -> None:
         indptr = np.ascontiguousarray(self.indptr, dtype=np.int64)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -130,3 +133,16 @@ def test_values_cannot_be_changed_through_what_they_show():
 
     with pytest.raises(ValueError):
         vector.values[0] = 2
+
+
+@pytest.mark.parametrize("value", [SparseVector.from_mapping({3: 1.0}), SparseMatrix.from_dense(np.eye(2))])
+def test_an_attribute_of_tensors_names_how_to_get_one(value):
+    """Code for sentence-transformers, which returns tensors, learns what to change."""
+    kind = type(value).__name__
+
+    with pytest.raises(AttributeError, match=f"a {kind} has no attribute 'is_sparse'; encode.*convert_to_tensor=True"):
+        _ = value.is_sparse
+    with pytest.raises(AttributeError, match=f"a {kind} has no attribute 'nothing'$"):
+        _ = value.nothing
+    assert not hasattr(value, "coalesce")
+    assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value
