@@ -335,8 +335,16 @@ def _check_unlocked(path: Path) -> None:
 
 
 def collections(root: str) -> list[str]:
-    """Return the names of the collections that this package created in a folder."""
-    names = (path.parent.name for path in Path(root).glob(f"*/{SIDECAR}"))
+    """Return the names of the collections that this package created in a folder; none if there is no folder.
+
+    Raises ``Permanent`` if the path is no folder, or one that cannot be read.
+    """
+    try:
+        names = [path.name for path in Path(root).iterdir() if (path / SIDECAR).is_file()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise faults.unusable_folder(root, error, operation="collections") from error
     return sorted(unquote(name) for name in names)
 
 

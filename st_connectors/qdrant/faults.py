@@ -11,7 +11,7 @@ from typing import Any
 
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
-__all__ = ["LOCKED", "from_client", "from_edge", "from_status"]
+__all__ = ["LOCKED", "from_client", "from_edge", "from_status", "unusable_folder"]
 
 MAX_MESSAGE = 300
 """The maximum number of characters of a server's message that an error contains: enough to describe the error, too few
@@ -139,6 +139,12 @@ LOCKED = "WouldBlock"
 _REFUSED = ("dimension error", "Not existing vector name", "Wrong input", "Bad request", "Validation", "must be")
 
 
+def unusable_folder(folder: str, error: Exception, *, operation: str) -> Permanent:
+    """Return the error for a folder that is none, or whose files cannot be read."""
+    message = str(error)[:MAX_MESSAGE]
+    return Permanent(f"the folder {folder} cannot be used: {message}", store="qdrant+edge", operation=operation)
+
+
 def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | None:  # noqa: PLR0911  # one return per error class
     """Translate an error of ``qdrant_edge``, which raises plain ``Exception``, or of its files.
 
@@ -147,7 +153,7 @@ def from_edge(error: Exception, *, operation: str, folder: str) -> StoreError | 
     store = "qdrant+edge"
     message = str(error)[:MAX_MESSAGE]
     if isinstance(error, OSError | JSONDecodeError | UnicodeDecodeError):
-        return Permanent(f"the folder {folder} cannot be used: {message}", store=store, operation=operation)
+        return unusable_folder(folder, error, operation=operation)
     if isinstance(error, ValueError):
         return Refused(message, store=store, operation=operation)
     if type(error) is not Exception:

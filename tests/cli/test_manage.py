@@ -43,6 +43,18 @@ def test_list_of_an_address_without_collections(cli, tmp_path):
     assert cli("list", "--in", address, "--json").json == []
 
 
+def test_list_of_a_path_that_cannot_be_read(cli, tmp_path):
+    """It is not the same as an address without collections."""
+    (tmp_path / "books.jsonl").touch()
+
+    outcome = cli("list", "--in", f"qdrant+edge:{tmp_path}/books.jsonl")
+
+    assert outcome.status == 3
+    assert outcome.error_line().startswith(
+        f"qdrant+edge collections: the folder {tmp_path}/books.jsonl cannot be used: [Errno 20] Not a directory"
+    )
+
+
 def test_list_names_a_collection_that_cannot_be_opened(cli, library, tmp_path):
     """The others are listed, and the status is 1."""
     broken = tmp_path / "library" / "broken"
