@@ -541,8 +541,10 @@ class Model(Compatible):
 
     def _current(self) -> Engine:
         """Return the engine with the current settings of the tokenizers that :attr:`tokenizer` returned."""
-        self._engine = self._engine.followed()
-        return self._engine
+        engine = self._engine.followed()
+        if engine is not self._engine:  # setting an attribute takes as long as tokenizing a short query
+            self._engine = engine
+        return engine
 
     @property
     def max_seq_length(self) -> int | float | None:
