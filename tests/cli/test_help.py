@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import typer.main
+
+from st_connectors.cli import app
 
 
 def _words(text: str) -> str:
@@ -60,3 +63,25 @@ def test_help_describes_backends_in_the_same_words(cli, command):
     )
     assert words.count(f"Example: st-connectors {command}") == {"ingest": 4}.get(command, 2)
     assert "--backend openvino" in words.rpartition("Example:")[2]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--help", "search"]])
+def test_the_help_of_all_commands_is_that_of_the_whole_application(cli, capsys, arguments):
+    """It is printed without building the options of the commands, and has the names and summaries of all."""
+    typer.main.get_command(app)(arguments, prog_name="st-connectors", standalone_mode=False)
+    whole = capsys.readouterr().out
+
+    assert "  search " in whole
+    assert (cli(*arguments).out, cli(*arguments).status) == (whole, 0)
+
+
+def test_a_command_may_follow_the_end_of_options(cli):
+    """``st-connectors -- stores`` runs the command."""
+    assert cli("--", "stores").out == cli("stores").out != ""
+
+
+def test_a_misspelled_command_is_corrected(cli):
+    """The suggestion comes from all commands."""
+    line = cli("ingst", "x").error_line()
+
+    assert line == "No such command 'ingst'. Did you mean 'ingest', 'list'?; see st-connectors --help"
