@@ -298,7 +298,7 @@ def _server(scheme: str, body: str) -> tuple[str | None, int | None, str]:
 def _how_to_sign_in(store: str) -> str:
     """Return the end of a message: where the keys and passwords of a store come from."""
     secrets = _load(store).secrets if store in _points() else ()
-    variables = f"set {' and '.join(secrets)} in the environment, or " if secrets else ""
+    variables = f"use the environment ({', '.join(secrets)}), or " if secrets else ""
     return f"{variables}pass a client object"
 
 

@@ -55,8 +55,17 @@ SIZING = Sizing(
 """The sizing figures of Lucene; each engine adds its dense layouts."""
 
 
-def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities, sizing: Sizing) -> Plugin:
-    """Return the plugin of an engine whose functions are in ``st_connectors.NAME.store``."""
+def lucene_plugin(
+    name: str,
+    drivers: Sequence[str],
+    capabilities: Capabilities,
+    sizing: Sizing,
+    secrets: Sequence[str] = ("USERNAME", "PASSWORD"),
+) -> Plugin:
+    """Return the plugin of an engine whose functions are in ``st_connectors.NAME.store``.
+
+    ``secrets`` are the ends of the names of its environment variables, after ``ST_NAME_``.
+    """
     function = partial(lazy_function, f"st_connectors.{name}.store", extra=name, drivers=drivers)
     return Plugin(
         name=name,
@@ -73,5 +82,5 @@ def lucene_plugin(name: str, drivers: Sequence[str], capabilities: Capabilities,
         replacing=function("replacing"),
         sizing={"": sizing},
         places={"": Place.SERVER, "https": Place.SERVER},
-        secrets=(f"ST_{name.upper()}_USERNAME", f"ST_{name.upper()}_PASSWORD"),
+        secrets=tuple(f"ST_{name.upper()}_{secret}" for secret in secrets),
     )

@@ -110,6 +110,7 @@ PLUGIN = lucene_plugin(
     ("elasticsearch", "elastic_transport"),
     CAPABILITIES,
     replace(SIZING, dense=_layouts()),
+    secrets=("API_KEY", "USERNAME", "PASSWORD"),
 )
 
 __getattr__ = lazy_attributes(__name__, {name: "conversions" for name in __all__ if name != "PLUGIN"})

@@ -166,8 +166,11 @@ def test_a_host_is_refused_where_there_is_no_server(scheme):
     [
         ("qdrant", qdrant_client.API_KEY),
         ("milvus+https", milvus_client.TOKEN),
-        ("opensearch+https", f"{opensearch_faults.USERNAME} and {opensearch_faults.PASSWORD}"),
-        ("elasticsearch", f"{elasticsearch_faults.USERNAME} and {elasticsearch_faults.PASSWORD}"),
+        ("opensearch+https", f"{opensearch_faults.USERNAME}, {opensearch_faults.PASSWORD}"),
+        (
+            "elasticsearch",
+            f"{elasticsearch_faults.API_KEY}, {elasticsearch_faults.USERNAME}, {elasticsearch_faults.PASSWORD}",
+        ),
     ],
 )
 @pytest.mark.parametrize("rest", ["//user:hunter2@host", "//host?password=hunter2"])
@@ -176,7 +179,7 @@ def test_a_secret_in_an_address_is_refused_with_the_variables_of_the_store(schem
     with pytest.raises(ValueError, match="must not contain") as caught:
         parse_address(f"{scheme}:{rest}")
 
-    assert str(caught.value).endswith(f": set {variables} in the environment, or pass a client object")
+    assert str(caught.value).endswith(f": use the environment ({variables}), or pass a client object")
     assert "hunter2" not in str(caught.value)
 
 
