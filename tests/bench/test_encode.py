@@ -278,6 +278,7 @@ def test_mixed_texts_are_of_all_kinds():
     assert shares == pytest.approx([0.3, 0.6, 0.1], abs=0.04)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["query", "describe", "mixed"])
 def test_rounds_share_no_words_of_the_material(kind, monkeypatch):
     """Numbered words show where texts were split: each round begins after the end of the one before."""

@@ -182,7 +182,14 @@ def _interrupted(source, target) -> tuple[int, str]:
     return child.returncode, shown.decode()
 
 
-@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.json", "in.jsonl.gz", "in.parquet", "in.feather"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "in.jsonl",
+        "in.parquet",
+        *(pytest.param(f"in.{kind}", marks=pytest.mark.long) for kind in ("csv", "json", "jsonl.gz", "feather")),
+    ],
+)
 def test_ctrl_c_tells_what_was_read_stored_and_left(cli, tmp_path, target, name):
     """Exactly, on a line of its own: what is stored is what the collection has, and what is left is the rest."""
     source = _written(tmp_path / name, [{"id": f"d{n}", "text": f"red {n}"} for n in range(ROWS)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from sweeps import sweep
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
@@ -109,7 +110,7 @@ def test_a_packed_product_is_the_product(activation):
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError, KeyError])
+@pytest.mark.parametrize("error", sweep([RuntimeError, ValueError, MemoryError, KeyError], [RuntimeError]))
 def test_any_failure_of_the_fast_pass_leaves_the_model_to_the_library(checkpoints, monkeypatch, agree, kind, error):
     """Whatever building the pass raises, the model loads and has sentence-transformers' vectors."""
     from sentence_transformers import SentenceTransformer as Theirs

@@ -44,7 +44,9 @@ def make(name, direction="right"):
 
 
 MADE = {(name, direction): make(name, direction) for name in PROCESSORS for direction in ("right", "left")}
-KINDS = pytest.mark.parametrize("kind", list(MADE), ids=" ".join)
+KINDS = pytest.mark.parametrize(
+    "kind", [kind if "right" in kind else pytest.param(kind, marks=pytest.mark.long) for kind in MADE], ids=" ".join
+)
 
 
 def types_of(tokens, row):

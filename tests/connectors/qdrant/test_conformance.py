@@ -30,6 +30,7 @@ class TestEdge(StoreConformance):
             yield opener(cls.address(Path(folder)))
 
 
+@pytest.mark.long
 class TestLocal(StoreConformance):
     """qdrant-client's local mode."""
 
