@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from st_core.engine.inputs import one_or_many
+from st_core.engine.inputs import is_singular
 from st_core.errors import ModelUnsupported
 from st_core.model import Model
 
@@ -73,8 +73,11 @@ class Encoder(Model):
         return (vector for listed in windows(inputs, window) for vector in self.encode(listed, **kwargs))
 
     def is_singular_input(self, inputs: object) -> bool:
-        """Return whether inputs are a single text; raise ValueError for inputs that are not texts."""
-        return one_or_many(inputs)[1]
+        """Return whether inputs are one input and not a batch, also for inputs that :meth:`encode` refuses.
+
+        A list of chat messages is one input.
+        """
+        return is_singular(inputs)
 
     def get_sentence_embedding_dimension(self) -> int | None:
         """Call :meth:`get_embedding_dimension`, under its old name."""

@@ -327,3 +327,23 @@ def test_a_file_and_wrong_shapes_have_the_errors_of_theirs(checkpoints):
         checkpoints.load(st_core, SPARSE, "splade-max").decode(torch.zeros(2, 3, 4))
     with pytest.warns(DeprecationWarning, match="use_auth_token is now named token"):
         st_core.SentenceTransformer(str(checkpoints.folder("static")), use_auth_token=False)
+
+
+MESSAGE = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *("a", ["a"], ("a", "b"), [("a", "b")], [], {"text": "a"}, [{"text": "a"}, {"text": "b"}]),
+        *([MESSAGE], [MESSAGE, MESSAGE], [[MESSAGE], [MESSAGE]], MESSAGE),
+        *(np.array("a"), np.array(["a", "b"]), np.array([["a", "b"]]), np.array(["a", 1], object)),
+        *(np.array([1, 2]), np.array([b"a"]), torch.tensor([1, 2]), b"a", 7, None),
+    ],
+    ids=repr,
+)
+def test_what_is_one_input(checkpoints, inputs):
+    """Also for inputs that no model here reads, such as chat messages, sound and numbers."""
+    theirs, ours = checkpoints.pair("SentenceTransformer", "bert-mean")
+
+    assert ours.is_singular_input(inputs) is theirs.is_singular_input(inputs)

@@ -17,6 +17,7 @@ __all__ = [
     "as_list",
     "as_texts",
     "check_positive",
+    "is_singular",
     "one_or_many",
     "pop_inputs",
 ]
@@ -111,6 +112,21 @@ def one_or_many(inputs: object) -> tuple[list[Input], bool]:
     if isinstance(inputs, str):
         return [inputs], True
     return as_texts(inputs), False
+
+
+def is_singular(inputs: object) -> bool:
+    """Return whether inputs are one input and not a batch, also for inputs that no model of this package reads.
+
+    The answer for those is that of sentence-transformers: a list of chat messages is one input, other lists, tuples and
+    arrays of objects are batches, and everything else is one input.
+    """
+    try:
+        return one_or_many(inputs)[1]
+    except (TypeError, ValueError):
+        if isinstance(inputs, list) and isinstance(inputs[0], Mapping):
+            return {"role", "content"} <= set(inputs[0])
+        is_array = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "UO"
+        return not (is_array or isinstance(inputs, (list, tuple)))
 
 
 def pop_inputs(inputs: object, kwargs: CallArguments) -> object:
