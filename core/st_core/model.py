@@ -180,7 +180,8 @@ class Model(Compatible):
         modules_given = loading.get("modules")
         if (name is None) == (modules_given is None):
             raise ValueError(f"{self.family} needs the name or the folder of a model, or modules=[...]; pass one")
-        self._card = loading.get("model_card_data") or ModelCardData()
+        card = loading.get("model_card_data")
+        self._card = ModelCardData() if card is None else card
         if modules_given is not None:
             from st_core.saving.made import Home, write_modules
 

@@ -307,6 +307,8 @@ def test_metadata_is_taken_and_written_to_a_new_card(checkpoints, tmp_path, kind
     assert copy.copy(again).model_card_data is again.model_card_data is of_theirs
     again.model_card_data = data
     assert again.model_card_data is data
+    empty: dict[str, str] = {}
+    assert getattr(st_core, kind)(str(folder), device="cpu", model_card_data=empty).model_card_data is empty
 
 
 def test_compiling_changes_nothing_and_says_so(checkpoints, agree, caplog):
