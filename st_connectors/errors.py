@@ -1,6 +1,6 @@
 """Errors of stores: a hierarchy of exceptions whose classes state whether a retry can help.
 
-StoreError(message, store=, operation=)
+StoreError(message, store=, operation=, status=)
 ├── Temporary          a retry can help; ``retry_after`` is the wait in seconds that the server requested, if any
 │   ├── Unavailable    refused, reset, timed out, 502, 503, 504
 │   └── Throttled      429, RESOURCE_EXHAUSTED
@@ -31,14 +31,19 @@ __all__ = [
 
 
 class StoreError(Exception):
-    """An operation of a store failed; ``store`` and ``operation`` are their names."""
+    """An operation of a store failed; ``store`` and ``operation`` are their names.
 
-    def __init__(self, message: str, *, store: str, operation: str) -> None:
-        """Store the message and the names of the store and the operation that failed."""
+    ``status`` is the HTTP status with which the server answered, for one record of a batch that of its item; over gRPC
+    it is the HTTP status that corresponds to the status of the call. It is None if the server sent no status.
+    """
+
+    def __init__(self, message: str, *, store: str, operation: str, status: int | None = None) -> None:
+        """Store the message, the names of the store and the operation that failed, and the status of the answer."""
         super().__init__(message)
         self.message = message
         self.store = store
         self.operation = operation
+        self.status = status
 
     def __str__(self) -> str:
         return f"{self.store} {self.operation}: {self.message}"
@@ -50,9 +55,17 @@ class StoreError(Exception):
 class Temporary(StoreError):
     """A retry can help."""
 
-    def __init__(self, message: str, *, store: str, operation: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str,
+        operation: str,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
         """Store the arguments; ``retry_after`` is the wait in seconds that the server requested, or None."""
-        super().__init__(message, store=store, operation=operation)
+        super().__init__(message, store=store, operation=operation, status=status)
         self.retry_after = retry_after
 
 

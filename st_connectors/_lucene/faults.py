@@ -30,7 +30,7 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
     server requested, or None.
     """
     message = f"the server answered {status}: {quote_reason(body)}"
-    names: Mapping[str, str] = {"store": store, "operation": operation}
+    names: Mapping[str, Any] = {"store": store, "operation": operation, "status": status}
     if status in (400, 500) and "too_many" in message:
         # The server counts the clauses of the rewritten query, and OpenSearch answers 500 if a search has too many.
         return Refused(f"{message}; {_TOO_MANY}", **names)
@@ -45,9 +45,9 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
         case 401 | 403:
             return Permanent(f"{message}; set {access}", **names)
         case 429:
-            return Throttled(message, store=store, operation=operation, retry_after=retry_after)
+            return Throttled(message, retry_after=retry_after, **names)
         case 408 | 500 | 502 | 503 | 504:
-            return Unavailable(message, store=store, operation=operation, retry_after=retry_after)
+            return Unavailable(message, retry_after=retry_after, **names)
         case 400 | 409 | 413 | 422:
             return Refused(message, **names)
         case _:

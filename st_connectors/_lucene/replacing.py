@@ -71,7 +71,8 @@ def replacing(
         try:
             connection.send(_OPERATION, "POST", "/_aliases", {"actions": actions}, expect="acknowledged")
         except Unavailable as error:
-            raise Unavailable(f"{error.message}; {_UNKNOWN}", store=connection.name, operation=_OPERATION) from error
+            message = f"{error.message}; {_UNKNOWN}"
+            raise Unavailable(message, store=connection.name, operation=_OPERATION, status=error.status) from error
         except StoreError:
             may_be_in_place = False
             raise

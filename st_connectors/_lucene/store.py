@@ -339,7 +339,10 @@ class LuceneStore(Generic[ServerT]):
             error = self._engine.error_of(status, body, store=self._connection.name, operation=operation)
             hint = self._layout.refusal_hint if isinstance(self._layout, OwnLayout) else None
             is_of_record = operation in {"upsert", "alter"} and isinstance(error, Refused)
-            return self._error(Refused, f"{error.message}; {hint}", operation) if hint and is_of_record else error
+            if hint is None or not is_of_record:
+                return error
+            message = f"{error.message}; {hint}"
+            return Refused(message, store=error.store, operation=operation, status=error.status)
 
         return error_of
 

@@ -25,7 +25,7 @@ def translate(error: ApiError | TransportError, *, store: str, operation: str) -
         return faults.wrong_product(PRODUCT, "it has no header X-Elastic-Product", store=store, operation=operation)
     if isinstance(error, ApiError):
         if "media_type_header_exception" in str(error.body):
-            return Unsupported(_client_too_new(), store=store, operation=operation)
+            return Unsupported(_client_too_new(), store=store, operation=operation, status=error.meta.status)
         retry_after = faults.parse_seconds(error.meta.headers.get("retry-after"))
         return error_of(error.meta.status, error.body, store=store, operation=operation, retry_after=retry_after)
     if isinstance(error, elasticsearch.SerializationError):

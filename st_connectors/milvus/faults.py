@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from st_connectors._grpc import http_status
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
 __all__ = ["capture_logs", "from_client", "is_already_there", "translate_errors"]
@@ -113,10 +114,9 @@ def _from_status(name: str, text: str, *, store: str, operation: str) -> StoreEr
     message = f"{name}: {text[:MAX_MESSAGE]}"
     if name in _UNAUTHENTICATED:
         message = f"{message}; set ST_MILVUS_TOKEN to a token, or user:password, with the permission"
-        return Permanent(message, store=store, operation=operation)
     if name == "DEADLINE_EXCEEDED":
         message = f"no answer in time ({text[:MAX_MESSAGE]}); ?timeout=SECONDS in the address allows more"
-    return _STATUS.get(name, Permanent)(message, store=store, operation=operation)
+    return _STATUS.get(name, Permanent)(message, store=store, operation=operation, status=http_status(name))
 
 
 def is_already_there(error: StoreError) -> bool:

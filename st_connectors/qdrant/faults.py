@@ -6,9 +6,11 @@ Messages contain the text of the server, shortened, but never the request.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import Any
 
+from st_connectors._grpc import http_status
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
 __all__ = ["LOCKED", "from_client", "from_edge", "from_status", "unusable_folder"]
@@ -23,41 +25,20 @@ def from_status(
 ) -> StoreError:
     """Return the store error for an HTTP status other than success; over gRPC, ``name`` is the name of its status."""
     reason = f"the server answered {name or status}: {message[:MAX_MESSAGE]}"
+    names: Mapping[str, Any] = {"store": store, "operation": operation, "status": status}
     match status:
         case 404:
-            return NotFound(reason, store=store, operation=operation)
+            return NotFound(reason, **names)
         case 401 | 403:
-            return Permanent(
-                f"{reason}; set ST_QDRANT_API_KEY to a key with the permission", store=store, operation=operation
-            )
+            return Permanent(f"{reason}; set ST_QDRANT_API_KEY to a key with the permission", **names)
         case 429:
-            return Throttled(reason, store=store, operation=operation, retry_after=retry_after)
+            return Throttled(reason, retry_after=retry_after, **names)
         case 408 | 500 | 502 | 503 | 504:
-            return Unavailable(reason, store=store, operation=operation, retry_after=retry_after)
+            return Unavailable(reason, retry_after=retry_after, **names)
         case 400 | 409 | 413 | 422:
-            return Refused(reason, store=store, operation=operation)
+            return Refused(reason, **names)
         case _:
-            return Permanent(reason, store=store, operation=operation)
-
-
-GRPC_STATUS = {
-    "NOT_FOUND": 404,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-    "CANCELLED": 503,
-    "ABORTED": 503,
-    "INTERNAL": 500,
-    "UNKNOWN": 500,
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "ALREADY_EXISTS": 409,
-    "UNIMPLEMENTED": 501,
-}
-"""The HTTP status that is equivalent to each gRPC status."""
+            return Permanent(reason, **names)
 
 
 def from_client(error: Exception, *, store: str, operation: str, place: str = "") -> StoreError | None:  # noqa: PLR0911  # one return per error class
@@ -87,10 +68,8 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
         name = driver_error.code().name
         if "handshake failed" in (driver_error.details() or ""):
             return _from_tls(driver_error.details(), store=store, operation=operation)
-        status = GRPC_STATUS.get(name, 501)
-        return from_status(
-            status, driver_error.details() or "(no message)", store=store, operation=operation, name=name
-        )
+        words = driver_error.details() or "(no message)"
+        return from_status(http_status(name), words, store=store, operation=operation, name=name)
     if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
         return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):

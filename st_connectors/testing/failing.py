@@ -109,6 +109,7 @@ class HttpErrors(Group):
         with pytest.raises(kind) as caught:
             store.count()
         assert_told_well(caught.value)
+        assert caught.value.status in {None, _status_of(ordered)}
         assert self._failure_of_upsert(store, kind)
 
     @pytest.mark.parametrize("fault", list(_PERMANENT))
@@ -119,6 +120,7 @@ class HttpErrors(Group):
             self._open(proxy, AT_ONCE).count()
         assert not isinstance(caught.value, NotFound)
         assert_told_well(caught.value)
+        assert caught.value.status in {None, _status_of(_PERMANENT[fault])}
         assert len(proxy.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 503])
@@ -239,6 +241,11 @@ def assert_told_well(error: StoreError, operation: str = "count") -> None:
     assert SECRET not in repr(error.__cause__)
     assert "\n" not in str(error)
     assert len(str(error)) < 1000
+
+
+def _status_of(fault: Fault) -> int | None:
+    """Return the status with which a fault answers; None for a fault without an answer."""
+    return fault.status if isinstance(fault, Answer) else None
 
 
 def _writes(seen: Seen) -> bool:

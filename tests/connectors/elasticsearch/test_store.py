@@ -164,7 +164,10 @@ def test_writes_go_through_the_alias(stub, books):
     stub.on("POST", "/books/_bulk", {"errors": True, "items": items})
     rejected = books.upsert([Record(name, {"dense": UP}, {"year": 1}) for name in "abc"])
 
-    assert [(item.position, item.id, type(item.error)) for item in rejected] == [(1, "b", Throttled), (2, "c", Refused)]
+    assert [(item.position, item.id, type(item.error), item.error.status) for item in rejected] == [
+        (1, "b", Throttled, 429),
+        (2, "c", Refused, 400),
+    ]
     (_, _, options, text, _) = stub.seen[0]
     assert options["require_alias"] == ["true"]
     assert lines_of(text)[:2] == [

@@ -128,8 +128,8 @@ def test_each_item_has_its_own_error():
         ],
     }
     first, last = bulk.read_rejections(RECORDS, answer, _error_of)
-    assert (first.position, first.id, type(first.error)) == (0, "a", Throttled)
-    assert (last.position, last.id, type(last.error)) == (2, "c", Refused)
+    assert (first.position, first.id, type(first.error), first.error.status) == (0, "a", Throttled, 429)
+    assert (last.position, last.id, type(last.error), last.error.status) == (2, "c", Refused, 400)
     assert str(last.error) == (
         "s upsert: the server answered 400: document_parsing_exception: [1:18] failed to parse; "
         "because illegal_argument_exception: featureValue must be a positive normal float"
@@ -176,6 +176,7 @@ def test_every_status_has_its_class(status, body, kind, message):
     """The class says whether a retry can help; the message quotes the server in one line."""
     error = _error_of(status, body)
     assert type(error) is kind
+    assert error.status == status
     with pytest.raises(kind, match=message):
         raise error
 

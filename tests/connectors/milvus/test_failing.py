@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import ClassVar
 
 import pytest
 
 pytest.importorskip("pymilvus", reason="needs the milvus extra")
 
+import grpc
 from pymilvus.grpc_gen import milvus_pb2
 
-from st_connectors.errors import Unavailable
+from st_connectors.errors import StoreError, Unavailable
 from st_connectors.layers.retry import NO_RETRY
 from st_connectors.registry import open_store
 from st_connectors.schema import Schema
@@ -32,6 +34,21 @@ class TestFailing(GrpcErrors):
     @classmethod
     def through(cls, host, port):
         return f"milvus://{host}:{port}"
+
+
+@pytest.mark.parametrize(
+    ("status", "http"),
+    [("UNAVAILABLE", 503), ("RESOURCE_EXHAUSTED", 429), ("INVALID_ARGUMENT", 400), ("UNAUTHENTICATED", 401)],
+)
+def test_the_error_has_the_http_status_that_corresponds_to_the_status(status, http):
+    """For calls whose errors pymilvus passes on."""
+    with StatusServer(TestFailing.greetings) as server:
+        address = TestFailing.through(server.host, server.port)
+        with closing(open_store(address, "books", Schema("books", {}), retry=NO_RETRY)) as store:
+            server.always(grpc.StatusCode[status])
+            with pytest.raises(StoreError) as caught:
+                store.count()
+    assert caught.value.status == http
 
 
 def test_a_server_without_tls_and_one_with_it_are_hinted_at():

@@ -156,7 +156,10 @@ def test_each_record_of_a_batch_has_its_own_error(stub):
     stub.on("POST", "/books/_bulk", {"errors": True, "items": [item(201), item(429, FULL), item(400, TORN)]})
     rejected = opened(stub).upsert(RECORDS)
 
-    assert [(each.position, each.id, type(each.error)) for each in rejected] == [(1, "b", Throttled), (2, "c", Refused)]
+    assert [(each.position, each.id, type(each.error), each.error.status) for each in rejected] == [
+        (1, "b", Throttled, 429),
+        (2, "c", Refused, 400),
+    ]
     assert "torn" in str(rejected[1].error)
     ((options, lines),) = stub.asked("POST", "/books/_bulk")
     assert options["require_alias"] == ["true"]
@@ -167,6 +170,15 @@ def test_each_record_of_a_batch_has_its_own_error(stub):
         "filter": {"year": [2001]},
         "vector": {"dense": [0.0, 1.0]},
     }
+
+
+def test_the_advice_of_a_layout_leaves_the_status_as_it_is(stub):
+    """``payload=fields`` adds what to do to the server's message."""
+    stub.on("POST", "/books/_bulk", {"errors": True, "items": [item(400, TORN)]})
+    (rejected,) = opened(stub, options="?payload=fields").upsert(RECORDS[:1])
+
+    assert rejected.error.status == 400
+    assert "torn; payload=fields gives each key" in str(rejected.error)
 
 
 def test_only_throttled_items_go_again(stub):

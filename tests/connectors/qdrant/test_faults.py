@@ -13,6 +13,7 @@ import grpc
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from st_connectors._grpc import HTTP_STATUS
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.qdrant import faults
 
@@ -32,26 +33,29 @@ class Rpc(grpc.RpcError):
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "kind", "http"),
     [
-        (grpc.StatusCode.NOT_FOUND, NotFound),
-        (grpc.StatusCode.UNAVAILABLE, Unavailable),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
-        (grpc.StatusCode.INTERNAL, Unavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, Throttled),
-        (grpc.StatusCode.INVALID_ARGUMENT, Refused),
-        (grpc.StatusCode.FAILED_PRECONDITION, Refused),
-        (grpc.StatusCode.ALREADY_EXISTS, Refused),
-        (grpc.StatusCode.UNAUTHENTICATED, Permanent),
-        (grpc.StatusCode.PERMISSION_DENIED, Permanent),
-        (grpc.StatusCode.UNIMPLEMENTED, Permanent),
+        (grpc.StatusCode.NOT_FOUND, NotFound, 404),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable, 503),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable, 504),
+        (grpc.StatusCode.ABORTED, Unavailable, 503),
+        (grpc.StatusCode.INTERNAL, Unavailable, 500),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Throttled, 429),
+        (grpc.StatusCode.INVALID_ARGUMENT, Refused, 400),
+        (grpc.StatusCode.FAILED_PRECONDITION, Refused, 400),
+        (grpc.StatusCode.ALREADY_EXISTS, Refused, 409),
+        (grpc.StatusCode.UNAUTHENTICATED, Permanent, 401),
+        (grpc.StatusCode.PERMISSION_DENIED, Permanent, 403),
+        (grpc.StatusCode.UNIMPLEMENTED, Permanent, 501),
+        (grpc.StatusCode.DATA_LOSS, Permanent, 501),
     ],
 )
-def test_each_grpc_status_is_an_error_of_the_right_class(status, kind):
-    """With the server's text, the store and the operation."""
+def test_each_grpc_status_is_an_error_of_the_right_class(status, kind, http):
+    """With the server's text, the store, the operation, and the corresponding HTTP status."""
     error = faults.from_client(Rpc(status), store="qdrant+grpc", operation="upsert")
 
     assert type(error) is kind
+    assert error.status == http
     assert str(error).startswith("qdrant+grpc upsert: ")
     assert "because of reasons" in str(error)
 
@@ -60,7 +64,7 @@ def test_every_grpc_status_has_its_meaning():
     """A status added to grpc needs a decision."""
     others = {"OK", "DATA_LOSS"}
 
-    assert {status.name for status in grpc.StatusCode} == faults.GRPC_STATUS.keys() | others
+    assert {status.name for status in grpc.StatusCode} == HTTP_STATUS.keys() | others
 
 
 def test_grpc_throttling_carries_the_servers_wish():
@@ -68,7 +72,7 @@ def test_grpc_throttling_carries_the_servers_wish():
     error = faults.from_client(ResourceExhaustedResponse("slow down", 3), store="qdrant+grpc", operation="upsert")
 
     assert isinstance(error, Throttled)
-    assert error.retry_after == 3.0
+    assert (error.retry_after, error.status) == (3.0, 429)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,7 @@ def test_what_breaks_below_http_is_unavailable(kind):
     error = faults.from_client(ResponseHandlingException(kind("broken")), store="qdrant", operation="get")
 
     assert isinstance(error, Unavailable)
+    assert error.status is None
 
 
 def test_an_error_page_is_cut_short():

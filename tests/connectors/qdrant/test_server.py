@@ -315,6 +315,7 @@ def test_each_status_is_an_error_of_the_right_class_and_asked_once(stub, store, 
     with pytest.raises(StoreError, match=r"qdrant count: .*because of reasons") as caught:
         store.count()
     assert type(caught.value) is kind
+    assert caught.value.status == status
     assert caught.value.__cause__ is not None
     assert len(stub.seen) == 1
 
