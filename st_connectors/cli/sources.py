@@ -153,7 +153,10 @@ def _parse_quote(text: str) -> str:
 
 
 def read_inputs(inputs: Iterable[Input], reading: Reading) -> Read:
-    """Yield the documents of all inputs in order."""
+    """Yield the documents of all inputs in order, without those that ``reading`` skips.
+
+    What remains of ``reading.skip`` at the end is the number of documents that the inputs lack.
+    """
     for each in inputs:
         yield from _read(each, reading)
 
@@ -203,12 +206,12 @@ def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
 class Tracked:
     """Documents on their way from the inputs, counted, with an estimate of how many there are."""
 
-    def __init__(self, documents: Iterable[object], meter: Meter) -> None:
-        """Store what to count and the meter of the inputs."""
+    def __init__(self, documents: Iterable[object], meter: Meter, skipped: int = 0) -> None:
+        """Store what to count, the meter of the inputs, and how many documents before them are skipped."""
         self._documents = documents
         self._meter = meter
-        self.read = 0
-        """The number of documents read so far."""
+        self.read = skipped
+        """The number of documents read so far, skipped ones included."""
         self.expected: float | None = None
         """The estimated number of documents; None if the size of the inputs is unknown."""
 

@@ -15,6 +15,7 @@ from st_connectors.ingest.sources.jsonl import count_jsonl, read_jsonl
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
+from st_connectors.ingest.sources.skip import Skip
 from st_connectors.ingest.sources.sql import SqlSource, read_sql, sql_source
 from st_connectors.ingest.sources.templates import Template, parse_template
 from st_connectors.ingest.sources.text_files import (
@@ -32,6 +33,7 @@ __all__ = [
     "Notes",
     "Read",
     "Reading",
+    "Skip",
     "SqlSource",
     "Template",
     "check_encoding",

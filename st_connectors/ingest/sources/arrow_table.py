@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from st_connectors.ingest.documents import Place
+from st_connectors.ingest.documents import Document, DocumentError, Place
 from st_connectors.ingest.sources.arrow_values import values_of
 from st_connectors.ingest.sources.rows import Read, Reading, check_columns, read_row
+from st_connectors.ingest.sources.skip import Skip
 from st_core.errors import missing_extra
 
-__all__ = ["count_arrow", "count_parquet", "read_arrow", "read_parquet", "rows_of"]
+__all__ = ["count_arrow", "count_parquet", "numbered_rows", "read_arrow", "read_parquet"]
 
 ROWS = 1024
 """The number of rows that are converted together."""
@@ -23,12 +23,24 @@ def read_parquet(path: Path, reading: Reading) -> Read:
     """Yield the documents of rows; nulls are absent from the payload."""
     with _open_parquet(path) as file:
         check_columns(file.schema_arrow.names, reading, str(path))
-        rows, size = 0, path.stat().st_size
-        total = max(1, file.metadata.num_rows)
+        groups, rows = _groups_left(file, reading.skip)
+        size, total = path.stat().st_size, max(1, file.metadata.num_rows)
         with reading.meter.reading(lambda: size * rows / total, size):
-            for document in _documents(file.iter_batches(batch_size=ROWS), reading, path, _uuid_columns(file)):
-                rows += 1
-                yield document
+            batches = _intact(file.iter_batches(batch_size=ROWS, row_groups=groups), path)
+            for number, row in numbered_rows(batches, reading.skip, _uuid_columns(file), start=rows):
+                rows = number
+                yield _document(row, number, reading, path)
+
+
+def _groups_left(file: Any, skip: Skip) -> tuple[list[int], int]:
+    """Return the row groups that are not skipped whole, and the number of rows before them."""
+    first = rows = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if not skip.many(count):
+            break
+        first, rows = group + 1, rows + count
+    return list(range(first, file.num_row_groups)), rows
 
 
 def count_parquet(path: Path) -> int:
@@ -42,7 +54,8 @@ def read_arrow(path: Path, reading: Reading) -> Read:
     with _open_arrow(path) as (schema, batches, tell):
         check_columns(schema.names, reading, str(path))
         with reading.meter.reading(tell, path.stat().st_size):
-            yield from _documents(batches, reading, path)
+            for number, row in numbered_rows(_intact(batches, path), reading.skip):
+                yield _document(row, number, reading, path)
 
 
 def count_arrow(path: Path) -> int:
@@ -92,11 +105,9 @@ def _uuid_columns(file: Any) -> frozenset[str]:
     return frozenset(column.path for column in columns if column.logical_type.type == "UUID")
 
 
-def _documents(batches: Iterator[Any], reading: Reading, path: Path, uuids: frozenset[str] = frozenset()) -> Read:
-    """Yield the documents of batches; a row with a value that cannot be read is refused."""
-    rows = chain.from_iterable(rows_of(batch, uuids) for batch in _intact(batches, path))
-    for number, row in enumerate(rows, 1):
-        yield read_row(row, reading, Place(str(path), number, "row"))
+def _document(row: Mapping[str, Any], number: int, reading: Reading, path: Path) -> Document | DocumentError:
+    """Return the document of a row; a row with a value that cannot be read is refused."""
+    return read_row(row, reading, Place(str(path), number, "row"))
 
 
 def _intact(batches: Iterator[Any], path: Path) -> Iterator[Any]:
@@ -107,7 +118,20 @@ def _intact(batches: Iterator[Any], path: Path) -> Iterator[Any]:
         raise ValueError(f"{path}: damaged: {error}") from error
 
 
-def rows_of(batch: Any, uuids: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+def numbered_rows(
+    batches: Iterable[Any], skip: Skip, uuids: frozenset[str] = frozenset(), *, start: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of batches that are not skipped, without nulls, with their numbers after ``start``.
+
+    Columns of ``uuids`` are converted from bytes.
+    """
+    for batch in batches:
+        skipped = skip.up_to(batch.num_rows)
+        yield from enumerate(_rows_of(batch.slice(skipped), uuids), start + skipped + 1)
+        start += batch.num_rows
+
+
+def _rows_of(batch: Any, uuids: frozenset[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a batch without nulls; ``ROWS`` are converted at a time, those of ``uuids`` from bytes."""
     names = batch.schema.names
     for start in range(0, batch.num_rows, ROWS):

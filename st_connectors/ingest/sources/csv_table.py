@@ -27,6 +27,8 @@ def read_csv(stream: IO[bytes], reading: Reading, name: str, delimiter: str = ",
     ``delimiter`` is used unless ``reading`` has another one.
     """
     for line, row, reason in _rows(stream, reading, name, delimiter):
+        if reading.skip.one():
+            continue
         place = Place(name, line, "line")
         if reason:
             yield DocumentError(reason, place=place, value=row)

@@ -35,7 +35,9 @@ def read_json(stream: IO[bytes], reading: Reading, name: str) -> Read:
     decoder = Decoder(reading.encoding, reading.notes, name)
     for number, value in enumerate(_values(buffered, decoder), 1):
         place = Place(name, number, "element")
-        if isinstance(value, DocumentError):
+        if reading.skip.one():
+            decoder.repair(str(value))  # it decides how later elements are decoded
+        elif isinstance(value, DocumentError):
             yield DocumentError(value.reason, place=place, value=value.value)
         else:
             yield json_document(value, decoder, reading, place)

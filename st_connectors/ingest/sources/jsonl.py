@@ -14,9 +14,12 @@ __all__ = ["count_jsonl", "json_document", "read_jsonl"]
 
 
 def read_jsonl(stream: IO[bytes], reading: Reading, name: str) -> Read:
-    """Yield the documents of lines; blank lines are skipped."""
+    """Yield the documents of lines; blank lines are no documents."""
     decoder = Decoder(reading.encoding, reading.notes, name)
     for number, line in _lines(stream, decoder):
+        if reading.skip.one():
+            decoder.repair(line)  # it decides how later lines are decoded
+            continue
         yield json_document(line, decoder, reading, Place(name, number, "line"))
 
 

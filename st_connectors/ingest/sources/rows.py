@@ -18,6 +18,7 @@ from st_connectors.ingest.documents import (
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.plain_values import Unreadable
+from st_connectors.ingest.sources.skip import Skip
 from st_connectors.ingest.sources.templates import Template
 from st_connectors.schema import FilterKind
 
@@ -37,6 +38,7 @@ class Reading:
     or a tab in a TSV file. ``quote`` encloses cells that contain it; in a file without such cells it is empty, and
     quotes are ordinary characters. ``encoding`` is that of text; None means UTF-8, or UTF-16 or UTF-32 after a byte
     order mark. ``notes`` receives what concerns a whole source, and ``meter`` how much of the files has been read.
+    ``skip`` is the number of documents at the start that are not converted; it is used up while the sources are read.
     """
 
     id_field: str = "id"
@@ -48,6 +50,7 @@ class Reading:
     encoding: str | None = None
     notes: Notes = field(default_factory=Notes, compare=False)
     meter: Meter = field(default_factory=Meter, compare=False)
+    skip: Skip = field(default_factory=Skip, compare=False)
 
     @property
     def columns(self) -> tuple[str, ...]:

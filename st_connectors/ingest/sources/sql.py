@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from st_connectors.ingest.documents import Place
-from st_connectors.ingest.sources.arrow_table import rows_of
+from st_connectors.ingest.sources.arrow_table import numbered_rows
 from st_connectors.ingest.sources.plain_values import read_value
 from st_connectors.ingest.sources.rows import Read, Reading, check_columns, read_row
+from st_connectors.ingest.sources.skip import Skip
 from st_connectors.ingest.sources.sql_drivers import Driver, find_driver
 from st_connectors.ingest.sources.sql_url import SqlUrl, parse_sql_url
 from st_connectors.schema import FilterKind
@@ -19,6 +20,9 @@ __all__ = ["SqlSource", "read_sql", "sql_source"]
 
 ROWS = 256
 """The number of rows that are fetched together."""
+
+_Numbered: TypeAlias = tuple[int, dict[str, Any]]
+"""The number of a row, from 1, and its values by column."""
 
 
 def read_sql(url: str, query: str, reading: Reading | None = None) -> Read:
@@ -49,14 +53,14 @@ class SqlSource:
     def read(self, reading: Reading) -> Read:
         """Yield the documents of rows, as :func:`read_sql` describes."""
         name = self.url.shown
-        with self._run() as (columns, rows):
+        with self._run(reading.skip) as (columns, rows):
             check_columns(columns, reading, name)
-            for number, row in enumerate(rows, 1):
+            for number, row in rows:
                 yield read_row(row, reading, Place(name, number, "row"), _convert_booleans)
 
     @contextmanager
-    def _run(self) -> Iterator[tuple[Sequence[str], Iterator[dict[str, Any]]]]:
-        """Yield the columns and the rows of the result."""
+    def _run(self, skip: Skip) -> Iterator[tuple[Sequence[str], Iterator[_Numbered]]]:
+        """Yield the columns and the rows of the result that are not skipped."""
         module = self.driver.load()
         attempt = _Attempts(self.url, module)
         with ExitStack() as opened:
@@ -68,7 +72,7 @@ class SqlSource:
             if not cursor.description:
                 raise ValueError(f"{self.url.shown}: the query returns no rows: pass a SELECT")
             columns = [str(column[0]) for column in cursor.description]
-            yield columns, (_arrow_rows if self.driver.is_arrow else _rows)(cursor, columns, attempt)
+            yield columns, (_arrow_rows if self.driver.is_arrow else _rows)(cursor, columns, attempt, skip)
 
 
 def _quietly(close: Callable[..., object], *arguments: Any) -> None:
@@ -100,18 +104,20 @@ def _message(error: Exception) -> str:
     return last if isinstance(last, str) and last else str(error)
 
 
-def _rows(cursor: Any, columns: Sequence[str], attempt: _Attempts) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a cursor without nulls."""
+def _rows(cursor: Any, columns: Sequence[str], attempt: _Attempts, skip: Skip) -> Iterator[_Numbered]:
+    """Yield the rows of a cursor that are not skipped, without nulls, with their numbers."""
+    number = 0
     while rows := attempt(cursor.fetchmany, ROWS):
-        for values in rows:
+        skipped = skip.up_to(len(rows))
+        for at, values in enumerate(rows[skipped:], number + skipped + 1):
             named = zip(columns, values, strict=True)
-            yield {name: read_value(value, name) for name, value in named if value is not None}
+            yield at, {name: read_value(value, name) for name, value in named if value is not None}
+        number += len(rows)
 
 
-def _arrow_rows(cursor: Any, _: Sequence[str], attempt: _Attempts) -> Iterator[dict[str, Any]]:
+def _arrow_rows(cursor: Any, _: Sequence[str], attempt: _Attempts, skip: Skip) -> Iterator[_Numbered]:
     batches = attempt(cursor.fetch_record_batch)
-    while (batch := attempt(next, batches, None)) is not None:
-        yield from rows_of(batch)
+    return numbered_rows(iter(lambda: attempt(next, batches, None), None), skip)
 
 
 def _convert_booleans(row: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:

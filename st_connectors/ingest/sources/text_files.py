@@ -37,11 +37,12 @@ def read_texts(path: Path, reading: Reading, name: str | None = None) -> Read:
     for file in files:
         identifier = _identifier(file, path, name)
         with reading.meter.reading(lambda: 0.0, _size(file)):
-            document = _read(file, identifier, reading, said, can_skip=is_folder)
-        if document is None:
-            skipped[_BINARY] += 1
-        else:
+            is_document = not (is_folder and _is_binary(file, reading))
+            document = _read(file, identifier, reading, said) if is_document and not reading.skip.one() else None
+        if document is not None:
             yield document
+        elif not is_document:
+            skipped[_BINARY] += 1
     for what, names in said.items():
         reading.notes.add(f"{path}: {what}: {_list(names)}")
     if skipped:
@@ -50,7 +51,8 @@ def read_texts(path: Path, reading: Reading, name: str | None = None) -> Read:
 
 def count_texts(path: Path, reading: Reading) -> int:
     """Return the number of documents."""
-    return sum(1 for _ in read_texts(path, Reading(encoding=reading.encoding)))
+    is_folder = path.is_dir()
+    return sum(not (is_folder and _is_binary(file, reading)) for file in text_files(path))
 
 
 def check_text_ids(sources: Sequence[tuple[Path, str | None]]) -> None:
@@ -116,16 +118,24 @@ def _walk(folder: Path, above: Sequence[IgnoreFile], skipped: Counter[str]) -> I
             skipped[suffix or "without an ending"] += 1
 
 
-def _read(
-    file: Path, name: str, reading: Reading, said: dict[str, list[str]], *, can_skip: bool
-) -> Document | DocumentError | None:
-    """Return the document of a file; None if it is binary and may be skipped."""
+def _is_binary(file: Path, reading: Reading) -> bool:
+    """Return whether a file is not a text, by its first bytes; no file is if an encoding is named."""
+    if reading.encoding is not None:
+        return False
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(8192)
+    except OSError:  # refused with the reason
+        return False
+    return b"\0" in start and not start.startswith(_MARKS)
+
+
+def _read(file: Path, name: str, reading: Reading, said: dict[str, list[str]]) -> Document | DocumentError:
+    """Return the document of a file, or the reason why it cannot be read."""
     place = Place(str(file))
     notes = Notes()
     try:
         raw = file.read_bytes()
-        if can_skip and b"\0" in raw[:8192] and reading.encoding is None and not raw.startswith(_MARKS):
-            return None
         text = Decoder(reading.encoding, notes, name).decode(raw)
     except UnicodeDecodeError as error:
         encoding = "UTF-8" if reading.encoding is None else reading.encoding
