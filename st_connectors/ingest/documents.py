@@ -9,7 +9,16 @@ from typing import Any
 
 from st_connectors.chunks import CHUNK_KEY
 
-__all__ = ["Document", "DocumentError", "Place", "as_document", "choose_fields", "renamed_columns", "size_of"]
+__all__ = [
+    "Document",
+    "DocumentError",
+    "Place",
+    "as_document",
+    "choose_fields",
+    "document_id",
+    "renamed_columns",
+    "size_of",
+]
 
 LARGEST_FLOAT_ID = 2**53 - 1
 """The largest float that stands for a single integer, so that two ids never become one."""
@@ -81,7 +90,7 @@ def as_document(value: object, text_key: str = "text") -> Document:
 
 
 def _from_document(document: Document, text_key: str) -> Document:
-    identifier = _check_id(document.id)
+    identifier = document_id(document.id)
     text = _check_text(document.text, identifier, text_key)
     if not isinstance(document.payload, Mapping):
         raise DocumentError(f"payload must be a mapping, not {type(document.payload).__name__}", identifier)
@@ -93,7 +102,7 @@ def _from_document(document: Document, text_key: str) -> Document:
 def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
     if value.get("id") is None:
         raise DocumentError("'id' is missing")
-    identifier = _check_id(value["id"])
+    identifier = document_id(value["id"])
     if value.get(text_key) is None:
         raise DocumentError(f"{text_key!r} is missing", identifier)
     text = _check_text(value[text_key], identifier, text_key)
@@ -101,7 +110,8 @@ def _from_mapping(value: Mapping[Any, Any], text_key: str) -> Document:
     return Document(identifier, text, _check_payload(payload, identifier))
 
 
-def _check_id(value: object) -> str:
+def document_id(value: object) -> str:
+    """Return an id as a string, of integers and whole floats their digits; raise DocumentError for other values."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_FLOAT_ID:
         value = int(value)
     if isinstance(value, Integral) and not isinstance(value, bool):
