@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -53,9 +54,7 @@ FUSIONS = "rrf, rrf:60 (rank constant), rrf:60:1,2 (and a weight per leg) or wei
 
 def silence_retry_logging(address: str) -> str:
     """Return the address unchanged, and stop logging retries, because the error after the last attempt suffices."""
-    from stamina.instrumentation import set_on_retry_hooks
-
-    set_on_retry_hooks(())
+    logging.getLogger("st_connectors.layers.retry").setLevel(logging.ERROR)
     return address
 
 

@@ -1,13 +1,19 @@
-"""Retry operations that fail with a ``Temporary`` error, after exponential waits or those that the server requests."""
+"""Retry operations that fail with a ``Temporary`` error, after random waits or those that the server requests.
+
+The wait before retry n is random between 0 and ``min(wait_max, wait_initial * 2 ** (n - 1))`` seconds: exponential with
+full jitter, so that clients that a store rejected together do not return together.
+"""
 
 from __future__ import annotations
 
+import logging
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
-
-import stamina
+from typing import TypeAlias, TypeVar
 
 from st_connectors.errors import Temporary
 from st_connectors.filters import Filter
@@ -15,18 +21,25 @@ from st_connectors.layers.passing import Passing
 from st_connectors.schema import Schema
 from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Store
 
-__all__ = ["NO_RETRY", "RetryPolicy", "retrying"]
+__all__ = ["NO_RETRY", "RetryPolicy", "RetryWatcher", "retrying", "watching_retries"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_RANDOM = random.SystemRandom()
+"""Not the generator of the program, because processes with the same seed would wait equally long."""
+_MAX_DOUBLINGS = 60
+"""More would overflow a float for policies with many attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long to retry: at most ``attempts`` calls within ``timeout`` seconds.
+    """How often and how long to retry: at most ``attempts`` calls, the last of which begins within ``timeout`` seconds.
 
-    The wait before retry n is ``min(wait_max, wait_initial * 2 ** (n - 1) + jitter)`` seconds with a random jitter up
-    to ``wait_jitter``; a ``retry_after`` of the server takes precedence. If the wait would exceed ``timeout``, the call
-    is not retried.
+    The wait before retry n is random, uniformly distributed between 0 and
+    ``min(wait_max, wait_initial * 2 ** (n - 1))`` seconds. A ``retry_after`` of the server takes precedence: the wait
+    is that time, plus a random time up to ``wait_jitter``, because the server requests the same of all its clients.
+    A wait that would end after ``timeout`` is not made: the call fails at once.
     """
 
     attempts: int = 5
@@ -45,9 +58,32 @@ class RetryPolicy:
 NO_RETRY = RetryPolicy(attempts=1)
 """The policy that never retries."""
 
+RetryWatcher: TypeAlias = Callable[[Temporary, float], None]
+"""A function that is called before each wait, with the error of the call and the wait in seconds."""
+
+_WATCHERS: ContextVar[tuple[RetryWatcher, ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watching_retries(watcher: RetryWatcher) -> Iterator[None]:
+    """Call ``watcher`` before each wait of the operations that the block calls, whatever the store.
+
+    If records of a batch are rejected with temporary errors, the error is the one with the longest wait. Calls of other
+    threads are not watched, except in a copy of this context. In nested blocks all watchers are called, the innermost
+    first. An error that a watcher raises ends the operation.
+    """
+    token = _WATCHERS.set((watcher, *_WATCHERS.get()))
+    try:
+        yield
+    finally:
+        _WATCHERS.reset(token)
+
 
 def retrying(store: Store, policy: RetryPolicy | None = None) -> Store:
-    """Return a store that retries the operations of ``store``, which may all be repeated safely."""
+    """Return a store that retries the operations of ``store``, which may all be repeated safely.
+
+    Each retry is logged as a warning, and reported to the watchers of ``watching_retries``.
+    """
     return _Retrying(store, policy or RetryPolicy())
 
 
@@ -71,26 +107,25 @@ class _Retrying(Passing):
         After a call that succeeded for some records, a temporary error of a retry is not raised; its records are
         returned as rejected.
         """
-        pending = list(range(len(records)))
-        waiting: list[Rejected] = []
-        refused: list[Rejected] = []
+        attempts = _Attempts(self._policy)
+        pending: Sequence[int] = range(len(records))
+        final: list[Rejected] = []
         answered = False
-        try:
-            for attempt in self._attempts():
-                with attempt:
-                    answer = _at_positions(self.store.upsert([records[at] for at in pending]), pending)
-                    answered = True
-                    waiting = [item for item in answer if isinstance(item.error, Temporary)]
-                    refused += [item for item in answer if not isinstance(item.error, Temporary)]
-                    pending = [item.position for item in waiting]
-                    if waiting:
-                        raise _longest_wait(waiting)
-        except Temporary as error:
-            if not answered:
-                raise
-            if not any(error is item.error for item in waiting):
-                waiting = [Rejected(at, records[at].id, error) for at in pending]
-        return sorted(refused + waiting, key=lambda item: item.position)
+        while True:
+            try:
+                answer = _at_positions(self.store.upsert([records[at] for at in pending]), pending)
+                answered = True
+            except Temporary as error:
+                if not answered:
+                    if attempts.wait(error):
+                        continue
+                    raise
+                answer = [Rejected(at, records[at].id, error) for at in pending]
+            waiting = [item for item in answer if isinstance(item.error, Temporary)]
+            final += [item for item in answer if not isinstance(item.error, Temporary)]
+            if not waiting or not attempts.wait(_longest_wait(waiting)):
+                return sorted(final + waiting, key=lambda item: item.position)
+            pending = [item.position for item in waiting]
 
     def delete(self, ids: Sequence[str]) -> None:
         self._retry(lambda: self.store.delete(ids))
@@ -103,10 +138,12 @@ class _Retrying(Passing):
 
     def scan(self, *, where: Filter | None = None, parts: Parts = Parts.ALL, batch: int = 1000) -> Iterator[Record]:
         """Retry until the first record arrives; raise later errors, because a second scan may have another order."""
-        for attempt in self._attempts():
-            with attempt:
-                records = self.store.scan(where=where, parts=parts, batch=batch)
-                first = next(records, None)
+
+        def begin() -> tuple[Record | None, Iterator[Record]]:
+            records = self.store.scan(where=where, parts=parts, batch=batch)
+            return next(records, None), records
+
+        first, records = self._retry(begin)
         if first is not None:
             yield first
             yield from records
@@ -118,46 +155,47 @@ class _Retrying(Passing):
         self._retry(self.store.refresh)
 
     def _retry(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``, and retry it according to the policy.
-
-        The first call is outside the retry loop, because stamina 26.1 takes 0.07 ms to set up the loop.
-        """
-        began = time.monotonic()
-        try:
-            return call()
-        except Temporary as error:
-            failed = error
-        left = self._policy.timeout - (time.monotonic() - began)
-        if left <= 0:
-            raise failed
-        for attempt in self._attempts(left):
-            with attempt:
-                if attempt.num == 1:
-                    raise failed
+        """Return the result of ``call``, and retry it according to the policy."""
+        attempts = _Attempts(self._policy)
+        while True:
+            try:
                 return call()
-        raise AssertionError  # the last attempt returns or raises
+            except Temporary as error:
+                if not attempts.wait(error):
+                    raise
 
-    def _attempts(self, left: float | None = None) -> Iterable[stamina.Attempt]:
-        """Return the attempts that the policy allows within the ``left`` remaining seconds of its timeout."""
-        policy = self._policy
 
-        def wait(error: Exception) -> bool | float:
-            """Return whether to retry, or the wait in seconds before the retry."""
-            if not isinstance(error, Temporary):
-                return False
-            seconds = error.retry_after
-            if seconds is None or not seconds >= 0.0:  # a negative number or NaN is not a valid wait
-                return True
-            return seconds if seconds <= policy.timeout else False
+class _Attempts:
+    """The attempts of one operation, the first of which begins now."""
 
-        return stamina.retry_context(
-            on=wait,
-            attempts=policy.attempts,
-            timeout=policy.timeout if left is None else left,
-            wait_initial=policy.wait_initial,
-            wait_max=policy.wait_max,
-            wait_jitter=policy.wait_jitter,
-        )
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._began = time.monotonic()
+        self._failed = 0
+
+    def wait(self, error: Temporary) -> bool:
+        """Wait after a failed attempt, and return True; return False without waiting if the policy allows no other."""
+        self._failed += 1
+        if self._failed >= self._policy.attempts:
+            return False
+        left = self._policy.timeout - (time.monotonic() - self._began)
+        seconds = _seconds_to_wait(self._policy, self._failed, error.retry_after, left)
+        if seconds >= left:
+            return False
+        _log.warning("%s; retry %d of %d in %.2f s", error, self._failed, self._policy.attempts - 1, seconds)
+        for watch in _WATCHERS.get():
+            watch(error, seconds)
+        time.sleep(seconds)
+        return True
+
+
+def _seconds_to_wait(policy: RetryPolicy, retry: int, retry_after: float | None, left: float) -> float:
+    """Return the wait before a retry, counted from 1; ``left`` seconds remain of the timeout."""
+    if retry_after is None or not retry_after >= 0.0:  # a negative number or NaN is not a valid wait
+        doublings = min(retry - 1, _MAX_DOUBLINGS)
+        return _RANDOM.uniform(0.0, min(policy.wait_max, policy.wait_initial * 2**doublings))
+    jitter = max(0.0, min(policy.wait_jitter, (left - retry_after) / 2))  # it does not use up what is left
+    return retry_after + _RANDOM.uniform(0.0, jitter)
 
 
 def _at_positions(rejected: Sequence[Rejected], positions: Sequence[int]) -> list[Rejected]:
