@@ -16,12 +16,14 @@ from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_connectors.ingest import Refusal
-    from st_connectors.ingest.sources import Format, Meter, Read, Reading, SqlSource
+    from st_connectors.ingest.sources import Format, Identity, Meter, Read, Reading, Source, SqlSource
 
 __all__ = [
     "Input",
     "Tracked",
+    "check_unchanged",
     "count_inputs",
+    "describe_inputs",
     "find_inputs",
     "find_sources",
     "make_reading",
@@ -162,14 +164,45 @@ def read_inputs(inputs: Iterable[Input], reading: Reading) -> Read:
 
 
 def _read(source: Input, reading: Reading) -> Read:
-    from st_connectors.ingest.sources import read_path, read_stream
+    from st_connectors.ingest.sources import STANDARD_INPUT, read_path, read_stream
 
     if source.query is not None:
         return source.query.read(reading)
     assert source.form is not None
     if source.path is None:
-        return read_stream(sys.stdin.buffer, source.form, reading, "standard input")
+        return read_stream(sys.stdin.buffer, source.form, reading, STANDARD_INPUT)
     return read_path(source.path, source.form, reading, name=source.name)
+
+
+def describe_inputs(inputs: Iterable[Input], reading: Reading) -> Identity:
+    """Return what identifies the inputs and their reading, without reading them; raise OSError if a file is missing."""
+    from st_connectors.ingest.sources import Identity, reading_options
+
+    return Identity(tuple(map(_describe, inputs)), reading_options(reading))
+
+
+def _describe(source: Input) -> Source:
+    from st_connectors.ingest.sources import STANDARD_INPUT, Source, describe_path, describe_query
+
+    if source.query is not None:
+        return describe_query(source.query)
+    assert source.form is not None
+    if source.path is None:
+        return Source(STANDARD_INPUT, source.form.value)
+    return describe_path(source.path, source.form, source.name)
+
+
+def check_unchanged(before: Identity, inputs: Iterable[Input], reading: Reading) -> str | None:
+    """Return a sentence on what has changed about the inputs since ``before``, or None.
+
+    A query and standard input cannot be checked.
+    """
+    from st_connectors.ingest.sources import difference
+
+    try:
+        return difference(before, describe_inputs(inputs, reading))
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def measure(inputs: Iterable[Input]) -> Meter:

@@ -10,6 +10,15 @@ from st_connectors.ingest.sources.compressed import decompressed
 from st_connectors.ingest.sources.csv_table import count_csv, read_csv
 from st_connectors.ingest.sources.encodings import BUFFER, check_encoding
 from st_connectors.ingest.sources.formats import Format, format_of
+from st_connectors.ingest.sources.identity import (
+    STANDARD_INPUT,
+    Identity,
+    Source,
+    describe_path,
+    describe_query,
+    difference,
+    reading_options,
+)
 from st_connectors.ingest.sources.json_values import count_json, read_json
 from st_connectors.ingest.sources.jsonl import count_jsonl, read_jsonl
 from st_connectors.ingest.sources.meter import Meter
@@ -27,23 +36,30 @@ from st_connectors.ingest.sources.text_files import (
 )
 
 __all__ = [
+    "STANDARD_INPUT",
     "TEXT_SUFFIXES",
     "Format",
+    "Identity",
     "Meter",
     "Notes",
     "Read",
     "Reading",
     "Skip",
+    "Source",
     "SqlSource",
     "Template",
     "check_encoding",
     "check_text_ids",
     "count_path",
+    "describe_path",
+    "describe_query",
+    "difference",
     "format_of",
     "parse_template",
     "read_path",
     "read_sql",
     "read_stream",
+    "reading_options",
     "size_of_path",
     "sql_source",
 ]

@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from st_connectors.ingest.sources.plain_values import Unreadable
-from st_connectors.ingest.sources.sql_url import EXPECTED, SqlUrl
+from st_connectors.ingest.sources.sql_url import EXPECTED, IN_MEMORY, SqlUrl
 from st_core.install import package_command
 
 __all__ = ["Driver", "find_driver"]
 
-IN_MEMORY = frozenset({"", ":memory:"})
 SERVER_PATIENCE_S = 24 * 3600
 """How long a MySQL server waits while documents are encoded; its default is a minute."""
 

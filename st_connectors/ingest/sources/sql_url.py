@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 from st_core.home import expand_home
 
-__all__ = ["PASSWORD", "SqlUrl", "parse_sql_url"]
+__all__ = ["IN_MEMORY", "PASSWORD", "SqlUrl", "parse_sql_url"]
 
 PASSWORD = "ST_SQL_PASSWORD"  # noqa: S105  # the name of a variable
 """The environment variable of the password, if the address has none."""
 
 FILES = frozenset({"sqlite", "duckdb"})
 """The databases that are files, whose address is a path."""
+IN_MEMORY = frozenset({"", ":memory:"})
+"""The paths of databases in memory."""
 SERVERS = frozenset({"postgresql", "mysql"})
 """The databases that are servers, whose address has a host."""
 
@@ -53,6 +56,17 @@ class SqlUrl:
         driver = f"+{self.driver}" if self.driver else ""
         place = self.path if self.scheme == "sqlite" else self.path.partition("?")[0]
         return f"{self.scheme}{driver}:{place}".removesuffix(":")
+
+    @property
+    def identity(self) -> str:
+        """The address by which a later run recognizes the database: paths are absolute, secrets are left out."""
+        driver = f"+{self.driver}" if self.driver else ""
+        if self.scheme in FILES:
+            path = self.path if self.path in IN_MEMORY else str(Path(self.path).absolute())
+            return f"{self.scheme}{driver}:{path}"
+        before, after = self.place
+        user = f"{quote(self.user, safe='')}@" if self.user else ""
+        return self.hide(f"{self.scheme}{driver}:{before}{user}{after}")
 
     def uri(self, *, has_user: bool = True) -> str:
         """Return the address as drivers take it, with or without user and password."""

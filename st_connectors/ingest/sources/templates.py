@@ -19,6 +19,11 @@ class Template:
 
     parts: tuple[tuple[str, str | None], ...]
 
+    def __str__(self) -> str:
+        texts = [literal.replace("{", "{{").replace("}", "}}") for literal, _ in self.parts]
+        columns = ["" if column is None else f"{{{column}}}" for _, column in self.parts]
+        return "".join(text + column for text, column in zip(texts, columns, strict=True))
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns in order."""
