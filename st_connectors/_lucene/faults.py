@@ -18,6 +18,10 @@ _LONGEST = 400
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
 _EXPIRED = "search_context_missing_exception"
 _WRITES_BLOCKED = "FORBIDDEN/8/index write (api)"
+_TOO_LARGE = (
+    "the request is larger than the server (http.max_content_length) or a proxy before it accepts: "
+    "shorten the record, or raise that limit"
+)
 _TOO_MANY = "the query's terms and the filter's comparisons are too many together: shorten the query or the filter"
 
 
@@ -48,7 +52,9 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
             return Throttled(message, retry_after=retry_after, **names)
         case 408 | 500 | 502 | 503 | 504:
             return Unavailable(message, retry_after=retry_after, **names)
-        case 400 | 409 | 413 | 422:
+        case 413:
+            return Refused(f"{message}; {_TOO_LARGE}", **names)
+        case 400 | 409 | 422:
             return Refused(message, **names)
         case _:
             return Permanent(message, **names)

@@ -19,6 +19,11 @@ MAX_MESSAGE = 300
 """The maximum number of characters of a server's message that an error contains: enough to describe the error, too few
 to contain a batch."""
 
+_TOO_LARGE = (
+    "the request is larger than the server (service.max_request_size_mb) or a proxy before it accepts: "
+    "shorten the record, or raise that limit"
+)
+
 
 def from_status(
     status: int, message: str, *, store: str, operation: str, retry_after: float | None = None, name: str = ""
@@ -36,7 +41,7 @@ def from_status(
         case 408 | 500 | 502 | 503 | 504:
             return Unavailable(reason, retry_after=retry_after, **names)
         case 400 | 409 | 413 | 422:
-            return Refused(reason, **names)
+            return Refused(f"{reason}; {_TOO_LARGE}" if status == 413 else reason, **names)
         case _:
             return Permanent(reason, **names)
 

@@ -181,7 +181,7 @@ HEADERS = {"Content-Type": "application/json", "X-Elastic-Product": "Elasticsear
 class LuceneStub:
     """A scripted Elasticsearch or OpenSearch server that records its requests.
 
-    Answers are chosen by method and path, in order; the last one is repeated.
+    Answers are chosen by method and path, in order; the last one is repeated. An answer can be a function of the body.
     """
 
     def __init__(self, name):
@@ -201,7 +201,8 @@ class LuceneStub:
                 stub.seen.append((self.command, path, parse_qs(query), sent, dict(self.headers)))
                 missing = (404, {}, {"error": {"type": "index_not_found_exception", "reason": "no such index [books]"}})
                 answers = stub.answers.get((self.command, path), [missing])
-                status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                status, headers, content = answer(sent) if callable(answer) else answer
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 for key, value in {**HEADERS, "Content-Length": len(body), **headers}.items():

@@ -20,11 +20,11 @@ SCHEMA = Schema("c", {"s": SparseField()})
 class AllOrNothing(MemoryStore):
     """Refuses a whole batch for one id in ``poisoned``, and is down from call number ``down_at`` on."""
 
-    def __init__(self, poisoned=(), down_at=math.inf, partial=False):
+    def __init__(self, poisoned=(), down_at=math.inf, partial=False, status=None):
         super().__init__(f"isolate-{id(self)}", SCHEMA)
         self.drop()
         self.create()
-        self.poisoned, self.down_at, self.calls = set(poisoned), down_at, 0
+        self.poisoned, self.down_at, self.calls, self.status = set(poisoned), down_at, 0, status
         self._capabilities = Capabilities(sparse=True, partial_failure=partial)
 
     def upsert(self, records):
@@ -33,7 +33,7 @@ class AllOrNothing(MemoryStore):
             raise Unavailable("down", store="fake", operation="upsert")
         bad = [record.id for record in records if record.id in self.poisoned]
         if bad:
-            raise Refused(f"no {bad[0]}", store="fake", operation="upsert")
+            raise Refused(f"no {bad[0]}", store="fake", operation="upsert", status=self.status)
         return super().upsert(records)
 
 
@@ -41,11 +41,15 @@ def records(count):
     return [Record(f"r{at}") for at in range(count)]
 
 
-@given(st.integers(1, 40).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))
-def test_exactly_the_poisoned_records_are_rejected(case):
+CASES = st.integers(1, 40).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1))))
+
+
+@pytest.mark.parametrize(("partial", "status"), [(False, None), (False, 413), (True, 413)])
+@given(case=CASES)
+def test_exactly_the_poisoned_records_are_rejected(case, partial, status):
     """With their positions in the batch, in order, and everything else is stored."""
     count, bad = case
-    store = AllOrNothing({f"r{at}" for at in bad})
+    store = AllOrNothing({f"r{at}" for at in bad}, partial=partial, status=status)
 
     rejected = isolating(store).upsert(records(count))
 
@@ -85,10 +89,44 @@ def test_a_clean_batch_is_one_call():
     assert store.calls == 1
 
 
-def test_a_store_that_answers_record_by_record_is_left_alone():
-    """There is nothing to isolate."""
-    store = AllOrNothing(partial=True)
-    assert isolating(store) is store
+@pytest.mark.parametrize("status", [None, 400])
+def test_a_refused_request_to_a_store_that_answers_record_by_record_is_not_halved(status):
+    """It concerns the complete request, unless it is too large."""
+    store = AllOrNothing({"r1"}, partial=True, status=status)
+    with pytest.raises(Refused, match="no r1"):
+        isolating(store).upsert(records(4))
+    assert store.calls == 1
+
+
+def test_an_answer_record_by_record_is_returned_unchanged():
+    """In one call."""
+
+    class Partial(AllOrNothing):
+        def upsert(self, records):
+            super().upsert(records)
+            return [Rejected(2, "r2", Refused("bad", store="fake", operation="upsert", status=400))]
+
+    store = Partial(partial=True)
+    ((position, record_id, error),) = [
+        (item.position, item.id, item.error) for item in isolating(store).upsert(records(4))
+    ]
+    assert (position, record_id, str(error)) == (2, "r2", "fake upsert: bad")
+    assert store.calls == 1
+
+
+def test_another_refusal_while_a_large_batch_is_halved_ends_it():
+    """What is not written is rejected with it."""
+
+    class Changing(AllOrNothing):
+        def upsert(self, records):
+            self.status = 413 if self.calls < 2 else 400
+            return super().upsert(records)
+
+    store = Changing({"r0", "r5"}, partial=True)
+    rejected = isolating(store).upsert(records(8))
+
+    assert [(item.position, item.error.status) for item in rejected] == [(at, 400) for at in range(8)]
+    assert store.calls == 3
 
 
 def test_other_errors_of_the_whole_batch_are_raised():

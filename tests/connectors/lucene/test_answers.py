@@ -165,7 +165,7 @@ def test_deleting_the_absent_is_silent():
         (404, "", Permanent, r"\(no message\)"),
         (404, {"error": {"type": "search_context_missing_exception"}}, Permanent, "start it again"),
         (409, {"error": {"type": "version_conflict_engine_exception"}}, Refused, r"\(no reason\)"),
-        (413, None, Refused, "413"),
+        (413, None, Refused, r"413: .*; the request is larger .*http\.max_content_length"),
         (418, "teapot", Permanent, "418: teapot"),
         (429, {}, Throttled, "429"),
         (500, "x\ny", Unavailable, "500: x y"),
