@@ -1,10 +1,11 @@
-"""The HTTP status that corresponds to each gRPC status, for the adapters whose clients use gRPC."""
+"""What a gRPC status means in HTTP, for the adapters whose clients use gRPC."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-__all__ = ["HTTP_STATUS", "http_status"]
+__all__ = ["HTTP_STATUS", "http_status", "is_too_large"]
 
 HTTP_STATUS: Mapping[str, int] = {
     "NOT_FOUND": 404,
@@ -24,6 +25,16 @@ HTTP_STATUS: Mapping[str, int] = {
     "UNIMPLEMENTED": 501,
 }
 """The HTTP status by the name of the gRPC status. A call with CANCELLED or ABORTED can be repeated, as one with 503."""
+
+
+_TOO_LARGE = re.compile(r"(?i)message larger than max|message length too large|http2 header with status: 413")
+"""The texts of grpc and grpc-go, of tonic, and of a proxy that answers 413. The statuses differ, and some of them mean
+that the call can be repeated."""
+
+
+def is_too_large(text: str) -> bool:
+    """Return whether the text of a gRPC status says that a message has too many bytes."""
+    return _TOO_LARGE.search(text) is not None
 
 
 def http_status(name: str) -> int:

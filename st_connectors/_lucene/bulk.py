@@ -25,6 +25,8 @@ ItemError = Callable[[int, Any], StoreError]
 """A function from the status and the error body of an item to a store error."""
 ITEMS = "errors,items.*.status,items.*.error"
 """The ``filter_path`` of bulk requests."""
+FAILED = 300
+"""The lowest status of an item that was not executed."""
 
 
 def upsert_lines(layout: Layout, records: Sequence[Record]) -> list[bytes]:
@@ -68,8 +70,8 @@ def read_rejections(records: Sequence[Record], answer: Mapping[str, Any], error_
     rejected = []
     for position, (record, item) in enumerate(zip(records, answer["items"], strict=True)):
         result = item["index"]
-        if "error" in result:
-            error = error_of(result["status"], result["error"])
+        if "error" in result or result["status"] >= FAILED:
+            error = error_of(result["status"], result.get("error"))
             if isinstance(error, NotFound):
                 raise error
             rejected.append(Rejected(position, record.id, error))

@@ -6,17 +6,29 @@ Error messages quote the server's message, shortened, but never the request.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from st_connectors._answers import is_cut_off
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
-__all__ = ["error_from_status", "is_missing_index", "parse_seconds", "quote_reason", "unreachable", "wrong_product"]
+__all__ = [
+    "error_from_status",
+    "foreign_answer",
+    "is_missing_index",
+    "parse_seconds",
+    "quote_reason",
+    "unreachable",
+    "wrong_product",
+]
 
 _LONGEST = 400
 """The maximum number of characters of a quoted message: enough to describe the error, too few to contain a batch."""
 _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception")
 _EXPIRED = "search_context_missing_exception"
+_DISK_FULL = re.compile(r"/12/(disk usage exceeded flood-stage watermark|index read-only / allow delete)")
+"""The block of an index on a full disk: status 429 in Elasticsearch 8 and OpenSearch 2, 403 in servers before."""
 _WRITES_BLOCKED = "FORBIDDEN/8/index write (api)"
 _TOO_LARGE = (
     "the request is larger than the server (http.max_content_length) or a proxy before it accepts: "
@@ -35,14 +47,9 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
     """
     message = f"the server answered {status}: {quote_reason(body)}"
     names: Mapping[str, Any] = {"store": store, "operation": operation, "status": status}
-    if status in (400, 500) and "too_many" in message:
-        # The server counts the clauses of the rewritten query, and OpenSearch answers 500 if a search has too many.
-        return Refused(f"{message}; {_TOO_MANY}", **names)
-    if _EXPIRED in message:
-        return Permanent(f"{message}; the scan paused longer than the server keeps its place: start it again", **names)
-    if _WRITES_BLOCKED in message:
-        hint = "an alter by copy is running, or was interrupted: wait for it, or make the same alter again"
-        return Permanent(f"{message}; {hint}", **names)
+    if known := _explain(status, message):
+        kind, advice = known
+        return kind(f"{message}; {advice}", **names)
     match status:
         case 404 if is_missing_index(body):
             return NotFound(f"{message}; create the collection first", **names)
@@ -52,12 +59,26 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
             return Throttled(message, retry_after=retry_after, **names)
         case 408 | 500 | 502 | 503 | 504:
             return Unavailable(message, retry_after=retry_after, **names)
-        case 413:
-            return Refused(f"{message}; {_TOO_LARGE}", **names)
         case 400 | 409 | 422:
             return Refused(message, **names)
         case _:
             return Permanent(message, **names)
+
+
+def _explain(status: int, message: str) -> tuple[type[StoreError], str] | None:
+    """Return the class of an error with a known cause, and what to do; None for any other error."""
+    if status in (400, 500) and "too_many" in message:
+        # The server counts the clauses of the rewritten query, and OpenSearch answers 500 if a search has too many.
+        return Refused, _TOO_MANY
+    if status == 413:
+        return Refused, _TOO_LARGE
+    if _EXPIRED in message:
+        return Permanent, "the scan paused longer than the server keeps its place: start it again"
+    if _DISK_FULL.search(message):
+        return Unavailable, "the disk of the server is full: free space on it, and it accepts writes again"
+    if _WRITES_BLOCKED in message:
+        return Permanent, "an alter by copy is running, or was interrupted: wait for it, or make the same alter again"
+    return None
 
 
 def unreachable(reason: str, *, is_tls: bool, store: str, operation: str) -> StoreError:
@@ -65,10 +86,23 @@ def unreachable(reason: str, *, is_tls: bool, store: str, operation: str) -> Sto
     words = " ".join(reason.split())[:300]
     if is_tls:
         hint = "does the server speak TLS here, with a certificate that this machine trusts?"
-        return Permanent(f"TLS failed: {words}; {hint}", store=store, operation=operation)
+        # A connection that ends is reset, or a server without TLS closed it.
+        kind = Unavailable if "EOF" in words else Permanent
+        return kind(f"TLS failed: {words}; {hint}", store=store, operation=operation)
     if "aborted" in words and not store.endswith("+https"):
         words = f"{words} (if it speaks TLS, write {store}+https://)"
     return Unavailable(f"the server cannot be reached: {words}", store=store, operation=operation)
+
+
+def foreign_answer(product: str, reason: str, body: object, *, store: str, operation: str) -> StoreError:
+    """Return the error for a successful response that is not from the product, or only its beginning.
+
+    If the body was cut off, the server may have executed the request, which can be repeated: a temporary error.
+    """
+    if isinstance(body, str | bytes) and is_cut_off(body):
+        message = "the answer was cut off; the server may have executed the request"
+        return Unavailable(message, store=store, operation=operation)
+    return wrong_product(product, reason, store=store, operation=operation)
 
 
 def wrong_product(product: str, reason: str, *, store: str, operation: str) -> Permanent:

@@ -232,7 +232,10 @@ class LuceneStore(Generic[ServerT]):
 
     def _upsert(self, records: Sequence[Record]) -> list[Rejected]:
         answer = self._bulk("upsert", bulk.upsert_lines(self._layout, records))
-        return bulk.read_rejections(records, answer, self._item_error("upsert"))
+        try:
+            return bulk.read_rejections(records, answer, self._item_error("upsert"))
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._connection.unexpected("upsert") from error
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete documents; absent ids are ignored."""
@@ -337,12 +340,13 @@ class LuceneStore(Generic[ServerT]):
     def _item_error(self, operation: str) -> bulk.ItemError:
         def error_of(status: int, body: Any) -> StoreError:
             error = self._engine.error_of(status, body, store=self._connection.name, operation=operation)
-            hint = self._layout.refusal_hint if isinstance(self._layout, OwnLayout) else None
-            is_of_record = operation in {"upsert", "alter"} and isinstance(error, Refused)
-            if hint is None or not is_of_record:
+            # A 404 that is not about the index is about this document.
+            is_refused = isinstance(error, Refused) or (status == 404 and not isinstance(error, NotFound))
+            if operation not in {"upsert", "alter"} or not is_refused:
                 return error
-            message = f"{error.message}; {hint}"
-            return Refused(message, store=error.store, operation=operation, status=error.status)
+            hint = self._layout.refusal_hint if isinstance(self._layout, OwnLayout) else None
+            message = f"{error.message}; {hint}" if hint else error.message
+            return Refused(message, store=error.store, operation=operation, status=status)
 
         return error_of
 

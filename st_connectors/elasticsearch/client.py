@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 from elastic_transport.client_utils import DEFAULT
-from elasticsearch import ApiError, Elasticsearch, TransportError
+from elasticsearch import ApiError, Elasticsearch, SerializationError, TransportError
+from elasticsearch.serializer import JsonSerializer
 
 from st_connectors._lucene.client import Connection, Request
 from st_connectors._lucene.options import read_authorities, read_timeout
-from st_connectors.elasticsearch.faults import API_KEY, PASSWORD, PRODUCT, USERNAME, translate
+from st_connectors.elasticsearch.faults import API_KEY, PASSWORD, PRODUCT, USERNAME, NotJson, translate
 from st_connectors.plugin import Address
 
 __all__ = ["open_connection"]
@@ -42,11 +43,28 @@ def open_connection(address: Address, client: object | None) -> Connection:
                 body=request.lines or request.body,
                 endpoint_id=request.operation,
             )
+            if isinstance(answer.body, str | bytes):
+                raise NotJson(answer.body)
         except (ApiError, TransportError) as error:
             raise translate(error, store=address.scheme, operation=request.operation) from error
         return answer.body
 
     return Connection(address.scheme, PRODUCT, exchange, opened.close if client is None else lambda: None)
+
+
+class _LenientSerializer(JsonSerializer):
+    """Returns responses that are not JSON unchanged.
+
+    The client parses a response before it looks at the status. A page of a gateway with status 503 would be an error
+    without a status.
+    """
+
+    def loads(self, data: bytes) -> Any:
+        """Return the parsed response, or its bytes if it is not JSON."""
+        try:
+            return super().loads(data)
+        except SerializationError:
+            return data
 
 
 def _open_client(address: Address, timeout: float) -> Elasticsearch:
@@ -60,6 +78,7 @@ def _open_client(address: Address, timeout: float) -> Elasticsearch:
         [node],
         **_credentials(),
         request_timeout=timeout,
+        serializers=dict.fromkeys(("application/json", "application/*"), _LenientSerializer()),
         ca_certs=read_authorities(address) or DEFAULT,
     )
 

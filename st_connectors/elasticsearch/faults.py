@@ -10,7 +10,7 @@ from elasticsearch import ApiError, TransportError, UnsupportedProductError
 from st_connectors._lucene import faults
 from st_connectors.errors import StoreError, Unsupported
 
-__all__ = ["API_KEY", "PASSWORD", "PRODUCT", "USERNAME", "error_of", "translate"]
+__all__ = ["API_KEY", "PASSWORD", "PRODUCT", "USERNAME", "NotJson", "error_of", "translate"]
 
 PRODUCT = "Elasticsearch"
 API_KEY = "ST_ELASTICSEARCH_API_KEY"
@@ -19,10 +19,23 @@ _ACCESS = f"{API_KEY} to a key with the privilege, or {USERNAME} and {PASSWORD} 
 error_of = partial(faults.error_from_status, access=_ACCESS)
 
 
+class NotJson(elasticsearch.SerializationError):
+    """A successful response has the body ``body``, which is not JSON."""
+
+    def __init__(self, body: str | bytes) -> None:
+        """Store the body."""
+        super().__init__(f"it is not JSON: {body!r}")
+        self.body = body
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NotJson, (self.body,)
+
+
 def translate(error: ApiError | TransportError, *, store: str, operation: str) -> StoreError:
     """Return the store error for an error of the client."""
     if isinstance(error, UnsupportedProductError):
-        return faults.wrong_product(PRODUCT, "it has no header X-Elastic-Product", store=store, operation=operation)
+        reason = "it has no header X-Elastic-Product"
+        return faults.foreign_answer(PRODUCT, reason, error.body, store=store, operation=operation)
     if isinstance(error, ApiError):
         if "media_type_header_exception" in str(error.body):
             return Unsupported(_client_too_new(), store=store, operation=operation, status=error.meta.status)
@@ -30,9 +43,18 @@ def translate(error: ApiError | TransportError, *, store: str, operation: str) -
         return error_of(error.meta.status, error.body, store=store, operation=operation, retry_after=retry_after)
     if isinstance(error, elasticsearch.SerializationError):
         words = " ".join(str(error.message).split())[:300]
-        return faults.wrong_product(PRODUCT, words, store=store, operation=operation)
+        return faults.foreign_answer(PRODUCT, words, _body_of(error), store=store, operation=operation)
     is_tls = isinstance(error, elasticsearch.SSLError)
     return faults.unreachable(str(error.message), is_tls=is_tls, store=store, operation=operation)
+
+
+def _body_of(error: elasticsearch.SerializationError) -> object:
+    """Return the body of a response that is not JSON; None if it is unknown."""
+    if isinstance(error, NotJson):
+        return error.body
+    # A client of the caller could not parse it: the text, or its bytes if they are not UTF-8.
+    cause = error.__context__
+    return cause.object if isinstance(cause, UnicodeDecodeError) else getattr(cause, "doc", None)
 
 
 def _client_too_new() -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from st_connectors._grpc import http_status
+from st_connectors._grpc import http_status, is_too_large
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
 __all__ = ["capture_logs", "from_client", "is_already_there", "translate_errors"]
@@ -66,6 +66,10 @@ _CODES: Mapping[int, type[StoreError]] = {
 that the server sends."""
 
 _UNAUTHENTICATED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+_TOO_LARGE = (
+    "the request is larger than the server (proxy.grpc.serverMaxRecvSize) or a proxy before it accepts: "
+    "shorten the record, or raise that limit"
+)
 _BUSY = ("rate limit", "quota", "too many requests")
 _CLIENT_SIDE = frozenset(
     {
@@ -112,6 +116,8 @@ def from_client(error: Exception, *, store: str, operation: str) -> StoreError |
 
 def _from_status(name: str, text: str, *, store: str, operation: str) -> StoreError:
     message = f"{name}: {text[:MAX_MESSAGE]}"
+    if is_too_large(text):
+        return Refused(f"{message}; {_TOO_LARGE}", store=store, operation=operation, status=413)
     if name in _UNAUTHENTICATED:
         message = f"{message}; set ST_MILVUS_TOKEN to a token, or user:password, with the permission"
     if name == "DEADLINE_EXCEEDED":

@@ -17,7 +17,7 @@ from opensearchpy.exceptions import HTTP_EXCEPTIONS
 
 from st_connectors._lucene.client import Connection, Request
 from st_connectors._lucene.encoding import encode_json
-from st_connectors._lucene.faults import parse_seconds, quote_reason, wrong_product
+from st_connectors._lucene.faults import foreign_answer, parse_seconds, quote_reason
 from st_connectors._lucene.options import read_authorities, read_timeout
 from st_connectors.opensearch.faults import PASSWORD, PRODUCT, USERNAME, error_of, translate
 from st_connectors.plugin import Address
@@ -63,7 +63,7 @@ def open_connection(address: Address, client: object | None) -> Connection:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise wrong_product(PRODUCT, "it is not JSON", **names) from error
+            raise foreign_answer(PRODUCT, "it is not JSON", text, **names) from error
 
     return Connection(address.scheme, PRODUCT, exchange, opened.close if client is None else lambda: None)
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import Any
 
-from st_connectors._grpc import http_status
+from st_connectors._answers import is_cut_off
+from st_connectors._grpc import http_status, is_too_large
 from st_connectors.errors import NotFound, Permanent, Refused, StoreError, Throttled, Unavailable
 
 __all__ = ["LOCKED", "from_client", "from_edge", "from_status", "unusable_folder"]
@@ -74,8 +75,11 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
         if "handshake failed" in (driver_error.details() or ""):
             return _from_tls(driver_error.details(), store=store, operation=operation)
         words = driver_error.details() or "(no message)"
-        return from_status(http_status(name), words, store=store, operation=operation, name=name)
-    if isinstance(error, JSONDecodeError) or (isinstance(error, AssertionError) and "returned None" in str(error)):
+        status = 413 if is_too_large(words) else http_status(name)
+        return from_status(status, words, store=store, operation=operation, name=name)
+    if isinstance(error, JSONDecodeError | UnicodeDecodeError) or (
+        isinstance(error, AssertionError) and "returned None" in str(error)
+    ):
         return _from_transport(error, store=store, operation=operation, place=place)
     if not isinstance(error, ValueError):
         return None
@@ -89,6 +93,10 @@ def from_client(error: Exception, *, store: str, operation: str, place: str = ""
 def _from_transport(source: BaseException, *, store: str, operation: str, place: str) -> StoreError:
     """Return the error for a failed connection, a timeout, or a response that is not from Qdrant."""
     name = type(source).__name__
+    body = source.object if isinstance(source, UnicodeDecodeError) else getattr(source, "doc", "")
+    if is_cut_off(body):
+        message = "the answer was cut off; the server may have executed the request"
+        return Unavailable(message, store=store, operation=operation)
     if any(mark in name for mark in ("Validation", "Decode", "Assertion", "UnsupportedProtocol", "InvalidURL")):
         return Permanent(
             f"the response is not Qdrant's ({name}): is this the right address?", store=store, operation=operation
@@ -102,7 +110,9 @@ def _from_transport(source: BaseException, *, store: str, operation: str, place:
 def _from_tls(message: str, *, store: str, operation: str) -> StoreError:
     reason = message[:MAX_MESSAGE]
     hint = "does the server speak TLS on this port, with a certificate that this machine trusts?"
-    return Permanent(f"TLS failed: {reason}; {hint}", store=store, operation=operation)
+    # A connection that ends is reset, or a server without TLS closed it.
+    kind = Unavailable if "EOF" in reason else Permanent
+    return kind(f"TLS failed: {reason}; {hint}", store=store, operation=operation)
 
 
 def _reason(content: bytes) -> str:

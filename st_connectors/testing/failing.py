@@ -13,16 +13,25 @@ the tests of repeated writes run too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
 
-from st_connectors.errors import NotFound, Permanent, StoreError, Temporary, Throttled, Unavailable, Unsupported
+from st_connectors.errors import (
+    NotFound,
+    Permanent,
+    Refused,
+    StoreError,
+    Temporary,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
 from st_connectors.filters import Eq
 from st_connectors.layers.retry import NO_RETRY, RetryPolicy
-from st_connectors.store import Near, SearchRequest, Store
+from st_connectors.store import Near, Record, SearchRequest, Store
 from st_connectors.testing import corpus
 from st_connectors.testing.base import Group, Lab, dense_records, opener
 from st_connectors.testing.faults import Answer, Fault, FaultProxy, Hold, Reset, Seen, Truncate, refused_port
@@ -36,21 +45,31 @@ _TEMPORARY: Mapping[str, tuple[Fault, type[Temporary]]] = {
     "reset": (Reset(), Unavailable),
     "reset-mid-answer": (Reset(after=9), Unavailable),
     "truncated": (Truncate(), Unavailable),
+    "cut-off": (Answer(200, b'{"result": '), Unavailable),
+    "request-timeout": (Answer(408), Unavailable),
     "throttled": (Answer(429), Throttled),
+    "gateway-failure": (Answer(500, b"<html>failure</html>", content_type="text/html"), Unavailable),
     "bad-gateway": (Answer(502, b"<html>bad gateway</html>", content_type="text/html"), Unavailable),
     "unavailable": (Answer(503), Unavailable),
     "gateway-timeout": (Answer(504, b"", content_type="text/plain"), Unavailable),
+    "garbled": (Answer(503, b"upstream is gone", content_type="application/json"), Unavailable),
 }
+"""An answer that begins as JSON and ends early, with the right length, is the store's: it was cut off before a gateway,
+after the store had received the request. Repeating the request is safe, also if it is a write."""
 
 _PERMANENT: Mapping[str, Fault] = {
     "bad-request": Answer(400),
     "bad-key": Answer(401),
     "forbidden": Answer(403, b"forbidden", content_type="text/plain"),
     "too-large": Answer(413, b"", content_type="text/plain"),
+    "unprocessable": Answer(422),
     "not-ours": Answer(200, b"<html>It works!</html>", content_type="text/html"),
-    "not-json": Answer(200, b'{"result": '),
+    "not-json": Answer(200, b"It works!", content_type="text/plain"),
     "other-json": Answer(200, b'{"hello": "world"}'),
 }
+
+_OF_RECORD = frozenset({"bad-request", "too-large", "unprocessable"})
+"""The lasting faults for which a record is refused; after any other the next record would fail too."""
 
 _RETRY_AFTER: Mapping[str, str] = {
     "date": "Wed, 21 Oct 2065 07:28:00 GMT",
@@ -110,7 +129,7 @@ class HttpErrors(Group):
             store.count()
         assert_told_well(caught.value)
         assert caught.value.status in {None, _status_of(ordered)}
-        assert self._failure_of_upsert(store, kind)
+        assert isinstance(_failure_of_upsert(store, dense_records(2)), kind)
 
     @pytest.mark.parametrize("fault", list(_PERMANENT))
     def test_lasting_faults_are_permanent(self, proxy: FaultProxy, fault: str) -> None:
@@ -121,6 +140,16 @@ class HttpErrors(Group):
         assert not isinstance(caught.value, NotFound)
         assert_told_well(caught.value)
         assert caught.value.status in {None, _status_of(_PERMANENT[fault])}
+        assert len(proxy.seen) == 1
+
+    @pytest.mark.parametrize("fault", list(_PERMANENT))
+    def test_lasting_faults_of_writes_are_of_the_record_or_of_all(self, proxy: FaultProxy, fault: str) -> None:
+        """A refused record raises or returns ``Refused``; anything else that lasts raises another permanent error."""
+        proxy.always(_PERMANENT[fault])
+        error = _failure_of_upsert(self._open(proxy, AT_ONCE), dense_records(1))
+        assert isinstance(error, Permanent)
+        assert isinstance(error, Refused) == (fault in _OF_RECORD)
+        assert_told_well(error, "upsert")
         assert len(proxy.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 503])
@@ -223,13 +252,16 @@ class HttpErrors(Group):
             assert count.result() == 4
         lab.close()
 
-    def _failure_of_upsert(self, store: Store, kind: type[Temporary]) -> bool:
-        """Return whether an upsert fails with a temporary error, raised or per record."""
-        try:
-            rejected = store.upsert(dense_records(2))
-        except kind:
-            return True
-        return len(rejected) == 2 and all(isinstance(item.error, kind) for item in rejected)
+
+def _failure_of_upsert(store: Store, records: Sequence[Record]) -> StoreError:
+    """Return the error of an upsert of which no record is stored, raised or per record."""
+    try:
+        rejected = store.upsert(records)
+    except StoreError as error:
+        return error
+    assert len(rejected) == len(records)
+    assert len({type(item.error) for item in rejected}) == 1
+    return rejected[0].error
 
 
 def assert_told_well(error: StoreError, operation: str = "count") -> None:

@@ -328,6 +328,16 @@ def test_a_server_that_hangs_up_may_speak_tls():
         open_store(f"elasticsearch://{server.host}:{server.port}", "books", retry=NO_RETRY)
 
 
+@pytest.mark.parametrize("cut", [b'{"count": 2, ', '{"é'.encode()[:-1]])
+def test_an_answer_that_was_cut_off_is_recognised_with_a_callers_client(stub, cut):
+    """This client parses answers before it looks at their status."""
+    stub.answers["POST", "/books/_count"] = [(200, {}, cut)]
+    with elasticsearch.Elasticsearch(f"http://127.0.0.1:{stub.port}") as client:
+        store = open_store(stub.address, "books", SCHEMA, client=client, retry=NO_RETRY)
+        with pytest.raises(Unavailable, match="the answer was cut off"):
+            store.count()
+
+
 def test_a_callers_client_is_used_and_stays_open(stub):
     """Its retries are turned off for the store only."""
     stub.on("POST", "/books/_count", (503, {}), {"count": 2, "_shards": {"failed": 0}})

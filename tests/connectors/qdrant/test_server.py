@@ -8,6 +8,7 @@ import socket
 from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
+from socketserver import BaseRequestHandler
 
 import numpy as np
 import pytest
@@ -346,6 +347,32 @@ def test_a_broken_connection_is_unavailable(stub, store):
     with pytest.raises(Unavailable, match="cannot be reached"):
         store.count()
     assert len(stub.seen) == 1
+
+
+@pytest.mark.parametrize("cut", [b'{"result": {"operation_id": 7, "sta', '{"result": "é'.encode()[:-1]])
+def test_a_write_whose_answer_was_cut_off_is_not_refused(stub, store, cut):
+    """The server may have stored the records; they can be sent again."""
+    stub.answers["PUT", POINTS] = [(200, {}, cut)]
+
+    with pytest.raises(Unavailable, match="the answer was cut off"):
+        store.upsert([RECORD, Record("b", {"dense": UP})])
+    assert len(stub.seen) == 1
+
+
+def test_a_tls_connection_that_ends_early_may_be_tried_again():
+    """It was reset, or the server without TLS closed it."""
+
+    class HangUp(BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65_536)
+
+    with Serving(HangUp) as server:
+        address = f"qdrant+https://{server.host}:{server.port}"
+        with (
+            closing(open_store(address, "books", SCHEMA, retry=NO_RETRY)) as store,
+            pytest.raises(Unavailable, match="does the server speak TLS on this port"),
+        ):
+            store.count()
 
 
 def test_an_answer_that_is_not_qdrants_is_permanent(stub, store):
