@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from st_connectors._matching import values_at
 from st_connectors.arguments import check_int
+from st_connectors.chunks import CHUNK_KEY
 from st_connectors.errors import Refused, StoreError, Unsupported
 from st_connectors.ingest.arrow_vectors import (
     Cell,
@@ -30,7 +31,12 @@ from st_connectors.ingest.sources.plain_values import Unreadable
 from st_connectors.schema import DenseField, Schema, TextField
 from st_connectors.store import Record, Rejected, Store, Vector
 
-__all__ = ["ArrowLayout", "Batches", "vectors_to_arrow", "write_arrow"]
+__all__ = ["RECORD_ID", "REFUSED", "ArrowLayout", "Batches", "vectors_to_arrow", "write_arrow"]
+
+RECORD_ID = "_record_id"
+"""The column of the ids of records, which differ from those of source rows where texts are split into windows."""
+REFUSED = "_refused"
+"""The column of reasons why rows cannot be stored; null for other rows."""
 
 Batches: TypeAlias = Any
 """A table, a record batch, or an iterable of either, such as a RecordBatchReader."""
@@ -44,6 +50,9 @@ class ArrowLayout:
     vector is a list of numbers. A sparse vector is a struct of the lists ``indices`` and ``values``, or a pair of
     columns of lists, ``("term_ids", "weights")``. ``text`` is the column that is stored under the payload key of texts.
     ``payload`` lists the further columns to store; by default all that have no other role. Nulls are left out.
+
+    If a table has the columns that :class:`st_connectors.encoder.Encoder` adds, ``_record_id`` is read instead of
+    ``id``, rows with a reason in ``_refused`` are refused, and the position of windows is stored.
     """
 
     id: str = "id"
@@ -102,6 +111,8 @@ class _Columns:
     """The roles of a batch's columns, with the payload key of each column that is stored."""
 
     id: str
+    source_id: str
+    refused: str | None
     vectors: Mapping[str, tuple[str, ...]]
     payload: Mapping[str, str]
 
@@ -220,8 +231,10 @@ def _roles(layout: ArrowLayout, names: Sequence[str], schema: Schema) -> _Column
         if len(parts) == 2 and isinstance(schema.fields[name], DenseField):
             raise ValueError(f"dense field {name!r} has one column, not the pair {parts}")
     used = [layout.id, *(part for parts in vectors.values() for part in parts)]
-    others = [name for name in names if name not in used and name != layout.text]
-    payload = {name: name for name in (others if layout.payload is None else layout.payload)}
+    taken = {*used, layout.text, RECORD_ID, REFUSED}
+    others = [name for name in names if name not in taken]
+    listed = None if layout.payload is None else [*layout.payload, *(name for name in names if name == CHUNK_KEY)]
+    payload = {name: name for name in (others if listed is None else listed)}
     if layout.text is not None:
         payload[layout.text] = _text_key(schema)
     for column in (*used, *payload):
@@ -231,7 +244,8 @@ def _roles(layout: ArrowLayout, names: Sequence[str], schema: Schema) -> _Column
             raise ValueError(f"the table has {state} {column!r}; its columns are {', '.join(map(repr, names))}{hint}")
     if len(set(payload.values())) != len(payload):
         raise ValueError(f"two columns would be stored as {_text_key(schema)!r}: list the payload in ArrowLayout")
-    return _Columns(layout.id, vectors, payload)
+    identifier = RECORD_ID if RECORD_ID in names else layout.id
+    return _Columns(identifier, layout.id, REFUSED if REFUSED in names else None, vectors, payload)
 
 
 def _vector_columns(layout: ArrowLayout, schema: Schema) -> Mapping[str, str | tuple[str, str]]:
@@ -256,13 +270,25 @@ def _text_key(schema: Schema) -> str:
 def _records(batch: Any, columns: _Columns, schema: Schema) -> Iterator[Record | DocumentError]:
     """Yield one record per row, or why the row is none."""
     ids = values_of(batch.column(columns.id), columns.id)
+    source_ids = ids if columns.id == columns.source_id else values_of(batch.column(columns.source_id), columns.id)
+    reasons = [None] * len(ids) if columns.refused is None else batch.column(columns.refused).to_pylist()
     names = list(columns.payload.values())
     cells = [values_of(batch.column(column), column) for column in columns.payload]
     payloads = zip(*cells, strict=True) if cells else iter([()] * batch.num_rows)
     vectors = {name: _read_vectors(batch, parts, schema, name) for name, parts in columns.vectors.items()}
-    for at, (identifier, values) in enumerate(zip(ids, payloads, strict=True)):
+    for at, (identifier, reason, values) in enumerate(zip(ids, reasons, payloads, strict=True)):
         payload = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        yield _record(identifier, {name: rows[at] for name, rows in vectors.items()}, payload, columns.id)
+        if reason is not None:
+            yield _refused_row(source_ids[at], reason, payload)
+        else:
+            yield _record(identifier, {name: rows[at] for name, rows in vectors.items()}, payload, columns.id)
+
+
+def _refused_row(identifier: Any, reason: str, payload: Mapping[str, Any]) -> DocumentError:
+    """Return the error of a row, with the values that can be read."""
+    row = {"id": identifier, **payload}
+    document = {key: value for key, value in row.items() if not isinstance(value, Unreadable)}
+    return DocumentError(reason, str(identifier) if isinstance(identifier, str | int) else "", value=document)
 
 
 def _read_vectors(batch: Any, parts: tuple[str, ...], schema: Schema, name: str) -> list[Cell]:
@@ -274,21 +300,17 @@ def _record(
     identifier: Any, cells: Mapping[str, Cell], payload: dict[str, Any], id_column: str
 ) -> Record | DocumentError:
     """Return a record, or why the row is none, with the values that can be read."""
-    if isinstance(identifier, Unreadable):
-        return DocumentError(identifier.reason)
-    readable = {key: value for key, value in payload.items() if not isinstance(value, Unreadable)}
-    document = {"id": identifier, **readable}
     if identifier is None:
-        return DocumentError(f"the id, column {id_column!r}, is null", value=document)
+        return _refused_row(identifier, f"the id, column {id_column!r}, is null", payload)
     try:
-        name = document_id(identifier)
+        name = identifier.reason if isinstance(identifier, Unreadable) else document_id(identifier)
     except DocumentError as error:
-        return DocumentError(error.reason, value=document)
+        return _refused_row(identifier, error.reason, payload)
     vectors: dict[str, Vector] = {}
-    reasons = [value.reason for value in payload.values() if isinstance(value, Unreadable)]
+    reasons = [value.reason for value in (identifier, *payload.values()) if isinstance(value, Unreadable)]
     for key, cell in cells.items():
         if isinstance(cell, Unreadable):
             reasons.append(f"the vector of field {key!r}: {cell.reason}")
         elif cell is not None:
             vectors[key] = cell
-    return DocumentError("; ".join(reasons), name, value=document) if reasons else Record(name, vectors, payload)
+    return _refused_row(identifier, "; ".join(reasons), payload) if reasons else Record(name, vectors, payload)
