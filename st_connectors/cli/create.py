@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +21,7 @@ from st_connectors.cli.options import (
     TextField,
     parse_filterable,
     parse_fusion,
+    parse_size,
 )
 from st_connectors.cli.output import print_json, print_line
 
@@ -34,8 +34,6 @@ __all__ = ["create"]
 
 DEFAULT_TERMS = 100
 """The number of entries of a sparse vector that a proposal assumes by default."""
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def create(
@@ -88,7 +86,7 @@ def create(
         raise ValueError(f"--for: expected at least 1 record, got {count}")
     if terms is not None and terms < 1:
         raise ValueError(f"--terms: expected at least 1 entry, got {terms}")
-    memory_bytes = None if memory is None else _parse_size(memory)
+    memory_bytes = None if memory is None else parse_size("--memory", memory)
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     schema = _build_schema(collection, options, ModelOptions(backend, dtype))
     if count is None:
@@ -104,15 +102,6 @@ def create(
         print_json({"collection": collection, **advice.to_json(), "made": apply})
     else:
         _print_proposal(advice, str(advice.address(parsed)), is_created=apply)
-
-
-def _parse_size(text: str) -> int:
-    """Return the bytes of a size such as ``2GB`` or ``512MiB``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]i?|)b", text.strip().lower())
-    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
-    if size < 1:
-        raise ValueError(f"--memory {text!r}: expected a size above 0 such as 2GB, 512MB or 4GiB")
-    return size
 
 
 def _build_schema(collection: str, options: CollectionOptions, model_options: ModelOptions) -> Schema:

@@ -131,6 +131,10 @@ def ingest(
         str | None,
         typer.Option(metavar="NAME", help="Encoding of texts (default: UTF-8; another one is guessed, and shown)."),
     ] = None,
+    max_document: Annotated[
+        str | None,
+        typer.Option(metavar="BYTES", help="Refuse documents larger than this, such as 100MB (default: 64MiB)."),
+    ] = None,
     refused: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write refused documents to a JSONL file, with the error and the place."),
@@ -174,7 +178,15 @@ def ingest(
     from st_connectors.registry import bulk_loading
 
     inputs = find_sources([expand_home(source) for source in sources or ()], form, sql)
-    reading = make_reading(id_field, text_field, maps, delimiter=delimiter, quote=quote, encoding=encoding)
+    reading = make_reading(
+        id_field,
+        text_field,
+        maps,
+        delimiter=delimiter,
+        quote=quote,
+        encoding=encoding,
+        max_document=max_document,
+    )
     splitting = _split_options(split, split_tokens, [each.form for each in inputs])
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     model_options = ModelOptions(backend, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -43,12 +44,14 @@ __all__ = [
     "Where",
     "parse_filterable",
     "parse_fusion",
+    "parse_size",
     "silence_retry_logging",
 ]
 
 DEFAULT_DENSE = builtin.DENSE
 DEFAULT_SPARSE = builtin.SPARSE
 NONE = "none"
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 FUSIONS = "rrf, rrf:60 (rank constant), rrf:60:1,2 (and a weight per leg) or weighted:0.25,0.75"
 
 
@@ -254,6 +257,15 @@ def parse_fusion(text: str | None) -> Fusion | None:
     except ValueError:
         pass
     raise ValueError(f"--fusion {text!r}: expected rrf, rrf:60, rrf:60:1,2 or weighted:0.25,0.75")
+
+
+def parse_size(option: str, text: str) -> int:
+    """Return the bytes of a size such as ``2GB`` or ``512MiB``; ``option`` is its name in messages."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]i?|)b", text.strip().lower())
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise ValueError(f"{option} {text!r}: expected a size above 0 such as 2GB, 512MB or 4GiB")
+    return size
 
 
 def _parse_numbers(text: str) -> tuple[float, ...]:

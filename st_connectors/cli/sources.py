@@ -114,9 +114,10 @@ def make_reading(
     delimiter: str | None,
     quote: str | None,
     encoding: str | None,
+    max_document: str | None = None,
 ) -> Reading:
     """Return how to read sources; raise ValueError for options that are invalid or exclude each other."""
-    from st_connectors.ingest.sources import Reading, check_encoding, parse_template
+    from st_connectors.ingest.sources import MAX_BYTES, Reading, check_encoding, parse_template
 
     templates = {}
     for item in maps or ():
@@ -136,7 +137,15 @@ def make_reading(
         delimiter=None if delimiter is None else _parse_delimiter(delimiter),
         quote='"' if quote is None else _parse_quote(quote),
         encoding=None if encoding is None else check_encoding(encoding),
+        max_bytes=MAX_BYTES if max_document is None else _parse_bytes(max_document),
     )
+
+
+def _parse_bytes(text: str) -> int:
+    """Return a size such as ``100MB``; a number without a unit is in bytes."""
+    from st_connectors.cli.options import parse_size
+
+    return parse_size("--max-document", f"{text}B" if text.strip().isdecimal() else text)
 
 
 def _parse_delimiter(text: str) -> str:

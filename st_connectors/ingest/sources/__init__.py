@@ -21,6 +21,7 @@ from st_connectors.ingest.sources.identity import (
 )
 from st_connectors.ingest.sources.json_values import count_json, read_json
 from st_connectors.ingest.sources.jsonl import count_jsonl, read_jsonl
+from st_connectors.ingest.sources.limits import MAX_BYTES
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
@@ -36,6 +37,7 @@ from st_connectors.ingest.sources.text_files import (
 )
 
 __all__ = [
+    "MAX_BYTES",
     "STANDARD_INPUT",
     "TEXT_SUFFIXES",
     "Format",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from contextlib import contextmanager
+from itertools import zip_longest
 from typing import IO, Any
 
-from st_connectors.ingest.documents import DocumentError, Place
+from st_connectors.ingest.documents import Document, DocumentError, Place
+from st_connectors.ingest.sources.csv_rows import CsvRows, RowTooLarge
 from st_connectors.ingest.sources.encodings import Decoder, as_buffered, is_undecoded
 from st_connectors.ingest.sources.rows import Read, Reading, check_columns, row_document
 from st_connectors.schema import FilterKind
 
 __all__ = ["count_csv", "read_csv"]
-
-LONGEST_CELL = 64 * 1024 * 1024
-"""The maximum number of characters of a CSV cell; the default of the csv module, 131,072, is too small for a book."""
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SEPARATORS = ",;\t|"
@@ -26,55 +25,38 @@ def read_csv(stream: IO[bytes], reading: Reading, name: str, delimiter: str = ",
 
     ``delimiter`` is used unless ``reading`` has another one.
     """
-    for line, row, reason in _rows(stream, reading, name, delimiter):
-        if reading.skip.one():
-            continue
-        place = Place(name, line, "line")
-        if reason:
-            yield DocumentError(reason, place=place, value=row)
-        else:
-            yield row_document(row, reading, place, _convert_cells)
+    decoder = Decoder(reading.encoding, reading.notes, name)
+    with _open(stream, reading, decoder, name, delimiter) as (columns, rows):
+        for place, row in _records(rows, reading, name):
+            if reading.skip.one():
+                continue
+            yield row if isinstance(row, DocumentError) else _document(row, columns, decoder, reading, place)
 
 
 def count_csv(stream: IO[bytes], reading: Reading, name: str, delimiter: str = ",") -> int:
     """Return the number of rows."""
-    return sum(1 for _ in _rows(stream, reading, name, delimiter))
+    with _open(stream, reading, Decoder(reading.encoding, reading.notes, name), name, delimiter) as (_, rows):
+        return sum(1 for _ in _records(rows, reading, name))
 
 
-def _rows(
-    stream: IO[bytes], reading: Reading, name: str, delimiter: str
-) -> Iterator[tuple[int, Mapping[Any, Any], str]]:
-    """Yield each row with the number of its last line, and the reason if it cannot be read."""
-    decoder = Decoder(reading.encoding, reading.notes, name)
-    # Undecoded bytes are lone surrogates, so that only their row is refused.
-    lines = (decoder.repair(line) or line for line in decoder.lines(as_buffered(stream)))
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    first = next(lines, "")
-    if is_undecoded(first):
-        raise ValueError(f"{name} line 1: {decoder.reason}")
+@contextmanager
+def _open(
+    stream: IO[bytes], reading: Reading, decoder: Decoder, name: str, delimiter: str
+) -> Iterator[tuple[Sequence[str], CsvRows]]:
+    """Yield the columns of a table and its rows."""
     separator = reading.delimiter or delimiter
-    table = csv.DictReader(
-        chain([first], lines),
-        strict=True,
-        delimiter=separator,
-        quotechar=reading.quote or None,
-        quoting=csv.QUOTE_MINIMAL if reading.quote else csv.QUOTE_NONE,
-    )
-    try:
-        columns = table.fieldnames or ()
-    except csv.Error as error:
-        raise ValueError(f"{name} line 1: not CSV: {error}") from error
-    _check_header(columns, reading, name, separator)
-    while True:
+    with decoder.reading(as_buffered(stream)) as text:
+        rows = CsvRows(text, decoder, delimiter=separator, quote=reading.quote, limit=reading.max_bytes)
         try:
-            row = next(table)
-        except StopIteration:
-            return
+            columns = rows.read() or []
         except csv.Error as error:
-            first_line = table.line_num + 1
-            yield first_line, {}, _not_csv(error, first_line, table.reader.line_num)
-        else:
-            yield table.line_num, row, _row_error(row, decoder)
+            raise ValueError(f"{name} line 1: not CSV: {error}") from error
+        except RowTooLarge as error:
+            raise ValueError(str(error.row.refusal(reading.max_bytes, Place(name, 1, "line")))) from error
+        if any(map(is_undecoded, columns)):
+            raise ValueError(f"{name} line 1: {decoder.reason}")
+        _check_header(columns, reading, name, separator)
+        yield columns, rows
 
 
 def _check_header(columns: Sequence[str], reading: Reading, name: str, separator: str) -> None:
@@ -88,11 +70,48 @@ def _check_header(columns: Sequence[str], reading: Reading, name: str, separator
         raise ValueError(f"{error}; {hint}") from error
 
 
+def _records(rows: CsvRows, reading: Reading, name: str) -> Iterator[tuple[Place, list[str] | DocumentError]]:
+    """Yield the cells of each row that is not blank, or why it cannot be read, with the place.
+
+    The place is the last line of a row, or the first one of a row that cannot be read.
+    """
+    while True:
+        first = rows.line + 1
+        place = Place(name, first, "line")
+        try:
+            cells = rows.read()
+        except csv.Error as error:
+            yield place, DocumentError(_not_csv(error, first, rows.line), place=place, value={})
+        except RowTooLarge as error:
+            yield place, error.row.refusal(reading.max_bytes, place, _extent(first, rows.line))
+        else:
+            if cells is None:
+                return
+            if cells:
+                yield Place(name, rows.line, "line"), cells
+
+
 def _not_csv(error: csv.Error, first: int, last: int) -> str:
     """Return why a row cannot be read, which lines it contains, and what may help."""
-    extent = "" if first >= last else f"; lines {first} to {last} were read as one row"
     hint = "a quote is not closed, or quotes are ordinary characters (option quote)"
-    return f"not CSV: {error}{extent}; {hint}"
+    return f"not CSV: {error}{_extent(first, last)}; {hint}"
+
+
+def _extent(first: int, last: int) -> str:
+    """Return which lines a row contains, if they are several."""
+    return "" if first >= last else f"; lines {first} to {last} were read as one row"
+
+
+def _document(
+    cells: Sequence[str], columns: Sequence[str], decoder: Decoder, reading: Reading, place: Place
+) -> Document | DocumentError:
+    row: dict[Any, Any] = dict(zip_longest(columns, cells[: len(columns)]))
+    if len(cells) > len(columns):
+        row[None] = cells[len(columns) :]
+    reason = _row_error(row, decoder)
+    return (
+        DocumentError(reason, place=place, value=row) if reason else row_document(row, reading, place, _convert_cells)
+    )
 
 
 def _row_error(row: Mapping[Any, Any], decoder: Decoder) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader, RawIOBase, TextIOWrapper
 from typing import IO, cast
 
@@ -91,13 +92,14 @@ class Decoder:
             self.encoding = next((name for mark, name in _MARKS if self._sample.startswith(mark)), self.encoding)
         return TextIOWrapper(stream, self.encoding, "surrogateescape", newline="\n")
 
-    def lines(self, stream: BufferedReader) -> Iterator[str]:
-        """Yield the lines of a stream, with their ends; raise ValueError if the rest cannot be decoded."""
+    @contextmanager
+    def reading(self, stream: BufferedReader) -> Iterator[TextIOWrapper]:
+        """Yield a text stream as ``open`` does; raise ValueError if the rest of it cannot be decoded."""
         text = self.open(stream)
         try:
-            yield from text
+            yield text
         except UnicodeDecodeError as error:
-            raise self.error(error) from error
+            raise ValueError(f"{self._name}: not {self.shown}: {error.reason}; pass the right encoding") from error
         finally:
             if not stream.closed:  # detached, so that the end of this reader does not close it
                 text.detach()
@@ -109,6 +111,11 @@ class Decoder:
             encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), encoding)
         text = self.repair(raw.decode(encoding, "surrogateescape"))
         return raw.decode(encoding) if text is None else text
+
+    def follow(self, text: object) -> None:
+        """Take note of a text that is skipped, which decides how later texts are decoded."""
+        if isinstance(text, str):
+            self.repair(text)
 
     def repair(self, text: str) -> str | None:
         """Return a text without undecoded bytes, if necessary by the guessed encoding; None if that fails."""
@@ -141,10 +148,6 @@ class Decoder:
         *lines, _cut_off = self._sample.split(b"\n")
         others = b"\n".join(line for line in lines if not _is_utf8(line))
         return len(others) > len(raw) and _is_western(others)
-
-    def error(self, error: UnicodeDecodeError) -> ValueError:
-        """Return the error for a source that cannot be decoded further."""
-        return ValueError(f"{self._name}: not {self.shown}: {error.reason}; pass the right encoding")
 
 
 def _with_mark(encoding: str | None) -> str:

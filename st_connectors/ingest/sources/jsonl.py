@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import IO
 
 from st_connectors.ingest.documents import Document, DocumentError, Place
 from st_connectors.ingest.sources.encodings import Decoder, as_buffered
+from st_connectors.ingest.sources.limits import TooLarge, read_line
 from st_connectors.ingest.sources.rows import Read, Reading, row_document
 
 __all__ = ["count_jsonl", "json_document", "read_jsonl"]
@@ -16,26 +18,37 @@ __all__ = ["count_jsonl", "json_document", "read_jsonl"]
 def read_jsonl(stream: IO[bytes], reading: Reading, name: str) -> Read:
     """Yield the documents of lines; blank lines are no documents."""
     decoder = Decoder(reading.encoding, reading.notes, name)
-    for number, line in _lines(stream, decoder):
+    for number, line in _lines(stream, decoder, reading.max_bytes):
         if reading.skip.one():
-            decoder.repair(line)  # it decides how later lines are decoded
-            continue
-        yield json_document(line, decoder, reading, Place(name, number, "line"))
+            decoder.follow(line)
+        else:
+            yield json_document(line, decoder, reading, Place(name, number, "line"))
 
 
 def count_jsonl(stream: IO[bytes], reading: Reading, name: str) -> int:
     """Return the number of lines that are not blank."""
-    return sum(1 for _ in _lines(stream, Decoder(reading.encoding, reading.notes, name)))
+    return sum(1 for _ in _lines(stream, Decoder(reading.encoding, reading.notes, name), reading.max_bytes))
 
 
-def _lines(stream: IO[bytes], decoder: Decoder) -> Iterator[tuple[int, str]]:
+def _lines(stream: IO[bytes], decoder: Decoder, limit: int) -> Iterator[tuple[int, str | TooLarge]]:
     """Yield the lines that are not blank with their numbers."""
-    lines = decoder.lines(as_buffered(stream))
-    return ((number, line) for number, line in enumerate(lines, 1) if line and not line.isspace())
+    with decoder.reading(as_buffered(stream)) as text:
+        for number in count(1):
+            line = read_line(text, limit)
+            if not line:
+                return
+            if isinstance(line, TooLarge) or not line.isspace():
+                yield number, line
 
 
-def json_document(text: str, decoder: Decoder, reading: Reading, place: Place) -> Document | DocumentError:
+def json_document(text: str | TooLarge, decoder: Decoder, reading: Reading, place: Place) -> Document | DocumentError:
     """Convert the text of a JSON object to a document, or to an error if it is invalid."""
+    if isinstance(text, TooLarge):
+        return text.refusal(reading.max_bytes, place)
+    return _parsed(text, decoder, reading, place)
+
+
+def _parsed(text: str, decoder: Decoder, reading: Reading, place: Place) -> Document | DocumentError:
     decoded = decoder.repair(text)
     if decoded is None:
         return _not_json(decoder.reason, text, place)

@@ -15,6 +15,7 @@ from st_connectors.ingest.documents import (
     choose_fields,
     renamed_columns,
 )
+from st_connectors.ingest.sources.limits import MAX_BYTES
 from st_connectors.ingest.sources.meter import Meter
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.plain_values import Unreadable
@@ -37,7 +38,8 @@ class Reading:
     are fields composed of columns, by field name. ``delimiter`` separates the cells of a CSV file; None means a comma,
     or a tab in a TSV file. ``quote`` encloses cells that contain it; in a file without such cells it is empty, and
     quotes are ordinary characters. ``encoding`` is that of text; None means UTF-8, or UTF-16 or UTF-32 after a byte
-    order mark. ``notes`` receives what concerns a whole source, and ``meter`` how much of the files has been read.
+    order mark. A document of more than ``max_bytes`` bytes, in files of texts, JSON and CSV, is refused without being
+    held in memory. ``notes`` receives what concerns a whole source, and ``meter`` how much of the files has been read.
     ``skip`` is the number of documents at the start that are not converted; it is used up while the sources are read.
     """
 
@@ -48,9 +50,14 @@ class Reading:
     delimiter: str | None = None
     quote: str = '"'
     encoding: str | None = None
+    max_bytes: int = MAX_BYTES
     notes: Notes = field(default_factory=Notes, compare=False)
     meter: Meter = field(default_factory=Meter, compare=False)
     skip: Skip = field(default_factory=Skip, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"expected max_bytes of at least 1, got {self.max_bytes}")
 
     @property
     def columns(self) -> tuple[str, ...]:

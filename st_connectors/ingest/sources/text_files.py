@@ -12,6 +12,7 @@ from st_connectors.ingest.documents import Document, DocumentError, Place
 from st_connectors.ingest.sources.encodings import Decoder
 from st_connectors.ingest.sources.front_matter import split_front_matter
 from st_connectors.ingest.sources.ignore_rules import IgnoreFile, is_ignored, read_ignore_file, rules_above
+from st_connectors.ingest.sources.limits import too_large
 from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
 
@@ -135,6 +136,9 @@ def _read(file: Path, name: str, reading: Reading, said: dict[str, list[str]]) -
     place = Place(str(file))
     notes = Notes()
     try:
+        size = file.stat().st_size
+        if size > reading.max_bytes:
+            return DocumentError(too_large(size, reading.max_bytes), name, place)
         raw = file.read_bytes()
         text = Decoder(reading.encoding, notes, name).decode(raw)
     except UnicodeDecodeError as error:
