@@ -5,30 +5,59 @@
         ...                                                    # connect to proxy.host, proxy.port
         assert len(proxy.seen) == 3
 
-Nothing here sleeps; a delayed response waits for ``release``, for at most ``HOLD_LIMIT`` seconds. With ``tls`` the
-proxy terminates TLS, and with ``admits`` it requires an ``Authorization`` header, for a server that does neither.
+A campaign against a real server uses random faults and outages:
+
+        proxy.mix(seed, {Pass(): 90, Reset(): 3, CutOff(): 3, (Answer(429, retry_after=0.1),) * 5: 1})
+        with proxy.refusing():                                 # nothing listens, then the same port listens again
+            ...
+        print(proxy.injected)                                  # how often each fault was injected
+
+Only ``Delay`` takes its time in seconds; other delayed responses wait for ``release`` or for the client to disconnect,
+for at most ``HOLD_LIMIT`` seconds. With ``tls`` the proxy terminates TLS, and with ``admits`` it requires an
+``Authorization`` header, for a server that does neither.
 """
 
 from __future__ import annotations
 
 import http.client
+import random
+import select
 import socket
 import ssl
 import struct
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from itertools import repeat
 from types import TracebackType
 from typing import Self, TypeAlias, assert_never
 
 from st_connectors.testing.serving import Serving
 
-__all__ = ["Answer", "Fault", "FaultProxy", "Hold", "Pass", "Reset", "Seen", "Truncate", "refused_port"]
+__all__ = [
+    "Answer",
+    "BlackHole",
+    "CutOff",
+    "Delay",
+    "Fault",
+    "FaultProxy",
+    "Hold",
+    "Pass",
+    "Reset",
+    "Seen",
+    "Truncate",
+    "random_faults",
+    "refused_port",
+]
 
 HOLD_LIMIT = 60.0
 """Seconds; only a test that fails waits for so long."""
+POLL_S = 0.02
+"""The interval at which a delayed response looks whether it is released."""
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"})
 
 
@@ -65,7 +94,24 @@ class Hold:
     """Forward the request, and delay the response until ``release`` or until the client disconnects."""
 
 
-Fault: TypeAlias = Pass | Answer | Reset | Truncate | Hold
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Forward the request, and send half of the body of the response as a complete one, with its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlackHole:
+    """Read the request, forward nothing, and send no response until the client disconnects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Forward the request, and send the response after some seconds of real time; for campaigns, not for tests."""
+
+    seconds: float
+
+
+Fault: TypeAlias = Pass | Answer | Reset | Truncate | CutOff | Hold | BlackHole | Delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +137,17 @@ def refused_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def random_faults(seed: int, weights: Mapping[Fault | tuple[Fault, ...], float]) -> Iterator[Fault]:
+    """Yield random faults without end, the same for the same seed.
+
+    Each choice is proportional to its weight. A tuple is a storm: its faults follow each other.
+    """
+    generator = random.Random(seed)  # noqa: S311  # not for secrets
+    while True:
+        (choice,) = generator.choices(list(weights), list(weights.values()))
+        yield from choice if isinstance(choice, tuple) else (choice,)
+
+
 class FaultProxy:
     """A proxy in front of a server; without a server it responds 404 unless a fault is set."""
 
@@ -106,16 +163,24 @@ class FaultProxy:
         ``admits`` is the required ``Authorization`` header; other requests get status 401 and are not forwarded.
         """
         self.seen: list[Seen] = []
+        self.injected: Counter[Fault] = Counter()
+        """How many requests each fault was injected into; ``Pass()`` counts the others."""
         self._upstream = upstream
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._orders: deque[Fault] = deque()
-        self._always: Fault = Pass()
+        self._others: Iterator[Fault] = repeat(Pass())
         self._only: Callable[[Seen], bool] = lambda _: True
         self._released = threading.Event()
-        self._server = _Server(_Handler, tls=tls)
-        self._server.proxy = self
+        self._tls = tls
+        self._reserved = _reserve_port()
+        self._server = self._listen()
         self._admits = admits
+
+    def _listen(self) -> _Server:
+        server = _Server(_Handler, tls=self._tls, port=int(self._reserved.getsockname()[1]))
+        server.proxy = self
+        return server
 
     @property
     def host(self) -> str:
@@ -136,7 +201,22 @@ class FaultProxy:
     def always(self, fault: Fault) -> None:
         """Inject this fault into every request that has no ordered fault."""
         with self._lock:
-            self._always = fault
+            self._others = repeat(fault)
+
+    def mix(self, seed: int, weights: Mapping[Fault | tuple[Fault, ...], float]) -> None:
+        """Inject ``random_faults`` into the requests that have no ordered fault, in the order of their arrival."""
+        with self._lock:
+            self._others = random_faults(seed, weights)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Close all connections and refuse new ones during the block; then listen on the same port again."""
+        self._server.close()
+        try:
+            yield
+        finally:
+            self._server = self._listen()
+            self._server.start()
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until a condition on ``seen`` is true; raise TimeoutError after ``HOLD_LIMIT`` seconds."""
@@ -157,6 +237,7 @@ class FaultProxy:
     ) -> None:
         self.release()
         self._server.close()
+        self._reserved.close()
 
     def _next(self, seen: Seen, authorization: str | None) -> Fault:
         with self._lock:
@@ -164,9 +245,17 @@ class FaultProxy:
             self._arrived.notify_all()
             if self._admits not in (None, authorization):
                 return Answer(401, b'{"error": {"type": "security_exception", "reason": "unable to authenticate"}}')
-            if self._orders and self._only(seen):
-                return self._orders.popleft()
-            return self._always
+            is_ordered = self._orders and self._only(seen)
+            fault = self._orders.popleft() if is_ordered else next(self._others)
+            self.injected[fault] += 1
+            return fault
+
+    def _pause(self, connection: socket.socket, seconds: float) -> None:
+        """Wait for the release, or until the client disconnects, for at most some seconds."""
+        until = time.monotonic() + seconds
+        while not self._released.is_set() and (left := until - time.monotonic()) > 0:
+            if select.select([connection], [], [], min(left, POLL_S))[0]:
+                return  # a client that waits for a response sends nothing else
 
     def _forward(self, seen: Seen, headers: list[tuple[str, str]]) -> _Reply:
         """Forward a request and return the server's response."""
@@ -185,6 +274,14 @@ class FaultProxy:
             return _Reply(answer.status, answer.getheaders(), body)
         finally:
             connection.close()
+
+
+def _reserve_port() -> socket.socket:
+    """Return a socket that is bound to a free loopback port, so that no other program gets it while nothing listens."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 class _Server(Serving):
@@ -220,9 +317,19 @@ class _Handler(BaseHTTPRequestHandler):
                 reply = self._forward(seen)
                 self._reply(reply, send=len(reply.body) // 2)
                 self.close_connection = True
+            case CutOff():
+                reply = self._forward(seen)
+                self._reply(_Reply(reply.status, reply.headers, reply.body[: len(reply.body) // 2]))
             case Hold():
                 reply = self._forward(seen)
-                proxy._released.wait(HOLD_LIMIT)  # noqa: SLF001
+                proxy._pause(self.connection, HOLD_LIMIT)  # noqa: SLF001
+                self._reply(reply)
+            case BlackHole():
+                proxy._pause(self.connection, HOLD_LIMIT)  # noqa: SLF001
+                self.close_connection = True
+            case Delay(seconds):
+                reply = self._forward(seen)
+                proxy._pause(self.connection, seconds)  # noqa: SLF001
                 self._reply(reply)
             case other:
                 assert_never(other)

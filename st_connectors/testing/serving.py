@@ -26,19 +26,19 @@ POLL_S = 0.01
 
 
 class Serving(ThreadingHTTPServer):
-    """A server on a free loopback port with a thread per connection.
+    """A server on a loopback port, by default a free one, with a thread per connection.
 
     It serves from ``start`` to ``close``, or while its context is entered. With ``tls`` it terminates TLS.
     """
 
     daemon_threads = False  # so that server_close waits for them
 
-    def __init__(self, handler: type[BaseRequestHandler], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: type[BaseRequestHandler], *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         """Listen; connections wait for ``start``."""
         self._tls = tls
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(("127.0.0.1", port), handler)
         self._serving = threading.Thread(target=self.serve_forever, args=(POLL_S,), name="test-server")
 
     @property

@@ -5,13 +5,28 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
+from collections import Counter
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
+from itertools import islice, pairwise
 
 import pytest
 import trustme
 
-from st_connectors.testing.faults import Answer, FaultProxy, Hold, Pass, Reset, Truncate, refused_port
+from st_connectors.testing.faults import (
+    Answer,
+    BlackHole,
+    CutOff,
+    Delay,
+    FaultProxy,
+    Hold,
+    Pass,
+    Reset,
+    Truncate,
+    random_faults,
+    refused_port,
+)
 from st_connectors.testing.serving import Serving
 
 PATIENCE = 60.0
@@ -112,6 +127,100 @@ def test_hold_delays_the_response(proxy):
     with pytest.raises(TimeoutError):
         post(proxy, timeout=0.05)
     proxy.release()
+    assert post(proxy)[0] == 201
+
+
+def test_cut_off_sends_half_as_if_it_were_all(proxy):
+    """The length is that of the half."""
+    whole = post(proxy)[2]
+    proxy.order(CutOff())
+
+    status, headers, body = post(proxy)
+
+    assert (status, headers["Content-Length"]) == (201, str(len(body)))
+    assert body == whole[: len(whole) // 2]
+
+
+def test_a_black_hole_forwards_nothing_and_does_not_answer():
+    """The client times out; the next request is answered."""
+    forwarded = []
+
+    class Recording(Echo):
+        def do_POST(self):
+            forwarded.append(self.path)
+            super().do_POST()
+
+    with Serving(Recording) as server, FaultProxy((server.host, server.port)) as proxy:
+        proxy.order(BlackHole())
+        with pytest.raises(TimeoutError):
+            post(proxy, "/lost", timeout=0.05)
+        assert post(proxy, "/next")[0] == 201
+        assert [one.path for one in proxy.seen] == ["/lost", "/next"]
+    assert forwarded == ["/next"]
+
+
+def test_a_delayed_response_comes(proxy):
+    """It is the server's."""
+    proxy.order(Delay(0.01))
+    assert post(proxy)[0] == 201
+
+
+@pytest.mark.parametrize("fault", [Hold(), BlackHole(), Delay(PATIENCE)])
+def test_a_client_that_disconnects_ends_the_wait(echo, fault):
+    """No thread is left for the next minute: closing the proxy waits for all of them."""
+    with FaultProxy(echo) as proxy:
+        proxy.order(fault)
+        with pytest.raises(TimeoutError):
+            post(proxy, timeout=0.05)
+        began = time.monotonic()
+        with proxy.refusing():
+            pass
+        assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_connections_are_refused_for_a_while(proxy):
+    """The port stays the same; open connections are closed."""
+    with closing(http.client.HTTPConnection(proxy.host, proxy.port, timeout=PATIENCE)) as opened:
+        opened.request("POST", "/before", b"x")
+        assert opened.getresponse().read()
+        port = proxy.port
+        for _ in range(2):
+            with proxy.refusing(), pytest.raises(ConnectionRefusedError):
+                post(proxy)
+            assert post(proxy, "/after")[0] == 201
+        assert proxy.port == port
+        assert opened.sock.recv(1) == b""
+    assert [one.path for one in proxy.seen] == ["/before", "/after", "/after"]
+
+
+WEIGHTS = {Pass(): 6, Answer(503): 2, Reset(): 1, (Answer(429, retry_after=0), Answer(429)): 1}
+
+
+def test_random_faults_are_those_of_the_seed():
+    """In the proportions of their weights; a storm is a run."""
+    faults, same, other = (list(islice(random_faults(seed, WEIGHTS), 5000)) for seed in (7, 7, 8))
+
+    assert faults == same != other
+    counts = Counter(faults)
+    assert counts.keys() == {Pass(), Answer(503), Reset(), Answer(429, retry_after=0), Answer(429)}
+    assert counts[Pass()] / 5000 == pytest.approx(6 / 11, abs=0.05)
+    assert counts[Reset()] / 5000 == pytest.approx(1 / 11, abs=0.03)
+    storms = [pair for pair in pairwise(faults) if pair[0] == Answer(429, retry_after=0)]
+    assert {second for _, second in storms} == {Answer(429)}
+
+
+def test_a_mix_is_injected_and_counted(proxy):
+    """Ordered faults come first and count too."""
+    weights = {Pass(): 1, Answer(503): 1, (Answer(429, retry_after=0), Answer(429)): 1}
+    expected = [Answer(500), *islice(random_faults(3, weights), 19)]
+    proxy.mix(3, weights)
+    proxy.order(Answer(500))
+
+    statuses = [post(proxy)[0] for _ in range(20)]
+
+    assert statuses == [fault.status if isinstance(fault, Answer) else 201 for fault in expected]
+    assert proxy.injected == Counter(expected)
+    proxy.always(Pass())
     assert post(proxy)[0] == 201
 
 
