@@ -27,6 +27,7 @@ from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
 from st_connectors.ingest.sources.skip import Skip
 from st_connectors.ingest.sources.sql import SqlSource, read_sql, sql_source
+from st_connectors.ingest.sources.stateful import Stateful, StatefulItems, is_stateful, plain_item
 from st_connectors.ingest.sources.templates import Template, parse_template
 from st_connectors.ingest.sources.text_files import (
     TEXT_SUFFIXES,
@@ -49,6 +50,8 @@ __all__ = [
     "Skip",
     "Source",
     "SqlSource",
+    "Stateful",
+    "StatefulItems",
     "Template",
     "check_encoding",
     "check_text_ids",
@@ -57,7 +60,9 @@ __all__ = [
     "describe_query",
     "difference",
     "format_of",
+    "is_stateful",
     "parse_template",
+    "plain_item",
     "read_path",
     "read_sql",
     "read_stream",

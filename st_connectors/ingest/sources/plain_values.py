@@ -9,7 +9,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 __all__ = ["READ_ERRORS", "Unreadable", "plain_tree", "plain_value", "read_value", "unreadable"]
+
+_JSON = frozenset({str, int, float, bool, type(None)})
+_FIRST, _LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 
 READ_ERRORS = (ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
 """What is raised for values that Python has no type for; the errors of pyarrow are subclasses of these."""
@@ -38,15 +43,13 @@ def read_value(value: Any, name: str) -> Any:
 def plain_value(value: Any) -> Any:
     """Convert a value that is not nested; values that have no form in JSON stay, and the store refuses them.
 
-    Dates and times become ISO 8601, durations seconds, decimals numbers (whole ones without fraction digits), UUIDs
-    strings, and bytes the text that they are in UTF-8. Raises UnicodeDecodeError, a ValueError, for other bytes, and
-    ValueError for Unreadable.
+    Dates and times become ISO 8601 with microseconds at most, durations seconds, decimals numbers (whole ones without
+    fraction digits), UUIDs strings, and bytes the text that they are in UTF-8. NaT, which stands for no time in pandas,
+    is None. Raises UnicodeDecodeError, a ValueError, for other bytes, and ValueError for Unreadable.
     """
     match value:
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
+        case datetime() | date() | time() | timedelta():
+            return _plain_time(value)
         case Decimal():
             exponent = value.as_tuple().exponent
             return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
@@ -60,12 +63,36 @@ def plain_value(value: Any) -> Any:
             return value
 
 
+def _plain_time(value: datetime | date | time | timedelta) -> str | float | None:
+    if value != value:  # noqa: PLR0124  # NaT of pandas, which is a datetime and a timedelta
+        return None
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    in_microseconds = getattr(value, "to_pydatetime", None)  # pandas has nanoseconds
+    return (value if in_microseconds is None else in_microseconds(warn=False)).isoformat()
+
+
 def plain_tree(value: Any) -> Any:
-    """Convert all values of nested lists and mappings; keys become strings."""
+    """Convert all values of nested lists, arrays and mappings; keys become strings."""
     match value:
+        case _ if type(value) in _JSON:
+            return value
         case Mapping():
             return {str(plain_value(key)): plain_tree(item) for key, item in value.items()}
         case list() | tuple():
             return [plain_tree(item) for item in value]
+        case _ if hasattr(value, "dtype") and hasattr(value, "tolist"):  # of numpy, torch and others
+            return plain_tree(_unpacked(value))
         case _:
             return plain_value(value)
+
+
+def _unpacked(value: Any) -> Any:
+    """Return the numbers, strings or times of an array or of one of its elements; raise ValueError for other years."""
+    kind = getattr(value.dtype, "kind", "")
+    if kind not in {"M", "m"}:
+        return value.tolist()
+    times = np.asarray(value).astype(f"{'datetime64' if kind == 'M' else 'timedelta64'}[us]")
+    if kind == "M" and np.any((times < _FIRST) | (times > _LAST)):
+        raise ValueError("a time is before the year 1 or after the year 9999")
+    return times.tolist()

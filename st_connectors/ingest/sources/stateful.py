@@ -1,0 +1,105 @@
+"""Iterables that can go on where they stopped, such as streams of Hugging Face's datasets, with their states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeGuard
+
+from st_connectors.ingest.documents import DocumentError
+from st_connectors.ingest.sources.plain_values import Unreadable, read_value
+
+__all__ = ["Stateful", "StatefulItems", "is_stateful", "plain_item"]
+
+
+class Stateful(Protocol):
+    """An iterable whose state says which items were read, as of ``datasets`` and ``torchdata``."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the items, from the loaded state if there is one."""
+        ...
+
+    def state_dict(self) -> Any:
+        """Return the state after the item that was returned last."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> object:
+        """Let the next iteration begin after the items of a state."""
+        ...
+
+
+def is_stateful(value: object) -> TypeGuard[Stateful]:
+    """Return whether an iterable can go on from a state without losing items.
+
+    A stream of ``datasets`` with a shuffle buffer cannot: its state does not contain the items in the buffer.
+    """
+    names = ("__iter__", "state_dict", "load_state_dict")
+    return all(callable(getattr(value, name, None)) for name in names) and not _has_shuffle_buffer(value)
+
+
+_PARTS = ("dataset", "_ex_iterable", "ex_iterable", "ex_iterables")
+"""Where ``datasets`` 2 to 5, and loaders around it, have the iterables that a stream is composed of."""
+
+
+def _has_shuffle_buffer(value: object) -> bool:
+    left, seen = [value], set[int]()
+    while left:
+        part = left.pop()
+        if type(part).__name__ == "BufferShuffledExamplesIterable":
+            return True
+        if id(part) not in seen:
+            seen.add(id(part))
+            left += part if isinstance(part, list) else _parts(part)
+    return False
+
+
+def _parts(value: object) -> list[object]:
+    return [part for name in _PARTS if (part := getattr(value, "__dict__", {}).get(name)) is not None]
+
+
+class StatefulItems:
+    """The items of a stateful iterable with JSON values, and its state as JSON; iterated in one thread.
+
+    The state is that after the items read so far: a reader that is ahead of the writer takes it at the end of every
+    batch, and stores it once the batch is stored.
+    """
+
+    def __init__(self, source: Stateful) -> None:
+        """Store the iterable."""
+        self._source = source
+
+    def __iter__(self) -> Iterator[object]:
+        return map(plain_item, self._source)
+
+    def state_dict(self) -> Any:
+        """Return a copy of the state; raise TypeError if it would not be the same after it was stored as JSON."""
+        state = self._source.state_dict()
+        name = type(self._source).__name__
+        try:
+            copy = json.loads(json.dumps(state, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"the state of {name} cannot be stored as JSON: {error}") from error
+        if copy != state:
+            raise TypeError(f"the state of {name} cannot be stored as JSON: it has tuples or keys that are no strings")
+        return copy
+
+    def load_state_dict(self, state: Any) -> None:
+        """Let the next iteration begin after the items of a state."""
+        self._source.load_state_dict(state)
+
+
+def plain_item(item: object) -> object:
+    """Return a mapping with JSON values and without None, as a row of Parquet is read; other items unchanged.
+
+    A mapping with a value that cannot be read becomes a DocumentError. Values that have no form in JSON, such as
+    images, stay, and the store refuses them by their key.
+    """
+    if not isinstance(item, Mapping):
+        return item
+    values = {name: read_value(value, str(name)) for name, value in item.items() if value is not None}
+    row = {name: value for name, value in values.items() if value is not None and not isinstance(value, Unreadable)}
+    reasons = [value.reason for value in values.values() if isinstance(value, Unreadable)]
+    if not reasons:
+        return row
+    identifier = row.get("id", "")
+    return DocumentError(reasons[0], str(identifier) if isinstance(identifier, str | int) else "", value=row)
