@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
+.PHONY: help demo test test-long test-engines test-jobs test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ $(STAMPS)/contenders: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group contenders)
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/engines: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group engines)
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group docs)
 	@mkdir -p $(STAMPS) && touch $@
@@ -78,6 +82,12 @@ test: $(STAMPS)/dev  ## the tests of every rule; no network, no servers
 
 test-long: $(STAMPS)/dev  ## the rest: the same rules on many more models, graphs, the blocks of the pages
 	ST_REQUIRE_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),$(TWO) -m long)
+
+test-engines:  ## the jobs of docs/scale.md on Ray, Spark and Daft, in an environment of their own
+	$(MAKE) --no-print-directory VENV=.venv-engines test-jobs
+
+test-jobs: $(STAMPS)/engines
+	$(BIN)/python -m pytest $(or $(ARGS),tests/docs/test_scale.py)
 
 check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter
 	$(BIN)/ruff check .
@@ -131,4 +141,4 @@ docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links f
 	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove what the targets created
-	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -117,6 +117,13 @@ def recorded() -> list[dict[str, Any]]:
     return rows
 
 
+def billion() -> str:
+    """Return the plan of a billion documents, from recorded figures."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench.plan"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
 def speed(rows: tuple[str, ...], contenders: tuple[str, ...]) -> str:
     """Return how many times as fast as sentence-transformers each contender was, as medians of the recorded rounds."""
     measured = json.loads((ROOT / "bench" / "results" / "encode.json").read_text(encoding="utf-8"))
@@ -167,6 +174,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "encode": lambda: speed(tuple(ROWS), tuple(CONTENDERS)),
         "others": lambda: speed(tuple(ROWS), tuple(OTHERS)),
     },
+    "docs/scale.md": {"plan": billion},
     "docs/stores/index.md": {"stores": stores, "conformance": conformance, "groups": groups},
 }
 

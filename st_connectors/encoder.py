@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import cache
 from os import PathLike
 from typing import Any
 
@@ -25,7 +26,7 @@ from st_connectors.vectorise import FieldEncoder
 from st_core.protocols import TextEncoder
 from st_core.vectors import SparseMatrix, SparseVector
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "cached_encoder"]
 
 
 class Encoder:
@@ -127,6 +128,12 @@ class Encoder:
         if encoder.kind is FieldKind.SPARSE:
             return SparseMatrix.from_rows([row for row in vectors if isinstance(row, SparseVector)], dimension)
         return np.stack(vectors) if vectors else np.empty((0, dimension), np.float32)
+
+
+@cache
+def cached_encoder(**options: Any) -> Encoder:
+    """Return the Encoder with these arguments, which a process constructs once; for engines that reuse processes."""
+    return Encoder(**options)
 
 
 def _models_of(

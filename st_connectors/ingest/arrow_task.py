@@ -31,13 +31,13 @@ class TaskWriter:
     run: str = "task"
     retry: RetryPolicy | None = None
 
-    def write(self, batches: Batches, task: int) -> IngestReport:
-        """Store the rows of the task with this number, and return its report, without the refused documents.
+    def write(self, batches: Batches, task: int | str) -> IngestReport:
+        """Store the rows of the task with this number or name, and return its report, without the refused documents.
 
         Opens a store, and closes it afterwards. The writes are visible to searches after a ``refresh`` of any store.
         Raises the errors of ``write_arrow``, which can be pickled. A task that failed can be run again.
         """
-        name = f"{self.run}-{task:06d}"
+        name = f"{self.run}-{task:06d}" if isinstance(task, int) else f"{self.run}-{task}"
         letters = nullcontext(None) if self.dead_letters is None else letters_file(self.dead_letters, name)
         with closing(open_store(self.url, self.collection, retry=self.retry)) as store, letters as on_refused:
             report = write_arrow(

@@ -1,6 +1,6 @@
 """A store that several processes share: a collection in the memory of the test, which other processes reach by TCP.
 
-The entry point that :func:`install` writes makes it the store ``shared``, also in the processes of an engine.
+The entry point that :func:`installed` writes makes it the store ``shared``, also in the processes of an engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from st_connectors import registry
 from st_connectors.memory import CAPABILITIES
@@ -185,9 +187,25 @@ def serving(name: str) -> Iterator[SharedServer]:
         server.close()
 
 
-def install(folder: Path) -> None:
-    """Write the entry point of the store to a folder, to be put on the path of processes together with this one's."""
+@contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """Install the store for the duration of a ``with`` block, also in processes that this one starts.
+
+    ``folder`` is empty; its entry point and modules that a test writes to it are on the path of these processes.
+    """
     metadata = folder / "shared_store-0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: shared-store\nVersion: 0\n")
     (metadata / "entry_points.txt").write_text(f"[{registry.GROUP}]\nshared = shared_store:PLUGIN\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{Path(__file__).parent}")
+        forget_plugins()
+        yield
+    forget_plugins()
+
+
+def forget_plugins() -> None:
+    """Find the entry points anew."""
+    registry._points.cache_clear()
+    registry._load.cache_clear()

@@ -11,13 +11,11 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import shared_store
 
-from st_connectors import registry
 from st_connectors.errors import Refused, Unavailable
 from st_connectors.index import Split
 from st_connectors.ingest import IngestFailed
@@ -39,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*", "ignore::DeprecationWarning:ray.*"),
 ]
 
-HERE = Path(__file__).parent
 SCHEMA = Schema("c", {"dense": DenseField(4), "sparse": SparseField()}, {"year": FilterKind.INT})
 
 
@@ -49,15 +46,10 @@ def cluster(tmp_path_factory):
     import ray
     from ray.cluster_utils import Cluster
 
-    installed = tmp_path_factory.mktemp("installed")
-    shared_store.install(installed)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets have at most 107 bytes
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(installed)
-        patch.setenv("PYTHONPATH", f"{installed}{os.pathsep}{HERE}")
+    with shared_store.installed(tmp_path_factory.mktemp("installed")), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        forget_plugins()
         options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
         nodes = Cluster(initialize_head=True, head_node_args={**options, "num_cpus": 2, "temp_dir": folder})
         nodes.add_node(**options)
@@ -65,13 +57,7 @@ def cluster(tmp_path_factory):
         yield nodes
         ray.shutdown()
         nodes.shutdown()
-    forget_plugins()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def forget_plugins():
-    registry._points.cache_clear()
-    registry._load.cache_clear()
 
 
 @pytest.fixture

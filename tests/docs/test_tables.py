@@ -21,6 +21,7 @@ TABLES = [
     ("README.md", "speed"),
     ("docs/performance.md", "encode"),
     ("docs/performance.md", "others"),
+    ("docs/scale.md", "plan"),
     ("docs/stores/index.md", "stores"),
     ("docs/stores/index.md", "conformance"),
     ("docs/stores/index.md", "groups"),
