@@ -16,6 +16,7 @@ pytestmark = pytest.mark.long
 
 SUITE = """
 import pytest
+from st_connectors import _grpc
 from st_connectors.errors import Unavailable
 from st_connectors.qdrant import faults
 from st_connectors.qdrant.client import ClientEngine
@@ -27,9 +28,9 @@ count, from_client = ClientEngine.count, faults.from_client
 @pytest.fixture(autouse=True)
 def bug(monkeypatch):
     if BUG == "wrong-class":
-        monkeypatch.setitem(faults.GRPC_STATUS, "RESOURCE_EXHAUSTED", 503)
+        monkeypatch.setitem(_grpc.HTTP_STATUS, "RESOURCE_EXHAUSTED", 503)
     if BUG == "permanent-as-temporary":
-        monkeypatch.setitem(faults.GRPC_STATUS, "PERMISSION_DENIED", 503)
+        monkeypatch.setitem(_grpc.HTTP_STATUS, "PERMISSION_DENIED", 503)
     if BUG == "tries-twice":
         def twice(self, body):
             try:
