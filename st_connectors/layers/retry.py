@@ -44,7 +44,7 @@ class RetryPolicy:
 
     attempts: int = 5
     timeout: float = 45.0
-    wait_initial: float = 0.1
+    wait_initial: float = 0.3
     wait_max: float = 5.0
     wait_jitter: float = 0.5
 
