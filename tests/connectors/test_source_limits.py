@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import subprocess
@@ -184,6 +185,45 @@ def test_exactly_the_large_elements_are_refused(values, limit, tmp_path_factory)
     path = tmp_path_factory.mktemp("limits") / "a.json"
     path.write_bytes(content)
     assert count_path(path, Format.JSON, Reading(max_bytes=limit)) == len(expected)
+
+
+CELLS = st.text(st.sampled_from('ab",;\n\rü '), min_size=1, max_size=30)
+
+
+@given(
+    texts=st.lists(CELLS, max_size=6),
+    end=st.sampled_from(["\n", "\r\n"]),
+    limit=st.integers(10, 60),
+)
+def test_exactly_the_large_rows_of_a_table_are_refused(texts, end, limit):
+    """Whatever is in their cells, as the csv module writes it; the others are what they were."""
+    rows = []
+    for number, text in enumerate(texts):
+        line = io.StringIO()
+        csv.writer(
+            line, quoting=csv.QUOTE_ALL if number % 2 or "\r" in text else csv.QUOTE_MINIMAL, lineterminator=end
+        ).writerow([number, text])
+        rows.append(line.getvalue().encode())
+    expected = [(str(n), texts[n]) if len(row) <= limit else "refused" for n, row in enumerate(rows)]
+    stream = io.BytesIO(b"id,text" + end.encode() + b"".join(rows))
+
+    documents = read_stream(stream, Format.CSV, Reading(max_bytes=limit), "in")
+
+    assert ["refused" if isinstance(each, DocumentError) else (each.id, each.text) for each in documents] == expected
+
+
+@given(content=st.text(st.sampled_from('ab,"\n\r '), max_size=60), limit=st.integers(8, 40))
+def test_any_text_is_a_table_of_which_any_number_of_rows_can_be_skipped(content, limit):
+    """Also with open quotes, blank lines and large rows, at the places where they are."""
+
+    def read_rows(count: int) -> list[tuple[str, str]]:
+        stream = io.BytesIO(b"id,text\n" + content.encode())
+        documents = read_stream(stream, Format.CSV, Reading(max_bytes=limit, skip=Skip(count)), "in")
+        return [(str(each), str(each.place)) for each in documents]
+
+    full = read_rows(0)
+    for count in range(len(full) + 1):
+        assert read_rows(count) == full[count:]
 
 
 @pytest.mark.parametrize("form", [Format.JSONL, Format.JSON, Format.CSV])
