@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from st_connectors import Index
 from st_connectors.ingest import DocumentError
-from st_connectors.ingest.sources import StatefulItems, is_stateful, plain_item
+from st_connectors.ingest.sources import StatefulItems, is_stateful, items_of, plain_item
 
 ROWS = [{"id": str(number), "text": f"word {number}", "year": 1900 + number} for number in range(10)]
 
@@ -202,6 +202,20 @@ def test_a_stream_of_datasets_goes_on_where_it_stopped(stream, form):
     assert is_stateful(FORMS[form](stream()))
     for count, state in enumerate(states):
         assert resumed(FORMS[form](stream()), state) == full[count:]
+
+
+def test_every_dataset_is_read_with_plain_values(stream):
+    """Also one that has no state; other iterables are what they were."""
+    datasets = pytest.importorskip("datasets", reason="is the library whose rows are read")
+    at = datetime.fromisoformat("2020-01-31T08:00:00")
+    table = datasets.Dataset.from_list([{"id": 1, "text": "a", "at": at, "none": None}])
+    shuffled = stream().shuffle(seed=1, buffer_size=3)
+
+    assert isinstance(items_of(stream()), StatefulItems)
+    assert list(items_of(table)) == [{"id": 1, "text": "a", "at": "2020-01-31T08:00:00"}]
+    assert not isinstance(items_of(shuffled), StatefulItems)
+    assert sorted(row["id"] for row in items_of(shuffled)) == [row["id"] for row in ROWS]
+    assert items_of(ROWS) is ROWS
 
 
 def test_a_shuffled_stream_of_datasets_is_not_stateful(stream):

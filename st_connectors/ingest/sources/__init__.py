@@ -27,7 +27,7 @@ from st_connectors.ingest.sources.notes import Notes
 from st_connectors.ingest.sources.rows import Read, Reading
 from st_connectors.ingest.sources.skip import Skip
 from st_connectors.ingest.sources.sql import SqlSource, read_sql, sql_source
-from st_connectors.ingest.sources.stateful import Stateful, StatefulItems, is_stateful, plain_item
+from st_connectors.ingest.sources.stateful import Stateful, StatefulItems, is_stateful, items_of, plain_item
 from st_connectors.ingest.sources.templates import Template, parse_template
 from st_connectors.ingest.sources.text_files import (
     TEXT_SUFFIXES,
@@ -61,6 +61,7 @@ __all__ = [
     "difference",
     "format_of",
     "is_stateful",
+    "items_of",
     "parse_template",
     "plain_item",
     "read_path",

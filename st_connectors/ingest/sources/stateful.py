@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeGuard
 
 from st_connectors.ingest.documents import DocumentError
 from st_connectors.ingest.sources.plain_values import Unreadable, read_value
 
-__all__ = ["Stateful", "StatefulItems", "is_stateful", "plain_item"]
+__all__ = ["PlainItems", "Stateful", "StatefulItems", "is_stateful", "items_of", "plain_item"]
 
 
 class Stateful(Protocol):
@@ -57,19 +57,36 @@ def _parts(value: object) -> list[object]:
     return [part for name in _PARTS if (part := getattr(value, "__dict__", {}).get(name)) is not None]
 
 
-class StatefulItems:
+def items_of(documents: Iterable[object]) -> Iterable[object]:
+    """Return an iterable with JSON values if it is stateful or of ``datasets``; others unchanged."""
+    if is_stateful(documents):
+        return StatefulItems(documents)
+    return PlainItems(documents) if type(documents).__module__.partition(".")[0] == "datasets" else documents
+
+
+class PlainItems:
+    """The items of an iterable, with JSON values."""
+
+    def __init__(self, source: Iterable[object]) -> None:
+        """Store the iterable."""
+        self._source = source
+
+    def __iter__(self) -> Iterator[object]:
+        return map(plain_item, self._source)
+
+
+class StatefulItems(PlainItems):
     """The items of a stateful iterable with JSON values, and its state as JSON; iterated in one thread.
 
     The state is that after the items read so far: a reader that is ahead of the writer takes it at the end of every
     batch, and stores it once the batch is stored.
     """
 
+    _source: Stateful
+
     def __init__(self, source: Stateful) -> None:
         """Store the iterable."""
-        self._source = source
-
-    def __iter__(self) -> Iterator[object]:
-        return map(plain_item, self._source)
+        super().__init__(source)
 
     def state_dict(self) -> Any:
         """Return a copy of the state; raise TypeError if it would not be the same after it was stored as JSON."""
