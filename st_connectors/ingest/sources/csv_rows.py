@@ -39,7 +39,7 @@ class CsvRows:
         self._size = 0  # the bytes of the row so far
         self.line = 0
         """The number of lines read so far."""
-        csv.field_size_limit(max(csv.field_size_limit(), limit))  # its default is too small for a book
+        csv.field_size_limit(max(csv.field_size_limit(), min(limit, 2**31 - 1)))  # the default is too small for a book
         self._reader = csv.reader(
             iter(self._next_line, None),
             strict=True,
