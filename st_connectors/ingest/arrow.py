@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from st_connectors._matching import values_at
 from st_connectors.arguments import check_int
-from st_connectors.chunks import CHUNK_KEY
+from st_connectors.chunks import CHUNK_KEY, parent_of, window_count
 from st_connectors.errors import Refused, StoreError, Unsupported
 from st_connectors.ingest.arrow_vectors import (
     Cell,
@@ -22,12 +22,13 @@ from st_connectors.ingest.arrow_vectors import (
     read_sparse,
     vectors_to_arrow,
 )
-from st_connectors.ingest.documents import DocumentError, Place, document_id
+from st_connectors.ingest.documents import Document, DocumentError, Place, document_id
 from st_connectors.ingest.pipeline import Progress
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal, Tally
 from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.sources.arrow_values import values_of
 from st_connectors.ingest.sources.plain_values import Unreadable
+from st_connectors.ingest.windows import Prepared, StaleWindows
 from st_connectors.schema import DenseField, Schema, TextField
 from st_connectors.store import Record, Rejected, Store, Vector
 
@@ -52,7 +53,8 @@ class ArrowLayout:
     ``payload`` lists the further columns to store; by default all that have no other role. Nulls are left out.
 
     If a table has the columns that :class:`st_connectors.encoder.Encoder` adds, ``_record_id`` is read instead of
-    ``id``, rows with a reason in ``_refused`` are refused, and the position of windows is stored.
+    ``id``, rows with a reason in ``_refused`` are refused, and the position of windows is stored. Windows that a
+    document has no longer are then deleted.
     """
 
     id: str = "id"
@@ -84,7 +86,8 @@ def write_arrow(
     so far if the store fails: a temporary error that outlives the store's retries is never a refusal. To go on after
     it, write the same rows again.
     """
-    run = _Run(store, layout or ArrowLayout(), source, SeenIds(), Tally(max_refused), on_refused, progress)
+    stale = StaleWindows(store, are_splitting=False)
+    run = _Run(store, layout or ArrowLayout(), source, stale, SeenIds(), Tally(max_refused), on_refused, progress)
     size = check_int(batch, 1, "batch")
     first = 0
     try:
@@ -122,6 +125,7 @@ class _Run:
     store: Store
     layout: ArrowLayout
     source: str
+    stale: StaleWindows
     seen: SeenIds
     tally: Tally
     on_refused: Callable[[Refusal], None] | None
@@ -140,7 +144,11 @@ class _Run:
                 records.append((position, item))
             else:
                 refused.append(_place(item, position, self.source))
+        may_have_windows = CHUNK_KEY in columns.payload
+        stale = self.stale.find(_documents(record for _, record in records)) if may_have_windows else []
         rejected = self.store.upsert([record for _, record in records]) if records else []
+        if stale:
+            self.store.delete(stale)
         stop = next((item.error for item in rejected if not _is_refusal(item.error)), None)
         refused += [
             _refuse_record(item, *records[item.position], self.source) for item in rejected if _is_refusal(item.error)
@@ -170,6 +178,13 @@ class _Run:
                 self.on_refused(refusal)
         if self.progress is not None:
             self.progress(self.tally.report())
+
+
+def _documents(records: Iterable[Record]) -> list[Prepared]:
+    """Return the documents to which records belong, each with its number of windows."""
+    counts = {parent_of(record.id, record.payload): window_count(record.payload) for record in records}
+    documents = {name: Document(name, "") for name in counts}
+    return [Prepared(0, documents[name], (documents[name],) * count) for name, count in counts.items()]
 
 
 def _is_refusal(error: StoreError) -> bool:

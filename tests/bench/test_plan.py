@@ -36,6 +36,7 @@ def test_hours_and_money_follow_from_rates_and_prices():
 def test_the_slower_part_decides():
     found = plan(Workload(**{**as_dict(WORK), "writers": 1, "write_rate": 20.0}))
     assert found.hours == found.write_hours == 100.0
+    assert found.money == 40 * 3.0 + 100 * 1 * 0.5
 
 
 def test_the_network_carries_texts_and_requests():

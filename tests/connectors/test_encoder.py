@@ -64,6 +64,19 @@ def test_encoded_tables_are_stored_as_an_ingest_stores_their_documents(indexes, 
     assert len(records(mine.store)) == (12 if split is None else 30)
 
 
+@pytest.mark.parametrize("again", [None, Split(16, overlap=4)], ids=["whole", "windows"])
+def test_windows_that_a_document_has_no_longer_are_deleted(indexes, again):
+    """As by an ingest of the same documents, whether the second write splits texts or not."""
+    mine, theirs = indexes
+    shorter = [{**each, "text": each["text"][:100]} for each in documents()][::-1]
+    for rows, split in [(documents(), Split(16, overlap=4)), (shorter, again)]:
+        theirs.ingest(rows, split=split)
+        encode = Encoder(dense="builtin:dense", sparse="builtin:sparse", split=split)
+        write_arrow(mine.store, encode(pa.Table.from_pylist(rows)), batch=7)
+
+    assert_same(records(mine.store), records(theirs.store))
+
+
 def test_the_id_of_the_source_row_stays_and_all_its_windows_are_in_its_table():
     encode = Encoder(sparse="builtin:sparse", split=Split(16, overlap=4))
     encoded = encode(pa.Table.from_pylist(documents(4)))
