@@ -26,6 +26,8 @@ MODULES = (
         "st_connectors.filters",
     ),
     *("st_connectors.fusion", "st_connectors.index", "st_connectors.ingest", "st_connectors.memory"),
+    *("st_connectors.encoder", "st_connectors.ingest.arrow", "st_connectors.ingest.arrow_task"),
+    "st_connectors.ingest.ray",
     *("st_connectors.registry", "st_connectors.search", "st_connectors.store", "st_connectors.where"),
     *("st_connectors.elasticsearch", "st_connectors.milvus", "st_connectors.opensearch", "st_connectors.qdrant"),
     "st_connectors.testing",
