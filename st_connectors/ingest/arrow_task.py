@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
 
 from st_connectors.ingest.arrow import ArrowLayout, Batches, write_arrow
 from st_connectors.ingest.letters import letters_file
@@ -14,12 +18,19 @@ from st_connectors.registry import open_store
 __all__ = ["TaskWriter"]
 
 
+def new_run() -> str:
+    """Return a name for the files of one run that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskWriter:
     """How tasks write to an existing collection; small, and pickled to each of them.
 
     ``layout``, ``batch`` and ``max_refused`` are arguments of :func:`st_connectors.ingest.arrow.write_arrow`.
-    ``dead_letters`` is a folder in which each task writes its refused rows to ``RUN-TASK.jsonl``; None writes none.
+    ``dead_letters`` is a folder, on a file system that all tasks share, in which each task writes its refused rows to
+    ``RUN-TASK.jsonl``; None writes none. ``run`` is a new name for each writer. Raises ValueError for the address of an
+    object store as ``dead_letters``.
     """
 
     url: str
@@ -27,9 +38,16 @@ class TaskWriter:
     layout: ArrowLayout = field(default_factory=ArrowLayout)
     batch: int = 1000
     max_refused: int = 1000
-    dead_letters: str | None = None
-    run: str = "task"
+    dead_letters: str | PathLike[str] | None = None
+    run: str = field(default_factory=new_run)
     retry: RetryPolicy | None = None
+
+    def __post_init__(self) -> None:
+        if self.dead_letters is None:
+            return
+        if "://" in str(self.dead_letters):
+            raise ValueError(f"dead_letters must be a folder that all tasks share, not {str(self.dead_letters)!r}")
+        object.__setattr__(self, "dead_letters", str(Path(self.dead_letters).absolute()))  # tasks run elsewhere
 
     def write(self, batches: Batches, task: int | str) -> IngestReport:
         """Store the rows of the task with this number or name, and return its report, without the refused documents.

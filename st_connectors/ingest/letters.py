@@ -16,7 +16,7 @@ __all__ = ["letters_file"]
 
 
 @contextmanager
-def letters_file(folder: str, name: str) -> Iterator[Callable[[Refusal], None]]:
+def letters_file(folder: str | os.PathLike[str], name: str) -> Iterator[Callable[[Refusal], None]]:
     """Yield a function that writes a refusal to ``NAME.jsonl`` in a folder, which is created.
 
     The file appears when the block ends, also by an error, and is then on disk; without refusals there is no file. A

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_connectors.arguments import check_int
@@ -61,10 +58,8 @@ def write_store(
     _check_shared(url)
     name = collection.collection if isinstance(collection, Schema) else collection
     schema = collection if isinstance(collection, Schema) else None
-    folder = None if dead_letters is None else str(Path(dead_letters).absolute())
-    run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
     size = check_int(batch, 1, "batch")
-    sink = _sink(TaskWriter(url, name, layout or ArrowLayout(), size, max_refused, folder, run, retry))
+    sink = _sink(TaskWriter(url, name, layout or ArrowLayout(), size, max_refused, dead_letters, retry=retry))
     began = time.perf_counter()
     with closing(open_store(url, name, schema, retry=retry)) as store:
         if schema is not None:

@@ -13,9 +13,11 @@ import pytest
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
 from st_connectors.ingest import IngestFailed
 from st_connectors.ingest.arrow import ArrowLayout, vectors_to_arrow, write_arrow
+from st_connectors.ingest.arrow_task import TaskWriter
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.passing import Passing
-from st_connectors.schema import FieldKind, FilterKind
+from st_connectors.registry import open_store
+from st_connectors.schema import DenseField, FieldKind, FilterKind, Schema
 from st_connectors.store import Rejected
 from st_core.vectors import SparseMatrix, SparseVector
 
@@ -82,9 +84,17 @@ def test_a_dense_vector_is_a_list_of_numbers_of_any_type(memory, kind):
     assert records["d2"].payload == {"text": "text 2"}
 
 
-def test_tensors_of_ray_and_of_arrow_are_dense_vectors(memory):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # its own, of its own settings
+@pytest.mark.parametrize("of", ["arrow", "ray"])
+def test_tensors_are_dense_vectors(memory, of):
+    """Ray puts arrays of NumPy into tensors of its own."""
     store = memory("dense")
-    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack([DENSE] * 3))
+    rows = np.stack([DENSE] * 3)
+    if of == "arrow":
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(rows)
+    else:
+        block = pytest.importorskip("ray.data.block", reason="needs ray")
+        tensors = block.BlockAccessor.batch_to_block({"dense": rows}).column("dense")
     report = write_arrow(store, table(dense=tensors).drop_columns(["sparse"]))
     assert report.confirmed == 3
     np.testing.assert_allclose(stored(store)["d2"].vectors["dense"], UNIT, rtol=1e-6)
@@ -333,3 +343,31 @@ def test_vectors_to_arrow_and_back_are_equal(memory):
 def test_no_vectors_become_an_empty_column():
     assert len(vectors_to_arrow(np.empty((0, 4), np.float32), FieldKind.DENSE)) == 0
     assert len(vectors_to_arrow(SparseMatrix.from_rows([], 9), FieldKind.SPARSE)) == 0
+
+
+def test_a_task_writes_refused_rows_to_a_file_of_its_own(request, tmp_path, monkeypatch):
+    """A task that runs again replaces its file; another job on the same folder does not."""
+    schema = Schema("c", {"dense": DenseField(16)})
+    url = f"memory:{request.node.nodeid}"
+    store = open_store(url, "c", schema)
+    store.create()
+    monkeypatch.chdir(tmp_path)
+    content = table(3, id=["a", None, "c"])
+    writer = TaskWriter(url, "c", dead_letters="letters")
+    monkeypatch.chdir("/")
+
+    for _ in range(2):
+        report = pickle.loads(pickle.dumps(writer)).write(content, 4)
+    TaskWriter(url, "c", dead_letters=tmp_path / "letters").write(content, 4)
+    writer.write(content.slice(2), 5)
+    store.drop()
+
+    assert (report.confirmed, report.refused_total, report.refused[0].document) == (2, 1, None)
+    files = sorted((tmp_path / "letters").iterdir())
+    assert [path.name.endswith("-000004.jsonl") for path in files] == [True, True]
+    for path in files:
+        (line,) = path.read_text().splitlines()
+        assert "the id, column 'id', is null" in line
+        assert "text 1" in line
+    with pytest.raises(ValueError, match="dead_letters must be a folder that all tasks share, not 's3://bucket/x'"):
+        TaskWriter(url, "c", dead_letters="s3://bucket/x")
