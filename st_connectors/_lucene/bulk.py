@@ -27,6 +27,8 @@ ITEMS = "errors,items.*.status,items.*.error"
 """The ``filter_path`` of bulk requests."""
 FAILED = 300
 """The lowest status of an item that was not executed."""
+ABSENT = 404
+"""The status of a deletion of an id that is not stored."""
 
 
 def upsert_lines(layout: Layout, records: Sequence[Record]) -> list[bytes]:
@@ -78,8 +80,9 @@ def read_rejections(records: Sequence[Record], answer: Mapping[str, Any], error_
     return rejected
 
 
-def raise_for_deletions(answer: Mapping[str, Any], error_of: ItemError) -> None:
-    """Raise the first error of a request that deletes documents; an absent id is not an error."""
-    for item in answer["items"]:
-        if "error" in item["delete"]:
-            raise error_of(item["delete"]["status"], item["delete"]["error"])
+def raise_for_deletions(count: int, answer: Mapping[str, Any], error_of: ItemError) -> None:
+    """Raise the first error of a request that deletes ``count`` documents; an absent id is not an error."""
+    for _, item in zip(range(count), answer["items"], strict=True):
+        result = item["delete"]
+        if "error" in result or (result["status"] >= FAILED and result["status"] != ABSENT):
+            raise error_of(result["status"], result.get("error"))

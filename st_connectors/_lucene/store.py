@@ -239,8 +239,14 @@ class LuceneStore(Generic[ServerT]):
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete documents; absent ids are ignored."""
-        if ids:
-            bulk.raise_for_deletions(self._bulk("delete", bulk.delete_lines(ids)), self._item_error("delete"))
+        if not ids:
+            return
+        lines = bulk.delete_lines(ids)
+        answer = self._bulk("delete", lines)
+        try:
+            bulk.raise_for_deletions(len(lines), answer, self._item_error("delete"))
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._connection.unexpected("delete") from error
 
     def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
         """Send a bulk request that never creates an index.

@@ -145,12 +145,12 @@ def test_writes_to_a_missing_collection_are_not_found():
     with pytest.raises(NotFound, match="create the collection first"):
         bulk.read_rejections(RECORDS, answer, _error_of)
     with pytest.raises(NotFound):
-        bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "error": MISSING}}]}, _error_of)
+        bulk.raise_for_deletions(1, {"items": [{"delete": {"status": 404, "error": MISSING}}]}, _error_of)
 
 
 def test_deleting_the_absent_is_silent():
     """An item with status 404 and no error is an absent id."""
-    bulk.raise_for_deletions({"items": [{"delete": {"status": 404, "result": "not_found"}}]}, _error_of)
+    bulk.raise_for_deletions(1, {"items": [{"delete": {"status": 404, "result": "not_found"}}]}, _error_of)
 
 
 @pytest.mark.parametrize(

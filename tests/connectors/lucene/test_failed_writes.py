@@ -221,6 +221,27 @@ def test_an_answer_in_another_form_is_no_confirmation(stub, upsert, items):
         upsert(records(2))
 
 
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([{"delete": {"status": 200}}, {"delete": {"status": 404}}], None),
+        ([{"delete": {"status": 200}}, {"delete": {"status": 503}}], Unavailable),
+        ([{"delete": {"status": 200}}], Permanent),
+        ([{"delete": {"status": 200}}, {"delete": {}}], Permanent),
+        (7, Permanent),
+    ],
+)
+def test_a_deletion_is_done_only_if_each_item_says_so(stub, items, expected):
+    """An absent id is not an error, an absent item is."""
+    stub.on(*BULK, {"errors": False, "items": items})
+    with closing(open_store(stub.address, "books", SCHEMA, retry=NO_RETRY)) as store:
+        if expected is None:
+            store.delete(["a", "b"])
+        else:
+            with pytest.raises(expected):
+                store.delete(["a", "b"])
+
+
 def test_a_tls_connection_that_ends_early_may_be_tried_again(engine):
     """It was reset, or the server without TLS closed it."""
 
