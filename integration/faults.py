@@ -3,7 +3,7 @@
     python -m integration.faults opensearch --documents 5000 --seed 7
 
 The seed decides the faults and when nothing listens; which request meets which fault also depends on the time that
-requests take. An ingest that fails continues behind the last document that it confirmed, as a user would do it.
+requests take. An ingest that fails is made again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from integration.stores import Absent, address_of, opened
 from st_connectors import Index, open_store
 from st_connectors.errors import NotFound, Temporary
-from st_connectors.ingest import IngestFailed, IngestReport
+from st_connectors.ingest import IngestFailed
 from st_connectors.layers import retry
 from st_connectors.store import Record, Store, Vector
 from st_connectors.testing.faults import Answer, BlackHole, CutOff, Delay, Fault, FaultProxy, Pass, Reset, Truncate
@@ -56,8 +56,10 @@ FAULTS: Mapping[Fault | tuple[Fault, ...], float] = {
 """The weight of each fault; a tuple is a storm."""
 TIMEOUT_S = 1
 """The timeout of the client: a black hole takes as long."""
+PART = 160
+"""Documents of an ingest, which is made again if it fails."""
 ROUNDS = 200
-"""Ingests until a campaign is given up."""
+"""Ingests of a part until a campaign is given up."""
 NAME = "faults"
 _WORDS = ["sea", "boat", "kettle", "paper", "planet", "glass", "violin", "harbour", "winter", "engine", "garden"]
 
@@ -130,25 +132,24 @@ def _drop(address: str) -> None:
 
 def _ingest_all(index: Index, source: Sequence[Mapping[str, object]], batch: int) -> int:
     """Ingest until all documents are confirmed, and return the number of ingests."""
-    pending: list[object] = list(source)
+    return sum(_ingest(index, source[at : at + PART], batch) for at in range(0, len(source), PART))
+
+
+def _ingest(index: Index, pending: Sequence[object], batch: int) -> int:
+    """Ingest documents, again and again until all are confirmed, and return the number of ingests."""
     for number in range(1, ROUNDS + 1):
-        report, rest = _ingest(index, pending, batch)
+        try:
+            report = index.ingest(pending, batch=batch)
+        except IngestFailed as failed:
+            if not isinstance(failed.__cause__, Temporary):
+                raise
+            continue  # the batches that are confirmed need not be the first ones
         lasting = [each for each in report.refused if each.error is None or not issubclass(each.error, Temporary)]
         assert not lasting, lasting[0]
-        pending = [refusal.document for refusal in report.refused] + rest
+        pending = [refusal.document for refusal in report.refused]
         if not pending:
             return number
     raise AssertionError(f"{len(pending)} documents are not confirmed after {ROUNDS} ingests")
-
-
-def _ingest(index: Index, pending: list[object], batch: int) -> tuple[IngestReport, list[object]]:
-    """Return the report of one ingest, and the documents that it did not reach; raise what cannot pass."""
-    try:
-        return index.ingest(pending, batch=batch), []
-    except IngestFailed as failed:
-        if not isinstance(failed.__cause__, Temporary):
-            raise
-        return failed.report, pending[failed.report.read :]
 
 
 class _CountRetries(logging.Handler):
