@@ -29,10 +29,12 @@ _MISSING = ("index_not_found_exception", "alias_not_found_exception", "aliases_n
 _EXPIRED = "search_context_missing_exception"
 _DISK_FULL = re.compile(r"/12/(disk usage exceeded flood-stage watermark|index read-only / allow delete)")
 """The block of an index on a full disk: status 429 in Elasticsearch 8 and OpenSearch 2, 403 in servers before."""
+_PRESSURE = re.compile(r"(?:coordinating|primary)_operation_bytes=(\d+), max_\w+=(\d+)")
+"""The size of an operation and the limit, in the error of Elasticsearch 9.5 and OpenSearch 2.19."""
 _WRITES_BLOCKED = "FORBIDDEN/8/index write (api)"
 _TOO_LARGE = (
-    "the request is larger than the server (http.max_content_length) or a proxy before it accepts: "
-    "shorten the record, or raise that limit"
+    "the request is larger than the server (http.max_content_length, indexing_pressure.memory.limit) or a proxy before "
+    "it accepts: shorten the record, or raise that limit"
 )
 _TOO_MANY = "the query's terms and the filter's comparisons are too many together: shorten the query or the filter"
 
@@ -46,6 +48,8 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
     server requested, or None.
     """
     message = f"the server answered {status}: {quote_reason(body)}"
+    if status == 429 and _exceeds_pressure(message):
+        status = 413  # sent again, it would be too large again
     names: Mapping[str, Any] = {"store": store, "operation": operation, "status": status}
     if known := _explain(status, message):
         kind, advice = known
@@ -63,6 +67,12 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
             return Refused(message, **names)
         case _:
             return Permanent(message, **names)
+
+
+def _exceeds_pressure(message: str) -> bool:
+    """Return whether an operation alone needs more memory than the server has for all operations."""
+    sizes = _PRESSURE.search(message)
+    return sizes is not None and int(sizes[1]) > int(sizes[2])
 
 
 def _explain(status: int, message: str) -> tuple[type[StoreError], str] | None:

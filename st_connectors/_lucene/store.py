@@ -352,7 +352,7 @@ class LuceneStore(Generic[ServerT]):
                 return error
             hint = self._layout.refusal_hint if isinstance(self._layout, OwnLayout) else None
             message = f"{error.message}; {hint}" if hint else error.message
-            return Refused(message, store=error.store, operation=operation, status=status)
+            return Refused(message, store=error.store, operation=operation, status=error.status)
 
         return error_of
 

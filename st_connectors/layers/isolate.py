@@ -19,6 +19,8 @@ def isolating(store: Store) -> Store:
 
     One record at fault among n causes about ``2 * log2(n)`` further calls. The batches of a store that reports errors
     for each record are halved only if they are too large, because any other refusal concerns the complete request.
+    Single records that are refused as too large are sent again in a smaller batch, because all records of a batch may
+    share the limit.
     """
     return _Isolating(store, only_too_large=store.capabilities.partial_failure)
 
@@ -34,32 +36,42 @@ class _Isolating(Passing):
         Such an error for a part of the batch ends the halving: the records that are not yet written are rejected with
         that error.
         """
-        spans = [(0, len(records))]
+        parts: list[Sequence[int]] = [range(len(records))]
         rejected: list[Rejected] = []
-        while spans:
-            start, end = spans.pop()
+        while parts:
+            part = parts.pop()
             try:
-                answer = self.store.upsert(records[start:end])
-                rejected += [Rejected(start + item.position, item.id, item.error) for item in answer]
+                answer = self.store.upsert([records[at] for at in part])
+                refused = [Rejected(part[item.position], item.id, item.error) for item in answer]
+                again = [item.position for item in refused if _is_too_large(item.error)]
             except StoreError as error:
                 if not self._can_help(error):
-                    if (start, end) == (0, len(records)):
+                    if len(part) == len(records):
                         raise
-                    for first, last in [(start, end), *reversed(spans)]:
-                        rejected += _reject(records, first, last, error)
+                    left = [at for each in (part, *parts) for at in each]
+                    rejected += [Rejected(at, records[at].id, error) for at in left]
                     break
-                if end - start <= 1:
-                    rejected += _reject(records, start, end, error)
-                else:
-                    middle = (start + end) // 2
-                    spans += [(middle, end), (start, middle)]
-        return rejected
+                refused = [Rejected(at, records[at].id, error) for at in part]
+                again = list(part)
+            smaller = _smaller_parts(again, len(part))
+            repeated = {at for each in smaller for at in each}
+            rejected += [item for item in refused if item.position not in repeated]
+            parts += reversed(smaller)
+        return sorted(rejected, key=lambda item: item.position)
 
     def _can_help(self, error: StoreError) -> bool:
         """Return whether the store may accept a part of the batch after this error."""
-        return isinstance(error, Refused) and (error.status == TOO_LARGE or not self._only_too_large)
+        return isinstance(error, Refused) and (_is_too_large(error) or not self._only_too_large)
 
 
-def _reject(records: Sequence[Record], start: int, end: int, error: StoreError) -> list[Rejected]:
-    """Return rejections with one error for the records from position ``start`` up to, but not including, ``end``."""
-    return [Rejected(at, records[at].id, error) for at in range(start, end)]
+def _is_too_large(error: StoreError) -> bool:
+    return isinstance(error, Refused) and error.status == TOO_LARGE
+
+
+def _smaller_parts(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Return batches for refused positions, all smaller than their batch of ``size``; none for a single record."""
+    if size == 1 or not positions:
+        return []
+    if len(positions) < size:
+        return [positions]
+    return [positions[: size // 2], positions[size // 2 :]]

@@ -114,6 +114,33 @@ def test_an_answer_record_by_record_is_returned_unchanged():
     assert store.calls == 1
 
 
+class Shared(AllOrNothing):
+    """Stores up to ``room`` records of a batch, and rejects those with an even number in a larger one, by item."""
+
+    def __init__(self, room):
+        super().__init__(partial=True)
+        self.room = room
+
+    def upsert(self, records):
+        error = Refused("no room", store="fake", operation="upsert", status=413)
+        crowded = len(records) > self.room
+        refused = [at for at, each in enumerate(records) if crowded and int(each.id[1:]) % 2 == 0]
+        super().upsert([record for at, record in enumerate(records) if at not in refused])
+        return [Rejected(at, records[at].id, error) for at in refused]
+
+
+@given(st.integers(1, 40), st.integers(0, 9))
+def test_records_that_are_too_large_together_are_sent_again_in_smaller_batches(count, room):
+    """Each is stored, or was refused alone."""
+    store = Shared(room)
+
+    rejected = isolating(store).upsert(records(count))
+
+    even = [at for at in range(count) if at % 2 == 0]
+    assert [item.position for item in rejected] == ([] if room else even)
+    assert {record.id for record in store.scan()} == {f"r{at}" for at in range(count) if room or at % 2}
+
+
 def test_another_refusal_while_a_large_batch_is_halved_ends_it():
     """What is not written is rejected with it."""
 

@@ -88,6 +88,43 @@ def test_one_document_that_is_too_large_is_refused_and_its_neighbours_are_stored
     assert bulk.stored == [f"r{at}" for at in range(12) if at != 5]
 
 
+class Pressure(Bulk):
+    """A server whose memory for all operations is too small for a request: each item of it is rejected with 429."""
+
+    def __call__(self, body):
+        if len(body) <= LIMIT:
+            return super().__call__(body)
+        kind = "rejected_execution_exception"
+        reason = (
+            "rejected execution of coordinating operation [coordinating_and_primary_bytes=0, replica_bytes=0, "
+            f"all_bytes=0, coordinating_operation_bytes={len(body)}, max_coordinating_and_primary_bytes={LIMIT}]"
+        )
+        return 200, {}, {"errors": True, "items": [item(429, kind, reason) for _ in body.splitlines()[::2]]}
+
+
+def test_a_request_that_needs_more_memory_than_there_is_is_halved(stub, upsert):
+    """It would be rejected each time; the document that alone needs too much is refused."""
+    pressure = Pressure()
+    stub.answers[BULK] = [pressure]
+    batch = records(12)
+    batch[5] = Record("r5", payload={"text": "sea " * 2000})
+
+    rejected = upsert(batch, AT_ONCE)
+
+    assert [(each.position, each.id, type(each.error)) for each in rejected] == [(5, "r5", Refused)]
+    assert "indexing_pressure.memory.limit" in str(rejected[0].error)
+    assert pressure.stored == [f"r{at}" for at in range(12) if at != 5]
+
+
+def test_a_request_for_which_memory_is_not_free_now_is_throttled(stub, upsert):
+    """It fits as soon as other operations are done."""
+    reason = "[all_bytes=292134, primary_operation_bytes=18259, max_primary_bytes=307200]"
+    stub.on(*BULK, {"errors": True, "items": [item(429, "es_rejected_execution_exception", reason)]})
+
+    (rejected,) = upsert(records(1))
+    assert (type(rejected.error), rejected.error.status) == (Throttled, 429)
+
+
 @pytest.mark.parametrize("cut", [b'{"errors":false,"items":[{"ind', b"{", '{"errors":false,"items":[{"é'.encode()[:-1]])
 def test_a_bulk_answer_that_was_cut_off_is_sent_again(stub, upsert, cut):
     """Its length is right, its JSON ends early; the server may have stored the records, whose ids stay the same."""
@@ -132,7 +169,6 @@ def test_the_status_decides_whatever_the_page_of_a_gateway_is(stub, upsert, stat
         (400, "strict_dynamic_mapping_exception", Refused),
         (404, "document_missing_exception", Refused),
         (409, "version_conflict_engine_exception", Refused),
-        (413, "content_too_long_exception", Refused),
         (422, "illegal_argument_exception", Refused),
         (401, "security_exception", Permanent),
         (403, "security_exception", Permanent),
