@@ -1,4 +1,4 @@
-"""The free space and the permissions of the folders of embedded stores.
+"""The free space and the permissions of the folders of embedded stores, and files that are written durably.
 
 Engines that map files into memory are killed by a signal if the disk becomes full, so that the space is checked before
 each write.
@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from st_connectors.errors import Permanent
 
-__all__ = ["RESERVE", "check_space", "explain_unwritable", "free_space", "has_space"]
+__all__ = [
+    "OWN_FOLDER",
+    "RESERVE",
+    "check_space",
+    "explain_unwritable",
+    "free_space",
+    "has_space",
+    "sync_folder",
+    "write_atomically",
+]
 
+OWN_FOLDER = ".st-connectors"
+"""The name of the folder beside a source that contains the states and the dead letters of its ingests."""
 RESERVE = 8_000_000
 """The free space in bytes that a write must leave, for files that an engine extends by more than the records."""
 
@@ -48,3 +61,29 @@ def explain_unwritable(folder: Path, *, store: str, operation: str) -> Permanent
         "copy it to a writable folder, or make it writable"
     )
     return Permanent(message, store=store, operation=operation)
+
+
+def write_atomically(path: Path, parts: Iterable[str]) -> None:
+    """Write texts to a file so that it is either complete or as it was before, even after a power failure."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of the files of a folder durable, where the system can; without it a rename may be lost."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

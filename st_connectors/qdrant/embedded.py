@@ -11,9 +11,7 @@ flush it to the segments.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +23,7 @@ from urllib.parse import quote, unquote
 
 import qdrant_edge as edge
 
-from st_connectors.disk import check_space, explain_unwritable, has_space
+from st_connectors.disk import check_space, explain_unwritable, has_space, write_atomically
 from st_connectors.errors import NotFound, StoreError, Unsupported
 from st_connectors.plugin import Description
 from st_connectors.qdrant import faults
@@ -155,7 +153,7 @@ class EdgeEngine:
             self._release()
             _SHARDS[self._folder] = opened = _Shard(shard, 0)
             self._use(opened)
-            _write_atomically(self._folder / SIDECAR, _format_sidecar(body["metadata"]))
+            write_atomically(self._folder / SIDECAR, [_format_sidecar(body["metadata"])])
 
     def drop(self) -> None:
         """Close the shard for every store of this process, and remove the sidecar, then the rest of the folder."""
@@ -185,7 +183,7 @@ class EdgeEngine:
         """Flush the shard, then replace the sidecar; the capabilities exclude other quantizations."""
         del quantizations
         self._open("alter").flush()
-        _write_atomically(self._folder / SIDECAR, _format_sidecar(metadata))
+        write_atomically(self._folder / SIDECAR, [_format_sidecar(metadata)])
 
     def upsert(self, points: Iterable[Body]) -> None:
         """Write points."""
@@ -364,16 +362,6 @@ def _read_object(path: Path) -> Body:
 
 def _format_sidecar(metadata: Body) -> str:
     return json.dumps(metadata, ensure_ascii=False, indent=1)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write a file atomically: even after a power failure, it is either complete or absent."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)
 
 
 _DISTANCES = {"Cosine": edge.Distance.Cosine, "Dot": edge.Distance.Dot, "Euclid": edge.Distance.Euclid}
