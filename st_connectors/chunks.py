@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CHUNK_KEY", "chunk_payload", "is_window_id", "parent_of", "window_count", "window_id"]
+__all__ = ["CHUNK_KEY", "chunk_payload", "document_id_of", "is_window_id", "parent_of", "window_count", "window_id"]
 
 CHUNK_KEY = "_chunk"
 """The payload key reserved for the position of a window in its document."""
@@ -48,3 +48,8 @@ def window_count(payload: Mapping[str, Any]) -> int:
     """Return the number of windows of the document to which a record belongs; 1 if the document was not split."""
     chunk = payload.get(CHUNK_KEY)
     return int(chunk["of"]) if isinstance(chunk, Mapping) and "of" in chunk else 1
+
+
+def document_id_of(identifier: str) -> str:
+    """Return an id without the suffix reserved for windows, which is the same for all windows of a document."""
+    return _WINDOW.sub("", identifier)

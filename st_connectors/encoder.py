@@ -105,6 +105,8 @@ class Encoder:
         batch = Batch(
             tuple(item for item in prepared if isinstance(item, Prepared)),
             tuple(item for item in prepared if isinstance(item, Refusal)),
+            0,
+            len(prepared),
         )
         encoded = encode_batch(batch, self._encoders)
         for record, owner in zip(encoded.records, encoded.owners, strict=True):

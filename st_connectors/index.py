@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
-from st_connectors.ingest import IngestOptions, IngestReport, Progress, Refusal, ingest
+from st_connectors.ingest import (
+    IngestOptions,
+    IngestReport,
+    MaxRefused,
+    Patience,
+    Progress,
+    Refusal,
+    Resume,
+    Waiting,
+    ingest,
+)
+from st_connectors.ingest.dead_letters import Target
+from st_connectors.ingest.ledger import open_ledger
+from st_connectors.ingest.limits import parse_max_refused
 from st_connectors.ingest.pipeline import check_documents
+from st_connectors.ingest.state import Identity
 from st_connectors.models import LazyModel, ModelOptions, stored_model
-from st_connectors.registry import adopt_store, open_store
+from st_connectors.registry import absolute_address, adopt_store, open_store
 from st_connectors.schema import FieldKind, FilterKind, Fusion, Quantization, Schema
 from st_connectors.schemas import (
     adopted_models,
@@ -31,14 +48,27 @@ from st_connectors.schemas import (
 from st_connectors.search import Mode, SearchOptions, SearchResult, search
 from st_connectors.split import Split, cut_test, spans_of
 from st_connectors.store import Default, Effort, Parts, Record, Store
-from st_connectors.threads import Stoppable, finish, threaded
-from st_connectors.vectorise import FieldEncoder
+from st_connectors.threads import finish, threaded
+from st_connectors.vectorise import FieldEncoder, encoding_on
 from st_core.protocols import Reranker, TextEncoder
 
 if TYPE_CHECKING:
     from st_connectors.filters import Filter
 
 __all__ = ["Index", "Split"]
+
+
+class FurtherIngestArguments(TypedDict, total=False):
+    """The arguments of :meth:`Index.ingest` that concern interruptions, refused documents and parallel work."""
+
+    resume: Resume | str | PathLike[str] | None
+    dead_letters: str | PathLike[str] | None
+    max_refused: MaxRefused | int | str | None
+    writers: int | None
+    device: Sequence[str] | None
+    patience: Patience | None
+    on_wait: Callable[[Waiting], None] | None
+    on_interrupt: Callable[[], None] | None
 
 
 class Index:
@@ -56,12 +86,15 @@ class Index:
         reranker: LazyModel | None = None,
         text_key: str = "text",
         fields: Sequence[str] | None = None,
+        address: str = "",
     ) -> None:
         """Combine a store and the models of its fields; usually ``create``, ``open`` or ``adopt`` is called instead.
 
         ``models`` contains the model of each field, and ``text_key`` is the payload key of texts. ``fields`` are the
-        fields to search, if these are not all fields of the collection.
+        fields to search, if these are not all fields of the collection. ``address`` is that of the store, by which a
+        state and dead letters name it.
         """
+        self._address = address
         self._store = store
         self._models = dict(models)
         self._reranker = reranker
@@ -106,7 +139,7 @@ class Index:
         except BaseException:
             store.close()
             raise
-        return cls(store, models, reranker=lazy, text_key=text_key_of(schema))
+        return cls(store, models, reranker=lazy, text_key=text_key_of(schema), address=url)
 
     @classmethod
     def open(
@@ -141,7 +174,7 @@ class Index:
             passed = lazy_models(dense, sparse, options, schema.models)
             models = stored_models(schema, passed, options, trust=trust_model)
             lazy = stored_reranker(schema, reranker, options)
-            return cls(store, models, reranker=lazy, text_key=text_key_of(schema))
+            return cls(store, models, reranker=lazy, text_key=text_key_of(schema), address=url)
         except BaseException:
             store.close()
             raise
@@ -176,7 +209,7 @@ class Index:
             leg, key = (None, text_key) if text is None else adopted_text(store.schema, text)
             fields = _adopted_fields(models, leg)
             lazy = lazy_reranker(reranker, options)
-            return cls(store, models, reranker=lazy, text_key=key, fields=fields)
+            return cls(store, models, reranker=lazy, text_key=key, fields=fields, address=url)
         except BaseException:
             store.close()
             raise
@@ -204,22 +237,108 @@ class Index:
         batch: int = 512,
         progress: Progress | None = None,
         on_refused: Callable[[Refusal], None] | None = None,
+        resume: Resume | str | PathLike[str] | None = None,
+        dead_letters: str | PathLike[str] | None = None,
+        max_refused: MaxRefused | int | str | None = None,
+        writers: int | None = None,
+        device: Sequence[str] | None = None,
+        patience: Patience | None = None,
+        on_wait: Callable[[Waiting], None] | None = None,
+        on_interrupt: Callable[[], None] | None = None,
     ) -> IngestReport:
         """Encode and store documents from any iterable; a document replaces a stored document with the same id.
 
         A document is a mapping with ``id`` and ``text``, or a ``Document``. ``split`` splits long texts into windows;
         otherwise models truncate them, and the report counts the truncated documents. ``on_refused`` receives every
-        refusal as soon as its batch is written, in the writing thread; the report contains the first 1,000. Raises
-        IngestFailed and IngestInterrupted, which contain the report up to that point.
+        refusal as soon as its batch is written, in a writing thread; the report contains the first 1,000.
+
+        With ``resume``, a path or a ``Resume`` with further options, the ingest continues where an interrupted ingest
+        with the same state stopped. Of an iterable without a position, the first values are read and dropped, so that
+        it must yield the same values again. ``dead_letters`` is a JSONL file for refused documents, which the command
+        ``replay`` ingests again. ``max_refused`` stops the ingest after that number of refused documents, or that share
+        of them: 100 or "1%".
+
+        ``writers`` is the largest number of simultaneous requests to the store; None means what the store gains by.
+        ``device`` lists devices, such as ``["cuda:0", "cuda:1"]`` or ``["cpu", "cpu"]``, on which as many processes
+        encode. ``patience`` states how long to wait for a store that is down, and ``on_wait`` is called before each
+        wait. ``on_interrupt`` is called on Ctrl-C, while encoded batches are still being written.
+
+        Raises IngestFailed and IngestInterrupted, which contain the report up to that point, StateError and
+        DeadLetterError for files that cannot be used, and FileInUseError if the same ingest is running already.
         """
-        spans = None if split is None else spans_of(list(self._models.values()), split)
-        options = IngestOptions(batch=batch, spans=spans, text_key=self._text_key, on_refused=on_refused)
-        return ingest(
-            self._store,
+        return self._ingest(
             documents,
-            self._encoders(list(self._models), counting=True),
-            options=options,
-            progress=progress,
+            split,
+            batch,
+            progress,
+            on_refused,
+            resume=resume,
+            dead_letters=dead_letters,
+            max_refused=max_refused,
+            writers=writers,
+            device=device,
+            patience=patience,
+            on_wait=on_wait,
+            on_interrupt=on_interrupt,
+        )
+
+    def _ingest(
+        self,
+        documents: Iterable[object],
+        split: Split | None,
+        batch: int,
+        progress: Progress | None,
+        on_refused: Callable[[Refusal], None] | None,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        **further: Unpack[FurtherIngestArguments],
+    ) -> IngestReport:
+        """Ingest with the arguments of ``ingest``, until ``should_stop`` returns True before a document."""
+        check_documents(documents)
+        writers, max_refused = further.get("writers"), further.get("max_refused")
+        options = IngestOptions(
+            batch=batch,
+            spans=None if split is None else spans_of(list(self._models.values()), split),
+            text_key=self._text_key,
+            on_refused=on_refused,
+            writers=self._store.capabilities.writers if writers is None else writers,
+            patience=further.get("patience") or Patience(),
+            stop_after=None if max_refused is None else parse_max_refused(max_refused),
+            on_wait=further.get("on_wait"),
+            on_interrupt=further.get("on_interrupt"),
+            should_stop=should_stop,
+        )
+        resume, dead_letters = further.get("resume"), further.get("dead_letters")
+        resuming = Resume(Path(resume)) if isinstance(resume, str | PathLike) else resume
+        with ExitStack() as stack:
+            ledger = stack.enter_context(
+                open_ledger(
+                    self._store,
+                    self._target(),
+                    max_refused=options.max_refused,
+                    resume=resuming,
+                    identity=None if resuming is None else self._identity(resuming, split),
+                    dead_letters=None if dead_letters is None else Path(dead_letters),
+                )
+            )
+            devices = further.get("device") or ()
+            encoders = [
+                stack.enter_context(encoding_on(encoder, devices))
+                for encoder in self._encoders(list(self._models), counting=True)
+            ]
+            return ingest(self._store, documents, encoders, options=options, progress=progress, ledger=ledger)
+
+    def _target(self) -> Target:
+        scheme = self._address.partition(":")[0]
+        return Target(self._address and absolute_address(self._address), self.schema.collection, scheme)
+
+    def _identity(self, resume: Resume, split: Split | None) -> Identity:
+        """Return what an interrupted ingest must have in common with the one that continues it."""
+        return Identity(
+            source=resume.description,
+            target=self._target().to_json(),
+            models={name: dict(model.ref().fingerprint) for name, model in self._models.items()},
+            options={"text_key": self._text_key, "split": None if split is None else asdict(split)},
         )
 
     def search(
@@ -429,19 +548,21 @@ class Index:
         batch: int = 512,
         progress: Progress | None = None,
         on_refused: Callable[[Refusal], None] | None = None,
+        **options: Unpack[FurtherIngestArguments],
     ) -> IngestReport:
         """``ingest`` for async callers, in a worker thread, which also reads ``documents`` and calls the callbacks.
 
-        If cancelled, it reads no further documents, stores those that it has read, and then raises CancelledError.
+        ``options`` are the further arguments of ``ingest``. If cancelled, it reads no further documents, stores those
+        that it has read, and then raises CancelledError.
         """
         import asyncio
 
         check_documents(documents)
-        source = Stoppable(documents)
+        stopped = threading.Event()
         call = asyncio.to_thread(
-            self.ingest, source, split=split, batch=batch, progress=progress, on_refused=on_refused
+            self._ingest, documents, split, batch, progress, on_refused, should_stop=stopped.is_set, **options
         )
-        return await finish(call, source.stop)
+        return await finish(call, stopped.set)
 
     asearch = threaded(search)
     asearch_many = threaded(search_many)

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,6 +29,7 @@ from st_connectors.store import Store
 from st_core.home import expand_home
 
 __all__ = [
+    "absolute_address",
     "adopt_store",
     "bulk_loading",
     "check_own_name",
@@ -254,6 +256,14 @@ def _parse(url: str, client: object | None = None) -> Address:
     if body or client is None:
         _check_place(address, place, body, host)
     return replace(address, host=host, port=port, path=expand_home(path) if place is Place.PATH else path)
+
+
+def absolute_address(url: str) -> str:
+    """Return an address that is valid in any folder: the path of an embedded store becomes absolute."""
+    address = _parse(url)
+    if _place_of(address) is Place.PATH:
+        address = replace(address, path=str(Path(address.path).absolute()))
+    return str(address)
 
 
 def _place_of(address: Address) -> Place | None:

@@ -243,6 +243,8 @@ class Capabilities:
     alterable_by_copy: frozenset[str] = frozenset()
     """What :func:`st_connectors.altering.alter_by_copy` changes, in the words of ``alterable``; empty if the store
     cannot put a copy in the place of a collection."""
+    writers: int = 1
+    """The number of simultaneous writes by which an ingest gains; more are allowed."""
 
 
 class Store(Protocol):

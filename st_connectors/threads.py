@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["Stoppable", "finish", "threaded"]
+__all__ = ["finish", "threaded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,25 +53,3 @@ async def finish(call: Coroutine[Any, Any, R], on_cancel: Callable[[], object] =
         if not task.cancelled():
             task.exception()  # read, or asyncio logs that it was not
         raise
-
-
-class Stoppable(Iterable[object]):
-    """An iterable whose iteration ends early after ``stop`` is called, from any thread."""
-
-    def __init__(self, items: Iterable[object]) -> None:
-        """Wrap an iterable."""
-        self._items = items
-        self._stopped = threading.Event()
-
-    def __iter__(self) -> Iterator[object]:
-        items = iter(self._items)
-        while not self._stopped.is_set():
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            yield item
-
-    def stop(self) -> None:
-        """End the iteration before the next item."""
-        self._stopped.set()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
     from st_connectors.store import Vector
 
-__all__ = ["FieldEncoder", "dense_rows", "sparse_rows", "tokenizer_of", "vectors_of"]
+__all__ = ["FieldEncoder", "WrongCountError", "dense_rows", "encoding_on", "sparse_rows", "tokenizer_of", "vectors_of"]
+
+
+class WrongCountError(ValueError):
+    """An encoder returned another number of vectors than texts, so that none of them can be assigned to a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +31,45 @@ class FieldEncoder:
     """An encoder and the field of its vectors.
 
     ``cuts`` returns whether the encoder truncates the text of a document; it is None if the encoder never does.
+    ``arguments`` are further arguments for documents.
     """
 
     field: str
     kind: FieldKind
     model: TextEncoder
     cuts: Callable[[str], bool] | None = None
+    arguments: Mapping[str, Any] | None = None
 
     def documents(self, texts: list[str]) -> list[Vector]:
         """Return the vectors of documents, in order."""
-        return vectors_of(self.model.encode_document(texts), self.kind, len(texts))
+        return vectors_of(self.model.encode_document(texts, **(self.arguments or {})), self.kind, len(texts))
 
     def queries(self, texts: list[str]) -> list[Vector]:
         """Return the vectors of queries, in order."""
         return vectors_of(self.model.encode_query(texts), self.kind, len(texts))
 
 
+@contextmanager
+def encoding_on(encoder: FieldEncoder, devices: Sequence[str]) -> Iterator[FieldEncoder]:
+    """Yield an encoder that encodes documents in one process on each of several devices; without devices, the same one.
+
+    Raises ValueError for a model without ``start_multi_process_pool``.
+    """
+    if not devices:
+        yield encoder
+        return
+    model: Any = encoder.model
+    if not hasattr(model, "start_multi_process_pool"):
+        raise ValueError(f"the model of field {encoder.field!r} cannot encode on several devices: leave out device")
+    pool = model.start_multi_process_pool(list(devices))
+    try:
+        yield replace(encoder, arguments={"pool": pool})
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
 def vectors_of(encoded: object, kind: FieldKind, count: int) -> list[Vector]:
-    """Return one vector per text; raise ValueError for another number of rows."""
+    """Return one vector per text; raise WrongCountError for another number of rows."""
     if kind is FieldKind.SPARSE:
         matrix = sparse_rows(encoded)
         _check_rows(len(matrix), count)
@@ -55,7 +81,7 @@ def vectors_of(encoded: object, kind: FieldKind, count: int) -> list[Vector]:
 
 def _check_rows(rows: int, count: int) -> None:
     if rows != count:
-        raise ValueError(f"expected {count} vectors from the encoder, one per text, not {rows}")
+        raise WrongCountError(f"expected {count} vectors from the encoder, one per text, not {rows}")
 
 
 def dense_rows(encoded: Any) -> NDArray[np.float32]:

@@ -158,14 +158,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _status_of(error: BaseException) -> int | None:
     """Return the exit status for an error that the user can fix; ``None`` for a bug in this package."""
+    from st_connectors.cli.reading import SourceChangedError
     from st_connectors.errors import StoreError
-    from st_connectors.ingest import IngestFailed
+    from st_connectors.ingest import FileInUseError, IngestFailed, TooManyRefusedError
     from st_core.errors import ModelError
 
     match error:
         case IngestFailed():
             return _status_of(error.__cause__) if error.__cause__ is not None else FAILURE
-        case StoreError() | ModelError():
+        case StoreError() | ModelError() | FileInUseError() | TooManyRefusedError() | SourceChangedError():
             return FAILURE
         case ValueError() | OSError() | ImportError():
             return USAGE_ERROR

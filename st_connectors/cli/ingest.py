@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from shlex import join
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,27 +36,19 @@ from st_connectors.cli.output import (
     exit_with_interrupted,
     exit_with_report,
     note_if_lost,
+    one_line,
     print_error,
     print_json,
     progress_bar,
 )
-from st_connectors.cli.sources import (
-    Input,
-    Tracked,
-    count_inputs,
-    find_sources,
-    make_reading,
-    measure,
-    read_inputs,
-    refused_file,
-)
+from st_connectors.cli.reading import Files, InputDocuments, explain_change, files_beside, same_command
+from st_connectors.cli.sources import Input, count_inputs, find_sources, make_reading
 from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
-    from st_connectors.ingest import IngestReport
+    from st_connectors.ingest import IngestReport, Resume, Waiting
     from st_connectors.ingest.documents import Document, DocumentError
-    from st_connectors.ingest.sources import Reading
     from st_connectors.models import ModelOptions
 
 __all__ = ["ingest"]
@@ -137,7 +131,43 @@ def ingest(
     ] = None,
     refused: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write refused documents to a JSONL file, with the error and the place."),
+        typer.Option(
+            metavar="FILE",
+            help="JSONL file for refused documents, which the command replay ingests again (default: in the folder "
+            ".st-connectors beside the source).",
+        ),
+    ] = None,
+    max_refused: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Stop after this number of refused documents, or this share of all."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File from which an interrupted ingest continues (default: in the folder .st-connectors beside the "
+            "source).",
+        ),
+    ] = None,
+    no_state: Annotated[bool, typer.Option("--no-state", help="Write no state; an interruption starts over.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start from the beginning, even if the ingest was interrupted.")
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Continue although the source, a model or an option has changed since."),
+    ] = False,
+    max_wait: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long to wait for a store that is down before stopping."),
+    ] = 300.0,
+    writers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Most requests to the store at a time (default: by the store)."),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Device to encode on, such as cuda:0 or cpu. Repeat for several processes."),
     ] = None,
     split: Annotated[
         bool | None,
@@ -152,6 +182,13 @@ def ingest(
     batch: Annotated[int, typer.Option(min=1, help="Documents encoded and written per batch.")] = 512,
     sql: Sql = None,
     bulk: Bulk = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|json|none",
+            help="Progress: auto draws a line at a terminal, json prints one line of JSON a second to standard error.",
+        ),
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Encode documents and store them in a collection.
@@ -160,6 +197,8 @@ def ingest(
     file is a document: an id, a text, and the remaining columns as payload. In a folder, each text or Markdown file is
     a document. A document replaces a stored record with the same id. The exit status is 1 if documents were refused;
     all other documents are stored.
+
+    An ingest that was interrupted, in whatever way, continues when the same command is run again.
 
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --filterable year:int
 
@@ -172,11 +211,12 @@ def ingest(
     Example: st-connectors ingest books.jsonl --in qdrant+edge:library --collection books --create --dense
     ./minilm-int8 --backend openvino --dtype int8
     """
-    from st_connectors.ingest import IngestFailed, IngestInterrupted
+    from st_connectors.ingest import IngestFailed, IngestInterrupted, Patience
     from st_connectors.ingest.sources import Notes
     from st_connectors.models import ModelOptions
     from st_connectors.registry import bulk_loading
 
+    _check_state_options(state, no_state=no_state, is_special=restart or accept_changes)
     inputs = find_sources([expand_home(source) for source in sources or ()], form, sql)
     reading = make_reading(
         id_field,
@@ -195,31 +235,140 @@ def ingest(
         index = _adopt(address, collection, options, model_options, adopt, create=create)
     else:
         index = (_create if create else _open)(address, collection, options, model_options, trust=trust_model)
-    if bulk and not index.store.capabilities.bulk_loading:
-        scheme = address.partition(":")[0]
-        print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
+    if bulk:
+        _note_bulk(index, address)
     with index:
-        reading = replace(reading, filterable=index.schema.filterable, notes=notes, meter=measure(inputs))
-        documents = Tracked(_documents(inputs, reading, index), reading.meter)
+        reading = replace(reading, filterable=index.schema.filterable, notes=notes)
+        documents = InputDocuments(inputs, reading, lambda value: _for_index(value, index))
+        files = _choose_files(inputs, documents, index, address, state=state, no_state=no_state, refused=refused)
+        resume = _resume(files.state, inputs, documents, restart=restart, accept_changes=accept_changes)
         try:
             with (
-                refused_file(refused, inputs) as on_refused,
-                progress_bar(f"ingesting into {collection}", lambda: documents.expected) as progress,
+                progress_bar(f"ingesting into {collection}", lambda: documents.expected, form=progress) as show,
                 bulk_loading(address, collection) if bulk else nullcontext(),
             ):
-                report = index.ingest(documents, split=splitting, batch=batch, progress=progress, on_refused=on_refused)
+                report = index.ingest(
+                    documents,
+                    split=splitting,
+                    batch=batch,
+                    progress=show,
+                    resume=resume,
+                    dead_letters=files.dead_letters,
+                    max_refused=max_refused,
+                    writers=writers,
+                    device=device,
+                    patience=Patience(max_wait),
+                    on_wait=_print_wait,
+                    on_interrupt=_print_interrupt,
+                )
         except IngestInterrupted as error:
             total = count_inputs(inputs, reading)
-            exit_with_interrupted(error.report, as_json=as_json, total=total, read=documents.read)
+            hint = _AGAIN if resume is None else f"{_AGAIN}: {same_command('--restart')}"
+            exit_with_interrupted(error.report, as_json=as_json, total=total, read=documents.read, hint=hint)
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
+            elif resume is not None and error.report.read:
+                print_error(f"st-connectors: {_AGAIN}: {same_command('--restart')}")
             raise
         unfilled = _unfilled(index, report)
     if not as_json:
         note_if_lost(address, index.store.capabilities)
-    more = "--refused FILE writes all of them" if refused is None else f"{refused} has all of them"
+    more = _repair_hint(files.dead_letters)
     exit_with_report(report, as_json=as_json, notes=notes.sentences, unfilled=unfilled, more=more)
+
+
+_AGAIN = "run the same ingest again to store the rest"
+
+
+def _check_state_options(state: Path | None, *, no_state: bool, is_special: bool) -> None:
+    if no_state and (state is not None or is_special):
+        raise ValueError("--no-state excludes --state, --restart and --accept-changes; remove it")
+
+
+def _note_bulk(index: Index, address: str) -> None:
+    """Say that a store has no settings for bulk loading."""
+    if not index.store.capabilities.bulk_loading:
+        scheme = address.partition(":")[0]
+        print_error(f"st-connectors: --bulk has no effect: {scheme} has no bulk-loading settings")
+
+
+def _resume(
+    path: Path | None, inputs: Sequence[Input], documents: InputDocuments, *, restart: bool, accept_changes: bool
+) -> Resume | None:
+    """Return how the ingest continues after an interruption, and say so if it does; None without a state."""
+    from st_connectors.ingest import Resume
+
+    if path is None:
+        return None
+    description: dict[str, Any] = {"name": _names(inputs), "inputs": documents.identity.to_json()}
+    resume = Resume(path, description, restart, accept_changes, explain_change)
+    _note_resumed(resume)
+    return resume
+
+
+def _names(inputs: Sequence[Input]) -> str:
+    """Return the names of the inputs for a message."""
+    unnamed = ("a query" if each.query else "standard input" for each in inputs)
+    names = [str(each.path or other) for each, other in zip(inputs, unnamed, strict=True)]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def _choose_files(
+    inputs: Sequence[Input],
+    documents: InputDocuments,
+    index: Index,
+    address: str,
+    *,
+    state: Path | None,
+    no_state: bool,
+    refused: Path | None,
+) -> Files:
+    """Return the files of the state and the dead letters: those of the options, or those beside the source.
+
+    Raises ValueError if one of them is an input.
+    """
+    from st_connectors.registry import absolute_address
+
+    beside = files_beside(inputs, documents.identity, absolute_address(address), index.schema.collection)
+    is_resumable = index.store.capabilities.persistent and not no_state
+    state_path = Path(expand_home(state)) if state is not None else beside.state if is_resumable else None
+    letters = Path(expand_home(refused)) if refused is not None else beside.dead_letters
+    for option, path in (("--state", state_path), ("--refused", letters)):
+        for each in inputs:
+            if path is not None and each.path is not None and path.exists() and path.samefile(each.path):
+                raise ValueError(f"{option} {path}: the file is read by this ingest; choose another one")
+    return Files(state_path, letters)
+
+
+def _note_resumed(resume: Resume) -> None:
+    """Say after how many documents an interrupted ingest continues."""
+    from st_connectors.ingest.state import StateError, read_state
+
+    try:
+        found = None if resume.restart else read_state(resume.path)
+    except StateError:
+        return  # raised by the ingest
+    if found is not None and found[0].report.read:
+        print_error(f"st-connectors: continuing after {found[0].report.read:,} documents (state: {resume.path})")
+
+
+def _repair_hint(letters: Path | None) -> str:
+    if letters is None:
+        return "--refused FILE writes refused documents to a file, from which they can be ingested again"
+    return f"repair and ingest refused documents again: {join(['st-connectors', 'replay', str(letters)])}"
+
+
+def _print_wait(waiting: Waiting) -> None:
+    print_error(
+        f"st-connectors: waiting {waiting.wait:.1f} s for the store, down for {waiting.since:.0f} of at most "
+        f"{waiting.limit:.0f} s: {one_line(waiting.error)}"
+    )
+
+
+def _print_interrupt() -> None:
+    if sys.stderr.isatty():
+        print_error("st-connectors: storing what is encoded; Ctrl-C again stops at once")
 
 
 def _unfilled(index: Index, report: IngestReport) -> list[str]:
@@ -310,9 +459,9 @@ def _adopt(
     return open_index(address, collection, models, adopt, options.filterable, trust=False)
 
 
-def _documents(inputs: Sequence[Input], reading: Reading, index: Index) -> Iterator[object]:
-    documents = read_inputs(inputs, reading)
-    return documents if index.text_key == "text" else map(_without_text, documents)
+def _for_index(document: Any, index: Index) -> object:
+    """Return a document as the collection stores it."""
+    return document if index.text_key == "text" else _without_text(document)
 
 
 def _without_text(document: Document | DocumentError) -> Document | DocumentError:

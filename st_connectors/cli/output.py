@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ __all__ = [
     "print_line",
     "progress_bar",
     "progress_text",
+    "progress_values",
     "status_line",
     "terminal_width",
     "warnings_as_lines",
@@ -151,7 +154,7 @@ def exit_with_report(
     """Print the report of an ingest, with its first refusals on standard error, and exit with its status.
 
     ``notes`` are sentences about the sources, which are part of the JSON. ``unfilled`` are the filterable fields in
-    which no record of the collection has a value. ``more`` says where further refusals are.
+    which no record of the collection has a value. ``more`` says where the refused documents are, or how to see them.
     """
     if as_json:
         print_json(report.to_json() | ({"notes": list(notes)} if notes else {}))
@@ -199,7 +202,9 @@ def _print_report(report: IngestReport, unfilled: Sequence[str], more: str) -> N
     for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
         print_error(f"refused: {refusal}")
     if report.refused_total > MAX_SHOWN_REFUSALS:
-        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more; {more}")
+        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more")
+    if report.refused_total:
+        print_error(f"st-connectors: {more}")
     if report.refused and not report.confirmed and isinstance(document := report.refused[0].document, Mapping):
         print_error(
             f"st-connectors: no document was stored; the keys of the first one are {_listed(document)}: "
@@ -243,27 +248,84 @@ def status_line(task: str) -> Iterator[Callable[[str], None]]:
 
 
 def progress_text(report: IngestReport, expected: float | None) -> str:
-    """Return the counts and the rate of an ingest, and the part done and the time left of ``expected`` documents."""
-    rate = report.read / report.seconds if report.seconds else 0.0
+    """Return the counts and rates of an ingest, and the part done and the time left of ``expected`` documents."""
+    values = progress_values(report, expected)
     parts = [f"{report.confirmed:,} confirmed"]
     if report.refused_total:
         parts.append(f"{report.refused_total:,} refused")
-    parts.append(f"{rate:,.0f}/s")
-    if expected and rate:
-        left = max(0.0, expected - report.read)
-        parts.append(f"{min(1.0, report.read / expected):.0%}, {timedelta(seconds=round(left / rate))} left")
+    if report.retries:
+        parts.append(f"{report.retries:,} retries")
+    parts.append(f"{values['documents_per_second']:,.0f}/s")
+    if report.tokens:
+        parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+    if report.encode_seconds or report.write_seconds:
+        parts.append(f"encoder {values['encoder_share']:.0%}, store {values['store_share']:.0%}")
+    if values["seconds_left"] is not None:
+        left = timedelta(seconds=round(values["seconds_left"]))
+        parts.append(f"{min(1.0, report.read / values['expected']):.0%}, {left} left")
     return ", ".join(parts)
 
 
-@contextmanager
-def progress_bar(task: str, expected: Callable[[], float | None] = lambda: None) -> Iterator[Progress | None]:
-    """Yield a progress callback that draws a line, or ``None`` if standard error is not a terminal.
+def progress_values(report: IngestReport, expected: float | None) -> dict[str, Any]:
+    """Return the counts and rates of an ingest as plain values; ``seconds_left`` is None if it is unknown.
 
-    ``expected`` returns the number of documents to expect, if it is known.
+    ``encoder_share`` and ``store_share`` are the parts of the time in which texts were encoded, and written. They
+    overlap, and several writers can write for longer than the ingest takes, which counts as 1.
     """
-    if not sys.stderr.isatty():
+    seconds = report.seconds or math.inf
+    rate = (report.read - report.resumed) / seconds
+    left = max(0.0, expected - report.read) / rate if expected and rate else None
+    return {
+        "read": report.read,
+        "confirmed": report.confirmed,
+        "refused": report.refused_total,
+        "resumed": report.resumed,
+        "retries": report.retries,
+        "seconds": round(report.seconds, 3),
+        "documents_per_second": round(rate, 1),
+        "tokens_per_second": round(report.tokens / seconds, 1),
+        "encoder_share": round(min(1.0, report.encode_seconds / seconds), 3),
+        "store_share": round(min(1.0, report.write_seconds / seconds), 3),
+        "expected": expected,
+        "seconds_left": None if left is None else round(left, 1),
+    }
+
+
+@contextmanager
+def progress_bar(
+    task: str, expected: Callable[[], float | None] = lambda: None, *, form: str = "auto"
+) -> Iterator[Progress | None]:
+    """Yield a progress callback, or None if nothing is to be shown.
+
+    "auto" draws a line if standard error is a terminal; "json" prints a line of JSON to standard error, at most one a
+    second; "none" shows nothing. ``expected`` returns the number of documents to expect, if it is known. Raises
+    ValueError for another form.
+    """
+    if form not in {"auto", "json", "none"}:
+        raise ValueError(f"--progress {form!r}: expected auto, json or none")
+    if form == "json":
+        yield _print_values(expected)
+    elif form == "auto" and sys.stderr.isatty():
+        with _drawn_line(task, expected) as draw:
+            yield draw
+    else:
         yield None
-        return
+
+
+def _print_values(expected: Callable[[], float | None]) -> Progress:
+    printed = -math.inf
+
+    def print_values(report: IngestReport) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= 1:
+            printed = time.monotonic()
+            print_error(json.dumps(progress_values(report, expected())))
+
+    return print_values
+
+
+@contextmanager
+def _drawn_line(task: str, expected: Callable[[], float | None]) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import glob
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st_core.home import expand_home
-
 if TYPE_CHECKING:
-    from st_connectors.ingest import Refusal
     from st_connectors.ingest.sources import Format, Identity, Meter, Read, Reading, Source, SqlSource
 
 __all__ = [
     "Input",
-    "Tracked",
     "check_unchanged",
     "count_inputs",
     "describe_inputs",
@@ -29,12 +23,9 @@ __all__ = [
     "make_reading",
     "measure",
     "read_inputs",
-    "refused_file",
 ]
 
 STDIN = "-"
-SAMPLED = 64
-"""The number of documents after which the expected number is estimated anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,44 +234,3 @@ def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
     except (OSError, ValueError, KeyboardInterrupt):
         return None
     return total
-
-
-class Tracked:
-    """Documents on their way from the inputs, counted, with an estimate of how many there are."""
-
-    def __init__(self, documents: Iterable[object], meter: Meter, skipped: int = 0) -> None:
-        """Store what to count, the meter of the inputs, and how many documents before them are skipped."""
-        self._documents = documents
-        self._meter = meter
-        self.read = skipped
-        """The number of documents read so far, skipped ones included."""
-        self.expected: float | None = None
-        """The estimated number of documents; None if the size of the inputs is unknown."""
-
-    def __iter__(self) -> Iterator[object]:
-        for document in self._documents:
-            self.read += 1
-            if self.read % SAMPLED == 0:
-                share = self._meter.share()
-                self.expected = self.read / share if share else None
-            yield document
-        self.expected = float(self.read)
-
-
-@contextmanager
-def refused_file(path: Path | None, inputs: Iterable[Input]) -> Iterator[Callable[[Refusal], None] | None]:
-    """Yield a function that writes a refused document as a line of JSON, or None without a path.
-
-    The file is replaced. Raises ValueError if it is one of the inputs.
-    """
-    from st_connectors.ingest.refused import refusal_to_json
-
-    if path is None:
-        yield None
-        return
-    path = Path(expand_home(path))
-    for each in inputs:
-        if each.path is not None and path.exists() and path.samefile(each.path):
-            raise ValueError(f"--refused {path}: the file is read by this ingest; choose another one")
-    with path.open("w", encoding="utf-8", buffering=1) as file:
-        yield lambda refusal: print(json.dumps(refusal_to_json(refusal)), file=file)

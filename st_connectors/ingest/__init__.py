@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from st_connectors.ingest.dead_letters import DeadLetterError
 from st_connectors.ingest.documents import Document, DocumentError, Place, choose_fields
+from st_connectors.ingest.limits import MaxRefused, TooManyRefusedError
+from st_connectors.ingest.locks import FileInUseError
+from st_connectors.ingest.pace import Patience, Waiting
 from st_connectors.ingest.pipeline import IngestOptions, Progress, ingest
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal
+from st_connectors.ingest.state import Resume, StateError
 from st_connectors.ingest.windows import Spans
 
 __all__ = [
+    "DeadLetterError",
     "Document",
     "DocumentError",
+    "FileInUseError",
     "IngestFailed",
     "IngestInterrupted",
     "IngestOptions",
     "IngestReport",
+    "MaxRefused",
+    "Patience",
     "Place",
     "Progress",
     "Refusal",
+    "Resume",
     "Spans",
+    "StateError",
+    "TooManyRefusedError",
+    "Waiting",
     "choose_fields",
     "ingest",
 ]

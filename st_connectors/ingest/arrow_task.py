@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import closing, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 
 from st_connectors.ingest.arrow import ArrowLayout, Batches, write_arrow
+from st_connectors.ingest.dead_letters import Target
 from st_connectors.ingest.letters import letters_file
-from st_connectors.ingest.report import IngestReport
+from st_connectors.ingest.report import IngestReport, Refusal
 from st_connectors.layers.retry import RetryPolicy
-from st_connectors.registry import open_store
+from st_connectors.registry import absolute_address, open_store
 
 __all__ = ["TaskWriter"]
 
@@ -56,7 +58,10 @@ class TaskWriter:
         Raises the errors of ``write_arrow``, which can be pickled. A task that failed can be run again.
         """
         name = f"{self.run}-{task:06d}" if isinstance(task, int) else f"{self.run}-{task}"
-        letters = nullcontext(None) if self.dead_letters is None else letters_file(self.dead_letters, name)
+        target = Target(absolute_address(self.url), self.collection, self.url.partition(":")[0])
+        letters: AbstractContextManager[Callable[[Refusal], None] | None] = nullcontext()
+        if self.dead_letters is not None:
+            letters = letters_file(self.dead_letters, name, target, self.run)
         with closing(open_store(self.url, self.collection, retry=self.retry)) as store, letters as on_refused:
             report = write_arrow(
                 store,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -10,8 +11,8 @@ from st_connectors.chunks import is_window_id
 from st_connectors.ingest.documents import Document, DocumentError, as_document, size_of
 from st_connectors.ingest.report import Refusal
 from st_connectors.ingest.windows import Prepared, Spans, split_document
-from st_connectors.store import Record, Vector
-from st_connectors.vectorise import FieldEncoder
+from st_connectors.store import JsonValue, Record, Vector
+from st_connectors.vectorise import FieldEncoder, WrongCountError
 from st_core.errors import InputTooLong
 
 __all__ = ["Batch", "encode_batch", "gather_batches", "prepare"]
@@ -22,14 +23,20 @@ class Batch:
     """Documents that are written together, the refused documents, and after encoding the records of the documents.
 
     ``owners`` contains, for each record, the index of its document in ``documents``. ``cut`` is the number of documents
-    that an encoder truncates.
+    that an encoder truncates, and ``encode_seconds`` the time in the encoders. The positions of the documents are from
+    ``start`` up to, but not including, ``end``; those that are missing in between were confirmed before. ``cursor`` is
+    the state of the source after the last document, if the source has one.
     """
 
     documents: tuple[Prepared, ...]
     refused: tuple[Refusal, ...]
+    start: int
+    end: int
+    cursor: JsonValue = None
     records: tuple[Record, ...] = ()
     owners: tuple[int, ...] = ()
     cut: int = 0
+    encode_seconds: float = 0.0
 
     @property
     def read(self) -> int:
@@ -47,46 +54,73 @@ def prepare(position: int, value: object, text_key: str, spans: Spans | None) ->
     except DocumentError as error:
         place = value.place if isinstance(value, Document) else error.place
         original = error.value if isinstance(value, DocumentError) else value
-        return Refusal(position, error.id, error.reason, type(error), place, original)
+        return Refusal(position, error.id, error.reason, type(error), place, original, "read")
     if spans is None:
         return Prepared(position, document, (document,))
     if is_window_id(document.id):
         reason = "ids that end in '#window-' and a number are reserved for windows"
-        return Refusal(position, document.id, reason, DocumentError, document.place, document)
+        return Refusal(position, document.id, reason, DocumentError, document.place, document, "split")
     return Prepared(position, document, split_document(document, text_key, spans(document.text)))
 
 
 def gather_batches(
-    source: Iterable[object], text_key: str, spans: Spans | None, *, count: int, size: int
+    source: Iterable[tuple[int, object]],
+    text_key: str,
+    spans: Spans | None,
+    *,
+    count: int,
+    size: int,
+    cursor: Callable[[], JsonValue] = lambda: None,
 ) -> Iterator[Batch]:
     """Yield batches of up to ``count`` documents and about ``size`` bytes; all windows of a document are in one batch.
 
-    If the source raises an error, the documents before the error are yielded first.
+    ``source`` yields values with their positions, and ``cursor`` returns its state after the last of them. If the
+    source raises an error, the documents before the error are yielded first.
     """
-    documents: list[Prepared] = []
-    refused: list[Refusal] = []
-    gathered = 0
+    gathered = _Gathered()
     try:
-        for position, value in enumerate(source):
-            item = prepare(position, value, text_key, spans)
-            if isinstance(item, Refusal):
-                refused.append(item)
-            else:
-                documents.append(item)
-                gathered += sum(size_of(window.payload) for window in item.windows)
-            if len(documents) + len(refused) >= count or gathered >= size:
-                yield Batch(tuple(documents), tuple(refused))
-                documents, refused, gathered = [], [], 0
+        for position, value in source:
+            gathered.add(prepare(position, value, text_key, spans))
+            if gathered.count >= count or gathered.size >= size:
+                yield gathered.batch(cursor())
+                gathered = _Gathered()
     except Exception:
-        if documents or refused:
-            yield Batch(tuple(documents), tuple(refused))
+        if gathered.count:
+            yield gathered.batch(None)
         raise
-    if documents or refused:
-        yield Batch(tuple(documents), tuple(refused))
+    if gathered.count:
+        yield gathered.batch(cursor())
+
+
+class _Gathered:
+    """The documents of a batch that is not complete yet."""
+
+    def __init__(self) -> None:
+        self._items: list[Prepared | Refusal] = []
+        self.size = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Prepared | Refusal) -> None:
+        self._items.append(item)
+        if isinstance(item, Prepared):
+            self.size += sum(size_of(window.payload) for window in item.windows)
+
+    def batch(self, cursor: JsonValue) -> Batch:
+        return Batch(
+            tuple(item for item in self._items if isinstance(item, Prepared)),
+            tuple(item for item in self._items if isinstance(item, Refusal)),
+            self._items[0].position,
+            self._items[-1].position + 1,
+            cursor,
+        )
 
 
 def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
     """Return the batch with its records; a document that an encoder refuses becomes a refusal."""
+    began = time.perf_counter()
     documents, vectors, refused = _encode(batch.documents, encoders)
     windows = [window for item in documents for window in item.windows]
     names = [encoder.field for encoder in encoders]
@@ -103,6 +137,7 @@ def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
         records=records,
         owners=owners,
         cut=sum(_is_cut(item, encoders) for item in documents),
+        encode_seconds=time.perf_counter() - began,
     )
 
 
@@ -119,6 +154,8 @@ def _encode(documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder]) -
         return (), [[] for _ in encoders], ()
     try:
         return documents, [encoder.documents(texts) for encoder in encoders], ()
+    except WrongCountError:
+        raise  # which vector belongs to which text is unknown, for this batch and for all others
     except (InputTooLong, ValueError, TypeError) as error:
         if len(documents) == 1:
             return (), [[] for _ in encoders], (_refuse(documents[0], error),)
@@ -130,7 +167,8 @@ def _encode(documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder]) -
 
 def _refuse(item: Prepared, error: Exception) -> Refusal:
     reason = f"the encoder refused it: {error}"
-    return Refusal(item.position, item.document.id, reason, type(error), item.document.place, item.document)
+    document = item.document
+    return Refusal(item.position, document.id, reason, type(error), document.place, document, "encode")
 
 
 def _is_cut(item: Prepared, encoders: Sequence[FieldEncoder]) -> bool:

@@ -28,6 +28,9 @@ class Refusal:
     error: type[Exception] | None = None
     place: Place | None = None
     document: object = field(default=None, compare=False, repr=False)
+    stage: str = field(default="read", compare=False)
+    attempts: int = field(default=0, compare=False)
+    status: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         name = f" {self.id!r}" if self.id else ""
@@ -42,6 +45,9 @@ class Refusal:
             "reason": self.reason,
             "error": None if self.error is None else self.error.__name__,
             "place": None if self.place is None else self.place.to_json(),
+            "stage": self.stage,
+            "attempts": self.attempts,
+            "status": self.status,
         }
 
 
@@ -55,8 +61,14 @@ class IngestReport:
     encoded. ``skipped`` counts documents of a copy that the target already contained; they are included in ``read``.
 
     ``replaced`` counts confirmed documents that a later one with the same id replaced in the same ingest, so that
-    ``confirmed - replaced`` documents are stored; it is counted by 64-bit hashes of the ids. ``filled`` contains, for
-    each filterable field of the collection, the number of confirmed documents with a value in it.
+    ``confirmed - replaced`` documents are stored; it is counted by 64-bit hashes of the ids, for each run of a resumed
+    ingest by itself. ``filled`` contains, for each filterable field of the collection, the number of confirmed
+    documents with a value in it.
+
+    ``resumed`` counts the documents of ``read`` that an earlier run of the same ingest had confirmed or refused.
+    ``tokens`` counts those of encoded texts, as far as the models tell. ``retries`` counts repeated requests.
+    ``encode_seconds`` and ``write_seconds`` are the times in the encoder and in requests to the store, of all writers
+    together; the two overlap.
     """
 
     read: int = 0
@@ -70,6 +82,11 @@ class IngestReport:
     seconds: float = 0.0
     replaced: int = 0
     filled: Mapping[str, int] = field(default_factory=dict, hash=False)
+    resumed: int = 0
+    tokens: int = 0
+    retries: int = 0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
 
     def __add__(self, other: IngestReport) -> IngestReport:
         """Add all counts and seconds and append the refusals, whose positions stay those of their own ingest."""
@@ -101,6 +118,7 @@ class IngestReport:
             "split": self.split,
             "cut": self.cut,
             "already there": self.skipped,
+            "confirmed by an earlier run": self.resumed,
         }
         for what, count in counts.items():
             if count:
@@ -133,12 +151,16 @@ class IngestInterrupted(KeyboardInterrupt):
 
 
 class Tally:
-    """The running report; only the writing thread changes it, so that an interrupt cannot fall between two counts."""
+    """The running report; only the writing threads change it, so that an interrupt cannot fall between two counts.
 
-    def __init__(self, max_refused: int) -> None:
-        """Start the clock; at most ``max_refused`` refusals are stored."""
+    For use in one thread at a time.
+    """
+
+    def __init__(self, max_refused: int, initial: IngestReport | None = None) -> None:
+        """Start the clock; at most ``max_refused`` refusals are stored. ``initial`` is the report of earlier runs."""
         self._began = time.perf_counter()
         self._max_refused = max_refused
+        self._initial = IngestReport() if initial is None else replace(initial, resumed=initial.read)
         self._total = IngestReport()
 
     def add(self, batch: IngestReport) -> None:
@@ -146,7 +168,13 @@ class Tally:
         total = self._total + batch
         self._total = replace(total, refused=total.refused[: self._max_refused])
 
+    @property
+    def of_this_run(self) -> IngestReport:
+        """The sum of the batches of this run."""
+        return self._total
+
     def report(self) -> IngestReport:
-        """Return the report so far, refusals in the order of the source."""
-        refused = tuple(sorted(self._total.refused, key=lambda refusal: refusal.position))
-        return replace(self._total, refused=refused, seconds=time.perf_counter() - self._began)
+        """Return the report so far of all runs, refusals of this run in the order of the source."""
+        total = self._initial + self._total
+        refused = tuple(sorted(total.refused, key=lambda refusal: refusal.position))
+        return replace(total, refused=refused, seconds=time.perf_counter() - self._began)

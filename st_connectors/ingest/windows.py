@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -48,7 +49,9 @@ def split_document(document: Document, text_key: str, spans: Sequence[tuple[int,
 
 
 class StaleWindows:
-    """Find stored windows that are stale after the documents of one ingest are stored; for use in one thread.
+    """Find stored windows that are stale after the documents of one ingest are stored.
+
+    Safe for use from several threads, if batches with equal ids are passed one after the other.
 
     Windows are looked up only while the collection may contain any. To find out, its ids are scanned up to a limit,
     which is one page at first and doubles after as many batches were looked up. A small collection is scanned once per
@@ -62,6 +65,7 @@ class StaleWindows:
         # document has a window 0, but only split documents have a window 1: if this ingest splits nothing, window 1 is
         # looked up, which reads almost no records.
         self._number = 0 if are_splitting else 1
+        self._lock = threading.Lock()
         self._exist: bool | None = None
         self._lookups = 0
         self._next_scan = 0
@@ -75,12 +79,15 @@ class StaleWindows:
         counts = {item.document.id: len(item.windows) for item in documents}
         if not counts:
             return []
-        longest = self._look_up(counts) if self._may_exist() else {}
+        with self._lock:
+            may_exist = self._may_exist()
+        longest = self._look_up(counts) if may_exist else {}
         for item in documents:
             longest[item.document.id] = max(longest.get(item.document.id, 1), len(item.windows))
-        self._written += len(documents)
-        if any(count > 1 for count in longest.values()):
-            self._exist = True
+        with self._lock:
+            self._written += len(documents)
+            if any(count > 1 for count in longest.values()):
+                self._exist = True
         stale = [
             window_id(parent, number) for parent, most in longest.items() for number in range(counts[parent], most)
         ]
@@ -88,7 +95,6 @@ class StaleWindows:
 
     def _look_up(self, parents: Iterable[str]) -> dict[str, int]:
         """Return the stored number of windows by document id."""
-        self._lookups += 1
         names = {window_id(parent, self._number): parent for parent in parents}
         names = {name: parent for name, parent in names.items() if len(name.encode()) <= MAX_ID_BYTES}
         records = self._store.get(list(names), parts=Parts.PAYLOAD)
@@ -101,6 +107,8 @@ class StaleWindows:
                 self._store.refresh()  # makes writes of an interrupted ingest visible to the scan
             self._next_scan = max(1, 2 * self._next_scan)
             self._exist = self._scan(PAGE * self._next_scan + self._written)
+        if self._exist is not False:
+            self._lookups += 1
         return self._exist is not False
 
     def _scan(self, limit: int) -> bool | None:

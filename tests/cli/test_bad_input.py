@@ -144,10 +144,12 @@ def test_lines_that_do_not_parse_or_lack_id_or_text(cli, tmp_path):
     outcome = cli("ingest", source, *target, "--create")
 
     assert outcome.status == 1
+    [letters] = (tmp_path / ".st-connectors").iterdir()
     assert outcome.err.splitlines() == [
         f"refused: record 2: {source} line 2: not JSON: Expecting ':' delimiter at column 19",
         f"refused: record 3: {source} line 3: 'id' is missing",
         f"refused: record 4 'd': {source} line 4: 'text' is missing",
+        f"st-connectors: repair and ingest refused documents again: st-connectors replay {letters}",
     ]
     assert outcome.out.startswith("2 of 5 documents confirmed")
     assert cli("get", "a", "e", *target).status == 0
@@ -286,7 +288,7 @@ from st_connectors.cli import ingest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @contextmanager
-def print_progress(task, expected):
+def print_progress(task, expected, **form):
     yield lambda report: print(report.confirmed, flush=True)
 
 sys.modules["st_connectors.cli.ingest"].progress_bar = print_progress

@@ -147,12 +147,12 @@ def interrupt(report):
 module = sys.modules["st_connectors.cli.ingest"]
 original = module.progress_bar
 
-def progress_bar(task, expected):
+def progress_bar(task, expected, **form):
     from contextlib import contextmanager
 
     @contextmanager
     def both():
-        with original(task, expected) as draw:
+        with original(task, expected, **form) as draw:
             yield lambda report: (draw and draw(report), interrupt(report))
 
     return both()
@@ -320,17 +320,21 @@ def test_an_ingest_that_stores_nothing_shows_the_keys_there_are(cli, tmp_path, t
     source = write(tmp_path / "in.jsonl", ({"isbn": str(n), "text": "red"} for n in range(7)))
     keys = "no document was stored; the keys of the first one are isbn, text: --id-field, --text-field and --map"
 
+    again = "st-connectors: repair and ingest refused documents again: st-connectors replay"
+
     outcome = cli("ingest", source, *target, "--create", "--id-field", "sku")
 
     assert outcome.status == 1
+    [letters] = (tmp_path / ".st-connectors").iterdir()
     assert outcome.err.splitlines()[4:] == [
         f"refused: record 5: {source} line 5: 'sku' is missing",
-        "refused: 2 more; --refused FILE writes all of them",
+        "refused: 2 more",
+        f"{again} {letters}",
         f"st-connectors: {keys} choose the id and the text",
     ]
+    assert len(letters.read_text().splitlines()) == 7
     file = tmp_path / "refused.jsonl"
-    again = cli("ingest", source, *target, "--id-field", "sku", "--refused", file)
-    assert f"refused: 2 more; {file} has all of them\n" in again.err
+    assert f"{again} {file}\n" in cli("ingest", source, *target, "--id-field", "sku", "--refused", file).err
     write(source, [{"isbn": "1", "text": "red"}, {"id": "2"}])
     assert "no document was stored" not in cli("ingest", source, *target, "--id-field", "isbn").err
 
@@ -414,13 +418,16 @@ def test_refused_documents_are_written_to_a_file(cli, tmp_path, target):
     assert outcome.status == 1
     lines = [json.loads(line) for line in refused.read_text("utf-8").splitlines()]
     assert len(lines) == 1203
-    assert [(line["error"], line["document"], line["place"]["position"]) for line in lines[:3]] == [
-        ("Refused", {"id": "a", "text": "red", "year": "x"}, 1),
-        ("DocumentError", "nonsense \udcff\n", 2),
-        ("DocumentError", {"id": "c"}, 3),
+    assert [
+        (line["stage"], line["error"]["type"], line["failedData"]["document"], line["source"]["position"])
+        for line in lines[:3]
+    ] == [
+        ("write", "Refused", {"id": "a", "text": "red", "year": "x"}, 1),
+        ("read", "DocumentError", "nonsense \udcff\n", 2),
+        ("read", "DocumentError", {"id": "c"}, 3),
     ]
-    assert {line["place"]["source"] for line in lines} == {str(source)}
-    assert lines[2]["reason"] == "'text' is missing"
+    assert {line["source"]["source"] for line in lines} == {str(source)}
+    assert lines[2]["error"]["reason"] == lines[2]["failedData"]["message"] == "'text' is missing"
     assert cli("ingest", source, *target, "--refused", source).status == 2
     assert source.stat().st_size > 1200
 
@@ -453,7 +460,8 @@ def test_rows_of_a_query_are_documents(cli, tmp_path, target, shop):
 
     assert outcome.status == 1
     assert outcome.out.startswith("2 of 4 documents confirmed in ")
-    said, *refusals = outcome.err.splitlines()
+    said, *refusals, hint = outcome.err.splitlines()
+    assert hint.endswith(f"st-connectors replay {refused}")
     assert said == f"st-connectors: {shop}: the column 'id' is stored in the payload as 'original_id'"
     reasons = ["'text' is missing", "the value of 'body' cannot be read: 'utf-8' codec can't decode byte 0xff"]
     assert [
@@ -466,7 +474,7 @@ def test_rows_of_a_query_are_documents(cli, tmp_path, target, shop):
     assert boat == {"text": "Boat: ", "sold": True, "original_id": 8, "title": "Boat"}
     assert cli("count", *target, "--where", "sold = true").out == "1\n"
     lines = [json.loads(line) for line in refused.read_text("utf-8").splitlines()]
-    assert [(line["id"], line["place"]) for line in lines] == [
+    assert [(line["failedData"]["indexId"], line["source"]) for line in lines] == [
         (name, {"source": shop, "position": row, "unit": "row"}) for name, row in (("c", 3), ("d", 4))
     ]
 
@@ -503,10 +511,18 @@ def test_mistakes_with_a_query_cost_a_line(cli, library, arguments, message):
     assert "s3cret" not in line
 
 
-def test_a_file_of_refused_documents_is_empty_if_none_was(cli, books, tmp_path, target):
-    """Also if it was not before."""
+def test_letters_of_earlier_ingests_stay_and_no_other_file_is_touched(cli, books, tmp_path, target):
+    """The file grows; one of another program is refused by name, unchanged."""
     refused = tmp_path / "refused.jsonl"
-    refused.write_text("old\n")
+    bad = write(tmp_path / "bad.jsonl", [{"id": "x"}])
+    for _ in range(2):
+        assert cli("ingest", bad, *target, "--create", "--refused", refused).status == 1
+    assert cli("ingest", books, *target, "--refused", refused).status == 0
+    assert len(refused.read_text().splitlines()) == 2
 
-    assert cli("ingest", books, *target, "--create", "--refused", refused).status == 0
-    assert refused.read_text() == ""
+    refused.write_text("old\n")
+    outcome = cli("ingest", books, *target, "--refused", refused)
+
+    assert outcome.status == 2
+    assert "line 1 is not a dead letter of this package" in outcome.error_line()
+    assert refused.read_text() == "old\n"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st_connectors.copying import copy
-from st_connectors.errors import Refused, Throttled
+from st_connectors.errors import Refused
 from st_connectors.ingest import Document, DocumentError, IngestOptions, IngestReport, Place, Refusal, ingest
 from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.sources import Format, Reading, read_path, read_stream
@@ -56,24 +56,27 @@ def test_the_reports_of_two_ingests_are_that_of_one(memory, encoders):
 
 def test_a_document_the_store_rejects_is_reported_whole(memory, encoders):
     """With its text and payload, the error's class, and where its source has it."""
-    busy = Throttled("busy", store="fake", operation="upsert")
+    too_long = Refused("too long", store="fake", operation="upsert", status=413)
     store = memory("dense", "sparse")
     store_upsert = store.upsert
-    store.upsert = lambda records: [*store_upsert(records[1:]), Rejected(0, records[0].id, busy)]
+    store.upsert = lambda records: [*store_upsert(records[1:]), Rejected(0, records[0].id, too_long)]
     lines = io.BytesIO(b'{"id": "a", "text": "red", "year": 3}\n{"id": "b", "text": "sea"}\n')
 
     report = ingest(store, read_stream(lines, Format.JSONL, Reading(), "in.jsonl"), encoders)
 
     [refusal] = report.refused
-    assert refusal == Refusal(0, "a", "busy", Throttled, Place("in.jsonl", 1, "line"))
+    assert refusal == Refusal(0, "a", "too long", Refused, Place("in.jsonl", 1, "line"))
     assert refusal.document == Document("a", "red", {"text": "red", "year": 3})
-    assert str(refusal) == "record 1 'a': in.jsonl line 1: busy"
+    assert str(refusal) == "record 1 'a': in.jsonl line 1: too long"
     assert refusal.to_json() == {
         "position": 0,
         "id": "a",
-        "reason": "busy",
-        "error": "Throttled",
+        "reason": "too long",
+        "error": "Refused",
         "place": {"source": "in.jsonl", "position": 1, "unit": "line"},
+        "stage": "write",
+        "attempts": 1,
+        "status": 413,
     }
     assert pickle.loads(pickle.dumps(report)) == report
 

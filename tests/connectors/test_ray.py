@@ -138,7 +138,7 @@ def test_poisoned_rows_become_dead_letters_and_all_others_are_stored(server, tmp
         "refresh",
     ]
     letters = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
-    assert {each["document"]["id"]: each["document"]["text"] for each in letters} == {
+    assert {each["failedData"]["document"]["id"]: each["failedData"]["document"]["text"] for each in letters} == {
         "row 7": "text 7",
         "row 99": "text 99",
         "row 150": "text 150",
@@ -171,9 +171,9 @@ def test_a_killed_process_loses_no_row_and_doubles_none(server, tmp_path):
     assert (report.read, report.confirmed, report.refused_total) == (100, 99, 1)
     assert_stored(server, content, without={None})
     letters = [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
-    assert [json.loads(line)["document"]["text"] for path in letters for line in path.read_text().splitlines()] == [
-        "text 70"
-    ]
+    assert [
+        json.loads(line)["failedData"]["document"]["text"] for path in letters for line in path.read_text().splitlines()
+    ] == ["text 70"]
 
 
 def test_an_error_of_the_store_ends_the_write_and_names_store_and_operation(server, tmp_path):

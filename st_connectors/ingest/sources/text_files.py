@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from st_connectors.disk import OWN_FOLDER
 from st_connectors.ingest.documents import Document, DocumentError, Place
 from st_connectors.ingest.sources.encodings import Decoder
 from st_connectors.ingest.sources.front_matter import split_front_matter
@@ -105,6 +106,8 @@ def _walk(folder: Path, above: Sequence[IgnoreFile], skipped: Counter[str]) -> I
     for entry in entries:
         is_folder = entry.is_dir()
         suffix = Path(entry.name).suffix.lower()
+        if entry.name == OWN_FOLDER:
+            continue
         if entry.name.startswith("."):
             skipped[_HIDDEN] += 1
         elif is_ignored(resolved / entry.name, rules, is_folder=is_folder):

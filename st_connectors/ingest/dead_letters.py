@@ -1,0 +1,253 @@
+"""Dead letters: refused documents in a JSONL file, complete, so that they can be repaired and ingested again.
+
+A letter has the fields of a dead letter of Data Prepper (``pluginId``, ``pluginName``, ``pipelineName``, ``failedData``
+and ``timestamp``), and further ones: ``stage``, ``source``, ``position``, ``attempts``, ``error``, ``target`` and
+``ingest``. A line is written durably before its document counts as done.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from st_connectors.disk import sync_folder, write_atomically
+from st_connectors.ingest.documents import Document, Place
+from st_connectors.ingest.locks import locked
+from st_connectors.ingest.report import Refusal
+
+__all__ = [
+    "DeadLetterError",
+    "DeadLetters",
+    "Letter",
+    "Target",
+    "document_of",
+    "letter_of",
+    "lock_dead_letters",
+    "open_dead_letters",
+    "place_of",
+    "read_letters",
+    "replace_letters",
+]
+
+PLUGIN = "st-connectors"
+_FLOAT = "$float"
+"""The key of an object that stands for a number that JSON does not have."""
+
+Letter = Mapping[str, Any]
+"""One line of a dead-letter file."""
+
+
+class DeadLetterError(ValueError):
+    """A dead-letter file cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where documents were to be stored: the address without secrets, the collection, and the name of the store."""
+
+    address: str
+    collection: str
+    store: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"address": self.address, "collection": self.collection}
+
+
+def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
+    """Return the letter of a refused document; ``ingest`` is the identifier of the ingest."""
+    error = "" if refusal.error is None else refusal.error.__name__
+    return {
+        "pluginId": PLUGIN,
+        "pluginName": target.store,
+        "pipelineName": target.collection,
+        "failedData": {
+            "index": target.collection,
+            "indexId": refusal.id,
+            "status": refusal.status,
+            "message": refusal.reason,
+            "document": _plain(refusal.document),
+        },
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "stage": refusal.stage,
+        "source": None if refusal.place is None else refusal.place.to_json(),
+        "position": refusal.position,
+        "attempts": refusal.attempts,
+        "error": {"type": error, "reason": refusal.reason},
+        "target": target.to_json(),
+        "ingest": ingest,
+    }
+
+
+def document_of(letter: Letter) -> Any:
+    """Return the document of a letter: a mapping, the text of a line that could not be read, or None."""
+    return _restored(letter["failedData"]["document"])
+
+
+def place_of(letter: Letter) -> Place | None:
+    """Return the place of the document in its source, None if unknown."""
+    place = letter["source"]
+    return None if place is None else Place(place["source"], place["position"], place["unit"])
+
+
+def _plain(value: object) -> Any:
+    """Return the value for JSON: bytes as text with lone surrogates for bytes that are not UTF-8, others as text."""
+    if value is None or isinstance(value, bool | int | str | float):
+        return {_FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+    match value:
+        case bytes():
+            return value.decode("utf-8", "surrogateescape")
+        case Document():
+            return {"id": value.id, "text": value.text} | _plain({**value.payload, "id": value.id})
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return str(value)
+
+
+def _restored(value: Any) -> Any:
+    match value:
+        case {"$float": str() as text} if len(value) == 1:
+            return float(text)
+        case dict():
+            return {key: _restored(item) for key, item in value.items()}
+        case list():
+            return [_restored(item) for item in value]
+        case _:
+            return value
+
+
+class DeadLetters:
+    """A dead-letter file that is open for writing. For use in one thread at a time."""
+
+    def __init__(self, path: Path, target: Target, ingest: str) -> None:
+        """Store the arguments; the file is created by the first letter."""
+        self.path = path
+        self._target = target
+        self._ingest = ingest
+
+    def write(self, refusals: Sequence[Refusal]) -> None:
+        """Append the letters of refused documents durably; raise DeadLetterError if that fails.
+
+        If it fails, the file is as it was before.
+        """
+        if not refusals:
+            return
+        lines = "".join(f"{json.dumps(letter_of(each, self._target, self._ingest))}\n" for each in refusals)
+        try:
+            is_new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _append(self.path, lines.encode())
+            if is_new:
+                sync_folder(self.path.parent)
+        except OSError as error:
+            raise DeadLetterError(_unwritable(self.path, error)) from error
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append bytes to a file durably, or leave the file as it was."""
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
+        f"refused documents cannot be written to {path}: {error.strerror}; free space, or choose another file "
+        "(--refused FILE, dead_letters=), and run the same ingest again"
+    )
+
+
+@contextmanager
+def open_dead_letters(
+    path: Path, target: Target, ingest: str, is_done: Callable[[int], bool] = lambda _: True
+) -> Iterator[DeadLetters]:
+    """Open a dead-letter file, which only one process may use at a time; new letters are appended.
+
+    ``is_done`` states whether a position of this ingest is done. The letters of other positions, which an interrupted
+    run wrote before it ended, are removed, because their documents are ingested again. Raises FileInUseError if another
+    process uses the file, and DeadLetterError if it is not a dead-letter file or cannot be read or written.
+    """
+
+    def remains(letter: Letter) -> bool:
+        return bool(letter["ingest"] != ingest or is_done(letter["position"]))
+
+    with lock_dead_letters(path):
+        if path.exists() and not (_is_complete(path) and all(map(remains, read_letters(path)))):
+            replace_letters(path, filter(remains, read_letters(path)))
+        yield DeadLetters(path, target, ingest)
+
+
+@contextmanager
+def lock_dead_letters(path: Path) -> Iterator[None]:
+    """Lock a dead-letter file for the duration of a ``with`` block; raise FileInUseError if it is in use."""
+    message = f"the dead-letter file {path} is in use by another ingest or replay: wait for it, or name another file"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, message))
+        except OSError as error:
+            raise DeadLetterError(_unwritable(path, error)) from error
+        yield
+
+
+def _is_complete(path: Path) -> bool:
+    """Return whether the last line of a file was written completely."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read_letters(path: Path) -> Iterator[Letter]:
+    """Yield the letters of a file; a last line that was not written completely is left out.
+
+    Raises DeadLetterError for a file that cannot be read, and for a line that is not a dead letter.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                letter = _parse(line)
+                if letter is not None:
+                    yield letter
+                elif line.endswith(b"\n"):
+                    raise DeadLetterError(
+                        f"{path} line {number} is not a dead letter of this package: name a file written by --refused"
+                    )
+    except OSError as error:
+        raise DeadLetterError(f"the dead-letter file {path} cannot be read: {error.strerror}") from error
+
+
+def _parse(line: bytes) -> Letter | None:
+    """Return the letter of a line; None if it is none."""
+    try:
+        letter = json.loads(line)
+    except ValueError:
+        return None
+    names = ("failedData", "stage", "source", "position", "attempts", "error", "target", "ingest")
+    is_letter = isinstance(letter, dict) and all(name in letter for name in names)
+    return letter if is_letter and "document" in letter["failedData"] else None
+
+
+def replace_letters(path: Path, letters: Iterable[Letter]) -> None:
+    """Replace the letters of a file atomically; raise DeadLetterError if that fails."""
+    try:
+        write_atomically(path, (f"{json.dumps(letter)}\n" for letter in letters))
+    except OSError as error:
+        raise DeadLetterError(_unwritable(path, error)) from error
