@@ -29,9 +29,12 @@ SPARSE = {3: 0.5, 7: 2.0}
 
 
 def dense_column(rows, kind=None):
-    return pa.array(
-        [None if row is None else np.asarray(row).tolist() for row in rows], kind or pa.list_(pa.float32(), 16)
-    )
+    kind = kind or pa.list_(pa.float32(), 16)
+    if kind.value_type == pa.float16():  # pyarrow 17 converts no other numbers to it
+        rows = [None if row is None else np.asarray(row, np.float16) for row in rows]
+    else:
+        rows = [None if row is None else np.asarray(row).tolist() for row in rows]
+    return pa.array(rows, kind)
 
 
 def sparse_column(rows, index=None, weight=None):
