@@ -72,9 +72,9 @@ def context(cluster):
     from ray.data import DataContext
 
     current = DataContext.get_current()
-    saved = current.checkpoint_config
+    saved = current.checkpoint_config, current.target_max_block_size
     yield current
-    current.checkpoint_config = saved
+    current.checkpoint_config, current.target_max_block_size = saved
 
 
 def table(count):
@@ -249,6 +249,35 @@ def test_a_write_that_failed_goes_on_at_ray_s_checkpoint(server, context, tmp_pa
         assert record.payload["text"] == (text if chunk is None else text[chunk["start"] : chunk["end"]])
         assert windows[parent] == (1 if chunk is None else chunk["of"])
     assert max(windows.values()) > 2
+
+
+def test_windows_that_ray_cuts_apart_never_count_as_done(server, context, tmp_path):
+    """A checkpoint has a row only if all of its windows are stored, though Ray cuts blocks by their size."""
+    import ray
+    from pyarrow import csv, parquet
+    from ray.data.checkpoint import CheckpointConfig
+
+    from st_connectors.encoder import Encoder
+
+    rows = {"id": [f"row {number}" for number in range(8)], "text": ["ships sail over the sea " * 12] * 8}
+    csv.write_csv(pa.table(rows), tmp_path / "rows.csv")
+    context.checkpoint_config = CheckpointConfig("id", str(tmp_path / "done"), delete_checkpoint_on_success=False)
+    context.target_max_block_size = 500
+    encoded = ray.data.read_csv(str(tmp_path / "rows.csv"), num_cpus=0.1).map_batches(
+        Encoder,
+        fn_constructor_kwargs={"sparse": "builtin:sparse", "split": Split(12, overlap=2)},
+        batch_format="pyarrow",
+        concurrency=1,
+        num_cpus=0.1,
+    )
+    message = "Ray put the windows of 'row [0-9]' into two blocks, .* a smaller batch_size"
+    with pytest.warns(UserWarning, match="at-least-once"), pytest.raises(IngestFailed, match=message):
+        write_store(encoded, server.url, Schema("c", {"sparse": SparseField()}), batch=1)
+    stored = Counter(record.payload["_chunk"]["parent"] for record in server.store.scan())
+    files = list((tmp_path / "done").glob("*.parquet"))
+    done = {name for file in files for name in parquet.read_table(file).column("id").to_pylist()}
+    complete = {name for name, count in stored.items() if count == 6}
+    assert done <= complete
 
 
 def test_embedded_stores_are_refused_before_a_task_starts():
