@@ -31,6 +31,10 @@ _DISK_FULL = re.compile(r"/12/(disk usage exceeded flood-stage watermark|index r
 """The block of an index on a full disk: status 429 in Elasticsearch 8 and OpenSearch 2, 403 in servers before."""
 _PRESSURE = re.compile(r"(?:coordinating|primary)_operation_bytes=(\d+), max_\w+=(\d+)")
 """The size of an operation and the limit, in the error of Elasticsearch 9.5 and OpenSearch 2.19."""
+_FREE_SPACE = (
+    "the disk of the server is full: free space on it, and it accepts writes again; "
+    "if the block was set by hand, remove index.blocks.read_only_allow_delete"
+)
 _WRITES_BLOCKED = "FORBIDDEN/8/index write (api)"
 _TOO_LARGE = (
     "the request is larger than the server (http.max_content_length, indexing_pressure.memory.limit) or a proxy before "
@@ -47,7 +51,7 @@ def error_from_status(  # noqa: PLR0911  # one return for each class
     ``access`` names the settings to change if the server denies access. ``retry_after`` is the wait in seconds that the
     server requested, or None.
     """
-    message = f"the server answered {status}: {quote_reason(body)}"
+    message = f"the server answered {status}: {quote_reason(body).rstrip(';')}"
     if status == 429 and _exceeds_pressure(message):
         status = 413  # sent again, it would be too large again
     names: Mapping[str, Any] = {"store": store, "operation": operation, "status": status}
@@ -85,7 +89,7 @@ def _explain(status: int, message: str) -> tuple[type[StoreError], str] | None:
     if _EXPIRED in message:
         return Permanent, "the scan paused longer than the server keeps its place: start it again"
     if _DISK_FULL.search(message):
-        return Unavailable, "the disk of the server is full: free space on it, and it accepts writes again"
+        return Unavailable, _FREE_SPACE
     if _WRITES_BLOCKED in message:
         return Permanent, "an alter by copy is running, or was interrupted: wait for it, or make the same alter again"
     return None

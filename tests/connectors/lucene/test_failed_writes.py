@@ -222,7 +222,8 @@ def test_a_full_disk_of_the_server_passes(stub, upsert, status, block):
 
     (rejected,) = upsert(records(1))
     assert type(rejected.error) is Unavailable
-    assert "the disk of the server is full: free space on it" in str(rejected.error)
+    assert "]; the disk of the server is full: free space on it" in str(rejected.error)
+    assert "remove index.blocks.read_only_allow_delete" in str(rejected.error)
     assert "set ST_" not in str(rejected.error)
     assert upsert(records(1), AT_ONCE) == []
 
