@@ -7,10 +7,11 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 from st_connectors.ingest.positions import Positions
+from st_connectors.ingest.sources.stateful import StatefulItems, items_of
 from st_connectors.ingest.state import RESTART, State, StateError
 from st_connectors.store import JsonValue
 
-__all__ = ["Reading", "Seekable", "StatefulSource", "start_reading"]
+__all__ = ["Reading", "Seekable", "start_reading"]
 
 
 @runtime_checkable
@@ -19,19 +20,6 @@ class Seekable(Protocol):
 
     def starting_at(self, position: int) -> Iterable[object]:
         """Return the documents from a position on, counted from 0; raise StateError if the source is shorter."""
-        ...
-
-
-@runtime_checkable
-class StatefulSource(Protocol):
-    """A source that describes how far it was read, such as a streaming dataset of Hugging Face."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state after the items that were read so far, as plain values."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue, in the next iteration, after the items that a state describes."""
         ...
 
 
@@ -61,21 +49,22 @@ class Reading:
 def start_reading(documents: Iterable[object], state: State, confirmed: Positions) -> Reading:
     """Return the reading of a source from the first position that is not confirmed.
 
-    A Seekable source begins there, a StatefulSource at the cursor of the state; of any other iterable, the first values
+    A Seekable source begins there, a stateful one at the cursor of the state; of any other iterable, the first values
     are read and dropped. Raises StateError if the source has fewer values than were confirmed.
     """
     prefix = confirmed.prefix
     if isinstance(documents, Seekable):
         return Reading(documents.starting_at(prefix) if prefix else documents, prefix, confirmed)
-    if not isinstance(documents, StatefulSource):
-        return Reading(_dropped(iter(documents), prefix), prefix, confirmed)
+    items = items_of(documents)
+    if not isinstance(items, StatefulItems):
+        return Reading(_dropped(iter(items), prefix), prefix, confirmed)
     cursor: Any = state.cursor
     start = 0
     if cursor is not None:
-        documents.load_state_dict(cursor["state"])
+        items.load_state_dict(cursor["state"])
         start = int(cursor["position"])
-    values = _dropped(iter(documents), prefix - start)
-    return Reading(values, prefix, confirmed, documents.state_dict)
+    values = _dropped(iter(items), prefix - start)
+    return Reading(values, prefix, confirmed, items.state_dict)
 
 
 def _dropped(values: Iterator[object], count: int) -> Iterator[object]:

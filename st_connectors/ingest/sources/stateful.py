@@ -61,7 +61,11 @@ def items_of(documents: Iterable[object]) -> Iterable[object]:
     """Return an iterable with JSON values if it is stateful or of ``datasets``; others unchanged."""
     if is_stateful(documents):
         return StatefulItems(documents)
-    return PlainItems(documents) if type(documents).__module__.partition(".")[0] == "datasets" else documents
+    return PlainItems(documents) if _is_of_datasets(documents) else documents
+
+
+def _is_of_datasets(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "datasets"
 
 
 class PlainItems:
@@ -88,17 +92,21 @@ class StatefulItems(PlainItems):
         """Store the iterable."""
         super().__init__(source)
 
+    def __iter__(self) -> Iterator[object]:
+        try:
+            yield from super().__iter__()
+        finally:
+            if _is_of_datasets(self._source):  # else every later iteration would begin at the loaded state too
+                self._source.load_state_dict(None)
+
     def state_dict(self) -> Any:
-        """Return a copy of the state; raise TypeError if it would not be the same after it was stored as JSON."""
+        """Return a copy of the state; None if it would not be the same after it was stored as JSON."""
         state = self._source.state_dict()
-        name = type(self._source).__name__
         try:
             copy = json.loads(json.dumps(state, allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"the state of {name} cannot be stored as JSON: {error}") from error
-        if copy != state:
-            raise TypeError(f"the state of {name} cannot be stored as JSON: it has tuples or keys that are no strings")
-        return copy
+        except (TypeError, ValueError):
+            return None
+        return copy if copy == state else None
 
     def load_state_dict(self, state: Any) -> None:
         """Let the next iteration begin after the items of a state."""
