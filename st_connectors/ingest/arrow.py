@@ -121,6 +121,16 @@ class _Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class _BadRow:
+    """A row that is no record: the reason, its id or "", the values that can be read, and the stage that refused it."""
+
+    reason: str
+    id: str
+    document: Mapping[str, Any]
+    stage: str = "read"
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     store: Store
     layout: ArrowLayout
@@ -143,7 +153,7 @@ class _Run:
             if isinstance(item, Record):
                 records.append((position, item))
             else:
-                refused.append(_place(item, position, self.source))
+                refused.append(_refuse_row(item, position, self.source))
         may_have_windows = CHUNK_KEY in columns.payload
         stale = self.stale.find(_documents(record for _, record in records)) if may_have_windows else []
         rejected = self.store.upsert([record for _, record in records]) if records else []
@@ -199,11 +209,13 @@ def _has_value(record: Record, name: str) -> bool:
 def _refuse_record(item: Rejected, position: int, record: Record, source: str) -> Refusal:
     document = {"id": record.id, **record.payload}
     place = Place(source, position + 1, "row")
-    return Refusal(position, record.id, item.error.message, type(item.error), place, document)
+    error = item.error
+    return Refusal(position, record.id, error.message, type(error), place, document, "write", 1, error.status)
 
 
-def _place(error: DocumentError, position: int, source: str) -> Refusal:
-    return Refusal(position, error.id, error.reason, type(error), Place(source, position + 1, "row"), error.value)
+def _refuse_row(row: _BadRow, position: int, source: str) -> Refusal:
+    place = Place(source, position + 1, "row")
+    return Refusal(position, row.id, row.reason, DocumentError, place, row.document, row.stage)
 
 
 def _parts(batches: Batches, size: int) -> Iterator[Any]:
@@ -282,7 +294,7 @@ def _text_key(schema: Schema) -> str:
     return next((spec.source for spec in schema.fields.values() if isinstance(spec, TextField)), "text")
 
 
-def _records(batch: Any, columns: _Columns, schema: Schema) -> Iterator[Record | DocumentError]:
+def _records(batch: Any, columns: _Columns, schema: Schema) -> Iterator[Record | _BadRow]:
     """Yield one record per row, or why the row is none."""
     ids = values_of(batch.column(columns.id), columns.id)
     source_ids = ids if columns.id == columns.source_id else values_of(batch.column(columns.source_id), columns.id)
@@ -294,16 +306,16 @@ def _records(batch: Any, columns: _Columns, schema: Schema) -> Iterator[Record |
     for at, (identifier, reason, values) in enumerate(zip(ids, reasons, payloads, strict=True)):
         payload = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         if reason is not None:
-            yield _refused_row(source_ids[at], reason, payload)
+            yield _bad_row(source_ids[at], reason, payload, "encode")
         else:
             yield _record(identifier, {name: rows[at] for name, rows in vectors.items()}, payload, columns.id)
 
 
-def _refused_row(identifier: Any, reason: str, payload: Mapping[str, Any]) -> DocumentError:
-    """Return the error of a row, with the values that can be read."""
+def _bad_row(identifier: Any, reason: str, payload: Mapping[str, Any], stage: str = "read") -> _BadRow:
+    """Return a row that cannot be stored, with the values that can be read."""
     row = {"id": identifier, **payload}
     document = {key: value for key, value in row.items() if not isinstance(value, Unreadable)}
-    return DocumentError(reason, str(identifier) if isinstance(identifier, str | int) else "", value=document)
+    return _BadRow(reason, str(identifier) if isinstance(identifier, str | int) else "", document, stage)
 
 
 def _read_vectors(batch: Any, parts: tuple[str, ...], schema: Schema, name: str) -> list[Cell]:
@@ -311,16 +323,14 @@ def _read_vectors(batch: Any, parts: tuple[str, ...], schema: Schema, name: str)
     return read_dense(arrays[0]) if isinstance(schema.fields[name], DenseField) else read_sparse(arrays)
 
 
-def _record(
-    identifier: Any, cells: Mapping[str, Cell], payload: dict[str, Any], id_column: str
-) -> Record | DocumentError:
+def _record(identifier: Any, cells: Mapping[str, Cell], payload: dict[str, Any], id_column: str) -> Record | _BadRow:
     """Return a record, or why the row is none, with the values that can be read."""
     if identifier is None:
-        return _refused_row(identifier, f"the id, column {id_column!r}, is null", payload)
+        return _bad_row(identifier, f"the id, column {id_column!r}, is null", payload)
     try:
         name = identifier.reason if isinstance(identifier, Unreadable) else document_id(identifier)
     except DocumentError as error:
-        return _refused_row(identifier, error.reason, payload)
+        return _bad_row(identifier, error.reason, payload)
     vectors: dict[str, Vector] = {}
     reasons = [value.reason for value in (identifier, *payload.values()) if isinstance(value, Unreadable)]
     for key, cell in cells.items():
@@ -328,4 +338,4 @@ def _record(
             reasons.append(f"the vector of field {key!r}: {cell.reason}")
         elif cell is not None:
             vectors[key] = cell
-    return _refused_row(identifier, "; ".join(reasons), payload) if reasons else Record(name, vectors, payload)
+    return _bad_row(identifier, "; ".join(reasons), payload) if reasons else Record(name, vectors, payload)

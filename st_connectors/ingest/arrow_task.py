@@ -31,8 +31,8 @@ class TaskWriter:
 
     ``layout``, ``batch`` and ``max_refused`` are arguments of :func:`st_connectors.ingest.arrow.write_arrow`.
     ``dead_letters`` is a folder, on a file system that all tasks share, in which each task writes its refused rows to
-    ``RUN-TASK.jsonl``; None writes none. ``run`` is a new name for each writer. Raises ValueError for the address of an
-    object store as ``dead_letters``.
+    ``RUN-TASK.jsonl``, a dead-letter file; None writes none. ``run`` is a new name for each writer. Raises ValueError
+    for the address of an object store as ``dead_letters``.
     """
 
     url: str
@@ -61,7 +61,7 @@ class TaskWriter:
         target = Target(absolute_address(self.url), self.collection, self.url.partition(":")[0])
         letters: AbstractContextManager[Callable[[Refusal], None] | None] = nullcontext()
         if self.dead_letters is not None:
-            letters = letters_file(self.dead_letters, name, target, self.run)
+            letters = letters_file(Path(self.dead_letters), name, target)
         with closing(open_store(self.url, self.collection, retry=self.retry)) as store, letters as on_refused:
             report = write_arrow(
                 store,

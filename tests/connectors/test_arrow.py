@@ -14,6 +14,7 @@ from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavai
 from st_connectors.ingest import IngestFailed
 from st_connectors.ingest.arrow import ArrowLayout, vectors_to_arrow, write_arrow
 from st_connectors.ingest.arrow_task import TaskWriter
+from st_connectors.ingest.dead_letters import document_of, read_letters
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.passing import Passing
 from st_connectors.registry import open_store
@@ -300,6 +301,7 @@ def test_a_record_that_the_store_refuses_is_a_refusal(memory):
     store = Failing(memory("dense", "sparse"), {1: [Rejected(1, "d1", error(Refused, "too long"))]})
     report = write_arrow(store, table(3))
     assert [str(refusal) for refusal in report.refused] == ["record 2 'd1': table row 2: too long"]
+    assert report.refused[0].stage == "write"
     assert sorted(stored(store)) == ["d0", "d2"]
 
 
@@ -355,7 +357,7 @@ def test_a_task_writes_refused_rows_to_a_file_of_its_own(request, tmp_path, monk
     store = open_store(url, "c", schema)
     store.create()
     monkeypatch.chdir(tmp_path)
-    content = table(3, id=["a", None, "c"])
+    content = table(3, id=["a", None, "c"]).drop_columns(["sparse"])
     writer = TaskWriter(url, "c", dead_letters="letters")
     monkeypatch.chdir("/")
 
@@ -369,8 +371,9 @@ def test_a_task_writes_refused_rows_to_a_file_of_its_own(request, tmp_path, monk
     files = sorted((tmp_path / "letters").iterdir())
     assert [path.name.endswith("-000004.jsonl") for path in files] == [True, True]
     for path in files:
-        (line,) = path.read_text().splitlines()
-        assert "the id, column 'id', is null" in line
-        assert "text 1" in line
+        (letter,) = read_letters(path)
+        assert document_of(letter) == {"id": None, "text": "text 1"}
+        assert (letter["failedData"]["message"], letter["stage"]) == ("the id, column 'id', is null", "read")
+        assert (letter["source"]["position"], letter["ingest"]) == (2, path.stem)
     with pytest.raises(ValueError, match="dead_letters must be a folder that all tasks share, not 's3://bucket/x'"):
         TaskWriter(url, "c", dead_letters="s3://bucket/x")

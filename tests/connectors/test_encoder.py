@@ -124,6 +124,7 @@ def test_rows_that_cannot_be_encoded_are_refused_with_the_reason_and_the_others_
         (2, "c", "'text' is missing"),
         (3, "d", "the encoder refused it: too long for me"),
     ]
+    assert {each.stage for each in report.refused} == {"encode"}
     assert [each.document for each in report.refused] == [
         {"id": None, "text": "two", "year": 2},
         {"id": "c", "year": 3},
