@@ -314,7 +314,7 @@ class Index:
             ledger = stack.enter_context(
                 open_ledger(
                     self._store,
-                    self._target(),
+                    self.target(split),
                     max_refused=options.max_refused,
                     resume=resuming,
                     identity=None if resuming is None else self._identity(resuming, split),
@@ -328,15 +328,17 @@ class Index:
             ]
             return ingest(self._store, documents, encoders, options=options, progress=progress, ledger=ledger)
 
-    def _target(self) -> Target:
-        scheme = self._address.partition(":")[0]
-        return Target(self._address and absolute_address(self._address), self.schema.collection, scheme)
+    def target(self, split: Split | None = None) -> Target:
+        """Return where documents are stored, as dead letters record it."""
+        address = self._address and absolute_address(self._address)
+        scheme = address.partition(":")[0]
+        return Target(address, self.schema.collection, scheme, None if split is None else asdict(split))
 
     def _identity(self, resume: Resume, split: Split | None) -> Identity:
         """Return what an interrupted ingest must have in common with the one that continues it."""
         return Identity(
             source=resume.description,
-            target=self._target().to_json(),
+            target={"address": self.target().address, "collection": self.schema.collection},
             models={name: dict(model.ref().fingerprint) for name, model in self._models.items()},
             options={"text_key": self._text_key, "split": None if split is None else asdict(split)},
         )

@@ -42,6 +42,7 @@ from st_connectors.cli.output import (
     warnings_as_lines,
 )
 from st_connectors.cli.relocate import relocate
+from st_connectors.cli.replay import replay
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "demo": demo,
     "create": create,
     "ingest": ingest,
+    "replay": replay,
     "search": search,
     "get": get,
     "count": count,

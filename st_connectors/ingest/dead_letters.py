@@ -50,15 +50,19 @@ class DeadLetterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where documents were to be stored: the address without secrets, the collection, and the name of the store."""
+    """Where documents were to be stored: the address without secrets, the collection, and the name of the store.
+
+    ``split`` contains the arguments of the windows into which texts were split, None if they were not.
+    """
 
     address: str
     collection: str
     store: str
+    split: Mapping[str, int | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {"address": self.address, "collection": self.collection}
+        """Return plain values for JSON, without the name of the store."""
+        return {"address": self.address, "collection": self.collection, "split": self.split}
 
 
 def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
@@ -73,7 +77,7 @@ def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
             "indexId": refusal.id,
             "status": refusal.status,
             "message": refusal.reason,
-            "document": _plain(refusal.document),
+            "document": _plain(_as_read(refusal)),
         },
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "stage": refusal.stage,
@@ -84,6 +88,14 @@ def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
         "target": target.to_json(),
         "ingest": ingest,
     }
+
+
+def _as_read(refusal: Refusal) -> object:
+    """Return the document of a refusal; after reading, the payload of a document contains its text."""
+    document = refusal.document
+    if isinstance(document, Document) and refusal.stage != "read":
+        return {"id": document.id, **document.payload}
+    return document
 
 
 def document_of(letter: Letter) -> Any:
