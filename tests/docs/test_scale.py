@@ -81,7 +81,9 @@ def test_the_job_of_ray(job, server, tmp_path, monkeypatch):
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets have at most 107 bytes
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder, object_store_memory=2**27)
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder, object_store_memory=2**27
+    )
     try:
         rows = ray.data.from_items([dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)])
         report = module.store_rows(rows, server.url, "notes", tmp_path / "letters", gpus=0)
