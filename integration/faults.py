@@ -3,12 +3,13 @@
     python -m integration.faults opensearch --documents 5000 --seed 7
 
 The seed decides the faults and when nothing listens; which request meets which fault also depends on the time that
-requests take. An ingest that fails is made again.
+requests take. The ingest is interrupted by longer outages and continues from its state.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import sys
@@ -27,7 +28,7 @@ import numpy as np
 from integration.stores import Absent, address_of, opened
 from st_connectors import Index, open_store
 from st_connectors.errors import NotFound, Temporary
-from st_connectors.ingest import IngestFailed
+from st_connectors.ingest import IngestFailed, Patience
 from st_connectors.layers import retry
 from st_connectors.store import Record, Store, Vector
 from st_connectors.testing.faults import Answer, BlackHole, CutOff, Delay, Fault, FaultProxy, Pass, Reset, Truncate
@@ -56,10 +57,12 @@ FAULTS: Mapping[Fault | tuple[Fault, ...], float] = {
 """The weight of each fault; a tuple is a storm."""
 TIMEOUT_S = 1
 """The timeout of the client: a black hole takes as long."""
-PART = 160
-"""Documents of an ingest, which is made again if it fails."""
+PATIENCE_S = 1.0
+"""How long an ingest waits for a store that is down; outages take up to three times as long, and end it."""
 ROUNDS = 200
-"""Ingests of a part until a campaign is given up."""
+"""Continuations until a campaign is given up."""
+BAD_EVERY = 97
+"""Every so many documents one is refused: its year is not a number."""
 NAME = "faults"
 _WORDS = ["sea", "boat", "kettle", "paper", "planet", "glass", "violin", "harbour", "winter", "engine", "garden"]
 
@@ -88,12 +91,17 @@ def make_documents(count: int, seed: int) -> list[dict[str, object]]:
         {
             "id": f"doc {at} é",
             "text": " ".join(generator.choices(_WORDS, k=generator.randint(1, 60))),
-            "year": generator.randint(1900, 2026),
+            "year": "unknown" if at % BAD_EVERY == BAD_EVERY - 1 else generator.randint(1900, 2026),
             "tags": generator.sample(_WORDS, 3),
             "nested": {"a": [None, True, generator.random()]},
         }
         for at in range(count)
     ]
+
+
+def is_good(document: Mapping[str, object]) -> bool:
+    """Return whether the collection accepts a document."""
+    return isinstance(document["year"], int)
 
 
 def campaign(address: str, *, documents: int, seed: int, batch: int = 16) -> Outcome:
@@ -103,13 +111,14 @@ def campaign(address: str, *, documents: int, seed: int, batch: int = 16) -> Out
     source = make_documents(documents, seed)
     _create(address)
     try:
-        with FaultProxy((parts.hostname or "", parts.port or 9200)) as proxy:
+        with TemporaryDirectory() as folder, FaultProxy((parts.hostname or "", parts.port or 9200)) as proxy:
             through = f"{parts.scheme}://{proxy.host}:{proxy.port}?timeout={TIMEOUT_S}"
             with closing(Index.open(through, collection=NAME)) as index:
                 proxy.mix(seed, FAULTS)
                 with counted_retries() as retries, outages(proxy, seed) as refused:
-                    rounds = _ingest_all(index, source, batch)
+                    rounds = _ingest_all(index, source, Path(folder), batch)
             injected = dict(proxy.injected)
+            assert _dead_letters(Path(folder)) == {str(each["id"]): 1 for each in source if not is_good(each)}
         with closing(open_store(address, NAME)) as store:
             store.refresh()
             assert (problem := difference(store, expected(source))) is None, problem
@@ -130,26 +139,34 @@ def _drop(address: str) -> None:
         store.drop()
 
 
-def _ingest_all(index: Index, source: Sequence[Mapping[str, object]], batch: int) -> int:
-    """Ingest until all documents are confirmed, and return the number of ingests."""
-    return sum(_ingest(index, source[at : at + PART], batch) for at in range(0, len(source), PART))
-
-
-def _ingest(index: Index, pending: Sequence[object], batch: int) -> int:
-    """Ingest documents, again and again until all are confirmed, and return the number of ingests."""
+def _ingest_all(index: Index, source: Sequence[Mapping[str, object]], folder: Path, batch: int) -> int:
+    """Ingest, and continue each time the store was down for too long; return the number of ingests."""
     for number in range(1, ROUNDS + 1):
         try:
-            report = index.ingest(pending, batch=batch)
+            report = index.ingest(
+                source,
+                batch=batch,
+                resume=folder / "state.json",
+                dead_letters=folder / "dead.jsonl",
+                patience=Patience(limit=PATIENCE_S, wait_initial=0.2, wait_max=1.0),
+            )
+        except Temporary:  # the store is still down
+            continue
         except IngestFailed as failed:
             if not isinstance(failed.__cause__, Temporary):
                 raise
-            continue  # the batches that are confirmed need not be the first ones
-        lasting = [each for each in report.refused if each.error is None or not issubclass(each.error, Temporary)]
-        assert not lasting, lasting[0]
-        pending = [refusal.document for refusal in report.refused]
-        if not pending:
-            return number
-    raise AssertionError(f"{len(pending)} documents are not confirmed after {ROUNDS} ingests")
+            continue
+        good = sum(map(is_good, source))
+        assert (report.read, report.confirmed, report.refused_total) == (len(source), good, len(source) - good), report
+        return number
+    raise AssertionError(f"the ingest is not complete after {ROUNDS} continuations")
+
+
+def _dead_letters(folder: Path) -> Counter[str]:
+    """Return how often each refused document is in the file of dead letters, by id."""
+    file = folder / "dead.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return Counter(str(json.loads(line)["failedData"]["document"]["id"]) for line in lines)
 
 
 class _CountRetries(logging.Handler):
@@ -208,7 +225,7 @@ def expected(source: Sequence[Mapping[str, object]]) -> dict[str, Record]:
     with closing(
         Index.create("memory:faults", collection=NAME, dense="builtin:dense", sparse="builtin:sparse")
     ) as index:
-        index.ingest(source)
+        index.ingest([document for document in source if is_good(document)])
         records = {record.id: record for record in index.store.scan()}
         index.store.drop()
     return records
