@@ -10,6 +10,9 @@ from st_connectors.encoder import Encoder
 from st_connectors.errors import SchemaMismatch
 from st_connectors.index import Split
 from st_connectors.ingest.arrow import ArrowLayout, write_arrow
+from st_connectors.ingest.arrow_task import TaskWriter
+from st_connectors.ingest.dead_letters import read_letters
+from st_connectors.replaying import replay
 from st_core.errors import InputTooLong
 
 pa = pytest.importorskip("pyarrow")
@@ -156,3 +159,23 @@ def test_an_encoder_without_models_is_an_error():
         Encoder()
     with pytest.raises(ValueError, match="url= needs collection="):
         Encoder(url="memory:x")
+
+
+def test_the_dead_letters_of_a_task_are_replayed(indexes, request, tmp_path):
+    """A row with a broken vector is encoded again from its text, and leaves the file."""
+    mine, theirs = indexes
+    url = f"memory:{request.node.nodeid}"
+    encoded = Encoder(url=url, collection="mine")(pa.Table.from_pylist(documents(3)))
+    broken = encoded.column("dense").to_pylist()
+    broken[1] = [float("nan")] * len(broken[1])
+    column = pa.array(broken, encoded.schema.field("dense").type)
+    table = encoded.set_column(encoded.schema.get_field_index("dense"), "dense", column)
+    assert TaskWriter(url, "mine", dead_letters=tmp_path).write(table, 0).refused_total == 1
+    (file,) = tmp_path.iterdir()
+
+    report = replay(file, lambda target: Index.open(target.address, collection=target.collection))
+
+    assert (report.confirmed, report.refused_total) == (1, 0)
+    assert list(read_letters(file) if file.exists() else ()) == []
+    theirs.ingest(documents(3))
+    assert_same(records(mine.store), records(theirs.store))
