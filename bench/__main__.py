@@ -15,6 +15,7 @@ from typing import Any
 BENCHMARKS = {
     "demo": "imports, the command line, indexing and searching the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
+    "ingest": "ingest: its cost beyond encoding, its resumption, its memory",
     "memory": "memory growth of a process over a million texts",
     "quality": "search quality of the built-in models",
     "speed": "every available store compared with its own client",

@@ -1,0 +1,241 @@
+"""Measure ingest: what it costs beyond encoding, how it resumes, and how time and memory grow with the input.
+
+    python -m bench.ingest [--json] [PART ...]      (or: make bench ARGS=ingest)
+
+Parts: ``encoder`` compares an ingest with MiniLM into embedded Qdrant with encoding alone, in turns. ``files``
+compares ingests with and without a state and dead letters, built-in models, in turns. ``resume`` kills an ingest of
+100,000 documents at 90 % and measures the time to the first new document. ``growth`` ingests 1,000,000 documents into
+a store that drops them, and compares memory and the time per document with those of the first 10,000.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.figures import plain_environment, report, spread
+from bench.memory import WORDS, resident
+from bench.memory import texts as short_texts
+
+PARTS = ("encoder", "files", "resume", "growth")
+TARGETS = {
+    "end_to_end": (">=", 0.95),
+    "state_and_letters": (">=", 0.97),
+    "resume_seconds": ("<", 5.0),
+    "growth_mb": ("<", 100.0),
+    "cost_per_document": ("<", 1.2),
+}
+ROUNDS = 5
+ENCODED = 1_500
+FILES = 20_000
+RESUMED = 100_000
+GROWN = 1_000_000
+SETTLED = 10_000
+
+
+def main() -> int:
+    """Run the requested parts, and print their figures."""
+    arguments = [each for each in sys.argv[1:] if each != "--json"]
+    if arguments[:1] == ["--child"]:
+        return CHILDREN[arguments[1]](*arguments[2:])
+    unknown = set(arguments) - set(PARTS)
+    if unknown:
+        print(f"unknown part {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    figures: dict[str, Any] = {}
+    for part in arguments or PARTS:
+        figures |= globals()[f"measure_{part}"]()
+    return report(figures, {name: target for name, target in TARGETS.items() if name in figures})
+
+
+def _documents(texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    return ({"id": f"d{number}", "text": text, "number": number} for number, text in enumerate(texts))
+
+
+def _in_turns(runs: Sequence[Callable[[], None]], rounds: int) -> list[list[float]]:
+    """Return the seconds of each run in each round; a first round warms up, and the order alternates."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(rounds + 1):
+        order = list(enumerate(runs))
+        for at, run in order if turn % 2 else reversed(order):
+            began = time.perf_counter()
+            run()
+            times[at].append(time.perf_counter() - began)
+    return [each[1:] for each in times]
+
+
+def measure_encoder() -> dict[str, Any]:
+    """Compare an ingest with MiniLM with encoding the same texts in the same batches."""
+    from bench.checkpoints import minilm
+    from st_connectors.demo.docstrings import collect
+    from st_connectors.index import Index
+    from st_core import SentenceTransformer
+
+    texts = [item.text for item in collect()][:ENCODED]
+    folder = Path(tempfile.mkdtemp())
+    model = SentenceTransformer(str(minilm(folder)))
+
+    def encode() -> None:
+        for start in range(0, len(texts), 512):
+            model.encode_document(texts[start : start + 512])
+
+    def ingest() -> None:
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        with Index.create(f"qdrant+edge:{folder / 'store'}", collection="c", dense=model) as index:
+            index.ingest(_documents(texts), resume=folder / "state.json", dead_letters=folder / "refused.jsonl")
+
+    try:
+        alone, whole = _in_turns([encode, ingest], ROUNDS)
+    finally:
+        shutil.rmtree(folder)
+    return {
+        "encode_per_s": spread([len(texts) / each for each in alone]),
+        "ingest_per_s": spread([len(texts) / each for each in whole]),
+        "end_to_end": spread([one / other for one, other in zip(alone, whole, strict=True)]),
+    }
+
+
+def measure_files() -> dict[str, Any]:
+    """Compare ingests with a state and dead letters with ingests without, of which 1 % of the documents are refused."""
+    from st_connectors.index import Index
+
+    texts = [" ".join((text, *WORDS, *WORDS)) for text in short_texts(FILES)]
+    folder = Path(tempfile.mkdtemp())
+
+    def run(**files: Path) -> Callable[[], None]:
+        def ingest() -> None:
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            (folder / "refused.jsonl").unlink(missing_ok=True)
+            documents = ({"id": each["id"]} if each["number"] % 100 == 0 else each for each in _documents(texts))
+            url = f"qdrant+edge:{folder / 'store'}"
+            with Index.create(url, collection="c", dense="builtin:dense", sparse="builtin:sparse") as index:
+                index.ingest(documents, **files)
+
+        return ingest
+
+    try:
+        without, with_files = _in_turns(
+            [run(), run(resume=folder / "state.json", dead_letters=folder / "refused.jsonl")], ROUNDS
+        )
+    finally:
+        shutil.rmtree(folder)
+    return {
+        "plain_per_s": spread([len(texts) / each for each in without]),
+        "state_and_letters": spread([one / other for one, other in zip(without, with_files, strict=True)]),
+    }
+
+
+def measure_resume() -> dict[str, Any]:
+    """Kill an ingest at 90 %, run the same command again, and measure the time to its first confirmed batch."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with (folder / "in.jsonl").open("w") as file:
+            file.writelines(json.dumps(each) + "\n" for each in _documents(list(short_texts(RESUMED))))
+        with _child("ingest", folder) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if int(line) >= 0.9 * RESUMED:
+                    child.send_signal(signal.SIGKILL)
+                    break
+        began = time.perf_counter()
+        with _child("ingest", folder) as child:
+            assert child.stdout is not None
+            first = int(child.stdout.readline())
+            seconds = time.perf_counter() - began
+            *_, last = child.stdout.readlines() or [str(first)]
+        if int(last) != RESUMED:
+            raise RuntimeError(f"the ingest ended after {last} of {RESUMED} documents")
+    finally:
+        shutil.rmtree(folder)
+    return {"resumed_after": first, "resume_seconds": seconds}
+
+
+def _child(name: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench.ingest", "--child", name, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=plain_environment())
+
+
+def _ingest_child(folder: str) -> int:
+    """Ingest a file by the command line, and print the number of documents read after each batch."""
+    from st_connectors.cli import run
+    from st_connectors.ingest.ledger import Ledger
+
+    numbers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    add = Ledger.add
+
+    def add_and_print(self: Ledger, *values: Any) -> Any:
+        total = add(self, *values)
+        print(total.read, file=numbers, flush=True)
+        return total
+
+    Ledger.add = add_and_print  # type: ignore[method-assign]
+    target = ["--in", f"qdrant+edge:{folder}/store", "--collection", "c", "--create"]
+    return run(["ingest", f"{folder}/in.jsonl", *target])
+
+
+def measure_growth() -> dict[str, Any]:
+    """Ingest a million short documents into a store that drops them, in a process of its own."""
+    with _child("growth") as child:
+        assert child.stdout is not None
+        return dict(json.loads(child.stdout.readlines()[-1]))
+
+
+def _growth_child() -> int:
+    """Print the growth of the memory from the first 10,000 documents on, and the ratio of the times per document."""
+    from st_connectors.index import Index
+    from st_connectors.store import Record, Rejected
+
+    with Index.create("memory:growth", collection="c", dense="builtin:dense", sparse="builtin:sparse") as index:
+        store: Any = index.store
+        while hasattr(store, "store"):
+            store = store.store
+
+        def drop(records: Sequence[Record]) -> list[Rejected]:
+            del records
+            return []
+
+        store.upsert = drop
+        marks: list[tuple[int, float, float]] = []
+
+        def note(so_far: Any) -> None:
+            marks.append((so_far.read, time.perf_counter(), resident()))
+
+        folder = Path(tempfile.mkdtemp())
+        began = time.perf_counter()
+        index.ingest(_documents_of(GROWN), progress=note, resume=folder / "state.json")
+        shutil.rmtree(folder)
+    _, settled_at, settled = next(mark for mark in marks if mark[0] >= SETTLED)
+    per_document = (settled_at - began) / SETTLED
+    slices = [
+        (late[1] - early[1]) / (late[0] - early[0])
+        for early, late in zip(marks[:: len(marks) // 20], marks[len(marks) // 20 :: len(marks) // 20], strict=False)
+    ]
+    figures = {
+        "growth_mb": max(mark[2] for mark in marks) - settled,
+        "documents_per_s": GROWN / (marks[-1][1] - began),
+        "first_documents_per_s": 1 / per_document,
+        "cost_per_document": statistics.median(slices[-5:]) / statistics.median(slices[:5]),
+    }
+    print(json.dumps(figures))
+    return 0
+
+
+def _documents_of(count: int) -> Iterator[dict[str, Any]]:
+    return ({"id": f"d{number}", "text": text} for number, text in enumerate(short_texts(count)))
+
+
+CHILDREN: dict[str, Callable[..., int]] = {"ingest": _ingest_child, "growth": _growth_child}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
