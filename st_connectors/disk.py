@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from st_connectors.errors import Permanent
@@ -64,16 +64,20 @@ def explain_unwritable(folder: Path, *, store: str, operation: str) -> Permanent
 
 
 def write_atomically(path: Path, parts: Iterable[str]) -> None:
-    """Write texts to a file so that it is either complete or as it was before, even after a power failure."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write texts to a file so that it is either complete or as it was before, even after a power failure.
+
+    The texts are first written to a file ``.NAME.part`` beside it, so that only one process at a time may write a file.
+    """
+    part = path.with_name(f".{path.name}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from st_connectors._matching import values_at
 from st_connectors.arguments import set_ints
@@ -35,6 +36,8 @@ from st_connectors.store import Record, Rejected, Store
 from st_connectors.vectorise import FieldEncoder
 
 __all__ = ["IngestOptions", "Progress", "check_documents", "ingest"]
+
+T = TypeVar("T")
 
 Progress = Callable[[IngestReport], None]
 """A callback that receives the report so far after every batch, in a writing thread, one call at a time."""
@@ -109,7 +112,7 @@ def ingest(
             run.finish()
             raise
         run.raise_failure()
-        store.refresh()
+        run.patiently(store.refresh)
         if chosen.should_stop is not None and chosen.should_stop():
             opened.save()
         else:
@@ -204,6 +207,7 @@ class _Run:
         self._stale = StaleWindows(store, are_splitting=options.spans is not None)
         self._seen = SeenIds()
         self._counting = threading.Lock()
+        self._is_abandoned = False
         # Daemons, so that a second Ctrl-C ends the process although one of them is in a long call.
         self._threads = [
             threading.Thread(target=self._encode, name="ingest-encoder", daemon=True),
@@ -228,12 +232,14 @@ class _Run:
 
     def interrupt(self) -> None:
         """Read and encode nothing further, and wait for what is encoded; a second Ctrl-C ends the wait."""
-        self._read.stop()
-        if self._options.on_interrupt is not None:
-            self._options.on_interrupt()
         try:
+            self._read.stop()
+            if self._options.on_interrupt is not None:
+                self._options.on_interrupt()
             self._join()
         except KeyboardInterrupt:
+            with self._counting:
+                self._is_abandoned = True
             self.stop()
         finally:
             self.save()
@@ -295,12 +301,14 @@ class _Run:
     def _write_batch(self, batch: Batch) -> None:
         """Write one batch, and count it when the store has acknowledged all of it."""
         began = time.perf_counter()
-        stale = self._stale.find(batch.documents)
+        stale = self.patiently(lambda: self._stale.find(batch.documents))
         sent = self._send(batch.records)
         if stale:
-            self._store.delete(stale)
+            self.patiently(lambda: self._store.delete(stale))
         seconds = time.perf_counter() - began
         with self._counting:
+            if self._is_abandoned:  # the caller has the report already, and the files may be closed
+                raise _StoppedError
             report = self._report(batch, sent, seconds)
             total = self._ledger.add(batch, report)
             if self._options.on_refused is not None:
@@ -310,6 +318,23 @@ class _Run:
                 self._progress(total)
         if report.refused:
             check_refused(total, report.refused[-1], self._options.stop_after)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Return the result of a call, which is repeated after temporary errors until the patience is over."""
+        while True:
+            sending = self._pace.begin()
+            if sending is None:
+                raise _StoppedError
+            try:
+                result = call()
+            except Temporary as error:
+                self._pace.fail(sending, error)
+                continue
+            except BaseException:
+                self._pace.abandon(sending)
+                raise
+            self._pace.succeed(sending, is_smooth=True)
+            return result
 
     def _send(self, records: Sequence[Record]) -> _Sent:
         """Write the records of a batch, and return those that the store refuses for good.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from st_connectors.index import Index
 from st_connectors.ingest import (
     FileInUseError,
     IngestFailed,
+    IngestInterrupted,
     IngestReport,
     Patience,
     Resume,
@@ -504,3 +507,90 @@ def test_letters_in_use_are_refused(memory, model, tmp_path):
     index_of(memory("dense"), model).ingest(source(), dead_letters=letters)
 
     assert "is in use by another ingest or replay" in refused[0]
+
+
+class Looking(Breaking):
+    """A store whose lookups, deletions and refreshes fail once each."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.failed: list[str] = []
+
+    def _fail_once(self, name: str) -> None:
+        if name not in self.failed:
+            self.failed.append(name)
+            raise GONE
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        self._fail_once("get")
+        return self._store.get(*arguments, **options)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._fail_once("delete")
+        self._store.delete(ids)
+
+    def refresh(self) -> None:
+        self._fail_once("refresh")
+        self._store.refresh()
+
+
+def test_a_store_that_is_down_is_waited_for_by_every_operation(memory, model, monkeypatch):
+    """Looking up windows, removing those that are stale, and the last refresh."""
+    from st_connectors import index as module
+    from st_connectors.index import Split
+
+    monkeypatch.setattr(module, "spans_of", lambda *_: lambda text: [(at, at + 4) for at in range(0, len(text), 4)])
+    store = memory("dense")
+    index_of(store, model).ingest([{"id": "a", "text": "text 1 text 2", "number": 1}], split=Split(8))
+    looking = Looking(store)
+
+    index_of(looking, model).ingest(
+        [{"id": "a", "text": "text", "number": 1}], split=Split(8), patience=Patience(60, 0, 0)
+    )
+
+    assert sorted(looking.failed) == ["delete", "get", "refresh"]
+    assert stored(store) == {"a": 1}
+
+
+def test_a_second_interrupt_ends_the_ingest_at_once(memory, model, tmp_path):
+    """Nothing that the store acknowledges later is counted: it is written again by the next run."""
+    store, state = memory("dense"), tmp_path / "state.json"
+    reached, released, written = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(records: Sequence[Record], _number: int) -> Any:
+        if records[0].id != "d20":
+            return None
+
+        def write_late(inner: Store, held: Sequence[Record]) -> list[Rejected]:
+            reached.set()
+            released.wait(60)
+            answer = inner.upsert(held)
+            written.set()
+            return answer
+
+        return write_late
+
+    def source() -> Iterator[dict[str, Any]]:
+        yield from (a_document(n) for n in range(30))
+        assert reached.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(IngestInterrupted) as caught:
+        index_of(Breaking(store, hold), model).ingest(
+            source(), batch=10, resume=state, writers=1, on_interrupt=_interrupt_again
+        )
+
+    assert caught.value.report.confirmed == 20
+    released.set()
+    assert written.wait(60)
+    found = read_state(state)
+    assert found is not None
+    assert found[0].intervals == ((0, 20),)
+    assert index_of(store, model).ingest([a_document(n) for n in range(30)], resume=state).confirmed == 30
+
+
+def _interrupt_again() -> None:
+    """Send the signal from another thread, so that it reaches the main thread wherever it waits."""
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Thread(target=lambda: signal.pthread_kill(main, signal.SIGINT)).start()
