@@ -18,6 +18,7 @@ COMMANDS = [
     "demo",
     "create",
     "ingest",
+    "replay",
     "search",
     "get",
     "count",
