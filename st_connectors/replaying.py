@@ -34,8 +34,11 @@ Repair = Callable[[Any], Mapping[str, Any] | None]
 
 def targets_of(path: Path) -> list[Target]:
     """Return the different targets of the letters of a file; raise DeadLetterError for a file that is none."""
-    targets = [_target_of(letter) for letter in read_letters(path)]
-    return [target for at, target in enumerate(targets) if target not in targets[:at]]
+    targets: list[Target] = []
+    for letter in read_letters(path):
+        if (target := _target_of(letter)) not in targets:
+            targets.append(target)
+    return targets
 
 
 def replay(

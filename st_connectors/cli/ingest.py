@@ -47,7 +47,7 @@ from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_connectors.index import Index, Split
-    from st_connectors.ingest import IngestReport, Resume, Waiting
+    from st_connectors.ingest import IngestFailed, IngestReport, Resume, Waiting
     from st_connectors.ingest.documents import Document, DocumentError
     from st_connectors.models import ModelOptions
 
@@ -268,8 +268,8 @@ def ingest(
         except IngestFailed as error:
             if as_json:
                 print_json(error.report.to_json())
-            elif resume is not None and error.report.read:
-                print_error(f"st-connectors: {_AGAIN}: {same_command('--restart')}")
+            else:
+                _print_next_step(error, resume, files.dead_letters)
             raise
         unfilled = _unfilled(index, report)
     if not as_json:
@@ -332,6 +332,8 @@ def _choose_files(
 
     beside = files_beside(inputs, documents.identity, absolute_address(address), index.schema.collection)
     is_resumable = index.store.capabilities.persistent and not no_state
+    if is_resumable and state is None and beside.state is None and all(each.path is not None for each in inputs):
+        print_error("st-connectors: no state is written beside the source: --state FILE names another place")
     state_path = Path(expand_home(state)) if state is not None else beside.state if is_resumable else None
     letters = Path(expand_home(refused)) if refused is not None else beside.dead_letters
     for option, path in (("--state", state_path), ("--refused", letters)):
@@ -351,6 +353,24 @@ def _note_resumed(resume: Resume) -> None:
         return  # raised by the ingest
     if found is not None and found[0].report.read:
         print_error(f"st-connectors: continuing after {found[0].report.read:,} documents (state: {resume.path})")
+
+
+def _print_next_step(error: IngestFailed, resume: Resume | None, letters: Path | None) -> None:
+    """Say how to go on after a failure, unless its message says so."""
+    from st_connectors.cli.reading import SourceChangedError
+    from st_connectors.ingest import StateError, TooManyRefusedError
+
+    if error.report.refused_total:
+        print_error(f"st-connectors: {_repair_hint(letters)}")
+    match error.__cause__:
+        case SourceChangedError() | StateError():
+            pass
+        case TooManyRefusedError():
+            print_error(
+                f"st-connectors: or correct the options, and start again: {same_command('--restart')} --restart"
+            )
+        case _ if resume is not None and error.report.read:
+            print_error(f"st-connectors: {_AGAIN}: {same_command('--restart')}")
 
 
 def _repair_hint(letters: Path | None) -> str:

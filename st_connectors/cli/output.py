@@ -201,8 +201,9 @@ def _interrupted_counts(report: IngestReport, read: int, total: int | None) -> s
 def _print_report(report: IngestReport, unfilled: Sequence[str], more: str) -> None:
     for refusal in report.refused[:MAX_SHOWN_REFUSALS]:
         print_error(f"refused: {refusal}")
-    if report.refused_total > MAX_SHOWN_REFUSALS:
-        print_error(f"refused: {report.refused_total - MAX_SHOWN_REFUSALS:,} more")
+    more_refused = report.refused_total - min(len(report.refused), MAX_SHOWN_REFUSALS)
+    if more_refused:
+        print_error(f"refused: {more_refused:,} more{', with those of earlier runs' if report.resumed else ''}")
     if report.refused_total:
         print_error(f"st-connectors: {more}")
     if report.refused and not report.confirmed and isinstance(document := report.refused[0].document, Mapping):

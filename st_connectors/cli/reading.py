@@ -90,14 +90,14 @@ def files_beside(inputs: Sequence[Input], identity: Identity, address: str, coll
     """Return the default files of an ingest, in a hidden folder beside or in its first source.
 
     Their names depend on the sources and the target, so that each ingest has its own. There are none if a source is
-    standard input or a query, which have no place, or if the folder cannot be written.
+    standard input, a pipe or a query, which have no place, or if the folder cannot be written.
     """
     import xxhash
 
     from st_connectors.disk import OWN_FOLDER
 
     paths = [each.path for each in inputs if each.path is not None]
-    if len(paths) < len(inputs) or not paths:
+    if len(paths) < len(inputs) or not paths or not all(path.is_file() or path.is_dir() for path in paths):
         return Files(None, None)
     first = paths[0].absolute()
     folder = (first if first.is_dir() else first.parent) / OWN_FOLDER

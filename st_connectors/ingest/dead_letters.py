@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
             "indexId": refusal.id,
             "status": refusal.status,
             "message": refusal.reason,
-            "document": _plain(_as_read(refusal)),
+            "document": _document(refusal),
         },
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "stage": refusal.stage,
@@ -88,6 +89,16 @@ def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
         "target": target.to_json(),
         "ingest": ingest,
     }
+
+
+def _document(refusal: Refusal) -> Any:
+    """Return the document of a refusal for JSON; None for one that is nested too deeply for JSON."""
+    try:
+        value = _plain(_as_read(refusal))
+        json.dumps(value)
+    except (RecursionError, ValueError):
+        return None
+    return value
 
 
 def _as_read(refusal: Refusal) -> object:
@@ -173,7 +184,8 @@ def _append(path: Path, data: bytes) -> None:
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
-            os.fsync(file.fileno())
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                os.fsync(file.fileno())
         except OSError:
             file.truncate(end)
             raise
@@ -200,6 +212,11 @@ def open_dead_letters(
     def remains(letter: Letter) -> bool:
         return bool(letter["ingest"] != ingest or is_done(letter["position"]))
 
+    if path.exists() and not path.is_file():  # such as /dev/null
+        if path.is_dir():
+            raise DeadLetterError(f"refused documents cannot be written to {path}, which is a folder: name a file")
+        yield DeadLetters(path, target, ingest)
+        return
     with lock_dead_letters(path):
         if path.exists() and not (_is_complete(path) and all(map(remains, read_letters(path)))):
             replace_letters(path, filter(remains, read_letters(path)))
@@ -230,7 +247,8 @@ def _is_complete(path: Path) -> bool:
 def read_letters(path: Path) -> Iterator[Letter]:
     """Yield the letters of a file; a last line that was not written completely is left out.
 
-    Raises DeadLetterError for a file that cannot be read, and for a line that is not a dead letter.
+    Raises DeadLetterError for a file that cannot be read, and for a line that is neither a dead letter nor, at the end
+    of the file, the beginning of one.
     """
     try:
         with path.open("rb") as file:
@@ -238,12 +256,18 @@ def read_letters(path: Path) -> Iterator[Letter]:
                 letter = _parse(line)
                 if letter is not None:
                     yield letter
-                elif line.endswith(b"\n"):
+                elif line.endswith(b"\n") or not _begins(line):
                     raise DeadLetterError(
                         f"{path} line {number} is not a dead letter of this package: name a file written by --refused"
                     )
     except OSError as error:
         raise DeadLetterError(f"the dead-letter file {path} cannot be read: {error.strerror}") from error
+
+
+def _begins(line: bytes) -> bool:
+    """Return whether an incomplete line is the beginning of a letter of this package."""
+    beginning = json.dumps({"pluginId": PLUGIN})[:-1].encode()
+    return line[: len(beginning)] == beginning[: len(line)]
 
 
 def _parse(line: bytes) -> Letter | None:
@@ -253,8 +277,13 @@ def _parse(line: bytes) -> Letter | None:
     except ValueError:
         return None
     names = ("failedData", "stage", "source", "position", "attempts", "error", "target", "ingest")
-    is_letter = isinstance(letter, dict) and all(name in letter for name in names)
-    return letter if is_letter and "document" in letter["failedData"] else None
+    if not isinstance(letter, dict) or not all(name in letter for name in names):
+        return None
+    types = {"failedData": dict, "stage": str, "position": int, "attempts": int, "error": dict, "target": dict}
+    if not all(isinstance(letter[name], kind) for name, kind in types.items()):
+        return None
+    parts = {"failedData": ("document", "indexId"), "error": ("reason",), "target": ("address", "collection")}
+    return letter if all(name in letter[part] for part, keys in parts.items() for name in keys) else None
 
 
 def replace_letters(path: Path, letters: Iterable[Letter]) -> None:

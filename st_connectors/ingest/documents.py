@@ -115,7 +115,10 @@ def document_id(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_FLOAT_ID:
         value = int(value)
     if isinstance(value, Integral) and not isinstance(value, bool):
-        return str(int(value))
+        try:
+            return str(int(value))
+        except ValueError as error:  # more digits than Python converts
+            raise DocumentError("'id' is an integer with too many digits") from error
     if not isinstance(value, str):
         raise DocumentError(f"'id' must be a string or an integer, not {type(value).__name__}")
     if not value:

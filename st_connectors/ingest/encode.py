@@ -55,12 +55,18 @@ def prepare(position: int, value: object, text_key: str, spans: Spans | None) ->
         place = value.place if isinstance(value, Document) else error.place
         original = error.value if isinstance(value, DocumentError) else value
         return Refusal(position, error.id, error.reason, type(error), place, original, "read")
-    if spans is None:
-        return Prepared(position, document, (document,))
-    if is_window_id(document.id):
+    if spans is not None and is_window_id(document.id):
         reason = "ids that end in '#window-' and a number are reserved for windows"
         return Refusal(position, document.id, reason, DocumentError, document.place, document, "split")
-    return Prepared(position, document, split_document(document, text_key, spans(document.text)))
+    windows = (document,) if spans is None else split_document(document, text_key, spans(document.text))
+    try:
+        size = sum(size_of(window.payload) for window in windows)
+    except RecursionError:
+        return Refusal(position, document.id, _TOO_DEEP, DocumentError, document.place, document, "read")
+    return Prepared(position, document, windows, size)
+
+
+_TOO_DEEP = "the payload is nested too deeply: make it flatter, or store the part as text"
 
 
 def gather_batches(
@@ -74,13 +80,18 @@ def gather_batches(
 ) -> Iterator[Batch]:
     """Yield batches of up to ``count`` documents and about ``size`` bytes; all windows of a document are in one batch.
 
+    The ids of a batch are distinct, so that a document is not lost if the store refuses a later one with its id.
     ``source`` yields values with their positions, and ``cursor`` returns its state after the last of them. If the
     source raises an error, the documents before the error are yielded first.
     """
     gathered = _Gathered()
     try:
         for position, value in source:
-            gathered.add(prepare(position, value, text_key, spans))
+            item = prepare(position, value, text_key, spans)
+            if isinstance(item, Prepared) and item.document.id in gathered.ids:
+                yield gathered.batch(None)
+                gathered = _Gathered()
+            gathered.add(item)
             if gathered.count >= count or gathered.size >= size:
                 yield gathered.batch(cursor())
                 gathered = _Gathered()
@@ -97,6 +108,7 @@ class _Gathered:
 
     def __init__(self) -> None:
         self._items: list[Prepared | Refusal] = []
+        self.ids: set[str] = set()
         self.size = 0
 
     @property
@@ -106,7 +118,10 @@ class _Gathered:
     def add(self, item: Prepared | Refusal) -> None:
         self._items.append(item)
         if isinstance(item, Prepared):
-            self.size += sum(size_of(window.payload) for window in item.windows)
+            self.ids.add(item.document.id)
+            self.size += item.size
+        else:
+            self.size += _size_of_refused(item.document)
 
     def batch(self, cursor: JsonValue) -> Batch:
         return Batch(
@@ -116,6 +131,14 @@ class _Gathered:
             self._items[-1].position + 1,
             cursor,
         )
+
+
+def _size_of_refused(document: object) -> int:
+    """Return the size of a refused document, which stays in memory until its batch is written."""
+    try:
+        return len(document) if isinstance(document, bytes) else size_of(document)
+    except RecursionError:
+        return 0
 
 
 def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:

@@ -9,7 +9,7 @@ from st_connectors.ingest.report import IngestReport, Refusal
 __all__ = ["MaxRefused", "TooManyRefusedError", "check_refused", "parse_max_refused"]
 
 SAMPLE = 100
-"""The number of documents from which on a share is compared. If the store refuses so many and confirms none, the ingest
+"""The number of documents from which on a share is compared. If so many are refused and none is confirmed, the ingest
 stops even without a limit, because the reason does not concern single documents."""
 
 
@@ -61,7 +61,7 @@ def parse_max_refused(value: MaxRefused | int | str) -> MaxRefused:
 
 
 def check_refused(total: IngestReport, last: Refusal, limit: MaxRefused | None) -> None:
-    """Raise TooManyRefusedError if more documents are refused than the limit, or if the store refuses all documents.
+    """Raise TooManyRefusedError if more documents are refused than the limit, or if all are.
 
     ``last`` is a refused document, whose reason becomes part of the message.
     """
@@ -69,6 +69,6 @@ def check_refused(total: IngestReport, last: Refusal, limit: MaxRefused | None) 
         if limit.is_exceeded(total):
             message = f"{total.refused_total:,} of {total.read:,} documents were refused, and the limit is {limit}"
             raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")
-    elif last.stage == "write" and not total.confirmed and total.refused_total >= SAMPLE:
-        message = f"the store refused all of the first {total.refused_total:,} documents"
+    elif not total.confirmed and total.refused_total >= SAMPLE:
+        message = f"all of the first {total.refused_total:,} documents were refused"
         raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")

@@ -28,7 +28,8 @@ def locked(path: Path, message: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder = Path(tempfile.gettempdir(), f"st-connectors-{getpass.getuser()}")
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(tempfile.gettempdir(), f"st-connectors-{user}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{xxhash.xxh3_128_hexdigest(str(path.resolve()).encode())}.lock"
     lock = FileLock(file, thread_local=False)

@@ -30,6 +30,9 @@ SAVE_EVERY = 1.0
 RESTART = "start from the beginning with --restart (restart=True)"
 
 
+_NOT_OURS = "name another file (--state FILE, resume=), or remove it"
+
+
 class StateError(ValueError):
     """The state of an ingest cannot be read, written or resumed."""
 
@@ -115,22 +118,36 @@ def read_state(path: Path) -> tuple[State, Mapping[str, Any]] | None:
 
     Raises StateError for a file that cannot be read, is damaged, or was written by a newer version.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    value = _read_object(path)
+    if value is None:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"the state {path} cannot be read ({error}); {RESTART}") from error
-    try:
-        value = json.loads(text)
-        version = int(value["version"])
-        parsed = None if version > VERSION else (_parse(value), dict(value["identity"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StateError(f"the state {path} is damaged: it is not a state of this package; {RESTART}") from error
-    if parsed is None:
+    version = value.get("version")
+    if isinstance(version, int) and version > VERSION:
         message = f"the state {path} has version {version}, and this package reads {VERSION}"
         raise StateError(f"{message}: install the newer package, or {RESTART}")
-    return parsed
+    try:
+        return _parse(value), dict(value["identity"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"the state {path} is damaged; {RESTART}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Return the object of a state file; None if there is no file, or an empty one.
+
+    Raises StateError for a file that is no state, so that a file of another program is never replaced.
+    """
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise StateError(f"{path} is not a file: name a file for the state (--state FILE, resume=)")
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if text.strip() else None
+    except (OSError, ValueError) as error:
+        raise StateError(f"the state {path} cannot be read ({error}): {_NOT_OURS}") from error
+    if value is not None and not (isinstance(value, dict) and {"version", "identity"} <= value.keys()):
+        raise StateError(f"{path} is not a state of this package: {_NOT_OURS}")
+    return value
 
 
 def _parse(value: Mapping[str, Any]) -> State:
@@ -215,12 +232,12 @@ def open_state(resume: Resume, identity: Identity) -> Iterator[StateFile]:
             stack.enter_context(locked(path, message))
         except OSError as error:
             raise _unwritable(path, error) from error
+        if resume.restart:
+            _read_object(path)  # so that no file of another program is replaced
         stored = None if resume.restart else read_state(path)
-        if stored is None:
-            state = State(uuid.uuid4().hex)
-        else:
-            state, before = stored
-            _check_same(resume, identity, before)
+        state = State(uuid.uuid4().hex) if stored is None else stored[0]
+        if stored is not None and state.intervals:
+            _check_same(resume, identity, stored[1])
         file = StateFile(path, identity, state, has_own_folder=path.parent.name == OWN_FOLDER)
         file.save(state)
         yield file

@@ -22,11 +22,15 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document, its position among the documents of the ingest, counted from 0, and its windows."""
+    """A document, its position among the documents of the ingest, counted from 0, and its windows.
+
+    ``size`` is the estimated size of the payloads of its windows in bytes.
+    """
 
     position: int
     document: Document
     windows: tuple[Document, ...]
+    size: int = 0
 
 
 def split_document(document: Document, text_key: str, spans: Sequence[tuple[int, int]]) -> tuple[Document, ...]:

@@ -202,14 +202,33 @@ def test_batches_confirmed_out_of_order_are_not_written_again(memory, model, tmp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is damaged"),
-        ('{"version": 1', "is damaged"),
-        ('{"version": 1, "confirmed": [[5, 2]]}', "is damaged"),
-        ('{"version": 2}', "has version 2, and this package reads 1: install the newer package"),
-        ("[]", "is damaged"),
+        ('{"version": 1', "cannot be read"),
+        ("\xff\xfe", "cannot be read"),
+        ("[]", "is not a state of this package"),
+        ('{"precious": 1}', "is not a state of this package"),
     ],
 )
-def test_a_state_that_cannot_be_read_is_named(memory, model, tmp_path, content, message):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_that_is_no_state_is_never_replaced(memory, model, tmp_path, content, message, restart):
+    """It may belong to another program; also if the ingest is to start over."""
+    state = tmp_path / "state.json"
+    state.write_text(content, encoding="latin-1")
+
+    with pytest.raises(StateError, match=message) as caught:
+        index_of(memory("dense"), model).ingest([a_document(0)], resume=Resume(state, restart=restart))
+
+    assert "name another file" in str(caught.value)
+    assert state.read_text(encoding="latin-1") == content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"version": 1, "identity": {}, "confirmed": [[5, 2]]}', "is damaged"),
+        ('{"version": 2, "identity": {}}', "has version 2, and this package reads 1: install the newer package"),
+    ],
+)
+def test_a_state_that_cannot_be_used_is_named(memory, model, tmp_path, content, message):
     """And is not overwritten, unless the ingest is to start over."""
     state = tmp_path / "state.json"
     state.write_text(content)
@@ -220,6 +239,74 @@ def test_a_state_that_cannot_be_read_is_named(memory, model, tmp_path, content, 
     assert "--restart (restart=True)" in str(caught.value)
     assert state.read_text() == content
     assert index_of(memory("dense"), model).ingest([a_document(0)], resume=Resume(state, restart=True)).confirmed == 1
+
+
+def test_an_empty_file_is_a_new_state_and_a_folder_is_none(memory, model, tmp_path):
+    """As ``mktemp`` makes one."""
+    (tmp_path / "state.json").touch()
+    assert index_of(memory("dense"), model).ingest([a_document(0)], resume=tmp_path / "state.json").confirmed == 1
+    with pytest.raises(StateError, match="is not a file: name a file for the state"):
+        index_of(memory("dense"), model).ingest([a_document(0)], resume=tmp_path)
+
+
+def test_an_ingest_that_stored_nothing_may_change(memory, model, tmp_path):
+    """There is nothing to continue."""
+    store, state = memory("dense"), tmp_path / "state.json"
+    with pytest.raises(IngestFailed):
+        index_of(Breaking(store, failing_at(0, GONE)), model).ingest(
+            [a_document(0)], resume=Resume(state, "books"), patience=NOW
+        )
+
+    assert index_of(store, model).ingest([a_document(0)], resume=Resume(state, "others")).confirmed == 1
+
+
+def test_a_document_is_not_lost_with_a_later_one_that_the_store_refuses(memory, model):
+    """Of three versions the store takes the first two; the second is stored."""
+    store = memory("dense")
+
+    def refuse_bad(_records: Sequence[Record], _number: int) -> Any:
+        error = Refused("bad", store="fake", operation="upsert", status=400)
+
+        def answer(inner: Store, records: Sequence[Record]) -> list[Rejected]:
+            inner.upsert([record for record in records if record.payload["number"] != 2])
+            return [Rejected(at, each.id, error) for at, each in enumerate(records) if each.payload["number"] == 2]
+
+        return answer
+
+    documents = [{"id": "a", "text": f"text {n}", "number": n} for n in range(3)]
+
+    report = index_of(Breaking(store, refuse_bad), model).ingest(documents)
+
+    assert (report.confirmed, report.refused_total) == (2, 1)
+    assert stored(store) == {"a": 1}
+
+
+def test_a_document_that_is_nested_too_deeply_is_refused_alone(memory, model, tmp_path):
+    """Its letter has no document, because JSON could not be read again."""
+    nested: Any = []
+    for _ in range(3000):
+        nested = [nested]
+    letters = tmp_path / "refused.jsonl"
+    documents = [a_document(0), {**a_document(1), "nested": nested}, {**a_document(2), "id": 10**5000}, a_document(3)]
+
+    report = index_of(memory("dense"), model).ingest(documents, dead_letters=letters)
+
+    assert (report.confirmed, report.refused_total) == (2, 2)
+    assert [letter["position"] for letter in letters_of(letters)] == [1, 2]
+
+
+def test_a_file_of_another_program_is_never_taken_for_letters(memory, model, tmp_path):
+    """Also if it is one line without an end; a device such as /dev/null takes letters."""
+    other = tmp_path / "config.json"
+    other.write_text('{"precious": 1}')
+
+    with pytest.raises(ValueError, match="line 1 is not a dead letter"):
+        index_of(memory("dense"), model).ingest([{"id": "a"}], dead_letters=other)
+
+    assert other.read_text() == '{"precious": 1}'
+    with pytest.raises(ValueError, match="is a folder: name a file"):
+        index_of(memory("dense"), model).ingest([{"id": "a"}], dead_letters=tmp_path)
+    assert index_of(memory("dense"), model).ingest([{"id": "a"}], dead_letters="/dev/null").refused_total == 1
 
 
 def interrupted(store: Store, model: Counting, state: Path, **resume: Any) -> None:
@@ -415,7 +502,7 @@ def test_a_store_that_refuses_everything_stops_the_ingest(memory, model):
         return lambda _store, records: [Rejected(at, record.id, error) for at, record in enumerate(records)]
 
     store = Breaking(memory("dense"), refuse)
-    with pytest.raises(IngestFailed, match="the store refused all of the first 100 documents; the last reason: mapper"):
+    with pytest.raises(IngestFailed, match="all of the first 100 documents were refused; the last reason: mapper"):
         index_of(store, model).ingest((a_document(n) for n in range(5000)), batch=20)
 
 
