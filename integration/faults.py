@@ -183,14 +183,17 @@ class _CountRetries(logging.Handler):
 
 @contextmanager
 def counted_retries() -> Iterator[Counter[str]]:
-    """Yield the retries during the block, which are not printed."""
+    """Yield the retries during the block, which are not printed, also if a library has switched their logging off."""
     log, handler = logging.getLogger(retry.__name__), _CountRetries()
+    before = log.propagate, log.disabled, log.level, logging.root.manager.disable
     log.addHandler(handler)
-    log.propagate = False
+    log.propagate, log.disabled, log.level = False, False, logging.WARNING
+    logging.disable(logging.NOTSET)
     try:
         yield handler.counts
     finally:
-        log.propagate = True
+        log.propagate, log.disabled, log.level, level = before
+        logging.disable(level)
         log.removeHandler(handler)
 
 
