@@ -639,6 +639,15 @@ def test_a_store_that_is_down_is_waited_for_by_every_operation(memory, model, mo
     assert stored(store) == {"a": 1}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C interrupt this process, which the processes of pytest-xdist ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_ends_the_ingest_at_once(memory, model, tmp_path):
     """Nothing that the store acknowledges later is counted: it is written again by the next run."""
     store, state = memory("dense"), tmp_path / "state.json"
