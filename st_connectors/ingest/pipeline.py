@@ -302,9 +302,10 @@ class _Run:
         """Write one batch, and count it when the store has acknowledged all of it."""
         began = time.perf_counter()
         stale = self.patiently(lambda: self._stale.find(batch.documents))
-        sent = self._send(batch.records)
+        # Stale windows are deleted first: once the first window is replaced, nothing tells that they exist.
         if stale:
             self.patiently(lambda: self._store.delete(stale))
+        sent = self._send(batch.records)
         seconds = time.perf_counter() - began
         with self._counting:
             if self._is_abandoned:  # the caller has the report already, and the files may be closed

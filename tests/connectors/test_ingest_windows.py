@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from watched import Watched
 
 from st_connectors.chunks import is_window_id
-from st_connectors.ingest import IngestOptions, ingest, windows
+from st_connectors.errors import Permanent
+from st_connectors.ingest import IngestFailed, IngestOptions, ingest, windows
 from st_connectors.store import Parts, Record
 
 
@@ -123,3 +125,37 @@ def test_no_order_of_ingests_leaves_a_stale_window(runs, page):
         for name, texts in expected.items()
         for number, text in enumerate(texts)
     }
+
+
+class Stopping(Counted):
+    """A store of which all writes fail after a number of them, until it is repaired."""
+
+    left = 1000
+
+    def upsert(self, records: Sequence[Record]) -> list:
+        self._write()
+        return super().upsert(records)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._write()
+        super().delete(ids)
+
+    def _write(self) -> None:
+        if not self.left:
+            raise Permanent("gone", store="fake", operation="write")
+        self.left -= 1
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_an_interruption_leaves_no_stale_window(writes):
+    """Between any two requests: the next ingest of the document still knows that the windows exist."""
+    store = Stopping()
+    ingest(store, [{"id": "a", "text": "x" * 45}], [], options=SPLIT)
+    store.left = writes
+    with suppress(IngestFailed):
+        ingest(store, [{"id": "a", "text": "y" * 15}], [], options=SPLIT)
+    store.left = 1000
+
+    ingest(store, [{"id": "a", "text": "y" * 15}], [], options=SPLIT)
+
+    assert stored(store) == {"a": "y" * 10, "a#window-1": "y" * 5}
