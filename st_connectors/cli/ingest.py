@@ -348,11 +348,11 @@ def _note_resumed(resume: Resume) -> None:
     from st_connectors.ingest.state import StateError, read_state
 
     try:
-        found = None if resume.restart else read_state(resume.path)
+        stored = None if resume.restart else read_state(resume.path)
     except StateError:
         return  # raised by the ingest
-    if found is not None and found[0].report.read:
-        print_error(f"st-connectors: continuing after {found[0].report.read:,} documents (state: {resume.path})")
+    if stored is not None and stored[0].report.read:
+        print_error(f"st-connectors: continuing after {stored[0].report.read:,} documents (state: {resume.path})")
 
 
 def _print_next_step(error: IngestFailed, resume: Resume | None, letters: Path | None) -> None:
