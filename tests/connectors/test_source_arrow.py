@@ -14,6 +14,7 @@ import pytest
 
 from st_connectors.ingest import DocumentError
 from st_connectors.ingest.sources import Format, Meter, Reading, count_path, read_path, size_of_path
+from st_connectors.ingest.sources.templates import parse_template
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -155,6 +156,9 @@ def test_a_value_that_cannot_be_read_refuses_its_row_only(tmp_path: Path):
     assert str(third).startswith(f"{path} row 3: the value of 'raw' cannot be read: 'utf-8' codec can't decode")
     assert str(fourth) == f"{path} row 4: the value of 'map' cannot be read: the map has a key twice"
     assert (third.id, third.value["map" if "map" in third.value else "text"]) == ("2", "x")
+
+    composed = Reading(templates={"id": parse_template("book-{id}")})  # not known of a row that cannot be read
+    assert [item.id for item in read_path(path, Format.PARQUET, composed)] == ["book-0", "", "", "", "book-4"]
 
 
 def test_uuids_are_texts_and_may_be_ids(tmp_path: Path):

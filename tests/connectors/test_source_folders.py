@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -273,3 +274,22 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path: Path):
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
 
     assert read(tmp_path) == (["a/b.md"], [f"{tmp_path}: skipped 1 linked"])
+
+
+def test_a_folder_that_cannot_be_read_is_a_gap(tmp_path: Path, monkeypatch):
+    """Its documents may exist, unlike those of files that are skipped."""
+    fill(tmp_path, {"a/b.md": "x", "c.md": "y", "d.py": "z"})
+    scandir = os.scandir
+
+    def without_a(folder: Path):
+        if folder.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    notes = Notes()
+    assert len(list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))) == 2
+    assert notes.gap is None
+
+    monkeypatch.setattr(os, "scandir", without_a)
+    assert len(list(read_path(tmp_path, Format.TEXT, Reading(notes=notes)))) == 1
+    assert notes.gap == f"{tmp_path}: skipped 1 unreadable (Permission denied), 1 that are no text files (1 .py)"

@@ -14,9 +14,13 @@ class Notes:
         """Pass each sentence to ``tell``, if there is one."""
         self._tell = tell
         self._sentences: dict[str, None] = {}
+        self.gap: str | None = None
+        """The first sentence on a part of a source that could not be read, so that documents may be missing."""
 
-    def add(self, sentence: str) -> None:
-        """Add a sentence, unless it was said before."""
+    def add(self, sentence: str, *, is_gap: bool = False) -> None:
+        """Add a sentence, unless it was said before; ``is_gap`` states that a part of the source cannot be read."""
+        if is_gap and self.gap is None:
+            self.gap = sentence
         if sentence in self._sentences:
             return
         self._sentences[sentence] = None

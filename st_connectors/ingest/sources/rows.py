@@ -101,7 +101,7 @@ def read_row(
     reasons = [value.reason for value in row.values() if isinstance(value, Unreadable)]
     if not reasons:
         return row_document(row, reading, place, convert)
-    identifier = row.get(reading.id_field, "")
+    identifier = "" if reading.id_field in reading.templates else row.get(reading.id_field, "")
     readable = {name: value for name, value in row.items() if not isinstance(value, Unreadable)}
     return DocumentError(reasons[0], str(identifier) if isinstance(identifier, str | int) else "", place, readable)
 

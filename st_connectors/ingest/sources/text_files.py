@@ -21,6 +21,7 @@ __all__ = ["TEXT_SUFFIXES", "check_text_ids", "count_texts", "read_texts", "text
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 
+_UNREADABLE = "unreadable"
 _HIDDEN, _IGNORED, _BINARY, _LINKS = "hidden", "ignored by .gitignore", "binary", "linked"
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins like UTF-16 LE
 MAX_SHOWN = 3
@@ -48,7 +49,8 @@ def read_texts(path: Path, reading: Reading, name: str | None = None) -> Read:
     for what, names in said.items():
         reading.notes.add(f"{path}: {what}: {_list(names)}")
     if skipped:
-        reading.notes.add(f"{path}: skipped {_describe(skipped)}")
+        is_gap = any(reason.startswith(_UNREADABLE) for reason in skipped)
+        reading.notes.add(f"{path}: skipped {_describe(skipped)}", is_gap=is_gap)
 
 
 def count_texts(path: Path, reading: Reading) -> int:
@@ -101,7 +103,7 @@ def _walk(folder: Path, above: Sequence[IgnoreFile], skipped: Counter[str]) -> I
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        skipped[f"unreadable ({error.strerror})"] += 1
+        skipped[f"{_UNREADABLE} ({error.strerror})"] += 1
         return
     for entry in entries:
         is_folder = entry.is_dir()
