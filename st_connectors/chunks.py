@@ -11,10 +11,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CHUNK_KEY", "chunk_payload", "document_id_of", "is_window_id", "parent_of", "window_count", "window_id"]
+__all__ = [
+    "CHUNK_KEY",
+    "SYNC_KEY",
+    "chunk_payload",
+    "document_id_of",
+    "is_window_id",
+    "parent_of",
+    "window_count",
+    "window_id",
+]
 
 CHUNK_KEY = "_chunk"
 """The payload key reserved for the position of a window in its document."""
+SYNC_KEY = "_sync"
+"""The payload key reserved for the hashes by which a sync recognizes what has changed."""
 
 _WINDOW = re.compile(r"#window-\d+\Z")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
 from st_connectors.ingest import (
+    DeleteMissing,
+    IngestFailed,
+    IngestInterrupted,
     IngestOptions,
     IngestReport,
     MaxRefused,
@@ -21,15 +25,20 @@ from st_connectors.ingest import (
     Progress,
     Refusal,
     Resume,
+    Spans,
+    SyncPlan,
     Waiting,
     ingest,
 )
+from st_connectors.ingest.comparing import Comparison
 from st_connectors.ingest.dead_letters import Target
 from st_connectors.ingest.ledger import open_ledger
 from st_connectors.ingest.limits import parse_max_refused
+from st_connectors.ingest.missing import delete_missing as delete_all_missing
 from st_connectors.ingest.pipeline import check_documents
+from st_connectors.ingest.planning import plan_sync
 from st_connectors.ingest.state import Identity
-from st_connectors.models import LazyModel, ModelOptions, stored_model
+from st_connectors.models import LazyModel, ModelOptions, identity_of, is_recorded, stored_model
 from st_connectors.registry import absolute_address, adopt_store, open_store
 from st_connectors.schema import FieldKind, FilterKind, Fusion, Quantization, Schema
 from st_connectors.schemas import (
@@ -58,10 +67,9 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Split"]
 
 
-class FurtherIngestArguments(TypedDict, total=False):
-    """The arguments of :meth:`Index.ingest` that concern interruptions, refused documents and parallel work."""
+class FurtherSyncArguments(TypedDict, total=False):
+    """The arguments of :meth:`Index.sync` that concern refused documents and parallel work, as for ``ingest``."""
 
-    resume: Resume | str | PathLike[str] | None
     dead_letters: str | PathLike[str] | None
     max_refused: MaxRefused | int | str | None
     writers: int | None
@@ -69,6 +77,12 @@ class FurtherIngestArguments(TypedDict, total=False):
     patience: Patience | None
     on_wait: Callable[[Waiting], None] | None
     on_interrupt: Callable[[], None] | None
+
+
+class FurtherIngestArguments(FurtherSyncArguments, total=False):
+    """The arguments of :meth:`Index.ingest` that concern interruptions, refused documents and parallel work."""
+
+    resume: Resume | str | PathLike[str] | None
 
 
 class Index:
@@ -291,14 +305,18 @@ class Index:
         on_refused: Callable[[Refusal], None] | None,
         *,
         should_stop: Callable[[], bool] | None = None,
+        compare: Comparison | None = None,
         **further: Unpack[FurtherIngestArguments],
     ) -> IngestReport:
-        """Ingest with the arguments of ``ingest``, until ``should_stop`` returns True before a document."""
+        """Ingest with the arguments of ``ingest``, until ``should_stop`` returns True before a document.
+
+        ``compare`` leaves out what the collection contains already.
+        """
         check_documents(documents)
         writers, max_refused = further.get("writers"), further.get("max_refused")
         options = IngestOptions(
             batch=batch,
-            spans=None if split is None else spans_of(list(self._models.values()), split),
+            spans=self._spans(split),
             text_key=self._text_key,
             on_refused=on_refused,
             writers=self._store.capabilities.writers if writers is None else writers,
@@ -307,6 +325,7 @@ class Index:
             on_wait=further.get("on_wait"),
             on_interrupt=further.get("on_interrupt"),
             should_stop=should_stop,
+            compare=compare,
         )
         resume, dead_letters = further.get("resume"), further.get("dead_letters")
         resuming = Resume(Path(resume)) if isinstance(resume, str | PathLike) else resume
@@ -327,6 +346,63 @@ class Index:
                 for encoder in self._encoders(list(self._models), counting=True)
             ]
             return ingest(self._store, documents, encoders, options=options, progress=progress, ledger=ledger)
+
+    def sync(
+        self,
+        documents: Iterable[object],
+        *,
+        delete_missing: bool | DeleteMissing = False,
+        split: Split | None = None,
+        batch: int = 512,
+        progress: Progress | None = None,
+        on_refused: Callable[[Refusal], None] | None = None,
+        **options: Unpack[FurtherSyncArguments],
+    ) -> IngestReport:
+        """Make the collection contain the documents as they are now; only new and changed texts are encoded.
+
+        Each record contains hashes of its document under the payload key ``_sync``, by which the next sync recognizes
+        unchanged documents; they are neither encoded nor written. If only the payload has changed, the document is
+        written with its stored vectors. Records without hashes, as ``ingest`` writes them, are compared by their
+        payloads. Another model or other windows count as a changed text. Of several documents with the same id, the
+        last one is stored; they are encoded in each sync.
+
+        ``delete_missing`` deletes the documents that are not in the source, after all others are stored: up to 20 % of
+        the collection, unless a ``DeleteMissing`` sets another limit. An interrupted sync needs no state: the next one
+        finds unchanged what this one has stored. Memory is 8 bytes per id. The other arguments are those of ``ingest``.
+
+        Raises what ``ingest`` raises. The cause of an IngestFailed is a DeletionRefusedError if documents were to be
+        deleted and the source is empty or was not read completely, or too many are missing; all documents are stored.
+        """
+        comparison = self._comparison()
+        report = self._ingest(documents, split, batch, progress, on_refused, compare=comparison, **options)
+        if not delete_missing:
+            return report
+        deleting = DeleteMissing() if delete_missing is True else delete_missing
+        try:
+            return replace(report, deleted=delete_all_missing(self._store, comparison, deleting, report.read))
+        except KeyboardInterrupt as error:
+            raise IngestInterrupted(report) from error
+        except Exception as error:
+            raise IngestFailed(report, error) from error
+
+    def plan_sync(self, documents: Iterable[object], *, split: Split | None = None, batch: int = 512) -> SyncPlan:
+        """Return what ``sync`` with the same arguments would change, and about how long it takes; change nothing."""
+        check_documents(documents)
+        options = IngestOptions(batch=batch, spans=self._spans(split), text_key=self._text_key)
+        return plan_sync(self._store, documents, self._encoders(list(self._models)), self._comparison(), options)
+
+    def _comparison(self) -> Comparison:
+        """Return the comparison of documents with this collection, by the models as they are now."""
+        refs = {name: model.ref() for name, model in self._models.items()}
+        return Comparison(
+            self._store,
+            self._text_key,
+            json.dumps({name: identity_of(ref) for name, ref in refs.items()}, sort_keys=True),
+            are_models_recorded=all(is_recorded(ref, self.schema.models.get(name)) for name, ref in refs.items()),
+        )
+
+    def _spans(self, split: Split | None) -> Spans | None:
+        return None if split is None else spans_of(list(self._models.values()), split)
 
     def target(self, split: Split | None = None) -> Target:
         """Return where documents are stored, as dead letters record it."""

@@ -23,6 +23,8 @@ __all__ = [
     "ModelOptions",
     "check_same",
     "has_name",
+    "identity_of",
+    "is_recorded",
     "settings_of",
     "stored_model",
     "warn_of_other_running",
@@ -165,6 +167,23 @@ def has_name(ref: ModelRef) -> bool:
     Models of st_core have a fingerprint; an object of another library may have the name of a Hub repository.
     """
     return bool(ref.fingerprint) or "/" in ref.name
+
+
+def identity_of(ref: ModelRef) -> dict[str, str]:
+    """Return what decides the vectors of a model: its fingerprint, or the name of a model of another library.
+
+    The precision is left out, because one that was not requested depends on the machine.
+    """
+    return {part: ref.fingerprint[part] for part in ref.fingerprint if part != "precision"} or {"name": ref.name}
+
+
+def is_recorded(ref: ModelRef, recorded: ModelRef | None) -> bool:
+    """Return whether a collection records a model; parts of the fingerprint that it does not record are ignored."""
+    if recorded is None:
+        return False
+    one, other = identity_of(ref), identity_of(recorded)
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(one[part] == other[part] for part in shared)
 
 
 def settings_of(ref: ModelRef) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from st_connectors.chunks import CHUNK_KEY
+from st_connectors.chunks import CHUNK_KEY, SYNC_KEY
 from st_connectors.errors import SchemaMismatch
 from st_connectors.fusion import check_fusion, check_weights
 from st_connectors.models import (
@@ -134,6 +134,8 @@ def check_can_match(kinds: Mapping[str, FilterKind], text_key: str) -> None:
             f"{CHUNK_KEY!r} cannot be filterable: it is an object, written for windows of split documents. Its keys "
             f"can, such as '{CHUNK_KEY}.parent'"
         )
+    if SYNC_KEY in kinds:
+        raise ValueError(f"{SYNC_KEY!r} cannot be filterable: it is an object with the hashes of a sync")
     if kinds.get(text_key, FilterKind.KEYWORD) not in {FilterKind.KEYWORD, FilterKind.DATE}:
         raise ValueError(
             f"{text_key!r} cannot be filterable as {kinds[text_key]}: it is the text of a document, a string"

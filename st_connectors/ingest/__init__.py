@@ -6,14 +6,18 @@ from st_connectors.ingest.dead_letters import DeadLetterError
 from st_connectors.ingest.documents import Document, DocumentError, Place, choose_fields
 from st_connectors.ingest.limits import MaxRefused, TooManyRefusedError
 from st_connectors.ingest.locks import FileInUseError
+from st_connectors.ingest.missing import DeleteMissing, DeletionRefusedError, Missing
 from st_connectors.ingest.pace import Patience, Waiting
 from st_connectors.ingest.pipeline import IngestOptions, Progress, ingest
+from st_connectors.ingest.planning import SyncPlan
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal
 from st_connectors.ingest.state import Resume, StateError
 from st_connectors.ingest.windows import Spans
 
 __all__ = [
     "DeadLetterError",
+    "DeleteMissing",
+    "DeletionRefusedError",
     "Document",
     "DocumentError",
     "FileInUseError",
@@ -22,6 +26,7 @@ __all__ = [
     "IngestOptions",
     "IngestReport",
     "MaxRefused",
+    "Missing",
     "Patience",
     "Place",
     "Progress",
@@ -29,6 +34,7 @@ __all__ = [
     "Resume",
     "Spans",
     "StateError",
+    "SyncPlan",
     "TooManyRefusedError",
     "Waiting",
     "choose_fields",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-from st_connectors.chunks import CHUNK_KEY
+from st_connectors.chunks import CHUNK_KEY, SYNC_KEY
 
 __all__ = [
     "Document",
@@ -142,6 +142,8 @@ def _check_payload(payload: Mapping[Any, Any], identifier: str) -> dict[str, Any
             raise DocumentError(f"payload keys must be strings, not {type(key).__name__}", identifier)
     if CHUNK_KEY in payload:
         raise DocumentError(f"the payload key {CHUNK_KEY!r} is reserved for windows of split documents", identifier)
+    if SYNC_KEY in payload:
+        raise DocumentError(f"the payload key {SYNC_KEY!r} is reserved for the hashes of a sync", identifier)
     return dict(payload)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from st_connectors.chunks import is_window_id
@@ -24,8 +24,9 @@ class Batch:
 
     ``owners`` contains, for each record, the index of its document in ``documents``. ``cut`` is the number of documents
     that an encoder truncates, and ``encode_seconds`` the time in the encoders. The positions of the documents are from
-    ``start`` up to, but not including, ``end``; those that are missing in between were confirmed before. ``cursor`` is
-    the state of the source after the last document, if the source has one.
+    ``start`` up to, but not including, ``end``; those that are missing in between were confirmed before, or belong to
+    the ``unchanged`` documents of a sync. ``renewed`` contains, by position, the records of documents that are written
+    with their stored vectors. ``cursor`` is the state of the source after the last document, if the source has one.
     """
 
     documents: tuple[Prepared, ...]
@@ -37,11 +38,13 @@ class Batch:
     owners: tuple[int, ...] = ()
     cut: int = 0
     encode_seconds: float = 0.0
+    renewed: Mapping[int, tuple[Record, ...]] = field(default_factory=dict)
+    unchanged: int = 0
 
     @property
     def read(self) -> int:
         """The number of documents read from the source."""
-        return len(self.documents) + len(self.refused)
+        return len(self.documents) + len(self.refused) + self.unchanged
 
 
 def prepare(position: int, value: object, text_key: str, spans: Spans | None) -> Prepared | Refusal:
@@ -142,9 +145,15 @@ def _size_of_refused(document: object) -> int:
 
 
 def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
-    """Return the batch with its records; a document that an encoder refuses becomes a refusal."""
+    """Return the batch with its records; a document that an encoder refuses becomes a refusal.
+
+    Renewed documents are not encoded, and come after the others.
+    """
     began = time.perf_counter()
-    documents, vectors, refused = _encode(batch.documents, encoders)
+    renewed = tuple(item for item in batch.documents if item.position in batch.renewed)
+    documents, vectors, refused = _encode(
+        tuple(item for item in batch.documents if item.position not in batch.renewed), encoders
+    )
     windows = [window for item in documents for window in item.windows]
     names = [encoder.field for encoder in encoders]
     rows = zip(*vectors, strict=True) if vectors else iter([()] * len(windows))
@@ -152,12 +161,13 @@ def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
         Record(window.id, dict(zip(names, row, strict=True)), window.payload)
         for window, row in zip(windows, rows, strict=True)
     )
-    owners = tuple(chain.from_iterable([index] * len(item.windows) for index, item in enumerate(documents)))
+    written = documents + renewed
+    owners = tuple(chain.from_iterable([index] * len(item.windows) for index, item in enumerate(written)))
     return replace(
         batch,
-        documents=documents,
+        documents=written,
         refused=batch.refused + refused,
-        records=records,
+        records=(*records, *chain.from_iterable(batch.renewed[item.position] for item in renewed)),
         owners=owners,
         cut=sum(_is_cut(item, encoders) for item in documents),
         encode_seconds=time.perf_counter() - began,

@@ -69,6 +69,6 @@ def check_refused(total: IngestReport, last: Refusal, limit: MaxRefused | None) 
         if limit.is_exceeded(total):
             message = f"{total.refused_total:,} of {total.read:,} documents were refused, and the limit is {limit}"
             raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")
-    elif not total.confirmed and total.refused_total >= SAMPLE:
+    elif not total.confirmed and not total.unchanged and total.refused_total >= SAMPLE:
         message = f"all of the first {total.refused_total:,} documents were refused"
         raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")

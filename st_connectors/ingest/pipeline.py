@@ -3,6 +3,8 @@
     caller's thread         encoding thread          writing threads
     read → split → batch ──► encode ──► order ──────► write → confirm
 
+A sync compares each batch with the store before it is encoded, in a thread between the first two.
+
 Memory is bounded by the queues. Batches are confirmed in any order; documents with equal ids keep theirs.
 """
 
@@ -30,7 +32,7 @@ from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestR
 from st_connectors.ingest.resuming import Reading, start_reading
 from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.state import StateError
-from st_connectors.ingest.windows import Spans, StaleWindows
+from st_connectors.ingest.windows import Prepared, Spans, StaleWindows
 from st_connectors.layers.retry import watching_retries
 from st_connectors.store import Record, Rejected, Store
 from st_connectors.vectorise import FieldEncoder
@@ -56,6 +58,9 @@ class IngestOptions:
     documents. ``patience`` states how long to wait for a store that is down, and ``on_wait`` is called before each such
     wait. ``on_interrupt`` is called when Ctrl-C was pressed and batches are still being written. ``should_stop`` is
     called before each document; the ingest ends, as if the source ended, once it returns True.
+
+    ``compare`` is called for each batch, in order and in a thread of its own, and returns the batch without the
+    documents that need not be written.
     """
 
     batch: int = 512
@@ -71,6 +76,7 @@ class IngestOptions:
     on_wait: Callable[[Waiting], None] | None = None
     on_interrupt: Callable[[], None] | None = None
     should_stop: Callable[[], bool] | None = None
+    compare: Callable[[Batch], Batch] | None = None
 
     def __post_init__(self) -> None:
         set_ints(self, {"batch": 1, "batch_bytes": 1, "ahead": 1, "writers": 1})
@@ -201,6 +207,7 @@ class _Run:
         self._progress = progress
         self._ledger = ledger
         self._read: Channel[Batch] = Channel(1)
+        self._compared: Channel[Batch] = self._read if options.compare is None else Channel(1)
         self._encoded: Channel[_Encoded] = Channel(options.ahead)
         self._order = Order()
         self._pace = Pace(options.writers, options.patience, options.on_wait)
@@ -210,6 +217,11 @@ class _Run:
         self._is_abandoned = False
         # Daemons, so that a second Ctrl-C ends the process although one of them is in a long call.
         self._threads = [
+            *(
+                threading.Thread(target=self._compare, args=[compare], name="ingest-comparer", daemon=True)
+                for compare in [options.compare]
+                if compare is not None
+            ),
             threading.Thread(target=self._encode, name="ingest-encoder", daemon=True),
             *(
                 threading.Thread(target=self._write, name=f"ingest-writer-{number}", daemon=True)
@@ -233,7 +245,7 @@ class _Run:
     def interrupt(self) -> None:
         """Read and encode nothing further, and wait for what is encoded; a second Ctrl-C ends the wait."""
         try:
-            self._read.stop()
+            self._stop_encoding()
             if self._options.on_interrupt is not None:
                 self._options.on_interrupt()
             self._join()
@@ -262,10 +274,14 @@ class _Run:
 
     def stop(self) -> None:
         """End all threads as soon as their present call returns."""
-        self._read.stop()
+        self._stop_encoding()
         self._encoded.stop()
         self._order.stop()
         self._pace.stop()
+
+    def _stop_encoding(self) -> None:
+        self._read.stop()
+        self._compared.stop()
 
     def _fail(self, error: BaseException) -> None:
         """Record the first error as the failure of the run."""
@@ -273,16 +289,27 @@ class _Run:
             if not isinstance(error, _StoppedError):
                 self.failure = self.failure or error
 
+    def _compare(self, compare: Callable[[Batch], Batch]) -> None:
+        """Compare batches with the store; after an error, what is compared is still encoded and written."""
+        try:
+            while (batch := self._read.get()) is not None:
+                self._compared.put(compare(batch))
+        except BaseException as error:  # noqa: BLE001  # raised in the thread of the caller
+            self._fail(error)
+            self._read.stop()
+        finally:
+            self._compared.close()
+
     def _encode(self) -> None:
         """Encode batches; after an error, what is encoded is still written."""
         try:
-            while (batch := self._read.get()) is not None:
+            while (batch := self._compared.get()) is not None:
                 ready = encode_batch(batch, self._encoders)
                 turn = self._order.add(document_id_of(item.document.id) for item in ready.documents)
                 self._encoded.put(_Encoded(ready, turn))
         except BaseException as error:  # noqa: BLE001  # raised in the thread of the caller
             self._fail(error)
-            self._read.stop()
+            self._stop_encoding()
         finally:
             self._encoded.close()
 
@@ -396,16 +423,19 @@ class _Run:
         """Return the report of a batch that was written."""
         refused = tuple(sorted((*batch.refused, *_refusals(batch, sent)), key=lambda refusal: refusal.position))
         confirmed = _confirmed(batch, refused)
+        documents = [item.document for item in confirmed]
         return IngestReport(
             read=batch.read,
             confirmed=len(confirmed),
+            unchanged=batch.unchanged,
+            payload_only=sum(item.position in batch.renewed for item in confirmed),
             records=len(batch.records) - len(sent.rejected),
             refused=refused,
             refused_total=len(refused),
             cut=batch.cut,
             split=sum(len(item.windows) > 1 for item in batch.documents),
-            replaced=self._seen.add([document.id for document in confirmed]),
-            filled={name: _count_filled(confirmed, name) for name in self._store.schema.filterable},
+            replaced=self._seen.add([document.id for document in documents]),
+            filled={name: _count_filled(documents, name) for name in self._store.schema.filterable},
             retries=sent.retries,
             encode_seconds=batch.encode_seconds,
             write_seconds=seconds,
@@ -445,10 +475,10 @@ def _refusals(batch: Batch, sent: _Sent) -> list[Refusal]:
     return refusals
 
 
-def _confirmed(batch: Batch, refused: Sequence[Refusal]) -> list[Document]:
+def _confirmed(batch: Batch, refused: Sequence[Refusal]) -> list[Prepared]:
     """Return the documents of a batch that were stored completely."""
     positions = {refusal.position for refusal in refused}
-    return [item.document for item in batch.documents if item.position not in positions]
+    return [item for item in batch.documents if item.position not in positions]
 
 
 def _count_filled(documents: Sequence[Document], name: str) -> int:

@@ -69,6 +69,10 @@ class IngestReport:
     ``tokens`` counts those of encoded texts, as far as the models tell. ``retries`` counts repeated requests.
     ``encode_seconds`` and ``write_seconds`` are the times in the encoder and in requests to the store, of all writers
     together; the two overlap.
+
+    Of a sync, ``unchanged`` counts documents that the collection contains as they are in the source, ``payload_only``
+    the confirmed documents that were written with their stored vectors, and ``deleted`` documents of the collection
+    that are not in the source. ``read`` is the sum of ``confirmed``, ``unchanged`` and ``refused_total``.
     """
 
     read: int = 0
@@ -87,6 +91,9 @@ class IngestReport:
     retries: int = 0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
+    unchanged: int = 0
+    payload_only: int = 0
+    deleted: int = 0
 
     def __add__(self, other: IngestReport) -> IngestReport:
         """Add all counts and seconds and append the refusals, whose positions stay those of their own ingest."""
@@ -119,6 +126,9 @@ class IngestReport:
             "cut": self.cut,
             "already there": self.skipped,
             "confirmed by an earlier run": self.resumed,
+            "unchanged": self.unchanged,
+            "with a new payload only": self.payload_only,
+            "deleted": self.deleted,
         }
         for what, count in counts.items():
             if count:

@@ -28,11 +28,14 @@ class SeenIds:
 
     def add(self, ids: Sequence[str]) -> int:
         """Add ids, and return how many of them were there before, earlier in ``ids`` included."""
-        hashes = np.fromiter((xxhash.xxh3_64_intdigest(each.encode()) for each in ids), np.uint64, len(ids))
-        distinct = np.unique(hashes)
+        distinct = np.unique(_hashes(ids))
         new = distinct[~self._contains(distinct)]
         self._insert(new)
         return len(ids) - len(new)
+
+    def contains(self, ids: Sequence[str]) -> list[bool]:
+        """Return for each id whether it was added."""
+        return [bool(each) for each in self._contains(_hashes(ids))]
 
     def _contains(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Return for each hash whether an array contains it."""
@@ -49,3 +52,7 @@ class SeenIds:
         while self._arrays and len(self._arrays[-1]) < 2 * len(new):
             new = np.sort(np.concatenate((self._arrays.pop(), new)), kind="stable")
         self._arrays.append(new)
+
+
+def _hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
+    return np.fromiter((xxhash.xxh3_64_intdigest(each.encode()) for each in ids), np.uint64, len(ids))

@@ -23,6 +23,7 @@ __all__ = [
     "check_dense",
     "check_filterable",
     "check_id",
+    "check_payload",
     "check_record",
     "check_sparse",
     "encode_text",
@@ -76,7 +77,7 @@ def check_record(record: Record, schema: Schema, *, optional_vectors: bool) -> R
             vectors[name] = vector
         elif not (optional_vectors and spec.optional):
             raise ValueError(_lacking(name, vector, optional_vectors=optional_vectors))
-    return Record(key, vectors, _check_payload(record.payload, schema))
+    return Record(key, vectors, check_payload(record.payload, schema))
 
 
 def _lacking(name: str, vector: Vector | None, *, optional_vectors: bool) -> str:
@@ -130,7 +131,8 @@ def check_sparse(value: object, name: str) -> SparseVector:
     return value
 
 
-def _check_payload(payload: object, schema: Schema) -> dict[str, Any]:
+def check_payload(payload: object, schema: Schema) -> dict[str, Any]:
+    """Return a copy of a payload in the form in which it is sent to a store."""
     if not isinstance(payload, Mapping):
         raise TypeError(f"a payload must be a mapping, not {type(payload).__name__}")
     plain = _copy_object(payload, "payload", 0)

@@ -403,6 +403,9 @@ def test_a_report_is_plain_json(memory, encoders):
         "resumed": 0,
         "tokens": 0,
         "retries": 0,
+        "unchanged": 0,
+        "payload_only": 0,
+        "deleted": 0,
     }
 
 

@@ -1,0 +1,114 @@
+"""Delete the documents of a collection that a source does not contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from st_connectors.chunks import parent_of
+from st_connectors.ingest.comparing import Comparison
+from st_connectors.ingest.seen import SeenIds
+from st_connectors.store import Parts, Record, Store
+
+__all__ = ["DeleteMissing", "DeletionRefusedError", "Missing", "count_missing", "delete_missing"]
+
+T = TypeVar("T")
+PAGE = 1000
+"""The number of records that are compared with the ids of the source, or deleted, at a time."""
+
+
+class DeletionRefusedError(RuntimeError):
+    """Documents that are missing in a source are not deleted, because the source may be wrong or incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The documents of a collection that are missing in a source, their records, and all records of the collection."""
+
+    documents: int
+    records: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The share of the records of the collection, from 0 to 1."""
+        return self.records / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMissing:
+    """How a sync deletes documents that are missing in its source.
+
+    More than the share ``limit`` of the records of the collection is not deleted. ``confirm`` is called before
+    anything is deleted, and nothing is unless it returns True. ``source`` is the name of the source for messages, and
+    ``gap`` returns what of the source could not be read, or None.
+    """
+
+    limit: float = 0.2
+    confirm: Callable[[Missing], bool] | None = None
+    source: str = "the source"
+    gap: Callable[[], str | None] = lambda: None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= 1:
+            raise ValueError(f"the limit of deleted documents is a share from 0 to 1, not {self.limit}")
+
+
+def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing, read: int) -> int:
+    """Delete the documents that a source does not contain, with all windows, and return their number.
+
+    ``comparison`` has compared the whole source, which has ``read`` documents. Raises DeletionRefusedError if the
+    source is empty or was not read completely, or if more would be deleted than the limit allows.
+    """
+    _check_source(comparison, options, read)
+    missing = count_missing(store, comparison.ids)
+    if missing.share > options.limit:
+        raise DeletionRefusedError(
+            f"{missing.documents:,} documents are not in {options.source}, {missing.share:.1%} of the collection, and "
+            f"the limit is {options.limit:.0%}: nothing was deleted; raise it with --delete-limit "
+            "(DeleteMissing(limit=…))"
+        )
+    if not missing.records or (options.confirm is not None and not options.confirm(missing)):
+        return 0
+    for page in _pages(record.id for record in _missing_records(store, comparison.ids)):
+        store.delete(page)
+    store.refresh()
+    return missing.documents
+
+
+def count_missing(store: Store, ids: SeenIds) -> Missing:
+    """Count the documents of a collection whose ids are not among those of a source, and their records."""
+    documents = records = 0
+    for record in _missing_records(store, ids):
+        records += 1
+        documents += record.id == parent_of(record.id, record.payload)
+    return Missing(documents, records, store.count())
+
+
+def _check_source(comparison: Comparison, options: DeleteMissing, read: int) -> None:
+    refusal, gap = comparison.unidentified, options.gap()
+    reason = None
+    if not read:
+        reason = f"{options.source} has no documents"
+    elif refusal is not None:
+        reason = f"{options.source} has documents that cannot be read, whose ids are not known ({refusal})"
+    elif gap is not None:
+        reason = f"{options.source} was not read completely ({gap})"
+    if reason is not None:
+        raise DeletionRefusedError(
+            f"{reason}: nothing was deleted; repair the source, or leave out --delete-missing (delete_missing)"
+        )
+
+
+def _missing_records(store: Store, ids: SeenIds) -> Iterator[Record]:
+    for page in _pages(store.scan(parts=Parts.PAYLOAD, batch=PAGE)):
+        are_in_source = ids.contains([parent_of(record.id, record.payload) for record in page])
+        yield from (record for record, is_in_source in zip(page, are_in_source, strict=True) if not is_in_source)
+
+
+def _pages(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while page := list(islice(iterator, PAGE)):
+        yield page
