@@ -29,15 +29,22 @@ class InputDocuments:
     """The documents of the inputs of a command, counted, with an estimate of how many there are."""
 
     def __init__(
-        self, inputs: Sequence[Input], reading: Reading, convert: Callable[[Any], object] = lambda value: value
+        self,
+        inputs: Sequence[Input],
+        reading: Reading,
+        convert: Callable[[Any], object] = lambda value: value,
+        again: str = "run the same command again",
     ) -> None:
         """Describe the inputs as they are now; ``convert`` is applied to each document.
+
+        ``again`` says what to do about inputs that change while they are read.
 
         Raises OSError if a file is missing.
         """
         self._inputs = inputs
         self._reading = reading
         self._convert = convert
+        self._again = again
         self.identity: Identity = describe_inputs(inputs, reading)
         self.read = 0
         """The number of documents read so far, skipped ones included."""
@@ -73,8 +80,7 @@ class InputDocuments:
         change = check_unchanged(self.identity, self._inputs, self._reading)
         if change is not None:
             raise SourceChangedError(
-                f"the source changed while it was read ({change}): what was read is stored; "
-                "run the same command again with --restart"
+                f"the source changed while it was read ({change}): what was read is stored; {self._again}"
             )
 
 

@@ -291,7 +291,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def print_progress(task, expected, **form):
     yield lambda report: print(report.confirmed, flush=True)
 
-sys.modules["st_connectors.cli.ingest"].progress_bar = print_progress
+sys.modules["st_connectors.cli.ingesting"].progress_bar = print_progress
 sys.exit(cli.run(sys.argv[1:]))
 """
 
@@ -468,7 +468,7 @@ def test_ctrl_c_in_the_middle_of_a_copy(cli, tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(f'{{"id": "d{n}", "text": "red {n}"}}\n' for n in range(95)))
     assert cli("ingest", tmp_path / "in.jsonl", "--in", source, "--collection", "c", "--create").status == 0
     copy = ["copy", source, target, "--collection", "c", "--batch", "10"]
-    program = INTERRUPTED.replace("cli.ingest", "cli.copy").replace(
+    program = INTERRUPTED.replace("cli.ingesting", "cli.copy").replace(
         "print(report.confirmed, flush=True)", "pause_after_30(report)"
     )
     command = [sys.executable, "-c", PAUSE + program, *copy]

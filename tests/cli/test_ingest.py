@@ -144,7 +144,7 @@ def interrupt(report):
     if report.read == 40:
         os.kill(os.getpid(), signal.SIGINT)
 
-module = sys.modules["st_connectors.cli.ingest"]
+module = sys.modules["st_connectors.cli.ingesting"]
 original = module.progress_bar
 
 def progress_bar(task, expected, **form):
