@@ -45,6 +45,7 @@ from st_connectors.cli.relocate import relocate
 from st_connectors.cli.replay import replay
 from st_connectors.cli.search import search
 from st_connectors.cli.stores import stores
+from st_connectors.cli.sync import sync
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
 
 __all__ = ["app", "main", "run"]
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "demo": demo,
     "create": create,
     "ingest": ingest,
+    "sync": sync,
     "replay": replay,
     "search": search,
     "get": get,
@@ -162,13 +164,15 @@ def _status_of(error: BaseException) -> int | None:
     """Return the exit status for an error that the user can fix; ``None`` for a bug in this package."""
     from st_connectors.cli.reading import SourceChangedError
     from st_connectors.errors import StoreError
-    from st_connectors.ingest import FileInUseError, IngestFailed, TooManyRefusedError
+    from st_connectors.ingest import DeletionRefusedError, FileInUseError, IngestFailed, TooManyRefusedError
     from st_core.errors import ModelError
 
     match error:
         case IngestFailed():
             return _status_of(error.__cause__) if error.__cause__ is not None else FAILURE
-        case StoreError() | ModelError() | FileInUseError() | TooManyRefusedError() | SourceChangedError():
+        case StoreError() | ModelError() | FileInUseError():
+            return FAILURE
+        case TooManyRefusedError() | SourceChangedError() | DeletionRefusedError():
             return FAILURE
         case ValueError() | OSError() | ImportError():
             return USAGE_ERROR

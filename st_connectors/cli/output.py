@@ -28,6 +28,7 @@ __all__ = [
     "PARTIAL",
     "SUCCESS",
     "USAGE_ERROR",
+    "ask",
     "confirm",
     "escape_control_characters",
     "escape_line",
@@ -102,9 +103,14 @@ def confirm(action: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ValueError(f"cannot ask whether to {action}: standard input is not a terminal; add --yes")
-    if not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
+    if not ask(action):
         print_error("nothing was changed")
         raise typer.Exit(INTERRUPTED)
+
+
+def ask(action: str) -> bool:
+    """Ask on standard error whether to perform an action, and return whether the answer is yes."""
+    return typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True)
 
 
 def one_line(error: BaseException) -> str:

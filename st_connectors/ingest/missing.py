@@ -36,6 +36,10 @@ class Missing:
         """The share of the records of the collection, from 0 to 1."""
         return self.records / self.total if self.total else 0.0
 
+    def __str__(self) -> str:
+        text = f"{self.documents:,} document{'s' * (self.documents != 1)}"
+        return text if self.records == self.documents else f"{text} ({self.records:,} records)"
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteMissing:
@@ -66,8 +70,8 @@ def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing,
     missing = count_missing(store, comparison.ids)
     if missing.share > options.limit:
         raise DeletionRefusedError(
-            f"{missing.documents:,} documents are not in {options.source}, {missing.share:.1%} of the collection, and "
-            f"the limit is {options.limit:.0%}: nothing was deleted; raise it with --delete-limit "
+            f"{missing} of the collection, {missing.share:.1%}, would be deleted because {options.source} lacks them, "
+            f"and the limit is {options.limit:.0%}: nothing was deleted; raise it with --delete-limit "
             "(DeleteMissing(limit=…))"
         )
     if not missing.records or (options.confirm is not None and not options.confirm(missing)):

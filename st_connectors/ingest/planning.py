@@ -42,6 +42,18 @@ class SyncPlan:
     refused: int = 0
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        counts = {
+            "new": self.new,
+            "with a changed text": self.text_changed,
+            "with a changed payload": self.payload_changed,
+            "unchanged": self.unchanged,
+            "missing in the source": self.missing,
+        }
+        parts = [f"{count:,} {what}" for what, count in counts.items()]
+        parts += [f"{self.refused:,} refused"] if self.refused else []
+        return f"{', '.join(parts)}; about {self.seconds:,.1f} s"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)

@@ -374,8 +374,8 @@ def test_more_than_the_limit_is_not_deleted(index):
     message = deletion_refused(index, iter(TEN[:7]))
 
     assert message == (
-        "3 documents are not in the source, 30.0% of the collection, and the limit is 20%: nothing was deleted; raise "
-        "it with --delete-limit (DeleteMissing(limit=…))"
+        "3 documents of the collection, 30.0%, would be deleted because the source lacks them, and the limit is 20%: "
+        "nothing was deleted; raise it with --delete-limit (DeleteMissing(limit=…))"
     )
     assert index.sync(TEN[:8], delete_missing=True).deleted == 2
     with pytest.raises(ValueError, match="a share from 0 to 1, not 20"):
