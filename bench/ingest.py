@@ -5,7 +5,9 @@
 Parts: ``encoder`` compares an ingest with MiniLM into embedded Qdrant with encoding alone, in turns. ``files``
 compares ingests with and without a state and dead letters, built-in models, in turns. ``resume`` kills an ingest of
 100,000 documents at 90 % and measures the time to the first new document. ``growth`` ingests 1,000,000 documents into
-a store that drops them, and compares memory and the time per document with those of the first 10,000.
+a store that drops them, and compares memory and the time per document with those of the first 10,000. ``sync``
+syncs 100,000 documents of which 1 % have changed, with MiniLM into embedded Qdrant, and compares the time with that of
+an ingest of all, which is extrapolated from an ingest of 1,500.
 """
 
 from __future__ import annotations
@@ -23,17 +25,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.figures import plain_environment, report, spread
 from bench.memory import WORDS, resident
 from bench.memory import texts as short_texts
 
-PARTS = ("encoder", "files", "resume", "growth")
+PARTS = ("encoder", "files", "resume", "growth", "sync")
 TARGETS = {
     "end_to_end": (">=", 0.95),
     "state_and_letters": (">=", 0.97),
     "resume_seconds": ("<", 5.0),
     "growth_mb": ("<", 100.0),
     "cost_per_document": ("<", 1.2),
+    "sync_share": ("<", 0.05),
 }
 ROUNDS = 5
 ENCODED = 1_500
@@ -41,6 +46,8 @@ FILES = 20_000
 RESUMED = 100_000
 GROWN = 1_000_000
 SETTLED = 10_000
+SYNCED = 100_000
+CHANGED = 0.01
 
 
 def main() -> int:
@@ -233,6 +240,54 @@ def _growth_child() -> int:
 
 def _documents_of(count: int) -> Iterator[dict[str, Any]]:
     return ({"id": f"d{number}", "text": text} for number, text in enumerate(short_texts(count)))
+
+
+def measure_sync() -> dict[str, Any]:
+    """Sync a large collection after 1 % of its documents have changed, and compare with an ingest of all of them."""
+    from bench.checkpoints import minilm
+    from st_connectors.demo.docstrings import collect
+    from st_connectors.index import Index
+    from st_core import SentenceTransformer
+
+    texts = [item.text for item in collect()][:ENCODED]
+    folder = Path(tempfile.mkdtemp())
+    model = SentenceTransformer(str(minilm(folder)))
+    every = round(1 / CHANGED)
+
+    def documents(version: int) -> Iterator[dict[str, Any]]:
+        for number in range(SYNCED):
+            changed = version if number % every == 0 else 0
+            yield {"id": f"d{number}", "text": f"{changed} {texts[number % ENCODED]}", "number": number}
+
+    try:
+        with Index.create(f"qdrant+edge:{folder / 'store'}", collection="c", dense=model) as index:
+            _fill(index, model, documents(0))
+            began = time.perf_counter()
+            done = index.sync(documents(1))
+            seconds = time.perf_counter() - began
+        with Index.create(f"qdrant+edge:{folder / 'part'}", collection="c", dense=model) as index:
+            began = time.perf_counter()
+            index.ingest(_documents(texts))
+            whole = (time.perf_counter() - began) * SYNCED / len(texts)
+    finally:
+        shutil.rmtree(folder)
+    if done.confirmed != SYNCED * CHANGED:
+        raise RuntimeError(f"the sync wrote {done.confirmed} documents, and {SYNCED * CHANGED:.0f} have changed")
+    return {"sync_seconds": seconds, "full_ingest_seconds": whole, "sync_share": seconds / whole}
+
+
+def _fill(index: Any, model: Any, documents: Iterator[dict[str, Any]]) -> None:
+    """Sync documents with random vectors in place of those of the model, which would take minutes."""
+    random = np.random.default_rng(0)
+
+    def encode(inputs: Sequence[str], **_: Any) -> Any:
+        return random.standard_normal((len(inputs), model.get_sentence_embedding_dimension()), np.float32)
+
+    model.encode_document = encode
+    try:
+        index.sync(documents)
+    finally:
+        del model.encode_document
 
 
 CHILDREN: dict[str, Callable[..., int]] = {"ingest": _ingest_child, "growth": _growth_child}
