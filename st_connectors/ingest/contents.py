@@ -16,6 +16,8 @@ from st_connectors.schema import Schema
 
 __all__ = ["Content", "content_of", "rest_hash", "with_content"]
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -55,4 +57,4 @@ def with_content(item: Prepared, content: Content) -> Prepared:
 
 
 def _hash(value: Any) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+    return xxhash.xxh3_64_hexdigest(_ENCODER.encode(value).encode())
