@@ -394,6 +394,7 @@ class Index:
     def _comparison(self) -> Comparison:
         """Return the comparison of documents with this collection, by the models as they are now."""
         refs = {name: model.ref() for name, model in self._models.items()}
+        self._store.refresh()  # what an interrupted sync has written counts as stored
         return Comparison(
             self._store,
             self._text_key,

@@ -199,6 +199,8 @@ def _interrupted_counts(report: IngestReport, read: int, total: int | None) -> s
         parts.append(f"{report.refused_total:,} refused")
     if report.skipped:
         parts.append(f"{report.skipped:,} already there")
+    if report.unchanged:
+        parts.append(f"{report.unchanged:,} unchanged")
     if total is not None:
         parts.append(f"{total - report.read:,} left")
     return ", ".join(parts)
@@ -212,15 +214,16 @@ def _print_report(report: IngestReport, unfilled: Sequence[str], more: str) -> N
         print_error(f"refused: {more_refused:,} more{', with those of earlier runs' if report.resumed else ''}")
     if report.refused_total:
         print_error(f"st-connectors: {more}")
-    if report.refused and not report.confirmed and isinstance(document := report.refused[0].document, Mapping):
+    accepted = report.confirmed + report.unchanged
+    if report.refused and not accepted and isinstance(document := report.refused[0].document, Mapping):
         print_error(
             f"st-connectors: no document was stored; the keys of the first one are {_listed(document)}: "
             "--id-field, --text-field and --map choose the id and the text"
         )
-    if report.replaced > MAX_REPLACED * report.confirmed:
-        share = report.replaced / report.confirmed
+    if report.replaced > MAX_REPLACED * accepted:
+        share = report.replaced / accepted
         print_error(
-            f"st-connectors: warning: {report.replaced:,} of {report.confirmed:,} documents ({share:.1%}) were "
+            f"st-connectors: warning: {report.replaced:,} of {accepted:,} documents ({share:.1%}) were "
             "replaced by a later one with the same id; choose an id field with distinct values, such as with --id-field"
         )
     if unfilled:
