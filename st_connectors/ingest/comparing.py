@@ -73,9 +73,9 @@ class Comparison:
         another document with this id that is not written yet. Only the first one of each id is compared if it is in an
         earlier batch than the others.
         """
+        stored = self._look_up(window.id for item in batch.documents for window in item.windows)
         repeated = self._repeated(batch.documents)
         self._add_refused(batch.refused)
-        stored = self._look_up(window.id for item in batch.documents for window in item.windows)
         return {
             item.position: self._change_of(item, stored, is_repeated=item.document.id in repeated)
             for item in batch.documents

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from st_connectors._matching import values_at
@@ -60,7 +61,7 @@ class IngestOptions:
     called before each document; the ingest ends, as if the source ended, once it returns True.
 
     ``compare`` is called for each batch, in order and in a thread of its own, and returns the batch without the
-    documents that need not be written.
+    documents that need not be written; after a temporary error it is called again.
     """
 
     batch: int = 512
@@ -293,7 +294,7 @@ class _Run:
         """Compare batches with the store; after an error, what is compared is still encoded and written."""
         try:
             while (batch := self._read.get()) is not None:
-                self._compared.put(compare(batch))
+                self._compared.put(self.patiently(partial(compare, batch)))
         except BaseException as error:  # noqa: BLE001  # raised in the thread of the caller
             self._fail(error)
             self._read.stop()

@@ -18,6 +18,7 @@ COMMANDS = [
     "demo",
     "create",
     "ingest",
+    "sync",
     "replay",
     "search",
     "get",

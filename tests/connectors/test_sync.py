@@ -258,6 +258,23 @@ def replaced(ref: Any, fingerprint: Mapping[str, str]) -> Any:
     return replace(ref, fingerprint=dict(fingerprint))
 
 
+def test_a_store_that_is_down_for_a_moment_is_waited_for(index, model):
+    """Also by the comparison, which then encodes no text that is stored."""
+    index.sync(TEN)
+    model.texts.clear()
+    failures = [Unavailable("down", store="fake", operation="get")] * 2
+    whole, index._store = index.store, Passing(index.store)
+    index._store.get = lambda ids, **options: fail(failures.pop()) if failures else whole.get(ids, **options)
+
+    report = index.sync(TEN, batch=5, patience=Patience(60, 0, 0))
+
+    assert (report.unchanged, model.texts, failures) == (10, [], [])
+
+
+def fail(error: Exception) -> Any:
+    raise error
+
+
 class Losing(Passing):
     """A store that fails for good after a number of requests."""
 
