@@ -221,12 +221,12 @@ def choose_files(task: Task, *, refused: Path | None, state: Path | None = None,
 def _print_next_step(error: IngestFailed, letters: Path | None, hint: str | None, restart: str) -> None:
     """Say how to go on after a failure, unless its message says so."""
     from st_connectors.cli.reading import SourceChangedError
-    from st_connectors.ingest import StateError, TooManyRefusedError
+    from st_connectors.ingest import DeletionRefusedError, StateError, TooManyRefusedError
 
     if error.report.refused_total:
         print_error(f"st-connectors: {_repair_hint(letters)}")
     match error.__cause__:
-        case SourceChangedError() | StateError():
+        case SourceChangedError() | StateError() | DeletionRefusedError():
             pass
         case TooManyRefusedError():
             print_error(f"st-connectors: or correct the options, and start again: {restart}")

@@ -38,6 +38,7 @@ from st_connectors.cli.options import (
     TrustModel,
 )
 from st_connectors.cli.output import PARTIAL, SUCCESS, ask, print_error, print_json, print_line
+from st_connectors.cli.reading import same_command
 from st_connectors.cli.sources import find_sources, make_reading
 from st_core.home import expand_home
 
@@ -144,7 +145,9 @@ def sync(
             _show_plan(task)
         deleting = _deletion(task, limit, yes=yes) if delete_missing else False
         letters = choose_files(task, refused=refused).dead_letters
-        run_task(task, partial(task.index.sync, delete_missing=deleting), letters, hint=AGAIN)
+        call = partial(task.index.sync, delete_missing=deleting)
+        again = f"{AGAIN}: {same_command()}"
+        run_task(task, call, letters, hint=again, failure_hint=again, restart=same_command())
 
 
 def _deletion_limit(text: str | None, *, is_deleting: bool, yes: bool) -> float:

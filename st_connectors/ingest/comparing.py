@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -55,6 +54,7 @@ class Comparison:
         """
         changes = self.classify(batch)
         renewed = self._renew([item for item in batch.documents if changes[item.position] is Change.PAYLOAD])
+        self.add(batch)  # after all lookups, since a comparison is repeated after a temporary error
         documents = tuple(self._mark(item) for item in batch.documents if changes[item.position] is not Change.NONE)
         records = {
             item.position: tuple(
@@ -67,31 +67,23 @@ class Comparison:
         return replace(batch, documents=documents, renewed=records, unchanged=len(batch.documents) - len(documents))
 
     def classify(self, batch: Batch) -> dict[int, Change]:
-        """Return by position how each document differs from the collection; called once for each batch, in order.
+        """Return by position how each document differs from the collection; ``add`` follows before the next batch.
 
-        A document whose id occurs twice in the source counts as changed, because the stored records may be those of
-        another document with this id that is not written yet. Only the first one of each id is compared if it is in an
-        earlier batch than the others.
+        The ids of a batch are distinct. Only the first document with an id is compared; later ones count as changed,
+        because the stored records may be those of another one that is not written yet.
         """
         stored = self._look_up(window.id for item in batch.documents for window in item.windows)
-        repeated = self._repeated(batch.documents)
-        self._add_refused(batch.refused)
+        are_repeated = self.ids.contains([item.document.id for item in batch.documents])
         return {
-            item.position: self._change_of(item, stored, is_repeated=item.document.id in repeated)
-            for item in batch.documents
+            item.position: self._change_of(item, stored, is_repeated=is_repeated)
+            for item, is_repeated in zip(batch.documents, are_repeated, strict=True)
         }
 
-    def _repeated(self, documents: Sequence[Prepared]) -> set[str]:
-        """Add the ids of documents, and return those that occurred before or several times."""
-        counts = Counter(item.document.id for item in documents)
-        ids = list(counts)
-        repeated = {each for each, is_seen in zip(ids, self.ids.contains(ids), strict=True) if is_seen}
-        self.ids.add(ids)
-        return repeated | {each for each, count in counts.items() if count > 1}
-
-    def _add_refused(self, refusals: Sequence[Refusal]) -> None:
-        self.ids.add([refusal.id for refusal in refusals if refusal.id])
-        for refusal in refusals:
+    def add(self, batch: Batch) -> None:
+        """Add the ids of a batch that was compared."""
+        self.ids.add([item.document.id for item in batch.documents])
+        self.ids.add([refusal.id for refusal in batch.refused if refusal.id])
+        for refusal in batch.refused:
             if not refusal.id:
                 self.unidentified = refusal
 

@@ -94,6 +94,7 @@ def plan_sync(
     sample = _Sample()
     for batch in _batches(documents, options):
         changes = comparison.classify(batch)
+        comparison.add(batch)
         counts.update(changes.values())
         refused += len(batch.refused)
         for item in batch.documents:

@@ -26,7 +26,7 @@ from st_connectors.ingest import (
 )
 from st_connectors.ingest.planning import plan_sync
 from st_connectors.models import LazyModel
-from st_connectors.store import Record
+from st_connectors.store import Parts, Record
 
 
 class Counting:
@@ -258,17 +258,22 @@ def replaced(ref: Any, fingerprint: Mapping[str, str]) -> Any:
     return replace(ref, fingerprint=dict(fingerprint))
 
 
-def test_a_store_that_is_down_for_a_moment_is_waited_for(index, model):
-    """Also by the comparison, which then encodes no text that is stored."""
+@pytest.mark.parametrize("parts", [Parts.PAYLOAD, Parts.VECTORS])
+def test_a_store_that_is_down_for_a_moment_is_waited_for(index, model, parts):
+    """Also by each of the two lookups of the comparison, which then encodes no text that is stored."""
     index.sync(TEN)
     model.texts.clear()
     failures = [Unavailable("down", store="fake", operation="get")] * 2
     whole, index._store = index.store, Passing(index.store)
-    index._store.get = lambda ids, **options: fail(failures.pop()) if failures else whole.get(ids, **options)
 
-    report = index.sync(TEN, batch=5, patience=Patience(60, 0, 0))
+    def get(ids: Sequence[str], **options: Any) -> Any:
+        return fail(failures.pop()) if failures and options["parts"] is parts else whole.get(ids, **options)
 
-    assert (report.unchanged, model.texts, failures) == (10, [], [])
+    index._store.get = get
+
+    report = index.sync([TEN[0] | {"n": -1}, *TEN[1:]], batch=5, patience=Patience(60, 0, 0))
+
+    assert (report.unchanged, report.payload_only, model.texts, failures) == (9, 1, [], [])
 
 
 def fail(error: Exception) -> Any:
