@@ -142,9 +142,9 @@ def ingest(
         resume = _resume(files.state, task, restart=restart, accept_changes=accept_changes)
         command = same_command("--restart")
         again = None if resume is None else f"{AGAIN}: {command}"
-        restart = command if resume is None else f"{command} --restart"
+        anew = command if resume is None else f"{command} --restart"
         call = partial(task.index.ingest, resume=resume)
-        run_task(task, call, files.dead_letters, hint=again or AGAIN, failure_hint=again, restart=restart)
+        run_task(task, call, files.dead_letters, hint=again or AGAIN, failure_hint=again, restart=anew)
 
 
 def _check_state_options(state: Path | None, *, no_state: bool, is_special: bool) -> None:
