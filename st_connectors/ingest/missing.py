@@ -53,7 +53,7 @@ class DeleteMissing:
     limit: float = 0.2
     confirm: Callable[[Missing], bool] | None = None
     source: str = "the source"
-    gap: Callable[[], str | None] = lambda: None
+    gap: Callable[[], str | None] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.limit <= 1:
@@ -92,7 +92,7 @@ def count_missing(store: Store, ids: SeenIds) -> Missing:
 
 
 def _check_source(comparison: Comparison, options: DeleteMissing, read: int) -> None:
-    refusal, gap = comparison.unidentified, options.gap()
+    refusal, gap = comparison.unidentified, None if options.gap is None else options.gap()
     reason = None
     if not read:
         reason = f"{options.source} has no documents"
