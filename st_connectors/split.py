@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from st_connectors.arguments import set_ints
 from st_connectors.ingest import Spans
 from st_connectors.models import LazyModel
-from st_connectors.vectorise import tokenizer_of
+from st_connectors.vectorise import CutTest, tokenizer_of
 from st_core.text.splitter import Offsets, offsets_of, split
 
 __all__ = ["Split", "cut_test", "spans_of"]
@@ -31,8 +31,8 @@ class Split:
         set_ints(self, {"overlap": 0} if self.tokens is None else {"tokens": 1, "overlap": 0})
 
 
-def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
-    """Return a function that returns whether the model truncates a text.
+def cut_test(model: LazyModel) -> CutTest | None:
+    """Return the test of whether the model truncates a text.
 
     Returns None if the model never truncates texts, or has no tokenizer by which to decide.
     """
@@ -41,12 +41,7 @@ def cut_test(model: LazyModel) -> Callable[[str], bool] | None:
     offsets = None if limit is None else _offsets(loaded)
     if limit is None or offsets is None:
         return None
-
-    def is_cut(text: str) -> bool:
-        # A text never has more tokens than bytes of UTF-8, so that most texts need not be tokenized.
-        return len(text.encode()) > limit and len(offsets(text)) > limit
-
-    return is_cut
+    return CutTest(limit, lambda text: len(offsets(text)))
 
 
 def spans_of(models: Sequence[LazyModel], options: Split) -> Spans:

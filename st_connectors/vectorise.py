@@ -18,8 +18,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from st_connectors.store import Vector
+    from st_core.engine.prepared import Prepared
 
-__all__ = ["FieldEncoder", "WrongCountError", "dense_rows", "encoding_on", "sparse_rows", "tokenizer_of", "vectors_of"]
+__all__ = [
+    "CutTest",
+    "FieldEncoder",
+    "WrongCountError",
+    "dense_rows",
+    "encoding_on",
+    "sparse_rows",
+    "tokenizer_of",
+    "vectors_of",
+]
 
 
 class WrongCountError(ValueError):
@@ -27,26 +37,75 @@ class WrongCountError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class CutTest:
+    """A test of whether an encoder truncates a text.
+
+    ``limit`` is the number of tokens that the encoder reads, special tokens and prompts not included, and ``count``
+    returns the number of tokens of a text.
+    """
+
+    limit: int
+    count: Callable[[str], int]
+
+    def __call__(self, text: str, read: int | None = None) -> bool:
+        """Return whether a text is truncated; ``read`` is the number of tokens that the encoder reads, if known."""
+        if read is not None and read < self.limit:
+            return False
+        # A text never has more tokens than bytes of UTF-8, so that most texts need not be tokenized.
+        return len(text.encode()) > self.limit and self.count(text) > self.limit
+
+
+@dataclass(frozen=True, slots=True)
 class FieldEncoder:
     """An encoder and the field of its vectors.
 
-    ``cuts`` returns whether the encoder truncates the text of a document; it is None if the encoder never does.
+    ``cuts`` tests whether the encoder truncates the text of a document; it is None if the encoder never does.
     ``arguments`` are further arguments for documents.
     """
 
     field: str
     kind: FieldKind
     model: TextEncoder
-    cuts: Callable[[str], bool] | None = None
+    cuts: CutTest | None = None
     arguments: Mapping[str, Any] | None = None
 
-    def documents(self, texts: list[str]) -> list[Vector]:
-        """Return the vectors of documents, in order."""
-        return vectors_of(self.model.encode_document(texts, **(self.arguments or {})), self.kind, len(texts))
+    def tokenize(self, texts: list[str]) -> Prepared | None:
+        """Return the tokens of documents, for :meth:`documents`; None if the encoder tokenizes only when it encodes."""
+        if self.arguments or not _has_steps(self.model):
+            return None
+        model: Any = self.model
+        tokens: Prepared = model.prepare_document(texts)
+        return tokens
+
+    def documents(self, texts: list[str], tokens: Prepared | None = None) -> list[Vector]:
+        """Return the vectors of documents, in order; ``tokens`` are those that :meth:`tokenize` returned for them."""
+        if tokens is None:
+            encoded = self.model.encode_document(texts, **(self.arguments or {}))
+        else:
+            model: Any = self.model
+            encoded = model.finish(model.compute([tokens])[0])
+        return vectors_of(encoded, self.kind, len(texts))
 
     def queries(self, texts: list[str]) -> list[Vector]:
         """Return the vectors of queries, in order."""
         return vectors_of(self.model.encode_query(texts), self.kind, len(texts))
+
+
+def _has_steps(model: object) -> bool:
+    """Return whether ``encode_document`` of a model consists of the steps prepare_document, compute and finish.
+
+    False for a class or an object that replaces ``encode`` or ``encode_document`` of a model with these steps.
+    """
+    return (
+        all(callable(getattr(model, name, None)) for name in ("compute", "finish"))
+        and _owner(model, "encode") is _owner(model, "prepare") is not None
+        and _owner(model, "encode_document") is _owner(model, "prepare_document") is not None
+    )
+
+
+def _owner(model: object, name: str) -> object:
+    """Return what defines a method: the object itself or one of its classes; None if nothing does."""
+    return next((each for each in (model, *type(model).__mro__) if name in getattr(each, "__dict__", ())), None)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from st_connectors.chunks import is_window_id
 from st_connectors.ingest.documents import Document, DocumentError, as_document, size_of
@@ -15,6 +16,9 @@ from st_connectors.store import JsonValue, Record, Vector
 from st_connectors.vectorise import FieldEncoder, WrongCountError
 from st_core.errors import InputTooLong
 
+if TYPE_CHECKING:
+    from st_core.engine.prepared import Prepared as Tokens
+
 __all__ = ["Batch", "encode_batch", "gather_batches", "prepare"]
 
 
@@ -22,8 +26,10 @@ __all__ = ["Batch", "encode_batch", "gather_batches", "prepare"]
 class Batch:
     """Documents that are written together, the refused documents, and after encoding the records of the documents.
 
-    ``owners`` contains, for each record, the index of its document in ``documents``. ``cut`` is the number of documents
-    that an encoder truncates, and ``encode_seconds`` the time in the encoders. The positions of the documents are from
+    ``owners`` contains, for each record, the index of its document in ``documents``. ``tokens`` contains, for each
+    encoder, the tokens of the texts to encode, None where the encoder tokenizes them itself; ``token_count`` is their
+    number, of all encoders together. ``truncated`` contains the positions of documents that an encoder truncates, and
+    ``encode_seconds`` is the time in the encoders. The positions of the documents are from
     ``start`` up to, but not including, ``end``; those that are missing in between were confirmed before, or belong to
     the ``unchanged`` documents of a sync. ``renewed`` contains, by position, the records of documents that are written
     with their stored vectors. ``cursor`` is the state of the source after the last document, if the source has one.
@@ -36,7 +42,9 @@ class Batch:
     cursor: JsonValue = None
     records: tuple[Record, ...] = ()
     owners: tuple[int, ...] = ()
-    cut: int = 0
+    tokens: tuple[Tokens | None, ...] = ()
+    token_count: int = 0
+    truncated: frozenset[int] = frozenset()
     encode_seconds: float = 0.0
     renewed: Mapping[int, tuple[Record, ...]] = field(default_factory=dict)
     unchanged: int = 0
@@ -45,6 +53,11 @@ class Batch:
     def read(self) -> int:
         """The number of documents read from the source."""
         return len(self.documents) + len(self.refused) + self.unchanged
+
+    @property
+    def to_encode(self) -> tuple[Prepared, ...]:
+        """The documents that are encoded, which are all but the renewed ones."""
+        return tuple(item for item in self.documents if item.position not in self.renewed)
 
 
 def prepare(position: int, value: object, text_key: str, spans: Spans | None) -> Prepared | Refusal:
@@ -151,9 +164,7 @@ def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
     """
     began = time.perf_counter()
     renewed = tuple(item for item in batch.documents if item.position in batch.renewed)
-    documents, vectors, refused = _encode(
-        tuple(item for item in batch.documents if item.position not in batch.renewed), encoders
-    )
+    documents, vectors, refused = _encode(batch.to_encode, encoders, batch.tokens or (None,) * len(encoders))
     windows = [window for item in documents for window in item.windows]
     names = [encoder.field for encoder in encoders]
     rows = zip(*vectors, strict=True) if vectors else iter([()] * len(windows))
@@ -169,7 +180,7 @@ def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
         refused=batch.refused + refused,
         records=(*records, *chain.from_iterable(batch.renewed[item.position] for item in renewed)),
         owners=owners,
-        cut=sum(_is_cut(item, encoders) for item in documents),
+        tokens=(),
         encode_seconds=time.perf_counter() - began,
     )
 
@@ -177,23 +188,25 @@ def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:
 _Encoded = tuple[tuple[Prepared, ...], list[list[Vector]], tuple[Refusal, ...]]
 
 
-def _encode(documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder]) -> _Encoded:
-    """Return documents, one list of vectors per encoder, and refusals.
+def _encode(
+    documents: tuple[Prepared, ...], encoders: Sequence[FieldEncoder], tokens: Sequence[Tokens | None]
+) -> _Encoded:
+    """Return documents, one list of vectors per encoder, and refusals; ``tokens`` are those for each encoder.
 
-    A batch that an encoder refuses is halved until the refused document is alone.
+    A batch that an encoder refuses is halved until the refused document is alone; its texts are tokenized again.
     """
     texts = [window.text for item in documents for window in item.windows]
     if not texts:
         return (), [[] for _ in encoders], ()
     try:
-        return documents, [encoder.documents(texts) for encoder in encoders], ()
+        return documents, [each.documents(texts, its) for each, its in zip(encoders, tokens, strict=True)], ()
     except WrongCountError:
         raise  # which vector belongs to which text is unknown, for this batch and for all others
     except (InputTooLong, ValueError, TypeError) as error:
         if len(documents) == 1:
             return (), [[] for _ in encoders], (_refuse(documents[0], error),)
-    middle = len(documents) // 2
-    left, right = _encode(documents[:middle], encoders), _encode(documents[middle:], encoders)
+    middle, unknown = len(documents) // 2, (None,) * len(encoders)
+    left, right = (_encode(half, encoders, unknown) for half in (documents[:middle], documents[middle:]))
     vectors = [first + second for first, second in zip(left[1], right[1], strict=True)]
     return left[0] + right[0], vectors, left[2] + right[2]
 
@@ -202,9 +215,3 @@ def _refuse(item: Prepared, error: Exception) -> Refusal:
     reason = f"the encoder refused it: {error}"
     document = item.document
     return Refusal(item.position, document.id, reason, type(error), document.place, document, "encode")
-
-
-def _is_cut(item: Prepared, encoders: Sequence[FieldEncoder]) -> bool:
-    return any(
-        encoder.cuts is not None and encoder.cuts(window.text) for encoder in encoders for window in item.windows
-    )

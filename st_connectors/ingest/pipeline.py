@@ -1,9 +1,9 @@
 """Read, encode and write documents in stages that overlap, connected by bounded queues.
 
-    caller's thread         encoding thread          writing threads
-    read → split → batch ──► encode ──► order ──────► write → confirm
+    caller's thread         preparing thread         encoding thread       writing threads
+    read → split → batch ──► compare → tokenize ────► encode ──► order ───► write → confirm
 
-A sync compares each batch with the store before it is encoded, in a thread between the first two.
+Only a sync compares its batches with the store.
 
 Memory is bounded by the queues. Batches are confirmed in any order; documents with equal ids keep theirs.
 """
@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 from st_connectors._matching import values_at
@@ -33,6 +32,7 @@ from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestR
 from st_connectors.ingest.resuming import Reading, start_reading
 from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.state import StateError
+from st_connectors.ingest.tokens import tokenize_batch
 from st_connectors.ingest.windows import Prepared, Spans, StaleWindows
 from st_connectors.layers.retry import watching_retries
 from st_connectors.store import Record, Rejected, Store
@@ -50,8 +50,9 @@ Progress = Callable[[IngestReport], None]
 class IngestOptions:
     """How documents are batched and written.
 
-    A batch ends at ``batch`` documents or about ``batch_bytes`` of text and payload. One batch waits for the encoder,
-    and at most ``ahead`` encoded ones for the store. Up to ``writers`` requests are sent at the same time. ``spans``
+    A batch ends at ``batch`` documents, about ``batch_bytes`` of text and payload, or ``batch_tokens`` tokens, those of
+    all models together. One batch waits to be tokenized, one for the encoder, and at most ``ahead`` encoded ones for
+    the store. Up to ``writers`` requests are sent at the same time. ``spans``
     splits long texts into windows; if it is None, models truncate them, and the report counts the truncated documents.
 
     The report contains at most ``max_refused`` refusals and counts the rest; ``on_refused`` receives every refusal as
@@ -60,12 +61,13 @@ class IngestOptions:
     wait. ``on_interrupt`` is called when Ctrl-C was pressed and batches are still being written. ``should_stop`` is
     called before each document; the ingest ends, as if the source ended, once it returns True.
 
-    ``compare`` is called for each batch, in order and in a thread of its own, and returns the batch without the
+    ``compare`` is called for each batch, in order and in the preparing thread, and returns the batch without the
     documents that need not be written; after a temporary error it is called again.
     """
 
     batch: int = 512
     batch_bytes: int = 4 * 1024 * 1024
+    batch_tokens: int = 64 * 1024
     ahead: int = 2
     spans: Spans | None = None
     text_key: str = "text"
@@ -80,7 +82,7 @@ class IngestOptions:
     compare: Callable[[Batch], Batch] | None = None
 
     def __post_init__(self) -> None:
-        set_ints(self, {"batch": 1, "batch_bytes": 1, "ahead": 1, "writers": 1})
+        set_ints(self, {"batch": 1, "batch_bytes": 1, "batch_tokens": 1, "ahead": 1, "writers": 1})
 
 
 def ingest(
@@ -208,7 +210,7 @@ class _Run:
         self._progress = progress
         self._ledger = ledger
         self._read: Channel[Batch] = Channel(1)
-        self._compared: Channel[Batch] = self._read if options.compare is None else Channel(1)
+        self._prepared: Channel[Batch] = Channel(1)
         self._encoded: Channel[_Encoded] = Channel(options.ahead)
         self._order = Order()
         self._pace = Pace(options.writers, options.patience, options.on_wait)
@@ -218,11 +220,7 @@ class _Run:
         self._is_abandoned = False
         # Daemons, so that a second Ctrl-C ends the process although one of them is in a long call.
         self._threads = [
-            *(
-                threading.Thread(target=self._compare, args=[compare], name="ingest-comparer", daemon=True)
-                for compare in [options.compare]
-                if compare is not None
-            ),
+            threading.Thread(target=self._prepare, name="ingest-preparer", daemon=True),
             threading.Thread(target=self._encode, name="ingest-encoder", daemon=True),
             *(
                 threading.Thread(target=self._write, name=f"ingest-writer-{number}", daemon=True)
@@ -235,7 +233,7 @@ class _Run:
             thread.start()
 
     def put(self, batch: Batch) -> bool:
-        """Pass a batch to the encoder; return False if the run has failed."""
+        """Pass a batch on; return False if the run has failed."""
         return self._read.put(batch)
 
     def finish(self) -> None:
@@ -282,7 +280,7 @@ class _Run:
 
     def _stop_encoding(self) -> None:
         self._read.stop()
-        self._compared.stop()
+        self._prepared.stop()
 
     def _fail(self, error: BaseException) -> None:
         """Record the first error as the failure of the run."""
@@ -290,21 +288,26 @@ class _Run:
             if not isinstance(error, _StoppedError):
                 self.failure = self.failure or error
 
-    def _compare(self, compare: Callable[[Batch], Batch]) -> None:
-        """Compare batches with the store; after an error, what is compared is still encoded and written."""
+    def _prepare(self) -> None:
+        """Compare and tokenize batches; after an error, what is prepared is still encoded and written."""
         try:
             while (batch := self._read.get()) is not None:
-                self._compared.put(self.patiently(partial(compare, batch)))
+                for part in tokenize_batch(self._compared(batch), self._encoders, self._options.batch_tokens):
+                    self._prepared.put(part)
         except BaseException as error:  # noqa: BLE001  # raised in the thread of the caller
             self._fail(error)
             self._read.stop()
         finally:
-            self._compared.close()
+            self._prepared.close()
+
+    def _compared(self, batch: Batch) -> Batch:
+        compare = self._options.compare
+        return batch if compare is None else self.patiently(lambda: compare(batch))
 
     def _encode(self) -> None:
         """Encode batches; after an error, what is encoded is still written."""
         try:
-            while (batch := self._compared.get()) is not None:
+            while (batch := self._prepared.get()) is not None:
                 ready = encode_batch(batch, self._encoders)
                 turn = self._order.add(document_id_of(item.document.id) for item in ready.documents)
                 self._encoded.put(_Encoded(ready, turn))
@@ -433,10 +436,11 @@ class _Run:
             records=len(batch.records) - len(sent.rejected),
             refused=refused,
             refused_total=len(refused),
-            cut=batch.cut,
+            cut=sum(item.position in batch.truncated for item in batch.documents),
             split=sum(len(item.windows) > 1 for item in batch.documents),
             replaced=self._seen.add([document.id for document in documents]),
             filled={name: _count_filled(documents, name) for name in self._store.schema.filterable},
+            tokens=batch.token_count,
             retries=sent.retries,
             encode_seconds=batch.encode_seconds,
             write_seconds=seconds,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -40,6 +40,10 @@ class Prepared:
     def lengths(self) -> NDArray[np.int64]:
         """The number of tokens of each input [n] after truncation, prompt and special tokens included."""
         return self.tokens.lengths
+
+    def take(self, positions: Iterable[int]) -> Prepared:
+        """Return a request for the inputs at the specified positions."""
+        return replace(self, tokens=self.tokens.take(positions))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
