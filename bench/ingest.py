@@ -2,8 +2,9 @@
 
     python -m bench.ingest [--json] [PART ...]      (or: make bench ARGS=ingest)
 
-Parts: ``encoder`` compares an ingest with MiniLM into embedded Qdrant with encoding alone, in turns. ``files``
-compares ingests with and without a state and dead letters, built-in models, in turns. ``resume`` kills an ingest of
+Parts: ``encoder`` compares an ingest with MiniLM, into embedded Qdrant and into an OpenSearch node on the same
+processors, with encoding alone, in turns. ``files`` compares ingests with and without a state and dead letters, with
+built-in models, in turns. ``resume`` kills an ingest of
 100,000 documents at 90 % and measures the time to the first new document. ``growth`` ingests 1,000,000 documents into
 a store that drops them, and compares memory and the time per document with those of the first 10,000. ``sync``
 syncs 100,000 documents of which 1 % have changed, with MiniLM into embedded Qdrant, and compares the time with that of
@@ -30,6 +31,7 @@ import numpy as np
 from bench.figures import plain_environment, report, spread
 from bench.memory import WORDS, resident
 from bench.memory import texts as short_texts
+from integration.stores import Absent, opened
 
 PARTS = ("encoder", "files", "resume", "growth", "sync")
 TARGETS = {
@@ -82,7 +84,54 @@ def _in_turns(runs: Sequence[Callable[[], None]], rounds: int) -> list[list[floa
 
 
 def measure_encoder() -> dict[str, Any]:
-    """Compare an ingest with MiniLM with encoding the same texts in the same batches."""
+    """Compare ingests with MiniLM with encoding the same texts in the same batches, in two processes in turns.
+
+    In one process, the threads with which the main thread has computed before would slow down those of the ingest.
+    """
+    embedded = _end_to_end("qdrant+edge:")
+    figures = {
+        "encode_per_s": spread([ENCODED / alone for alone, _ in embedded]),
+        "ingest_per_s": spread([ENCODED / whole for _, whole in embedded]),
+        "end_to_end": spread([alone / whole for alone, whole in embedded]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with opened("opensearch", Path(folder)) as url:
+                figures["end_to_end_node"] = spread([alone / whole for alone, whole in _end_to_end(url)])
+        except Absent as error:
+            print(f"no figure for a node: {error}", file=sys.stderr)
+    return figures
+
+
+def _end_to_end(url: str) -> list[tuple[float, float]]:
+    """Return the seconds of encoding alone and of an ingest, for each round; the first round is a warm-up."""
+    times = []
+    with _child("encoder", "encode", url) as encoding, _child("encoder", "ingest", url) as ingesting:
+        pair = encoding, ingesting
+        for turn in range(ROUNDS + 1):
+            seconds = {child: _ask(child) for child in (pair if turn % 2 else reversed(pair))}
+            times.append((seconds[encoding], seconds[ingesting]))
+        for child in pair:
+            _close(child)
+    return times[1:]
+
+
+def _ask(child: subprocess.Popen[str]) -> float:
+    """Let a child process do its work once, and return the seconds."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    print(file=child.stdin, flush=True)
+    return float(child.stdout.readline())
+
+
+def _close(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.close()
+    child.wait()
+
+
+def _encoder_child(work: str, url: str) -> int:
+    """Encode or ingest the same texts for each line on standard input, and print the seconds."""
     from bench.checkpoints import minilm
     from st_connectors.demo.docstrings import collect
     from st_connectors.index import Index
@@ -91,25 +140,29 @@ def measure_encoder() -> dict[str, Any]:
     texts = [item.text for item in collect()][:ENCODED]
     folder = Path(tempfile.mkdtemp())
     model = SentenceTransformer(str(minilm(folder)))
+    url = f"{url}{folder / 'store'}" if url.endswith(":") else url
 
-    def encode() -> None:
+    def encode() -> float:
+        began = time.perf_counter()
         for start in range(0, len(texts), 512):
             model.encode_document(texts[start : start + 512])
+        return time.perf_counter() - began
 
-    def ingest() -> None:
-        shutil.rmtree(folder / "store", ignore_errors=True)
-        with Index.create(f"qdrant+edge:{folder / 'store'}", collection="c", dense=model) as index:
-            index.ingest(_documents(texts), resume=folder / "state.json", dead_letters=folder / "refused.jsonl")
+    def ingest() -> float:
+        files = {"resume": folder / "state.json", "dead_letters": folder / "refused.jsonl"}
+        with Index.create(url, collection="end_to_end", dense=model) as index:
+            began = time.perf_counter()
+            index.ingest(_documents(texts), **files)
+            seconds = time.perf_counter() - began
+            index.store.drop()
+        return seconds
 
     try:
-        alone, whole = _in_turns([encode, ingest], ROUNDS)
+        for _ in sys.stdin:
+            print({"encode": encode, "ingest": ingest}[work](), flush=True)
     finally:
         shutil.rmtree(folder)
-    return {
-        "encode_per_s": spread([len(texts) / each for each in alone]),
-        "ingest_per_s": spread([len(texts) / each for each in whole]),
-        "end_to_end": spread([one / other for one, other in zip(alone, whole, strict=True)]),
-    }
+    return 0
 
 
 def measure_files() -> dict[str, Any]:
@@ -169,7 +222,7 @@ def measure_resume() -> dict[str, Any]:
 
 def _child(name: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.ingest", "--child", name, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=plain_environment())
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=plain_environment())
 
 
 def _ingest_child(folder: str) -> int:
@@ -290,7 +343,11 @@ def _fill(index: Any, model: Any, documents: Iterator[dict[str, Any]]) -> None:
         del model.encode_document
 
 
-CHILDREN: dict[str, Callable[..., int]] = {"ingest": _ingest_child, "growth": _growth_child}
+CHILDREN: dict[str, Callable[..., int]] = {
+    "encoder": _encoder_child,
+    "ingest": _ingest_child,
+    "growth": _growth_child,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())
