@@ -367,19 +367,22 @@ class Index:
         last one is stored; they are encoded in each sync.
 
         ``delete_missing`` deletes the documents that are not in the source, after all others are stored: up to 20 % of
-        the collection, unless a ``DeleteMissing`` sets another limit. An interrupted sync needs no state: the next one
-        finds unchanged what this one has stored. Memory is 8 bytes per id. The other arguments are those of ``ingest``.
+        the records that the collection had before, unless a ``DeleteMissing`` sets another limit. An interrupted sync
+        needs no state: the next one finds unchanged what this one has stored. Memory is 8 bytes per id. The other
+        arguments are those of ``ingest``.
 
         Raises what ``ingest`` raises. The cause of an IngestFailed is a DeletionRefusedError if documents were to be
         deleted and the source is empty or was not read completely, or too many are missing; all documents are stored.
         """
         comparison = self._comparison()
+        total = self._store.count()
         report = self._ingest(documents, split, batch, progress, on_refused, compare=comparison, **options)
         if not delete_missing:
             return report
         deleting = DeleteMissing() if delete_missing is True else delete_missing
         try:
-            return replace(report, deleted=delete_all_missing(self._store, comparison, deleting, report.read))
+            deleted = delete_all_missing(self._store, comparison, deleting, report.read, total)
+            return replace(report, deleted=deleted)
         except KeyboardInterrupt as error:
             raise IngestInterrupted(report) from error
         except Exception as error:

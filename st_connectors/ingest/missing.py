@@ -25,7 +25,11 @@ class DeletionRefusedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The documents of a collection that are missing in a source, their records, and all records of the collection."""
+    """The documents of a collection that are missing in a source, and their records.
+
+    ``total`` is the number of records that the collection had before the sync, so that many new documents do not hide
+    that most of the former ones would be deleted.
+    """
 
     documents: int
     records: int
@@ -34,7 +38,7 @@ class Missing:
     @property
     def share(self) -> float:
         """The share of the records of the collection, from 0 to 1."""
-        return self.records / self.total if self.total else 0.0
+        return self.records / max(self.records, self.total, 1)
 
     def __str__(self) -> str:
         text = f"{self.documents:,} document{'s' * (self.documents != 1)}"
@@ -60,14 +64,17 @@ class DeleteMissing:
             raise ValueError(f"the limit of deleted documents is a share from 0 to 1, not {self.limit}")
 
 
-def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing, read: int) -> int:
+def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing, read: int, total: int) -> int:
     """Delete the documents that a source does not contain, with all windows, and return their number.
 
-    ``comparison`` has compared the whole source, which has ``read`` documents. Raises DeletionRefusedError if the
-    source is empty or was not read completely, or if more would be deleted than the limit allows.
+    ``comparison`` has compared the whole source, which has ``read`` documents, with a collection that had ``total``
+    records. Only what was counted and confirmed is deleted, and nothing that was stored meanwhile. Raises
+    DeletionRefusedError if the source is empty or was not read completely, or if more would be deleted than the limit
+    allows.
     """
     _check_source(comparison, options, read)
-    missing = count_missing(store, comparison.ids)
+    counted = SeenIds()
+    missing = count_missing(store, comparison.ids, total, counted)
     if missing.share > options.limit:
         raise DeletionRefusedError(
             f"{missing} of the collection, {missing.share:.1%}, would be deleted because {options.source} lacks them, "
@@ -76,19 +83,26 @@ def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing,
         )
     if not missing.records or (options.confirm is not None and not options.confirm(missing)):
         return 0
-    for page in _pages(record.id for record in _missing_records(store, comparison.ids)):
-        store.delete(page)
+    for page in _missing_pages(store, comparison.ids):
+        ids = [record.id for record in page]
+        if known := [each for each, is_counted in zip(ids, counted.contains(ids), strict=True) if is_counted]:
+            store.delete(known)
     store.refresh()
     return missing.documents
 
 
-def count_missing(store: Store, ids: SeenIds) -> Missing:
-    """Count the documents of a collection whose ids are not among those of a source, and their records."""
+def count_missing(store: Store, ids: SeenIds, total: int, counted: SeenIds | None = None) -> Missing:
+    """Count the documents of a collection whose ids are not among those of a source, and their records.
+
+    The ids of the records are added to ``counted``.
+    """
     documents = records = 0
-    for record in _missing_records(store, ids):
-        records += 1
-        documents += record.id == parent_of(record.id, record.payload)
-    return Missing(documents, records, store.count())
+    for page in _missing_pages(store, ids):
+        records += len(page)
+        documents += sum(record.id == parent_of(record.id, record.payload) for record in page)
+        if counted is not None:
+            counted.add([record.id for record in page])
+    return Missing(documents, records, total)
 
 
 def _check_source(comparison: Comparison, options: DeleteMissing, read: int) -> None:
@@ -106,10 +120,10 @@ def _check_source(comparison: Comparison, options: DeleteMissing, read: int) -> 
         )
 
 
-def _missing_records(store: Store, ids: SeenIds) -> Iterator[Record]:
+def _missing_pages(store: Store, ids: SeenIds) -> Iterator[list[Record]]:
     for page in _pages(store.scan(parts=Parts.PAYLOAD, batch=PAGE)):
         are_in_source = ids.contains([parent_of(record.id, record.payload) for record in page])
-        yield from (record for record, is_in_source in zip(page, are_in_source, strict=True) if not is_in_source)
+        yield [record for record, is_in_source in zip(page, are_in_source, strict=True) if not is_in_source]
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

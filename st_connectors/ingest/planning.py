@@ -101,7 +101,7 @@ def plan_sync(
             if changes[item.position] in {Change.NEW, Change.TEXT}:
                 for window in item.windows:
                     sample.add(window)
-    missing = count_missing(store, comparison.ids)
+    missing = count_missing(store, comparison.ids, store.count())
     seconds = clock() - began
     return SyncPlan(
         new=counts[Change.NEW],

@@ -404,6 +404,27 @@ def test_more_than_the_limit_is_not_deleted(index):
         DeleteMissing(limit=20)
 
 
+def test_new_documents_do_not_raise_the_limit(index):
+    """As with a wrong id field, when all ids of the source are new, and all former documents are missing."""
+    index.sync(TEN[:2])
+
+    message = deletion_refused(index, [row | {"id": f"new {row['id']}"} for row in TEN[:8]])
+
+    assert message.startswith("2 documents of the collection, 100.0%, would be deleted")
+
+
+def test_what_others_store_after_the_question_is_not_deleted(index):
+    """Only the documents that were counted and confirmed are deleted."""
+    index.sync(TEN)
+
+    def confirm(_missing: Missing) -> bool:
+        index.ingest(documents(("other", "oo", 0)))
+        return True
+
+    assert index.sync(TEN[:9], delete_missing=DeleteMissing(confirm=confirm)).deleted == 1
+    assert sorted(contents(index)) == [*(row["id"] for row in TEN[:9]), "other"]
+
+
 def test_an_empty_source_deletes_nothing(index):
     """By its name."""
     index.ingest(TEN)
