@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from st_connectors.ingest.report import IngestReport, Refusal
 
-__all__ = ["MaxRefused", "TooManyRefusedError", "check_refused", "parse_max_refused"]
+__all__ = ["MaxRefused", "TooManyRefusedError", "check_refused", "check_resumed", "parse_max_refused"]
 
 SAMPLE = 100
 """The number of documents from which on a share is compared. If so many are refused and none is confirmed, the ingest
@@ -67,8 +67,19 @@ def check_refused(total: IngestReport, last: Refusal, limit: MaxRefused | None) 
     """
     if limit is not None:
         if limit.is_exceeded(total):
-            message = f"{total.refused_total:,} of {total.read:,} documents were refused, and the limit is {limit}"
-            raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")
+            raise TooManyRefusedError(f"{_comparison(total, limit)}; the last reason: {last.reason}")
     elif not total.confirmed and not total.unchanged and total.refused_total >= SAMPLE:
         message = f"all of the first {total.refused_total:,} documents were refused"
         raise TooManyRefusedError(f"{message}; the last reason: {last.reason}")
+
+
+def check_resumed(total: IngestReport, limit: MaxRefused | None) -> None:
+    """Raise TooManyRefusedError if the earlier runs of an ingest have refused more documents than the limit."""
+    if limit is not None and limit.is_exceeded(total):
+        raise TooManyRefusedError(
+            f"{_comparison(total, limit)}: raise it (--max-refused, max_refused=) to continue this ingest"
+        )
+
+
+def _comparison(total: IngestReport, limit: MaxRefused) -> str:
+    return f"{total.refused_total:,} of {total.read:,} documents were refused, and the limit is {limit}"

@@ -25,7 +25,7 @@ from st_connectors.ingest.channel import Channel
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.encode import Batch, encode_batch, gather_batches
 from st_connectors.ingest.ledger import Ledger
-from st_connectors.ingest.limits import MaxRefused, check_refused
+from st_connectors.ingest.limits import MaxRefused, check_refused, check_resumed
 from st_connectors.ingest.order import Order, Turn
 from st_connectors.ingest.pace import Pace, Patience, Sending, Waiting
 from st_connectors.ingest.report import IngestFailed, IngestInterrupted, IngestReport, Refusal
@@ -110,6 +110,7 @@ def ingest(
     opened = Ledger(chosen.max_refused) if ledger is None else ledger
     run = _Run(store, encoders, chosen, progress, opened)
     try:
+        check_resumed(opened.report(), chosen.stop_after)
         run.start()
         try:
             reading = start_reading(documents, opened.initial, opened.confirmed)

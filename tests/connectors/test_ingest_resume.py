@@ -517,6 +517,22 @@ def test_too_many_refused_documents_stop_the_ingest(memory, model, limit, read):
     assert caught.value.report.read == read
 
 
+def test_an_ingest_beyond_its_limit_does_not_resume(memory, model, tmp_path):
+    """The documents that earlier runs refused count; with a higher limit it continues."""
+    documents = [{"id": f"d{n}"} if n < 11 else a_document(n) for n in range(50)]
+    index = index_of(memory("dense"), model)
+    arguments = {"batch": 1, "writers": 1, "resume": tmp_path / "state.json"}
+    with pytest.raises(IngestFailed, match="the limit is 10; the last reason"):
+        index.ingest(documents, max_refused=10, **arguments)
+
+    with pytest.raises(IngestFailed, match="11 of 11 documents were refused, and the limit is 10: raise it") as caught:
+        index.ingest(documents, max_refused=10, **arguments)
+
+    assert isinstance(caught.value.__cause__, TooManyRefusedError)
+    assert caught.value.report.read == caught.value.report.resumed == 11
+    assert index.ingest(documents, max_refused=11, **arguments).confirmed == 39
+
+
 @pytest.mark.parametrize("limit", ["", "x", "-1", "101%", "-1%", "nan%"])
 def test_an_invalid_limit_is_refused(memory, model, limit):
     """With an example of a valid one."""
