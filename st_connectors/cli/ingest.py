@@ -14,6 +14,7 @@ from st_connectors.cli.ingesting import (
     Task,
     TaskTarget,
     Writing,
+    check_options,
     choose_files,
     names_of,
     open_task,
@@ -137,6 +138,7 @@ def ingest(
     options = CollectionOptions(dense, sparse, reranker, text, tuple(filterable or ()), fusion)
     target = TaskTarget(address, collection, options, ModelOptions(backend, dtype), adopt, create, trust_model)
     writing = Writing(splitting, batch, max_refused, writers, device or (), max_wait, bulk, progress, as_json)
+    check_options(inputs, writing, refused, state)
     with open_task(target, inputs, reading, writing) as task:
         files = choose_files(task, state=state, no_state=no_state, refused=refused)
         resume = _resume(files.state, task, restart=restart, accept_changes=accept_changes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from st_connectors.cli.opening import Models, open_index
 from st_connectors.cli.options import NONE, CollectionOptions, parse_filterable, parse_fusion
 from st_connectors.cli.output import (
+    check_progress,
     exit_with_interrupted,
     exit_with_report,
     note_if_lost,
@@ -37,6 +38,7 @@ __all__ = [
     "Task",
     "TaskTarget",
     "Writing",
+    "check_options",
     "choose_files",
     "names_of",
     "open_target",
@@ -197,10 +199,29 @@ def names_of(inputs: Sequence[Input]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
+def check_options(inputs: Sequence[Input], writing: Writing, refused: Path | None, state: Path | None = None) -> None:
+    """Raise ValueError for values of options that are invalid, before the command opens or creates a collection."""
+    from st_connectors.ingest.limits import parse_max_refused
+
+    if writing.max_refused is not None:
+        parse_max_refused(writing.max_refused)
+    check_progress(writing.progress)
+    _check_files(inputs, *(None if path is None else Path(expand_home(path)) for path in (state, refused)))
+
+
+def _check_files(inputs: Sequence[Input], state: Path | None, letters: Path | None) -> None:
+    for option, path in (("--state", state), ("--refused", letters)):
+        for each in inputs:
+            if path is not None and each.path is not None and path.exists() and path.samefile(each.path):
+                raise ValueError(f"{option} {path}: the file is read by this ingest; choose another one")
+    if state is not None and letters is not None and state.resolve() == letters.resolve():
+        raise ValueError(f"--state and --refused are the same file, {state}; choose another one for the state")
+
+
 def choose_files(task: Task, *, refused: Path | None, state: Path | None = None, no_state: bool = True) -> Files:
     """Return the files of the state and the dead letters: those of the options, or those beside the source.
 
-    Raises ValueError if one of them is an input.
+    Raises ValueError if one of them is an input, or if they are the same file.
     """
     from st_connectors.registry import absolute_address
 
@@ -211,10 +232,7 @@ def choose_files(task: Task, *, refused: Path | None, state: Path | None = None,
         print_error("st-connectors: no state is written beside the source: --state FILE names another place")
     state_path = Path(expand_home(state)) if state is not None else beside.state if is_resumable else None
     letters = Path(expand_home(refused)) if refused is not None else beside.dead_letters
-    for option, path in (("--state", state_path), ("--refused", letters)):
-        for each in task.inputs:
-            if path is not None and each.path is not None and path.exists() and path.samefile(each.path):
-                raise ValueError(f"{option} {path}: the file is read by this ingest; choose another one")
+    _check_files(task.inputs, state_path, letters)
     return Files(state_path, letters)
 
 

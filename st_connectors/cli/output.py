@@ -29,6 +29,7 @@ __all__ = [
     "SUCCESS",
     "USAGE_ERROR",
     "ask",
+    "check_progress",
     "confirm",
     "escape_control_characters",
     "escape_line",
@@ -301,6 +302,12 @@ def progress_values(report: IngestReport, expected: float | None) -> dict[str, A
     }
 
 
+def check_progress(form: str) -> None:
+    """Raise ValueError for a form of progress that does not exist."""
+    if form not in {"auto", "json", "none"}:
+        raise ValueError(f"--progress {form!r}: expected auto, json or none")
+
+
 @contextmanager
 def progress_bar(
     task: str, expected: Callable[[], float | None] = lambda: None, *, form: str = "auto"
@@ -311,8 +318,7 @@ def progress_bar(
     second; "none" shows nothing. ``expected`` returns the number of documents to expect, if it is known. Raises
     ValueError for another form.
     """
-    if form not in {"auto", "json", "none"}:
-        raise ValueError(f"--progress {form!r}: expected auto, json or none")
+    check_progress(form)
     if form == "json":
         yield _print_values(expected)
     elif form == "auto" and sys.stderr.isatty():

@@ -14,6 +14,7 @@ from st_connectors.cli.ingesting import (
     Task,
     TaskTarget,
     Writing,
+    check_options,
     choose_files,
     names_of,
     open_target,
@@ -139,6 +140,7 @@ def sync(
     writing = Writing(
         splitting, batch, max_refused, writers, device or (), max_wait, bulk and not dry_run, progress, as_json
     )
+    check_options(inputs, writing, refused)
     index = _open_unchanged(target) if dry_run else None
     with open_task(target, inputs, reading, writing, index=index, again="run the same command again") as task:
         if dry_run:

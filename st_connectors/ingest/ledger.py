@@ -97,9 +97,14 @@ def open_ledger(
 ) -> Iterator[Ledger]:
     """Open the state and the dead letters of an ingest, as far as they have files, for a ``with`` block.
 
-    ``identity`` is required with ``resume``. Raises what ``open_state`` and ``open_dead_letters`` raise, and StateError
-    if the collection has fewer records than the ingest has stored.
+    ``identity`` is required with ``resume``. Raises what ``open_state`` and ``open_dead_letters`` raise, StateError if
+    the collection has fewer records than the ingest has stored, and ValueError if both are the same file.
     """
+    if resume is not None and dead_letters is not None and resume.path.resolve() == dead_letters.resolve():
+        raise ValueError(
+            f"the state and the refused documents need two files, not {dead_letters} for both: "
+            "name another one (resume=, dead_letters=)"
+        )
     with ExitStack() as stack:
         file = None
         if resume is not None and identity is not None:

@@ -165,6 +165,42 @@ def test_no_state_starts_over(cli, tmp_path, command):
     assert cli(*command, "--no-state", "--restart").status == 2
 
 
+INVALID = {
+    "limit": (["--max-refused", "x"], "such as 100 or 1%, not 'x'"),
+    "progress": (["--progress", "x"], "--progress 'x': expected auto, json or none"),
+    "state": (["--state", "in.jsonl"], "--state in.jsonl: the file is read by this ingest"),
+    "refused": (["--refused", "in.jsonl"], "--refused in.jsonl: the file is read by this ingest"),
+    "both": (["--state", "f.json", "--refused", "./f.json"], "--state and --refused are the same file, f.json"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), INVALID.values(), ids=INVALID)
+def test_an_invalid_option_creates_no_collection(cli, tmp_path, command, monkeypatch, options, message):
+    """Options are checked before the collection is opened or created."""
+    monkeypatch.chdir(tmp_path)
+
+    outcome = cli(*command, *options)
+
+    assert outcome.status == 2
+    assert message in outcome.error_line()
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_default_file_of_refused_documents_is_no_state(cli, tmp_path, command, source):
+    """The state would replace the letters."""
+    with source.open("a") as file:
+        file.write("no JSON\n")
+    cli(*command)
+    [letters] = (tmp_path / ".st-connectors").glob("*.refused.jsonl")
+
+    outcome = cli(*command, "--state", letters)
+
+    assert (outcome.status, outcome.error_line()) == (
+        2,
+        f"--state and --refused are the same file, {letters}; choose another one for the state",
+    )
+
+
 def test_progress_as_json(command):
     """A line of JSON to standard error; the result stays the only line of standard output."""
     program = "import sys; from st_connectors.cli import run; sys.exit(run(sys.argv[1:]))"

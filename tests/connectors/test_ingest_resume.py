@@ -517,6 +517,13 @@ def test_too_many_refused_documents_stop_the_ingest(memory, model, limit, read):
     assert caught.value.report.read == read
 
 
+def test_the_state_and_the_letters_are_two_files(memory, model, tmp_path):
+    """One would replace the other."""
+    index = index_of(memory("dense"), model)
+    with pytest.raises(ValueError, match="the state and the refused documents need two files"):
+        index.ingest([a_document(0)], resume=tmp_path / "f", dead_letters=tmp_path / "." / "f")
+
+
 def test_an_ingest_beyond_its_limit_does_not_resume(memory, model, tmp_path):
     """The documents that earlier runs refused count; with a higher limit it continues."""
     documents = [{"id": f"d{n}"} if n < 11 else a_document(n) for n in range(50)]
