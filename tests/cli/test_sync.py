@@ -16,7 +16,7 @@ import pytest
 from st_connectors.index import Index
 from st_connectors.ingest.sources import Notes
 from st_connectors.registry import open_store
-from st_core.sentence_transformer import SentenceTransformer
+from st_connectors.vectorise import FieldEncoder
 
 STORES = {
     "qdrant+edge:{}/store": "qdrant_edge",
@@ -64,13 +64,14 @@ def contents(target: list[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any
 def encoded(monkeypatch) -> list[str]:
     """Record the texts that the dense model encodes."""
     texts: list[str] = []
-    encode = SentenceTransformer.encode_document
+    encode = FieldEncoder.documents
 
-    def record(self: Any, inputs: list[str], *arguments: Any, **options: Any) -> Any:
-        texts.extend(inputs)
-        return encode(self, inputs, *arguments, **options)
+    def record(self: FieldEncoder, inputs: list[str], tokens: Any = None) -> Any:
+        if self.field == "dense":
+            texts.extend(inputs)
+        return encode(self, inputs, tokens)
 
-    monkeypatch.setattr(SentenceTransformer, "encode_document", record)
+    monkeypatch.setattr(FieldEncoder, "documents", record)
     return texts
 
 
