@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
+from st_connectors.errors import StoreError
 from st_connectors.ingest import (
     DeleteMissing,
     IngestFailed,
@@ -277,8 +278,9 @@ class Index:
         encode. ``patience`` states how long to wait for a store that is down, and ``on_wait`` is called before each
         wait. ``on_interrupt`` is called on Ctrl-C, while encoded batches are still being written.
 
-        Raises IngestFailed and IngestInterrupted, which contain the report up to that point, StateError and
-        DeadLetterError for files that cannot be used, and FileInUseError if the same ingest is running already.
+        Raises IngestFailed and IngestInterrupted, which contain the report up to that point, StateError,
+        DeadLetterError and LockError for files that cannot be used, and FileInUseError if the same ingest is running
+        already.
         """
         return self._ingest(
             documents,
@@ -374,8 +376,10 @@ class Index:
         Raises what ``ingest`` raises. The cause of an IngestFailed is a DeletionRefusedError if documents were to be
         deleted and the source is empty or was not read completely, or too many are missing; all documents are stored.
         """
-        comparison = self._comparison()
-        total = self._store.count()
+        try:
+            comparison, total = self._comparison(), self._store.count()
+        except StoreError as error:
+            raise IngestFailed(IngestReport(), error) from error
         report = self._ingest(documents, split, batch, progress, on_refused, compare=comparison, **options)
         if not delete_missing:
             return report

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from st_connectors.errors import StoreError
 from st_connectors.ingest.dead_letters import DeadLetters, Target, open_dead_letters
 from st_connectors.ingest.encode import Batch
 from st_connectors.ingest.positions import Positions
-from st_connectors.ingest.report import IngestReport, Tally
+from st_connectors.ingest.report import IngestFailed, IngestReport, Tally
 from st_connectors.ingest.state import (
     RESTART,
     Identity,
@@ -98,7 +99,8 @@ def open_ledger(
     """Open the state and the dead letters of an ingest, as far as they have files, for a ``with`` block.
 
     ``identity`` is required with ``resume``. Raises what ``open_state`` and ``open_dead_letters`` raise, StateError if
-    the collection has fewer records than the ingest has stored, and ValueError if both are the same file.
+    the collection has fewer records than the ingest has stored, IngestFailed if the store cannot count them, and
+    ValueError if both are the same file.
     """
     if resume is not None and dead_letters is not None and resume.path.resolve() == dead_letters.resolve():
         raise ValueError(
@@ -110,7 +112,10 @@ def open_ledger(
         if resume is not None and identity is not None:
             file = stack.enter_context(open_state(resume, identity))
             if not resume.accept_changes:
-                _check_stored(store, file.initial.stored)
+                try:
+                    _check_stored(store, file.initial.stored)
+                except StoreError as error:
+                    raise IngestFailed(Ledger(max_refused, file).report(), error) from error
         initial = State(uuid.uuid4().hex) if file is None else file.initial
         letters = None
         if dead_letters is not None:

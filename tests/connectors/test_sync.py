@@ -276,6 +276,15 @@ def test_a_store_that_is_down_for_a_moment_is_waited_for(index, model, parts):
     assert (report.unchanged, report.payload_only, model.texts, failures) == (9, 1, [], [])
 
 
+def test_a_store_that_fails_before_the_first_document_fails_the_sync(index):
+    """As an ingest fails, whose report is empty."""
+    index._store = Passing(index.store)
+    index._store.count = lambda *_arguments: fail(Unavailable("down", store="fake", operation="count"))
+    with pytest.raises(IngestFailed, match="down") as caught:
+        index.sync(ABC)
+    assert caught.value.report.read == 0
+
+
 def fail(error: Exception) -> Any:
     raise error
 
