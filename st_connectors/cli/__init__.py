@@ -164,13 +164,19 @@ def _status_of(error: BaseException) -> int | None:
     """Return the exit status for an error that the user can fix; ``None`` for a bug in this package."""
     from st_connectors.cli.reading import SourceChangedError
     from st_connectors.errors import StoreError
-    from st_connectors.ingest import DeletionRefusedError, FileInUseError, IngestFailed, TooManyRefusedError
+    from st_connectors.ingest import (
+        DeletionRefusedError,
+        FileInUseError,
+        IngestFailed,
+        LockError,
+        TooManyRefusedError,
+    )
     from st_core.errors import ModelError
 
     match error:
         case IngestFailed():
             return _status_of(error.__cause__) if error.__cause__ is not None else FAILURE
-        case StoreError() | ModelError() | FileInUseError():
+        case StoreError() | ModelError() | FileInUseError() | LockError():
             return FAILURE
         case TooManyRefusedError() | SourceChangedError() | DeletionRefusedError():
             return FAILURE

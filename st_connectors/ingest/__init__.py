@@ -5,7 +5,7 @@ from __future__ import annotations
 from st_connectors.ingest.dead_letters import DeadLetterError
 from st_connectors.ingest.documents import Document, DocumentError, Place, choose_fields
 from st_connectors.ingest.limits import MaxRefused, TooManyRefusedError
-from st_connectors.ingest.locks import FileInUseError
+from st_connectors.ingest.locks import FileInUseError, LockError
 from st_connectors.ingest.missing import DeleteMissing, DeletionRefusedError, Missing
 from st_connectors.ingest.pace import Patience, Waiting
 from st_connectors.ingest.pipeline import IngestOptions, Progress, ingest
@@ -25,6 +25,7 @@ __all__ = [
     "IngestInterrupted",
     "IngestOptions",
     "IngestReport",
+    "LockError",
     "MaxRefused",
     "Missing",
     "Patience",

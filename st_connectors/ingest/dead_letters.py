@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,13 +225,12 @@ def open_dead_letters(
 
 @contextmanager
 def lock_dead_letters(path: Path) -> Iterator[None]:
-    """Lock a dead-letter file for the duration of a ``with`` block; raise FileInUseError if it is in use."""
+    """Lock a dead-letter file for the duration of a ``with`` block.
+
+    Raises FileInUseError if it is in use, and LockError if no lock is possible.
+    """
     message = f"the dead-letter file {path} is in use by another ingest or replay: wait for it, or name another file"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path, message))
-        except OSError as error:
-            raise DeadLetterError(_unwritable(path, error)) from error
+    with locked(path, message):
         yield
 
 

@@ -218,8 +218,8 @@ def _unwritable(path: Path, error: OSError) -> StateError:
 def open_state(resume: Resume, identity: Identity) -> Iterator[StateFile]:
     """Open the state of an ingest for the duration of a ``with`` block, and write it once.
 
-    Raises FileInUseError if another ingest of the same source into the same collection is running, and StateError if
-    the state cannot be read or written, or belongs to another source, models or options.
+    Raises FileInUseError if another ingest of the same source into the same collection is running, LockError if no lock
+    is possible, and StateError if the state cannot be read or written, or belongs to another source, models or options.
     """
     path, source, target = resume.path, identity.source, identity.target
     message = (
@@ -229,9 +229,9 @@ def open_state(resume: Resume, identity: Identity) -> Iterator[StateFile]:
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(path, message))
         except OSError as error:
             raise _unwritable(path, error) from error
+        stack.enter_context(locked(path, message))
         if resume.restart:
             _read_object(path)  # so that no file of another program is replaced
         stored = None if resume.restart else read_state(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,10 +24,12 @@ from st_connectors.ingest import (
     IngestFailed,
     IngestInterrupted,
     IngestReport,
+    LockError,
     Patience,
     Resume,
     StateError,
     TooManyRefusedError,
+    locks,
 )
 from st_connectors.ingest import state as states
 from st_connectors.ingest.ledger import Ledger
@@ -617,6 +621,56 @@ def test_letters_in_use_are_refused(memory, model, tmp_path):
     index_of(memory("dense"), model).ingest(source(), dead_letters=letters)
 
     assert "is in use by another ingest or replay" in refused[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
+def test_locks_in_a_folder_of_another_user_are_refused(memory, model, tmp_path, monkeypatch):
+    """The message is about the folder of locks, not about the state or the letters."""
+    user = os.getuid() + 1
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(locks.os, "getuid", lambda: user)
+    folder = tmp_path / f"st-connectors-{user}"
+    message = f"the folder of locks {folder} belongs to another user (number {user - 1}); remove it, or name another"
+
+    for arguments in ({"resume": tmp_path / "state.json"}, {"dead_letters": tmp_path / "refused.jsonl"}):
+        with pytest.raises(LockError, match=re.escape(message)):
+            index_of(memory("dense"), model).ingest([a_document(0)], **arguments)
+
+    assert not (tmp_path / "state.json").exists()
+
+
+def test_locks_in_a_file_are_refused(memory, model, tmp_path, monkeypatch):
+    """Their folder cannot be created."""
+    place = tmp_path / "place"
+    place.write_text("")
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(place))
+    with pytest.raises(LockError, match=f"the folder of locks {re.escape(str(place))}.* cannot be created: Not a dir"):
+        index_of(memory("dense"), model).ingest([a_document(0)], resume=tmp_path / "state.json")
+
+
+def test_a_store_that_cannot_count_its_records_fails_the_ingest(memory, model, tmp_path):
+    """Before the first document, with the report of the earlier runs."""
+    store, state = memory("dense"), tmp_path / "state.json"
+
+    def half() -> Iterator[dict[str, Any]]:
+        yield from map(a_document, range(20))
+        raise OSError("gone")
+
+    with pytest.raises(IngestFailed):
+        index_of(store, model).ingest(half(), batch=10, resume=state)
+    failing = Breaking(store)
+    failing.count = lambda *_arguments: raise_(GONE)  # type: ignore[attr-defined]
+
+    with pytest.raises(IngestFailed, match="gone") as caught:
+        index_of(failing, model).ingest(map(a_document, range(30)), resume=state)
+
+    assert caught.value.__cause__ is GONE
+    assert (caught.value.report.read, caught.value.report.resumed) == (20, 20)
+    assert index_of(store, model).ingest(map(a_document, range(30)), resume=state).resumed == 20
+
+
+def raise_(error: Exception) -> Any:
+    raise error
 
 
 class Looking(Breaking):
