@@ -165,10 +165,12 @@ def _status_of(error: BaseException) -> int | None:
     from st_connectors.cli.reading import SourceChangedError
     from st_connectors.errors import StoreError
     from st_connectors.ingest import (
+        DeadLetterError,
         DeletionRefusedError,
         FileInUseError,
         IngestFailed,
         LockError,
+        StateError,
         TooManyRefusedError,
     )
     from st_core.errors import ModelError
@@ -180,6 +182,8 @@ def _status_of(error: BaseException) -> int | None:
             return FAILURE
         case TooManyRefusedError() | SourceChangedError() | DeletionRefusedError():
             return FAILURE
+        case StateError() | DeadLetterError() if isinstance(error.__cause__, OSError):
+            return FAILURE  # such as a full disk: the same command succeeds later
         case ValueError() | OSError() | ImportError():
             return USAGE_ERROR
         case _:

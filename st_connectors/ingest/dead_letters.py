@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,7 +187,8 @@ def _append(path: Path, data: bytes) -> None:
             if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 os.fsync(file.fileno())
         except OSError:
-            file.truncate(end)
+            with suppress(OSError):  # such as of a device; the first error says more
+                file.truncate(end)
             raise
 
 

@@ -432,6 +432,21 @@ def test_refused_documents_are_written_to_a_file(cli, tmp_path, target):
     assert source.stat().st_size > 1200
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a disk that is full")
+def test_a_full_disk_under_refused_documents_ends_with_status_3(cli, tmp_path, target):
+    """As when the store fails, because the same command succeeds once there is space: it is not wrong usage."""
+    source = write(tmp_path / "in.jsonl", [{"id": "a", "text": "red"}, {"id": "b"}])
+    command = ["ingest", source, *target, "--create", "--refused"]
+
+    outcome = cli(*command, "/dev/full")
+
+    assert outcome.status == 3
+    assert outcome.err.startswith(
+        "st-connectors: refused documents cannot be written to /dev/full: No space left on device; free space, or "
+    )
+    assert cli(*command, tmp_path / "refused.jsonl").status == 1
+
+
 @pytest.fixture
 def shop(tmp_path) -> str:
     """Return the address of a database of four products."""
