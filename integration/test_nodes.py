@@ -296,6 +296,18 @@ class TestRunning:
         with pytest.raises(StartError, match=r"unknown setting \[no\.such\.setting\]"), run(broken):
             pytest.fail("a node started with a setting that does not exist")
 
+    def test_a_killed_node_starts_again_with_its_data(self, engine):
+        """What it acknowledged is still there, at the same address."""
+        with run(RECIPES[engine]) as node:
+            url = node.url
+            HTTP(url).fill("again", {"1": {"a": 1}})
+
+            node.kill()
+            node.start()
+
+            assert node.url == url
+            assert HTTP(url)("GET", "/again/_doc/1")["_source"] == {"a": 1}
+
     @pytest.mark.skipif(sys.platform != "linux", reason="ending with the parent is a feature of Linux")
     def test_node_ends_with_its_parent(self, engine):
         """A node ends with the process that started it, even if that was killed."""

@@ -18,7 +18,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from integration.nodes.assemble import assemble, jdk_for
@@ -41,13 +40,60 @@ class StartError(RuntimeError):
     """A node did not start; the message ends with the last lines of its log."""
 
 
-@dataclass(frozen=True, slots=True)
 class Running:
-    """A running node: its address, its process, and the seconds it took to start."""
+    """A node: its address while it runs, its process, and the seconds that it took to start."""
 
-    url: str
-    process: int
-    boot_s: float
+    def __init__(self, recipe: Recipe, home: Path, port: int, patience_s: float) -> None:
+        """Store the arguments; port 0 lets the system choose at the first start."""
+        self.url = ""
+        self.boot_s = 0.0
+        self._recipe = recipe
+        self._java = jdk_for(recipe).java
+        self._home = home
+        self._port = port
+        self._patience_s = patience_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> int:
+        """The number of the process; 0 if the node does not run."""
+        return 0 if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the node, again on the same port and with its data after ``kill``; raise ``StartError``.
+
+        The node ends when the thread that starts it ends.
+        """
+        _configure(self._recipe, self._home, self._port)
+        somebody = pwd.getpwnam(_UNPRIVILEGED) if _is_root() else None
+        started = time.monotonic()
+        with (self._home / "console.log").open("wb") as console:
+            self._process = subprocess.Popen(
+                _command(self._recipe, self._java, self._home),
+                cwd=self._home,
+                env=_environment(self._home),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one system call, no lock taken)
+                # OpenSearch refuses to run as root.
+                user=somebody.pw_uid if somebody else None,
+                group=somebody.pw_gid if somebody else None,
+                extra_groups=[] if somebody else None,
+            )
+        self.url = _wait(self._recipe, self._process, self._home, deadline=started + self._patience_s)
+        self.boot_s = time.monotonic() - started
+        self._port = int(self.url.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Kill the node if it runs; its data stays.
+
+        It is not shut down, which takes OpenSearch ten seconds.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 @contextlib.contextmanager
@@ -58,32 +104,17 @@ def run(recipe: Recipe, *, port: int = 0, patience_s: float = 240.0) -> Iterator
     ``StartError``.
     """
     kept = assemble(recipe)
-    java = jdk_for(recipe).java
-    with _home(recipe, kept, port) as home, (home / "console.log").open("wb") as console:
-        somebody = pwd.getpwnam(_UNPRIVILEGED) if _is_root() else None
-        started = time.monotonic()
-        process = subprocess.Popen(
-            _command(recipe, java, home),
-            cwd=home,
-            env=_environment(home),
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one system call, no lock taken)
-            # OpenSearch refuses to run as root.
-            user=somebody.pw_uid if somebody else None,
-            group=somebody.pw_gid if somebody else None,
-            extra_groups=[] if somebody else None,
-        )
+    with _home(recipe, kept) as home:
+        node = Running(recipe, home, port, patience_s)
         try:
-            url = _wait(recipe, process, home, deadline=started + patience_s)
-            yield Running(url, process.pid, time.monotonic() - started)
+            node.start()
+            yield node
         finally:
-            _end(process)
+            node.kill()
 
 
 @contextlib.contextmanager
-def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
+def _home(recipe: Recipe, kept: Path) -> Iterator[Path]:
     """Create a copy of the cached node from hard links, so that runs share no mutable files and take no space."""
     _sweep(recipe)
     with (
@@ -93,14 +124,19 @@ def _home(recipe: Recipe, kept: Path, port: int) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         home = Path(folder)
         shutil.copytree(kept, home, copy_function=_link, dirs_exist_ok=True)
-        settings = {**recipe.settings, "http.port": str(port)}
-        lines = [f"{key}: {value}\n" for key, value in settings.items()]
-        (home / "config" / recipe.config).write_text("".join(lines), encoding="utf-8")
         if _is_root():
             for path in (home, *(home / name for name in _OWN_FOLDERS)):
                 shutil.chown(path, _UNPRIVILEGED)
         home.chmod(0o755)
         yield home
+
+
+def _configure(recipe: Recipe, home: Path, port: int) -> None:
+    """Write the settings of a node, and remove the address that it wrote when it ran before."""
+    settings = {**recipe.settings, "http.port": str(port)}
+    lines = [f"{key}: {value}\n" for key, value in settings.items()]
+    (home / "config" / recipe.config).write_text("".join(lines), encoding="utf-8")
+    (home / "logs" / "http.ports").unlink(missing_ok=True)
 
 
 def _sweep(recipe: Recipe) -> None:
@@ -172,9 +208,3 @@ def _answers(url: str) -> bool:
 def _log(home: Path) -> str:
     text = (home / "console.log").read_text(encoding="utf-8", errors="replace")
     return "\n".join(text.splitlines()[-_LOG_LINES:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the node: an orderly shutdown of OpenSearch takes ten seconds, and its data is removed anyway."""
-    process.kill()
-    process.wait()
