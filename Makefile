@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-engines test-jobs test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 bench bench-encode bench-contenders wheel builtin readme docs clean
+.PHONY: help demo test test-long test-engines test-jobs test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ conformance: $(STAMPS)/dev  ## the suite on every available engine, and its tabl
 
 conformance-client-8: $(STAMPS)/client-8
 	$(BIN)/python -m integration.conformance elasticsearch-8 elasticsearch-9
+
+faults: $(STAMPS)/dev  ## ingest into the available engines through kills, outages, poison and full disks (25 minutes)
+	$(BIN)/python -m integration.faults $(ARGS)
 
 bench: $(STAMPS)/bench  ## every figure, measured side by side in one run
 	$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,4 @@
-"""Ingests into real servers through random faults and outages lose nothing and store nothing twice."""
+"""Ingests into real servers through faults lose nothing and store nothing twice: the short form of `make faults`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from integration.faults import campaign, difference, expected, make_documents
+from integration.faults.material import difference, expected, make_documents
+from integration.faults.places import Setting
+from integration.faults.scenarios import SCENARIOS
 from integration.stores import address_of
 from st_connectors.store import Record
 from st_core.vectors import SparseVector
@@ -18,18 +20,38 @@ SEED = int(os.environ.get("ST_FAULTS_SEED", "1"))
 @pytest.fixture(
     params=[pytest.param(each, marks=pytest.mark.engine(each)) for each in ("elasticsearch-9", "opensearch")]
 )
-def address(request, engines) -> str:
-    """Yield a server of each engine."""
-    return address_of(request.param, engines.url(request.param))
+def setting(request, engines, tmp_path) -> Setting:
+    """Return a place on each engine."""
+    address = address_of(request.param, engines.url(request.param))
+    return Setting(request.param, address, tmp_path, SEED, documents=600, kills=2)
 
 
-def test_the_collection_equals_the_input(address):
-    """Ids once, payloads and vectors, after resets, cut-off answers, gateways, throttling, black holes and outages."""
-    outcome = campaign(address, documents=600, seed=SEED)
+def test_kills_lose_nothing(setting):
+    """The command is killed at random moments and run again: ids once, payloads and vectors, each dead letter once."""
+    outcome = SCENARIOS["kill"].run(replace(setting, documents=1500))
 
     print(outcome)
-    assert sum(outcome.injected.values()) > 40
-    assert sum(outcome.retries.values()) > 5
+    assert outcome.is_good, outcome.problem
+    assert outcome.kills == 2
+
+
+def test_faults_of_the_network_lose_nothing(setting):
+    """Resets, cut-off answers, gateways, throttling, black holes and outages."""
+    outcome = SCENARIOS["wire"].run(setting)
+
+    print(outcome)
+    assert outcome.is_good, outcome.problem
+    assert outcome.faults > 40
+    assert outcome.retries > 5
+
+
+def test_exactly_the_poisoned_documents_are_dead_letters(setting):
+    """Lines that are no documents, and documents with vectors that no store accepts."""
+    outcome = SCENARIOS["poison"].run(setting)
+
+    print(outcome)
+    assert outcome.is_good, outcome.problem
+    assert outcome.letters == 12
 
 
 WANTED = expected(make_documents(6, 3))
