@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
 from st_connectors.errors import StoreError
 from st_connectors.ingest import (
+    DeadLetterFile,
     DeleteMissing,
     IngestFailed,
     IngestInterrupted,
@@ -71,7 +72,7 @@ __all__ = ["Index", "Split"]
 class FurtherSyncArguments(TypedDict, total=False):
     """The arguments of :meth:`Index.sync` that concern refused documents and parallel work, as for ``ingest``."""
 
-    dead_letters: str | PathLike[str] | None
+    dead_letters: DeadLetterFile | str | PathLike[str] | None
     max_refused: MaxRefused | int | str | None
     writers: int | None
     device: Sequence[str] | None
@@ -253,7 +254,7 @@ class Index:
         progress: Progress | None = None,
         on_refused: Callable[[Refusal], None] | None = None,
         resume: Resume | str | PathLike[str] | None = None,
-        dead_letters: str | PathLike[str] | None = None,
+        dead_letters: DeadLetterFile | str | PathLike[str] | None = None,
         max_refused: MaxRefused | int | str | None = None,
         writers: int | None = None,
         device: Sequence[str] | None = None,
@@ -270,8 +271,8 @@ class Index:
         With ``resume``, a path or a ``Resume`` with further options, the ingest continues where an interrupted ingest
         with the same state stopped. Of an iterable without a position, the first values are read and dropped, so that
         it must yield the same values again. ``dead_letters`` is a JSONL file for refused documents, which the command
-        ``replay`` ingests again. ``max_refused`` stops the ingest after that number of refused documents, or that share
-        of them: 100 or "1%".
+        ``replay`` ingests again; a ``DeadLetterFile`` also removes the letters of earlier ingests of the same source.
+        ``max_refused`` stops the ingest after that number of refused documents, or that share of them: 100 or "1%".
 
         ``writers`` is the largest number of simultaneous requests to the store; None means what the store gains by.
         ``device`` lists devices, such as ``["cuda:0", "cuda:1"]`` or ``["cpu", "cpu"]``, on which as many processes
@@ -329,7 +330,7 @@ class Index:
             should_stop=should_stop,
             compare=compare,
         )
-        resume, dead_letters = further.get("resume"), further.get("dead_letters")
+        resume, letters = further.get("resume"), further.get("dead_letters")
         resuming = Resume(Path(resume)) if isinstance(resume, str | PathLike) else resume
         with ExitStack() as stack:
             ledger = stack.enter_context(
@@ -339,7 +340,7 @@ class Index:
                     max_refused=options.max_refused,
                     resume=resuming,
                     identity=None if resuming is None else self._identity(resuming, split),
-                    dead_letters=None if dead_letters is None else Path(dead_letters),
+                    dead_letters=DeadLetterFile(Path(letters)) if isinstance(letters, str | PathLike) else letters,
                 )
             )
             devices = further.get("device") or ()

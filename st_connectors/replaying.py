@@ -148,6 +148,6 @@ def _again(letter: Letter, refusal: Refusal) -> Letter:
     attempts = int(letter["attempts"]) + refusal.attempts
     new = letter_of(replace(refusal, attempts=attempts), _target_of(letter), str(letter["ingest"]))
     document = letter["failedData"]["document"]
-    kept = {name: letter[name] for name in ("source", "position")}
+    kept = {name: letter[name] for name in ("source", "position", "origin") if name in letter}
     stage = letter["stage"] if letter["stage"] == "read" else new["stage"]
     return {**new, **kept, "stage": stage, "failedData": {**new["failedData"], "document": document}}

@@ -22,7 +22,7 @@ from st_connectors.cli.output import (
     print_json,
     progress_bar,
 )
-from st_connectors.cli.reading import Files, InputDocuments, files_beside
+from st_connectors.cli.reading import Files, InputDocuments, files_beside, origin_of
 from st_connectors.cli.sources import Input, count_inputs
 from st_core.home import expand_home
 
@@ -82,7 +82,8 @@ class Writing:
 class Task:
     """An open collection, and the sources whose documents are stored in it.
 
-    ``drawing`` ends the progress when it is closed.
+    ``origin`` identifies the sources of the dead letters that this command replaces. ``drawing`` ends the progress when
+    it is closed.
     """
 
     index: Index
@@ -92,6 +93,7 @@ class Task:
     documents: InputDocuments
     notes: Notes
     writing: Writing
+    origin: tuple[str, ...] = ()
     drawing: ExitStack = field(default_factory=ExitStack)
 
 
@@ -103,11 +105,11 @@ def open_task(
     writing: Writing,
     *,
     index: Index | None = None,
-    again: str = "run the same command again with --restart",
+    is_sync: bool = False,
 ) -> Iterator[Task]:
     """Open the collection of a command, by default ``open_target``, for a ``with`` block.
 
-    ``again`` says what to do about a source that changes while it is read.
+    A sync replaces the dead letters of the same sources also if they have changed since.
     """
     from st_connectors.ingest.sources import Notes
 
@@ -116,8 +118,10 @@ def open_task(
         if writing.bulk:
             _note_bulk(opened, target.address)
         reading = replace(reading, filterable=opened.schema.filterable, notes=notes)
+        again = "run the same command again" if is_sync else "run the same command again with --restart"
         documents = InputDocuments(inputs, reading, lambda value: _for_index(value, opened), again)
-        yield Task(opened, target, inputs, reading, documents, notes, writing)
+        origin = origin_of(inputs, documents.identity)[: 1 if is_sync else None]
+        yield Task(opened, target, inputs, reading, documents, notes, writing, origin)
 
 
 def open_target(target: TaskTarget) -> Index:
@@ -164,7 +168,7 @@ def run_task(
 
 
 def _call(task: Task, ingest: Callable[..., IngestReport], letters: Path | None) -> IngestReport:
-    from st_connectors.ingest import Patience
+    from st_connectors.ingest import DeadLetterFile, Patience
     from st_connectors.registry import bulk_loading
 
     target, writing = task.target, task.writing
@@ -175,7 +179,7 @@ def _call(task: Task, ingest: Callable[..., IngestReport], letters: Path | None)
             split=writing.split,
             batch=writing.batch,
             progress=task.drawing.enter_context(bar),
-            dead_letters=letters,
+            dead_letters=None if letters is None else DeadLetterFile(letters, task.origin),
             max_refused=writing.max_refused,
             writers=writing.writers,
             device=writing.devices,

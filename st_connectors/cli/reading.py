@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,15 @@ from st_connectors.cli.sources import Input, check_unchanged, describe_inputs, m
 if TYPE_CHECKING:
     from st_connectors.ingest.sources import Identity, Reading
 
-__all__ = ["Files", "InputDocuments", "SourceChangedError", "explain_change", "files_beside", "same_command"]
+__all__ = [
+    "Files",
+    "InputDocuments",
+    "SourceChangedError",
+    "explain_change",
+    "files_beside",
+    "origin_of",
+    "same_command",
+]
 
 SAMPLED = 64
 """The number of documents after which the expected number is estimated anew."""
@@ -102,16 +111,34 @@ def files_beside(inputs: Sequence[Input], identity: Identity, address: str, coll
 
     from st_connectors.disk import OWN_FOLDER
 
-    paths = [each.path for each in inputs if each.path is not None]
-    if len(paths) < len(inputs) or not paths or not all(path.is_file() or path.is_dir() for path in paths):
+    if not _are_readable_again(inputs):
         return Files(None, None)
-    first = paths[0].absolute()
+    first = next(path.absolute() for each in inputs if (path := each.path) is not None)
     folder = (first if first.is_dir() else first.parent) / OWN_FOLDER
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         return Files(None, None)
     key = "\0".join((*(source.name for source in identity.sources), address, collection))
     name = f"{_file_name(collection)}-{xxhash.xxh3_64_hexdigest(key.encode())[:8]}"
     return Files(folder / f"{name}.state.json", folder / f"{name}.refused.jsonl")
+
+
+def origin_of(inputs: Sequence[Input], identity: Identity) -> tuple[str, ...]:
+    """Return what identifies the sources of dead letters: by their names, and by their contents and the options.
+
+    It is empty if a source is standard input, a pipe or a query, whose documents may not come again.
+    """
+    import xxhash
+
+    if not _are_readable_again(inputs):
+        return ()
+    names, content = [source.name for source in identity.sources], identity.to_json()
+    return tuple(xxhash.xxh3_64_hexdigest(json.dumps(each, sort_keys=True).encode()) for each in (names, content))
+
+
+def _are_readable_again(inputs: Sequence[Input]) -> bool:
+    return bool(inputs) and all(
+        each.path is not None and (each.path.is_file() or each.path.is_dir()) for each in inputs
+    )
 
 
 def _file_name(collection: str) -> str:

@@ -142,7 +142,7 @@ def sync(
     )
     check_options(inputs, writing, refused)
     index = _open_unchanged(target) if dry_run else None
-    with open_task(target, inputs, reading, writing, index=index, again="run the same command again") as task:
+    with open_task(target, inputs, reading, writing, index=index, is_sync=True) as task:
         if dry_run:
             _show_plan(task)
         deleting = _deletion(task, limit, yes=yes) if delete_missing else False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from st_connectors.ingest.dead_letters import DeadLetterError
+from st_connectors.ingest.dead_letters import DeadLetterError, DeadLetterFile
 from st_connectors.ingest.documents import Document, DocumentError, Place, choose_fields
 from st_connectors.ingest.limits import MaxRefused, TooManyRefusedError
 from st_connectors.ingest.locks import FileInUseError, LockError
@@ -16,6 +16,7 @@ from st_connectors.ingest.windows import Spans
 
 __all__ = [
     "DeadLetterError",
+    "DeadLetterFile",
     "DeleteMissing",
     "DeletionRefusedError",
     "Document",

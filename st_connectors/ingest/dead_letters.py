@@ -1,8 +1,8 @@
 """Dead letters: refused documents in a JSONL file, complete, so that they can be repaired and ingested again.
 
 A letter has the fields of a dead letter of Data Prepper (``pluginId``, ``pluginName``, ``pipelineName``, ``failedData``
-and ``timestamp``), and further ones: ``stage``, ``source``, ``position``, ``attempts``, ``error``, ``target`` and
-``ingest``. A line is written durably before its document counts as done.
+and ``timestamp``), and further ones: ``stage``, ``source``, ``position``, ``attempts``, ``error``, ``target``,
+``ingest`` and ``origin``. A line is written durably before its document counts as done.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from st_connectors.ingest.report import Refusal
 
 __all__ = [
     "DeadLetterError",
+    "DeadLetterFile",
     "DeadLetters",
     "Letter",
     "Target",
@@ -43,6 +44,19 @@ _FLOAT = "$float"
 
 Letter = Mapping[str, Any]
 """One line of a dead-letter file."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFile:
+    """The file for refused documents of an ingest, and what identifies the source.
+
+    Letters of earlier ingests into the same collection are removed if their ``origin`` begins with this one, because
+    their documents are read again. Without an origin, only those of this ingest are. ``origin`` is from the general
+    to the special, such as the names of files and their sizes and times.
+    """
+
+    path: Path
+    origin: tuple[str, ...] = ()
 
 
 class DeadLetterError(ValueError):
@@ -66,8 +80,8 @@ class Target:
         return {"address": self.address, "collection": self.collection, "split": self.split}
 
 
-def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
-    """Return the letter of a refused document; ``ingest`` is the identifier of the ingest."""
+def letter_of(refusal: Refusal, target: Target, ingest: str, origin: Sequence[str] = ()) -> Letter:
+    """Return the letter of a refused document; ``ingest`` and ``origin`` identify the ingest and its source."""
     error = "" if refusal.error is None else refusal.error.__name__
     return {
         "pluginId": PLUGIN,
@@ -88,6 +102,7 @@ def letter_of(refusal: Refusal, target: Target, ingest: str) -> Letter:
         "error": {"type": error, "reason": refusal.reason},
         "target": target.to_json(),
         "ingest": ingest,
+        "origin": list(origin),
     }
 
 
@@ -152,9 +167,10 @@ def _restored(value: Any) -> Any:
 class DeadLetters:
     """A dead-letter file that is open for writing. For use in one thread at a time."""
 
-    def __init__(self, path: Path, target: Target, ingest: str) -> None:
+    def __init__(self, file: DeadLetterFile, target: Target, ingest: str) -> None:
         """Store the arguments; the file is created by the first letter."""
-        self.path = path
+        self.path = file.path
+        self._origin = file.origin
         self._target = target
         self._ingest = ingest
 
@@ -165,7 +181,8 @@ class DeadLetters:
         """
         if not refusals:
             return
-        lines = "".join(f"{json.dumps(letter_of(each, self._target, self._ingest))}\n" for each in refusals)
+        letters = (letter_of(each, self._target, self._ingest, self._origin) for each in refusals)
+        lines = "".join(f"{json.dumps(letter)}\n" for letter in letters)
         try:
             is_new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,27 +218,39 @@ def _unwritable(path: Path, error: OSError) -> str:
 
 @contextmanager
 def open_dead_letters(
-    path: Path, target: Target, ingest: str, is_done: Callable[[int], bool] = lambda _: True
+    file: DeadLetterFile, target: Target, ingest: str, is_done: Callable[[int], bool] = lambda _: True
 ) -> Iterator[DeadLetters]:
     """Open a dead-letter file, which only one process may use at a time; new letters are appended.
 
     ``is_done`` states whether a position of this ingest is done. The letters of other positions, which an interrupted
-    run wrote before it ended, are removed, because their documents are ingested again. Raises FileInUseError if another
-    process uses the file, and DeadLetterError if it is not a dead-letter file or cannot be read or written.
+    run wrote before it ended, are removed, because their documents are ingested again; so are those of earlier ingests
+    of the same origin. Raises FileInUseError if another process uses the file, and DeadLetterError if it is not a
+    dead-letter file or cannot be read or written.
     """
+    path = file.path
 
     def remains(letter: Letter) -> bool:
-        return bool(letter["ingest"] != ingest or is_done(letter["position"]))
+        if letter["ingest"] == ingest:
+            return is_done(letter["position"])
+        return not _is_superseded(letter, file.origin, target)
 
     if path.exists() and not path.is_file():  # such as /dev/null
         if path.is_dir():
             raise DeadLetterError(f"refused documents cannot be written to {path}, which is a folder: name a file")
-        yield DeadLetters(path, target, ingest)
+        yield DeadLetters(file, target, ingest)
         return
     with lock_dead_letters(path):
         if path.exists() and not (_is_complete(path) and all(map(remains, read_letters(path)))):
             replace_letters(path, filter(remains, read_letters(path)))
-        yield DeadLetters(path, target, ingest)
+        yield DeadLetters(file, target, ingest)
+
+
+def _is_superseded(letter: Letter, origin: tuple[str, ...], target: Target) -> bool:
+    """Return whether a letter is of an earlier ingest of the same origin into the same collection."""
+    place = (letter["target"]["address"], letter["target"]["collection"])
+    before = letter.get("origin")
+    is_same = isinstance(before, list) and bool(origin) and tuple(before[: len(origin)]) == origin
+    return is_same and place == (target.address, target.collection)
 
 
 @contextmanager
@@ -230,7 +259,7 @@ def lock_dead_letters(path: Path) -> Iterator[None]:
 
     Raises FileInUseError if it is in use, and LockError if no lock is possible.
     """
-    message = f"the dead-letter file {path} is in use by another ingest or replay: wait for it, or name another file"
+    message = f"the dead-letter file {path} is in use by another ingest, sync or replay: wait for it, or name another file"
     with locked(path, message):
         yield
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from st_connectors.errors import StoreError
-from st_connectors.ingest.dead_letters import DeadLetters, Target, open_dead_letters
+from st_connectors.ingest.dead_letters import DeadLetterFile, DeadLetters, Target, open_dead_letters
 from st_connectors.ingest.encode import Batch
 from st_connectors.ingest.positions import Positions
 from st_connectors.ingest.report import IngestFailed, IngestReport, Tally
@@ -94,7 +93,7 @@ def open_ledger(
     max_refused: int,
     resume: Resume | None = None,
     identity: Identity | None = None,
-    dead_letters: Path | None = None,
+    dead_letters: DeadLetterFile | None = None,
 ) -> Iterator[Ledger]:
     """Open the state and the dead letters of an ingest, as far as they have files, for a ``with`` block.
 
@@ -102,9 +101,9 @@ def open_ledger(
     the collection has fewer records than the ingest has stored, IngestFailed if the store cannot count them, and
     ValueError if both are the same file.
     """
-    if resume is not None and dead_letters is not None and resume.path.resolve() == dead_letters.resolve():
+    if resume is not None and dead_letters is not None and resume.path.resolve() == dead_letters.path.resolve():
         raise ValueError(
-            f"the state and the refused documents need two files, not {dead_letters} for both: "
+            f"the state and the refused documents need two files, not {resume.path} for both: "
             "name another one (resume=, dead_letters=)"
         )
     with ExitStack() as stack:

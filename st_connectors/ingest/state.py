@@ -232,15 +232,22 @@ def open_state(resume: Resume, identity: Identity) -> Iterator[StateFile]:
         except OSError as error:
             raise _unwritable(path, error) from error
         stack.enter_context(locked(path, message))
-        if resume.restart:
-            _read_object(path)  # so that no file of another program is replaced
         stored = None if resume.restart else read_state(path)
-        state = State(uuid.uuid4().hex) if stored is None else stored[0]
+        state = _restarted(path) if stored is None else stored[0]
         if stored is not None and state.intervals:
             _check_same(resume, identity, stored[1])
         file = StateFile(path, identity, state, has_own_folder=path.parent.name == OWN_FOLDER)
         file.save(state)
         yield file
+
+
+def _restarted(path: Path) -> State:
+    """Return an empty state; it has the identifier of the state that it replaces, whose dead letters end with it.
+
+    Raises StateError for a file of another program, which is never replaced.
+    """
+    before = _read_object(path) or {}
+    return State(str(before.get("ingest") or uuid.uuid4().hex))
 
 
 def _check_same(resume: Resume, identity: Identity, stored: Mapping[str, Any]) -> None:

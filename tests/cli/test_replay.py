@@ -154,4 +154,4 @@ def test_a_file_in_use_is_refused(cli, letters):
         outcome = cli("replay", letters)
 
     assert outcome.status == 3
-    assert "is in use by another ingest or replay" in outcome.error_line()
+    assert "is in use by another ingest, sync or replay" in outcome.error_line()

@@ -201,6 +201,22 @@ def test_the_default_file_of_refused_documents_is_no_state(cli, tmp_path, comman
     )
 
 
+def test_an_ingest_that_is_run_again_replaces_its_refused_documents(cli, tmp_path, command, source):
+    """Those of the same file; a file that has changed may be another one, whose letters are added."""
+    with source.open("a") as file:
+        file.write("no JSON\n")
+    cli(*command)
+    [letters] = (tmp_path / ".st-connectors").glob("*.refused.jsonl")
+    for _ in range(2):
+        cli(*command)
+    assert len(letters.read_text().splitlines()) == 1
+
+    source.write_text("no JSON either\n")
+    cli(*command)
+
+    assert len(letters.read_text().splitlines()) == 2
+
+
 def test_progress_as_json(command):
     """A line of JSON to standard error; the result stays the only line of standard output."""
     program = "import sys; from st_connectors.cli import run; sys.exit(run(sys.argv[1:]))"

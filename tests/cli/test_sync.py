@@ -119,6 +119,21 @@ def test_a_collection_becomes_equal_to_its_source(cli, tmp_path, source, encoded
 
 
 # The sync stops for ever when it has confirmed as many documents as the first argument says, until it is killed.
+@pytest.mark.parametrize("before", ["ingest", "sync"])
+def test_a_sync_replaces_the_refused_documents_of_the_same_source(cli, target, source, before):
+    """What is repaired in the source is not replayed, and nothing is there twice; those of other sources remain."""
+    letters = source.with_name("refused.jsonl")
+    cli("ingest", write(source.with_name("other.jsonl"), [{"id": "x"}]), *target, "--refused", letters)
+    cli(before, write(source, [*rows_of(2), {"id": "a"}, {"id": "b"}]), *target, "--refused", letters)
+    write(source, [*rows_of(2), {"id": "a", "text": "repaired"}, {"id": "b"}])
+
+    for _ in range(2):
+        assert cli("sync", source, *target, "--refused", letters).status == 1
+
+    refused = [json.loads(line)["failedData"]["indexId"] for line in letters.read_text().splitlines()]
+    assert refused == ["x", "b"]
+
+
 STOPPING = """
 import sys
 import threading

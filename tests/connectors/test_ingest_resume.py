@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from st_connectors.errors import Permanent, Refused, Throttled, Unavailable
 from st_connectors.index import Index
 from st_connectors.ingest import (
+    DeadLetterFile,
     FileInUseError,
     IngestFailed,
     IngestInterrupted,
@@ -606,6 +607,43 @@ def test_a_broken_last_line_of_the_letters_is_repaired(memory, model, tmp_path):
     assert [letter["failedData"]["indexId"] for letter in letters_of(letters)] == ["a", "b"]
 
 
+def test_a_restart_removes_the_letters_of_the_ingest_that_it_restarts(memory, model, tmp_path):
+    """The documents are refused again; the letters of other ingests stay."""
+    letters, state = tmp_path / "refused.jsonl", tmp_path / "state.json"
+    index = index_of(memory("dense"), model)
+    index.ingest([{"id": "other"}], dead_letters=letters)
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield {"id": "a"}
+        yield {"id": "b"}
+        raise OSError("gone")
+
+    with pytest.raises(IngestFailed):
+        index.ingest(broken(), batch=1, resume=state, dead_letters=letters)
+    assert [letter["failedData"]["indexId"] for letter in letters_of(letters)] == ["other", "a", "b"]
+
+    index.ingest([{"id": "b"}, {"id": "c"}], resume=Resume(state, restart=True), dead_letters=letters)
+
+    assert [letter["failedData"]["indexId"] for letter in letters_of(letters)] == ["other", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "remaining"),
+    [((), "abc"), (("one",), "bc"), (("one", "1"), "bc"), (("one", "2"), "abc"), (("b",), "abc")],
+)
+def test_an_ingest_of_the_same_origin_replaces_letters(memory, model, tmp_path, origin, remaining):
+    """Of the same collection only; without an origin, all letters remain."""
+    path = tmp_path / "refused.jsonl"
+    index_of(memory("dense"), model).ingest([{"id": "a"}], dead_letters=DeadLetterFile(path, ("one", "1")))
+    elsewhere = index_of(memory("dense"), model)
+    elsewhere._address = "memory:elsewhere"
+    elsewhere.ingest([{"id": "b"}], dead_letters=DeadLetterFile(path, ("one", "1")))
+
+    index_of(memory("dense"), model).ingest([{"id": "c"}], dead_letters=DeadLetterFile(path, origin))
+
+    assert [letter["failedData"]["indexId"] for letter in letters_of(path)] == list(remaining)
+
+
 def test_letters_in_use_are_refused(memory, model, tmp_path):
     """By another ingest."""
     letters = tmp_path / "refused.jsonl"
@@ -620,7 +658,7 @@ def test_letters_in_use_are_refused(memory, model, tmp_path):
 
     index_of(memory("dense"), model).ingest(source(), dead_letters=letters)
 
-    assert "is in use by another ingest or replay" in refused[0]
+    assert "is in use by another ingest, sync or replay" in refused[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
