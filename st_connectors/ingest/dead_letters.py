@@ -259,7 +259,9 @@ def lock_dead_letters(path: Path) -> Iterator[None]:
 
     Raises FileInUseError if it is in use, and LockError if no lock is possible.
     """
-    message = f"the dead-letter file {path} is in use by another ingest, sync or replay: wait for it, or name another file"
+    message = (
+        f"the dead-letter file {path} is in use by another ingest, sync or replay: wait for it, or name another file"
+    )
     with locked(path, message):
         yield
 

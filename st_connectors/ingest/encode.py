@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from st_connectors.chunks import is_window_id
 from st_connectors.ingest.documents import Document, DocumentError, as_document, size_of
-from st_connectors.ingest.report import Refusal
+from st_connectors.ingest.report import Refusal, size_of_refused
 from st_connectors.ingest.windows import Prepared, Spans, split_document
 from st_connectors.store import JsonValue, Record, Vector
 from st_connectors.vectorise import FieldEncoder, WrongCountError
@@ -137,7 +137,7 @@ class _Gathered:
             self.ids.add(item.document.id)
             self.size += item.size
         else:
-            self.size += _size_of_refused(item.document)
+            self.size += size_of_refused(item.document)
 
     def batch(self, cursor: JsonValue) -> Batch:
         return Batch(
@@ -147,14 +147,6 @@ class _Gathered:
             self._items[-1].position + 1,
             cursor,
         )
-
-
-def _size_of_refused(document: object) -> int:
-    """Return the size of a refused document, which stays in memory until its batch is written."""
-    try:
-        return len(document) if isinstance(document, bytes) else size_of(document)
-    except RecursionError:
-        return 0
 
 
 def encode_batch(batch: Batch, encoders: Sequence[FieldEncoder]) -> Batch:

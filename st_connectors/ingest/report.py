@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from st_connectors.errors import rebuild
-from st_connectors.ingest.documents import Place
+from st_connectors.ingest.documents import Place, size_of
 
-__all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tally"]
+__all__ = ["IngestFailed", "IngestInterrupted", "IngestReport", "Refusal", "Tally", "size_of_refused"]
+
+MAX_REFUSED_BYTES = 64 * 1024 * 1024
+"""The estimated size of the refused documents that a report contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,23 @@ class Refusal:
         }
 
 
+def size_of_refused(document: object) -> int:
+    """Estimate the size of a refused document in bytes; 0 for one that is nested too deeply."""
+    try:
+        return len(document) if isinstance(document, bytes) else size_of(getattr(document, "payload", document))
+    except RecursionError:
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class IngestReport:
     """The result of an ingest; reports can be added.
 
     ``read`` counts all documents, ``confirmed`` those that were stored completely, and ``refused_total`` those that
-    were refused; ``refused`` contains the first refusals. ``records`` counts stored records, several for each document
-    that was ``split``. ``cut`` counts documents that exceed the maximum length of a model, so that their end was not
-    encoded. ``skipped`` counts documents of a copy that the target already contained; they are included in ``read``.
+    were refused; ``refused`` contains the first refusals, and their documents up to about 64 MiB in all. ``records``
+    counts stored records, several for each document that was ``split``. ``cut`` counts documents that exceed the
+    maximum length of a model, so that their end was not encoded. ``skipped`` counts documents of a copy that the target
+    already contained; they are included in ``read``.
 
     ``replaced`` counts confirmed documents that a later one with the same id replaced in the same ingest, so that
     ``confirmed - replaced`` documents are stored; it is counted by 64-bit hashes of the ids, for each run of a resumed
@@ -168,6 +180,7 @@ class Tally:
 
     def __init__(self, max_refused: int, initial: IngestReport | None = None) -> None:
         """Start the clock; at most ``max_refused`` refusals are stored. ``initial`` is the report of earlier runs."""
+        self._room = MAX_REFUSED_BYTES
         self._began = time.perf_counter()
         self._max_refused = max_refused
         self._initial = IngestReport() if initial is None else replace(initial, resumed=initial.read)
@@ -175,8 +188,16 @@ class Tally:
 
     def add(self, batch: IngestReport) -> None:
         """Add the report of one batch."""
-        total = self._total + batch
-        self._total = replace(total, refused=total.refused[: self._max_refused])
+        first = batch.refused[: self._max_refused - len(self._total.refused)]
+        self._total += replace(batch, refused=tuple(map(self._bounded, first)))
+
+    def _bounded(self, refusal: Refusal) -> Refusal:
+        """Return a refusal, without its document if that exceeds the size of all refused documents in the report."""
+        size = size_of_refused(refusal.document)
+        if size > self._room:
+            return replace(refusal, document=None)
+        self._room -= size
+        return refusal
 
     @property
     def of_this_run(self) -> IngestReport:

@@ -22,6 +22,7 @@ from st_connectors.ingest import (
     Patience,
     ingest,
 )
+from st_connectors.ingest import report as reports
 from st_connectors.store import Record, Rejected, Store
 from st_connectors.vectorise import CutTest, FieldEncoder
 from st_core.errors import InputTooLong
@@ -534,3 +535,16 @@ def test_a_table_is_refused_by_name(module, memory, encoders):
     rows = {"pandas": "to_dict", "polars": "to_dicts", "pyarrow": "to_pylist"}[module]
     documents = getattr(table, rows)(*(["records"] if module == "pandas" else []))
     assert ingest(store, documents, encoders).confirmed == 1
+
+
+def test_a_report_contains_refused_documents_up_to_a_size(memory, monkeypatch):
+    """The refusals beyond it are reported without their documents, and the callback receives all of them whole."""
+    monkeypatch.setattr(reports, "MAX_REFUSED_BYTES", 900)
+    documents = [{"id": f"d{n}", "note": "x" * size} for n, size in enumerate([300, 800, 300, 300])]
+    whole = []
+
+    report = ingest(memory(), documents, [], options=IngestOptions(on_refused=lambda each: whole.append(each.document)))
+
+    assert [each.document for each in report.refused] == [documents[0], None, documents[2], None]
+    assert [each.id for each in report.refused] == ["d0", "d1", "d2", "d3"]
+    assert whole == documents
