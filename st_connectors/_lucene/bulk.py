@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from st_connectors._lucene.encoding import encode_json
 from st_connectors._lucene.layout import Body, Layout
+from st_connectors._lucene.smile import encode_smile
 from st_connectors.errors import NotFound, Refused, StoreError
 from st_connectors.store import Record, Rejected
 
@@ -15,8 +17,10 @@ __all__ = [
     "ITEMS",
     "ItemError",
     "delete_lines",
+    "is_about_media_type",
     "raise_for_deletions",
     "read_rejections",
+    "upsert_documents",
     "upsert_lines",
     "upsert_valid",
 ]
@@ -29,12 +33,24 @@ FAILED = 300
 """The lowest status of an item that was not executed."""
 ABSENT = 404
 """The status of a deletion of an id that is not stored."""
+_MEDIA_TYPE = re.compile("(media|content)[ _-]type", re.IGNORECASE)
 
 
 def upsert_lines(layout: Layout, records: Sequence[Record]) -> list[bytes]:
     """Return two lines for each record, which index its complete document."""
     lines = ((encode_json({"index": {"_id": record.id}}), encode_json(layout.to_source(record))) for record in records)
     return list(chain.from_iterable(lines))
+
+
+def upsert_documents(layout: Layout, records: Sequence[Record]) -> bytes:
+    """Return the same as ``upsert_lines`` in SMILE, which takes both sides less time."""
+    pairs = (({"index": {"_id": record.id}}, layout.to_source(record)) for record in records)
+    return encode_smile(chain.from_iterable(pairs))
+
+
+def is_about_media_type(error: StoreError) -> bool:
+    """Return whether a server or a proxy refused a request because it does not read its media type."""
+    return error.status in (406, 415) or (error.status == 400 and bool(_MEDIA_TYPE.search(error.message)))
 
 
 def delete_lines(ids: Sequence[str]) -> list[Body]:

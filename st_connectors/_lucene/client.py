@@ -17,6 +17,7 @@ class Request:
     """One HTTP request; ``operation`` is the store operation, for messages.
 
     If there are ``lines``, they are sent as JSON lines instead of ``body``; lines that are bytes are sent unchanged.
+    ``smile`` are documents in SMILE, which are sent instead of both.
     """
 
     operation: str
@@ -25,6 +26,7 @@ class Request:
     body: object = None
     lines: Sequence[object] = ()
     params: Mapping[str, str] = field(default_factory=dict)
+    smile: bytes = b""
 
 
 Exchange: TypeAlias = Callable[[Request], Any]
@@ -37,12 +39,14 @@ class Connection:
     """An open client of one engine. Safe for use from several threads.
 
     ``name`` is the scheme of the address and ``product`` the name of the product; both are used in messages.
+    ``sends_smile`` states whether the client can send SMILE.
     """
 
     name: str
     product: str
     exchange: Exchange
     close: Callable[[], None]
+    sends_smile: bool = True
 
     def send(
         self,
@@ -53,13 +57,14 @@ class Connection:
         *,
         lines: Sequence[object] = (),
         params: Mapping[str, str] | None = None,
+        smile: bytes = b"",
         expect: str | None = None,
     ) -> Any:
         """Send one request and return the parsed response.
 
         Raises a store error for any failure, and ``Permanent`` if the response lacks the key ``expect``.
         """
-        answer = self.exchange(Request(operation, method, path, body, lines, params or {}))
+        answer = self.exchange(Request(operation, method, path, body, lines, params or {}, smile))
         try:
             if expect is not None:
                 answer[expect]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from st_connectors._lucene.encoding import decode_json, encode_json
 from st_connectors._lucene.layout import FILTER, ID, STANDARD, VECTOR, Body, OwnLayout, filter_properties
@@ -42,6 +42,8 @@ _TYPES: Mapping[FilterKind, Body] = {
 @dataclass(frozen=True, slots=True)
 class FieldsLayout(OwnLayout):
     """The documents of collections with ``payload=fields``."""
+
+    is_private: ClassVar[bool] = False
 
     @property
     def refusal_hint(self) -> str:

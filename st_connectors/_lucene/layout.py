@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -63,6 +63,8 @@ _DIGEST = "\x01sha256:"
 class OwnLayout:
     """The documents of collections of this package: ids are arbitrary, and payloads are returned unchanged."""
 
+    is_private: ClassVar[bool] = True
+    """Whether no other tool is expected to read the documents."""
     schema: Schema
     keys: Keys = DIGITS
 
@@ -164,6 +166,7 @@ class AdoptedLayout:
     The payload is ``_source`` without its vectors, and field names are paths of the index.
     """
 
+    is_private: ClassVar[bool] = False
     schema: Schema
     keys: Keys = DIGITS
 

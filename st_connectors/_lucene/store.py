@@ -103,6 +103,7 @@ class LuceneStore(Generic[ServerT]):
         self._form = form
         self._layout = layout
         self._server = server
+        self._sends_smile = engine.connection.sends_smile
         self._is_closed = False
 
     @property
@@ -218,7 +219,7 @@ class LuceneStore(Generic[ServerT]):
         """Index every document by another layout, from what a scan of the current layout returns."""
         records = self.scan(batch=ALTER_BATCH)
         while page := list(islice(records, ALTER_BATCH)):
-            answer = self._bulk("alter", bulk.upsert_lines(layout, page))
+            answer = self._index("alter", layout, page)
             for rejected in bulk.read_rejections(page, answer, self._item_error("alter")):
                 raise rejected.error
         self.refresh()
@@ -231,7 +232,7 @@ class LuceneStore(Generic[ServerT]):
         return self._engine.record_problem(self._form, record) or self._layout.keys.unknown_index_of(record)
 
     def _upsert(self, records: Sequence[Record]) -> list[Rejected]:
-        answer = self._bulk("upsert", bulk.upsert_lines(self._layout, records))
+        answer = self._index("upsert", self._layout, records)
         try:
             return bulk.read_rejections(records, answer, self._item_error("upsert"))
         except (LookupError, TypeError, ValueError) as error:
@@ -242,13 +243,26 @@ class LuceneStore(Generic[ServerT]):
         if not ids:
             return
         lines = bulk.delete_lines(ids)
-        answer = self._bulk("delete", lines)
+        answer = self._bulk("delete", lines=lines)
         try:
             bulk.raise_for_deletions(len(lines), answer, self._item_error("delete"))
         except (LookupError, TypeError, ValueError) as error:
             raise self._connection.unexpected("delete") from error
 
-    def _bulk(self, operation: str, lines: Sequence[object]) -> Any:
+    def _index(self, operation: str, layout: Layout, records: Sequence[Record]) -> Any:
+        """Send a bulk request that indexes records, in SMILE unless the server does not accept it."""
+        if self._sends_smile and layout.is_private:
+            try:
+                return self._bulk(operation, smile=bulk.upsert_documents(layout, records))
+            except Permanent as error:
+                if not bulk.is_about_media_type(error):
+                    raise
+            answer = self._bulk(operation, lines=bulk.upsert_lines(layout, records))
+            self._sends_smile = False
+            return answer
+        return self._bulk(operation, lines=bulk.upsert_lines(layout, records))
+
+    def _bulk(self, operation: str, *, lines: Sequence[object] = (), smile: bytes = b"") -> Any:
         """Send a bulk request that never creates an index.
 
         For a collection of this package the request sets ``require_alias``. An adopted collection has no alias, so its
@@ -259,7 +273,8 @@ class LuceneStore(Generic[ServerT]):
             params["require_alias"] = "true"
         else:
             self._send(operation, "GET", f"{self._path}/_alias")
-        return self._send(operation, "POST", f"{self._path}/_bulk", lines=lines, params=params, expect="items")
+        path = f"{self._path}/_bulk"
+        return self._send(operation, "POST", path, lines=lines, smile=smile, params=params, expect="items")
 
     def get(self, ids: Sequence[str], *, parts: Parts = Parts.ALL) -> list[Record]:
         """Return records by id; written records are returned at once, without a refresh."""

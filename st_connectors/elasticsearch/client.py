@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch, SerializationError, TransportError
+from elasticsearch import __version__ as client_version
 from elasticsearch.serializer import JsonSerializer
 
 from st_connectors._lucene.client import Connection, Request
@@ -15,6 +16,9 @@ from st_connectors.elasticsearch.faults import API_KEY, PASSWORD, PRODUCT, USERN
 from st_connectors.plugin import Address
 
 __all__ = ["open_connection"]
+
+_SMILE = f"application/vnd.elasticsearch+smile; compatible-with={client_version[0]}"
+"""The media type of SMILE, with the major version that the client adds to the media type of the response."""
 
 
 def open_connection(address: Address, client: object | None) -> Connection:
@@ -32,7 +36,9 @@ def open_connection(address: Address, client: object | None) -> Connection:
 
     def exchange(request: Request) -> Any:
         headers = {"accept": "application/json"}
-        if request.lines or request.body is not None:
+        if request.smile:
+            headers["content-type"] = _SMILE
+        elif request.lines or request.body is not None:
             headers["content-type"] = "application/x-ndjson" if request.lines else "application/json"
         try:
             answer = quiet.perform_request(
@@ -40,7 +46,7 @@ def open_connection(address: Address, client: object | None) -> Connection:
                 request.path,
                 params=request.params,
                 headers=headers,
-                body=request.lines or request.body,
+                body=request.smile or request.lines or request.body,
                 endpoint_id=request.operation,
             )
             if isinstance(answer.body, str | bytes):
@@ -49,7 +55,10 @@ def open_connection(address: Address, client: object | None) -> Connection:
             raise translate(error, store=address.scheme, operation=request.operation) from error
         return answer.body
 
-    return Connection(address.scheme, PRODUCT, exchange, opened.close if client is None else lambda: None)
+    if client is None:
+        return Connection(address.scheme, PRODUCT, exchange, opened.close)
+    # The client of the caller has no serializer for SMILE.
+    return Connection(address.scheme, PRODUCT, exchange, lambda: None, sends_smile=False)
 
 
 class _LenientSerializer(JsonSerializer):

@@ -84,7 +84,7 @@ def _open_client(address: Address, timeout: float) -> OpenSearch:
 
 def _perform(client: OpenSearch, request: Request) -> tuple[int, Mapping[str, str], str]:
     """Send a request and return the status, headers and text of the response; error statuses do not raise."""
-    headers = {"content-type": "application/x-ndjson" if request.lines else "application/json"}
+    kind = "smile" if request.smile else "x-ndjson" if request.lines else "json"
     transport = client.transport
     connection = transport.get_connection()
     try:
@@ -93,7 +93,7 @@ def _perform(client: OpenSearch, request: Request) -> tuple[int, Mapping[str, st
             request.path,
             dict(request.params),
             _encode(request),
-            headers=headers,
+            headers={"content-type": f"application/{kind}", "accept": "application/json"},
             ignore=range(300, 600),
         )
     except TransportError as error:
@@ -105,6 +105,8 @@ def _perform(client: OpenSearch, request: Request) -> tuple[int, Mapping[str, st
 
 
 def _encode(request: Request) -> bytes | None:
+    if request.smile:
+        return request.smile
     if request.lines:
         return b"".join((line if isinstance(line, bytes) else encode_json(line)) + b"\n" for line in request.lines)
     return None if request.body is None else encode_json(request.body)

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 import numpy as np
 import pytest
+from reading_smile import read_bulk
 
 from st_connectors.filters import And, Eq, Range
 from st_connectors.registry import open_store
@@ -235,12 +236,8 @@ class LuceneStub:
         return [(method, path) for method, path, *_ in self.seen]
 
     def asked(self, method, path):
-        """The requests to a path: options, and the body as JSON lines."""
-        return [
-            (options, [json.loads(line) for line in body.splitlines()])
-            for m, p, options, body, _ in self.seen
-            if (m, p) == (method, path)
-        ]
+        """The requests to a path: options, and the values of the body."""
+        return [(options, read_bulk(body)) for m, p, options, body, _ in self.seen if (m, p) == (method, path)]
 
     def close(self):
         """Stop."""

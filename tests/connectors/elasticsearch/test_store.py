@@ -9,6 +9,7 @@ from socketserver import BaseRequestHandler
 
 import numpy as np
 import pytest
+from reading_smile import read_bulk
 
 from st_connectors import collections, open_store
 from st_connectors._lucene.encoding import decode_json, encode_json
@@ -170,7 +171,7 @@ def test_writes_go_through_the_alias(stub, books):
     ]
     (_, _, options, text, _) = stub.seen[0]
     assert options["require_alias"] == ["true"]
-    assert lines_of(text)[:2] == [
+    assert read_bulk(text)[:2] == [
         {"index": {"_id": "a"}},
         decode_json(encode_json(OwnLayout(SCHEMA).to_source(Record("a", {"dense": UP}, {"year": 1})))),
     ]
@@ -187,8 +188,8 @@ def test_only_throttled_items_go_again(stub):
     )
     store = open_store(stub.address, "books", SCHEMA, retry=AT_ONCE)
     assert store.upsert([Record("a", {"dense": UP}), Record("b", {"dense": UP})]) == []
-    assert [lines_of(text)[0] for _, _, _, text, _ in stub.seen] == [{"index": {"_id": "a"}}, {"index": {"_id": "b"}}]
-    assert len(lines_of(stub.seen[1][3])) == 2
+    assert [read_bulk(text)[0] for _, _, _, text, _ in stub.seen] == [{"index": {"_id": "a"}}, {"index": {"_id": "b"}}]
+    assert len(read_bulk(stub.seen[1][3])) == 2
 
 
 def test_a_batch_of_searches_is_one_request(stub, books):

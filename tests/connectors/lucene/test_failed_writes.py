@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from socketserver import BaseRequestHandler
 
 import pytest
+from reading_smile import read_bulk
 
 from st_connectors import open_store
 from st_connectors.errors import NotFound, Permanent, Refused, Throttled, Unavailable
@@ -67,7 +67,7 @@ class Bulk:
     def __call__(self, body):
         if len(body) > LIMIT:
             return 413, {"Content-Type": "text/html"}, b"<html>413 Request Entity Too Large</html>"
-        ids = [json.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
+        ids = [action["index"]["_id"] for action in read_bulk(body)[::2]]
         self.stored += ids
         return 200, {}, {"errors": False, "items": [item(201) for _ in ids]}
 
@@ -99,7 +99,7 @@ class Pressure(Bulk):
             "rejected execution of coordinating operation [coordinating_and_primary_bytes=0, replica_bytes=0, "
             f"all_bytes=0, coordinating_operation_bytes={len(body)}, max_coordinating_and_primary_bytes={LIMIT}]"
         )
-        return 200, {}, {"errors": True, "items": [item(429, kind, reason) for _ in body.splitlines()[::2]]}
+        return 200, {}, {"errors": True, "items": [item(429, kind, reason) for _ in read_bulk(body)[::2]]}
 
 
 def test_a_request_that_needs_more_memory_than_there_is_is_halved(stub, upsert):

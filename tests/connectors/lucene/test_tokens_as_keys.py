@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from reading_smile import read_bulk
 
 from st_connectors import open_store
 from st_connectors._lucene.forms import own_mapping, with_tokens
@@ -82,7 +82,7 @@ def test_an_index_without_a_token_is_refused(engine):
         engine.stub.on(method, "/wordy/_bulk", {"errors": False, "items": [{"index": {"status": 201}}]})
     (rejected,) = store.upsert([Record("a", {"sparse": UNKNOWN_INDEX}), Record("b", {"sparse": KNOWN})])
     assert (rejected.position, rejected.id, type(rejected.error)) == (0, "a", Refused)
-    lines = [json.loads(line) for line in engine.stub.seen[-1][3].splitlines()]
+    lines = read_bulk(engine.stub.seen[-1][3])
     assert [line.get("vector") for line in lines] == [None, {"sparse": {engine.token: 0.5}}]
 
 
