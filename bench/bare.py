@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from st_connectors import bm25
 from st_connectors.store import Record
@@ -24,6 +27,9 @@ LEGS = ("dense", "sparse", "text", "hybrid")
 LIMIT, DEPTH = 10, 100
 BATCH = 1000
 NAME = "bare"
+Fill: TypeAlias = Callable[[Sequence[Record]], None]
+Dense: TypeAlias = Callable[[Any], Any]
+"""A function that returns the form in which a dense vector is sent."""
 
 
 class Question(Protocol):
@@ -41,7 +47,10 @@ class Bare(Protocol):
         """Create the collection anew and empty."""
 
     def fill(self, records: Sequence[Record]) -> None:
-        """Store records through the client's best bulk path."""
+        """Store records through a bulk path of the client, in one thread."""
+
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        """Return the bulk paths of the client, by name."""
 
     def ask(self, leg: str, question: Question) -> Sequence[Any]:
         """Return the best ten hits with payloads."""
@@ -125,6 +134,9 @@ class Edge:
         self._shard.optimize()
         self._shard.flush()
 
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        return {"update": self.fill}
+
     def ask(self, leg: str, question: Question) -> Sequence[Any]:
         edge = self._edge
         if leg == "hybrid":
@@ -192,6 +204,9 @@ class Local:
         )
         self._client.upload_points(NAME, points, batch_size=500, wait=True)
 
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        return {"upload_points": self.fill}
+
     def ask(self, leg: str, question: Question) -> Sequence[Any]:
         models = self._models
         if leg == "hybrid":
@@ -219,17 +234,35 @@ class _Lucene:
     _helpers: Any
     parallel = False
 
-    def _actions(self, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    def _actions(self, records: Sequence[Record], dense: Dense = np.ndarray.tolist) -> Iterator[dict[str, Any]]:
         for record in records:
-            vectors = {"dense": record.vectors["dense"].tolist(), "sparse": _tokens(record.vectors["sparse"])}
+            vectors = {"dense": dense(record.vectors["dense"]), "sparse": _tokens(record.vectors["sparse"])}
             yield {"_index": NAME, "_id": record.id, "_source": {**record.payload, **vectors}}
 
     def fill(self, records: Sequence[Record]) -> None:
-        actions = self._actions(records)
         if self.parallel:
-            done = self._helpers.parallel_bulk(self._client, actions, thread_count=4, chunk_size=500)
+            self._fill_in_threads(4, 500, records)
         else:
-            done = self._helpers.streaming_bulk(self._client, actions, chunk_size=BATCH)
+            self._fill(BATCH, records)
+
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        streaming = {f"streaming_bulk, {size} each": partial(self._fill, size) for size in (250, 500, BATCH)}
+        return streaming | {
+            f"parallel_bulk, {threads} threads, {size} each": partial(self._fill_in_threads, threads, size)
+            for threads in (2, 4)
+            for size in (250, 500)
+        }
+
+    def _fill(self, size: int, records: Sequence[Record], dense: Dense = np.ndarray.tolist) -> None:
+        self._finish(self._helpers.streaming_bulk(self._client, self._actions(records, dense), chunk_size=size))
+
+    def _fill_in_threads(
+        self, threads: int, size: int, records: Sequence[Record], dense: Dense = np.ndarray.tolist
+    ) -> None:
+        actions = self._actions(records, dense)
+        self._finish(self._helpers.parallel_bulk(self._client, actions, thread_count=threads, chunk_size=size))
+
+    def _finish(self, done: Iterable[tuple[bool, Any]]) -> None:
         for good, item in done:
             if not good:
                 raise RuntimeError(f"record not written: {item}")
@@ -280,6 +313,16 @@ class Elastic(_Lucene):
         sparse = {"type": "sparse_vector", "index_options": {"prune": False}}
         settings = {"index": {"mapping": {"exclude_source_vectors": False}}}
         self._client.indices.create(index=NAME, settings=settings, mappings=self._properties(dense, sparse))
+
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        """Return also those with vectors as base64, which Elasticsearch accepts from 9.3 on."""
+        pack = self._helpers.pack_dense_vector
+        return {
+            **super().bulk_paths(),
+            "streaming_bulk, 500 each, base64": partial(self._fill, 500, dense=pack),
+            "parallel_bulk, 2 threads, 500 each, base64": partial(self._fill_in_threads, 2, 500, dense=pack),
+            "parallel_bulk, 4 threads, 500 each, base64": partial(self._fill_in_threads, 4, 500, dense=pack),
+        }
 
     def _vector_query(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
         if leg == "sparse":
@@ -356,7 +399,18 @@ class Milvus:
         client.load_collection(NAME)
 
     def fill(self, records: Sequence[Record]) -> None:
-        for part in _parts(records):
+        self._fill(self._client.upsert, BATCH, records)
+
+    def bulk_paths(self) -> Mapping[str, Fill]:
+        methods = {"insert": self._client.insert, "upsert": self._client.upsert}
+        return {
+            f"{name}, {size} each": partial(self._fill, method, size)
+            for name, method in methods.items()
+            for size in (500, BATCH)
+        }
+
+    def _fill(self, method: Callable[..., object], size: int, records: Sequence[Record]) -> None:
+        for part in _parts(records, size):
             rows = [
                 {
                     "id": record.id,
@@ -368,7 +422,7 @@ class Milvus:
                 }
                 for record in part
             ]
-            self._client.upsert(NAME, rows)
+            method(NAME, rows)
         self._client.flush(NAME)
 
     def ask(self, leg: str, question: Question) -> Sequence[Any]:

@@ -52,6 +52,8 @@ def verdict(figures: Mapping[str, Any], targets: Targets) -> int:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['median']:,.3f} [{value['min']:,.3f}, {value['max']:,.3f}]"
+    if isinstance(value, str):
+        return value
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
 
 
