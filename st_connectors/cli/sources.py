@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 STDIN = "-"
+MAX_COUNTED = 16 * 1024 * 1024
+"""The bytes of files that are read to count their documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +220,21 @@ def measure(inputs: Iterable[Input]) -> Meter:
 
 
 def count_inputs(inputs: Iterable[Input], reading: Reading) -> int | None:
-    """Return the exact number of documents of all inputs, if all are files that can be read to their end; else None.
+    """Return the exact number of documents of all inputs, if all are files and counting them takes a moment; else None.
 
-    Ctrl-C ends the count too.
+    Parquet files state their number of rows; others are read, if they are small. Ctrl-C ends the count too.
     """
-    from st_connectors.ingest.sources import Meter, Notes, count_path
+    from st_connectors.ingest.sources import Format, Meter, Notes, count_path, size_of_path
 
     silent = replace(reading, notes=Notes(), meter=Meter())
-    total = 0
+    total, size = 0, 0
     try:
         for each in inputs:
             if each.path is None or each.form is None:
+                return None
+            if each.form is not Format.PARQUET:
+                size += size_of_path(each.path, each.form)
+            if size > MAX_COUNTED:
                 return None
             total += count_path(each.path, each.form, silent)
     except (OSError, ValueError, KeyboardInterrupt):

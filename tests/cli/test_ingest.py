@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from st_connectors.cli import sources
 from st_connectors.cli.output import progress_text
 from st_connectors.ingest import IngestReport
+from st_connectors.ingest.sources import Reading
 
 pytest.importorskip("qdrant_edge")
 
@@ -205,6 +207,18 @@ def test_ctrl_c_tells_what_was_read_stored_and_left(cli, tmp_path, target, name)
     assert stored == int(cli("count", *target).out)
     assert 40 <= stored <= read <= ROWS
     assert left == ROWS - stored
+
+
+@pytest.mark.parametrize(("name", "count"), [("in.jsonl", None), ("in.feather", None), ("in.parquet", 50)])
+def test_documents_are_counted_only_if_that_takes_a_moment(tmp_path, monkeypatch, name, count):
+    """Parquet states the number of its rows; other files are read if they are small."""
+    path = _written(tmp_path / name, [{"id": f"d{n}", "text": f"red {n}"} for n in range(50)])
+    inputs = sources.find_inputs([str(path)], None)
+    assert sources.count_inputs(inputs, Reading()) == 50
+
+    monkeypatch.setattr(sources, "MAX_COUNTED", 100)
+
+    assert sources.count_inputs(inputs, Reading()) == count
 
 
 def _written(path: Path, rows) -> Path:
