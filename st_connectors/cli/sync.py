@@ -173,7 +173,10 @@ def _deletion(task: Task, limit: float, *, yes: bool) -> DeleteMissing:
         if yes:
             return True
         task.drawing.close()
-        is_agreed = ask(f"delete {missing} from {task.target.collection!r}")
+        try:
+            is_agreed = ask(f"delete {missing} from {task.target.collection!r}")
+        except typer.Abort as error:  # Ctrl-C, or the end of the input
+            raise KeyboardInterrupt from error
         if not is_agreed:
             print_error("st-connectors: nothing was deleted")
         return is_agreed

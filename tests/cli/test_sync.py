@@ -235,6 +235,19 @@ def test_the_deletion_is_asked_for(cli, target, source, monkeypatch, answer, lef
     assert len(contents(target)) == left
 
 
+def test_the_end_of_the_input_is_no_answer(cli, target, source, monkeypatch):
+    """Nor is Ctrl-C: the sync is interrupted, nothing is deleted, and the line says how to go on."""
+    cli("sync", write(source, rows_of(10)), *target)
+    write(source, rows_of(9))
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+
+    outcome = cli("sync", source, *target, "--delete-missing", "--progress", "none")
+
+    assert outcome.status == 130
+    assert "interrupted: 9 of 9 documents read, 0 stored, 9 unchanged, 0 left; run the same sync" in outcome.err
+    assert len(contents(target)) == 10
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
