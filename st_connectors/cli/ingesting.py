@@ -82,8 +82,8 @@ class Writing:
 class Task:
     """An open collection, and the sources whose documents are stored in it.
 
-    ``origin`` identifies the sources of the dead letters that this command replaces. ``drawing`` ends the progress when
-    it is closed.
+    A sync replaces the dead letters of the same sources also if they have changed since. ``drawing`` ends the progress
+    when it is closed.
     """
 
     index: Index
@@ -93,7 +93,7 @@ class Task:
     documents: InputDocuments
     notes: Notes
     writing: Writing
-    origin: tuple[str, ...] = ()
+    is_sync: bool = False
     drawing: ExitStack = field(default_factory=ExitStack)
 
 
@@ -107,10 +107,7 @@ def open_task(
     index: Index | None = None,
     is_sync: bool = False,
 ) -> Iterator[Task]:
-    """Open the collection of a command, by default ``open_target``, for a ``with`` block.
-
-    A sync replaces the dead letters of the same sources also if they have changed since.
-    """
+    """Open the collection of a command, by default ``open_target``, for a ``with`` block."""
     from st_connectors.ingest.sources import Notes
 
     notes = Notes(None if writing.as_json else _print_note)
@@ -120,8 +117,7 @@ def open_task(
         reading = replace(reading, filterable=opened.schema.filterable, notes=notes)
         again = "run the same command again" if is_sync else "run the same command again with --restart"
         documents = InputDocuments(inputs, reading, lambda value: _for_index(value, opened), again)
-        origin = origin_of(inputs, documents.identity)[: 1 if is_sync else None]
-        yield Task(opened, target, inputs, reading, documents, notes, writing, origin)
+        yield Task(opened, target, inputs, reading, documents, notes, writing, is_sync)
 
 
 def open_target(target: TaskTarget) -> Index:
@@ -172,14 +168,16 @@ def _call(task: Task, ingest: Callable[..., IngestReport], letters: Path | None)
     from st_connectors.registry import bulk_loading
 
     target, writing = task.target, task.writing
-    bar = progress_bar(f"ingesting into {target.collection}", lambda: task.documents.expected, form=writing.progress)
+    name = f"syncing {target.collection}" if task.is_sync else f"ingesting into {target.collection}"
+    bar = progress_bar(name, lambda: task.documents.expected, form=writing.progress)
+    origin = origin_of(task.inputs, task.documents.identity)[: 1 if task.is_sync else None]
     with task.drawing, bulk_loading(target.address, target.collection) if writing.bulk else nullcontext():
         return ingest(
             task.documents,
             split=writing.split,
             batch=writing.batch,
             progress=task.drawing.enter_context(bar),
-            dead_letters=None if letters is None else DeadLetterFile(letters, task.origin),
+            dead_letters=None if letters is None else DeadLetterFile(letters, origin),
             max_refused=writing.max_refused,
             writers=writing.writers,
             device=writing.devices,
