@@ -24,7 +24,7 @@ from st_connectors.schema import Schema, alterations, schema_difference
 from st_connectors.store import Capabilities, Record, Rejected, Store
 from st_core.vectors import SparseVector
 
-__all__ = ["content_hash", "copy", "same_place"]
+__all__ = ["batches", "content_hash", "copy", "same_place"]
 
 BATCH_BYTES = 16 * 1024 * 1024
 """The approximate maximum size of a batch in bytes."""
@@ -58,7 +58,7 @@ def copy(
     tally = Tally(MAX_REFUSED)
     read = 0
     try:
-        for records in _batches(source.scan(batch=batch), batch):
+        for records in batches(source.scan(batch=batch), batch):
             tally.add(_copy_batch(records, target, read, skip_existing=skip_existing))
             read += len(records)
             if progress is not None:
@@ -98,7 +98,7 @@ def _check_schemas(source: Store, target: Store) -> None:
     if source is target:
         raise ValueError("source and target are the same store; open another target")
     stored, requested = _without_reranker(source.schema), _without_reranker(target.schema)
-    expected = replace(stored, collection=requested.collection)
+    expected = replace(stored, collection=requested.collection, migration=requested.migration)
     difference = schema_difference(requested, _with_alterations(expected, requested))
     if difference:
         raise SchemaMismatch(difference, store="copy", operation="create")
@@ -119,7 +119,7 @@ def _with_alterations(schema: Schema, target: Schema) -> Schema:
     )
 
 
-def _batches(records: Iterable[Record], count: int) -> Iterator[list[Record]]:
+def batches(records: Iterable[Record], count: int) -> Iterator[list[Record]]:
     """Yield lists of up to ``count`` records and about ``BATCH_BYTES`` bytes."""
     batch: list[Record] = []
     size = 0

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from st_connectors.deleting import delete_selection, select_by_filter, select_by_ids
-from st_connectors.errors import StoreError
+from st_connectors.errors import SchemaMismatch, StoreError
 from st_connectors.ingest import (
     DeadLetterFile,
     DeleteMissing,
@@ -41,8 +41,8 @@ from st_connectors.ingest.pipeline import check_documents
 from st_connectors.ingest.planning import plan_sync
 from st_connectors.ingest.state import Identity
 from st_connectors.models import LazyModel, ModelOptions, identity_of, is_recorded, stored_model
-from st_connectors.registry import absolute_address, adopt_store, open_store
-from st_connectors.schema import FieldKind, FilterKind, Fusion, Quantization, Schema
+from st_connectors.registry import absolute_address, adopt_store, check_current, open_store, stored_schema
+from st_connectors.schema import FieldKind, FilterKind, Fusion, Quantization, Schema, successor_of
 from st_connectors.schemas import (
     adopted_models,
     adopted_text,
@@ -103,14 +103,19 @@ class Index:
         text_key: str = "text",
         fields: Sequence[str] | None = None,
         address: str = "",
+        collection: str | None = None,
+        client: object | None = None,
     ) -> None:
         """Combine a store and the models of its fields; usually ``create``, ``open`` or ``adopt`` is called instead.
 
         ``models`` contains the model of each field, and ``text_key`` is the payload key of texts. ``fields`` are the
         fields to search, if these are not all fields of the collection. ``address`` is that of the store, by which a
-        state and dead letters name it.
+        state and dead letters name it. ``collection`` is the name by which the collection was opened, if it can be
+        migrated, and ``client`` the client object with which it was opened.
         """
         self._address = address
+        self._collection = collection
+        self._client = client
         self._store = store
         self._models = dict(models)
         self._reranker = reranker
@@ -149,13 +154,16 @@ class Index:
             raise ValueError("nothing to search by: pass dense=, sparse= or text=True")
         lazy = lazy_reranker(reranker, options)
         schema = build_schema(collection, models, lazy, text=text, filterable=filterable or {}, fusion=fusion)
-        store = open_store(url, collection, schema, client=client)
-        try:
-            store.create()
-        except BaseException:
-            store.close()
-            raise
-        return cls(store, models, reranker=lazy, text_key=text_key_of(schema), address=url)
+        store = _created(url, schema, client)
+        return cls(
+            store,
+            models,
+            reranker=lazy,
+            text_key=text_key_of(schema),
+            address=url,
+            collection=collection,
+            client=client,
+        )
 
     @classmethod
     def open(
@@ -190,7 +198,15 @@ class Index:
             passed = lazy_models(dense, sparse, options, schema.models)
             models = stored_models(schema, passed, options, trust=trust_model)
             lazy = stored_reranker(schema, reranker, options)
-            return cls(store, models, reranker=lazy, text_key=text_key_of(schema), address=url)
+            return cls(
+                store,
+                models,
+                reranker=lazy,
+                text_key=text_key_of(schema),
+                address=url,
+                collection=collection,
+                client=client,
+            )
         except BaseException:
             store.close()
             raise
@@ -244,6 +260,26 @@ class Index:
     def text_key(self) -> str:
         """The payload key of texts."""
         return self._text_key
+
+    @property
+    def address(self) -> str:
+        """The address of the store; "" if the index was constructed without it."""
+        return self._address
+
+    @property
+    def collection(self) -> str:
+        """The name by which the collection was opened; its own name, in the schema, differs after a migration."""
+        return self._collection or self.schema.collection
+
+    @property
+    def client(self) -> object | None:
+        """The client object with which the collection was opened."""
+        return self._client
+
+    @property
+    def models(self) -> Mapping[str, LazyModel]:
+        """The models of the vector fields."""
+        return dict(self._models)
 
     def ingest(
         self,
@@ -316,6 +352,7 @@ class Index:
         ``compare`` leaves out what the collection contains already.
         """
         check_documents(documents)
+        self._check_current()
         writers, max_refused = further.get("writers"), further.get("max_refused")
         options = IngestOptions(
             batch=batch,
@@ -348,7 +385,17 @@ class Index:
                 stack.enter_context(encoding_on(encoder, devices))
                 for encoder in self._encoders(list(self._models), counting=True)
             ]
-            return ingest(self._store, documents, encoders, options=options, progress=progress, ledger=ledger)
+            report = ingest(self._store, documents, encoders, options=options, progress=progress, ledger=ledger)
+        try:
+            self._check_current()
+        except StoreError as error:
+            raise IngestFailed(report, error) from error
+        return report
+
+    def _check_current(self) -> None:
+        """Raise an error if the collection was migrated, or is about to be, so that a write would be lost."""
+        if self._address and self._collection is not None:
+            check_current(self._address, self._collection, self.schema.collection, client=self._client)
 
     def sync(
         self,
@@ -386,12 +433,13 @@ class Index:
             return report
         deleting = DeleteMissing() if delete_missing is True else delete_missing
         try:
-            deleted = delete_all_missing(self._store, comparison, deleting, report.read, total)
-            return replace(report, deleted=deleted)
+            report = replace(report, deleted=delete_all_missing(self._store, comparison, deleting, report.read, total))
+            self._check_current()
         except KeyboardInterrupt as error:
             raise IngestInterrupted(report) from error
         except Exception as error:
             raise IngestFailed(report, error) from error
+        return report
 
     def plan_sync(self, documents: Iterable[object], *, split: Split | None = None, batch: int = 512) -> SyncPlan:
         """Return what ``sync`` with the same arguments would change, and about how long it takes; change nothing."""
@@ -417,13 +465,13 @@ class Index:
         """Return where documents are stored, as dead letters record it."""
         address = self._address and absolute_address(self._address)
         scheme = address.partition(":")[0]
-        return Target(address, self.schema.collection, scheme, None if split is None else asdict(split))
+        return Target(address, self.collection, scheme, None if split is None else asdict(split))
 
     def _identity(self, resume: Resume, split: Split | None) -> Identity:
         """Return what an interrupted ingest must have in common with the one that continues it."""
         return Identity(
             source=resume.description,
-            target={"address": self.target().address, "collection": self.schema.collection},
+            target={"address": self.target().address, "collection": self.collection},
             models={name: dict(model.ref().fingerprint) for name, model in self._models.items()},
             options={"text_key": self._text_key, "split": None if split is None else asdict(split)},
         )
@@ -546,11 +594,13 @@ class Index:
         record_filter = _parse_filter(where)
         if (ids is None) == (record_filter is None):
             raise ValueError("delete expects either ids or where=, and not both")
+        self._check_current()
         if record_filter is None:
             selection = select_by_ids(self._store, _check_ids(ids or ()))
         else:
             selection = select_by_filter(self._store, record_filter)
         delete_selection(self._store, selection)
+        self._check_current()
         return len(selection.documents)
 
     def alter(
@@ -683,6 +733,23 @@ class Index:
             raise ValueError("this index has no reranker: pass one to Index.open, or rerank=model")
         model: Reranker = self._reranker.load()
         return model
+
+
+def _created(url: str, schema: Schema, client: object | None) -> Store:
+    """Return the store of a collection that is created unless it exists, under its current name if it was migrated."""
+    store = open_store(url, schema.collection, schema, client=client)
+    try:
+        store.create()
+    except SchemaMismatch:
+        store.close()
+        successor = successor_of(stored_schema(url, schema.collection, client=client))
+        if successor is None:
+            raise
+        return _created(url, replace(schema, collection=successor), client)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _adopted_fields(models: Mapping[str, LazyModel], text: str | None) -> tuple[str, ...]:

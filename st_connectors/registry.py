@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
-from st_connectors.errors import NotFound, Refused, StoreError, Unsupported
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
 from st_connectors.layers.fusing import fusing
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
-from st_connectors.layers.retry import RetryPolicy, retrying
+from st_connectors.layers.retry import RetryPolicy, retried, retrying
 from st_connectors.layers.speculate import speculating
 from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Place, Plugin, Replacement
-from st_connectors.schema import FilterKind, Schema
+from st_connectors.schema import FilterKind, Migration, Schema, successor_of
 from st_connectors.store import Store
 from st_core.home import expand_home
 
@@ -32,6 +32,7 @@ __all__ = [
     "absolute_address",
     "adopt_store",
     "bulk_loading",
+    "check_current",
     "check_own_name",
     "collections",
     "describe_collection",
@@ -39,6 +40,7 @@ __all__ = [
     "parse_address",
     "plugins",
     "replacing",
+    "stored_schema",
     "wrapped",
 ]
 
@@ -54,6 +56,7 @@ def open_store(
     *,
     client: object | None = None,
     retry: RetryPolicy | None = None,
+    follow: bool = True,
 ) -> Store:
     """Open a collection.
 
@@ -61,6 +64,10 @@ def open_store(
     must exist, else ``NotFound`` is raised. ``client`` is a client object of the store's driver to use instead of a new
     one; the store does not close it. Raises ValueError for an invalid address and ImportError if the extra of the store
     is not installed.
+
+    Without a schema, a name that was migrated opens the collection for which it stands now, and the store stays with
+    this collection if the name is migrated again; its ``drop`` drops all collections of the name. With
+    ``follow=False`` the collection of exactly this name is opened.
     """
     if not collection:
         raise ValueError("a collection needs a name, and this one is empty")
@@ -70,8 +77,77 @@ def open_store(
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, schema, client)
-    check_drop = partial(_check_drop, adapter, collection, plugin.name)
+    check_drop = partial(_check_drop, adapter, collection, plugin, address, client)
+    migration = adapter.schema.migration if follow and schema is None and successor_of(adapter.schema) else None
+    if migration is not None:
+        adapter.close()
+        adapter = _connect_current(plugin, address, migration, client)
+        check_drop = partial(_drop_others, plugin, address, migration, client)
     return wrapped(adapter, name=plugin.name, retry=retry, check_drop=check_drop)
+
+
+def _connect_current(plugin: Plugin, address: Address, migration: Migration, client: object | None) -> Store:
+    """Connect to the collection for which a name stands since a migration."""
+    try:
+        return plugin.connect(address, migration.current, None, client)
+    except NotFound as error:
+        message = (
+            f"{migration.root!r} was migrated to {migration.current!r}, and this collection does not exist: undo the "
+            "migration (st-connectors migrate --back)"
+        )
+        raise NotFound(message, store=plugin.name, operation="connect") from error
+
+
+def _drop_others(plugin: Plugin, address: Address, migration: Migration, client: object | None) -> None:
+    """Drop the collections of a name that are not its current one; the first one, so that the name is gone, first."""
+    for name in dict.fromkeys((migration.root, migration.previous or migration.root)):
+        try:
+            with closing(plugin.connect(address, name, None, client)) as adapter:
+                adapter.drop()
+        except NotFound:
+            continue
+
+
+def stored_schema(
+    url: str, collection: str, *, client: object | None = None, retry: RetryPolicy | None = None
+) -> Schema:
+    """Return the schema that a collection of exactly this name stores now; raise ``NotFound`` if it does not exist."""
+
+    def read() -> Schema:
+        with closing(open_store(url, collection, client=client, follow=False)) as store:
+            return store.schema
+
+    return retried(read, retry)
+
+
+def check_current(url: str, collection: str, own_name: str, *, client: object | None = None) -> None:
+    """Raise an error unless a name stands for the collection ``own_name``, and accepts writes.
+
+    Raises ``SchemaMismatch`` if the name was migrated to another collection, and ``Unavailable`` while a migration is
+    about to do so. A name that does not exist is accepted, because the write itself then fails.
+    """
+    try:
+        schema = stored_schema(url, collection, client=client)
+        migration = schema.migration
+        if migration is not None and migration.root != schema.collection:
+            migration = stored_schema(url, migration.root, client=client).migration
+    except NotFound:
+        return
+    if migration is None or own_name not in {migration.root, migration.current, migration.previous}:
+        return
+    name = parse_address(url).name
+    if migration.current != own_name:
+        message = (
+            f"{migration.root!r} has been migrated from {own_name!r} to {migration.current!r}, which may lack this "
+            "write: open the collection again and repeat it"
+        )
+        raise SchemaMismatch(message, store=name, operation="write")
+    if migration.is_switching:
+        message = (
+            f"a migration of {migration.root!r} is about to complete and may lack this write: repeat it in a moment; "
+            "if the migration was killed, run it again, or undo it (st-connectors migrate --back)"
+        )
+        raise Unavailable(message, store=name, operation="write")
 
 
 def adopt_store(
@@ -151,14 +227,19 @@ def wrapped(
 def describe_collection(url: str, collection: str, *, client: object | None = None) -> Description:
     """Return what a store reports about a collection: its own name, aliases, size and settings.
 
-    Raises ``NotFound`` if there is neither a collection nor an alias of this name.
+    A name that was migrated is that of the collection for which it stands. Raises ``NotFound`` if there is neither a
+    collection nor an alias of this name.
     """
     address = _parse(url, client)
     plugin = _plugin_of(address)
     with _explain_missing(plugin):
         adapter = plugin.connect(address, collection, None, client)
     with closing(adapter):
-        return _describe(adapter, collection)
+        successor = successor_of(adapter.schema)
+        if successor is None:
+            return _describe(adapter, collection)
+    with closing(plugin.connect(address, successor, None, client)) as adapter:
+        return _describe(adapter, successor)
 
 
 def _describe(adapter: Store, collection: str) -> Description:
@@ -175,8 +256,8 @@ def check_own_name(collection: str, own_name: str, *, store: str) -> None:
         raise Refused(message, store=store, operation="drop")
 
 
-def _check_drop(adapter: Store, collection: str, name: str) -> None:
-    """Raise ``Refused`` if ``collection`` is an alias; a collection that does not exist is accepted."""
+def _check_drop(adapter: Store, collection: str, plugin: Plugin, address: Address, client: object | None) -> None:
+    """Raise ``Refused`` if ``collection`` is an alias, or a name was migrated to it; an absent one is accepted."""
     if hasattr(adapter, "own_name"):
         try:
             own_name = cast("DescribedStore", adapter).own_name()
@@ -185,7 +266,18 @@ def _check_drop(adapter: Store, collection: str, name: str) -> None:
         except StoreError as error:
             error.operation = "drop"  # the operation that the caller requested
             raise
-        check_own_name(collection, own_name, store=name)
+        check_own_name(collection, own_name, store=plugin.name)
+    migration = adapter.schema.migration
+    if migration is None or migration.root == collection or migration.current != collection:
+        return
+    try:
+        with closing(plugin.connect(address, migration.root, None, client)) as root:
+            is_current = successor_of(root.schema) == collection
+    except NotFound:
+        return
+    if is_current:
+        message = f"{migration.root!r} stands for {collection!r} since a migration: drop {migration.root!r}"
+        raise Refused(message, store=plugin.name, operation="drop")
 
 
 def collections(url: str, *, client: object | None = None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ __all__ = [
     "Fusion",
     "FusionMethod",
     "Metric",
+    "Migration",
     "Quantization",
     "Rrf",
     "Schema",
@@ -32,6 +33,7 @@ __all__ = [
     "kind_of",
     "reading_schema",
     "schema_difference",
+    "successor_of",
 ]
 
 
@@ -156,11 +158,27 @@ class FusionMethod(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Migration:
+    """For which collection a name stands after migrations.
+
+    ``root`` is the name that users open, which is the own name of its first collection. The first collection stores
+    here the ``current`` collection, to which stores opened by this name are connected, and the ``previous`` one, if it
+    was not dropped. ``is_switching`` states that another collection is about to become the current one, so that writes
+    wait. Every further collection stores its root, and itself as the current collection.
+    """
+
+    root: str
+    current: str
+    previous: str | None = None
+    is_switching: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
     """The fields, filterable fields, models and fusion of a collection.
 
     ``models`` maps field names to the references of the models that computed their vectors. ``fusion`` is the fusion of
-    searches that do not set one; None means ``Rrf()``.
+    searches that do not set one; None means ``Rrf()``. ``migration`` is None for a collection that never migrated.
     """
 
     collection: str
@@ -169,6 +187,7 @@ class Schema:
     models: Mapping[str, ModelRef] = field(default_factory=dict)
     fusion: Fusion | None = None
     version: int = FORMAT
+    migration: Migration | None = None
 
     def of_kind(self, kind: FieldKind) -> list[str]:
         """Return the names of the fields of one kind, in order."""
@@ -183,6 +202,7 @@ class Schema:
             "models": {name: model.to_json() for name, model in self.models.items()},
             "fusion": fusion_to_json(self.fusion),
             "version": self.version,
+            **({} if self.migration is None else {"migration": asdict(self.migration)}),
         }
 
     @classmethod
@@ -197,6 +217,7 @@ class Schema:
             models={name: ModelRef.from_json(item) for name, item in value["models"].items()},
             fusion=fusion_from_json(value.get("fusion")),
             version=value["version"],
+            migration=Migration(**value["migration"]) if value.get("migration") else None,
         )
 
 
@@ -240,6 +261,14 @@ def _field_from_json(value: Mapping[str, Any]) -> Field:
             return TextField(value["source"])
 
 
+def successor_of(schema: Schema) -> str | None:
+    """Return the collection for which the name of a collection stands since a migration; None if it is this one."""
+    migration = schema.migration
+    if migration is None or migration.root != schema.collection or migration.current == schema.collection:
+        return None
+    return migration.current
+
+
 def schema_difference(stored: Schema, asked: Schema) -> str | None:
     """Return a sentence about the difference between a stored and a requested schema; None if they agree.
 
@@ -250,6 +279,8 @@ def schema_difference(stored: Schema, asked: Schema) -> str | None:
     name = f"the collection {stored.collection!r}"
     if stored.version != asked.version:
         return f"{name} has schema version {stored.version}, not {asked.version}"
+    if (successor := successor_of(stored)) and successor_of(asked) is None:
+        return f"{name} was migrated to {successor!r}: open it by its name, without a schema"
     for key in stored.models.keys() & asked.models.keys():
         difference = _model_difference(stored.models[key], asked.models[key])
         if difference:
@@ -282,7 +313,7 @@ def alterations(stored: Schema, requested: Schema) -> frozenset[str]:
     The word "schema" stands for every difference that requires another collection: another name, version or field, and
     a filterable field that is missing or of another kind.
     """
-    changed = {name for name in ("models", "fusion") if getattr(stored, name) != getattr(requested, name)}
+    changed = {name for name in ("models", "fusion", "migration") if getattr(stored, name) != getattr(requested, name)}
     if requested.filterable != stored.filterable:
         changed.add("filterable" if stored.filterable.items() <= requested.filterable.items() else "schema")
     if requested.fields != stored.fields:

@@ -73,7 +73,7 @@ def copy(
                 target,
                 target_name,
                 altered_schema(
-                    replace(source_store.schema, collection=target_name),
+                    replace(source_store.schema, collection=target_name, migration=None),
                     filterable=parse_filterable(filterable or []),
                     fusion=parse_fusion(fusion),
                     quantization=quantization,

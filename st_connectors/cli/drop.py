@@ -36,7 +36,8 @@ def drop(
     store = open_store(address, collection)
     try:
         description = describe_collection(address, collection)
-        check_own_name(collection, description.name, store=parse_address(address).name)
+        name = collection if store.schema.migration is None else store.schema.collection
+        check_own_name(name, description.name, store=parse_address(address).name)
         number = store.count()
         if yes and description.aliases and not with_aliases:
             raise ValueError(

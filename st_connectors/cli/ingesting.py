@@ -171,7 +171,7 @@ def _call(task: Task, ingest: Callable[..., IngestReport], letters: Path | None)
     name = f"syncing {target.collection}" if task.is_sync else f"ingesting into {target.collection}"
     bar = progress_bar(name, lambda: task.documents.expected, form=writing.progress)
     origin = origin_of(task.inputs, task.documents.identity)[: 1 if task.is_sync else None]
-    with task.drawing, bulk_loading(target.address, target.collection) if writing.bulk else nullcontext():
+    with task.drawing, bulk_loading(target.address, task.index.schema.collection) if writing.bulk else nullcontext():
         return ingest(
             task.documents,
             split=writing.split,
@@ -228,7 +228,7 @@ def choose_files(task: Task, *, refused: Path | None, state: Path | None = None,
     from st_connectors.registry import absolute_address
 
     address = absolute_address(task.target.address)
-    beside = files_beside(task.inputs, task.documents.identity, address, task.index.schema.collection)
+    beside = files_beside(task.inputs, task.documents.identity, address, task.index.collection)
     is_resumable = task.index.store.capabilities.persistent and not no_state
     if is_resumable and state is None and beside.state is None and all(each.path is not None for each in task.inputs):
         print_error("st-connectors: no state is written beside the source: --state FILE names another place")

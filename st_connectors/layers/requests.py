@@ -91,6 +91,8 @@ class RequestChecks:
     def check_alteration(self, requested: Schema) -> None:
         """Raise ``Unsupported`` unless this store can change its schema to ``requested`` in place."""
         changed = alterations(self.schema, requested)
+        if "models" in self.capabilities.alterable:  # both are metadata only
+            changed -= {"migration"}
         name = self.schema.collection
         if "schema" in changed:
             what = "only models, fusion and quantization can be changed, and filterable fields added"

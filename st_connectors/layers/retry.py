@@ -21,7 +21,7 @@ from st_connectors.layers.passing import Passing
 from st_connectors.schema import Schema
 from st_connectors.store import Hit, Parts, Record, Rejected, SearchRequest, Store
 
-__all__ = ["NO_RETRY", "RetryPolicy", "RetryWatcher", "retrying", "watching_retries"]
+__all__ = ["NO_RETRY", "RetryPolicy", "RetryWatcher", "retried", "retrying", "watching_retries"]
 
 T = TypeVar("T")
 
@@ -85,6 +85,17 @@ def retrying(store: Store, policy: RetryPolicy | None = None) -> Store:
     Each retry is logged as a warning, and reported to the watchers of ``watching_retries``.
     """
     return _Retrying(store, policy or RetryPolicy())
+
+
+def retried(call: Callable[[], T], policy: RetryPolicy | None = None) -> T:
+    """Return the result of ``call``, which is retried according to a policy; ``call`` may be repeated safely."""
+    attempts = _Attempts(policy or RetryPolicy())
+    while True:
+        try:
+            return call()
+        except Temporary as error:
+            if not attempts.wait(error):
+                raise
 
 
 class _Retrying(Passing):
@@ -155,14 +166,7 @@ class _Retrying(Passing):
         self._retry(self.store.refresh)
 
     def _retry(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``, and retry it according to the policy."""
-        attempts = _Attempts(self._policy)
-        while True:
-            try:
-                return call()
-            except Temporary as error:
-                if not attempts.wait(error):
-                    raise
+        return retried(call, self._policy)
 
 
 class _Attempts:
