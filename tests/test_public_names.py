@@ -25,6 +25,7 @@ MODULES = (
         "st_connectors.errors",
         "st_connectors.filters",
     ),
+    *("st_connectors.comparing", "st_connectors.migrating"),
     *("st_connectors.fusion", "st_connectors.index", "st_connectors.ingest", "st_connectors.memory"),
     *("st_connectors.encoder", "st_connectors.ingest.arrow", "st_connectors.ingest.arrow_task"),
     "st_connectors.ingest.ray",

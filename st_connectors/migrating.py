@@ -1,0 +1,501 @@
+"""Give a collection other models, or settings that cannot be altered, while it is searched and written.
+
+The new vectors are computed from the texts in the payloads, into a collection beside the present one: ``books~2``
+beside ``books``. The present one stays complete. A migration switches by one write to the metadata of the first
+collection, after which its name opens the new one; decision 24 describes the steps.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from os import PathLike
+from typing import Any, Self
+
+from st_connectors.comparing import Comparison, compare_indexes
+from st_connectors.copying import batches, content_hash
+from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
+from st_connectors.index import Index
+from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress
+from st_connectors.ingest.report import Tally
+from st_connectors.layers.records import check_record
+from st_connectors.models import LazyModel, ModelOptions, stored_model
+from st_connectors.registry import open_store, stored_schema
+from st_connectors.schema import (
+    DenseField,
+    Field,
+    FieldKind,
+    FilterKind,
+    Fusion,
+    Metric,
+    Migration,
+    Quantization,
+    Schema,
+    SparseField,
+    TextField,
+    kind_of,
+)
+from st_connectors.schemas import altered_schema, lazy_models, metric_of, text_key_of
+from st_connectors.split import cut_test
+from st_connectors.store import Parts, Record, Rejected, Store
+from st_connectors.vectorise import FieldEncoder, tokenizer_of
+from st_core.protocols import ModelRef, TextEncoder
+from st_core.vectors import SparseVector
+
+__all__ = ["Estimate", "Migrator", "drop_old"]
+
+MAX_PASSES = 5
+"""The number of times that records are compared while others write; the pass of the switch does the rest."""
+SAMPLE = 64
+"""The number of records from which an estimate is computed, and of texts that serve as queries."""
+QUERY_WORDS = 12
+"""The number of words of a text that serve as a query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a migration will take, computed from a sample of records that was encoded on this machine.
+
+    ``records`` are those of the collection, ``tokens`` those of all their texts (None if no model has a tokenizer),
+    ``seconds`` the time in the encoders, and ``bytes`` the size of new vectors and payloads, without indexes.
+    """
+
+    records: int
+    tokens: int | None
+    tokens_per_second: float | None
+    records_per_second: float
+    seconds: float
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+class Migrator:
+    """The migration of one collection. For use in one thread; close it, or use it in a ``with`` block.
+
+    ``start`` begins a migration or continues an interrupted one, and ``back`` begins to undo the last one. Then call
+    ``fill``, ``compare`` if you like, and ``switch``.
+    """
+
+    def __init__(self, index: Index, migration: Migration, target: Store, models: Mapping[str, LazyModel]) -> None:
+        """Take the index of the present collection, and the store and models of the other; see ``start``."""
+        self._index = index
+        self._migration = migration
+        self._models = dict(models)
+        self._source = index.store
+        self._target = target
+        self._text_key = text_key_of(index.schema)
+        self._copied = tuple(name for name in target.schema.fields if _is_copied(index.schema, target.schema, name))
+
+    @classmethod
+    def start(
+        cls,
+        index: Index,
+        *,
+        dense: str | PathLike[str] | TextEncoder | None = None,
+        sparse: str | PathLike[str] | TextEncoder | None = None,
+        metric: Metric | str | None = None,
+        quantization: Quantization | str | None = None,
+        filterable: Mapping[str, FilterKind | str] | None = None,
+        fusion: Fusion | None = None,
+        backend: str = "torch",
+        dtype: str | None = None,
+    ) -> Migrator:
+        """Create the new collection of an open index, or open the one of an interrupted migration to the same models.
+
+        ``dense`` and ``sparse`` are the new models, also for a field that the collection does not have yet; ``backend``
+        and ``dtype`` apply to those passed by name. ``metric``, ``quantization``, ``filterable`` and ``fusion`` are
+        those of the new collection; None leaves a setting as it is. Vectors of other fields are copied. The new
+        collection is created by the options of the index's address.
+
+        Raises ValueError if nothing changes, Refused if a record lacks its text or the previous collection is still
+        there, and SchemaMismatch if a migration to other models was interrupted.
+        """
+        migration = _migration_of(index)
+        if migration.previous is not None:
+            raise _refused(
+                f"the collection before the last migration, {migration.previous!r}, is still there: drop it "
+                "(st-connectors migrate --drop-old), or go back to it (--back)"
+            )
+        options = ModelOptions(backend, dtype)
+        models = dict(index.models) | lazy_models(dense, sparse, options, index.schema.models)
+        passed = {name for name, model in (("dense", dense), ("sparse", sparse)) if model is not None}
+        altered = altered_schema(index.schema, filterable=filterable, fusion=fusion)
+        schema = _with_models(altered, models, passed, metric)
+        if quantization is not None:
+            schema = altered_schema(schema, quantization=quantization)
+        if replace(schema, fusion=index.schema.fusion) == index.schema:
+            raise ValueError("nothing to migrate: pass another model, metric, quantization or filterable field")
+        name = _next_name(migration)
+        schema = replace(schema, collection=name, migration=Migration(migration.root, name))
+        return cls(index, migration, _created(index, schema), models)
+
+    @classmethod
+    def back(
+        cls,
+        index: Index,
+        *,
+        dense: str | TextEncoder | None = None,
+        sparse: str | TextEncoder | None = None,
+    ) -> Migrator:
+        """Open the collection before the last migration, to switch back to it.
+
+        ``fill`` and ``switch`` bring what was written since to it, encoded by its models, which are loaded by name or
+        passed here. Raises ValueError if there is no previous collection.
+        """
+        migration = _migration_of(index)
+        if migration.previous is None:
+            if migration.is_switching:
+                _point(index, replace(migration, is_switching=False))
+            raise ValueError(f"{migration.root!r} has no previous collection to go back to")
+        target = open_store(index.address, migration.previous, client=index.client, follow=False)
+        options = ModelOptions(None, None)
+        passed = lazy_models(dense, sparse, options, target.schema.models)
+        try:
+            models = {name: _model(target.schema, name, index, passed, options) for name in _vector_fields(target)}
+        except BaseException:
+            target.close()
+            raise
+        return cls(index, migration, target, models)
+
+    @property
+    def target(self) -> Store:
+        """The store of the collection that is to become the current one."""
+        return self._target
+
+    def estimate(self, sample: int = SAMPLE) -> Estimate:
+        """Encode a sample of records, and return what the migration will take."""
+        total = self._source.count()
+        records = list(islice(self._source.scan(batch=sample), sample))
+        texts = self._texts(records)
+        encoders = self._encoders()
+        began = time.perf_counter()
+        converted = self._converted(records, encoders)
+        seconds = time.perf_counter() - began
+        share = total / len(records) if records else 0.0
+        tokens = _count_tokens(encoders, texts)
+        return Estimate(
+            records=total,
+            tokens=None if tokens is None else round(tokens * share),
+            tokens_per_second=None if tokens is None or not seconds else round(tokens / seconds, 1),
+            records_per_second=round(len(records) / seconds, 1) if seconds else 0.0,
+            seconds=round(seconds * share, 3),
+            bytes=round(sum(map(_size_of, converted)) * share),
+        )
+
+    def fill(self, *, batch: int = 512, progress: Progress | None = None) -> IngestReport:
+        """Bring the new collection up to date with the present one, which may be searched and written meanwhile.
+
+        Records that are equal in both are skipped, so that an interrupted call continues. The report counts the records
+        that were compared and written in all passes. Raises Refused for a record that has no text or that the store
+        refuses, IngestFailed if a store or a model fails, and IngestInterrupted on Ctrl-C.
+        """
+        tally = Tally(0)
+        try:
+            for _ in range(MAX_PASSES):
+                if not self._pass(tally, batch, progress):
+                    break
+        except KeyboardInterrupt as error:
+            raise IngestInterrupted(tally.report()) from error
+        except Exception as error:
+            raise IngestFailed(tally.report(), error) from error
+        return tally.report()
+
+    def compare(
+        self,
+        queries: Mapping[str, str] | None = None,
+        judgements: Mapping[str, Mapping[str, float]] | None = None,
+        *,
+        limit: int = 10,
+    ) -> Comparison:
+        """Search both collections, each with its models, and return how their hits, times and qualities compare.
+
+        ``queries`` are texts by id, and ``judgements`` the gains of documents by the id of a query. Without queries,
+        the first words of some texts are searched for.
+        """
+        other = Index(self._target, self._models, text_key=self._text_key)
+        chosen = self._sampled_queries() if queries is None else queries
+        return compare_indexes(self._index, other, chosen, judgements or {}, limit=limit)
+
+    def switch(self, *, batch: int = 512, progress: Progress | None = None) -> None:
+        """Bring the new collection up to date once more, and make it the one that its name opens, in one write.
+
+        Meanwhile ``Index.ingest`` and ``Index.delete`` raise an error, in all processes, rather than report a write
+        that the new collection may lack. Indexes that stay open search the previous collection until they are opened
+        again. Raises Refused if the numbers of records differ at the end, because other programs write; then, and after
+        any other error, nothing has changed.
+        """
+        migration, tally = self._migration, Tally(0)
+        _point(self._index, replace(migration, is_switching=True))
+        try:
+            for _ in range(MAX_PASSES):
+                if not self._pass(tally, batch, progress):
+                    break
+            self._check_complete()
+        except BaseException:
+            with suppress(StoreError):  # a further migration, or --back, clears the mark
+                _point(self._index, migration)
+            raise
+        _point(self._index, Migration(migration.root, self._target.schema.collection, migration.current))
+
+    def close(self) -> None:
+        """Close the store of the new collection; the index stays open."""
+        self._target.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pass(self, tally: Tally, batch: int, progress: Progress | None) -> bool:
+        """Write what is missing or different, delete what is no longer there, and return whether anything was."""
+        self._source.refresh()
+        self._target.refresh()
+        encoders = self._encoders()
+        parts = Parts.PAYLOAD | Parts.VECTORS if self._copied else Parts.PAYLOAD
+        has_changed = False
+        for records in batches(self._source.scan(parts=parts, batch=batch), batch):
+            outdated = self._outdated(records, parts)
+            if outdated:
+                _raise_rejected(self._target.upsert(self._converted(outdated, encoders)))
+                has_changed = True
+            count = len(outdated)
+            tally.add(IngestReport(read=len(records), confirmed=count, records=count, skipped=len(records) - count))
+            if progress is not None:
+                progress(tally.report())
+        self._target.refresh()
+        return self._delete_extra(batch) or has_changed
+
+    def _outdated(self, records: Sequence[Record], parts: Parts) -> list[Record]:
+        """Return the records that the target lacks, or has with another payload or another copied vector."""
+        answer = self._target.get([each.id for each in records], parts=parts)
+        stored = {each.id: content_hash(self._comparable(each)) for each in answer}
+        return [each for each in records if stored.get(each.id) != self._hash_as_stored(each)]
+
+    def _comparable(self, record: Record) -> Record:
+        """Return the record with its copied vectors only."""
+        vectors = {name: vector for name, vector in record.vectors.items() if name in self._copied}
+        return Record(record.id, vectors, record.payload)
+
+    def _hash_as_stored(self, record: Record) -> bytes:
+        """Return the digest of a record as the target stores it, or b"" for a record that the target will refuse."""
+        schema = self._target.schema
+        schema = replace(schema, fields={name: schema.fields[name] for name in self._copied})
+        try:
+            return content_hash(check_record(self._comparable(record), schema, optional_vectors=True))
+        except (ValueError, TypeError):
+            return b""
+
+    def _converted(self, records: Sequence[Record], encoders: Sequence[FieldEncoder]) -> list[Record]:
+        """Return the records with the vectors of the new collection."""
+        texts = self._texts(records) if encoders and records else []
+        computed = {encoder.field: encoder.documents(texts) if texts else [] for encoder in encoders}
+        return [
+            Record(
+                record.id,
+                {name: record.vectors[name] for name in self._copied if name in record.vectors}
+                | {name: vectors[at] for name, vectors in computed.items()},
+                record.payload,
+            )
+            for at, record in enumerate(records)
+        ]
+
+    def _texts(self, records: Sequence[Record]) -> list[str]:
+        texts = [record.payload.get(self._text_key) for record in records]
+        for record, text in zip(records, texts, strict=True):
+            if not isinstance(text, str):
+                raise _refused(
+                    f"record {record.id!r} has no text under {self._text_key!r} in its payload, from which to compute "
+                    "new vectors: ingest its source into another collection (st-connectors ingest --create)"
+                )
+        return [text for text in texts if isinstance(text, str)]
+
+    def _encoders(self) -> list[FieldEncoder]:
+        fields = [name for name in _vector_fields(self._target) if name not in self._copied]
+        return [
+            FieldEncoder(name, kind_of(self._target.schema.fields[name]), model.load(), cut_test(model))
+            for name, model in self._models.items()
+            if name in fields
+        ]
+
+    def _delete_extra(self, batch: int) -> bool:
+        """Delete the records of the target that the source no longer has; return whether there were any."""
+        if self._target.count() == self._source.count():
+            return False
+        extra: list[str] = []
+        for records in batches(self._target.scan(parts=Parts.NONE, batch=batch), batch):
+            ids = [record.id for record in records]
+            present = {record.id for record in self._source.get(ids, parts=Parts.NONE)}
+            extra += [each for each in ids if each not in present]
+        for at in range(0, len(extra), batch):
+            self._target.delete(extra[at : at + batch])
+        self._target.refresh()
+        return bool(extra)
+
+    def _check_complete(self) -> None:
+        expected, count = self._source.count(), self._target.count()
+        if expected != count:
+            raise _refused(
+                f"the new collection has {count:,} records and the present one {expected:,}, because other programs "
+                "write to it: stop them and run the migration again; nothing was switched"
+            )
+
+    def _sampled_queries(self) -> dict[str, str]:
+        records = islice(self._source.scan(parts=Parts.PAYLOAD, batch=SAMPLE), SAMPLE)
+        texts = (record.payload.get(self._text_key) for record in records)
+        words = [text.split()[:QUERY_WORDS] for text in texts if isinstance(text, str) and text.strip()]
+        return {str(number): " ".join(each) for number, each in enumerate(words, 1)}
+
+
+def drop_old(index: Index) -> str:
+    """Drop the collection before the last migration, and return its name; the migration can then not be undone.
+
+    The first collection is emptied instead, because its metadata stores for which collection its name stands. Indexes
+    that were opened before the migration must be opened again first. Raises ValueError if there is no such collection.
+    """
+    migration = _migration_of(index)
+    if migration.previous is None:
+        raise ValueError(f"{migration.root!r} has no previous collection to drop")
+    with suppress(NotFound), closing(_opened(index, migration.previous)) as store:
+        if migration.previous == migration.root:
+            _delete_all(store)
+        else:
+            store.drop()
+    _point(index, replace(migration, previous=None))
+    return migration.previous
+
+
+def _migration_of(index: Index) -> Migration:
+    """Return for which collection the name of an index stands; raise an error unless it is that of the index."""
+    if not index.address:
+        raise ValueError("expected an index that was opened by Index.open or Index.create")
+    schema = stored_schema(index.address, index.collection, client=index.client)
+    migration = schema.migration or Migration(schema.collection, schema.collection)
+    if migration.root != schema.collection and migration.current == schema.collection:
+        raise _refused(f"{schema.collection!r} is a collection of {migration.root!r}: migrate that")
+    if migration.root != schema.collection:  # a copy of the schema of another collection
+        migration = Migration(schema.collection, schema.collection)
+    if migration.current != index.schema.collection:
+        message = f"{migration.root!r} was migrated to {migration.current!r} in the meantime: open it again"
+        raise SchemaMismatch(message, store="migrate", operation="migrate")
+    return migration
+
+
+def _point(index: Index, migration: Migration) -> None:
+    """Write the migration to the metadata of the first collection, which is one atomic change."""
+    with closing(_opened(index, migration.root)) as store:
+        store.alter(replace(store.schema, migration=migration))
+
+
+def _opened(index: Index, collection: str) -> Store:
+    return open_store(index.address, collection, client=index.client, follow=False)
+
+
+def _created(index: Index, schema: Schema) -> Store:
+    """Return the store of the new collection, which is created unless an interrupted migration has created it."""
+    with suppress(NotFound):
+        stored = stored_schema(index.address, schema.collection, client=index.client)
+        if stored.migration != schema.migration:
+            raise _refused(f"the collection {schema.collection!r} is in the way: copy it to another name and drop it")
+    store = open_store(index.address, schema.collection, schema, client=index.client)
+    try:
+        store.create()
+    except SchemaMismatch as error:
+        store.close()
+        message = (
+            f"{schema.collection!r} is of an unfinished migration to other models or settings: continue that one, or "
+            f"drop it (st-connectors drop --in {index.address} --collection {schema.collection})"
+        )
+        raise SchemaMismatch(message, store="migrate", operation="migrate") from error
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _next_name(migration: Migration) -> str:
+    number = migration.current.removeprefix(f"{migration.root}~")
+    return f"{migration.root}~{int(number) + 1 if number.isdecimal() and number != migration.current else 2}"
+
+
+def _with_models(
+    schema: Schema, models: Mapping[str, LazyModel], passed: Iterable[str], metric: Metric | str | None
+) -> Schema:
+    """Return the schema with the references and dimensions of passed models, and another metric of dense vectors."""
+    if metric is not None and metric not in set(Metric):
+        raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(Metric)}")
+    refs: dict[str, ModelRef] = {name: models[name].ref() for name in passed}
+    fields: dict[str, Field] = dict(schema.fields)
+    for name, ref in refs.items():
+        if FieldKind(ref.kind.value) is FieldKind.SPARSE:
+            fields.setdefault(name, SparseField())
+            continue
+        before = fields.get(name, DenseField(ref.dimension))
+        if isinstance(before, DenseField):
+            fields[name] = replace(before, dimension=ref.dimension, metric=metric_of(models[name]))
+    if metric is not None:
+        fields = {
+            name: replace(field, metric=Metric(metric)) if isinstance(field, DenseField) else field
+            for name, field in fields.items()
+        }
+    return replace(schema, fields=fields, models={**schema.models, **refs})
+
+
+def _is_copied(before: Schema, after: Schema, name: str) -> bool:
+    """Return whether the vectors of a field stay as they are, whatever their quantization."""
+    one, other = before.fields.get(name), after.fields[name]
+    if isinstance(one, DenseField) and isinstance(other, DenseField):
+        one = replace(one, quantization=other.quantization)
+    return one == other and not isinstance(other, TextField) and before.models.get(name) == after.models.get(name)
+
+
+def _vector_fields(store: Store) -> list[str]:
+    return [name for name, field in store.schema.fields.items() if not isinstance(field, TextField)]
+
+
+def _model(
+    schema: Schema, name: str, index: Index, passed: Mapping[str, LazyModel], options: ModelOptions
+) -> LazyModel:
+    """Return the model of a field of another collection: that of the index if it is the same one."""
+    if name in passed:
+        return passed[name]
+    if name in index.models and index.schema.models.get(name) == schema.models[name]:
+        return index.models[name]
+    return stored_model(schema.models[name], name, schema.collection, options=options, trust=False)
+
+
+def _raise_rejected(rejected: Sequence[Rejected]) -> None:
+    for item in rejected:
+        raise item.error
+
+
+def _refused(message: str) -> Refused:
+    return Refused(message, store="migrate", operation="migrate")
+
+
+def _delete_all(store: Store) -> None:
+    while ids := [record.id for record in islice(store.scan(parts=Parts.NONE), 1000)]:
+        store.delete(ids)
+        store.refresh()
+
+
+def _count_tokens(encoders: Sequence[FieldEncoder], texts: Sequence[str]) -> int | None:
+    """Return the tokens of the texts for all encoders with a tokenizer, None if none has one."""
+    tokenizers = [tokenizer for encoder in encoders if (tokenizer := tokenizer_of(encoder.model)) is not None]
+    counts = [len(encoding.ids) for each in tokenizers for encoding in each.encode_batch(list(texts))]
+    return sum(counts) if tokenizers else None
+
+
+def _size_of(record: Record) -> int:
+    """Return the bytes of a record's vectors, 4 for a number and 8 for a weight with its index, and of its payload."""
+    vectors = sum(
+        8 * each.indices.size if isinstance(each, SparseVector) else 4 * each.size for each in record.vectors.values()
+    )
+    return vectors + len(json.dumps(record.payload, ensure_ascii=False).encode())
