@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from os import PathLike
 from typing import Any, Self
@@ -38,6 +39,7 @@ from st_connectors.schema import (
     SparseField,
     TextField,
     kind_of,
+    schema_difference,
 )
 from st_connectors.schemas import altered_schema, lazy_models, metric_of, text_key_of
 from st_connectors.split import cut_test
@@ -75,6 +77,14 @@ class Estimate:
         """Return plain values for JSON."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        rate = f"{self.records_per_second:,.0f} records/s"
+        counts = f"{self.records:,} records"
+        if self.tokens is not None and self.tokens_per_second is not None:
+            rate, counts = f"{self.tokens_per_second:,.0f} tokens/s", f"{counts} with {self.tokens:,} tokens"
+        time_needed = timedelta(seconds=round(self.seconds))
+        return f"{counts}, {rate} here, about {time_needed}, {self.bytes / 1e6:,.1f} MB of vectors and payloads"
+
 
 class Migrator:
     """The migration of one collection. For use in one thread; close it, or use it in a ``with`` block.
@@ -107,15 +117,15 @@ class Migrator:
         backend: str = "torch",
         dtype: str | None = None,
     ) -> Migrator:
-        """Create the new collection of an open index, or open the one of an interrupted migration to the same models.
+        """Begin a migration of an open index, or continue an interrupted one to the same models; write nothing yet.
 
         ``dense`` and ``sparse`` are the new models, also for a field that the collection does not have yet; ``backend``
         and ``dtype`` apply to those passed by name. ``metric``, ``quantization``, ``filterable`` and ``fusion`` are
         those of the new collection; None leaves a setting as it is. Vectors of other fields are copied. The new
-        collection is created by the options of the index's address.
+        collection is created by ``fill``, with the options of the index's address.
 
-        Raises ValueError if nothing changes, Refused if a record lacks its text or the previous collection is still
-        there, and SchemaMismatch if a migration to other models was interrupted.
+        Raises ValueError if nothing changes, Refused if the previous collection is still there or another one has the
+        name of the new one, and SchemaMismatch if a migration to other models was interrupted.
         """
         migration = _migration_of(index)
         if migration.previous is not None:
@@ -134,7 +144,7 @@ class Migrator:
             raise ValueError("nothing to migrate: pass another model, metric, quantization or filterable field")
         name = _next_name(migration)
         schema = replace(schema, collection=name, migration=Migration(migration.root, name))
-        return cls(index, migration, _created(index, schema), models)
+        return cls(index, migration, _opened_new(index, schema), models)
 
     @classmethod
     def back(
@@ -198,9 +208,8 @@ class Migrator:
         """
         tally = Tally(0)
         try:
-            for _ in range(MAX_PASSES):
-                if not self._pass(tally, batch, progress):
-                    break
+            self._target.create()
+            self._bring_up_to_date(tally, batch, progress)
         except KeyboardInterrupt as error:
             raise IngestInterrupted(tally.report()) from error
         except Exception as error:
@@ -226,7 +235,7 @@ class Migrator:
     def switch(self, *, batch: int = 512, progress: Progress | None = None) -> None:
         """Bring the new collection up to date once more, and make it the one that its name opens, in one write.
 
-        Meanwhile ``Index.ingest`` and ``Index.delete`` raise an error, in all processes, rather than report a write
+        Call ``fill`` before. Meanwhile ``Index.ingest`` and ``Index.delete`` raise an error, in all processes, rather than report a write
         that the new collection may lack. Indexes that stay open search the previous collection until they are opened
         again. Raises Refused if the numbers of records differ at the end, because other programs write; then, and after
         any other error, nothing has changed.
@@ -234,9 +243,7 @@ class Migrator:
         migration, tally = self._migration, Tally(0)
         _point(self._index, replace(migration, is_switching=True))
         try:
-            for _ in range(MAX_PASSES):
-                if not self._pass(tally, batch, progress):
-                    break
+            self._bring_up_to_date(tally, batch, progress)
             self._check_complete()
         except BaseException:
             with suppress(StoreError):  # a further migration, or --back, clears the mark
@@ -253,6 +260,12 @@ class Migrator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _bring_up_to_date(self, tally: Tally, batch: int, progress: Progress | None) -> None:
+        """Repeat passes until one changes nothing."""
+        for _ in range(MAX_PASSES):
+            if not self._pass(tally, batch, progress):
+                return
 
     def _pass(self, tally: Tally, batch: int, progress: Progress | None) -> bool:
         """Write what is missing or different, delete what is no longer there, and return whether anything was."""
@@ -398,26 +411,19 @@ def _opened(index: Index, collection: str) -> Store:
     return open_store(index.address, collection, client=index.client, follow=False)
 
 
-def _created(index: Index, schema: Schema) -> Store:
-    """Return the store of the new collection, which is created unless an interrupted migration has created it."""
+def _opened_new(index: Index, schema: Schema) -> Store:
+    """Return the store of the new collection, which exists only if an interrupted migration has created it."""
     with suppress(NotFound):
         stored = stored_schema(index.address, schema.collection, client=index.client)
         if stored.migration != schema.migration:
             raise _refused(f"the collection {schema.collection!r} is in the way: copy it to another name and drop it")
-    store = open_store(index.address, schema.collection, schema, client=index.client)
-    try:
-        store.create()
-    except SchemaMismatch as error:
-        store.close()
-        message = (
-            f"{schema.collection!r} is of an unfinished migration to other models or settings: continue that one, or "
-            f"drop it (st-connectors drop --in {index.address} --collection {schema.collection})"
-        )
-        raise SchemaMismatch(message, store="migrate", operation="migrate") from error
-    except BaseException:
-        store.close()
-        raise
-    return store
+        if schema_difference(stored, schema):
+            message = (
+                f"{schema.collection!r} is of an unfinished migration to other models or settings: continue that one, "
+                f"or drop it (st-connectors drop --in {index.address} --collection {schema.collection})"
+            )
+            raise SchemaMismatch(message, store="migrate", operation="migrate")
+    return open_store(index.address, schema.collection, schema, client=index.client)
 
 
 def _next_name(migration: Migration) -> str:

@@ -31,6 +31,7 @@ from st_connectors.cli.get import get
 from st_connectors.cli.info import info
 from st_connectors.cli.ingest import ingest
 from st_connectors.cli.list_collections import list_collections
+from st_connectors.cli.migrate import migrate
 from st_connectors.cli.output import (
     BROKEN_PIPE,
     FAILURE,
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "info": info,
     "copy": copy,
     "alter": alter,
+    "migrate": migrate,
     "relocate": relocate,
     "delete": delete,
     "drop": drop,

@@ -16,7 +16,7 @@ from st_connectors.cli.output import print_json, print_line
 if TYPE_CHECKING:
     from st_connectors.search import SearchResult
 
-__all__ = ["OutputFormat", "Query", "batches", "print_results", "read_queries"]
+__all__ = ["OutputFormat", "Query", "batches", "print_results", "read_judgements", "read_queries"]
 
 BATCH = 64
 """The number of queries that are encoded and sent together."""
@@ -63,6 +63,28 @@ def read_queries(source: str) -> list[Query]:
     if not queries:
         raise ValueError(f"--queries {source}: there is no query")
     return list(queries.values())
+
+
+def read_judgements(path: str) -> dict[str, dict[str, float]]:
+    """Read relevance judgements in the format of TREC: lines of a query's id, 0, a document's id and a gain.
+
+    Returns gains by documents' ids, by queries' ids. Raises ValueError with the number of an invalid line.
+    """
+    try:
+        lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--judgements {path}: cannot read the judgements: {error}") from error
+    judgements: dict[str, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            query, _, document, gain = line.split()
+            judgements.setdefault(query, {})[document] = float(gain)
+        except ValueError as error:
+            message = f"--judgements {path}, line {number}: expected QUERY-ID 0 DOCUMENT-ID GAIN, got {line!r}"
+            raise ValueError(message) from error
+    return judgements
 
 
 def _parse(line: str) -> Query:

@@ -350,11 +350,10 @@ def test_the_estimate_is_that_of_the_sample(shelf):
     payloads = sum(len(f'{{"text": "{text}"}}') for text in list(TEXTS.values())[:2])
     assert (estimate.records, estimate.tokens, estimate.tokens_per_second) == (4, None, None)
     assert estimate.bytes == 2 * (2 * 8 * 4 + sparse + payloads)
-    shelf_too = Index(shelf.store, shelf.models, address=shelf.address, collection="books")
-    open_store(shelf.address, "books~2", follow=False).drop()
     model = SentenceTransformer(builtin.DENSE)
-    with Migrator.start(shelf_too, dense=model) as migrator:
+    with Migrator.start(shelf, dense=model) as migrator:
         counted = migrator.estimate()
+    assert collections(shelf.address) == ["books"]
     assert counted.tokens == sum(len(each.ids) for each in model.tokenizer.encode_batch(list(TEXTS.values())))
 
 
@@ -394,8 +393,8 @@ def test_refusals(shelf, letters, words):
         Migrator.start(shelf, metric="hamming")
     with pytest.raises(ValueError, match="no previous collection to go back to"):
         Migrator.back(shelf)
-    with Migrator.start(shelf, dense=NEW):
-        pass
+    with Migrator.start(shelf, dense=NEW) as migrator:
+        migrator.fill()
     with pytest.raises(SchemaMismatch, match=r"'books~2' is of an unfinished migration.*drop --in memory:"):
         Migrator.start(shelf, metric="dot")
     with opened(shelf.address, dense=letters, sparse=words) as same:
