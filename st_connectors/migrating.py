@@ -235,10 +235,10 @@ class Migrator:
     def switch(self, *, batch: int = 512, progress: Progress | None = None) -> None:
         """Bring the new collection up to date once more, and make it the one that its name opens, in one write.
 
-        Call ``fill`` before. Meanwhile ``Index.ingest`` and ``Index.delete`` raise an error, in all processes, rather than report a write
-        that the new collection may lack. Indexes that stay open search the previous collection until they are opened
-        again. Raises Refused if the numbers of records differ at the end, because other programs write; then, and after
-        any other error, nothing has changed.
+        ``fill`` must have been called. Meanwhile ``Index.ingest`` and ``Index.delete`` raise an error, in all
+        processes, rather than report a write that the new collection may lack. Indexes that stay open search the
+        previous collection until they are opened again. Raises Refused if the numbers of records differ at the end,
+        because other programs write; then, and after any other error, nothing has changed.
         """
         migration, tally = self._migration, Tally(0)
         _point(self._index, replace(migration, is_switching=True))
