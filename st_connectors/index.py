@@ -395,7 +395,7 @@ class Index:
     def _check_current(self) -> None:
         """Raise an error if the collection was migrated, or is about to be, so that a write would be lost."""
         if self._address and self._collection is not None:
-            check_current(self._address, self._collection, self.schema.collection, client=self._client)
+            check_current(self._store)
 
     def sync(
         self,

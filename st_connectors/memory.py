@@ -183,6 +183,12 @@ class MemoryStore:
             self._collection("alter").schema = copied
         self._schema = copied
 
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Return the schema of a collection of the same name in the address; None if it does not exist."""
+        with _LOCK:
+            stored = _COLLECTIONS.get((self._key[0], collection))
+        return None if stored is None else stored.schema
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Store copies of records."""
         copies = [_copy_record(record) for record in records]

@@ -25,6 +25,7 @@ __all__ = [
     "Plugin",
     "Replacement",
     "Replacing",
+    "SchemaStore",
 ]
 
 
@@ -123,6 +124,14 @@ class DescribedStore(Store, Protocol):
 
     def describe(self) -> Description:
         """Return the description of the collection; raise ``NotFound`` if it does not exist."""
+        ...
+
+
+class SchemaStore(Store, Protocol):
+    """A store that reads the schemas of collections at its address; without it, another connection is made for each."""
+
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Return the schema that a collection of exactly this name stores now, or None if it does not exist."""
         ...
 
 

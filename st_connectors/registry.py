@@ -21,9 +21,19 @@ from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, 
 from st_connectors.layers.fusing import fusing
 from st_connectors.layers.guard import guarded
 from st_connectors.layers.isolate import isolating
+from st_connectors.layers.passing import Passing
 from st_connectors.layers.retry import RetryPolicy, retried, retrying
 from st_connectors.layers.speculate import speculating
-from st_connectors.plugin import CONTRACT, Address, DescribedStore, Description, Place, Plugin, Replacement
+from st_connectors.plugin import (
+    CONTRACT,
+    Address,
+    DescribedStore,
+    Description,
+    Place,
+    Plugin,
+    Replacement,
+    SchemaStore,
+)
 from st_connectors.schema import FilterKind, Migration, Schema, successor_of
 from st_connectors.store import Store
 from st_core.home import expand_home
@@ -83,7 +93,10 @@ def open_store(
         adapter.close()
         adapter = _connect_current(plugin, address, migration, client)
         check_drop = partial(_drop_others, plugin, address, migration, client)
-    return wrapped(adapter, name=plugin.name, retry=retry, check_drop=check_drop)
+    store = wrapped(adapter, name=plugin.name, retry=retry, check_drop=check_drop)
+    if hasattr(adapter, "stored_schema"):
+        return store
+    return _Connecting(store, partial(stored_schema, url, client=client, retry=retry))
 
 
 def _connect_current(plugin: Plugin, address: Address, migration: Migration, client: object | None) -> Store:
@@ -120,34 +133,44 @@ def stored_schema(
     return retried(read, retry)
 
 
-def check_current(url: str, collection: str, own_name: str, *, client: object | None = None) -> None:
-    """Raise an error unless a name stands for the collection ``own_name``, and accepts writes.
+def check_current(store: Store) -> None:
+    """Raise an error unless the name of a store's collection stands for this collection, and accepts writes.
 
-    Raises ``SchemaMismatch`` if the name was migrated to another collection, and ``Unavailable`` while a migration is
-    about to do so. A name that does not exist is accepted, because the write itself then fails.
+    ``store`` is the result of ``open_store``. Raises ``SchemaMismatch`` if the name was migrated to another collection,
+    and ``Unavailable`` while a migration is about to do so.
     """
-    try:
-        schema = stored_schema(url, collection, client=client)
-        migration = schema.migration
-        if migration is not None and migration.root != schema.collection:
-            migration = stored_schema(url, migration.root, client=client).migration
-    except NotFound:
+    own_name, known = store.schema.collection, store.schema.migration
+    is_further = known is not None and known.current == own_name
+    schema = cast("SchemaStore", store).stored_schema(known.root if known is not None and is_further else own_name)
+    migration = None if schema is None else schema.migration
+    if migration is None or schema is None or migration.root != schema.collection:
         return
-    if migration is None or own_name not in {migration.root, migration.current, migration.previous}:
-        return
-    name = parse_address(url).name
     if migration.current != own_name:
         message = (
             f"{migration.root!r} has been migrated from {own_name!r} to {migration.current!r}, which may lack this "
             "write: open the collection again and repeat it"
         )
-        raise SchemaMismatch(message, store=name, operation="write")
+        raise SchemaMismatch(message, store="index", operation="write")
     if migration.is_switching:
         message = (
             f"a migration of {migration.root!r} is about to complete and may lack this write: repeat it in a moment; "
             "if the migration was killed, run it again, or undo it (st-connectors migrate --back)"
         )
-        raise Unavailable(message, store=name, operation="write")
+        raise Unavailable(message, store="index", operation="write")
+
+
+class _Connecting(Passing):
+    """A store whose adapter cannot read schemas, so that another connection is made for each."""
+
+    def __init__(self, store: Store, read: Callable[[str], Schema]) -> None:
+        super().__init__(store)
+        self._read = read
+
+    def stored_schema(self, collection: str) -> Schema | None:
+        try:
+            return self._read(collection)
+        except NotFound:
+            return None
 
 
 def adopt_store(

@@ -224,6 +224,11 @@ class LuceneStore(Generic[ServerT]):
                 raise rejected.error
         self.refresh()
 
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Return the schema in the mapping of a collection; None if it does not exist."""
+        mappings = _read_mappings(self._connection, collection, "describe")
+        return None if mappings is None else own_schema(self._connection, collection, mappings, "describe")[0]
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Index complete documents; the server acknowledges each document once it is in the translog."""
         return bulk.upsert_valid(records, self._record_problem, self._upsert, store=self._connection.name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from st_connectors.filters import Filter
+from st_connectors.plugin import SchemaStore
 from st_connectors.schema import Schema
 from st_connectors.store import Capabilities, Hit, Parts, Record, Rejected, SearchRequest, Store
 
@@ -39,6 +41,10 @@ class Passing:
     def alter(self, schema: Schema) -> None:
         """Forward ``alter`` to the wrapped store."""
         self.store.alter(schema)
+
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Forward ``stored_schema`` to the wrapped store, which must have it."""
+        return cast("SchemaStore", self.store).stored_schema(collection)
 
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Forward ``upsert`` to the wrapped store."""

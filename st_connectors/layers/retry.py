@@ -112,6 +112,9 @@ class _Retrying(Passing):
     def alter(self, schema: Schema) -> None:
         self._retry(lambda: self.store.alter(schema))
 
+    def stored_schema(self, collection: str) -> Schema | None:
+        return self._retry(lambda: super(_Retrying, self).stored_schema(collection))
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Retry the complete call, or only the records that were rejected with a temporary error.
 

@@ -265,6 +265,11 @@ class MilvusStore:
             self._client.alter_collection_properties(self._collection, properties, **self._connection.call_options)
         self._layout = OwnLayout(schema, stored[1])
 
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Return the schema in the properties of a collection; None if it does not exist."""
+        stored = read_schema(self._connection, collection, "describe")
+        return None if stored is None else stored[0]
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete rows; Milvus acknowledges them once they are in its log."""
         rows: list[dict[str, Any]] = []

@@ -151,6 +151,10 @@ class ClientEngine:
         """Translate an error of qdrant-client; return None for any other error."""
         return faults.from_client(error, store=self.name, operation=operation, place=self._connection.place)
 
+    def sibling(self, collection: str) -> ClientEngine:
+        """Return the engine of another collection of the same client."""
+        return ClientEngine(self._connection, collection, self.capabilities)
+
     def metadata(self) -> Mapping[str, Any] | None:
         """Return the metadata of the collection, or None if the collection does not exist."""
         config = self._config()

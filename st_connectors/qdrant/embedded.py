@@ -100,6 +100,10 @@ class EdgeEngine:
         """Translate an error of qdrant-edge; return None for any other error."""
         return faults.from_edge(error, operation=operation, folder=str(self._folder))
 
+    def sibling(self, collection: str) -> EdgeEngine:
+        """Return the engine of another collection in the same folder, whose shard is not opened."""
+        return EdgeEngine(str(self._folder.parent), collection, self.capabilities)
+
     def metadata(self) -> Mapping[str, Any] | None:
         """Return the content of the sidecar, or None if the collection does not exist."""
         try:

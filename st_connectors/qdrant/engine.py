@@ -31,6 +31,10 @@ class Engine(Protocol):
         """Translate an error of the driver; return None for any other error."""
         ...
 
+    def sibling(self, collection: str) -> Engine:
+        """Return the engine of another collection, over the same connection; it need not be closed."""
+        ...
+
     def metadata(self) -> Mapping[str, Any] | None:
         """Return the metadata of the collection, or None if the collection does not exist."""
         ...

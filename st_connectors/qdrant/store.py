@@ -215,6 +215,10 @@ class QdrantStore:
                 return
             body = body | {"offset": next_id}
 
+    def stored_schema(self, collection: str) -> Schema | None:
+        """Return the schema in the metadata of a collection; None if it does not exist."""
+        return read_schema(self._engine.sibling(collection), collection, "describe")
+
     def upsert(self, records: Sequence[Record]) -> list[Rejected]:
         """Write complete points; they are acknowledged once they are in the write-ahead log and visible."""
         accepted, rejected = [], []

@@ -18,6 +18,7 @@ from st_connectors.index import Index, Split
 from st_connectors.ingest import IngestFailed, IngestInterrupted
 from st_connectors.layers.passing import Passing
 from st_connectors.layers.requests import RequestChecks
+from st_connectors.memory import MemoryStore
 from st_connectors.migrating import Migrator, drop_old
 from st_connectors.registry import collections, describe_collection, open_store, stored_schema
 from st_connectors.schema import Migration
@@ -424,6 +425,21 @@ def test_a_store_that_cannot_record_it_refuses(shelf):
     checks = RequestChecks("memory", shelf.schema, replace(shelf.store.capabilities, alterable=frozenset()))
     with pytest.raises(Unsupported, match="cannot change the migration"):
         checks.check_alteration(replace(shelf.schema, migration=Migration("books", "books~2")))
+
+
+def test_an_adapter_that_cannot_read_schemas_is_connected_again(shelf, letters, words, monkeypatch):
+    """Adapters of others, written before, are checked too, and a dropped collection is not."""
+    monkeypatch.delattr(MemoryStore, "stored_schema")
+    with opened(shelf.address, dense=letters, sparse=words) as index:
+        index.ingest([{"id": "e", "text": "kiln"}])
+        migrated(index)
+        with pytest.raises(SchemaMismatch, match="open the collection again"):
+            index.delete(["a"])
+    with opened(shelf.address, dense=NEW, sparse=words) as now:
+        assert now.delete(["a"]) == 1
+        now.drop()
+        with pytest.raises(NotFound):
+            now.delete(["b"])
 
 
 OPERATION = st.one_of(
