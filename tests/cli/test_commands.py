@@ -27,6 +27,7 @@ COMMANDS = [
     "info",
     "copy",
     "alter",
+    "migrate",
     "relocate",
     "delete",
     "drop",
