@@ -20,6 +20,7 @@ __all__ = [
     "parent_of",
     "window_count",
     "window_id",
+    "window_number",
 ]
 
 CHUNK_KEY = "_chunk"
@@ -59,6 +60,12 @@ def window_count(payload: Mapping[str, Any]) -> int:
     """Return the number of windows of the document to which a record belongs; 1 if the document was not split."""
     chunk = payload.get(CHUNK_KEY)
     return int(chunk["of"]) if isinstance(chunk, Mapping) and "of" in chunk else 1
+
+
+def window_number(payload: Mapping[str, Any]) -> int:
+    """Return the number of the window that a record contains, from 0; 0 if the document was not split."""
+    chunk = payload.get(CHUNK_KEY)
+    return int(chunk["number"]) if isinstance(chunk, Mapping) and "number" in chunk else 0
 
 
 def document_id_of(identifier: str) -> str:

@@ -19,10 +19,10 @@ __all__ = ["Comparison", "compare_indexes", "ndcg", "overlap", "rank_correlation
 class Comparison:
     """How the searches of a new index compare with those of the present one; means over the queries.
 
-    ``overlap`` is the share of common hits among the first ``limit``. ``rank_correlation`` is Kendall's tau of the
-    common hits, over the queries with two or more of them; None if there is no such query. ``milliseconds`` are the
-    medians of the present and of the new index for one query, encoded and searched. ``ndcg`` are the qualities of both,
-    over the ``judged`` queries; None without judgements.
+    Hits are documents. ``overlap`` is the share of common hits among the first ``limit``. ``rank_correlation`` is
+    Kendall's tau of the common hits, over the queries with two or more of them; None if there is no such query.
+    ``milliseconds`` are the medians of the present and of the new index for one query, encoded and searched. ``ndcg``
+    are the qualities of both, over the ``judged`` queries; None without judgements.
     """
 
     queries: int
@@ -123,7 +123,7 @@ def _timed_hits(index: Index, queries: Mapping[str, str], limit: int) -> _Search
     hits, times = {}, []
     for name, query in queries.items():
         began = time.perf_counter()
-        result = index.search(query, limit=limit)
+        result = index.search(query, limit=limit, fold=True)
         times.append(1000 * (time.perf_counter() - began))
         hits[name] = [hit.id for hit in result.hits]
     return _Searched(hits, round(statistics.median(times), 2))

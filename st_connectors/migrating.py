@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from os import PathLike
 from typing import Any, Self
 
+from st_connectors.chunks import parent_of, window_count, window_number
 from st_connectors.comparing import Comparison, compare_indexes
 from st_connectors.copying import batches, content_hash
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
 from st_connectors.index import Index
-from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress
+from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress, Spans
+from st_connectors.ingest.documents import DocumentError, as_document
+from st_connectors.ingest.pipeline import check_documents
 from st_connectors.ingest.report import Tally
 from st_connectors.layers.records import check_record
 from st_connectors.models import LazyModel, ModelOptions, stored_model
@@ -42,9 +46,18 @@ from st_connectors.schema import (
     schema_difference,
 )
 from st_connectors.schemas import altered_schema, lazy_models, metric_of, text_key_of
-from st_connectors.split import cut_test
+from st_connectors.split import Split, spans_of
 from st_connectors.store import Parts, Record, Rejected, Store
 from st_connectors.vectorise import FieldEncoder, tokenizer_of
+from st_connectors.wanted import (
+    Convert,
+    Wanted,
+    read_windows,
+    same_documents,
+    same_windows,
+    split_anew,
+    without_marks,
+)
 from st_core.protocols import ModelRef, TextEncoder
 from st_core.vectors import SparseVector
 
@@ -93,15 +106,33 @@ class Migrator:
     ``fill``, ``compare`` if you like, and ``switch``.
     """
 
-    def __init__(self, index: Index, migration: Migration, target: Store, models: Mapping[str, LazyModel]) -> None:
-        """Take the index of the present collection, and the store and models of the other; see ``start``."""
+    def __init__(
+        self,
+        index: Index,
+        migration: Migration,
+        target: Store,
+        models: Mapping[str, LazyModel],
+        *,
+        spans: Spans | None = None,
+        documents: Iterable[object] | None = None,
+        is_back: bool = False,
+    ) -> None:
+        """Take the index of the present collection, and the store and models of the other; see ``start``.
+
+        ``spans`` splits texts into other windows. ``is_back`` states that the windows of the other collection stay.
+        """
         self._index = index
         self._migration = migration
         self._models = dict(models)
+        self._documents = documents
         self._source = index.store
         self._target = target
         self._text_key = text_key_of(index.schema)
-        self._copied = tuple(name for name in target.schema.fields if _is_copied(index.schema, target.schema, name))
+        names = [] if spans is not None else list(target.schema.fields)
+        self._copied = tuple(name for name in names if _is_copied(index.schema, target.schema, name))
+        self._parts = Parts.PAYLOAD | Parts.VECTORS if self._copied else Parts.PAYLOAD
+        self._convert = self._conversion(spans, is_back=is_back)
+        self._scanned = self._expected = 0
 
     @classmethod
     def start(
@@ -114,25 +145,31 @@ class Migrator:
         quantization: Quantization | str | None = None,
         filterable: Mapping[str, FilterKind | str] | None = None,
         fusion: Fusion | None = None,
+        split: Split | bool | None = None,
+        documents: Iterable[object] | None = None,
         backend: str = "torch",
         dtype: str | None = None,
     ) -> Migrator:
-        """Begin a migration of an open index, or continue an interrupted one to the same models; write nothing yet.
+        """Begin a migration of an open index, or continue one to the same models that was interrupted or undone.
+
+        Nothing is written yet.
 
         ``dense`` and ``sparse`` are the new models, also for a field that the collection does not have yet; ``backend``
         and ``dtype`` apply to those passed by name. ``metric``, ``quantization``, ``filterable`` and ``fusion`` are
         those of the new collection; None leaves a setting as it is. Vectors of other fields are copied. The new
         collection is created by ``fill``, with the options of the index's address.
 
+        ``split`` splits all documents into other windows: True by the default of ``Split``, and False into none.
+        ``documents`` contain the texts of records that have none in their payloads, as ``Index.ingest`` reads them;
+        they are iterated several times. Texts in payloads win, because they may be newer, and nothing else is read from
+        ``documents``.
+
         Raises ValueError if nothing changes, Refused if the previous collection is still there or another one has the
         name of the new one, and SchemaMismatch if a migration to other models was interrupted.
         """
+        if documents is not None:
+            _check_repeatable(documents)
         migration = _migration_of(index)
-        if migration.previous is not None:
-            raise _refused(
-                f"the collection before the last migration, {migration.previous!r}, is still there: drop it "
-                "(st-connectors migrate --drop-old), or go back to it (--back)"
-            )
         options = ModelOptions(backend, dtype)
         models = dict(index.models) | lazy_models(dense, sparse, options, index.schema.models)
         passed = {name for name, model in (("dense", dense), ("sparse", sparse)) if model is not None}
@@ -140,11 +177,17 @@ class Migrator:
         schema = _with_models(altered, models, passed, metric)
         if quantization is not None:
             schema = altered_schema(schema, quantization=quantization)
-        if replace(schema, fusion=index.schema.fusion) == index.schema:
-            raise ValueError("nothing to migrate: pass another model, metric, quantization or filterable field")
+        if split is None and replace(schema, fusion=index.schema.fusion) == index.schema:
+            raise ValueError("nothing to migrate: pass another model, metric, quantization, filterable field or split")
         name = _next_name(migration)
+        if migration.previous not in {None, name}:
+            raise _refused(
+                f"the collection before the last migration, {migration.previous!r}, is still there: drop it "
+                "(st-connectors migrate --drop-old), or go back to it (--back)"
+            )
+        spans = _spans(split, models)
         schema = replace(schema, collection=name, migration=Migration(migration.root, name))
-        return cls(index, migration, _opened_new(index, schema), models)
+        return cls(index, migration, _opened_new(index, schema), models, spans=spans, documents=documents)
 
     @classmethod
     def back(
@@ -157,13 +200,18 @@ class Migrator:
         """Open the collection before the last migration, to switch back to it.
 
         ``fill`` and ``switch`` bring what was written since to it, encoded by its models, which are loaded by name or
-        passed here. Raises ValueError if there is no previous collection.
+        passed here. Raises ValueError if there is no previous collection, or the last migration is undone already.
         """
         migration = _migration_of(index)
         if migration.previous is None:
             if migration.is_switching:
                 _point(index, replace(migration, is_switching=False))
             raise ValueError(f"{migration.root!r} has no previous collection to go back to")
+        if migration.previous == _next_name(migration):
+            raise ValueError(
+                f"the last migration of {migration.root!r} is undone already; run it again to return to "
+                f"{migration.previous!r}"
+            )
         target = open_store(index.address, migration.previous, client=index.client, follow=False)
         options = ModelOptions(None, None)
         passed = lazy_models(dense, sparse, options, target.schema.models)
@@ -172,7 +220,7 @@ class Migrator:
         except BaseException:
             target.close()
             raise
-        return cls(index, migration, target, models)
+        return cls(index, migration, target, models, is_back=True)
 
     @property
     def target(self) -> Store:
@@ -182,11 +230,12 @@ class Migrator:
     def estimate(self, sample: int = SAMPLE) -> Estimate:
         """Encode a sample of records, and return what the migration will take."""
         total = self._source.count()
-        records = list(islice(self._source.scan(batch=sample), sample))
-        texts = self._texts(records)
+        records, texts_by_id = self._sample(sample)
+        wanted = self._convert(records, texts_by_id)
+        texts = _texts_of(wanted, self._text_key)
         encoders = self._encoders()
         began = time.perf_counter()
-        converted = self._converted(records, encoders)
+        converted = self._encoded(wanted, encoders)
         seconds = time.perf_counter() - began
         share = total / len(records) if records else 0.0
         tokens = _count_tokens(encoders, texts)
@@ -209,6 +258,7 @@ class Migrator:
         tally = Tally(0)
         try:
             self._target.create()
+            self._fill_from_documents(tally, batch, progress)
             self._bring_up_to_date(tally, batch, progress)
         except KeyboardInterrupt as error:
             raise IngestInterrupted(tally.report()) from error
@@ -271,26 +321,46 @@ class Migrator:
         """Write what is missing or different, delete what is no longer there, and return whether anything was."""
         self._source.refresh()
         self._target.refresh()
-        encoders = self._encoders()
-        parts = Parts.PAYLOAD | Parts.VECTORS if self._copied else Parts.PAYLOAD
+        self._scanned = self._expected = 0
         has_changed = False
-        for records in batches(self._source.scan(parts=parts, batch=batch), batch):
-            outdated = self._outdated(records, parts)
-            if outdated:
-                _raise_rejected(self._target.upsert(self._converted(outdated, encoders)))
-                has_changed = True
-            count = len(outdated)
-            tally.add(IngestReport(read=len(records), confirmed=count, records=count, skipped=len(records) - count))
-            if progress is not None:
-                progress(tally.report())
+        for records in batches(self._source.scan(parts=self._parts, batch=batch), batch):
+            written, stored = self._write(self._convert(records, {}))
+            self._scanned += len(records)
+            self._expected += stored
+            has_changed = has_changed or written > 0
+            _count(tally, progress, len(records), written, stored - written)
         self._target.refresh()
         return self._delete_extra(batch) or has_changed
 
-    def _outdated(self, records: Sequence[Record], parts: Parts) -> list[Record]:
-        """Return the records that the target lacks, or has with another payload or another copied vector."""
-        answer = self._target.get([each.id for each in records], parts=parts)
-        stored = {each.id: content_hash(self._comparable(each)) for each in answer}
-        return [each for each in records if stored.get(each.id) != self._hash_as_stored(each)]
+    def _fill_from_documents(self, tally: Tally, batch: int, progress: Progress | None) -> None:
+        """Write the records whose texts are in the documents and not in their payloads."""
+        for texts in _texts_by_id(self._documents or (), batch, self._text_key):
+            wanted = self._convert(self._records_of(texts), texts)
+            written, stored = self._write(wanted)
+            _count(tally, progress, len(texts), written, stored - written)
+
+    def _records_of(self, ids: Iterable[str]) -> list[Record]:
+        """Return the records of documents with all windows; absent documents are skipped."""
+        firsts = self._source.get(list(ids), parts=self._parts)
+        return list(chain.from_iterable(read_windows(firsts, self._source, self._parts)))
+
+    def _write(self, wanted: Sequence[Wanted]) -> tuple[int, int]:
+        """Write what the target lacks; return the numbers of written records, and of all records it then contains."""
+        answer = self._target.get([each.record.id for each in wanted], parts=self._parts)
+        stored = {record.id: record for record in answer}
+        outdated = [each for each in wanted if not self._is_stored(each, stored.get(each.record.id))]
+        if outdated:
+            _raise_rejected(self._target.upsert(self._encoded(outdated, self._encoders())))
+        known = [each for each in wanted if each.are_windows_known]
+        others = [window_count(stored[each.record.id].payload) for each in wanted if not each.are_windows_known]
+        return len(outdated), len(known) + sum(others)
+
+    def _is_stored(self, wanted: Wanted, stored: Record | None) -> bool:
+        """Return whether the target has a record with the same payload and the same copied vectors."""
+        if stored is None:
+            return False
+        present = content_hash(self._comparable(stored if wanted.are_windows_known else without_marks(stored)))
+        return present in {content_hash(self._comparable(wanted.record)), self._hash_as_stored(wanted.record)}
 
     def _comparable(self, record: Record) -> Record:
         """Return the record with its copied vectors only."""
@@ -306,64 +376,78 @@ class Migrator:
         except (ValueError, TypeError):
             return b""
 
-    def _converted(self, records: Sequence[Record], encoders: Sequence[FieldEncoder]) -> list[Record]:
+    def _encoded(self, wanted: Sequence[Wanted], encoders: Sequence[FieldEncoder]) -> list[Record]:
         """Return the records with the vectors of the new collection."""
-        texts = self._texts(records) if encoders and records else []
+        texts = _texts_of(wanted, self._text_key) if encoders and wanted else []
         computed = {encoder.field: encoder.documents(texts) if texts else [] for encoder in encoders}
         return [
             Record(
-                record.id,
-                {name: record.vectors[name] for name in self._copied if name in record.vectors}
+                each.record.id,
+                {name: each.record.vectors[name] for name in self._copied if name in each.record.vectors}
                 | {name: vectors[at] for name, vectors in computed.items()},
-                record.payload,
+                each.record.payload,
             )
-            for at, record in enumerate(records)
+            for at, each in enumerate(wanted)
         ]
 
-    def _texts(self, records: Sequence[Record]) -> list[str]:
-        texts = [record.payload.get(self._text_key) for record in records]
-        for record, text in zip(records, texts, strict=True):
-            if not isinstance(text, str):
-                raise _refused(
-                    f"record {record.id!r} has no text under {self._text_key!r} in its payload, from which to compute "
-                    "new vectors: ingest its source into another collection (st-connectors ingest --create)"
-                )
-        return [text for text in texts if isinstance(text, str)]
+    def _conversion(self, spans: Spans | None, *, is_back: bool) -> Convert:
+        if is_back:
+            stores = (self._source, self._target)
+            return partial(same_documents, text_key=self._text_key, stores=stores, parts=self._parts)
+        if spans is not None:
+            return partial(split_anew, text_key=self._text_key, spans=spans, store=self._source)
+        return partial(same_windows, text_key=self._text_key)
+
+    def _sample(self, count: int) -> tuple[list[Record], dict[str, str]]:
+        """Return some records, with their texts by id if these are in the documents."""
+        for texts in islice(_texts_by_id(self._documents or (), count, self._text_key), 1):
+            return self._records_of(texts), texts
+        return list(islice(self._source.scan(batch=count), count)), {}
 
     def _encoders(self) -> list[FieldEncoder]:
         fields = [name for name in _vector_fields(self._target) if name not in self._copied]
         return [
-            FieldEncoder(name, kind_of(self._target.schema.fields[name]), model.load(), cut_test(model))
+            FieldEncoder(name, kind_of(self._target.schema.fields[name]), model.load())
             for name, model in self._models.items()
             if name in fields
         ]
 
     def _delete_extra(self, batch: int) -> bool:
-        """Delete the records of the target that the source no longer has; return whether there were any."""
-        if self._target.count() == self._source.count():
+        """Delete the records of the target that the last pass did not want; return whether there were any."""
+        if self._target.count() == self._expected:
             return False
         extra: list[str] = []
-        for records in batches(self._target.scan(parts=Parts.NONE, batch=batch), batch):
-            ids = [record.id for record in records]
-            present = {record.id for record in self._source.get(ids, parts=Parts.NONE)}
-            extra += [each for each in ids if each not in present]
+        for records in batches(self._target.scan(parts=Parts.PAYLOAD, batch=batch), batch):
+            extra += self._extra(records)
         for at in range(0, len(extra), batch):
             self._target.delete(extra[at : at + batch])
         self._target.refresh()
         return bool(extra)
 
+    def _extra(self, records: Sequence[Record]) -> list[str]:
+        """Return the ids of records whose documents the source lacks, and of windows beyond the last of a document."""
+        parents = {record.id: parent_of(record.id, record.payload) for record in records}
+        ids = list(dict.fromkeys(parents.values()))
+        present = {each.id for each in self._source.get(ids, parts=Parts.NONE)}
+        counts = {each.id: window_count(each.payload) for each in self._target.get(ids, parts=Parts.PAYLOAD)}
+        return [
+            each.id
+            for each in records
+            if (parent := parents[each.id]) not in present or window_number(each.payload) >= counts.get(parent, 0)
+        ]
+
     def _check_complete(self) -> None:
-        expected, count = self._source.count(), self._target.count()
-        if expected != count:
+        """Raise Refused unless both collections have the records that the last pass counted."""
+        count = self._target.count()
+        if (self._source.count(), count) != (self._scanned, self._expected):
             raise _refused(
-                f"the new collection has {count:,} records and the present one {expected:,}, because other programs "
-                "write to it: stop them and run the migration again; nothing was switched"
+                f"the new collection has {count:,} records, and {self._expected:,} were to be there, because other "
+                "programs write to the present one: stop them and run the migration again; nothing was switched"
             )
 
     def _sampled_queries(self) -> dict[str, str]:
-        records = islice(self._source.scan(parts=Parts.PAYLOAD, batch=SAMPLE), SAMPLE)
-        texts = (record.payload.get(self._text_key) for record in records)
-        words = [text.split()[:QUERY_WORDS] for text in texts if isinstance(text, str) and text.strip()]
+        wanted = self._convert(*self._sample(SAMPLE))
+        words = [each.text.split()[:QUERY_WORDS] for each in wanted if each.text is not None and each.text.strip()]
         return {str(number): " ".join(each) for number, each in enumerate(words, 1)}
 
 
@@ -397,7 +481,7 @@ def _migration_of(index: Index) -> Migration:
         migration = Migration(schema.collection, schema.collection)
     if migration.current != index.schema.collection:
         message = f"{migration.root!r} was migrated to {migration.current!r} in the meantime: open it again"
-        raise SchemaMismatch(message, store="migrate", operation="migrate")
+        raise SchemaMismatch(message, store="index", operation="migrate")
     return migration
 
 
@@ -422,7 +506,7 @@ def _opened_new(index: Index, schema: Schema) -> Store:
                 f"{schema.collection!r} is of an unfinished migration to other models or settings: continue that one, "
                 f"or drop it (st-connectors drop --in {index.address} --collection {schema.collection})"
             )
-            raise SchemaMismatch(message, store="migrate", operation="migrate")
+            raise SchemaMismatch(message, store="index", operation="migrate")
     return open_store(index.address, schema.collection, schema, client=index.client)
 
 
@@ -477,13 +561,61 @@ def _model(
     return stored_model(schema.models[name], name, schema.collection, options=options, trust=False)
 
 
+def _check_repeatable(documents: Iterable[object]) -> None:
+    check_documents(documents)
+    if iter(documents) is documents:
+        raise TypeError("documents are iterated several times: pass a list, or an object whose __iter__ begins anew")
+
+
+def _spans(split: Split | bool | None, models: Mapping[str, LazyModel]) -> Spans | None:
+    """Return how texts are split into other windows; None if windows stay."""
+    if split is None:
+        return None
+    if split is False:
+        return _one_window
+    return spans_of(list(models.values()), Split() if split is True else split)
+
+
+def _one_window(text: str) -> list[tuple[int, int]]:
+    return [(0, len(text))]
+
+
+def _texts_by_id(documents: Iterable[object], batch: int, text_key: str) -> Iterator[dict[str, str]]:
+    """Yield the texts of documents by id, batch by batch; values that are no documents are skipped."""
+    iterator = iter(documents)
+    while values := list(islice(iterator, batch)):
+        texts = {}
+        for value in values:
+            with suppress(DocumentError):
+                document = as_document(value, text_key)
+                texts[document.id] = document.text
+        yield texts
+
+
+def _texts_of(wanted: Sequence[Wanted], text_key: str) -> list[str]:
+    """Return the texts of records; raise Refused for the first record without one."""
+    for each in wanted:
+        if each.text is None:
+            raise _refused(
+                f"record {each.record.id!r} has no complete text under {text_key!r} in its payload, from which to "
+                "compute new vectors: pass the source that has it (st-connectors migrate SOURCE, or documents=)"
+            )
+    return [each.text for each in wanted if each.text is not None]
+
+
+def _count(tally: Tally, progress: Progress | None, read: int, written: int, skipped: int) -> None:
+    tally.add(IngestReport(read=read, confirmed=written, records=written, skipped=skipped))
+    if progress is not None:
+        progress(tally.report())
+
+
 def _raise_rejected(rejected: Sequence[Rejected]) -> None:
     for item in rejected:
         raise item.error
 
 
 def _refused(message: str) -> Refused:
-    return Refused(message, store="migrate", operation="migrate")
+    return Refused(message, store="index", operation="migrate")
 
 
 def _delete_all(store: Store) -> None:

@@ -203,7 +203,7 @@ def test_writes_wait_for_a_switch(url, index, monkeypatch):
 
 
 def test_back_returns_with_what_was_written_since(url, index, letters, words):
-    """The old collection gets the changes, encoded by its model; the next --back would lead forward again."""
+    """The old collection gets the changes, encoded by its model; the same migration again leads forward."""
     migrated(index)
     with opened(url, dense=NEW, sparse=words) as now:
         now.ingest([{"id": "e", "text": "kiln", "n": 4}])
@@ -217,6 +217,20 @@ def test_back_returns_with_what_was_written_since(url, index, letters, words):
         assert vectors_of(again.store) == encoded_anew(url, documents_of(again.store), dense=letters, sparse=words)
         assert sorted(vectors_of(again.store)) == ["b", "c", "d", "e"]
         assert again.schema.migration == Migration("books", "books", "books~2")
+        with pytest.raises(ValueError, match="is undone already; run it again to return to 'books~2'"):
+            Migrator.back(again)
+        with pytest.raises(SchemaMismatch, match="of an unfinished migration"):
+            Migrator.start(again, metric="dot")
+        with Migrator.start(again, dense=NEW) as migrator:
+            assert migrator.fill().confirmed == 0
+            migrator.switch()
+    with opened(url, dense=NEW, sparse=words) as forward:
+        assert forward.schema.migration is not None
+        with pytest.raises(ValueError, match="nothing to migrate"):
+            Migrator.start(forward, dense=NEW)
+        with Migrator.back(forward, dense=letters, sparse=words) as migrator:
+            migrator.switch()
+    with opened(url, dense=letters, sparse=words) as again:
         assert drop_old(again) == "books~2"
         assert collections(url) == ["books"]
 
@@ -341,6 +355,159 @@ def test_windows_stay_windows(request, letters):
         now.drop()
 
 
+LONG = {"a": "apple boat. " * 40, "b": "plum", "c": "sea plum apple? " * 25 + "\n"}
+
+
+@pytest.fixture
+def split_index(url) -> Iterator[Index]:
+    """Return documents in windows of up to 20 tokens."""
+    with Index.create(url, collection="books", dense="builtin:dense", sparse="builtin:sparse") as made:
+        made.ingest(({"id": key, "text": text, "n": [key]} for key, text in LONG.items()), split=Split(20, 4))
+        made.store.refresh()
+        yield made
+        wipe(url)
+
+
+def ingested_anew(url: str, documents, split: Split | None, **models) -> dict[str, tuple]:
+    """What a collection contains into which documents were ingested with some windows."""
+    with Index.create(url, collection="anew", **models) as index:
+        index.ingest(documents, split=split)
+        index.store.refresh()
+        content = content_of(index)
+        index.drop()
+    return content
+
+
+def content_of(index: Index) -> dict[str, tuple]:
+    vectors = vectors_of(index.store)
+    return {record.id: (record.payload, vectors[record.id]) for record in index.store.scan()}
+
+
+BUILTIN = {"dense": "builtin:dense", "sparse": "builtin:sparse"}
+
+
+def assert_same(content: dict[str, tuple], expected: dict[str, tuple]) -> None:
+    """Compare payloads, and vectors but for the noise of the composition of batches."""
+    assert {key: payload for key, (payload, _) in content.items()} == {
+        key: payload for key, (payload, _) in expected.items()
+    }
+    for key, (_, vectors) in expected.items():
+        np.testing.assert_allclose(content[key][1]["dense"], vectors["dense"], rtol=1e-5, atol=1e-7)
+        assert content[key][1]["sparse"] == pytest.approx(vectors["sparse"], rel=1e-5)
+
+
+@pytest.mark.parametrize("split", [Split(40, 0), Split(10, 5), True, False], ids=["wider", "finer", "default", "none"])
+def test_other_windows_are_those_of_an_ingest(url, split_index, split):
+    """The documents are joined and split anew, also those written meanwhile; --back leaves the old windows alone."""
+    before = content_of(split_index)
+    texts = {**LONG, "c": "only sea", "d": "a late boat. " * 30}
+    with Migrator.start(split_index, split=split) as migrator:
+        migrator.fill(batch=3)
+        split_index.ingest([{"id": key, "text": texts[key], "n": [key]} for key in "cd"], split=Split(20, 4))
+        split_index.delete(["b"])
+        assert migrator.compare().overlap > 0.5
+        migrator.switch(batch=3)
+    documents = [{"id": key, "text": text, "n": [key]} for key, text in texts.items() if key != "b"]
+    new = None if split is False else Split() if split is True else split
+    with Index.open(url, collection="books") as now:
+        now.store.refresh()
+        assert_same(content_of(now), ingested_anew(url, documents, new, **BUILTIN))
+        now.delete(["c"])
+        with Migrator.back(now) as migrator:
+            migrator.fill(batch=3)
+            migrator.switch(batch=3)
+    with Index.open(url, collection="books") as again:
+        again.store.refresh()
+        left = content_of(again)
+        assert_same(*({key: value for key, value in each.items() if key.startswith("a")} for each in (left, before)))
+        remaining = [each for each in documents if each["id"] != "c"]
+        assert_same(left, ingested_anew(url, remaining, Split(20, 4), **BUILTIN))
+
+
+def test_a_sync_after_a_migration_encodes_nothing(url):
+    """The hashes of the old model are left out, and --back finds the documents unchanged with their hashes."""
+    documents = [{"id": key, "text": text} for key, text in LONG.items()]
+    with Index.create(url, collection="books", dense="builtin:dense") as index:
+        index.sync(documents, split=Split(20, 4))
+        migrated(index, dense=None, sparse="builtin:sparse")
+    with Index.open(url, collection="books") as now:
+        assert now.sync(documents, split=Split(20, 4)).unchanged == len(LONG)
+        assert now.sync([*documents, {"id": "d", "text": "tea"}], split=Split(20, 4)).unchanged == len(LONG)
+        with Migrator.back(now) as migrator:
+            assert migrator.fill().confirmed == 1
+            migrator.switch()
+    with Index.open(url, collection="books") as again:
+        assert again.sync(documents, delete_missing=True, split=Split(20, 4)).deleted == 1
+        again.drop()
+
+
+def without_texts(index: Index) -> None:
+    """Remove the texts from the payloads of all records."""
+    records = list(index.store.scan())
+    index.store.upsert(
+        [replace(each, payload={k: v for k, v in each.payload.items() if k != "text"}) for each in records]
+    )
+    index.store.refresh()
+
+
+@pytest.mark.parametrize("split", [None, Split(10, 0)], ids=["same", "other"])
+def test_texts_come_from_a_source(url, split_index, split):
+    """Payloads stay without texts, vectors are those of the windows; a text in a payload wins over the source."""
+    source = [{"id": key, "text": text} for key, text in LONG.items()]
+    without_texts(split_index)
+    split_index.ingest([{"id": "b", "text": "newer", "n": ["b"]}])
+    with pytest.raises(IngestFailed, match="has no complete text"), Migrator.start(split_index, dense=NEW) as migrator:
+        migrator.fill()
+    with Migrator.start(split_index, dense=NEW) as migrator:
+        migrator.target.drop()
+    changes = {"dense": "builtin:dense", "metric": "dot", "split": split, "documents": [*source, "no document"]}
+    with Migrator.start(split_index, **changes) as migrator:
+        assert migrator.estimate().tokens > 0
+        report = migrator.fill(batch=2)
+        assert report.confirmed > 3
+        assert migrator.compare().queries > 0
+        migrator.switch()
+    source[1]["text"] = "newer"
+    documents = [{**each, "n": [each["id"]]} for each in source]
+    expected = ingested_anew(url, documents, split or Split(20, 4), **BUILTIN)
+    for key, (payload, _) in expected.items():
+        if key != "b":
+            del payload["text"]
+    with Index.open(url, collection="books") as now:
+        assert now.schema.fields["dense"].metric == "dot"
+        content = content_of(now)
+        assert content["b"][0]["text"] == "newer"
+        for _, vectors in content.values():
+            vectors["dense"] = (np.array(vectors["dense"]) / np.linalg.norm(vectors["dense"])).tolist()
+        assert_same(content, expected)
+
+
+def test_a_source_of_other_texts_is_refused(shelf):
+    """A document that the source lacks is named; an iterator cannot be read twice."""
+    without_texts(shelf)
+    lacking = [{"id": key, "text": text} for key, text in TEXTS.items() if key != "c"]
+    with Migrator.start(shelf, dense=NEW, documents=lacking) as migrator:
+        with pytest.raises(IngestFailed, match="record 'c' has no complete text under 'text'"):
+            migrator.fill()
+        assert migrator.target.count() == 3
+    with pytest.raises(TypeError, match="iterated several times: pass a list"):
+        Migrator.start(shelf, dense=NEW, documents=iter(lacking))
+    with pytest.raises(TypeError, match="documents must be an iterable"):
+        Migrator.start(shelf, dense=NEW, documents="books.jsonl")
+
+
+def test_a_document_without_all_windows_is_refused(split_index):
+    """Its text is not known; a record that lacks its first window belongs to no document."""
+    split_index.store.delete(["a#window-1"])
+    with Migrator.start(split_index, split=True) as migrator, pytest.raises(IngestFailed, match="record 'a' has no"):
+        migrator.fill()
+    split_index.store.delete(["a"])
+    with Migrator.start(split_index, split=True) as migrator:
+        migrator.fill()
+        migrator.switch()
+        assert sorted(record.id for record in migrator.target.scan()) == ["b", "c"]
+
+
 def test_the_estimate_is_that_of_the_sample(shelf):
     """Counts of the whole collection; the bytes are those of the vectors and payloads."""
     from st_core import SentenceTransformer, builtin
@@ -362,7 +529,7 @@ def test_a_record_without_text_is_refused_in_one_line(shelf):
     """Before anything is switched, with its id and what to do."""
     shelf.store.upsert([Record("z", {}, {"title": "no text"})])
     with Migrator.start(shelf, dense=NEW) as migrator:
-        with pytest.raises(IngestFailed, match=r"record 'z' has no text under 'text'.*ingest its source"):
+        with pytest.raises(IngestFailed, match=r"record 'z' has no complete text under 'text'.*pass the source"):
             migrator.fill()
         with pytest.raises(Refused, match="record 'z'"):
             migrator.switch()
@@ -379,7 +546,7 @@ def test_a_switch_is_refused_if_the_counts_differ(shelf, monkeypatch):
                 return super().count(where) - 1
 
         monkeypatch.setattr(migrator, "_target", Losing(migrator._target))
-        with pytest.raises(Refused, match="has 3 records and the present one 4"):
+        with pytest.raises(Refused, match="has 3 records, and 4 were to be there"):
             migrator.switch()
     shelf.delete(["a"])
     with opened(shelf.address, dense=shelf.models["dense"].load(), sparse=shelf.models["sparse"].load()) as now:
