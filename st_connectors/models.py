@@ -265,8 +265,8 @@ def check_same(
     )
     if differing:
         message = (
-            f"{maker}, {_describe_difference(stored, other, differing)}: use the model as it was, ingest again, or "
-            "pass trust_model (--trust-model) if the vectors are alike"
+            f"{maker}, {_describe_difference(stored, other, differing)}: use the model as it was, migrate "
+            "to this one (st-connectors migrate), or pass trust_model (--trust-model) if the vectors are alike"
         )
         raise SchemaMismatch(message, store="index", operation="open")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from st_connectors.cli import ingest_options as shared
 from st_connectors.cli.options import (
     FUSIONS,
     Address,
@@ -16,17 +17,38 @@ from st_connectors.cli.options import (
     parse_filterable,
     parse_fusion,
 )
-from st_connectors.cli.output import confirm, exit_with_interrupted, print_json, print_line, progress_bar
+from st_connectors.cli.output import (
+    confirm,
+    exit_with_interrupted,
+    one_line,
+    print_error,
+    print_json,
+    print_line,
+    progress_bar,
+)
 from st_connectors.cli.queries import read_judgements, read_queries
+from st_connectors.cli.reading import InputDocuments
+from st_connectors.cli.sources import find_sources, make_reading
+from st_core.home import expand_home
 
 if TYPE_CHECKING:
-    from st_connectors.index import Index
+    from collections.abc import Sequence
+
+    from st_connectors.index import Index, Split
+    from st_connectors.ingest.sources import Reading
     from st_connectors.migrating import Migrator
 
 __all__ = ["migrate"]
 
 
 def migrate(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]...",
+            help="Files, folders or patterns with the texts of records that have none in their payloads.",
+        ),
+    ] = None,
     *,
     address: Address,
     collection: Collection,
@@ -49,6 +71,22 @@ def migrate(
     fusion: Annotated[
         str | None, typer.Option(metavar="METHOD", help=f"Fusion of the legs to record: {FUSIONS}.")
     ] = None,
+    split: Annotated[
+        bool | None,
+        typer.Option(help="Split all documents into other windows, or into none (default: leave windows as they are)."),
+    ] = None,
+    split_tokens: Annotated[
+        int | None, typer.Option(min=8, metavar="N", help="Tokens per new window; implies --split.")
+    ] = None,
+    id_field: shared.IdField = None,
+    text_field: shared.TextFields = None,
+    maps: shared.Maps = None,
+    form: shared.Format = None,
+    delimiter: shared.Delimiter = None,
+    quote: shared.Quote = None,
+    encoding: shared.Encoding = None,
+    max_document: shared.MaxDocument = None,
+    sql: shared.Sql = None,
     queries: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +115,9 @@ def migrate(
 ) -> None:
     """Change the model of a collection, or settings that cannot be altered, while it is searched and written.
 
-    The new vectors are computed from the texts in the payloads, into another collection beside the present one. The
-    command first prints an estimate and asks for confirmation, unless --yes is set. It then fills the new collection,
+    The new vectors are computed from the texts in the payloads, into another collection beside the present one. For
+    records without a text, it is read from the sources, which have the documents as they were ingested. The command
+    first prints an estimate and asks for confirmation, unless --yes is set. It then fills the new collection,
     compares the searches of both, and asks again before it switches: from then on the name opens the new collection.
     An interrupted migration continues when the same command is run again.
 
@@ -89,6 +128,8 @@ def migrate(
     Example: st-connectors migrate --in qdrant+edge:library --collection books --dense ./minilm --estimate
 
     Example: st-connectors migrate --in qdrant+edge:library --collection books --dense ./minilm --yes
+
+    Example: st-connectors migrate --in qdrant+edge:library --collection books --split-tokens 128 --yes
 
     Example: st-connectors migrate --in qdrant+edge:library --collection books --back --yes
     """
@@ -104,9 +145,20 @@ def migrate(
         "quantization": quantization,
         "filterable": parse_filterable(filterable or []) or None,
         "fusion": parse_fusion(fusion),
+        "split": _split(split, split_tokens),
     }
+    reading = make_reading(
+        id_field,
+        text_field,
+        maps,
+        delimiter=delimiter,
+        quote=quote,
+        encoding=encoding,
+        max_document=max_document,
+    )
+    changes["documents"] = _documents(sources or [], form, sql, reading)
     if (back or drop_old) and any(value is not None for value in changes.values()):
-        raise ValueError("--back and --drop-old take no models and settings; remove these")
+        raise ValueError("--back and --drop-old take no sources, models and settings; remove these")
     texts = None if queries is None else {query.id: query.text for query in read_queries(queries)}
     if judgements is not None and texts is None:
         raise ValueError("--judgements needs --queries, the queries that it judges")
@@ -128,6 +180,27 @@ def migrate(
             if not back:
                 confirm(f"switch {collection!r} to {new!r}", yes=yes)
             _switch(migrator, index, result, batch, as_json=as_json)
+
+
+def _split(split: bool | None, tokens: int | None) -> Split | bool | None:
+    """Return how to split documents: a Split, False for not at all, and None if windows stay as they are."""
+    from st_connectors.index import Split
+
+    if split is False and tokens is not None:
+        raise ValueError("--split-tokens and --no-split exclude each other; pass only one of them")
+    return split if tokens is None else Split(tokens)
+
+
+def _documents(
+    sources: Sequence[str], form: str | None, sql: tuple[str, str] | None, reading: Reading
+) -> InputDocuments | None:
+    """Return the documents of the sources; None without sources."""
+    if not sources and sql is None:
+        return None
+    inputs = find_sources([expand_home(source) for source in sources], form, sql)
+    if any(each.path is None and each.query is None for each in inputs):
+        raise ValueError("standard input cannot be read, because the sources are read several times: pass a file")
+    return InputDocuments(inputs, reading, again="run the same command again")
 
 
 def _start(index: Index, changes: dict[str, Any], backend: str, dtype: str | None) -> Migrator:
@@ -166,7 +239,14 @@ def _compare(
     *,
     as_json: bool,
 ) -> dict[str, Any]:
-    comparison = migrator.compare(queries, judgements)
+    """Compare the searches of both collections, unless the present one lacks its model."""
+    from st_connectors.errors import SchemaMismatch
+
+    try:
+        comparison = migrator.compare(queries, judgements)
+    except SchemaMismatch as error:
+        print_error(f"st-connectors: searches are not compared: {one_line(error)}")
+        return {"comparison": None}
     if not as_json:
         print_line(str(comparison))
     return {"comparison": comparison.to_json()}

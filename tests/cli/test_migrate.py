@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from st_connectors import Index, collections, open_store
+from st_connectors.index import Split
 from st_core import SentenceTransformer, builtin
 
 pytest.importorskip("qdrant_edge")
@@ -109,13 +111,18 @@ def test_it_asks_before_it_encodes(cli, library, other):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to migrate: pass another model, metric, quantization or filterable field"),
+        ([], "nothing to migrate: pass another model, metric, quantization, filterable field or split"),
         (["--back"], "'books' has no previous collection to go back to"),
         (["--drop-old", "--yes"], "'books' has no previous collection to drop"),
         (["--back", "--drop-old"], "--back excludes --drop-old; pass only one of them"),
         (["--back", "--estimate"], "--back excludes --estimate; pass only one of them"),
-        (["--back", "--metric", "dot"], "--back and --drop-old take no models and settings; remove these"),
+        (["--back", "--metric", "dot"], "--back and --drop-old take no sources, models and settings; remove these"),
         (["--judgements", "qrels"], "--judgements needs --queries, the queries that it judges"),
+        (
+            ["--no-split", "--split-tokens", "9"],
+            "--split-tokens and --no-split exclude each other; pass only one of them",
+        ),
+        (["absent.jsonl"], "absent.jsonl: no such file or folder"),
         (["--metric", "hamming"], "unknown metric 'hamming'; expected one of cosine, dot, euclidean"),
     ],
 )
@@ -144,9 +151,69 @@ def test_a_collection_without_texts_is_refused_in_one_line(cli, library, other):
     outcome = cli("migrate", *library, "--dense", other, "--yes")
     assert (outcome.status, outcome.out) == (3, "")
     assert outcome.error_line() == (
-        "migrate migrate: record 'sea' has no text under 'text' in its payload, from which to compute new vectors: "
-        "ingest its source into another collection (st-connectors ingest --create)"
+        "index migrate: record 'sea' has no complete text under 'text' in its payload, from which to compute new "
+        "vectors: pass the source that has it (st-connectors migrate SOURCE, or documents=)"
     )
+
+
+def test_texts_come_from_a_source(cli, library, other, tmp_path):
+    """A CSV file with other column names; standard input, which cannot be read twice, is refused."""
+    with Index.open(library[1], collection="books") as index:
+        records = [replace(each, payload={"year": 1}) for each in index.store.scan()]
+        texts = {each.id: each.payload["text"] for each in index.store.scan()}
+        index.store.upsert(records)
+    source = tmp_path / "texts.csv"
+    rows = "".join(f"{key},{json.dumps(text)}\n" for key, text in texts.items())
+    source.write_text(f"name,body\n{rows}")
+
+    outcome = cli(
+        *["migrate", source, *library, "--dense", other, "--id-field", "name", "--text-field", "body", "--yes"],
+        "--json",
+    )
+    assert (outcome.status, outcome.err, outcome.json["written"]) == (0, "", 3)
+    model = SentenceTransformer(str(other))
+    for key, vector in vectors(library[1]).items():
+        np.testing.assert_allclose(vector, model.encode_document(texts[key], normalize_embeddings=True), rtol=1e-5)
+    assert cli("get", "sea", *library, "--json").json[0]["payload"] == {"year": 1}
+    refused = cli("migrate", "-", *library, "--dense", other)
+    assert (refused.status, refused.error_line()) == (
+        2,
+        "standard input cannot be read, because the sources are read several times: pass a file",
+    )
+
+
+def test_other_windows(cli, library):
+    """Documents are split anew, and joined again by --no-split."""
+    long = "a voyage under the sea " * 30
+    with Index.open(library[1], collection="books") as index:
+        index.ingest([{"id": "sea", "text": long}], split=Split(40))
+    assert cli("count", *library).out.strip() != "3"
+
+    assert cli("migrate", *library, "--split-tokens", 10, "--yes").status == 0
+    windows = int(cli("count", *library).out)
+    assert windows > 12
+    assert cli("migrate", *library, "--drop-old", "--yes").status == 0
+    assert cli("migrate", *library, "--no-split", "--yes").status == 0
+    assert cli("count", *library).out == "3\n"
+    assert cli("get", "sea", *library, "--json").json[0]["payload"]["text"] == long
+
+
+def test_another_model_of_the_same_name(cli, tmp_path, other):
+    """A search says that the weights have changed; a migration to the new ones goes on without a comparison."""
+    library = ["--in", f"qdrant+edge:{tmp_path / 'shelf'}", "--collection", "books"]
+    model = tmp_path / "model"
+    shutil.copytree(builtin.path("dense"), model)
+    with Index.create(library[1], collection="books", dense=str(model)) as index:
+        index.ingest([{"id": "a", "text": "a boat at sea"}, {"id": "b", "text": "time travel"}])
+    shutil.copytree(other, model, dirs_exist_ok=True)
+
+    assert "differs in weights" in cli("search", "boat", *library).error_line()
+    outcome = cli("migrate", *library, "--dense", model, "--yes")
+    assert outcome.status == 0
+    assert outcome.err.startswith("st-connectors: searches are not compared: index open: the dense vectors of 'books'")
+    assert cli("search", "boat", *library, "--limit", 1, "--json").json["hits"][0]["id"] == "a"
+    back = cli("migrate", *library, "--back", "--yes")
+    assert back.status == 0, back.err
 
 
 def test_dropping_the_name_drops_both(cli, library, other):
