@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 BENCHMARKS = {
+    "curve": "ingest: memory and time per document as an OpenSearch collection grows",
     "demo": "imports, the command line, indexing and searching the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
     "ingest": "ingest: its cost beyond encoding, its resumption, its memory",

@@ -227,6 +227,13 @@ class Local:
         self._client.delete_collection(NAME)
 
 
+def _checked(done: Iterable[tuple[bool, Any]]) -> Iterator[object]:
+    for good, item in done:
+        if not good:
+            raise RuntimeError(f"record not written: {item}")
+        yield item
+
+
 class _Lucene:
     """The common part of the Elasticsearch and OpenSearch clients: only the vectors in documents and queries differ."""
 
@@ -234,7 +241,7 @@ class _Lucene:
     _helpers: Any
     parallel = False
 
-    def _actions(self, records: Sequence[Record], dense: Dense = np.ndarray.tolist) -> Iterator[dict[str, Any]]:
+    def _actions(self, records: Iterable[Record], dense: Dense = np.ndarray.tolist) -> Iterator[dict[str, Any]]:
         for record in records:
             vectors = {"dense": dense(record.vectors["dense"]), "sparse": _tokens(record.vectors["sparse"])}
             yield {"_index": NAME, "_id": record.id, "_source": {**record.payload, **vectors}}
@@ -259,13 +266,21 @@ class _Lucene:
     def _fill_in_threads(
         self, threads: int, size: int, records: Sequence[Record], dense: Dense = np.ndarray.tolist
     ) -> None:
-        actions = self._actions(records, dense)
-        self._finish(self._helpers.parallel_bulk(self._client, actions, thread_count=threads, chunk_size=size))
+        self._finish(self._in_threads(threads, size, self._actions(records, dense)))
+
+    def written(self, records: Iterable[Record], *, threads: int, size: int) -> Iterator[object]:
+        """Write records, which are read as they are needed, and yield something for each."""
+        return _checked(self._in_threads(threads, size, self._actions(records)))
+
+    def _in_threads(self, threads: int, size: int, actions: Iterable[object]) -> Iterator[tuple[bool, Any]]:
+        done: Iterator[tuple[bool, Any]] = self._helpers.parallel_bulk(
+            self._client, actions, thread_count=threads, chunk_size=size
+        )
+        return done
 
     def _finish(self, done: Iterable[tuple[bool, Any]]) -> None:
-        for good, item in done:
-            if not good:
-                raise RuntimeError(f"record not written: {item}")
+        for _ in _checked(done):
+            pass
         self._client.indices.refresh(index=NAME)
 
     def _properties(self, dense: dict[str, Any], sparse: dict[str, Any]) -> dict[str, Any]:
