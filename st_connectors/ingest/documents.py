@@ -196,12 +196,14 @@ def _text_of(row: Mapping[str, Any], text_fields: Sequence[str]) -> Any:
 
 def size_of(value: object) -> int:
     """Estimate the size of a value as JSON in bytes, by which batches are limited."""
-    match value:
-        case str():
-            return len(value) + 2
-        case Mapping():
-            return 2 + sum(len(str(key)) + 4 + size_of(item) for key, item in value.items())
-        case list() | tuple():
-            return 2 + sum(1 + size_of(item) for item in value)
-        case _:
-            return 8
+    if isinstance(value, str):
+        return len(value) + 2
+    if isinstance(value, dict | Mapping):
+        size = 2
+        for key, item in value.items():
+            # Most values are strings, for which this function is not called.
+            size += len(str(key)) + 4 + (len(item) + 2 if isinstance(item, str) else size_of(item))
+        return size
+    if isinstance(value, list | tuple):
+        return 2 + sum(1 + size_of(item) for item in value)
+    return 8
