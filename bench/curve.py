@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,7 @@ from bench.bare import Open, bare_of
 from bench.figures import report
 from bench.memory import resident
 from bench.memory import texts as short_texts
-from bench.speed import COLLECTION, schema
+from bench.speed import schema
 from integration.stores import Absent, opened
 from st_connectors.ingest.pipeline import IngestOptions, ingest
 from st_connectors.registry import open_store
@@ -36,6 +37,7 @@ from st_connectors.vectorise import FieldEncoder
 from st_core.vectors import SparseVector
 
 STORE = "opensearch"
+COLLECTION = "curve"
 COUNT = 300_000
 SETTLED = 10_000
 PARTS = 30
@@ -70,7 +72,8 @@ def write_ours(url: str, texts: Iterator[str]) -> list[Mark]:
     model: Any = None
     encoders = [Hashes("dense", FieldKind.DENSE, model), Hashes("sparse", FieldKind.SPARSE, model)]
     marks: list[Mark] = []
-    with closing(open_store(url, COLLECTION, schema(DIMENSION))) as store:
+    with closing(open_store(url, COLLECTION, replace(schema(DIMENSION), collection=COLLECTION))) as store:
+        store.drop()
         store.create()
         documents = ({"id": f"d{number}", "text": text, "kind": "x"} for number, text in enumerate(texts))
         options = IngestOptions(writers=store.capabilities.writers)

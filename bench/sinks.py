@@ -147,10 +147,14 @@ def _without_ids(inputs: Material) -> Material:
 
 def _at(name: str, address: str, inputs: Material, folder: Path, *, writers: bool) -> dict[str, Any]:
     with closing(open_store(address, COLLECTION, schema(inputs.dimension))) as store:
-        if writers:
-            return compare_writers(store, inputs)
-        with closing(bare_of(name, address, folder)) as bare:
-            return compare(store, bare, inputs)
+        store.create()
+        try:
+            if writers:
+                return compare_writers(store, inputs)
+            with closing(bare_of(name, address, folder)) as bare:
+                return compare(store, bare, inputs)
+        finally:
+            store.drop()
 
 
 def main() -> int:
