@@ -8,15 +8,18 @@ collection, after which its name opens the new one; decision 24 describes the st
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import chain, islice
 from os import PathLike
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+from urllib.parse import quote
 
 from st_connectors.chunks import parent_of, window_count, window_number
 from st_connectors.comparing import Comparison, compare_indexes
@@ -25,11 +28,12 @@ from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError
 from st_connectors.index import Index
 from st_connectors.ingest import IngestFailed, IngestInterrupted, IngestReport, Progress, Spans
 from st_connectors.ingest.documents import DocumentError, as_document
+from st_connectors.ingest.locks import FileInUseError, locked
 from st_connectors.ingest.pipeline import check_documents
 from st_connectors.ingest.report import Tally
 from st_connectors.layers.records import check_record
 from st_connectors.models import LazyModel, ModelOptions, stored_model
-from st_connectors.registry import open_store, stored_schema
+from st_connectors.registry import absolute_address, open_store, stored_schema
 from st_connectors.schema import (
     DenseField,
     Field,
@@ -60,6 +64,9 @@ from st_connectors.wanted import (
 )
 from st_core.protocols import ModelRef, TextEncoder
 from st_core.vectors import SparseVector
+
+if TYPE_CHECKING:
+    from st_connectors.plugin import SchemaStore
 
 __all__ = ["Estimate", "Migrator", "drop_old"]
 
@@ -203,11 +210,12 @@ class Migrator:
         passed here. Raises ValueError if there is no previous collection, or the last migration is undone already.
         """
         migration = _migration_of(index)
+        is_undone = migration.previous == _next_name(migration)
+        if migration.is_switching and (migration.previous is None or is_undone):
+            _point(index, replace(migration, is_switching=False))
         if migration.previous is None:
-            if migration.is_switching:
-                _point(index, replace(migration, is_switching=False))
             raise ValueError(f"{migration.root!r} has no previous collection to go back to")
-        if migration.previous == _next_name(migration):
+        if is_undone:
             raise ValueError(
                 f"the last migration of {migration.root!r} is undone already; run it again to return to "
                 f"{migration.previous!r}"
@@ -253,13 +261,18 @@ class Migrator:
 
         Records that are equal in both are skipped, so that an interrupted call continues. The report counts the records
         that were compared and written in all passes. Raises Refused for a record that has no text or that the store
-        refuses, IngestFailed if a store or a model fails, and IngestInterrupted on Ctrl-C.
+        refuses, IngestFailed if a store or a model fails, IngestInterrupted on Ctrl-C, and FileInUseError if another
+        process on this machine migrates the collection.
         """
         tally = Tally(0)
         try:
-            self._target.create()
-            self._fill_from_documents(tally, batch, progress)
-            self._bring_up_to_date(tally, batch, progress)
+            with _locked(self._index):
+                self._check_unmoved()
+                self._target.create()
+                self._fill_from_documents(tally, batch, progress)
+                self._bring_up_to_date(tally, batch, progress)
+        except FileInUseError:
+            raise
         except KeyboardInterrupt as error:
             raise IngestInterrupted(tally.report()) from error
         except Exception as error:
@@ -290,10 +303,15 @@ class Migrator:
         previous collection until they are opened again. Raises Refused if the numbers of records differ at the end,
         because other programs write; then, and after any other error, nothing has changed.
         """
-        migration, tally = self._migration, Tally(0)
+        with _locked(self._index):
+            self._check_unmoved()
+            self._switch(batch, progress)
+
+    def _switch(self, batch: int, progress: Progress | None) -> None:
+        migration = self._migration
         _point(self._index, replace(migration, is_switching=True))
         try:
-            self._bring_up_to_date(tally, batch, progress)
+            self._bring_up_to_date(Tally(0), batch, progress)
             self._check_complete()
         except BaseException:
             with suppress(StoreError):  # a further migration, or --back, clears the mark
@@ -310,6 +328,16 @@ class Migrator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_unmoved(self) -> None:
+        """Raise SchemaMismatch if another migration has switched the name, which makes the target other people's."""
+        root = self._migration.root
+        schema = cast("SchemaStore", self._source).stored_schema(root)
+        present = None if schema is None else schema.migration or Migration(root, root)
+        expected = self._migration
+        if present is None or (present.current, present.previous) != (expected.current, expected.previous):
+            message = f"{root!r} was migrated or dropped by another program in the meantime: open it again"
+            raise SchemaMismatch(message, store="index", operation="migrate")
 
     def _bring_up_to_date(self, tally: Tally, batch: int, progress: Progress | None) -> None:
         """Repeat passes until one changes nothing."""
@@ -350,6 +378,7 @@ class Migrator:
         stored = {record.id: record for record in answer}
         outdated = [each for each in wanted if not self._is_stored(each, stored.get(each.record.id))]
         if outdated:
+            self._check_unmoved()
             _raise_rejected(self._target.upsert(self._encoded(outdated, self._encoders())))
         known = [each for each in wanted if each.are_windows_known]
         others = [window_count(stored[each.record.id].payload) for each in wanted if not each.are_windows_known]
@@ -420,6 +449,7 @@ class Migrator:
         for records in batches(self._target.scan(parts=Parts.PAYLOAD, batch=batch), batch):
             extra += self._extra(records)
         for at in range(0, len(extra), batch):
+            self._check_unmoved()
             self._target.delete(extra[at : at + batch])
         self._target.refresh()
         return bool(extra)
@@ -460,13 +490,25 @@ def drop_old(index: Index) -> str:
     migration = _migration_of(index)
     if migration.previous is None:
         raise ValueError(f"{migration.root!r} has no previous collection to drop")
-    with suppress(NotFound), closing(_opened(index, migration.previous)) as store:
-        if migration.previous == migration.root:
-            _delete_all(store)
-        else:
-            store.drop()
-    _point(index, replace(migration, previous=None))
+    with _locked(index):
+        with suppress(NotFound), closing(_opened(index, migration.previous)) as store:
+            if migration.previous == migration.root:
+                _delete_all(store)
+            else:
+                store.drop()
+        _point(index, replace(migration, previous=None))
     return migration.previous
+
+
+def _locked(index: Index) -> AbstractContextManager[None]:
+    """Return the lock of the migrations of a collection, which holds for the processes of one user on one machine.
+
+    A store that exists in this process only has its own.
+    """
+    is_shared = index.store.capabilities.persistent and index.client is None
+    parts = ("migration", "" if is_shared else str(os.getpid()), absolute_address(index.address), index.collection)
+    message = f"{index.collection!r} is being migrated by another process"
+    return locked(Path(*(quote(each, safe="") for each in parts)), message)
 
 
 def _migration_of(index: Index) -> Migration:

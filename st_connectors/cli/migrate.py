@@ -239,9 +239,11 @@ def _compare(
     *,
     as_json: bool,
 ) -> dict[str, Any]:
-    """Compare the searches of both collections, unless the present one lacks its model."""
+    """Compare the searches of both collections, unless they are empty or the present one lacks its model."""
     from st_connectors.errors import SchemaMismatch
 
+    if not migrator.target.count():
+        return {"comparison": None}
     try:
         comparison = migrator.compare(queries, judgements)
     except SchemaMismatch as error:

@@ -198,6 +198,13 @@ def test_other_windows(cli, library):
     assert cli("get", "sea", *library, "--json").json[0]["payload"]["text"] == long
 
 
+def test_an_empty_collection_is_not_compared(cli, library):
+    """There is nothing to search for, and the switch goes on."""
+    assert cli("delete", "--where", "true", *library, "--yes").status == 0
+    outcome = cli("migrate", *library, "--metric", "dot", "--yes", "--json")
+    assert (outcome.status, outcome.json["comparison"], outcome.json["current"]) == (0, None, "books~2")
+
+
 def test_another_model_of_the_same_name(cli, tmp_path, other):
     """A search says that the weights have changed; a migration to the new ones goes on without a comparison."""
     library = ["--in", f"qdrant+edge:{tmp_path / 'shelf'}", "--collection", "books"]

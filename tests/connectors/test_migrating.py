@@ -15,7 +15,7 @@ from st_connectors import migrating
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
 from st_connectors.filters import Eq
 from st_connectors.index import Index, Split
-from st_connectors.ingest import IngestFailed, IngestInterrupted
+from st_connectors.ingest import FileInUseError, IngestFailed, IngestInterrupted
 from st_connectors.layers.passing import Passing
 from st_connectors.layers.requests import RequestChecks
 from st_connectors.memory import MemoryStore
@@ -587,6 +587,35 @@ def test_a_collection_of_the_users_is_not_touched(shelf, letters):
         assert other.count() == 1
 
 
+def test_of_two_migrations_the_second_changes_nothing(url, index, words):
+    """Once the name is switched, the other one neither writes to the collection that it opens, nor switches it."""
+    with Migrator.start(index, dense=NEW) as first, Migrator.start(index, dense=NEW) as second:
+        second.fill()
+        first.fill()
+        first.switch()
+        with opened(url, dense=NEW, sparse=words) as now:
+            now.ingest([{"id": "late", "text": "kiln"}])
+            with pytest.raises(SchemaMismatch, match="by another program in the meantime: open it again"):
+                second.switch()
+            with pytest.raises(IngestFailed, match="by another program in the meantime: open it again"):
+                second.fill()
+            assert now.count() == len(TEXTS) + 1
+            now.delete(["late"])
+
+
+def test_a_migration_in_another_process_is_refused(url, index, monkeypatch):
+    """By the name of the collection; a store in memory belongs to one process."""
+    with Migrator.start(index, dense=NEW) as first, Migrator.start(index, dense=NEW) as second:
+
+        def fill_too(*_):
+            with pytest.raises(FileInUseError, match="'books' is being migrated by another process"):
+                second.fill()
+            with pytest.raises(FileInUseError):
+                second.switch()
+
+        assert first.fill(progress=fill_too).confirmed == len(TEXTS)
+
+
 def test_a_store_that_cannot_record_it_refuses(shelf):
     """A store that cannot alter its metadata cannot switch; the message names what it cannot change."""
     checks = RequestChecks("memory", shelf.schema, replace(shelf.store.capabilities, alterable=frozenset()))
@@ -731,6 +760,30 @@ def test_a_mark_that_a_killed_migration_left_is_cleared_by_back(shelf, letters, 
     with pytest.raises(ValueError, match="no previous collection"):
         Migrator.back(shelf)
     assert shelf.delete(["a"]) == 1
+
+
+def test_such_a_mark_is_cleared_after_a_migration_that_was_undone_too(shelf, letters, words, monkeypatch):
+    """The collection is current already, and writes go on."""
+    migrated(shelf)
+    with opened(shelf.address, dense=NEW, sparse=words) as now, Migrator.back(now, dense=letters, sparse=words) as back:
+        back.switch()
+    with opened(shelf.address, dense=letters, sparse=words) as again:
+        with Migrator.start(again, dense=NEW) as migrator:
+            monkeypatch.setattr(migrator, "_check_complete", Mortal(again.store, [0])._live)
+            monkeypatch.setattr(migrating, "suppress", unreachable)
+            with pytest.raises(Killed):
+                migrator.switch()
+        monkeypatch.undo()
+        with pytest.raises(Unavailable, match="migrate --back"):
+            again.delete(["a"])
+        with pytest.raises(ValueError, match="is undone already"):
+            Migrator.back(again)
+        assert again.delete(["a"]) == 1
+
+
+def unreachable(*_):
+    """Stand for what a process that is killed does not reach."""
+    raise Killed
 
 
 def test_other_errors_of_the_store_are_raised_as_they_are(shelf, monkeypatch):
