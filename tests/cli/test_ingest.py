@@ -540,11 +540,11 @@ def test_mistakes_with_a_query_cost_a_line(cli, library, arguments, message):
     assert "s3cret" not in line
 
 
-def test_letters_of_earlier_ingests_stay_and_no_other_file_is_touched(cli, books, tmp_path, target):
+def test_letters_of_other_sources_stay_and_no_other_file_is_touched(cli, books, tmp_path, target):
     """The file grows; one of another program is refused by name, unchanged."""
     refused = tmp_path / "refused.jsonl"
-    bad = write(tmp_path / "bad.jsonl", [{"id": "x"}])
-    for _ in range(2):
+    for name in ("x", "y"):
+        bad = write(tmp_path / f"{name}.jsonl", [{"id": name}])
         assert cli("ingest", bad, *target, "--create", "--refused", refused).status == 1
     assert cli("ingest", books, *target, "--refused", refused).status == 0
     assert len(refused.read_text().splitlines()) == 2
