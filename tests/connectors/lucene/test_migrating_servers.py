@@ -7,6 +7,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from reading_smile import read_bulk
 
 from st_connectors.index import Index
 from st_connectors.migrating import Migrator, drop_old
@@ -67,13 +68,13 @@ class Cluster(dict):
 
     def bulk(self, documents, sent):
         """Apply the lines of a bulk request."""
-        lines = iter(sent.splitlines())
+        lines = iter(read_bulk(sent))
         for line in lines:
-            [(action, options)] = json.loads(line).items()
+            [(action, options)] = line.items()
             if action == "delete":
                 documents.pop(options["_id"], None)
             else:
-                documents[options["_id"]] = json.loads(next(lines))
+                documents[options["_id"]] = next(lines)
             yield {action: {"_id": options["_id"], "status": 200}}
 
 
