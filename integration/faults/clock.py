@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from integration.faults.checking import check
-from integration.faults.command import Command, letters_in
+from integration.faults.command import ingest_command, letters_in
 from integration.faults.kill import measure, run_killed
 from integration.faults.material import expected, make_documents, refused_by_id, write_jsonl
 from integration.faults.outcome import Outcome
@@ -48,7 +48,7 @@ def jump(setting: Setting) -> Outcome:
     path = setting.folder / "source.jsonl"
     write_jsonl(path, source)
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, (str(clock), os.environ.get("PYTHONPATH"))))}
-    command = Command(path, setting.address, setting.folder, environment=environment)
+    command = ingest_command(path, setting.address, setting.folder, environment=environment)
     drop(setting)
     try:
         moments = measure(command, setting.seed)

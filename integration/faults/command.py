@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from integration.faults.material import NAME
 
-__all__ = ["DONE", "FAILURE", "Child", "Command", "letters_in", "state_in"]
+__all__ = ["DONE", "FAILURE", "Child", "Command", "ingest_command", "letters_in", "state_in"]
 
 DONE = {0, 1}
 """The exit statuses of a complete ingest: without and with refused documents."""
@@ -29,28 +29,37 @@ PROGRAM = Path(sys.executable).with_name("st-connectors")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An ingest of a file into a collection, which it creates, with further arguments; ``folder`` is for its output."""
+    """A call of the command line, in an environment with further variables; ``folder`` is for its output."""
 
-    source: Path
-    address: str
+    arguments: Sequence[str]
     folder: Path
-    arguments: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
 
     def start(self) -> Child:
         """Start the command."""
-        target = ["--in", self.address, "--collection", NAME, "--create", "--filterable", "year:int"]
-        models = ["--dense", "builtin:dense", "--sparse", "builtin:sparse"]
-        options = ["--batch", "64", "--progress", "json", "--json", *self.arguments]
-        return Child(
-            [str(PROGRAM), "ingest", str(self.source), *target, *models, *options], self.folder, self.environment
-        )
+        return Child([str(PROGRAM), *self.arguments], self.folder, self.environment)
 
     def run(self) -> Child:
         """Run the command to its end."""
         with self.start() as child:
             child.wait()
         return child
+
+
+def ingest_command(
+    source: Path,
+    address: str,
+    folder: Path,
+    options: Sequence[str] = (),
+    *,
+    verb: str = "ingest",
+    environment: Mapping[str, str] | None = None,
+) -> Command:
+    """Return an ingest of a file into a collection, which it creates, with further options; or a sync."""
+    target = ["--in", address, "--collection", NAME, "--create", "--filterable", "year:int"]
+    models = ["--dense", "builtin:dense", "--sparse", "builtin:sparse"]
+    shown = ["--batch", "64", "--progress", "json", "--json"]
+    return Command([verb, str(source), *target, *models, *shown, *options], folder, environment)
 
 
 class Child:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from integration.faults.checking import check, compare, said
-from integration.faults.command import DONE, FAILURE, Child, Command, letters_in, state_in
+from integration.faults.command import DONE, FAILURE, Child, Command, ingest_command, letters_in, state_in
 from integration.faults.material import Document, expected, make_documents, refused_by_id, write_jsonl
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting, SkippedError, drop
@@ -64,9 +64,13 @@ def fill(folder: Path) -> Path:
     return path
 
 
+def _command(setting: Setting, option: str, path: Path) -> Command:
+    return ingest_command(setting.folder / "source.jsonl", setting.address, setting.folder, (option, str(path)))
+
+
 def _fill_under_state(setting: Setting, disk: Path, source: Sequence[Document], wanted: dict[str, Record]) -> Outcome:
     state = disk / "state.json"
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder, ("--state", str(state)))
+    command = _command(setting, "--state", state)
     with command.start() as child:
         child.wait_until(state.exists)
         child.pause()
@@ -81,7 +85,9 @@ def _fill_under_state(setting: Setting, disk: Path, source: Sequence[Document], 
 
 def _fill_under_letters(setting: Setting, disk: Path, source: Sequence[Document], wanted: dict[str, Record]) -> Outcome:
     letters = disk / "refused.jsonl"
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder, ("--refused", str(letters)))
+    command = ingest_command(
+        setting.folder / "source.jsonl", setting.address, setting.folder, ("--refused", str(letters))
+    )
     filler = fill(disk)
     child = command.run()
     outcome = said(child, FAILURE, "refused documents cannot be written", "No space left", "run the same ingest again")
@@ -107,7 +113,7 @@ def _again(
 def _forbid_state(setting: Setting, disk: Path, source: Sequence[Document], wanted: dict[str, Record]) -> Outcome:
     state = disk / "state.json"
     _make_read_only(disk)
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder, ("--state", str(state)))
+    command = _command(setting, "--state", state)
     child = command.run()
     outcome = said(child, FAILURE, "the state cannot be written", "Read-only", "choose another place")
     _make_writable(disk)
@@ -117,7 +123,9 @@ def _forbid_state(setting: Setting, disk: Path, source: Sequence[Document], want
 def _forbid_letters(setting: Setting, disk: Path, source: Sequence[Document], wanted: dict[str, Record]) -> Outcome:
     letters = disk / "refused.jsonl"
     _make_read_only(disk)
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder, ("--refused", str(letters)))
+    command = ingest_command(
+        setting.folder / "source.jsonl", setting.address, setting.folder, ("--refused", str(letters))
+    )
     child = command.run()
     outcome = said(child, FAILURE, "refused documents cannot be written", "Read-only", "choose another file")
     _make_writable(disk)
@@ -130,7 +138,7 @@ def _forbid_default(setting: Setting, disk: Path, source: Sequence[Document], wa
     _resize(disk)
     write_jsonl(path, source)
     _make_read_only(disk)
-    child: Child = Command(path, setting.address, setting.folder).run()
+    child: Child = ingest_command(path, setting.address, setting.folder).run()
     outcome = said(child, 1, "no state is written beside the source", "--state FILE")
     if state_in(disk) is not None:
         outcome += Outcome(problem="there is a state in a read-only folder")

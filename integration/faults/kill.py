@@ -1,18 +1,20 @@
-"""Kill the ingesting command at random moments, and run it again until it is done."""
+"""Kill commands at random moments, and run them again until they are done."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
-from integration.faults.checking import check
-from integration.faults.command import DONE, Command, letters_in, state_in
-from integration.faults.material import Document, expected, make_documents, refused_by_id, write_jsonl
+from integration.faults.checking import check, compare
+from integration.faults.command import DONE, Command, ingest_command, letters_in, state_in
+from integration.faults.material import NAME, Document, expected, is_good, make_documents, refused_by_id, write_jsonl
 from integration.faults.outcome import Outcome
-from integration.faults.places import Setting, drop
+from integration.faults.places import MODELS, Setting, drop
+from st_connectors import Index
 
-__all__ = ["Moments", "kill", "measure", "run_killed"]
+__all__ = ["Moments", "kill", "kill_repeatedly", "kill_sync", "measure", "run_killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +31,74 @@ class Moments:
 
 
 def kill(setting: Setting) -> Outcome:
-    """Kill ingests until the number of kills is reached; each ingest that is done is compared with its input."""
+    """Kill ingests; each that is done is compared with its input, has its dead letters once and no state."""
     source = make_documents(setting.documents, setting.seed)
     wanted = expected(source)
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder)
-    write_jsonl(command.source, source)
-    drop(setting)
+    path = setting.folder / "source.jsonl"
+    write_jsonl(path, source)
+
+    def check_ingested() -> Outcome:
+        outcome = check(setting, wanted, refused_by_id(source), letters_in(setting.folder))
+        left = state_in(setting.folder)
+        return outcome if left is None else outcome + Outcome(problem=f"the state {left.name} is left")
+
+    command = ingest_command(path, setting.address, setting.folder)
+    return kill_repeatedly(setting, command, len(source), lambda: None, check_ingested)
+
+
+def kill_sync(setting: Setting) -> Outcome:
+    """Kill syncs of a source with new, changed, unchanged and missing documents; each that is done is compared."""
+    before = _all_good(make_documents(setting.documents, setting.seed))
+    after = _changed(before, _all_good(make_documents(setting.documents, setting.seed + 1)))
+    wanted = expected(after)
+    path = setting.folder / "source.jsonl"
+    write_jsonl(path, after)
+
+    def store_before() -> None:
+        with closing(Index.create(setting.address, collection=NAME, **MODELS)) as index:
+            index.sync(before)
+
+    options = ("--delete-missing", "--delete-limit", "50%", "--yes")
+    command = ingest_command(path, setting.address, setting.folder, options, verb="sync")
+    return kill_repeatedly(setting, command, len(after), store_before, lambda: compare(setting, wanted))
+
+
+def _all_good(documents: Sequence[Document]) -> list[Document]:
+    return [document if is_good(document) else {**document, "year": 1990} for document in documents]
+
+
+def _changed(before: Sequence[Document], other: Sequence[Document]) -> list[Document]:
+    """Return documents of which a quarter is unchanged, and others have another text, another payload or are new."""
+    ways = (
+        lambda old, _: old,
+        lambda old, new: {**new, "id": old["id"]},
+        lambda old, new: {**old, "year": new["year"], "tags": new["tags"]},
+        lambda old, new: {**new, "id": f"new {old['id']}"},
+    )
+    return [ways[at % len(ways)](old, new) for at, (old, new) in enumerate(zip(before, other, strict=True))]
+
+
+def kill_repeatedly(
+    setting: Setting, command: Command, documents: int, prepare: Callable[[], None], check_done: Callable[[], Outcome]
+) -> Outcome:
+    """Run a command with kills until their number is reached, each time after ``drop`` and ``prepare``."""
+
+    def start_over() -> None:
+        drop(setting)
+        prepare()
+
     try:
+        start_over()
         moments = measure(command, setting.seed)
-        outcome = _checked(setting, source, wanted) + Outcome(documents=len(source), runs=1)
+        outcome = check_done() + Outcome(documents, runs=1)
         while outcome.kills < setting.kills and outcome.is_good:
-            drop(setting)
+            start_over()
             outcome += run_killed(command, moments, setting.kills - outcome.kills)
-            outcome += _checked(setting, source, wanted) + Outcome(documents=len(source))
+            outcome += check_done() + Outcome(documents)
             setting.say(f"{outcome.kills} kills")
     finally:
         drop(setting)
     return outcome
-
-
-def _checked(setting: Setting, source: Sequence[Document], wanted: dict) -> Outcome:
-    outcome = check(setting, wanted, refused_by_id(source), letters_in(setting.folder))
-    left = state_in(setting.folder)
-    return outcome if left is None else outcome + Outcome(problem=f"the state {left.name} is left")
 
 
 def measure(command: Command, seed: int) -> Moments:

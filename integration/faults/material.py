@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from st_connectors import Index
+from st_connectors.chunks import SYNC_KEY
 from st_connectors.store import Record, Store, Vector
 from st_core.vectors import SparseVector
 
@@ -126,9 +127,13 @@ def _wrong_records(stored: Iterable[Record], wanted: Mapping[str, Record]) -> li
 
 
 def record_difference(record: Record, wanted: Record) -> str | None:
-    """Return how a record differs from another one in payload or vectors; None if it does not."""
-    if dict(record.payload) != dict(wanted.payload):
-        return f"the payload is {record.payload}, not {wanted.payload}"
+    """Return how a record differs from another one in payload or vectors; None if it does not.
+
+    The hashes that a sync stores in the payload are ignored.
+    """
+    payload = {key: value for key, value in record.payload.items() if key != SYNC_KEY}
+    if payload != dict(wanted.payload):
+        return f"the payload is {payload}, not {wanted.payload}"
     if record.vectors.keys() != wanted.vectors.keys():
         return f"it has the vectors {sorted(record.vectors)}, not {sorted(wanted.vectors)}"
     for name, vector in record.vectors.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from integration.faults.checking import check
-from integration.faults.command import DONE, Child, Command, letters_in
+from integration.faults.command import DONE, Child, ingest_command, letters_in
 from integration.faults.material import expected, make_documents, refused_by_id, write_jsonl
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting, SkippedError, drop
@@ -21,8 +21,9 @@ def restart_node(setting: Setting) -> Outcome:
     generator = random.Random(setting.seed)
     source = make_documents(setting.documents, setting.seed)
     wanted = expected(source)
-    command = Command(setting.folder / "source.jsonl", setting.address, setting.folder)
-    write_jsonl(command.source, source)
+    path = setting.folder / "source.jsonl"
+    command = ingest_command(path, setting.address, setting.folder)
+    write_jsonl(path, source)
     outcome = Outcome()
     try:
         while outcome.kills < setting.kills and outcome.is_good:

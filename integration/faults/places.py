@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from integration.faults.material import NAME
@@ -17,7 +18,11 @@ from integration.stores import address_of, opened
 from st_connectors import open_store
 from st_connectors.errors import NotFound
 
-__all__ = ["Setting", "SkippedError", "drop", "placed"]
+__all__ = ["MODELS", "Setting", "SkippedError", "drop", "placed"]
+
+
+MODELS: Mapping[str, Any] = {"dense": "builtin:dense", "sparse": "builtin:sparse", "filterable": {"year": "int"}}
+"""What the collections are created with."""
 
 
 class SkippedError(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from integration.faults.checking import compare
-from integration.faults.command import Command, letters_in
+from integration.faults.command import ingest_command, letters_in
 from integration.faults.material import NAME, Document, expected, make_documents
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting, drop
@@ -25,7 +25,7 @@ EVERY = 100
 """One document of so many is poisoned."""
 HUGE = 200_000_000
 """The bytes of the largest line."""
-MAX_DOCUMENT = 100_000
+MAX_DOCUMENT = 1_000_000
 
 LINES: dict[str, Callable[[str], bytes]] = {
     "an empty id": lambda text: _line(id="", text=text),
@@ -65,10 +65,10 @@ def _poison_lines(setting: Setting) -> Outcome:
     path = setting.folder / "source.jsonl"
     poisoned = _write(path, source)
     good = [document for number, document in enumerate(source, 1) if number not in poisoned]
-    arguments = ("--max-document", "10MB", "--encoding", "utf-8")
+    arguments = ("--max-document", str(MAX_DOCUMENT), "--encoding", "utf-8")
     drop(setting)
     try:
-        child = Command(path, setting.address, setting.folder, arguments).run()
+        child = ingest_command(path, setting.address, setting.folder, arguments).run()
         outcome = Outcome(len(source), runs=1, faults=len(poisoned), retries=child.retries)
         outcome += compare(setting, expected(good)) + _check_places(letters_in(setting.folder), poisoned)
         if child.status != 1 or child.report.get("refused_total") != len(poisoned):

@@ -10,7 +10,7 @@ from contextlib import closing
 from integration.faults.checking import compare
 from integration.faults.material import NAME, Document, expected, make_documents, record_difference
 from integration.faults.outcome import Outcome
-from integration.faults.places import Setting, drop
+from integration.faults.places import MODELS, Setting, drop
 from st_connectors import Index
 from st_connectors.store import Parts, Record
 
@@ -27,9 +27,8 @@ def read_throughout(setting: Setting) -> Outcome:
     versions = [_version(setting, number) for number in range(ROUNDS + 1)]
     records = [expected(version) for version in versions]
     drop(setting)
-    models = {"dense": "builtin:dense", "sparse": "builtin:sparse", "filterable": {"year": "int"}}
     try:
-        with closing(Index.create(setting.address, collection=NAME, **models)) as index:
+        with closing(Index.create(setting.address, collection=NAME, **MODELS)) as index:
             index.ingest(versions[0])
             # An embedded store can be opened once.
             other = Index.open(setting.address, collection=NAME) if setting.is_server else index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from integration.faults.checking import check, said
-from integration.faults.command import DONE, FAILURE, Command, letters_in, state_in
+from integration.faults.command import DONE, FAILURE, ingest_command, letters_in, state_in
 from integration.faults.material import expected, make_documents, refused_by_id, write_jsonl
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting, drop
@@ -18,7 +18,7 @@ def run_two(setting: Setting) -> Outcome:
     source = make_documents(setting.documents, setting.seed)
     path = setting.folder / "source.jsonl"
     write_jsonl(path, source)
-    first = Command(path, setting.address, setting.folder)
+    first = ingest_command(path, setting.address, setting.folder)
     output = setting.folder / "second"
     output.mkdir()
     drop(setting)

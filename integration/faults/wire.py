@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from integration.faults.checking import check
 from integration.faults.material import NAME, Document, expected, is_good, make_documents, refused_by_id
 from integration.faults.outcome import Outcome
-from integration.faults.places import Setting, drop
+from integration.faults.places import MODELS, Setting, drop
 from st_connectors import Index
 from st_connectors.errors import Temporary
 from st_connectors.ingest import IngestFailed, Patience
@@ -58,7 +58,7 @@ def run_through_faults(setting: Setting) -> Outcome:
     source = make_documents(setting.documents, setting.seed)
     drop(setting)
     try:
-        _create(setting.address)
+        Index.create(setting.address, collection=NAME, **MODELS).close()
         with FaultProxy(setting.upstream) as proxy:
             address = setting.through(proxy.host, proxy.port, f"?timeout={TIMEOUT_S}")
             with closing(Index.open(address, collection=NAME)) as index:
@@ -75,12 +75,6 @@ def run_through_faults(setting: Setting) -> Outcome:
 def injected_faults(proxy: FaultProxy) -> int:
     """Return the number of requests into which a fault was injected."""
     return proxy.injected.total() - proxy.injected[Pass()]
-
-
-def _create(address: str) -> None:
-    Index.create(
-        address, collection=NAME, dense="builtin:dense", sparse="builtin:sparse", filterable={"year": "int"}
-    ).close()
 
 
 def _ingest_all(index: Index, source: Sequence[Document], setting: Setting) -> int:

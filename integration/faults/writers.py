@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from integration.faults.checking import compare
 from integration.faults.material import NAME, expected, make_documents
 from integration.faults.outcome import Outcome
-from integration.faults.places import Setting, drop
+from integration.faults.places import MODELS, Setting, drop
 from integration.faults.wire import counted_retries, injected_faults
 from st_connectors import Index
 from st_connectors.testing.faults import Answer, FaultProxy, Pass, Reset
@@ -29,9 +29,8 @@ def write_at_once(setting: Setting) -> Outcome:
     documents = make_documents(setting.documents, setting.seed)
     source = [{**each, "id": f"doc {generator.randrange(IDS)}", "year": at} for at, each in enumerate(documents)]
     drop(setting)
-    models = {"dense": "builtin:dense", "sparse": "builtin:sparse", "filterable": {"year": "int"}}
     try:
-        Index.create(setting.address, collection=NAME, **models).close()
+        Index.create(setting.address, collection=NAME, **MODELS).close()
         with (
             _through_faults(setting) as (address, proxy),
             closing(Index.open(address, collection=NAME)) as index,
