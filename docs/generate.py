@@ -35,6 +35,21 @@ GROUPS = {
 }
 """What each group of the conformance suite is about."""
 
+FAULTS = {
+    "kill": "`kill -9` of the ingesting command at random moments, then the same command again, until it is done",
+    "kill sync": "the same with a sync of new, changed and missing documents",
+    "kill migrate": "the same with a migration",
+    "node": "`kill -9` of the server in the middle, three times",
+    "wire": "refused connections, resets in mid-answer, black holes, delays, 429 storms, 50x, truncated JSON",
+    "poison": "1 % bad documents: ids, types, weights, dimensions, encodings, NaN, too long, a line of 200 MB",
+    "disk": "a full disk under the state or the dead letters, and read-only folders",
+    "clock": "a wall clock that jumps, with kills",
+    "two": "two ingests of one source at once: the second is refused",
+    "reader": "all documents are replaced while they are searched and read",
+    "writers": "ten writers with equal ids in flight: the last document wins",
+}
+"""What breaks in each scenario of `make faults`."""
+
 ROWS = {
     "dense": "dense documents, MiniLM",
     "splade": "SPLADE documents",
@@ -124,6 +139,18 @@ def billion() -> str:
     ).stdout
 
 
+def faults() -> str:
+    """Return a row for each scenario of ingests through faults, with the recorded counts of all engines together."""
+    stored = json.loads((ROOT / "bench" / "results" / "faults.json").read_text(encoding="utf-8"))
+    counts = ("runs", "kills", "faults", "lost", "doubled")
+    lines = [f"| scenario | what breaks | engines | {' | '.join(counts)} |", "|---" * (3 + len(counts)) + "|"]
+    for scenario in filter(stored.__contains__, FAULTS):
+        rows = stored[scenario]
+        cells = [f"{sum(row[name] for row in rows.values()):,}" for name in counts]
+        lines.append(f"| {scenario} | {FAULTS[scenario]} | {', '.join(sorted(rows))} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def speed(rows: tuple[str, ...], contenders: tuple[str, ...]) -> str:
     """Return how many times as fast as sentence-transformers each contender was, as medians of the recorded rounds."""
     measured = json.loads((ROOT / "bench" / "results" / "encode.json").read_text(encoding="utf-8"))
@@ -170,6 +197,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
             ("dense", "splade", "pairs", "query"), ("torch", "OpenVINO", "OpenVINO int8", "fastembed")
         ),
     },
+    "docs/ingest.md": {"faults": faults},
     "docs/performance.md": {
         "encode": lambda: speed(tuple(ROWS), tuple(CONTENDERS)),
         "others": lambda: speed(tuple(ROWS), tuple(OTHERS)),

@@ -39,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not results:
         print("nothing was run", file=sys.stderr)
         return 2
-    if not options.no_save:
-        save(results, options.seed)
     _print_table(results)
     return 0 if all(outcome.is_good for outcome in results.values()) else 1
 
@@ -62,7 +60,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(
     scenario: Scenario, setting: Setting, options: argparse.Namespace, results: dict[tuple[str, str], Outcome]
 ) -> None:
-    """Run a scenario in a folder of its own, print its line, and add its outcome to the results."""
+    """Run a scenario in a folder of its own, print its line, and store its outcome."""
     began = time.monotonic()
     title = f"{scenario.name} {setting.engine}"
     with TemporaryDirectory() as folder:
@@ -82,6 +80,8 @@ def _run(
             outcome = Outcome(problem=f"{type(error).__name__}: {error}")
     results[scenario.name, setting.engine] = replace(outcome, seconds=time.monotonic() - began)
     print(f"{title}: {results[scenario.name, setting.engine]}", flush=True)
+    if not options.no_save:
+        save(results, options.seed)
 
 
 def _printer(title: str):

@@ -19,6 +19,7 @@ GROUPS = [group.__name__.lower() for group in StoreConformance.__bases__]
 OURS = ("memory", "qdrant", "elasticsearch", "opensearch", "milvus")
 TABLES = [
     ("README.md", "speed"),
+    ("docs/ingest.md", "faults"),
     ("docs/performance.md", "encode"),
     ("docs/performance.md", "others"),
     ("docs/scale.md", "plan"),
