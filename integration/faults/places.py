@@ -24,6 +24,9 @@ __all__ = ["MODELS", "Setting", "SkippedError", "drop", "placed"]
 MODELS: Mapping[str, Any] = {"dense": "builtin:dense", "sparse": "builtin:sparse", "filterable": {"year": "int"}}
 """What the collections are created with."""
 
+PATIENCE_S = 900.0
+"""How long a node may take to start on a machine that does other work too."""
+
 
 class SkippedError(Exception):
     """A scenario cannot be run here; the message says why."""
@@ -69,7 +72,7 @@ def placed(engine: str, folder: Path) -> Iterator[tuple[str, Running | None]]:
         with opened(engine, folder) as address:
             yield address, None
         return
-    with run(RECIPES[engine]) as node:
+    with run(RECIPES[engine], patience_s=PATIENCE_S) as node:
         yield address_of(engine, node.url), node
 
 
