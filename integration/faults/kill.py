@@ -14,7 +14,7 @@ from integration.faults.outcome import Outcome
 from integration.faults.places import MODELS, Setting, drop
 from st_connectors import Index
 
-__all__ = ["Moments", "kill", "kill_repeatedly", "kill_sync", "measure", "run_killed"]
+__all__ = ["Moments", "kill", "kill_migrate", "kill_repeatedly", "kill_sync", "measure", "run_killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,24 @@ def kill_sync(setting: Setting) -> Outcome:
     return kill_repeatedly(setting, command, len(after), store_before, lambda: compare(setting, wanted))
 
 
+def kill_migrate(setting: Setting) -> Outcome:
+    """Kill migrations to another model; each that is done has the vectors of the new one."""
+    from st_core import SentenceTransformer
+
+    source = _all_good(make_documents(setting.documents, setting.seed))
+    model = str(setting.folder / "model")
+    SentenceTransformer("builtin:dense", truncate_dim=64).save_pretrained(model)
+    wanted = expected(source, dense=model)
+
+    def store_source() -> None:
+        with closing(Index.create(setting.address, collection=NAME, **MODELS)) as index:
+            index.ingest(source)
+
+    target = ["--in", setting.address, "--collection", NAME]
+    command = Command(["migrate", *target, "--dense", model, "--yes", "--batch", "64", "--json"], setting.folder)
+    return kill_repeatedly(setting, command, len(source), store_source, lambda: compare(setting, wanted))
+
+
 def _all_good(documents: Sequence[Document]) -> list[Document]:
     return [document if is_good(document) else {**document, "year": 1990} for document in documents]
 
@@ -104,11 +122,13 @@ def kill_repeatedly(
 def measure(command: Command, seed: int) -> Moments:
     """Return the moments for an ingest, which is run once for that."""
     with command.start() as child:
-        child.wait_until(lambda: child.confirmed)
-        first = child.age
+        first = child.age if child.wait_until(lambda: child.confirmed) else None
         child.wait()
         last = child.age
-    return Moments(random.Random(seed), 0.7 * first, last)
+    if child.status not in DONE:
+        raise RuntimeError(f"the command ended with {child.status}: {child.messages[-3:]}")
+    # A migration shows no progress; it begins to write after about a third of its time.
+    return Moments(random.Random(seed), last / 3 if first is None else 0.7 * first, last)
 
 
 def run_killed(command: Command, moments: Moments, most: int) -> Outcome:
@@ -122,6 +142,6 @@ def run_killed(command: Command, moments: Moments, most: int) -> Outcome:
                 continue
             child.wait()
             outcome += Outcome(retries=child.retries)
-        if child.status in DONE:
+        if child.status in DONE or (outcome.kills and child.is_repeated):
             return outcome
         return outcome + Outcome(problem=f"the command ended with {child.status}: {child.messages[-3:]}")

@@ -68,12 +68,10 @@ def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
         file.writelines(f"{json.dumps(document)}\n" for document in documents)
 
 
-def expected(source: Sequence[Document]) -> dict[str, Record]:
+def expected(source: Sequence[Document], *, dense: str = "builtin:dense") -> dict[str, Record]:
     """Return the records that the documents become, by id, from the reference store: of each id the last good one."""
     last = {document["id"]: document for document in source if is_good(document)}
-    with closing(
-        Index.create("memory:faults", collection=NAME, dense="builtin:dense", sparse="builtin:sparse")
-    ) as index:
+    with closing(Index.create("memory:faults", collection=NAME, dense=dense, sparse="builtin:sparse")) as index:
         index.ingest(last.values())
         records = {record.id: record for record in index.store.scan()}
         index.store.drop()

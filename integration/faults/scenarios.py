@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from integration.faults.clock import jump
 from integration.faults.disk import break_disk
-from integration.faults.kill import kill, kill_sync
+from integration.faults.kill import kill, kill_migrate, kill_sync
 from integration.faults.node import restart_node
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting, SkippedError
@@ -40,6 +40,7 @@ SCENARIOS = {
     for scenario in (
         Scenario("kill", kill, DURABLE, documents=4000, kills=25),
         Scenario("kill sync", kill_sync, DURABLE, documents=4000, kills=10),
+        Scenario("kill migrate", kill_migrate, DURABLE, documents=4000, kills=10),
         Scenario("node", restart_node, SERVERS, documents=8000, kills=3),
         Scenario("wire", run_through_faults, SERVERS, documents=2000),
         Scenario("poison", poison, DURABLE, documents=4000),
