@@ -12,9 +12,9 @@ from integration.faults.material import NAME, difference, letters_by_id
 from integration.faults.outcome import Outcome
 from integration.faults.places import Setting
 from st_connectors import open_store
-from st_connectors.store import Record
+from st_connectors.store import Record, Store
 
-__all__ = ["check", "compare", "said"]
+__all__ = ["check", "compare", "compare_store", "said"]
 
 
 def check(setting: Setting, wanted: Mapping[str, Record], refused: Counter[str], letters: Path) -> Outcome:
@@ -30,11 +30,16 @@ def check(setting: Setting, wanted: Mapping[str, Record], refused: Counter[str],
 def compare(setting: Setting, wanted: Mapping[str, Record]) -> Outcome:
     """Compare the collection with the records that it should contain, by a scan."""
     with closing(open_store(setting.address, NAME)) as store:
-        store.refresh()
-        found = difference(store, wanted)
+        return compare_store(store, wanted, setting.engine)
+
+
+def compare_store(store: Store, wanted: Mapping[str, Record], engine: str) -> Outcome:
+    """Compare an open collection with the records that it should contain, by a scan."""
+    store.refresh()
+    found = difference(store, wanted)
     if found is None:
         return Outcome()
-    return Outcome(lost=found.lost, doubled=found.doubled, problem=f"{setting.engine}: {found}")
+    return Outcome(lost=found.lost, doubled=found.doubled, problem=f"{engine}: {found}")
 
 
 def said(child: Child, status: int, *parts: str) -> Outcome:
