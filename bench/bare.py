@@ -227,13 +227,6 @@ class Local:
         self._client.delete_collection(NAME)
 
 
-def _checked(done: Iterable[tuple[bool, Any]]) -> Iterator[object]:
-    for good, item in done:
-        if not good:
-            raise RuntimeError(f"record not written: {item}")
-        yield item
-
-
 class _Lucene:
     """The common part of the Elasticsearch and OpenSearch clients: only the vectors in documents and queries differ."""
 
@@ -248,14 +241,14 @@ class _Lucene:
 
     def fill(self, records: Sequence[Record]) -> None:
         if self.parallel:
-            self._fill_in_threads(4, 500, records)
+            self.fill_in_threads(4, 500, records)
         else:
             self._fill(BATCH, records)
 
     def bulk_paths(self) -> Mapping[str, Fill]:
         streaming = {f"streaming_bulk, {size} each": partial(self._fill, size) for size in (250, 500, BATCH)}
         return streaming | {
-            f"parallel_bulk, {threads} threads, {size} each": partial(self._fill_in_threads, threads, size)
+            f"parallel_bulk, {threads} threads, {size} each": partial(self.fill_in_threads, threads, size)
             for threads in (2, 4)
             for size in (250, 500)
         }
@@ -263,24 +256,17 @@ class _Lucene:
     def _fill(self, size: int, records: Sequence[Record], dense: Dense = np.ndarray.tolist) -> None:
         self._finish(self._helpers.streaming_bulk(self._client, self._actions(records, dense), chunk_size=size))
 
-    def _fill_in_threads(
-        self, threads: int, size: int, records: Sequence[Record], dense: Dense = np.ndarray.tolist
+    def fill_in_threads(
+        self, threads: int, size: int, records: Iterable[Record], dense: Dense = np.ndarray.tolist
     ) -> None:
-        self._finish(self._in_threads(threads, size, self._actions(records, dense)))
-
-    def written(self, records: Iterable[Record], *, threads: int, size: int) -> Iterator[object]:
-        """Write records, which are read as they are needed, and yield something for each."""
-        return _checked(self._in_threads(threads, size, self._actions(records)))
-
-    def _in_threads(self, threads: int, size: int, actions: Iterable[object]) -> Iterator[tuple[bool, Any]]:
-        done: Iterator[tuple[bool, Any]] = self._helpers.parallel_bulk(
-            self._client, actions, thread_count=threads, chunk_size=size
-        )
-        return done
+        """Store records, which are read as they are needed, through ``parallel_bulk``."""
+        actions = self._actions(records, dense)
+        self._finish(self._helpers.parallel_bulk(self._client, actions, thread_count=threads, chunk_size=size))
 
     def _finish(self, done: Iterable[tuple[bool, Any]]) -> None:
-        for _ in _checked(done):
-            pass
+        for good, item in done:
+            if not good:
+                raise RuntimeError(f"record not written: {item}")
         self._client.indices.refresh(index=NAME)
 
     def _properties(self, dense: dict[str, Any], sparse: dict[str, Any]) -> dict[str, Any]:
@@ -335,8 +321,8 @@ class Elastic(_Lucene):
         return {
             **super().bulk_paths(),
             "streaming_bulk, 500 each, base64": partial(self._fill, 500, dense=pack),
-            "parallel_bulk, 2 threads, 500 each, base64": partial(self._fill_in_threads, 2, 500, dense=pack),
-            "parallel_bulk, 4 threads, 500 each, base64": partial(self._fill_in_threads, 4, 500, dense=pack),
+            "parallel_bulk, 2 threads, 500 each, base64": partial(self.fill_in_threads, 2, 500, dense=pack),
+            "parallel_bulk, 4 threads, 500 each, base64": partial(self.fill_in_threads, 4, 500, dense=pack),
         }
 
     def _vector_query(self, leg: str, question: Question, limit: int) -> dict[str, Any]:
