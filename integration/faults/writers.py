@@ -42,11 +42,13 @@ def write_at_once(setting: Setting) -> Outcome:
     try:
         Index.create(setting.address, collection=NAME, **MODELS).close()
         with (
-            _through_faults(setting) as (address, proxy),
+            _through_proxy(setting) as (address, proxy),
             closing(Index.open(address, collection=NAME)) as index,
             counted_retries() as retries,
         ):
             _delay_writes(index.store, generator)
+            if proxy is not None:
+                proxy.mix(setting.seed, FAULTS)  # from now on: opening is not repeated
             for end in range(size, len(source) + 1, size):
                 report = index.ingest(source[end - size : end], batch=BATCH, writers=WRITERS)
                 if report.confirmed != size:
@@ -72,11 +74,10 @@ def _delay_writes(store: Any, generator: random.Random) -> None:
 
 
 @contextmanager
-def _through_faults(setting: Setting) -> Iterator[tuple[str, FaultProxy | None]]:
-    """Yield an address by which some requests of a server fail and are repeated; that of an embedded store itself."""
+def _through_proxy(setting: Setting) -> Iterator[tuple[str, FaultProxy | None]]:
+    """Yield the address of a proxy in front of a server, and the proxy; for an embedded store its own, and None."""
     if not setting.is_server:
         yield setting.address, None
         return
     with FaultProxy(setting.upstream) as proxy:
-        proxy.mix(setting.seed, FAULTS)
         yield setting.through(proxy.host, proxy.port), proxy
