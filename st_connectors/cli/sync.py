@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from uuid import uuid4
 
 import typer
 
@@ -194,7 +195,7 @@ def _open_unchanged(target: TaskTarget) -> Index:
     except NotFound:
         if not target.create:
             raise
-    return open_target(replace(target, address="memory:"))
+    return open_target(replace(target, address=f"memory:{uuid4()}"))
 
 
 def _show_plan(task: Task) -> NoReturn:

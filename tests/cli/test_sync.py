@@ -179,6 +179,27 @@ def test_a_killed_sync_is_finished_by_the_same_command(cli, tmp_path, source, en
     assert not list((tmp_path / ".st-connectors").glob("*.state.json"))
 
 
+def test_a_dry_run_is_alone_with_a_collection_that_does_not_exist(cli, tmp_path):
+    """A collection in memory with its name is another one."""
+    with Index.create("memory:", collection="alone", dense="builtin:dense", sparse=None) as other:
+        other.ingest([{"id": "d1", "text": "red"}])
+
+        plan = cli(
+            "sync",
+            write(tmp_path / "in.jsonl", rows_of(3)),
+            "--in",
+            f"memory:{tmp_path}",
+            "--collection",
+            "alone",
+            "--create",
+            "--dry-run",
+            "--json",
+        )
+
+        other.store.drop()
+    assert (plan.status, plan.json["new"], plan.json["missing"]) == (0, 3, 0)
+
+
 def test_a_dry_run_changes_nothing(cli, target, source):
     """It shows the counts and the estimated time; a collection that does not exist is not created."""
     plan = cli("sync", write(source, rows_of(10)), *target, "--dry-run")
