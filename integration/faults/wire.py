@@ -50,7 +50,7 @@ PATIENCE_S = 1.0
 """How long an ingest waits for a store that is down; outages take up to three times as long, and end it."""
 ROUNDS = 200
 """Continuations until a campaign is given up."""
-BATCH = 16
+BATCH = 6
 
 
 def run_through_faults(setting: Setting) -> Outcome:
