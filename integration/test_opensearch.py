@@ -402,7 +402,7 @@ def _sent_bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     perform = opensearchpy.Urllib3HttpConnection.perform_request
 
     def spy(self, method, url, params=None, body=None, **options):
-        sent.append((body or b"").decode())
+        sent.append((body or b"").decode(errors="replace"))  # documents are not JSON
         return perform(self, method, url, params, body, **options)
 
     monkeypatch.setattr(opensearchpy.Urllib3HttpConnection, "perform_request", spy)
