@@ -96,10 +96,9 @@ def _has_steps(model: object) -> bool:
 
     False for a class or an object that replaces ``encode`` or ``encode_document`` of a model with these steps.
     """
-    return (
-        all(callable(getattr(model, name, None)) for name in ("compute", "finish"))
-        and _owner(model, "encode") is _owner(model, "prepare") is not None
-        and _owner(model, "encode_document") is _owner(model, "prepare_document") is not None
+    owners = [_owner(model, name) for name in ("encode", "encode_document", "prepare")]
+    return owners[0] is owners[1] is owners[2] is not None and all(
+        callable(getattr(model, name, None)) for name in ("prepare_document", "compute", "finish")
     )
 
 

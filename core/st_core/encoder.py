@@ -15,6 +15,7 @@ from st_core.errors import ModelUnsupported
 from st_core.model import Model
 
 if TYPE_CHECKING:
+    from st_core.engine.prepared import Prepared
     from st_core.similarity import SimilarityFunction
 
 __all__ = ["Encoder", "windows"]
@@ -53,6 +54,24 @@ class Encoder(Model):
     @abstractmethod
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Return the vectors of texts."""
+
+    @abstractmethod
+    def prepare(self, inputs: object, *args: Any, **kwargs: Any) -> Prepared:
+        """Tokenize the texts of a request, as the first of the three steps of encoding."""
+
+    def prepare_query(
+        self, inputs: object, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Prepared:
+        """Call :meth:`prepare` for queries, with the task and the prompt of ``encode_query``."""
+        kwargs.setdefault("task", "query")
+        return self.prepare(inputs, self._query_prompt(prompt_name, prompt), prompt, **kwargs)
+
+    def prepare_document(
+        self, inputs: object, prompt_name: str | None = None, prompt: str | None = None, **kwargs: Any
+    ) -> Prepared:
+        """Call :meth:`prepare` for documents, with the task and the prompt of ``encode_document``."""
+        kwargs.setdefault("task", "document")
+        return self.prepare(inputs, self._document_prompt(prompt_name, prompt), prompt, **kwargs)
 
     def _query_prompt(self, prompt_name: str | None, prompt: str | None) -> str | None:
         """Return the name of the prompt for queries: "query" if the model has it and no other prompt is passed."""

@@ -197,6 +197,9 @@ class Strict(st_core.SentenceTransformer):
     def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         return self.finish(self.compute([self.prepare(inputs, kwargs.get("prompt_name"), task="document")])[0])
 
+    def encode_document(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.encode(inputs)
+
 
 def test_a_text_that_a_model_refuses_is_refused_alone(memory: Any) -> None:
     model = Strict("builtin:dense", truncate_dim=16)

@@ -276,44 +276,6 @@ class SentenceTransformer(Encoder):
         options = self._options(kwargs, prompt=prompt, prompt_name=prompt_name, batch_size=batch_size)
         return self._engine.prepare(listed, options, is_single=single)
 
-    def prepare_query(
-        self,
-        inputs: object,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *,
-        batch_size: int | None = None,
-        **kwargs: Unpack[CallArguments],
-    ) -> Prepared:
-        """Call :meth:`prepare` for queries, with the task and the prompt of :meth:`encode_query`."""
-        kwargs.setdefault("task", "query")
-        return self.prepare(
-            inputs,
-            self._query_prompt(prompt_name, prompt),
-            prompt,
-            batch_size=batch_size,
-            **kwargs,
-        )
-
-    def prepare_document(
-        self,
-        inputs: object,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *,
-        batch_size: int | None = None,
-        **kwargs: Unpack[CallArguments],
-    ) -> Prepared:
-        """Call :meth:`prepare` for documents, with the task and the prompt of :meth:`encode_document`."""
-        kwargs.setdefault("task", "document")
-        return self.prepare(
-            inputs,
-            self._document_prompt(prompt_name, prompt),
-            prompt,
-            batch_size=batch_size,
-            **kwargs,
-        )
-
     def finish(
         self,
         computed: Computed[Rows],
