@@ -42,11 +42,11 @@ class Comparison:
         rows = [
             (f"overlap at {self.limit}", f"{self.overlap:.3f}"),
             ("rank correlation", "unknown" if self.rank_correlation is None else f"{self.rank_correlation:.3f}"),
-            ("milliseconds per query", f"{before:.1f} now, {after:.1f} then"),
+            ("milliseconds per query", f"{before:.1f} before, {after:.1f} after"),
         ]
         if self.ndcg is not None:
             before, after = self.ndcg
-            rows.append((f"nDCG at {self.limit}", f"{before:.4f} now, {after:.4f} then ({self.judged:,} queries)"))
+            rows.append((f"nDCG at {self.limit}", f"{before:.4f} before, {after:.4f} after ({self.judged:,} queries)"))
         return "\n".join(f"{name:<24}{value}" for name, value in rows)
 
 

@@ -68,7 +68,7 @@ from st_core.vectors import SparseVector
 if TYPE_CHECKING:
     from st_connectors.plugin import SchemaStore
 
-__all__ = ["Estimate", "Migrator", "drop_old"]
+__all__ = ["AlreadyMigratedError", "Estimate", "Migrator", "drop_old"]
 
 MAX_PASSES = 5
 """The number of times that records are compared while others write; the pass of the switch does the rest."""
@@ -76,6 +76,10 @@ SAMPLE = 64
 """The number of records from which an estimate is computed, and of texts that serve as queries."""
 QUERY_WORDS = 12
 """The number of words of a text that serve as a query."""
+
+
+class AlreadyMigratedError(ValueError):
+    """The collection has the models and settings that a migration was to give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +175,9 @@ class Migrator:
         they are iterated several times. Texts in payloads win, because they may be newer, and nothing else is read from
         ``documents``.
 
-        Raises ValueError if nothing changes, Refused if the previous collection is still there or another one has the
-        name of the new one, and SchemaMismatch if a migration to other models was interrupted.
+        Raises ValueError if there is nothing to change, AlreadyMigratedError if all of it is so already, Refused if the
+        previous collection is still there or another one has the name of the new one, and SchemaMismatch if a migration
+        to other models was interrupted.
         """
         if documents is not None:
             _check_repeatable(documents)
@@ -185,6 +190,8 @@ class Migrator:
         if quantization is not None:
             schema = altered_schema(schema, quantization=quantization)
         if split is None and replace(schema, fusion=index.schema.fusion) == index.schema:
+            if passed or metric is not None or quantization is not None or filterable:
+                raise AlreadyMigratedError(f"{index.collection!r} has these models and settings already")
             raise ValueError("nothing to migrate: pass another model, metric, quantization, filterable field or split")
         name = _next_name(migration)
         if migration.previous not in {None, name}:
@@ -217,8 +224,8 @@ class Migrator:
             raise ValueError(f"{migration.root!r} has no previous collection to go back to")
         if is_undone:
             raise ValueError(
-                f"the last migration of {migration.root!r} is undone already; run it again to return to "
-                f"{migration.previous!r}"
+                f"the last migration of {migration.root!r} is undone already; run the same migration again to return "
+                f"to {migration.previous!r}"
             )
         target = open_store(index.address, migration.previous, client=index.client, follow=False)
         options = ModelOptions(None, None)

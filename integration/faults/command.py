@@ -149,11 +149,6 @@ class Child:
         return report
 
     @property
-    def is_repeated(self) -> bool:
-        """Whether the command says that it was done before: it was killed after its last step."""
-        return any("nothing to migrate" in line for line in self.messages)
-
-    @property
     def retries(self) -> int:
         """The number of requests that the command says it repeated."""
         return int(self.report.get("retries", 0))

@@ -148,6 +148,6 @@ def run_killed(command: Command, moments: Moments, most: int) -> Outcome:
                 continue
             child.wait()
             outcome += Outcome(retries=child.retries)
-        if child.status in DONE or (outcome.kills and child.is_repeated):
+        if child.status in DONE:
             return outcome
         return outcome + Outcome(problem=f"the command ended with {child.status}: {child.messages[-3:]}")

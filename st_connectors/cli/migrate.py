@@ -134,7 +134,7 @@ def migrate(
     Example: st-connectors migrate --in qdrant+edge:library --collection books --back --yes
     """
     from st_connectors.index import Index
-    from st_connectors.migrating import Migrator
+    from st_connectors.migrating import AlreadyMigratedError, Migrator
 
     if back and (drop_old or estimate):
         raise ValueError(f"--back excludes {'--drop-old' if drop_old else '--estimate'}; pass only one of them")
@@ -167,7 +167,13 @@ def migrate(
         if drop_old:
             _drop_old(index, yes=yes, as_json=as_json)
             return
-        with Migrator.back(index) if back else _start(index, changes, backend, dtype) as migrator:
+        try:
+            opened = Migrator.back(index) if back else _start(index, changes, backend, dtype)
+        except AlreadyMigratedError as error:  # by the same command, which was killed after the switch
+            current = {"collection": index.collection, "current": index.schema.collection}
+            _print_result(current, as_json=as_json, line=str(error))
+            return
+        with opened as migrator:
             new = migrator.target.schema.collection
             result: dict[str, Any] = {} if back else _estimate(migrator, as_json=as_json)
             if not estimate:
@@ -179,7 +185,8 @@ def migrate(
                 return
             if not back:
                 confirm(f"switch {collection!r} to {new!r}", yes=yes)
-            _switch(migrator, index, result, batch, as_json=as_json)
+            undo = "the same migration undoes this" if back else "--back undoes this"
+            _switch(migrator, index, result, batch, undo, as_json=as_json)
 
 
 def _split(split: bool | None, tokens: int | None) -> Split | bool | None:
@@ -254,14 +261,14 @@ def _compare(
     return {"comparison": comparison.to_json()}
 
 
-def _switch(migrator: Migrator, index: Index, result: dict[str, Any], batch: int, *, as_json: bool) -> None:
+def _switch(migrator: Migrator, index: Index, result: dict[str, Any], batch: int, undo: str, *, as_json: bool) -> None:
     migrator.switch(batch=batch)
     before, after = index.schema.collection, migrator.target.schema.collection
     _print_result(
         {"collection": index.collection, "previous": before, "current": after, **result},
         as_json=as_json,
         line=f"{index.collection!r} now opens {after!r}; open it again in other programs. {before!r} stays until "
-        "--drop-old, and --back undoes this",
+        f"--drop-old, and {undo}",
     )
 
 

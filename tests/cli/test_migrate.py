@@ -62,7 +62,9 @@ def test_a_migration_and_its_way_back(cli, library, other):
     assert cli("search", "fish", *library, "--limit", 1, "--json").json["hits"][0]["id"] == "sea"
     assert cli("info", *library, "--json").json["collection"] == "books~2"
 
-    assert cli("migrate", *library, "--back", "--yes").status == 0
+    undone = cli("migrate", *library, "--back", "--yes")
+    assert undone.status == 0
+    assert undone.out.endswith("'books~2' stays until --drop-old, and the same migration undoes this\n")
     assert vectors(address) == before
     dropped = cli("migrate", *library, "--drop-old", "--yes")
     assert (dropped.status, dropped.out) == (0, "dropped 'books~2'\n")
@@ -99,6 +101,19 @@ def test_the_output_names_what_was_done(cli, library, other, tmp_path):
         "'books' now opens 'books~2'; open it again in other programs. 'books' stays until --drop-old, and --back "
         "undoes this"
     )
+
+
+def test_a_migration_that_is_done_may_be_repeated(cli, library, other):
+    """A script runs a command again that was killed after the switch."""
+    command = ["migrate", *library, "--dense", other, "--yes"]
+    assert cli(*command).status == 0
+    before = vectors(library[1])
+
+    again, as_json = cli(*command), cli(*command, "--json")
+
+    assert (again.status, again.out, again.err) == (0, "'books' has these models and settings already\n", "")
+    assert (as_json.status, as_json.json) == (0, {"collection": "books", "current": "books~2"})
+    assert (vectors(library[1]), collections(library[1])) == (before, ["books", "books~2"])
 
 
 def test_it_asks_before_it_encodes(cli, library, other):

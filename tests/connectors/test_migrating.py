@@ -19,7 +19,7 @@ from st_connectors.ingest import FileInUseError, IngestFailed, IngestInterrupted
 from st_connectors.layers.passing import Passing
 from st_connectors.layers.requests import RequestChecks
 from st_connectors.memory import MemoryStore
-from st_connectors.migrating import Migrator, drop_old
+from st_connectors.migrating import AlreadyMigratedError, Migrator, drop_old
 from st_connectors.registry import collections, describe_collection, open_store, stored_schema
 from st_connectors.schema import Migration
 from st_connectors.store import Near, Record, SearchRequest
@@ -217,7 +217,7 @@ def test_back_returns_with_what_was_written_since(url, index, letters, words):
         assert vectors_of(again.store) == encoded_anew(url, documents_of(again.store), dense=letters, sparse=words)
         assert sorted(vectors_of(again.store)) == ["b", "c", "d", "e"]
         assert again.schema.migration == Migration("books", "books", "books~2")
-        with pytest.raises(ValueError, match="is undone already; run it again to return to 'books~2'"):
+        with pytest.raises(ValueError, match="is undone already; run the same migration again to return to 'books~2'"):
             Migrator.back(again)
         with pytest.raises(SchemaMismatch, match="of an unfinished migration"):
             Migrator.start(again, metric="dot")
@@ -226,7 +226,7 @@ def test_back_returns_with_what_was_written_since(url, index, letters, words):
             migrator.switch()
     with opened(url, dense=NEW, sparse=words) as forward:
         assert forward.schema.migration is not None
-        with pytest.raises(ValueError, match="nothing to migrate"):
+        with pytest.raises(AlreadyMigratedError, match="'books' has these models and settings already"):
             Migrator.start(forward, dense=NEW)
         with Migrator.back(forward, dense=letters, sparse=words) as migrator:
             migrator.switch()
