@@ -12,11 +12,11 @@ from typing import Any
 
 from st_connectors.index import Index
 
-__all__ = ["Comparison", "compare_indexes", "ndcg", "overlap", "rank_correlation"]
+__all__ = ["SearchComparison", "compare_indexes", "ndcg", "overlap", "rank_correlation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class SearchComparison:
     """How the searches of a new index compare with those of the present one; means over the queries.
 
     Hits are documents. ``overlap`` is the share of common hits among the first ``limit``. ``rank_correlation`` is
@@ -57,7 +57,7 @@ def compare_indexes(
     judgements: Mapping[str, Mapping[str, float]],
     *,
     limit: int = 10,
-) -> Comparison:
+) -> SearchComparison:
     """Search both indexes for queries by id; ``judgements`` are the gains of documents by the id of a query.
 
     Raises ValueError if there is no query.
@@ -73,7 +73,7 @@ def compare_indexes(
         for searched in (before, after)
         if judged
     ]
-    return Comparison(
+    return SearchComparison(
         queries=len(queries),
         limit=limit,
         overlap=statistics.fmean(overlap(before.hits[each], after.hits[each]) for each in queries),

@@ -32,7 +32,7 @@ from st_connectors.ingest import (
     Waiting,
     ingest,
 )
-from st_connectors.ingest.comparing import Comparison
+from st_connectors.ingest.changes import DocumentComparison
 from st_connectors.ingest.dead_letters import Target
 from st_connectors.ingest.ledger import open_ledger
 from st_connectors.ingest.limits import parse_max_refused
@@ -344,7 +344,7 @@ class Index:
         on_refused: Callable[[Refusal], None] | None,
         *,
         should_stop: Callable[[], bool] | None = None,
-        compare: Comparison | None = None,
+        compare: DocumentComparison | None = None,
         **further: Unpack[FurtherIngestArguments],
     ) -> IngestReport:
         """Ingest with the arguments of ``ingest``, until ``should_stop`` returns True before a document.
@@ -447,11 +447,11 @@ class Index:
         options = IngestOptions(batch=batch, spans=self._spans(split), text_key=self._text_key)
         return plan_sync(self._store, documents, self._encoders(list(self._models)), self._comparison(), options)
 
-    def _comparison(self) -> Comparison:
+    def _comparison(self) -> DocumentComparison:
         """Return the comparison of documents with this collection, by the models as they are now."""
         refs = {name: model.ref() for name, model in self._models.items()}
         self._store.refresh()  # what an interrupted sync has written counts as stored
-        return Comparison(
+        return DocumentComparison(
             self._store,
             self._text_key,
             json.dumps({name: identity_of(ref) for name, ref in refs.items()}, sort_keys=True),

@@ -217,10 +217,10 @@ def _start(index: Index, changes: dict[str, Any], backend: str, dtype: str | Non
 
 
 def _estimate(migrator: Migrator, *, as_json: bool) -> dict[str, Any]:
-    found = migrator.estimate()
+    estimate = migrator.estimate()
     if not as_json:
-        print_line(str(found))
-    return {"estimate": found.to_json()}
+        print_line(str(estimate))
+    return {"estimate": estimate.to_json()}
 
 
 def _fill(migrator: Migrator, index: Index, batch: int, *, as_json: bool) -> dict[str, Any]:

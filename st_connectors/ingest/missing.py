@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from st_connectors.chunks import parent_of
-from st_connectors.ingest.comparing import Comparison
+from st_connectors.ingest.changes import DocumentComparison
 from st_connectors.ingest.seen import SeenIds
 from st_connectors.store import Parts, Record, Store
 
@@ -64,7 +64,7 @@ class DeleteMissing:
             raise ValueError(f"the limit of deleted documents is a share from 0 to 1, not {self.limit}")
 
 
-def delete_missing(store: Store, comparison: Comparison, options: DeleteMissing, read: int, total: int) -> int:
+def delete_missing(store: Store, comparison: DocumentComparison, options: DeleteMissing, read: int, total: int) -> int:
     """Delete the documents that a source does not contain, with all windows, and return their number.
 
     ``comparison`` has compared the whole source, which has ``read`` documents, with a collection that had ``total``
@@ -105,7 +105,7 @@ def count_missing(store: Store, ids: SeenIds, total: int, counted: SeenIds | Non
     return Missing(documents, records, total)
 
 
-def _check_source(comparison: Comparison, options: DeleteMissing, read: int) -> None:
+def _check_source(comparison: DocumentComparison, options: DeleteMissing, read: int) -> None:
     refusal, gap = comparison.unidentified, None if options.gap is None else options.gap()
     reason = None
     if not read:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from st_connectors.ingest.comparing import Change, Comparison
+from st_connectors.ingest.changes import Change, DocumentComparison
 from st_connectors.ingest.documents import Document
 from st_connectors.ingest.encode import Batch, encode_batch, gather_batches
 from st_connectors.ingest.missing import count_missing
@@ -82,7 +82,7 @@ def plan_sync(
     store: Store,
     documents: Iterable[object],
     encoders: Sequence[FieldEncoder],
-    comparison: Comparison,
+    comparison: DocumentComparison,
     options: IngestOptions,
     *,
     clock: Callable[[], float] = time.perf_counter,

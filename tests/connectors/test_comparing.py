@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from st_connectors.comparing import Comparison, compare_indexes, ndcg, overlap, rank_correlation
+from st_connectors.comparing import SearchComparison, compare_indexes, ndcg, overlap, rank_correlation
 from st_connectors.index import Index
 
 
@@ -79,9 +79,9 @@ def test_a_comparison_is_that_of_the_two_searches(request, letters):
 
 def test_the_table_names_what_is_unknown():
     """Without common hits there is no correlation, without judgements no quality."""
-    lines = str(Comparison(3, 10, 0.0, None, (1.0, 2.0))).splitlines()
+    lines = str(SearchComparison(3, 10, 0.0, None, (1.0, 2.0))).splitlines()
     assert lines == [
         "overlap at 10           0.000",
         "rank correlation        unknown",
-        "milliseconds per query  1.0 now, 2.0 then",
+        "milliseconds per query  1.0 before, 2.0 after",
     ]

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from st_connectors import migrating
 from st_connectors.errors import NotFound, Refused, SchemaMismatch, StoreError, Unavailable, Unsupported
 from st_connectors.filters import Eq
 from st_connectors.index import Index, Split
@@ -19,7 +18,7 @@ from st_connectors.ingest import FileInUseError, IngestFailed, IngestInterrupted
 from st_connectors.layers.passing import Passing
 from st_connectors.layers.requests import RequestChecks
 from st_connectors.memory import MemoryStore
-from st_connectors.migrating import AlreadyMigratedError, Migrator, drop_old
+from st_connectors.migrating import AlreadyMigratedError, Migrator, drop_old, pointer
 from st_connectors.registry import collections, describe_collection, open_store, stored_schema
 from st_connectors.schema import Migration
 from st_connectors.store import Near, Record, SearchRequest
@@ -724,7 +723,7 @@ def test_a_migration_that_is_killed_is_completed_by_another(shelf, words, monkey
     expected = encoded_anew(shelf.address, documents_of(shelf.store), dense=NEW, sparse=words)
     left = [at]
     real = open_store
-    monkeypatch.setattr(migrating, "open_store", lambda *args, **options: Mortal(real(*args, **options), left))
+    monkeypatch.setattr(pointer, "open_store", lambda *args, **options: Mortal(real(*args, **options), left))
     try:
         with Migrator.start(shelf, dense=NEW) as migrator:
             migrator.fill(batch=2)
@@ -748,7 +747,7 @@ def test_a_mark_that_a_killed_migration_left_is_cleared_by_back(shelf, letters, 
     """Until then, writes raise the error that says so."""
     left = [4]
     real = open_store
-    monkeypatch.setattr(migrating, "open_store", lambda *args, **options: Mortal(real(*args, **options), left))
+    monkeypatch.setattr(pointer, "open_store", lambda *args, **options: Mortal(real(*args, **options), left))
     with Migrator.start(shelf, dense=NEW) as migrator:
         migrator.fill(batch=2)
         with pytest.raises(Killed):
@@ -770,7 +769,7 @@ def test_such_a_mark_is_cleared_after_a_migration_that_was_undone_too(shelf, let
     with opened(shelf.address, dense=letters, sparse=words) as again:
         with Migrator.start(again, dense=NEW) as migrator:
             monkeypatch.setattr(migrator, "_check_complete", Mortal(again.store, [0])._live)
-            monkeypatch.setattr(migrating, "suppress", unreachable)
+            monkeypatch.setattr("st_connectors.migrating.migrator.suppress", unreachable)
             with pytest.raises(Killed):
                 migrator.switch()
         monkeypatch.undo()

@@ -61,7 +61,7 @@ def model() -> Counting:
 
 @pytest.fixture(autouse=True)
 def by_characters(monkeypatch):
-    """Split by characters, so that windows can be told without a tokenizer."""
+    """Split by characters, so that the windows are known without a tokenizer."""
     monkeypatch.setattr(indexes, "spans_of", lambda _models, split: lambda text: windows_of(text, split.tokens))
 
 
@@ -475,7 +475,7 @@ def test_a_source_that_ends_with_an_error_deletes_nothing(index, error):
 
 
 def test_the_deletion_can_be_declined(index):
-    """It is asked with the counts, and not without missing documents."""
+    """The question has the counts; without missing documents there is none."""
     index.ingest(TEN)
     asked: list[Missing] = []
 

@@ -6,16 +6,29 @@ that it is known again when all of them are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from st_connectors.chunks import CHUNK_KEY, SYNC_KEY, parent_of, window_count, window_id, window_number
-from st_connectors.ingest.documents import Document
+from st_connectors.ingest.documents import Document, DocumentError, as_document
 from st_connectors.ingest.windows import Spans, split_document
+from st_connectors.migrating.pointer import refusal
 from st_connectors.store import Parts, Record, Store
 
-__all__ = ["Convert", "Wanted", "read_windows", "same_documents", "same_windows", "split_anew", "without_marks"]
+__all__ = [
+    "Convert",
+    "Wanted",
+    "read_windows",
+    "same_documents",
+    "same_windows",
+    "split_anew",
+    "texts_by_id",
+    "texts_of",
+    "without_marks",
+]
 
 MAX_READS = 3
 """The number of times that the windows of a document are read, because another program may be replacing them."""
@@ -188,3 +201,26 @@ def _document_of(windows: Sequence[Record], text_key: str) -> tuple[str | None, 
     """Return the text and the rest of the payload of a document, by which two versions of it are compared."""
     rest = {key: value for key, value in without_marks(windows[0]).payload.items() if key != text_key}
     return _whole_text(windows, text_key), rest
+
+
+def texts_by_id(documents: Iterable[object], batch: int, text_key: str) -> Iterator[dict[str, str]]:
+    """Yield the texts of documents by id, batch by batch; values that are no documents are skipped."""
+    iterator = iter(documents)
+    while values := list(islice(iterator, batch)):
+        texts = {}
+        for value in values:
+            with suppress(DocumentError):
+                document = as_document(value, text_key)
+                texts[document.id] = document.text
+        yield texts
+
+
+def texts_of(wanted: Sequence[Wanted], text_key: str) -> list[str]:
+    """Return the texts of records; raise Refused for the first record without one."""
+    for each in wanted:
+        if each.text is None:
+            raise refusal(
+                f"record {each.record.id!r} has no complete text under {text_key!r} in its payload, from which to "
+                "compute new vectors: pass the source that has it (st-connectors migrate SOURCE, or documents=)"
+            )
+    return [each.text for each in wanted if each.text is not None]

@@ -15,7 +15,7 @@ from st_connectors.ingest.seen import SeenIds
 from st_connectors.ingest.windows import Prepared
 from st_connectors.store import MAX_ID_BYTES, Parts, Record, Store
 
-__all__ = ["Change", "Comparison"]
+__all__ = ["Change", "DocumentComparison"]
 
 
 class Change(StrEnum):
@@ -27,7 +27,7 @@ class Change(StrEnum):
     NONE = "unchanged"
 
 
-class Comparison:
+class DocumentComparison:
     """Compare the batches of one sync with a collection; for use in one thread.
 
     ``ids`` are the ids of the source, refused documents included, and ``unidentified`` is the last refused document
@@ -122,10 +122,10 @@ class Comparison:
     def _renew(self, documents: Sequence[Prepared]) -> dict[int, tuple[Record, ...]]:
         """Return the stored records of documents with their vectors, by position, of those that still have all."""
         stored = self._look_up((window.id for item in documents for window in item.windows), Parts.VECTORS)
-        found = {item.position: [stored.get(window.id) for window in item.windows] for item in documents}
+        complete = {item.position: [stored.get(window.id) for window in item.windows] for item in documents}
         return {
             position: tuple(record for record in records if record is not None)
-            for position, records in found.items()
+            for position, records in complete.items()
             if None not in records
         }
 
