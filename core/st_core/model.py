@@ -355,6 +355,10 @@ class Model(Compatible):
             return options
         return with_processing(options, {name: saved[name] for name in ("max_length", "truncation") if name in saved})
 
+    def token_limit(self, prepared: Prepared) -> int | None:
+        """Return the maximum number of tokens that the inputs of a request were truncated to, None for no limit."""
+        return self._engine.limit_of(prepared.options)
+
     def compute(self, prepared: Sequence[Prepared]) -> list[Computed[Rows]]:
         """Compute prepared requests and return one result for each, in order, as the second of the steps of encoding.
 

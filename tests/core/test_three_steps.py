@@ -147,3 +147,15 @@ def test_nothing_to_compute():
     (computed, other) = model.compute([model.prepare([]), model.prepare(["a text"])])
     assert model.finish(computed).shape == (0,)
     assert np.array_equal(model.finish(other), model.encode(["a text"]))
+
+
+def test_the_limit_of_a_request(checkpoints):
+    """It is that of the call, else that of the model, and none without truncation."""
+    model = checkpoints.load(st_core, "SentenceTransformer", "bert-mean")
+
+    def limit(**processing):
+        return model.token_limit(model.prepare(["a text"], processing_kwargs=processing))
+
+    assert limit() == model.max_seq_length
+    assert limit(max_length=7) == 7
+    assert limit(truncation=False) is None

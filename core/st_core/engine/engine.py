@@ -334,6 +334,10 @@ class Engine:
         texts = cast("Sequence[str] | Sequence[tuple[str, str]]", with_prompt(inputs, options.prompt))
         return tokenizer.tokenize(texts, limit)
 
+    def limit_of(self, options: CallOptions) -> int | None:
+        """Return the maximum number of tokens of a text in a call, None for no limit."""
+        return self._limit(self.runner(options.task), options)
+
     def _limit(self, runner: Runner, options: CallOptions) -> int | None:
         if not options.truncation:
             return None
