@@ -22,6 +22,7 @@ from raising import raised, returned
 import st_connectors
 import st_core
 from st_connectors import errors, filters, ingest, memory, plugin, schema, search, store
+from st_connectors.server import faults
 from st_core import protocols, vectors
 from st_core.engine.inputs import UNSET
 
@@ -42,6 +43,7 @@ EXAMPLES: dict[type, Callable[[], object]] = {
     errors.Temporary: lambda: errors.Temporary("busy", retry_after=1.5, status=503, **PLACED),
     errors.Throttled: lambda: errors.Throttled("busy", retry_after=1.5, **PLACED),
     errors.Refused: lambda: errors.Refused("too large", status=413, **PLACED),
+    faults.Fault: lambda: faults.Fault(faults.FaultKind.OVERLOADED, "full", "inputs", 3),
     vectors.SparseVector: lambda: SPARSE,
     vectors.SparseMatrix: lambda: vectors.SparseMatrix.from_rows([SPARSE, SPARSE], 9),
     protocols.ModelRef: lambda: protocols.ModelRef(name="m", kind=protocols.ModelKind.DENSE, dimension=2),
