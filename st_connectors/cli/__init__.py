@@ -45,6 +45,7 @@ from st_connectors.cli.output import (
 from st_connectors.cli.relocate import relocate
 from st_connectors.cli.replay import replay
 from st_connectors.cli.search import search
+from st_connectors.cli.serve import serve
 from st_connectors.cli.stores import stores
 from st_connectors.cli.sync import sync
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "drop": drop,
     "stores": stores,
     "encode": encode,
+    "serve": serve,
     "export": export,
     "conform": conform,
 }

@@ -33,6 +33,7 @@ COMMANDS = [
     "drop",
     "stores",
     "encode",
+    "serve",
     "export",
     "conform",
 ]
