@@ -656,8 +656,10 @@ class Index:
         self._store.drop()
 
     def close(self) -> None:
-        """Close the store; a second call does nothing."""
+        """Close the store, and the connections of models on a server; a second call does nothing."""
         self._store.close()
+        for model in (*self._models.values(), *([self._reranker] if self._reranker is not None else [])):
+            model.close()
 
     def __enter__(self) -> Self:
         return self

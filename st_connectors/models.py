@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 DEFAULT_BACKEND = "torch"
+_ADDRESSES = ("http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class LazyModel:
         check: Callable[[ModelRef], None] | None = None,
         recorded_in: str = "",
     ) -> None:
-        """Take a name (``builtin:…``, a folder as a string or a path, a Hub name) or an object.
+        """Take a name (``builtin:…``, a folder as a string or a path, a Hub name, an address) or an object.
 
         ``settings`` are further arguments of the model's class. ``check`` receives the reference of a model loaded by
         name, and may raise. ``recorded_in`` is the collection that the name was read from, used in messages.
@@ -93,7 +95,7 @@ class LazyModel:
         self._check = check
         self._recorded_in = recorded_in
         self._name = str(fspath(model)) if isinstance(model, str | PathLike) else None
-        self._model = None if self._name is not None else model
+        self._model: Any = None if self._name is not None else model
         self._ref: ModelRef | None = None
         self._lock = threading.Lock()
 
@@ -114,6 +116,8 @@ class LazyModel:
             return self._model
 
     def _load(self, name: str) -> object:
+        if name.startswith(_ADDRESSES):
+            return _remote(self.kind, name)
         options: dict[str, Any] = {"backend": self._options.backend, "dtype": self._options.dtype, **self._settings}
         match self.kind:
             case ModelKind.DENSE:
@@ -129,6 +133,12 @@ class LazyModel:
 
                 return CrossEncoder(name, revision=self._revision, **options)
 
+    def close(self) -> None:
+        """Close the connections of a model that was opened by its address; other models have none."""
+        with self._lock:
+            if self._model is not None and self._name is not None and self._name.startswith(_ADDRESSES):
+                self._model.close()
+
     def ref(self) -> ModelRef:
         """Return the model's reference; loads the model."""
         model = self.load()
@@ -136,6 +146,21 @@ class LazyModel:
             if self._ref is None:
                 self._ref = describe(model)
             return self._ref
+
+
+def _remote(kind: ModelKind, address: str) -> object:
+    """Return the model at an address such as ``http://host:8080#name``; raise ValueError for another address.
+
+    The API key comes from the environment, as those of stores.
+    """
+    from st_core.remote import RemoteCrossEncoder, RemoteSentenceTransformer, RemoteSparseEncoder
+
+    classes = {
+        ModelKind.DENSE: RemoteSentenceTransformer,
+        ModelKind.SPARSE: RemoteSparseEncoder,
+        ModelKind.RERANKER: RemoteCrossEncoder,
+    }
+    return classes[kind](address, api_key=os.environ.get("ST_REMOTE_API_KEY"))
 
 
 @contextmanager

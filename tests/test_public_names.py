@@ -16,7 +16,7 @@ import pytest
 RECORD = Path(__file__).with_name("public_names.json")
 MODULES = (
     *("st_core", "st_core.errors", "st_core.protocols", "st_core.quantize", "st_core.rescore", "st_core.retrieval"),
-    *("st_core.models", "st_core.similarity", "st_core.util", "st_core.vectors"),
+    *("st_core.models", "st_core.remote", "st_core.similarity", "st_core.util", "st_core.vectors"),
     *(
         "st_connectors",
         "st_connectors.altering",
@@ -31,6 +31,7 @@ MODULES = (
     "st_connectors.ingest.ray",
     *("st_connectors.registry", "st_connectors.search", "st_connectors.store", "st_connectors.where"),
     *("st_connectors.elasticsearch", "st_connectors.milvus", "st_connectors.opensearch", "st_connectors.qdrant"),
+    "st_connectors.server",
     "st_connectors.testing",
     "st_core.util.quantization",
 )

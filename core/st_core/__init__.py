@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelBroken,
         ModelError,
         ModelNotFound,
+        ModelUnavailable,
         ModelUnsupported,
         RequirementMissing,
     )
@@ -50,6 +51,7 @@ _WHERE = {
     "ModelBroken": "errors",
     "ModelError": "errors",
     "ModelNotFound": "errors",
+    "ModelUnavailable": "errors",
     "ModelUnsupported": "errors",
     "ModelKind": "protocols",
     "ModelRef": "protocols",
@@ -85,6 +87,7 @@ __all__ = [
     "ModelKind",
     "ModelNotFound",
     "ModelRef",
+    "ModelUnavailable",
     "ModelUnsupported",
     "RequirementMissing",
     "Reranker",

@@ -6,6 +6,7 @@ ModelError
 ├── ModelUnsupported       the checkpoint needs something that this engine does not support
 │   └── RequirementMissing the checkpoint lists a package that is not installed in that version; also an ImportError
 ├── ModelBroken            the checkpoint contradicts itself: missing, truncated or mis-shaped files
+├── ModelUnavailable       the server of a remote model does not answer, or not as expected
 └── InputTooLong           a text exceeds a limit that the caller enforces
 
 The builtin class is the one that sentence-transformers raises in that place, so that its handlers keep working.
@@ -22,6 +23,7 @@ __all__ = [
     "ModelBroken",
     "ModelError",
     "ModelNotFound",
+    "ModelUnavailable",
     "ModelUnsupported",
     "PathIsFile",
     "RequirementMissing",
@@ -52,6 +54,10 @@ class RequirementMissing(ModelUnsupported, ImportError):
 
 class ModelBroken(ModelError):
     """A file of the checkpoint is missing, truncated or inconsistent; the message names the file and the reason."""
+
+
+class ModelUnavailable(ModelError):
+    """The server of a remote model cannot be reached, fails, or answers in another form; trying again may help."""
 
 
 class InputTooLong(ModelError):

@@ -110,11 +110,14 @@ def describe(model: object) -> ModelRef:
     """Return the :class:`ModelRef` of a model: the description of it that is stored with a collection.
 
     The fingerprint is computed on first use. A model of another library has no fingerprint; if it is an encoder, it
-    encodes a probe text, to determine the kind and the width of its vectors. A ModelRef is returned unchanged. Raises
-    TypeError for an object that has neither the methods encode_query and encode_document nor the method predict.
+    encodes a probe text, to determine the kind and the width of its vectors. The server of a remote model describes it
+    if it is one of this package. A ModelRef is returned unchanged. Raises TypeError for an object that has neither the
+    methods encode_query and encode_document nor the method predict.
     """
     if isinstance(model, ModelRef):
         return model
+    if isinstance(ref := getattr(model, "ref", None), ModelRef):  # a remote model, described by its server
+        return ref
     return _describe_own(model) if isinstance(model, Model) else _describe_foreign(model)
 
 
