@@ -30,7 +30,7 @@ from st_connectors.server.json_text import decode, encode
 from st_connectors.server.keys import Keys, key_of
 from st_connectors.server.service import Service
 from st_connectors.server.shapes import errors, openai
-from st_connectors.server.shapes.routes import Asked, Asking, Route
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation
 from st_connectors.server.shapes.table import ROUTES
 from st_connectors.server.traces import add_attributes, span
 from st_core import __version__
@@ -227,7 +227,7 @@ class _Server:
 
     async def _answer(self, route: Route, request: Request, body: Any, exchange: _Exchange) -> Response:
         catalog = self._service.catalog
-        asking = Asking(
+        api_request = ApiRequest(
             body,
             dict(request.query_params),
             catalog,
@@ -235,21 +235,21 @@ class _Server:
             exchange.request_id,
             int(time.time()),
         )
-        asked = route.read(asking)
-        futures = self._service.submit(asked.calls, exchange.client)
+        translation = route.read(api_request)
+        futures = self._service.submit(translation.calls, exchange.client)
         results = await _results(futures, request)
         self._service.record(results)
-        exchange.models = tuple(dict.fromkeys(result.spent.model for result in results))
-        exchange.tokens = sum(result.spent.total for result in results)
-        exchange.texts = sum(len(result.spent.tokens) for result in results)
-        content = await self._written(asked, results)
+        exchange.models = tuple(dict.fromkeys(result.usage.model for result in results))
+        exchange.tokens = sum(result.usage.total for result in results)
+        exchange.texts = sum(len(result.usage.tokens) for result in results)
+        content = await self._written(translation, results)
         return Response(content, media_type="application/json", headers=_compute_headers(results, exchange))
 
-    async def _written(self, asked: Asked, results: Sequence[Result]) -> bytes:
+    async def _written(self, translation: Translation, results: Sequence[Result]) -> bytes:
         """Return the answer as JSON, written on a thread if it is large."""
         if sum(_size(result) for result in results) < LARGE:
-            return encode(asked.write(results))
-        return await asyncio.wrap_future(self._service.run(lambda: encode(asked.write(results))))
+            return encode(translation.write(results))
+        return await asyncio.wrap_future(self._service.run(lambda: encode(translation.write(results))))
 
     def _refusal(self, fault: Fault, style: errors.Style, exchange: _Exchange) -> Response:
         """Return the answer to a request that is refused."""
@@ -455,7 +455,7 @@ def _size(result: Result) -> int:
     """Return about how many numbers the answer to a result contains."""
     rows = getattr(result, "rows", None)
     if rows is None:
-        return 3 * len(result.spent.tokens) + int(getattr(getattr(result, "matrix", None), "values", _NONE).size)
+        return 3 * len(result.usage.tokens) + int(getattr(getattr(result, "matrix", None), "values", _NONE).size)
     return int(rows.size) if hasattr(rows, "size") else LARGE
 
 
@@ -477,9 +477,9 @@ def _compute_headers(results: Sequence[Result], exchange: _Exchange) -> dict[str
         "x-compute-type": "cpu",
         "x-compute-tokens": str(exchange.tokens),
         "x-total-time": milliseconds(time.monotonic() - exchange.began),
-        "x-tokenization-time": milliseconds(max((each.spent.tokenize_s for each in results), default=0)),
-        "x-queue-time": milliseconds(max((each.spent.queue_s for each in results), default=0)),
-        "x-inference-time": milliseconds(max((each.spent.compute_s for each in results), default=0)),
+        "x-tokenization-time": milliseconds(max((each.usage.tokenize_s for each in results), default=0)),
+        "x-queue-time": milliseconds(max((each.usage.queue_s for each in results), default=0)),
+        "x-inference-time": milliseconds(max((each.usage.compute_s for each in results), default=0)),
     }
 
 

@@ -29,13 +29,13 @@ __all__ = [
     "Score",
     "Scores",
     "SparseVectors",
-    "Spent",
     "Text",
     "Texts",
     "Token",
     "TokenLists",
     "TokenVectors",
     "Tokenize",
+    "Usage",
     "Vectors",
     "kind_of",
 ]
@@ -157,7 +157,7 @@ def kind_of(call: Call) -> ModelKind | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spent:
+class Usage:
     """The model that answered, the number of tokens of each input [n], and whether each was truncated [n].
 
     ``tokenize_s``, ``queue_s`` and ``compute_s`` are seconds.
@@ -165,7 +165,7 @@ class Spent:
 
     model: str
     tokens: NDArray[np.int64]
-    is_cut: NDArray[np.bool_]
+    is_truncated: NDArray[np.bool_]
     tokenize_s: float = 0.0
     queue_s: float = 0.0
     compute_s: float = 0.0
@@ -180,7 +180,7 @@ class Spent:
 class Vectors:
     """Dense vectors, float32 [n, d]."""
 
-    spent: Spent
+    usage: Usage
     rows: NDArray[np.float32]
 
 
@@ -188,7 +188,7 @@ class Vectors:
 class TokenVectors:
     """The vectors of the tokens of each text, each float32 [tokens, d]."""
 
-    spent: Spent
+    usage: Usage
     rows: tuple[NDArray[np.float32], ...]
 
 
@@ -196,7 +196,7 @@ class TokenVectors:
 class SparseVectors:
     """Sparse vectors, and the token of each index; the tokens are empty for a model without a vocabulary."""
 
-    spent: Spent
+    usage: Usage
     matrix: SparseMatrix
     tokens: tuple[str, ...] = ()
 
@@ -205,7 +205,7 @@ class SparseVectors:
 class Scores:
     """Scores, float32 [n, labels], and the names of the labels."""
 
-    spent: Spent
+    usage: Usage
     values: NDArray[np.float32]
     labels: tuple[str, ...] = ("LABEL_0",)
 
@@ -225,7 +225,7 @@ class Token:
 class TokenLists:
     """The tokens of each text."""
 
-    spent: Spent
+    usage: Usage
     rows: tuple[tuple[Token, ...], ...]
 
 
@@ -233,7 +233,7 @@ class TokenLists:
 class Texts:
     """Texts."""
 
-    spent: Spent
+    usage: Usage
     rows: tuple[str, ...]
 
 

@@ -48,7 +48,13 @@ def _type(served: ServedModel) -> dict[str, Any]:
         named = {str(index): label for index, label in enumerate(served.labels)}
         labels = {"id2label": named, "label2id": {label: int(index) for index, label in named.items()}}
         return {"reranker": labels} if served.ref.dimension == 1 else {"classifier": labels}
-    return {"embedding": {"pooling": "splade" if served.kind is ModelKind.SPARSE else "mean"}}
+    return {"embedding": {"pooling": "splade" if served.kind is ModelKind.SPARSE else _pooling(served)}}
+
+
+def _pooling(served: ServedModel) -> str:
+    """Return the pooling mode of a dense model; a model without the module, such as a static one, takes the mean."""
+    modes = [str(module.pooling_mode) for module in served.model if hasattr(module, "pooling_mode")]
+    return modes[0] if modes else "mean"
 
 
 def _summary(served: ServedModel) -> dict[str, Any]:

@@ -23,13 +23,13 @@ from st_connectors.server.calls import (
     Score,
     Scores,
     SparseVectors,
-    Spent,
     Text,
     Texts,
     Token,
     Tokenize,
     TokenLists,
     TokenVectors,
+    Usage,
     Vectors,
     kind_of,
 )
@@ -167,12 +167,12 @@ class ServedModel:
         """Return texts, with the texts of token ids."""
         return [each if isinstance(each, str) else self.decode(each) for each in texts]
 
-    def _spent(self, count: int) -> Spent:
-        return Spent(self.name, np.zeros(count, np.int64), np.zeros(count, np.bool_))
+    def _spent(self, count: int) -> Usage:
+        return Usage(self.name, np.zeros(count, np.int64), np.zeros(count, np.bool_))
 
-    def spent(self, prepared: Prepared, is_cut: NDArray[np.bool_], job: Job[Any]) -> Spent:
+    def usage(self, prepared: Prepared, is_truncated: NDArray[np.bool_], job: Job[Any]) -> Usage:
         """Return what a job used."""
-        return Spent(self.name, prepared.lengths, is_cut, job.tokenize_s, job.queue_s, job.compute_s)
+        return Usage(self.name, prepared.lengths, is_truncated, job.tokenize_s, job.queue_s, job.compute_s)
 
 
 def _read(
@@ -192,20 +192,20 @@ def _read(
     total = int(prepared.lengths.sum())
     if total > served.max_tokens:
         raise Fault(FaultKind.TOO_MANY, f"the request has {total} tokens; up to {served.max_tokens} are allowed")
-    is_cut = np.zeros(len(prepared), np.bool_)
+    is_truncated = np.zeros(len(prepared), np.bool_)
     suspects = [] if limit is None else np.flatnonzero(prepared.lengths >= limit).tolist()
     if suspects:
         whole = prepare(model, [inputs[position] for position in suspects], {"truncation": False}).lengths
-        is_cut[suspects] = whole > prepared.lengths[suspects]
+        is_truncated[suspects] = whole > prepared.lengths[suspects]
         may_cut = served.auto_truncate if reading.truncate is None else reading.truncate
-        if is_cut.any() and not may_cut:
-            first = int(np.flatnonzero(is_cut)[0])
+        if is_truncated.any() and not may_cut:
+            first = int(np.flatnonzero(is_truncated)[0])
             raise Fault(
                 FaultKind.TOO_LONG,
                 f"input {first} has {int(whole[suspects.index(first)])} tokens; the model {served.name!r} reads up to "
                 f"{limit}: shorten it, or request truncation",
             )
-    return prepared, is_cut
+    return prepared, is_truncated
 
 
 def _limited(prepare: Callable[..., Prepared], model: Any, inputs: Sequence[Any], limit: int) -> Prepared:
@@ -247,7 +247,7 @@ class _EmbedTask:
 
     def __init__(self, served: ServedModel, call: Embed) -> None:
         self._served, self._call = served, call
-        self._is_cut = np.zeros(0, np.bool_)
+        self._is_truncated = np.zeros(0, np.bool_)
 
     def prepare(self) -> Prepared:
         served, call = self._served, self._call
@@ -257,7 +257,7 @@ class _EmbedTask:
                 f"dimensions: the model {served.name!r} has {served.ref.dimension}, got {call.dimensions}",
                 field="dimensions",
             )
-        prepared, self._is_cut = _read(
+        prepared, self._is_truncated = _read(
             served,
             served.texts(call.texts),
             call.reading,
@@ -275,7 +275,7 @@ class _EmbedTask:
         rows = _together(parts, np.concatenate) if parts else np.zeros((0, width), np.float32)
         _check_finite(served, rows)
         assert job.prepared is not None
-        return Vectors(served.spent(job.prepared, self._is_cut, job), np.ascontiguousarray(rows))
+        return Vectors(served.usage(job.prepared, self._is_truncated, job), np.ascontiguousarray(rows))
 
 
 class _SparseTask:
@@ -283,12 +283,12 @@ class _SparseTask:
 
     def __init__(self, served: ServedModel, call: EmbedSparse) -> None:
         self._served, self._call = served, call
-        self._is_cut = np.zeros(0, np.bool_)
+        self._is_truncated = np.zeros(0, np.bool_)
 
     def prepare(self) -> Prepared:
         served, call = self._served, self._call
         keep = call.max_active_dims
-        prepared, self._is_cut = _read(
+        prepared, self._is_truncated = _read(
             served,
             served.texts(call.texts),
             call.reading,
@@ -305,7 +305,7 @@ class _SparseTask:
         empty = SparseMatrix.from_rows([], width)
         matrix = _together(parts, lambda all_parts: SparseMatrix.concatenate(all_parts, width)) if parts else empty
         assert job.prepared is not None
-        return SparseVectors(served.spent(job.prepared, self._is_cut, job), matrix, served.tokens)
+        return SparseVectors(served.usage(job.prepared, self._is_truncated, job), matrix, served.tokens)
 
 
 class _ScoreTask:
@@ -313,7 +313,7 @@ class _ScoreTask:
 
     def __init__(self, served: ServedModel, call: Score) -> None:
         self._served, self._call = served, call
-        self._is_cut = np.zeros(0, np.bool_)
+        self._is_truncated = np.zeros(0, np.bool_)
 
     def prepare(self) -> Prepared:
         served, call = self._served, self._call
@@ -322,7 +322,7 @@ class _ScoreTask:
                 FaultKind.WRONG_KIND,
                 f"the model {served.name!r} has {served.ref.dimension} labels; a reranker has one",
             )
-        prepared, self._is_cut = _read(
+        prepared, self._is_truncated = _read(
             served,
             call.pairs,
             call.reading,
@@ -339,7 +339,7 @@ class _ScoreTask:
         values = _together(parts, np.concatenate) if parts else np.zeros((0, labels), np.float32)
         _check_finite(served, values)
         assert job.prepared is not None
-        return Scores(served.spent(job.prepared, self._is_cut, job), values, served.labels)
+        return Scores(served.usage(job.prepared, self._is_truncated, job), values, served.labels)
 
 
 def _scaled(model: Any, computed: Any, scale: Scale) -> NDArray[np.float32]:
@@ -361,7 +361,7 @@ def _check_finite(served: ServedModel, rows: NDArray[np.float32]) -> None:
 
 def _token_vectors(served: ServedModel, call: EmbedTokens) -> TokenVectors:
     texts = served.texts(call.texts)
-    prepared, is_cut = _read(
+    prepared, is_truncated = _read(
         served,
         texts,
         call.reading,
@@ -370,8 +370,8 @@ def _token_vectors(served: ServedModel, call: EmbedTokens) -> TokenVectors:
     names = {Role.QUERY: "encode_query", Role.DOCUMENT: "encode_document"}
     encode = getattr(served.model, "encode" if call.reading.role is None else names[call.reading.role])
     rows = encode(texts, call.reading.prompt_name, call.reading.prompt, output_value="token_embeddings")
-    spent = Spent(served.name, prepared.lengths, is_cut)
-    return TokenVectors(spent, tuple(_array(row) for row in rows))
+    usage = Usage(served.name, prepared.lengths, is_truncated)
+    return TokenVectors(usage, tuple(_array(row) for row in rows))
 
 
 def _array(row: Any) -> NDArray[np.float32]:
@@ -389,7 +389,7 @@ def _tokens(served: ServedModel, call: Tokenize) -> TokenLists:
         for text in call.texts
     ]
     lengths = np.array([len(row) for row in rows], np.int64)
-    return TokenLists(Spent(served.name, lengths, np.zeros(len(rows), np.bool_)), tuple(rows))
+    return TokenLists(Usage(served.name, lengths, np.zeros(len(rows), np.bool_)), tuple(rows))
 
 
 def _token_row(encoding: Any, text: str) -> tuple[Token, ...]:

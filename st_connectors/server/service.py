@@ -35,6 +35,7 @@ class Service:
         self._batchers: dict[str, Batcher] = {}
         self._pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1)), "server")
         self._lock = threading.Lock()
+        self._unbatched = 0
         self.is_ready = False
         self.error: Exception | None = None
 
@@ -61,6 +62,7 @@ class Service:
             logger.info("loaded the %s model %r from %s", kind, settings.name, settings.path)
         self._named = {name: each for each in self.models.values() for name in (each.name, *each.aliases)}
         self.is_ready = True
+        logger.info("ready")
 
     def _watch(self, pieces: int, tokens: int, _seconds: float) -> None:
         self.metrics.observe("te_batch_next_size", [pieces], TEXTS)
@@ -121,14 +123,23 @@ class Service:
     def _submit(self, call: Call, served: ServedModel, client: str) -> Future[Result]:
         task = served.task(call)
         if task is None:
-            if self._pool_is_full():
-                raise Fault(FaultKind.OVERLOADED, "the queue is full; try again later", retry_after=1)
-            return self._pool.submit(served.answer, call)
+            return self._answer_unbatched(call, served)
         job: Job[Result] = Job(client, task.prepare, task.finish)
         return self._batchers[served.name].submit(job).future
 
-    def _pool_is_full(self) -> bool:
-        return self._pool._work_queue.qsize() >= self.settings.queue.jobs  # noqa: SLF001 - there is no other way
+    def _answer_unbatched(self, call: Call, served: ServedModel) -> Future[Result]:
+        """Answer a call that no batch computes; raise Fault if too many of them wait."""
+        with self._lock:
+            if self._unbatched >= self.settings.queue.jobs:
+                raise Fault(FaultKind.OVERLOADED, "the queue is full; try again later", retry_after=1)
+            self._unbatched += 1
+        future = self._pool.submit(served.answer, call)
+        future.add_done_callback(self._forget_unbatched)
+        return future
+
+    def _forget_unbatched(self, _future: Future[Result]) -> None:
+        with self._lock:
+            self._unbatched -= 1
 
     def run(self, work: Callable[[], Any]) -> Future[Any]:
         """Run other work on a thread of the pool."""
@@ -137,13 +148,13 @@ class Service:
     def record(self, results: Sequence[Result]) -> None:
         """Count the results of a request."""
         for result in results:
-            spent = result.spent
-            self.metrics.count("st_tokens_total", spent.total, model=spent.model)
-            self.metrics.count("st_truncated_total", int(spent.is_cut.sum()), model=spent.model)
-            self.metrics.observe("te_request_input_length", spent.tokens.tolist(), TOKENS)
-            self.metrics.observe("te_request_tokenization_duration", [spent.tokenize_s], SECONDS)
-            self.metrics.observe("te_request_queue_duration", [spent.queue_s], SECONDS)
-            self.metrics.observe("te_request_inference_duration", [spent.compute_s], SECONDS)
+            usage = result.usage
+            self.metrics.count("st_tokens_total", usage.total, model=usage.model)
+            self.metrics.count("st_truncated_total", int(usage.is_truncated.sum()), model=usage.model)
+            self.metrics.observe("te_request_input_length", usage.tokens.tolist(), TOKENS)
+            self.metrics.observe("te_request_tokenization_duration", [usage.tokenize_s], SECONDS)
+            self.metrics.observe("te_request_queue_duration", [usage.queue_s], SECONDS)
+            self.metrics.observe("te_request_inference_duration", [usage.compute_s], SECONDS)
 
     def gauges(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Yield the gauges of the queues."""

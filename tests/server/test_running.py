@@ -72,7 +72,7 @@ def test_it_serves_until_a_signal(number, status):
     """The address is printed, requests are logged without their texts, and a signal ends the process."""
     with Process() as process:
         address = process.line(r"listening on (http://\S+);")[1]
-        process.line("loaded the sparse model")
+        process.line(": ready$")
         assert len(embed(address)[0]) == 256
         logged = process.line(r"^\{.*\}$")[0]
         assert "a text" not in logged
@@ -105,7 +105,7 @@ def test_tls(tmp_path):
 
     with Process(*options) as process:
         address = process.line(r"listening on (https://\S+);")[1]
-        process.line("loaded the sparse model")
+        process.line(": ready$")
         assert len(embed(address, context)[0]) == 256
         process.stop()
 
@@ -116,7 +116,7 @@ def test_several_workers():
     with Process("--workers", "2", "--model", "builtin:dense") as process:
         address = process.line(r"listening on (http://\S+);")[1]
         for _ in range(2):
-            process.line("loaded the dense model")
+            process.line(": ready$")
         assert all(len(embed(address)[0]) == 256 for _ in range(10))
         process.stop()
 

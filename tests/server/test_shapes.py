@@ -20,18 +20,18 @@ from st_connectors.server.calls import (
     Score,
     Scores,
     SparseVectors,
-    Spent,
     Texts,
     Token,
     Tokenize,
     TokenLists,
     TokenVectors,
+    Usage,
     Vectors,
 )
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.json_text import decode, encode
 from st_connectors.server.shapes import errors
-from st_connectors.server.shapes.routes import Asking
+from st_connectors.server.shapes.routes import ApiRequest
 from st_connectors.server.shapes.table import ROUTES
 from st_core.protocols import ModelKind
 from st_core.vectors import SparseMatrix, SparseVector
@@ -53,7 +53,7 @@ def answer(call):
     """The results of models of two dimensions, ten tokens and one label."""
     count = len(getattr(call, "texts", getattr(call, "pairs", getattr(call, "ids", ()))))
     kinds = {Embed: "dense", EmbedTokens: "dense", EmbedSparse: "sparse", Score: "rerank"}
-    spent = Spent(
+    usage = Usage(
         call.model or kinds.get(type(call), "dense"),
         np.full(count, 3, np.int64),
         np.zeros(count, np.bool_),
@@ -63,23 +63,23 @@ def answer(call):
     )
     match call:
         case Embed():
-            return Vectors(spent, np.array([[at + 0.25, -1.5] for at in range(count)], np.float32).reshape(-1, 2))
+            return Vectors(usage, np.array([[at + 0.25, -1.5] for at in range(count)], np.float32).reshape(-1, 2))
         case EmbedTokens():
-            return TokenVectors(spent, (np.arange(4, dtype=np.float32).reshape(2, 2),) * count)
+            return TokenVectors(usage, (np.arange(4, dtype=np.float32).reshape(2, 2),) * count)
         case EmbedSparse():
             rows = [SparseVector.from_mapping({1 + at % 6: 0.5, 7: 1.25}) for at in range(count)]
-            return SparseVectors(spent, SparseMatrix.from_rows(rows, 10), tuple(f"t{index}" for index in range(10)))
+            return SparseVectors(usage, SparseMatrix.from_rows(rows, 10), tuple(f"t{index}" for index in range(10)))
         case Score():
-            return Scores(spent, np.arange(count, dtype=np.float32).reshape(-1, 1) / 4)
+            return Scores(usage, np.arange(count, dtype=np.float32).reshape(-1, 1) / 4)
         case Tokenize():
             row = (Token(101, "[CLS]", True, None, None), Token(5, "zero", False, 0, 4))
-            return TokenLists(spent, (row,) * count)
+            return TokenLists(usage, (row,) * count)
         case Decode():
-            return Texts(spent, tuple(" ".join(map(str, row)) for row in call.ids))
+            return Texts(usage, tuple(" ".join(map(str, row)) for row in call.ids))
 
 
-def asking(case):
-    return Asking(case["request"], case.get("query", {}), CATALOG, tuple(CATALOG), "id-1", 1_700_000_000)
+def request(case):
+    return ApiRequest(case["request"], case.get("query", {}), CATALOG, tuple(CATALOG), "id-1", 1_700_000_000)
 
 
 def value_of(call, path):
@@ -91,11 +91,11 @@ def value_of(call, path):
 @pytest.mark.parametrize("case", cases("cases"))
 def test_requests_are_read_and_answered_as_specified(case):
     """The calls have the fields of the request, and the answer is exactly that of the specification."""
-    asked = BY_PATH[case["path"]].read(asking(case))
+    translation = BY_PATH[case["path"]].read(request(case))
 
-    for call, wanted in zip(asked.calls, case.get("calls", [{}] * len(asked.calls)), strict=True):
+    for call, wanted in zip(translation.calls, case.get("calls", [{}] * len(translation.calls)), strict=True):
         assert {path: value_of(call, path) for path in wanted} == wanted
-    assert json.loads(encode(asked.write([answer(call) for call in asked.calls]))) == case["answer"]
+    assert json.loads(encode(translation.write([answer(call) for call in translation.calls]))) == case["answer"]
 
 
 @pytest.mark.parametrize("case", cases("faults"))
@@ -103,7 +103,7 @@ def test_faults_have_the_form_of_the_api(case):
     """Status and body are those of the API that was called."""
     route = BY_PATH[case["path"]]
     with pytest.raises(Fault) as raised:
-        route.read(asking(case))
+        route.read(request(case))
 
     style = route.style(case["request"])
     status = style.status(raised.value)
@@ -156,8 +156,8 @@ def test_any_json_is_answered_or_refused(path, body, query):
     route = BY_PATH[path]
     style = route.style(body)
     try:
-        asked = route.read(Asking(body, query, CATALOG, tuple(CATALOG), "id-1", 0))
-        written = encode(asked.write([answer(call) for call in asked.calls]))
+        translation = route.read(ApiRequest(body, query, CATALOG, tuple(CATALOG), "id-1", 0))
+        written = encode(translation.write([answer(call) for call in translation.calls]))
     except Fault as fault:
         status = style.status(fault)
         assert 400 <= status < 500

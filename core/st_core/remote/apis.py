@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Api",
-    "Asked",
+    "ApiCall",
     "Options",
     "dense_request",
     "dense_rows",
@@ -40,8 +40,8 @@ class Api(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A path and the JSON of a request."""
+class ApiCall:
+    """The path and the JSON body of a request."""
 
     path: str
     body: Mapping[str, Any]
@@ -62,38 +62,38 @@ class Options:
 _COHERE_ROLES = {"query": "search_query", "document": "search_document", None: "search_document"}
 
 
-def dense_request(api: Api, model: str | None, texts: Sequence[str], options: Options) -> Asked:
+def dense_request(api: Api, model: str | None, texts: Sequence[str], options: Options) -> ApiCall:
     """Return the request for dense vectors."""
     match api:
         case Api.OWN:
             return _own_request(model, texts, options)
         case Api.TEI:
             body = {"inputs": list(texts), "normalize": options.normalize, "truncate": True}
-            return Asked("/embed", _with(body, prompt_name=options.prompt_name, dimensions=options.dimensions))
+            return ApiCall("/embed", _with(body, prompt_name=options.prompt_name, dimensions=options.dimensions))
         case Api.OPENAI:
             body = {"input": list(texts), "model": model or "", "encoding_format": "base64"}
-            return Asked("/v1/embeddings", _with(body, dimensions=options.dimensions))
+            return ApiCall("/v1/embeddings", _with(body, dimensions=options.dimensions))
         case Api.COHERE:
             body = {"texts": list(texts), "model": model or "", "embedding_types": ["float"]}
             body["input_type"] = _COHERE_ROLES[options.role]
-            return Asked("/v2/embed", _with(body, output_dimension=options.dimensions))
+            return ApiCall("/v2/embed", _with(body, output_dimension=options.dimensions))
 
 
-def sparse_request(api: Api, model: str | None, texts: Sequence[str], options: Options) -> Asked:
+def sparse_request(api: Api, model: str | None, texts: Sequence[str], options: Options) -> ApiCall:
     """Return the request for sparse vectors; raise ModelUnsupported for an API without them."""
     match api:
         case Api.OWN:
             return _own_request(model, texts, options)
         case Api.TEI:
             body = {"inputs": list(texts), "truncate": True}
-            return Asked("/embed_sparse", _with(body, prompt_name=options.prompt_name))
+            return ApiCall("/embed_sparse", _with(body, prompt_name=options.prompt_name))
         case _:
             raise ModelUnsupported(f"the API {api.value} has no sparse vectors; expected st-connectors or tei")
 
 
-def _own_request(model: str | None, texts: Sequence[str], options: Options) -> Asked:
+def _own_request(model: str | None, texts: Sequence[str], options: Options) -> ApiCall:
     body = {"inputs": list(texts), "encoding_format": "base64", "truncate": True, "normalize": options.normalize}
-    return Asked(
+    return ApiCall(
         "/v1/encode",
         _with(
             body,
@@ -148,18 +148,18 @@ def sparse_rows(api: Api, answer: Any, width: int | None) -> SparseMatrix:
     return SparseMatrix.from_rows(rows, highest if width is None else width)
 
 
-def score_request(model: str | None, pairs: Sequence[tuple[str, str]]) -> Asked:
+def score_request(model: str | None, pairs: Sequence[tuple[str, str]]) -> ApiCall:
     """Return the request for the scores of pairs by a server of our own."""
-    return Asked("/v1/predict", _with({"inputs": [list(pair) for pair in pairs], "truncate": True}, model=model))
+    return ApiCall("/v1/predict", _with({"inputs": [list(pair) for pair in pairs], "truncate": True}, model=model))
 
 
-def rerank_request(api: Api, model: str | None, query: str, documents: Sequence[str]) -> Asked:
+def rerank_request(api: Api, model: str | None, query: str, documents: Sequence[str]) -> ApiCall:
     """Return the request for the scores of documents; raise ModelUnsupported for an API without them."""
     match api:
         case Api.TEI:
-            return Asked("/rerank", {"query": query, "texts": list(documents), "truncate": True})
+            return ApiCall("/rerank", {"query": query, "texts": list(documents), "truncate": True})
         case Api.COHERE:
-            return Asked("/v2/rerank", {"query": query, "documents": list(documents), "model": model or ""})
+            return ApiCall("/v2/rerank", {"query": query, "documents": list(documents), "model": model or ""})
         case _:
             raise ModelUnsupported(f"the API {api.value} has no rerank; expected st-connectors, tei or cohere")
 

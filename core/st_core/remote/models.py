@@ -17,7 +17,7 @@ from st_core.errors import ModelUnavailable, ModelUnsupported
 from st_core.protocols import ModelKind, ModelRef
 from st_core.remote.apis import (
     Api,
-    Asked,
+    ApiCall,
     Options,
     dense_request,
     dense_rows,
@@ -161,19 +161,19 @@ class _Remote:
         return self.model if self._description is None else cast("str", self._description["name"])
 
     def _in_batches(
-        self, inputs: Sequence[Item], ask: Callable[[Sequence[Item]], Asked], read: Callable[[Any], Part]
+        self, inputs: Sequence[Item], call_for: Callable[[Sequence[Item]], ApiCall], read: Callable[[Any], Part]
     ) -> list[Part]:
         """Return what is read from the answers for all batches of inputs, in order."""
         batches = [inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)]
 
         def send(batch: Sequence[Item]) -> Part:
-            asked = ask(batch)
-            answer = self._connections.post(asked.path, asked.body)
+            call = call_for(batch)
+            answer = self._connections.post(call.path, call.body)
             try:
                 part = read(answer)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise ModelUnavailable(
-                    f"{self.address}: the answer of {asked.path} does not have the form of the API {self.api}; set api="
+                    f"{self.address}: the answer of {call.path} does not have the form of the API {self.api}; set api="
                 ) from error
             if len(part) != len(batch):
                 raise ModelUnavailable(f"{self.address}: expected {len(batch)} results, got {len(part)}")

@@ -13,7 +13,7 @@ from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields, malformed
 from st_connectors.server.shapes.jina import text_of
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import as_base64, best_first, dense, one, packed, scores, total_tokens
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ _FORMS: Mapping[str, Callable[[NDArray[np.float32]], Any]] = {
 }
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/v2/rerank``."""
-    fields = asking.fields
+    fields = request.fields
     texts = tuple(text_of(each, f"documents[{position}]") for position, each in enumerate(fields.items("documents")))
     if not texts:
         raise Fault(FaultKind.EMPTY, "documents cannot be empty", field="documents")
     query = fields.required_text("query")
-    call = Score(asking.model(), tuple((query, text) for text in texts))
+    call = Score(request.model(), tuple((query, text) for text in texts))
     shown = texts if fields.flag("return_documents", False) else None
     top = fields.whole("top_n", least=0) or None
-    return Asked((call,), partial(_write_ranks, shown, top, asking.request_id))
+    return Translation((call,), partial(_write_ranks, shown, top, request.request_id))
 
 
 def _write_ranks(
@@ -54,21 +54,23 @@ def _write_ranks(
     return {"id": request_id, "results": ranks, "meta": {"api_version": {"version": "2"}, **units}}
 
 
-def read_embed(asking: Asking, *, version: str) -> Asked:
+def read_embed(request: ApiRequest, *, version: str) -> Translation:
     """Read ``/v1/embed`` or ``/v2/embed``; v1 without ``embedding_types`` answers with a list of vectors."""
-    fields = asking.fields
+    fields = request.fields
     texts = _texts(fields)
     cut = fields.choice("truncate", ("NONE", "START", "END"))
     reading = Reading(
-        role=asking.role(),
+        role=request.role(),
         truncate=cut != "NONE",
         keep_end=cut == "START",
         max_tokens=fields.whole("max_tokens"),
     )
     types = _types(fields)
-    call = Embed(asking.model(), texts, reading, dimensions=fields.whole("output_dimension"))
+    call = Embed(request.model(), texts, reading, dimensions=fields.whole("output_dimension"))
     is_list = version == "1" and not types
-    return Asked((call,), partial(_write_embeddings, texts, types or ("float",), version, is_list, asking.request_id))
+    return Translation(
+        (call,), partial(_write_embeddings, texts, types or ("float",), version, is_list, request.request_id)
+    )
 
 
 def _texts(fields: Fields) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from st_connectors.server.calls import Embed, EmbedSparse, Reading, Result, Scor
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import best_first, dense, one, scores, sparse, token_weights
 
 __all__ = ["ROUTES"]
@@ -26,18 +26,18 @@ def _texts(fields: Fields, *names: str) -> tuple[str, ...]:
     return texts
 
 
-def read_dense(asking: Asking) -> Asked:
+def read_dense(request: ApiRequest) -> Translation:
     """Read ``/elasticsearch/text_embedding``; read with ``text_embeddings: $.embeddings[*]``."""
-    fields = asking.fields
-    call = Embed(asking.model(), _texts(fields, "inputs", "input"), Reading(role=asking.role()))
-    return Asked((call,), lambda results: {"embeddings": list(dense(one(results)))})
+    fields = request.fields
+    call = Embed(request.model(), _texts(fields, "inputs", "input"), Reading(role=request.role()))
+    return Translation((call,), lambda results: {"embeddings": list(dense(one(results)))})
 
 
-def read_sparse(asking: Asking) -> Asked:
+def read_sparse(request: ApiRequest) -> Translation:
     """Read ``/elasticsearch/sparse_embedding``; read with ``token_path: $.embeddings[*][*].token``."""
-    fields = asking.fields
-    call = EmbedSparse(asking.model(), _texts(fields, "inputs", "input"), Reading(role=asking.role()))
-    return Asked((call,), _write_sparse)
+    fields = request.fields
+    call = EmbedSparse(request.model(), _texts(fields, "inputs", "input"), Reading(role=request.role()))
+    return Translation((call,), _write_sparse)
 
 
 def _write_sparse(results: Sequence[Result]) -> dict[str, Any]:
@@ -45,13 +45,13 @@ def _write_sparse(results: Sequence[Result]) -> dict[str, Any]:
     return {"embeddings": [[{"token": token, "weight": weight} for token, weight in row.items()] for row in rows]}
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/elasticsearch/rerank``; read with ``reranked_index: $.results[*].index``."""
-    fields = asking.fields
+    fields = request.fields
     query, texts = fields.required_text("query"), _texts(fields, "documents", "inputs", "input")
-    call = Score(asking.model(), tuple((query, text) for text in texts))
+    call = Score(request.model(), tuple((query, text) for text in texts))
     shown = texts if fields.flag("return_documents", False) else None
-    return Asked((call,), partial(_write_ranks, shown, fields.whole("top_n", least=0) or None))
+    return Translation((call,), partial(_write_ranks, shown, fields.whole("top_n", least=0) or None))
 
 
 def _write_ranks(texts: Sequence[str] | None, top: int | None, results: Sequence[Result]) -> dict[str, Any]:

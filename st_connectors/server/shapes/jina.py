@@ -11,7 +11,7 @@ import numpy as np
 from st_connectors.server.calls import Embed, EmbedSparse, EmbedTokens, Reading, Result, Scale, Score
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes.fields import Fields, malformed
-from st_connectors.server.shapes.routes import Asked, Asking
+from st_connectors.server.shapes.routes import ApiRequest, Translation
 from st_connectors.server.shapes.writing import (
     as_base64,
     best_first,
@@ -64,21 +64,21 @@ def _texts(fields: Fields) -> tuple[str, ...]:
     return texts
 
 
-def read_embeddings(asking: Asking) -> Asked:
+def read_embeddings(request: ApiRequest) -> Translation:
     """Read ``/v1/embeddings`` with a field of Jina's."""
-    fields = asking.fields
-    model, texts = asking.model(), _texts(fields)
-    reading = Reading(role=asking.role(), truncate=fields.flag("truncate", False))
-    if asking.kind(model) is ModelKind.SPARSE:
-        return Asked((EmbedSparse(model, texts, reading),), _write_sparse)
+    fields = request.fields
+    model, texts = request.model(), _texts(fields)
+    reading = Reading(role=request.role(), truncate=fields.flag("truncate", False))
+    if request.kind(model) is ModelKind.SPARSE:
+        return Translation((EmbedSparse(model, texts, reading),), _write_sparse)
     if fields.flag("return_multivector", False):
-        return Asked((EmbedTokens(model, texts, reading),), _write_multi)
+        return Translation((EmbedTokens(model, texts, reading),), _write_multi)
     if fields.flag("late_chunking", False):
         raise Fault(FaultKind.INVALID, "late_chunking is not supported", field="late_chunking")
     call = Embed(
         model, texts, reading, normalize=fields.flag("normalized", True), dimensions=fields.whole("dimensions")
     )
-    return Asked((call,), partial(_write_dense, _types(fields)))
+    return Translation((call,), partial(_write_dense, _types(fields)))
 
 
 def _types(fields: Fields) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _write_multi(results: Sequence[Result]) -> dict[str, Any]:
         {"object": "embeddings", "index": index, "embeddings": rows}
         for index, rows in enumerate(token_vectors(one(results)))
     ]
-    return {"model": one(results).spent.model, "object": "list", "usage": usage(results), "data": data}
+    return {"model": one(results).usage.model, "object": "list", "usage": usage(results), "data": data}
 
 
 def _write_sparse(results: Sequence[Result]) -> dict[str, Any]:
@@ -127,22 +127,22 @@ def _answer(embeddings: Sequence[Any], results: Sequence[Result]) -> dict[str, A
     data = [
         {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(embeddings)
     ]
-    return {"model": one(results).spent.model, "object": "list", "usage": usage(results), "data": data}
+    return {"model": one(results).usage.model, "object": "list", "usage": usage(results), "data": data}
 
 
-def read_rerank(asking: Asking, *, returns_documents: bool = True) -> Asked:
+def read_rerank(request: ApiRequest, *, returns_documents: bool = True) -> Translation:
     """Read a rerank with ``documents``, of Cohere v1, Jina and vLLM; each client ignores the fields of the others."""
-    fields = asking.fields
+    fields = request.fields
     texts = tuple(_document(each, position) for position, each in enumerate(fields.items("documents")))
     if not texts:
         raise Fault(FaultKind.EMPTY, "documents cannot be empty", field="documents")
     query = text_of(fields.raw("query"), "query")
     scale = Scale.RAW if fields.flag("use_activation") is False else Scale.UNIT
     reading = Reading(truncate=fields.flag("truncation"))
-    call = Score(asking.model(), tuple((query, text) for text in texts), reading, scale)
+    call = Score(request.model(), tuple((query, text) for text in texts), reading, scale)
     shown = texts if fields.flag("return_documents", returns_documents) else None
     top = fields.whole("top_n", least=0) or None
-    return Asked((call,), partial(_write_ranks, shown, top, asking.request_id))
+    return Translation((call,), partial(_write_ranks, shown, top, request.request_id))
 
 
 def _document(value: object, position: int) -> str:
@@ -160,7 +160,7 @@ def _write_ranks(
     return {
         "id": request_id,
         "object": "list",
-        "model": one(results).spent.model,
+        "model": one(results).usage.model,
         "usage": usage(results),
         "results": ranks,
     }

@@ -7,42 +7,44 @@ from typing import Any
 
 from st_connectors.server.calls import Embed, Reading, Result
 from st_connectors.server.shapes import errors
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import dense, one, total_tokens
 
 __all__ = ["ROUTES"]
 
 
-def _model(asking: Asking) -> str | None:
+def _model(request: ApiRequest) -> str | None:
     """Return the model; Ollama's clients add ``:latest`` to a name without a tag."""
-    name = asking.model()
-    return name if name is None or name in asking.catalog else name.removesuffix(":latest")
+    name = request.model()
+    return name if name is None or name in request.catalog else name.removesuffix(":latest")
 
 
-def read_embed(asking: Asking) -> Asked:
+def read_embed(request: ApiRequest) -> Translation:
     """Read ``/api/embed``; a request without ``input`` loads the model, which it is already."""
-    fields = asking.fields
+    fields = request.fields
     texts = fields.texts("input") if "input" in fields else ()
-    reading = Reading(role=asking.role(), truncate=fields.flag("truncate", True))
-    call = Embed(_model(asking), texts, reading, dimensions=fields.whole("dimensions"))
-    return Asked((call,), _write_embeddings)
+    reading = Reading(role=request.role(), truncate=fields.flag("truncate", True))
+    call = Embed(_model(request), texts, reading, dimensions=fields.whole("dimensions"))
+    return Translation((call,), _write_embeddings)
 
 
 def _write_embeddings(results: Sequence[Result]) -> dict[str, Any]:
-    spent = one(results).spent
+    usage = one(results).usage
     return {
-        "model": spent.model,
+        "model": usage.model,
         "embeddings": list(dense(one(results))),
-        "total_duration": round((spent.tokenize_s + spent.queue_s + spent.compute_s) * 1e9),
+        "total_duration": round((usage.tokenize_s + usage.queue_s + usage.compute_s) * 1e9),
         "load_duration": 0,
         "prompt_eval_count": total_tokens(results),
     }
 
 
-def read_embeddings(asking: Asking) -> Asked:
+def read_embeddings(request: ApiRequest) -> Translation:
     """Read ``/api/embeddings``, whose vectors are not normalised."""
-    call = Embed(_model(asking), (asking.fields.required_text("prompt"),), Reading(role=asking.role()), normalize=False)
-    return Asked((call,), lambda results: {"embedding": dense(one(results))[0]})
+    call = Embed(
+        _model(request), (request.fields.required_text("prompt"),), Reading(role=request.role()), normalize=False
+    )
+    return Translation((call,), lambda results: {"embedding": dense(one(results))[0]})
 
 
 ROUTES = (

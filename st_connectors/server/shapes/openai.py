@@ -9,7 +9,7 @@ from typing import Any
 from st_connectors.server.calls import Embed, EmbedSparse, Reading, Result
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes.fields import Fields
-from st_connectors.server.shapes.routes import Asked, Asking, Catalog
+from st_connectors.server.shapes.routes import ApiRequest, Catalog, Translation
 from st_connectors.server.shapes.writing import as_base64, dense, one, sparse, token_weights, usage
 from st_core.protocols import ModelKind
 
@@ -32,15 +32,15 @@ def texts_of(fields: Fields) -> tuple[str, ...]:
     return texts
 
 
-def read_embeddings(asking: Asking) -> Asked:
+def read_embeddings(request: ApiRequest) -> Translation:
     """Read ``/v1/embeddings``; a sparse model answers with an object of weights by tokens for each text."""
-    fields = asking.fields
-    model, texts, reading = asking.model(), texts_of(fields), Reading(role=asking.role())
+    fields = request.fields
+    model, texts, reading = request.model(), texts_of(fields), Reading(role=request.role())
     is_base64 = fields.choice("encoding_format", ("float", "base64")) == "base64"
     dimensions = fields.whole("dimensions")
-    if asking.kind(model) is ModelKind.SPARSE:
-        return Asked((EmbedSparse(model, texts, reading),), _write_sparse)
-    return Asked((Embed(model, texts, reading, dimensions=dimensions),), partial(_write_dense, is_base64))
+    if request.kind(model) is ModelKind.SPARSE:
+        return Translation((EmbedSparse(model, texts, reading),), _write_sparse)
+    return Translation((Embed(model, texts, reading, dimensions=dimensions),), partial(_write_dense, is_base64))
 
 
 def _write_dense(is_base64: bool, results: Sequence[Result]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _answer(embeddings: Sequence[Any], results: Sequence[Result]) -> dict[str, A
             {"object": "embedding", "index": index, "embedding": embedding}
             for index, embedding in enumerate(embeddings)
         ],
-        "model": one(results).spent.model,
+        "model": one(results).usage.model,
         "usage": usage(results),
     }
 

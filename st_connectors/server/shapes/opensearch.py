@@ -14,7 +14,7 @@ from st_connectors.server.calls import Embed, EmbedSparse, Reading, Result, Scor
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import dense, one, scores, sparse, token_weights
 
 __all__ = ["ROUTES"]
@@ -22,9 +22,9 @@ __all__ = ["ROUTES"]
 _NAMES = ("inputs", "input", "text_docs")
 
 
-def _fields(asking: Asking) -> Fields:
+def _fields(request: ApiRequest) -> Fields:
     """Return the fields of a body, which may also be a text or a list of texts."""
-    return Fields({"inputs": asking.body}) if isinstance(asking.body, (str, list)) else asking.fields
+    return Fields({"inputs": request.body}) if isinstance(request.body, (str, list)) else request.fields
 
 
 def _texts(fields: Fields) -> tuple[str, ...]:
@@ -34,33 +34,33 @@ def _texts(fields: Fields) -> tuple[str, ...]:
     return texts
 
 
-def read_sparse(asking: Asking) -> Asked:
+def read_sparse(request: ApiRequest) -> Translation:
     """Read ``/opensearch/sparse``; ``sparse_embedding_format`` "token_id" chooses ids instead of tokens."""
-    fields = _fields(asking)
-    form = fields.text("sparse_embedding_format") or asking.query.get("sparse_embedding_format")
-    model = fields.text("model") or asking.model_of_query
-    call = EmbedSparse(model, _texts(fields), Reading(role=asking.role()))
-    return Asked((call,), partial(_write_sparse, form == "token_id"))
+    fields = _fields(request)
+    form = fields.text("sparse_embedding_format") or request.query.get("sparse_embedding_format")
+    model = fields.text("model") or request.model_of_query
+    call = EmbedSparse(model, _texts(fields), Reading(role=request.role()))
+    return Translation((call,), partial(_write_sparse, form == "token_id"))
 
 
 def _write_sparse(by_id: bool, results: Sequence[Result]) -> list[dict[str, float]]:
     return token_weights(sparse(one(results)), by_id=by_id)
 
 
-def read_dense(asking: Asking) -> Asked:
+def read_dense(request: ApiRequest) -> Translation:
     """Read ``/opensearch/dense``."""
-    fields = _fields(asking)
-    call = Embed(fields.text("model") or asking.model_of_query, _texts(fields), Reading(role=asking.role()))
-    return Asked((call,), lambda results: dense(one(results)))
+    fields = _fields(request)
+    call = Embed(fields.text("model") or request.model_of_query, _texts(fields), Reading(role=request.role()))
+    return Translation((call,), lambda results: dense(one(results)))
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/opensearch/rerank``."""
-    fields = asking.fields
+    fields = request.fields
     query, texts = fields.required_text("query"), fields.texts("documents")
     if not texts:
         raise Fault(FaultKind.EMPTY, "documents cannot be empty", field="documents")
-    return Asked((Score(asking.model(), tuple((query, text) for text in texts)),), _write_ranks)
+    return Translation((Score(request.model(), tuple((query, text) for text in texts)),), _write_ranks)
 
 
 def _write_ranks(results: Sequence[Result]) -> dict[str, Any]:

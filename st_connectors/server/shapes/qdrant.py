@@ -14,7 +14,7 @@ from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.json_text import shortest
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import dense
 from st_core.protocols import ModelKind
 
@@ -31,19 +31,19 @@ class _Input(NamedTuple):
     text: str
 
 
-def read_inference(asking: Asking) -> Asked:
+def read_inference(request: ApiRequest) -> Translation:
     """Read ``/qdrant/inference``."""
-    fields = asking.fields
+    fields = request.fields
     role = _ROLES.get(fields.text("inference") or "")
     inputs = [_input(each, position) for position, each in enumerate(fields.items("inputs"))]
     groups: dict[tuple[str, int | None], list[int]] = {}
     for position, each in enumerate(inputs):
         groups.setdefault((each.model, each.dimensions), []).append(position)
     calls = tuple(
-        _call(asking, model, dimensions, tuple(inputs[position].text for position in positions), role)
+        _call(request, model, dimensions, tuple(inputs[position].text for position in positions), role)
         for (model, dimensions), positions in groups.items()
     )
-    return Asked(calls, partial(_write_embeddings, list(groups.values())))
+    return Translation(calls, partial(_write_embeddings, list(groups.values())))
 
 
 def _input(value: Any, position: int) -> _Input:
@@ -55,8 +55,8 @@ def _input(value: Any, position: int) -> _Input:
     return _Input(fields.required_text("model"), options.whole("dimensions"), fields.required_text("data"))
 
 
-def _call(asking: Asking, model: str, dimensions: int | None, texts: tuple[str, ...], role: Role | None) -> Call:
-    kind = asking.kind(model)
+def _call(request: ApiRequest, model: str, dimensions: int | None, texts: tuple[str, ...], role: Role | None) -> Call:
+    kind = request.kind(model)
     if kind is ModelKind.RERANKER:
         raise Fault(FaultKind.WRONG_KIND, f"the model {model!r} is a reranker; expected a dense or a sparse one")
     if kind is ModelKind.SPARSE:
@@ -70,7 +70,7 @@ def _write_embeddings(groups: Sequence[Sequence[int]], results: Sequence[Result]
         embeddings.update(zip(positions, _rows(result), strict=True))
     tokens: dict[str, int] = {}
     for result in results:
-        tokens[result.spent.model] = tokens.get(result.spent.model, 0) + result.spent.total
+        tokens[result.usage.model] = tokens.get(result.usage.model, 0) + result.usage.total
     return {
         "embeddings": [embeddings[position] for position in range(len(embeddings))],
         "usage": {"models": {model: {"tokens": count} for model, count in tokens.items()}},

@@ -11,7 +11,7 @@ from st_connectors.server.shapes.errors import Style
 from st_connectors.server.shapes.fields import Fields
 from st_core.protocols import ModelKind
 
-__all__ = ["Asked", "Asking", "Catalog", "Route", "Write", "always"]
+__all__ = ["ApiRequest", "Catalog", "Route", "Translation", "Write", "always"]
 
 _ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("query", "search_query", "search", "retrieval.query", "internal_search"), Role.QUERY),
@@ -29,7 +29,7 @@ Catalog: TypeAlias = Mapping[str, ModelKind]
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ApiRequest:
     """One request: the JSON of its body, the parameters of its query string, and the models that are served.
 
     ``names`` are those of the models without aliases. ``time`` is that of the arrival, in seconds since 1970.
@@ -74,8 +74,8 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The calls of a request, and the function that writes the answer."""
+class Translation:
+    """A request as calls of models, and the function that writes the answer."""
 
     calls: tuple[Call, ...]
     write: Write
@@ -90,7 +90,7 @@ class Route:
     """
 
     path: str
-    read: Callable[[Asking], Asked]
+    read: Callable[[ApiRequest], Translation]
     style: Callable[[Any], Style]
     summary: str
     example: Any

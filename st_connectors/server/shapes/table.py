@@ -19,26 +19,26 @@ from st_connectors.server.shapes import (
     vllm,
     weaviate,
 )
-from st_connectors.server.shapes.routes import Asked, Asking, Route
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation
 
 __all__ = ["ROUTES"]
 
 
-def read_embeddings(asking: Asking) -> Asked:
+def read_embeddings(request: ApiRequest) -> Translation:
     """Read ``/v1/embeddings`` of OpenAI, TEI, vLLM or Jina."""
-    return jina.read_embeddings(asking) if jina.is_jina(asking.body) else openai.read_embeddings(asking)
+    return jina.read_embeddings(request) if jina.is_jina(request.body) else openai.read_embeddings(request)
 
 
 def _style_of_embeddings(body: Any) -> errors.Style:
     return errors.JINA if jina.is_jina(body) else errors.OPENAI
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/rerank``: ``texts`` is TEI's, ``property`` Weaviate's, ``documents`` that of Cohere, Jina and vLLM."""
-    fields = asking.fields
+    fields = request.fields
     if "texts" in fields or "documents" not in fields:
-        return tei.read_rerank(asking)
-    return weaviate.read_rerank(asking) if "property" in fields else jina.read_rerank(asking)
+        return tei.read_rerank(request)
+    return weaviate.read_rerank(request) if "property" in fields else jina.read_rerank(request)
 
 
 def _style_of_rerank(body: Any) -> errors.Style:

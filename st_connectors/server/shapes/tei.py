@@ -31,16 +31,16 @@ from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.json_text import shortest
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields, malformed
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import best_first, dense, one, scores, sparse, token_vectors
 from st_core.protocols import ModelKind
 
 __all__ = ["ROUTES", "read_rerank"]
 
 
-def _reading(asking: Asking, fields: Fields) -> Reading:
+def _reading(request: ApiRequest, fields: Fields) -> Reading:
     return Reading(
-        role=asking.role(),
+        role=request.role(),
         prompt_name=fields.text("prompt_name"),
         truncate=fields.flag("truncate"),
         keep_end=fields.choice("truncation_direction", ("Right", "Left")) == "Left",
@@ -58,31 +58,31 @@ def _inputs(fields: Fields) -> tuple[str | tuple[int, ...], ...]:
     return inputs
 
 
-def read_embed(asking: Asking) -> Asked:
+def read_embed(request: ApiRequest) -> Translation:
     """Read ``/embed``."""
-    fields = asking.fields
+    fields = request.fields
     call = Embed(
-        asking.model(),
+        request.model(),
         _inputs(fields),
-        _reading(asking, fields),
+        _reading(request, fields),
         normalize=fields.flag("normalize", True),
         dimensions=fields.whole("dimensions"),
     )
-    return Asked((call,), lambda results: dense(one(results)))
+    return Translation((call,), lambda results: dense(one(results)))
 
 
-def read_embed_all(asking: Asking) -> Asked:
+def read_embed_all(request: ApiRequest) -> Translation:
     """Read ``/embed_all``."""
-    fields = asking.fields
-    call = EmbedTokens(asking.model(), _inputs(fields), _reading(asking, fields))
-    return Asked((call,), lambda results: list(token_vectors(one(results))))
+    fields = request.fields
+    call = EmbedTokens(request.model(), _inputs(fields), _reading(request, fields))
+    return Translation((call,), lambda results: list(token_vectors(one(results))))
 
 
-def read_embed_sparse(asking: Asking) -> Asked:
+def read_embed_sparse(request: ApiRequest) -> Translation:
     """Read ``/embed_sparse``."""
-    fields = asking.fields
-    call = EmbedSparse(asking.model(), _inputs(fields), _reading(asking, fields))
-    return Asked((call,), _write_sparse)
+    fields = request.fields
+    call = EmbedSparse(request.model(), _inputs(fields), _reading(request, fields))
+    return Translation((call,), _write_sparse)
 
 
 def _write_sparse(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
@@ -95,21 +95,21 @@ def _write_sparse(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
     ]
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/rerank`` with ``texts``; Elasticsearch sends ``top_n`` too, and accepts no further keys."""
-    fields = asking.fields
+    fields = request.fields
     texts = tuple(fields.texts("texts"))
     _refuse_empty("texts", texts)
     query = fields.required_text("query")
     is_raw = fields.flag("raw_scores", False)
     call = Score(
-        asking.model(),
+        request.model(),
         tuple((query, text) for text in texts),
-        _reading(asking, fields),
+        _reading(request, fields),
         Scale.RAW if is_raw else Scale.UNIT,
     )
     shown = texts if fields.flag("return_text", False) else None
-    return Asked((call,), partial(_write_ranks, shown, fields.whole("top_n")))
+    return Translation((call,), partial(_write_ranks, shown, fields.whole("top_n")))
 
 
 def _write_ranks(texts: Sequence[str] | None, top: int | None, results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -119,16 +119,16 @@ def _write_ranks(texts: Sequence[str] | None, top: int | None, results: Sequence
     return [{"index": index, "text": texts[index], "score": score} for index, score in ranks]
 
 
-def read_predict(asking: Asking) -> Asked:
+def read_predict(request: ApiRequest) -> Translation:
     """Read ``/predict``: a pair of texts, or a list of pairs."""
-    fields = asking.fields
+    fields = request.fields
     value = fields.raw("inputs")
     is_single = _is_pair(value)
     pairs = (_pair(value, "inputs"),) if is_single else _pairs(value)
     _refuse_empty("inputs", pairs)
     scale = Scale.RAW if fields.flag("raw_scores", False) else Scale.UNIT
-    call = Score(asking.model(), pairs, _reading(asking, fields), scale, is_ranking=False)
-    return Asked((call,), partial(_write_labels, is_single))
+    call = Score(request.model(), pairs, _reading(request, fields), scale, is_ranking=False)
+    return Translation((call,), partial(_write_labels, is_single))
 
 
 def _is_pair(value: Any) -> bool:
@@ -159,18 +159,18 @@ def _labelled(values: Sequence[float], labels: Sequence[str]) -> list[dict[str, 
     return [{"score": score, "label": labels[index]} for index, score in best_first(values, None)]
 
 
-def read_similarity(asking: Asking) -> Asked:
+def read_similarity(request: ApiRequest) -> Translation:
     """Read ``/similarity``: one text, and the texts that it is compared with by cosine."""
-    fields = asking.fields
+    fields = request.fields
     inputs = fields.fields("inputs")
     if inputs is None:
         raise malformed("inputs", "an object with source_sentence and sentences", None)
     sentences = inputs.texts("sentences")
     _refuse_empty("sentences", sentences)
-    reading = _reading(asking, fields.fields("parameters") or Fields({}))
+    reading = _reading(request, fields.fields("parameters") or Fields({}))
     source = inputs.required_text("source_sentence")
-    call = Embed(asking.model(), (source, *sentences), reading, normalize=True)
-    return Asked((call,), _write_similarity)
+    call = Embed(request.model(), (source, *sentences), reading, normalize=True)
+    return Translation((call,), _write_similarity)
 
 
 def _write_similarity(results: Sequence[Result]) -> Any:
@@ -178,15 +178,15 @@ def _write_similarity(results: Sequence[Result]) -> Any:
     return np.asarray(rows[1:] @ rows[0], np.float32)
 
 
-def read_tokenize(asking: Asking) -> Asked:
+def read_tokenize(request: ApiRequest) -> Translation:
     """Read ``/tokenize``."""
-    fields = asking.fields
+    fields = request.fields
     texts = fields.texts("inputs")
     _refuse_empty("inputs", texts)
     call = Tokenize(
-        asking.model(), texts, fields.flag("add_special_tokens", True), prompt_name=fields.text("prompt_name")
+        request.model(), texts, fields.flag("add_special_tokens", True), prompt_name=fields.text("prompt_name")
     )
-    return Asked((call,), _write_tokens)
+    return Translation((call,), _write_tokens)
 
 
 def _write_tokens(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
@@ -201,12 +201,12 @@ def _write_tokens(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
     ]
 
 
-def read_decode(asking: Asking) -> Asked:
+def read_decode(request: ApiRequest) -> Translation:
     """Read ``/decode``."""
-    fields = asking.fields
+    fields = request.fields
     ids = fields.id_rows("ids")
     _refuse_empty("ids", ids)
-    return Asked((Decode(asking.model(), ids, fields.flag("skip_special_tokens", True)),), _write_texts)
+    return Translation((Decode(request.model(), ids, fields.flag("skip_special_tokens", True)),), _write_texts)
 
 
 def _write_texts(results: Sequence[Result]) -> list[str]:
@@ -215,16 +215,16 @@ def _write_texts(results: Sequence[Result]) -> list[str]:
     return list(result.rows)
 
 
-def read_main(asking: Asking) -> Asked:
+def read_main(request: ApiRequest) -> Translation:
     """Read ``POST /``, which InferenceClient sends to a base URL: by the fields, then by the kind of the model."""
-    fields = asking.fields
+    fields = request.fields
     if "texts" in fields:
-        return read_rerank(asking)
+        return read_rerank(request)
     if isinstance(fields.raw("inputs"), dict):
-        return read_similarity(asking)
-    kind = asking.kind(asking.model())
+        return read_similarity(request)
+    kind = request.kind(request.model())
     readers = {ModelKind.SPARSE: read_embed_sparse, ModelKind.RERANKER: read_predict}
-    return readers.get(kind, read_embed)(asking) if kind is not None else read_embed(asking)
+    return readers.get(kind, read_embed)(request) if kind is not None else read_embed(request)
 
 
 def _route(path: str, read: Any, summary: str, example: Any) -> Route:

@@ -22,7 +22,7 @@ from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields
 from st_connectors.server.shapes.openai import texts_of
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import as_base64, dense, one, scores, sparse, token_vectors, usage
 from st_core.protocols import ModelKind
 
@@ -31,14 +31,14 @@ __all__ = ["ROUTES"]
 _SIDES = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), ("queries", "items"))
 
 
-def read_score(asking: Asking) -> Asked:
+def read_score(request: ApiRequest) -> Translation:
     """Read ``/score``: one text with one or many, or as many with as many."""
-    fields = asking.fields
+    fields = request.fields
     left, right = next((names for names in _SIDES if names[0] in fields and names[1] in fields), _SIDES[0])
     pairs = _pairs(fields.texts(left), fields.texts(right), right)
     scale = Scale.RAW if fields.flag("use_activation") is False else Scale.OWN
-    call = Score(asking.model(), pairs, _reading(asking, fields), scale)
-    return Asked((call,), partial(_write_scores, asking.request_id, asking.time))
+    call = Score(request.model(), pairs, _reading(request, fields), scale)
+    return Translation((call,), partial(_write_scores, request.request_id, request.time))
 
 
 def _pairs(first: Sequence[str], second: Sequence[str], name: str) -> tuple[Pair, ...]:
@@ -50,10 +50,10 @@ def _pairs(first: Sequence[str], second: Sequence[str], name: str) -> tuple[Pair
     return tuple(zip(repeated, second, strict=True))
 
 
-def _reading(asking: Asking, fields: Fields) -> Reading:
+def _reading(request: ApiRequest, fields: Fields) -> Reading:
     tokens = fields.whole("truncate_prompt_tokens", least=-1)
     side = fields.choice("truncation_side", ("left", "right"))
-    return Reading(role=asking.role(), keep_end=side == "left", max_tokens=tokens if tokens and tokens > 0 else None)
+    return Reading(role=request.role(), keep_end=side == "left", max_tokens=tokens if tokens and tokens > 0 else None)
 
 
 def _write_scores(request_id: str, time: int, results: Sequence[Result]) -> dict[str, Any]:
@@ -67,24 +67,24 @@ def _answer(request_id: str, time: int, data: list[Any], results: Sequence[Resul
         "id": request_id,
         "object": "list",
         "created": time,
-        "model": one(results).spent.model,
+        "model": one(results).usage.model,
         "data": data,
         "usage": usage(results),
     }
 
 
-def read_pooling(asking: Asking) -> Asked:
+def read_pooling(request: ApiRequest) -> Translation:
     """Read ``/pooling`` with ``input``: vectors of texts, or of tokens; a sparse vector has all its dimensions."""
-    fields = asking.fields
+    fields = request.fields
     task = fields.choice("task", ("embed", "token_embed")) or "embed"
-    model, texts, reading = asking.model(), texts_of(fields), _reading(asking, fields)
+    model, texts, reading = request.model(), texts_of(fields), _reading(request, fields)
     form = fields.choice("encoding_format", ("float", "base64")) or "float"
-    write = partial(_write_pooled, form == "base64", asking.request_id, asking.time)
+    write = partial(_write_pooled, form == "base64", request.request_id, request.time)
     if task == "token_embed":
-        return Asked((EmbedTokens(model, texts, reading),), write)
-    if asking.kind(model) is ModelKind.SPARSE:
-        return Asked((EmbedSparse(model, texts, reading),), write)
-    return Asked((Embed(model, texts, reading, dimensions=fields.whole("dimensions")),), write)
+        return Translation((EmbedTokens(model, texts, reading),), write)
+    if request.kind(model) is ModelKind.SPARSE:
+        return Translation((EmbedSparse(model, texts, reading),), write)
+    return Translation((Embed(model, texts, reading, dimensions=fields.whole("dimensions")),), write)
 
 
 def _write_pooled(is_base64: bool, request_id: str, time: int, results: Sequence[Result]) -> dict[str, Any]:

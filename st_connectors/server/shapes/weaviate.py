@@ -10,7 +10,7 @@ from st_connectors.server.calls import Embed, Reading, Result, Role, Score
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.shapes import errors
 from st_connectors.server.shapes.fields import Fields
-from st_connectors.server.shapes.routes import Asked, Asking, Route, always
+from st_connectors.server.shapes.routes import ApiRequest, Route, Translation, always
 from st_connectors.server.shapes.writing import dense, one, scores
 
 __all__ = ["ROUTES", "read_rerank"]
@@ -18,17 +18,17 @@ __all__ = ["ROUTES", "read_rerank"]
 _ROLES = {"query": Role.QUERY, "passage": Role.DOCUMENT}
 
 
-def read_vectors(asking: Asking) -> Asked:
+def read_vectors(request: ApiRequest) -> Translation:
     """Read ``/vectors`` with ``text``, or with ``texts``."""
-    fields = asking.fields
+    fields = request.fields
     config = fields.fields("config") or Fields({})
     reading = Reading(role=_ROLES.get(config.text("task_type") or ""))
     is_batch = "texts" in fields
     texts = fields.texts("texts") if is_batch else (fields.required_text("text"),)
     if not texts:
         raise Fault(FaultKind.EMPTY, "texts cannot be empty", field="texts")
-    call = Embed(asking.model(), texts, reading, normalize=False, dimensions=config.whole("dimensions"))
-    return Asked((call,), _write_vectors if is_batch else partial(_write_vector, texts[0]))
+    call = Embed(request.model(), texts, reading, normalize=False, dimensions=config.whole("dimensions"))
+    return Translation((call,), _write_vectors if is_batch else partial(_write_vector, texts[0]))
 
 
 def _write_vectors(results: Sequence[Result]) -> dict[str, Any]:
@@ -41,14 +41,14 @@ def _write_vector(text: str, results: Sequence[Result]) -> dict[str, Any]:
     return {"text": text, "dims": int(row.size), "vector": row}
 
 
-def read_rerank(asking: Asking) -> Asked:
+def read_rerank(request: ApiRequest) -> Translation:
     """Read ``/rerank`` with ``property``; scores come in the order of the documents."""
-    fields = asking.fields
+    fields = request.fields
     query, texts = fields.required_text("query"), fields.texts("documents")
     if not texts:
         raise Fault(FaultKind.EMPTY, "documents cannot be empty", field="documents")
-    call = Score(asking.model(), tuple((query, text) for text in texts))
-    return Asked((call,), partial(_write_scores, query, texts))
+    call = Score(request.model(), tuple((query, text) for text in texts))
+    return Translation((call,), partial(_write_scores, query, texts))
 
 
 def _write_scores(query: str, texts: Sequence[str], results: Sequence[Result]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def packed(row: NDArray[np.float32], *, signed: bool) -> list[int]:
 
 def total_tokens(results: Sequence[Result]) -> int:
     """Return the number of tokens of all results."""
-    return sum(result.spent.total for result in results)
+    return sum(result.usage.total for result in results)
 
 
 def usage(results: Sequence[Result]) -> dict[str, Any]:
