@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,10 +21,12 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from st_connectors.server.body import ClientLeft, read_body
 from st_connectors.server.calls import Result
+from st_connectors.server.described import NOT_READY, described, informing
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.info import information, model_information
 from st_connectors.server.json_text import decode, encode
@@ -94,7 +97,7 @@ def build_app(service: Service, keys: Keys, *, loaded: Callable[[], None] = lamb
             summary=route.summary,
             tags=[route.tag],
             response_class=Response,
-            openapi_extra=_described(route),
+            openapi_extra=described(route),
         )
     server.add_information(app)
     server.add_errors(app)
@@ -133,34 +136,6 @@ def _load(service: Service, loaded: Callable[[], None]) -> None:
     except Exception as error:  # noqa: BLE001 - raised by the thread that serves
         service.error = error
     loaded()
-
-
-def _described(route: Route) -> dict[str, Any]:
-    """Return the part of the OpenAPI document about the body of a route."""
-    schema = {"type": "object", "properties": {name: _schema(value) for name, value in route.example.items()}}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": route.example}},
-        }
-    }
-
-
-def _schema(value: Any) -> dict[str, Any]:
-    """Return the JSON schema of an example."""
-    match value:
-        case bool():
-            return {"type": "boolean"}
-        case int():
-            return {"type": "integer"}
-        case str():
-            return {"type": "string"}
-        case list():
-            return {"type": "array", "items": _schema(value[0])}
-        case dict():
-            return {"type": "object", "properties": {name: _schema(each) for name, each in value.items()}}
-        case _:
-            return {}
 
 
 class _Server:
@@ -312,12 +287,17 @@ class _Server:
         async def weaviate_ready() -> Response:
             return Response(status_code=204 if service.is_ready else 503)
 
+        def open_to_all(path: str, answer: Callable[[], Any], tag: str, summary: str, **options: Any) -> None:
+            app.add_api_route(
+                path, answer, methods=["GET"], tags=[tag], summary=summary, responses={503: NOT_READY}, **options
+            )
+
         for path in ("/health", "/ping"):
-            app.add_api_route(path, health, methods=["GET"], tags=["Information"], summary="Whether the process lives")
-        app.add_api_route("/ready", ready, methods=["GET"], tags=["Information"], summary="Whether models are loaded")
-        app.add_api_route("/metrics", metrics, methods=["GET"], tags=["Information"], summary="Prometheus metrics")
+            open_to_all(path, health, "Information", "Whether the process lives")
+        open_to_all("/ready", ready, "Information", "Whether models are loaded")
+        open_to_all("/metrics", metrics, "Information", "Prometheus metrics", response_class=PlainTextResponse)
         for path in ("/.well-known/ready", "/.well-known/live"):
-            app.add_api_route(path, weaviate_ready, methods=["GET"], tags=["Weaviate"], summary="Readiness")
+            open_to_all(path, weaviate_ready, "Weaviate", "Readiness", status_code=204)
         self._add_model_information(app)
 
     def _check_ready(self, request: Request) -> None:
@@ -339,7 +319,16 @@ class _Server:
                 except Fault as fault:
                     return self._refusal(fault, style, exchange)
 
-            app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], summary=summary, response_class=Response)
+            names = re.findall(r"{(\w+)", path)
+            app.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                tags=[tag],
+                summary=summary,
+                response_class=Response,
+                openapi_extra=informing(*names),
+            )
 
         started = int(time.time())
         guarded("/info", "TEI", "Models and limits", errors.TEI, lambda request: information(service, _query(request)))
@@ -411,6 +400,7 @@ async def _results(futures: Sequence[Future[Result]], request: Request) -> list[
     except (Fault, ClientLeft):
         raise
     except Exception as error:
+        logger.warning("a request failed: %s: %s", type(error).__name__, error)
         raise _as_fault(error) from error
     finally:
         for each in waiting:
