@@ -268,7 +268,6 @@ class Batcher:
             if len(parts) == 1:
                 parts = _halves(parts[0])
         if len(parts) == 1 or (len({id(part.job) for part in parts}) == 1 and not isinstance(error, MemoryError)):
-            logger.warning("%s: a request failed: %s: %s", self._name, type(error).__name__, error)
             _fail(parts[0].job, error)
             return
         middle = len(parts) // 2

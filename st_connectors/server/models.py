@@ -369,9 +369,11 @@ def _token_vectors(served: ServedModel, call: EmbedTokens) -> TokenVectors:
     )
     names = {Role.QUERY: "encode_query", Role.DOCUMENT: "encode_document"}
     encode = getattr(served.model, "encode" if call.reading.role is None else names[call.reading.role])
-    rows = encode(texts, call.reading.prompt_name, call.reading.prompt, output_value="token_embeddings")
+    features = encode(texts, call.reading.prompt_name, call.reading.prompt, output_value=None)
+    if any("token_embeddings" not in each for each in features):
+        raise Fault(FaultKind.WRONG_KIND, f"the model {served.name!r} does not compute vectors of tokens")
     usage = Usage(served.name, prepared.lengths, is_truncated)
-    return TokenVectors(usage, tuple(_array(row) for row in rows))
+    return TokenVectors(usage, tuple(_array(each["token_embeddings"]) for each in features))
 
 
 def _array(row: Any) -> NDArray[np.float32]:

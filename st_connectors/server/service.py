@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from st_connectors.server.batching import Batcher, Job
-from st_connectors.server.calls import Call, Embed, EmbedSparse, Result, Score, kind_of
+from st_connectors.server.calls import Call, Embed, EmbedSparse, EmbedTokens, Result, Score, kind_of
 from st_connectors.server.faults import Fault, FaultKind
 from st_connectors.server.loading import load
 from st_connectors.server.metrics import SECONDS, TEXTS, TOKENS, Metrics
@@ -34,6 +34,8 @@ class Service:
         self._named: Mapping[str, ServedModel] = {}
         self._batchers: dict[str, Batcher] = {}
         self._pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1)), "server")
+        self._apart = ThreadPoolExecutor(1, "apart")
+        """Computes vectors of tokens, one call at a time, beside the threads that all requests need."""
         self._lock = threading.Lock()
         self._unbatched = 0
         self.is_ready = False
@@ -133,7 +135,8 @@ class Service:
             if self._unbatched >= self.settings.queue.jobs:
                 raise Fault(FaultKind.OVERLOADED, "the queue is full; try again later", retry_after=1)
             self._unbatched += 1
-        future = self._pool.submit(served.answer, call)
+        pool = self._apart if isinstance(call, EmbedTokens) else self._pool
+        future = pool.submit(served.answer, call)
         future.add_done_callback(self._forget_unbatched)
         return future
 
@@ -174,7 +177,8 @@ class Service:
         self.is_ready = False
         for batcher in self._batchers.values():
             batcher.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._pool, self._apart):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _inputs(call: Call) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from served import running
 
+from st_connectors.server.calls import EmbedTokens, TokenVectors, Usage
 from st_connectors.server.settings import Limits, ModelSettings, Settings
 from st_core.protocols import ModelKind
 
@@ -100,6 +101,7 @@ def test_ids_are_the_texts_that_they_decode_to(server, dense):
             424,
             "the model 'sparse' is sparse; this route needs one that is dense",
         ),
+        ("/embed_all", {"inputs": "a"}, 424, "the model 'dense' does not compute vectors of tokens"),
         ("/rerank", {"query": "q", "texts": ["a"]}, 424, "no reranker model is served; start the server with one"),
         (
             "/v2/rerank",
@@ -360,3 +362,20 @@ def test_a_client_that_leaves_costs_nothing(server, monkeypatch):
     assert prepared == []
     assert b"st_cancelled_total 1" in server.get("/metrics").body
     assert server.post("/embed", {"inputs": "a"}).status == 200
+
+
+def test_vectors_of_tokens_leave_the_threads_of_others_free(server, monkeypatch):
+    """They do not go through the queue: one such request is computed at a time, and others are answered meanwhile."""
+    service, free = server.service, threading.Event()
+    found = TokenVectors(Usage("dense", np.ones(1, np.int64), np.zeros(1, np.bool_)), (np.ones((1, 2), np.float32),))
+    dense, count = service.model("dense"), service._pool._max_workers + 1
+    answer = dense.answer
+    monkeypatch.setattr(
+        dense, "answer", lambda call: found if isinstance(call, EmbedTokens) and free.wait(60) else answer(call)
+    )
+    with ThreadPoolExecutor(count) as threads:
+        waiting = [threads.submit(server.post, "/embed_all", {"inputs": "a"}) for _ in range(count)]
+        others = [server.post(f"{path}?model=dense", {"inputs": "a"}).status for path in ("/embed", "/tokenize")]
+        free.set()
+        assert others == [200, 200]
+        assert [each.result().json for each in waiting] == [[[[1.0, 1.0]]]] * count
