@@ -1,4 +1,4 @@
-"""Load the models of a server, and find out their kinds."""
+"""Load the models of a server, and detect their kinds."""
 
 from __future__ import annotations
 

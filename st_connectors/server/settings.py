@@ -22,7 +22,7 @@ T = TypeVar("T")
 class ModelSettings:
     """A model to serve and how it is loaded.
 
-    ``path`` is a built-in model, a folder or a Hub name. ``kind`` None is found out from its files. ``devices`` are
+    ``path`` is a built-in model, a folder or a Hub name. ``kind`` None is detected from its files. ``devices`` are
     those that compute it, each with a copy; empty for the default device. ``aliases`` are further names, for clients
     that cannot choose one.
     """
