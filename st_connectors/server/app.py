@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from st_connectors.server.body import ClientLeft, read_body
+from st_connectors.server.body import ClientLeft, discard_body, read_body
 from st_connectors.server.calls import Result
 from st_connectors.server.described import NOT_READY, described, informing
 from st_connectors.server.faults import Fault, FaultKind
@@ -157,7 +157,7 @@ class _Server:
     async def _respond(self, route: Route, request: Request) -> Response:
         """Answer a request, or refuse it in the form of its API, and log it."""
         exchange = _exchange(request)
-        body: Any = None
+        body, content = None, None
         try:
             headers = _headers(request)
             name = self._client_by_headers(headers, route)
@@ -166,6 +166,8 @@ class _Server:
             exchange.client = name or self._client_by_body(body, route) or exchange.client
             response = await self._answer(route, request, body, exchange)
         except Fault as fault:
+            if content is None and fault.kind in _REFUSED_BY_HEADERS:
+                await discard_body(request.receive, _headers(request), self._service.settings.limits)
             response = self._refusal(fault, route.style(body), exchange)
         except ClientLeft:
             self._service.metrics.count("st_cancelled_total")
@@ -359,6 +361,9 @@ class _Server:
         app.add_exception_handler(HTTPException, unknown)
         app.add_exception_handler(Exception, failed)
 
+
+_REFUSED_BY_HEADERS = frozenset((FaultKind.MEDIA_TYPE, FaultKind.UNAUTHORIZED, FaultKind.TOO_MANY))
+"""Faults that may be raised before the body is read."""
 
 _LEAVES_BODY = frozenset((FaultKind.TIMEOUT, FaultKind.TOO_MANY, FaultKind.MEDIA_TYPE, FaultKind.UNAUTHORIZED))
 """Faults that may be raised before the body is read, after which the connection cannot be used again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import threading
@@ -54,17 +55,23 @@ class _Config(uvicorn.Config):
 class _Protocol(_Http):
     """HTTP/1.1 that closes a connection whose client sends a header, or reads an answer, too slowly.
 
-    uvicorn 0.54 waits for both for ever, and its faster protocol accepts headers of any size.
+    uvicorn 0.54 waits for both for ever, and its faster protocol accepts headers of any size. At the limit of open
+    connections it answers 503 to everyone; here a new connection replaces the oldest one without a request.
     """
 
     config: _Config
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.opened = self.loop.time()
+        if len(self.connections) >= (self.config.limit_concurrency or math.inf):
+            self._replace_idle()
         self._header = self._writing = self.loop.call_later(self.config.header_s, self._drop)
         self._header_bytes = 0
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         was_idle = self._is_idle()
         super().data_received(data)
         if not self._is_idle():
@@ -80,6 +87,19 @@ class _Protocol(_Http):
     def _is_idle(self) -> bool:
         """Return whether no request is being answered, so that what arrives is the header of the next one."""
         return self.cycle is None or self.cycle.response_complete
+
+    def _replace_idle(self) -> None:
+        """Close the connection that has been open for the longest time, of those without a request in work."""
+        idle = [each for each in self.connections if isinstance(each, _Protocol) and each is not self and each.is_free]
+        if idle:
+            oldest = min(idle, key=lambda each: each.opened)
+            oldest.transport.close()
+            self.connections.discard(oldest)  # at once, as uvicorn counts them
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the connection is open and no request is being answered."""
+        return self._is_idle() and not self.transport.is_closing()
 
     def pause_writing(self) -> None:
         super().pause_writing()
