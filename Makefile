@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-engines test-jobs test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders wheel builtin readme docs clean
+.PHONY: help demo test test-long test-engines test-jobs test-clients test-langchain test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ $(STAMPS)/engines: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group engines)
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/langchain: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group langchain)
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group docs)
 	@mkdir -p $(STAMPS) && touch $@
@@ -89,12 +93,20 @@ test-engines:  ## the jobs of docs/scale.md on Ray, Spark and Daft, in an enviro
 test-jobs: $(STAMPS)/engines
 	$(BIN)/python -m pytest $(or $(ARGS),tests/docs/test_scale.py)
 
-check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter
+test-clients:  ## LangChain's classes and older clients against `serve`, in an environment of their own
+	$(MAKE) --no-print-directory VENV=.venv-langchain test-langchain
+
+# LangChain warns about itself.
+test-langchain: $(STAMPS)/langchain
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o filterwarnings=default $(or $(ARGS),tests/server/test_langchain.py tests/server/test_rerankers_clients.py tests/server/test_clients.py)
+
+check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter, the container file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell core st_connectors tests integration bench docs *.md pyproject.toml Makefile
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint deploy/Containerfile
 
 format: $(STAMPS)/check  ## format with ruff and fix what it can
 	$(BIN)/ruff format .
@@ -144,4 +156,4 @@ docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links f
 	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove what the targets created
-	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-langchain .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
