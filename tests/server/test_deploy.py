@@ -5,9 +5,13 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from st_connectors.cli import app
@@ -33,7 +37,9 @@ def test_the_image():
     assert set(extras.split(",")) <= declared.keys()
     assert words[:2] == ["st-connectors", "serve"]
     assert {word for word in words if word.startswith("--")} <= options()
-    assert text.index("USER serve") < text.index("ENTRYPOINT")
+    [user] = re.findall(r"^USER (.*)$", text, re.MULTILINE)
+    assert int(user) > 0
+    assert f"--uid {user} " in text
     assert set(re.findall(r"--[a-z-]+", text.partition("FROM")[0])) <= options()
 
 
@@ -47,3 +53,17 @@ def test_the_unit():
     assert words[1] == "serve"
     assert {word for word in words if word.startswith("--")} <= options()
     assert int(unit["Service"]["TimeoutStopSec"]) > 30
+
+
+def test_systemd_reads_the_unit(tmp_path):
+    """All settings are known and have values that it understands."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("needs systemd-analyze")
+    text = (DEPLOY / "st-connectors.service").read_text("utf-8")
+    unit = tmp_path / "st-connectors.service"
+    unit.write_text(re.sub(r"(?<=ExecStart=)\S+", sys.executable, text), "utf-8")
+
+    found = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
