@@ -4,7 +4,8 @@
 
 Parts: ``batching`` compares 32 clients with one client, and with a server of thirty lines around sentence-transformers
 under the same load, in turns. ``path`` compares requests of 32 texts with the library in the same process. ``latency``
-measures single requests under half of the highest load, and short ones behind a stream of long ones. ``memory``
+measures single requests under half of the highest load, and short ones behind a stream of long ones. ``load`` sends
+requests of several shapes and lengths from 200 clients for two minutes, each of which checks its vectors. ``memory``
 compares the server after many requests with the same server after few. The model is MiniLM on one thread per process;
 clients are threads of this process.
 """
@@ -33,18 +34,22 @@ import numpy as np
 from bench.figures import plain_environment, report, spread
 from bench.memory import texts as short_texts
 
-PARTS = ("batching", "path", "latency", "memory")
+PARTS = ("batching", "path", "latency", "load", "memory")
 TARGETS = {
     "batching_gain": (">=", 3.0),
     "over_thirty_lines": (">=", 2.0),
     "http_path": ("<", 1.10),
     "p99_over_p50": ("<", 3.0),
     "short_behind_long": ("<", 2.0),
+    "load_wrong": ("<", 1),
+    "load_growth_mb": ("<", 50.0),
     "growth_mb": ("<", 20.0),
 }
 ROUNDS = 3
 CLIENTS = 32
 SECONDS = 5.0
+CROWD = 200
+CROWD_SECONDS = float(os.environ.get("ST_BENCH_LOAD_SECONDS", "120"))
 REQUESTS = int(os.environ.get("ST_BENCH_REQUESTS", "100000"))
 
 
@@ -120,10 +125,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def ours(port: int, model: str) -> list[str]:
-    """Return the arguments of Python that start our server."""
+def ours(port: int, model: str, *more: str) -> list[str]:
+    """Return the arguments of Python that start our server with a dense model, and with further options."""
     run = "import sys; from st_connectors.cli import run; sys.exit(run(sys.argv[1:]))"
-    return ["-c", run, "serve", "--port", str(port), "--model", f"dense={model}", "--no-access-log"]
+    return ["-c", run, "serve", "--port", str(port), "--model", f"dense={model}", "--no-access-log", *more]
 
 
 def load(port: int, clients: int, seconds: float, body: Callable[[int], Any]) -> list[float]:
@@ -182,17 +187,17 @@ def measure_path() -> dict[str, Any]:
     with started(ours(port, folder), port):
         client = Client(port)
         for _ in range(ROUNDS):
-            over_http, alone = [], []
+            pairs = []
             for batch in batches:
                 began = time.perf_counter()
                 answer = client.post("/v1/encode", {"inputs": batch, "encoding_format": "base64"})
                 rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in answer["models"]["dense"]["vectors"]]
-                over_http.append(time.perf_counter() - began)
+                over_http = time.perf_counter() - began
                 began = time.perf_counter()
                 wanted = local.encode(batch)
-                alone.append(time.perf_counter() - began)
+                pairs.append(over_http / (time.perf_counter() - began))
                 assert np.allclose(np.stack(rows), wanted, atol=1e-5)
-            ratios.append(statistics.median(over_http) / statistics.median(alone))
+            ratios.append(statistics.median(pairs))
         client.close()
     return {"http_path": spread(ratios)}
 
@@ -204,17 +209,23 @@ def measure_latency() -> dict[str, Any]:
     with started(ours(port, minilm()), port):
         highest = len(load(port, CLIENTS, SECONDS, one_text)) / SECONDS
         times = paced(port, highest / 2, 2 * SECONDS)
-        alone = load(port, 1, SECONDS, one_text)
-        stream = threading.Thread(target=load, args=(port, 4, 2 * SECONDS, lambda _: {"inputs": [long_text] * 4}))
-        stream.start()
-        time.sleep(0.5)
-        behind = load(port, 1, SECONDS, one_text)
-        stream.join()
+        behind = [behind_long(port, long_text) for _ in range(ROUNDS)]
     return {
         "p50_ms": 1000 * statistics.median(times),
         "p99_over_p50": percentile(times, 99) / statistics.median(times),
-        "short_behind_long": statistics.median(behind) / statistics.median(alone),
+        "short_behind_long": spread(behind),
     }
+
+
+def behind_long(port: int, long_text: str) -> float:
+    """Return the median time of single short requests behind a stream of long ones over that without it."""
+    alone = load(port, 1, SECONDS / 2, one_text)
+    stream = threading.Thread(target=load, args=(port, 4, SECONDS, lambda _: {"inputs": [long_text] * 4}))
+    stream.start()
+    time.sleep(SECONDS / 10)
+    behind = load(port, 1, SECONDS / 2, one_text)
+    stream.join()
+    return statistics.median(behind) / statistics.median(alone)
 
 
 def paced(port: int, rate: float, seconds: float) -> list[float]:
@@ -242,6 +253,80 @@ def paced(port: int, rate: float, seconds: float) -> list[float]:
 def percentile(values: Sequence[float], percent: int) -> float:
     """Return a percentile of values."""
     return statistics.quantiles(values, n=100)[percent - 1]
+
+
+Shape = tuple[str, Callable[[list[str]], Any], Callable[[Any], Any]]
+"""A path, the request of texts, and the vectors of an answer as [n, d]."""
+
+
+def measure_load() -> dict[str, Any]:
+    """Count the requests of many clients at once, those without the right vectors, and the growth of the memory."""
+    texts = [" ".join(SENTENCES[at : at + length]) for at, length in enumerate([1, 1, 1, 3, 10, 60] * 40)]
+    shapes = list(zip(crowd_shapes(), crowd_vectors(texts), strict=True))
+    port = free_port()
+    with started(ours(port, "builtin:dense", "--model", "sparse=builtin:sparse"), port) as process:
+        crowd(port, CROWD_SECONDS / 10, texts, shapes)
+        before = resident_of(process.pid)
+        rights = crowd(port, CROWD_SECONDS, texts, shapes)
+        after = resident_of(process.pid)
+    return {
+        "load_requests": len(rights),
+        "load_requests_per_second": len(rights) / CROWD_SECONDS,
+        "load_wrong": rights.count(False),
+        "load_growth_mb": after - before,
+    }
+
+
+def crowd_shapes() -> list[Shape]:
+    """Return two shapes for dense vectors and one for sparse ones."""
+    return [
+        ("/embed", lambda texts: {"inputs": texts, "normalize": False}, lambda answer: answer),
+        (
+            "/v1/encode",
+            lambda texts: {"inputs": texts, "models": ["dense"], "encoding_format": "base64"},
+            lambda answer: [
+                np.frombuffer(base64.b64decode(each), "<f4") for each in answer["models"]["dense"]["vectors"]
+            ],
+        ),
+        ("/embed_sparse", lambda texts: {"inputs": texts}, lambda answer: [sorted_weights(row) for row in answer]),
+    ]
+
+
+def sorted_weights(row: Sequence[dict[str, float]]) -> list[float]:
+    """Return the indices of a sparse vector, then its weights."""
+    return [each[name] for name in ("index", "value") for each in sorted(row, key=lambda each: each["index"])]
+
+
+def crowd_vectors(texts: list[str]) -> list[list[Any]]:
+    """Return the vectors of texts by the library, for each shape."""
+    from st_core import SentenceTransformer, SparseEncoder
+
+    dense = list(SentenceTransformer("builtin:dense").encode(texts))
+    sparse = [[*row.indices, *row.values] for row in SparseEncoder("builtin:sparse").encode(texts).rows()]
+    return [dense, dense, sparse]
+
+
+def crowd(port: int, seconds: float, texts: list[str], shapes: Sequence[tuple[Shape, list[Any]]]) -> list[bool]:
+    """Return of each request of many clients at once whether its vectors are right; a lost answer raises."""
+    end = time.perf_counter() + seconds
+
+    def run(number: int) -> list[bool]:
+        client, draw, rights = Client(port), random.Random(number), []
+        while time.perf_counter() < end:
+            (path, request, vectors), wanted = draw.choice(shapes)
+            chosen = draw.sample(range(len(texts)), draw.randint(1, 4))
+            found = vectors(client.post(path, request([texts[at] for at in chosen])))
+            rights.append(
+                all(
+                    len(row) == len(wanted[at]) and np.allclose(row, wanted[at], atol=1e-5)
+                    for row, at in zip(found, chosen, strict=True)
+                )
+            )
+        client.close()
+        return rights
+
+    with ThreadPoolExecutor(CROWD) as threads:
+        return [each for rights in threads.map(run, range(CROWD)) for each in rights]
 
 
 def measure_memory() -> dict[str, Any]:
