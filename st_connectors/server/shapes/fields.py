@@ -22,6 +22,10 @@ T = TypeVar("T")
 def malformed(field: str, expected: str, value: object) -> Fault:
     """Return the fault for a field of the wrong type."""
     came = _JSON_NAMES.get(type(value), "null")
+    if came == "a list" and came in expected:
+        came = "a list of other values"
+    if came == "a number" and "whole number" in expected:
+        came = "a fraction"
     return Fault(FaultKind.MALFORMED, f"{field}: expected {expected}, got {came}", field=field)
 
 
