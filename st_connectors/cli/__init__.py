@@ -46,6 +46,7 @@ from st_connectors.cli.relocate import relocate
 from st_connectors.cli.replay import replay
 from st_connectors.cli.search import search
 from st_connectors.cli.serve import serve
+from st_connectors.cli.setup import setup
 from st_connectors.cli.stores import stores
 from st_connectors.cli.sync import sync
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "stores": stores,
     "encode": encode,
     "serve": serve,
+    "setup": setup,
     "export": export,
     "conform": conform,
 }

@@ -34,6 +34,7 @@ COMMANDS = [
     "stores",
     "encode",
     "serve",
+    "setup",
     "export",
     "conform",
 ]
