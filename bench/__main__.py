@@ -20,6 +20,7 @@ BENCHMARKS = {
     "memory": "memory growth of a process over a million texts",
     "quality": "search quality of the built-in models",
     "sinks": "writing alone, beside the best bulk path of each store's client",
+    "setup": "OpenSearch ingest by its pipeline, over ingest by the library",
     "serve": "the server: batching across clients, its cost over the library, latency, memory",
     "speed": "every available store compared with its own client",
     "stores": "Cranfield on every available store, compared with the oracle",
