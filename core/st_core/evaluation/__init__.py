@@ -1,0 +1,39 @@
+"""Evaluators of models, with the names, arguments and metrics of sentence-transformers 6.2; they need no torch."""
+
+from __future__ import annotations
+
+from st_core.evaluation.evaluator import Evaluator, SequentialEvaluator
+from st_core.evaluation.pairs import (
+    CrossEncoderCorrelationEvaluator,
+    EmbeddingSimilarityEvaluator,
+    MSEEvaluator,
+    SparseEmbeddingSimilarityEvaluator,
+    SparseTripletEvaluator,
+    TripletEvaluator,
+)
+from st_core.evaluation.reranking import CrossEncoderRerankingEvaluator
+from st_core.evaluation.retrieval import InformationRetrievalEvaluator, SparseInformationRetrievalEvaluator
+
+__all__ = [
+    "CrossEncoderCorrelationEvaluator",
+    "CrossEncoderRerankingEvaluator",
+    "EmbeddingSimilarityEvaluator",
+    "Evaluator",
+    "InformationRetrievalEvaluator",
+    "MSEEvaluator",
+    "SequentialEvaluator",
+    "SparseEmbeddingSimilarityEvaluator",
+    "SparseInformationRetrievalEvaluator",
+    "SparseTripletEvaluator",
+    "TripletEvaluator",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Raise ImportError for other evaluators of sentence-transformers, and AttributeError for other names."""
+    if name.endswith("Evaluator"):
+        raise ImportError(
+            f"st_core.evaluation has no {name}: import it from sentence_transformers, whose evaluators take a model of "
+            "st_core"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
