@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from st_core.sentence_transformer import SentenceTransformer
     from st_core.similarity import SimilarityFunction
     from st_core.sparse_encoder import SparseEncoder
+    from st_core.training.arguments import CrossEncoderTrainingArguments as CrossEncoderTrainingArguments
+    from st_core.training.arguments import SentenceTransformerTrainingArguments as SentenceTransformerTrainingArguments
+    from st_core.training.arguments import SparseEncoderTrainingArguments as SparseEncoderTrainingArguments
+    from st_core.training.samplers import DefaultBatchSampler as DefaultBatchSampler
+    from st_core.training.samplers import MultiDatasetDefaultBatchSampler as MultiDatasetDefaultBatchSampler
+    from st_core.training.trainer import CrossEncoderTrainer as CrossEncoderTrainer
+    from st_core.training.trainer import SentenceTransformerTrainer as SentenceTransformerTrainer
+    from st_core.training.trainer import SparseEncoderTrainer as SparseEncoderTrainer
     from st_core.vectors import SparseMatrix, SparseVector
 
 __version__ = "0.1.0"
@@ -74,9 +82,17 @@ _WHERE = {
     "quantize_embeddings": "quantize",
     "semantic_search": "retrieval",
     "semantic_search_quantized": "rescore",
+    "CrossEncoderTrainer": "training.trainer",
+    "CrossEncoderTrainingArguments": "training.arguments",
+    "SentenceTransformerTrainer": "training.trainer",
+    "SentenceTransformerTrainingArguments": "training.arguments",
+    "SparseEncoderTrainer": "training.trainer",
+    "SparseEncoderTrainingArguments": "training.arguments",
+    "DefaultBatchSampler": "training.samplers",
+    "MultiDatasetDefaultBatchSampler": "training.samplers",
 }
 
-_MODULES = ("backend", "base", "cross_encoder", "models", "sentence_transformer", "sparse_encoder", "util")
+_MODULES = ("backend", "base", "cross_encoder", "losses", "models", "sentence_transformer", "sparse_encoder", "util")
 
 __all__ = [
     "CrossEncoder",
@@ -125,4 +141,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_WHERE})

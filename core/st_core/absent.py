@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["import_error"]
 
 _GRAPHS = "st_core.export_model(name, folder, backend={backend!r}, dtype={dtype!r}) writes the graph of the whole model"
-_TRAINING = "st_core does not train; import it from sentence_transformers, train there, and load the saved model here"
+_TRAINING = "a training reads lists of mappings and tokenizes them itself; pass them to a trainer of st_core"
 _MULTI_VECTOR = "models of one vector per token are not supported, except BGE-M3; use sentence_transformers"
 _INSTEAD = {
     "export_dynamic_quantized_onnx_model": _GRAPHS.format(backend="onnx", dtype="int8"),
@@ -17,13 +17,8 @@ _INSTEAD = {
     "load_openvino_model": "load the model with backend='openvino'",
     **dict.fromkeys(
         (
-            *("DefaultBatchSampler", "InputExample", "MultiDatasetDefaultBatchSampler", "ParallelSentencesDataset"),
-            *("SentencesDataset", "mine_hard_negatives", "resolve_ids"),
-            *(
-                f"{family}{part}"
-                for family in ("CrossEncoder", "SentenceTransformer", "SparseEncoder")
-                for part in ("Trainer", "TrainingArguments", "DataCollator")
-            ),
+            *("InputExample", "ParallelSentencesDataset", "SentencesDataset", "mine_hard_negatives", "resolve_ids"),
+            *(f"{family}DataCollator" for family in ("CrossEncoder", "SentenceTransformer", "SparseEncoder")),
         ),
         _TRAINING,
     ),

@@ -41,6 +41,22 @@ _CURRENT = {f"{package}.{name}": "models" for package, names in _IN_PACKAGES.ite
     f"{package}.model_card": "model_card"
     for package in ("base", "cross_encoder", "sentence_transformer", "sparse_encoder")
 }
+"""The paths of what exists in another file, by the file."""
+
+_TRAINED = ("cross_encoder", "sentence_transformer", "sparse_encoder")
+_LOSSES = {"cross_encoder": "reranking", "sentence_transformer": "dense", "sparse_encoder": "sparse"}
+_CURRENT |= {
+    "base.sampler": "training.samplers",
+    "sampler": "training.samplers",
+    "sparse_encoder.callbacks": "training.callbacks",
+    "sparse_encoder.callbacks.splade_callbacks": "training.callbacks",
+    "trainer": "training.trainer",
+    "training_args": "training.arguments",
+    **{f"{package}.evaluation": "evaluation" for package in _TRAINED},
+    **{f"{package}.losses": f"training.losses.{_LOSSES[package]}" for package in _TRAINED},
+    **{f"{package}.trainer": "training.trainer" for package in _TRAINED},
+    **{f"{package}.training_args": "training.arguments" for package in _TRAINED},
+}
 
 _OF_MODELS = (
     "Asym BoW CLIPModel CNN Dense Dropout InputModule LSTM LayerNorm Module Normalize Pooling Router StaticEmbedding "
@@ -58,15 +74,12 @@ _DEPRECATED = {
     **{f"sparse_encoder.models.{name}": "models" for name in _OF_SPARSE.split()},
 }
 
-_TRAINING = "st_core does not train; import it from sentence_transformers, train there, and load the saved model here"
-_EVALUATION = "the evaluators of sentence_transformers take a model of st_core; import them from sentence_transformers"
+_TRAINING = "a training reads lists of mappings and tokenizes them itself; pass them to a trainer of st_core"
 _MULTI_VECTOR = (
     "models of one vector per token are not supported, except BGE-M3's; import it from sentence_transformers"
 )
 _ENDINGS: Mapping[str, str] = {
-    **dict.fromkeys(("data_collator", "losses", "sampler", "trainer", "training_args", "callbacks"), _TRAINING),
-    **dict.fromkeys(("datasets", "fit_mixin", "peft_mixin", "readers"), _TRAINING),
-    "evaluation": _EVALUATION,
+    **dict.fromkeys(("data_collator", "datasets", "fit_mixin", "peft_mixin", "readers"), _TRAINING),
     "multi_vector_encoder": _MULTI_VECTOR,
     "search_engines": "search engines are the task of st_connectors; see st_connectors.Index",
     "tokenizer": "tokenizers of words are read from checkpoints; import the classes from sentence_transformers",

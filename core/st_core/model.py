@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from st_core.engine.plan import Device
     from st_core.modules import Module
     from st_core.processes.pool import WorkerPool
+    from st_core.saving.made import Home
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +239,15 @@ class Model(Compatible):
         write_with_head(self.checkpoint, self.family, options, self._home)
         folder, trusted = self._home.folder, options.trust_remote_code
         self.checkpoint = read_checkpoint(folder, name=str(folder), revision=None, trust_remote_code=trusted)
+
+    def _reload(self, home: Home) -> None:
+        """Use the modules in a folder that this model was saved to, which lives as long as the model."""
+        kept = {name: value for name, value in self._loading.items() if name not in ("revision", "init_head")}
+        other = type(self).__new__(type(self))
+        other._load(home.folder, cast("LoadArguments", kept | {"device": self.device}))  # noqa: SLF001
+        for name in ("checkpoint", "_engine", "_held", "_changed"):
+            setattr(self, name, getattr(other, name))
+        self._home = home
 
     def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:  # noqa: ARG002 - for subclasses
         """Return the modules of a checkpoint with the settings that its name implies."""

@@ -131,12 +131,9 @@ def test_the_base_classes_of_modules_recognise_modules_and_refuse_to_build_other
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("st_core.losses", "does not train"),
-        ("st_core.sentence_transformer.losses", "does not train"),
-        ("st_core.sparse_encoder.trainer", "does not train"),
-        ("st_core.base.sampler", "does not train"),
-        ("st_core.evaluation", "evaluators of sentence_transformers take a model of st_core"),
-        ("st_core.cross_encoder.evaluation", "evaluators of sentence_transformers take a model of st_core"),
+        ("st_core.data_collator", "lists of mappings"),
+        ("st_core.readers", "lists of mappings"),
+        ("st_core.sentence_transformer.fit_mixin", "lists of mappings"),
         ("st_core.sparse_encoder.search_engines", "st_connectors"),
         ("st_core.multi_vector_encoder", "one vector per token"),
         ("st_core.sentence_transformer.modules.tokenizer", "tokenizers of words"),
@@ -151,10 +148,10 @@ def test_a_path_of_what_is_not_there_says_what_to_use(path, reason):
         import_module("st_core.no_such")
 
 
-@pytest.mark.parametrize("name", ["SentenceTransformerTrainer", "CrossEncoderTrainingArguments", "InputExample"])
+@pytest.mark.parametrize("name", ["SentenceTransformerDataCollator", "InputExample"])
 def test_a_name_of_training_says_what_to_use(name):
     """An ImportError, as for functions that are not there."""
-    with pytest.raises(ImportError, match=f"st_core has no {name}: st_core does not train"):
+    with pytest.raises(ImportError, match=f"st_core has no {name}: a training reads lists of mappings"):
         exec(f"from st_core import {name}")
 
 

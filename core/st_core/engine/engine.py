@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -108,6 +108,13 @@ class Engine:
     def _passing_on(self, engine: Engine) -> Engine:
         """Return another engine after passing on which tokenizers users may have changed."""
         engine._watched, engine._shares_tokenizers = dict(self._watched), self._shares_tokenizers
+        return engine
+
+    def with_runners(self, runners: Mapping[str | None, Runner]) -> Engine:
+        """Return an engine for the same modules that runs the stacks of tasks with other runners."""
+        engine = copy.copy(self)
+        engine._ready = dict(runners)  # noqa: SLF001 - a copy
+        engine._single = dict.fromkeys(runners)  # noqa: SLF001 - a copy
         return engine
 
     def with_module(self, old: Module, new: Module) -> Engine:

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["REASONS", "refusals"]
 
-_TRAINING = "st_core does not train; import it from sentence_transformers.util"
+_TRAINING = "import it from sentence_transformers.util, which prepares data for a training"
 _GROUPS = "st_core has no torch.distributed groups; pass device=[…] to encode, or call torch.distributed yourself"
 _OWN = "it renames arguments of sentence-transformers' own classes; st_core's take both names"
 

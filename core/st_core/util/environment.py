@@ -72,5 +72,5 @@ def is_datasets_available() -> bool:
 
 
 def is_training_available() -> bool:
-    """Return False: models are trained with sentence-transformers, and loaded here."""
-    return False
+    """Return whether the packages of the extra ``train`` are installed; ``datasets`` is not one of them."""
+    return is_accelerate_available() and find_spec("transformers") is not None

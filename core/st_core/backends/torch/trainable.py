@@ -10,14 +10,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from st_core.backends.torch.fused_head import FusedHead, fused_head
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
-from st_core.backends.torch.modules import Step, TransformerStep, make_step, with_token_ids
+from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
 from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, copied_files
@@ -71,6 +72,7 @@ class Trainable(nn.Module):
         super().__init__()
         self._device, self._dtype = device, dtype
         self._steps: dict[int, nn.Module] = {}
+        self._heads: dict[int, FusedHead] = {}
         self._info: TransformerInfo | None = None
         self.values = tuple(modules)
         self.steps = nn.ModuleList(self._step(module) for module in modules)
@@ -83,7 +85,7 @@ class Trainable(nn.Module):
         selects the routes of routers. The result contains ``sentence_embedding`` or ``scores`` in addition to earlier
         features.
         """
-        return _run(self.steps, dict(features), task)
+        return self._run(self.steps, dict(features), task)
 
     def written(self, folder: Path) -> tuple[Module, ...]:
         """Return the modules with the current weights.
@@ -96,6 +98,28 @@ class Trainable(nn.Module):
         for module in self.values:
             self._write(module, folder, written)
         return tuple(written[id(module)] for module in self.values)
+
+    def _run(self, steps: nn.ModuleList, features: Features, task: str | None) -> Features:
+        """Run steps; a transformer and the SpladePooling after it are one operation, where that is possible."""
+        remaining = list(steps)
+        while remaining:
+            step, *remaining = remaining
+            if isinstance(step, RouterStep):
+                features = self._run(step.route(task), features, task)
+            elif self._is_fused(step, remaining):
+                features = self._fused(step, remaining.pop(0), features)
+            else:
+                features = step(features)
+        return features
+
+    def _is_fused(self, step: nn.Module, following: Sequence[nn.Module]) -> bool:
+        pools = following and isinstance(following[0], SpladePoolingStep) and not following[0].value.summed
+        return bool(pools) and id(step) in self._heads
+
+    def _fused(self, step: Any, pooling: Any, features: Features) -> Features:
+        head = self._heads[id(step)]
+        states = head.states(lambda: step.loaded.hidden(features))
+        return features | {"sentence_embedding": head.pooled(pooling.value, states, features["attention_mask"])}
 
     def _step(self, module: Module) -> nn.Module:
         """Return the step of a module; a module that occurs several times has a single step."""
@@ -111,7 +135,11 @@ class Trainable(nn.Module):
             loaded = load_transformer(module, self._device, self._dtype)
             self._info = loaded.info
             loaded.model.requires_grad_(requires_grad=True)
-            return TransformerStep(module, loaded)
+            step = TransformerStep(module, loaded)
+            head = fused_head(loaded.model) if loaded.info.task == "fill-mask" else None
+            if head is not None:
+                self._heads[id(step)] = head
+            return step
         return make_step(module if self._info is None else with_token_ids(module, self._info))
 
     def _write(self, module: Module, folder: Path, written: dict[int, Module]) -> Module:
@@ -135,12 +163,6 @@ class Trainable(nn.Module):
 
 def _count(modules: Iterable[Module]) -> int:
     return sum(isinstance(module, Transformer) for module in modules)
-
-
-def _run(steps: nn.ModuleList, features: Features, task: str | None) -> Features:
-    for step in steps:
-        features = _run(step.route(task), features, task) if isinstance(step, RouterStep) else step(features)
-    return features
 
 
 def save_transformer(step: TransformerStep, folder: Path) -> Transformer:

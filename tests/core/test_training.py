@@ -1,0 +1,370 @@
+"""A training here takes the steps of sentence-transformers' trainer, and its model is the same afterwards."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import shutil
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+oracle = pytest.importorskip("sentence_transformers", reason="the steps are compared with those of its trainer")
+datasets = pytest.importorskip("datasets", reason="its trainer reads its data sets")
+pytest.importorskip("accelerate", reason="the trainers need it")
+
+import sentence_transformers.cross_encoder.losses as their_pairs  # noqa: E402 - after the guard
+import sentence_transformers.sentence_transformer.losses as their_dense  # noqa: E402 - after the guard
+import sentence_transformers.sparse_encoder.losses as their_sparse  # noqa: E402 - after the guard
+
+import st_core  # noqa: E402 - after the guard
+from st_core.training import trainer as trainers  # noqa: E402 - after the guard
+from st_core.training.form import form_of  # noqa: E402 - after the guard
+from st_core.training.losses import dense, reranking, sparse  # noqa: E402 - after the guard
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:.*lr_scheduler.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
+]
+
+QUERY = ["how to copy a tree", "where is the fox"]
+PAIRS = [("where is a tree", "in the garden"), ("what is a fox", "an animal of the forest, quick and brown")]
+
+
+def rows_of(count=20, **more):
+    """Questions and answers of different lengths."""
+    return [
+        {
+            "anchor": f"question {place} about {'trees ' * (place % 4)}",
+            "positive": f"answer {place * 7 % 13} {'with more words ' * (place % 3)}",
+        }
+        | {name: make(place) for name, make in more.items()}
+        for place in range(count)
+    ]
+
+
+def without_dropout(module):
+    """The module, in which no dropout draws random numbers."""
+    for each in module.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.p = 0.0
+    return module
+
+
+def arguments(package, kind, folder, **options):
+    """Arguments of a short training on the processor."""
+    own = {"prompts": ""} if package is trainers else {}
+    name = f"{kind}TrainingArguments"
+    home = package if package is trainers else oracle
+    defaults = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "learning_rate": 1e-3,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return getattr(home, name)(output_dir=str(folder), **defaults | own | options)
+
+
+def losses_of(trainer, name="loss"):
+    """The values of the log."""
+    return [line[name] for line in trainer.state.log_history if name in line]
+
+
+def train_both(checkpoints, kind, name, make, rows, folder, **options):
+    """Train the same checkpoint with both, without dropout; return both trainers and both models."""
+    results = []
+    for package in (trainers, oracle):
+        is_ours = package is trainers
+        model = getattr(st_core if is_ours else oracle, kind)(str(checkpoints.folder(name)), device="cpu")
+        without_dropout(form_of(model) if is_ours else model)
+        table = rows if is_ours else datasets.Dataset.from_list(rows)
+        trainer = getattr(package, f"{kind}Trainer")(
+            model=model,
+            args=arguments(package, kind, folder / str(is_ours), **options),
+            train_dataset=table,
+            loss=make(model, is_ours),
+        )
+        trainer.train()
+        results.append((trainer, model))
+    (ours, model), (theirs, their_model) = results
+    return ours, theirs, model, their_model
+
+
+def test_a_dense_training_takes_their_steps(checkpoints, tmp_path, agree):
+    """The loss of every step, and the vectors afterwards, also after saving and loading in both libraries."""
+
+    def make(model, is_ours):
+        return (dense if is_ours else their_dense).MultipleNegativesRankingLoss(model)
+
+    ours, theirs, model, their_model = train_both(
+        checkpoints, "SentenceTransformer", "bert-mean", make, rows_of(), tmp_path
+    )
+    before = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu").encode(QUERY)
+
+    assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=1e-4)
+    assert len(losses_of(ours)) == 6
+    vectors = model.encode(QUERY)
+    assert np.abs(vectors - before).max() > 1e-3
+    agree(vectors, their_model.encode(QUERY), 1e-4)
+    model.save_pretrained(tmp_path / "saved")
+    for package in (st_core, oracle):
+        agree(package.SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(QUERY), vectors)
+
+
+def test_a_trained_model_is_an_ordinary_one(checkpoints, tmp_path, agree):
+    """It can be pickled and copied, and has another fingerprint; its form stays the same for a second training."""
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    before, form = st_core.describe(model), form_of(model)
+    args = arguments(trainers, "SentenceTransformer", tmp_path, max_steps=2)
+    loss = dense.MultipleNegativesRankingLoss(model)
+    trainer = trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows_of(), loss=loss)
+
+    trainer.train()
+
+    assert st_core.describe(model).fingerprint != before.fingerprint
+    agree(pickle.loads(pickle.dumps(model)).encode(QUERY), model.encode(QUERY))
+    assert form_of(model) is form
+    with torch.no_grad():
+        agree(form.eval()(form.preprocess(QUERY))["sentence_embedding"], model.encode(QUERY))
+
+
+def test_a_sparse_training_takes_their_steps(checkpoints, tmp_path, agree):
+    """With the weights of regularizers that rise; active terms are logged."""
+
+    def make(model, is_ours):
+        losses = sparse if is_ours else their_sparse
+        return losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 0.1, 0.05)
+
+    ours, theirs, model, their_model = train_both(checkpoints, "SparseEncoder", "splade-max", make, rows_of(), tmp_path)
+
+    for name in ("loss", "base_loss", "document_regularizer_loss", "document_regularizer_weight"):
+        assert losses_of(ours, name) == pytest.approx(losses_of(theirs, name), rel=1e-3, abs=2e-4)
+    assert all(value > 0 for value in losses_of(ours, "document_active_terms"))
+    agree(model.encode(QUERY).to_dense(), their_model.encode(QUERY).to_dense(), 1e-4)
+
+
+def test_a_training_of_a_reranker_takes_their_steps(checkpoints, tmp_path, agree):
+    """With labels from 0 to 1."""
+
+    def make(model, is_ours):
+        return (reranking if is_ours else their_pairs).BinaryCrossEntropyLoss(model)
+
+    rows = rows_of(label=lambda place: float(place % 2))
+    ours, theirs, model, their_model = train_both(checkpoints, "CrossEncoder", "rerank-bert", make, rows, tmp_path)
+
+    assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=1e-4)
+    agree(model.predict(PAIRS), their_model.predict(PAIRS), 1e-4)
+    model.save_pretrained(tmp_path / "saved")
+    agree(oracle.CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(PAIRS), model.predict(PAIRS))
+
+
+def resumable(model, folder, **options):
+    """A trainer that writes a checkpoint every two steps, with dropout."""
+    args = arguments(
+        trainers,
+        "SentenceTransformer",
+        folder,
+        save_strategy="steps",
+        save_steps=2,
+        batch_sampler="no_duplicates",
+        **options,
+    )
+    loss = dense.EmbedDistillLoss(model, projection_dim=5)
+    rows = rows_of(label=lambda place: [float(place % 3), 1.0, 0.5, -1.0, place / 20])
+    return trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss)
+
+
+def test_a_resumed_training_has_the_same_bits(checkpoints, tmp_path):
+    """In the middle of the second epoch; parameters of the loss, dropout and the schedule continue too."""
+    folder = str(checkpoints.folder("bert-mean"))
+    torch.manual_seed(1)
+    whole = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path / "run")
+    whole.train()
+    wanted = {name: value.clone() for name, value in whole.objective.state_dict().items()}
+    for name in ("checkpoint-6",):
+        shutil.rmtree(tmp_path / "run" / name)
+    torch.manual_seed(2)
+    resumed = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path / "run")
+
+    resumed.train(resume_from_checkpoint=True)
+
+    assert losses_of(resumed) == losses_of(whole)
+    for name, value in resumed.objective.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def test_a_checkpoint_is_a_model(checkpoints, tmp_path, agree):
+    """Of the parameters at its step; an incomplete one is not resumed from."""
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    trainer = resumable(model, tmp_path, save_total_limit=2)
+    trainer.train()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    agree(oracle.SentenceTransformer(str(tmp_path / "checkpoint-6"), device="cpu").encode(QUERY), model.encode(QUERY))
+    (tmp_path / "checkpoint-6" / "trainer_state.json").unlink()
+    with pytest.raises(ValueError, match="checkpoint-6: no complete checkpoint"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    with pytest.raises(ValueError, match="no complete checkpoint to resume from"):
+        resumable(model, tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(("options", "named"), [({"learning_rate": 1e-2}, "learning_rate"), ({"seed": 3}, "seed")])
+def test_a_training_is_not_resumed_with_other_arguments(checkpoints, tmp_path, options, named):
+    """The message names the argument and both values."""
+    folder = str(checkpoints.folder("bert-mean"))
+    resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path, max_steps=2).train()
+    other = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path, max_steps=2, **options)
+
+    with pytest.raises(ValueError, match=f"made with another {named}: .*, now .*train anew"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_a_loss_of_a_user_trains_the_model(checkpoints, tmp_path):
+    """One that calls its model as one of sentence-transformers; its own parameters are trained too."""
+
+    class Mine(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, sentence_features, labels):
+            first, second = (self.model(each)["sentence_embedding"] for each in sentence_features)
+            return ((first - second) ** 2).mean() * self.weight
+
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    before = model.encode(QUERY)
+    args = arguments(trainers, "SentenceTransformer", tmp_path, max_steps=2)
+    trainer = trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows_of(), loss=Mine)
+
+    trainer.train()
+
+    assert np.abs(model.encode(QUERY) - before).max() > 1e-4
+    assert float(trainer.loss.weight.detach()) != 1.0
+
+
+def test_an_evaluator_gets_the_model_of_its_step(checkpoints, tmp_path):
+    """The best model by its primary metric is the one that stays."""
+
+    class Counting:
+        primary_metric = "mine"
+
+        def __init__(self):
+            self.vectors = []
+
+        def __call__(self, model, output_path=None, epoch=-1, steps=-1):
+            self.vectors.append(model.encode(QUERY))
+            return {"mine": 1.0 if steps == 2 else 0.0}
+
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    evaluator = Counting()
+    args = arguments(
+        trainers,
+        "SentenceTransformer",
+        tmp_path,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+    )
+    loss = dense.MultipleNegativesRankingLoss(model)
+    trainer = trainers.SentenceTransformerTrainer(
+        model=model, args=args, train_dataset=rows_of(), eval_dataset=rows_of(6), loss=loss, evaluator=evaluator
+    )
+
+    trainer.train()
+
+    first, second, third = evaluator.vectors
+    assert np.abs(first - second).max() > 1e-4
+    assert np.abs(second - third).max() > 1e-5
+    assert np.abs(model.encode(QUERY) - first).max() < 1e-5
+    assert trainer.state.best_metric == 1.0
+    assert len(losses_of(trainer, "eval_loss")) == len(losses_of(trainer, "eval_mine")) == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_training(checkpoints, tmp_path):
+    """The message names the step and the rows; the state before it is saved."""
+
+    class Broken(dense.MultipleNegativesRankingLoss):
+        calls = 0
+
+        def compute_loss_from_embeddings(self, embeddings, labels=None):
+            Broken.calls += 1
+            factor = float("nan") if Broken.calls == 3 else 1.0
+            return super().compute_loss_from_embeddings(embeddings, labels) * factor
+
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    args = arguments(trainers, "SentenceTransformer", tmp_path)
+    trainer = trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows_of(), loss=Broken(model))
+
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan after step 2, in rows \d+(, \d+){3}; .*checkpoint-2"
+    ):
+        trainer.train()
+    assert (tmp_path / "checkpoint-2" / "trainer_state.json").is_file()
+
+
+THEIR_PATHS = [
+    ("", "SentenceTransformerTrainer SparseEncoderTrainer CrossEncoderTrainer SentenceTransformerTrainingArguments"),
+    ("sentence_transformer.losses", "MultipleNegativesRankingLoss MatryoshkaLoss TripletDistanceMetric"),
+    ("sparse_encoder.losses", "SpladeLoss SparseMultipleNegativesRankingLoss FlopsLoss"),
+    ("cross_encoder.losses", "BinaryCrossEntropyLoss LambdaLoss NDCGLoss2PPScheme PListMLELambdaWeight"),
+    ("sentence_transformer.trainer", "SentenceTransformerTrainer"),
+    (
+        "sentence_transformer.training_args",
+        "SentenceTransformerTrainingArguments BatchSamplers MultiDatasetBatchSamplers",
+    ),
+    ("cross_encoder.trainer", "CrossEncoderTrainer"),
+    ("sparse_encoder.training_args", "SparseEncoderTrainingArguments"),
+    ("sparse_encoder.callbacks.splade_callbacks", "SpladeRegularizerWeightSchedulerCallback"),
+    ("base.sampler", "DefaultBatchSampler NoDuplicatesBatchSampler ProportionalBatchSampler"),
+]
+
+
+@pytest.mark.parametrize(("path", "names"), THEIR_PATHS)
+def test_scripts_of_theirs_change_their_imports_alone(path, names):
+    """The names are under their paths, and the arguments that both have come first, in the same order."""
+    for name in names.split():
+        mine, theirs = (
+            getattr(import_module(f"{package}.{path}".rstrip(".")), name)
+            for package in ("st_core", "sentence_transformers")
+        )
+        if name.endswith(("Trainer", "Loss")):
+            own, wanted = (list(inspect.signature(each.__init__).parameters) for each in (mine, theirs))
+            assert own[: len(wanted)] == wanted or {"args", "kwargs"} <= set(own)
+
+
+def test_the_losses_are_an_attribute_of_the_package():
+    """As in scripts of sentence-transformers."""
+    assert st_core.losses.CoSENTLoss is dense.CoSENTLoss
+    assert "SentenceTransformerTrainer" in dir(st_core)
+    assert "SentenceTransformerTrainer" not in st_core.__all__  # a star import needs no torch
+
+
+def test_the_card_says_what_was_trained_and_measured(checkpoints, tmp_path):
+    """Once, also after a second training."""
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    loss = dense.MultipleNegativesRankingLoss(model)
+    for steps in (1, 2):
+        args = arguments(
+            trainers, "SentenceTransformer", tmp_path, max_steps=steps, eval_strategy="steps", eval_steps=steps
+        )
+        trainers.SentenceTransformerTrainer(
+            model=model, args=args, train_dataset=rows_of(), eval_dataset=rows_of(6), loss=loss
+        ).train()
+
+    model.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+
+    assert card.count("## Training") == 1
+    assert "20 rows of `anchor`, `positive`" in card
+    assert '`MultipleNegativesRankingLoss` with `{"scale": 20.0' in card
+    assert "`max_steps=2`" in card
+    assert "| eval_loss |" in card
