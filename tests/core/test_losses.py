@@ -16,7 +16,7 @@ import sentence_transformers.util as their_util  # noqa: E402 - after the guard
 import st_core  # noqa: E402 - after the guard
 from st_core import util  # noqa: E402 - after the guard
 from st_core.training.form import form_of  # noqa: E402 - after the guard
-from st_core.training.losses import dense, reranking, sparse  # noqa: E402 - after the guard
+from st_core.training.losses import dense, reranking, sparse, splade  # noqa: E402 - after the guard
 
 pytestmark = [
     pytest.mark.torch,
@@ -326,6 +326,39 @@ def test_cached_splade_loss_is_the_plain_one(checkpoints):
         assert (gradient - first[key]).abs().max() <= 1e-5 * max(1.0, float(first[key].abs().max()))
 
 
+@pytest.mark.parametrize(("name", "options"), [("csr", {}), ("csr-normalized", {"beta": 0.7, "gamma": 0.5})])
+def test_the_loss_of_an_auto_encoder_is_theirs(checkpoints, name, options):
+    """By every part and parameter, in a batch in which some concepts have not been used for long."""
+    theirs, ours = checkpoints.pair("SparseEncoder", name)
+    coder = next(each for each in theirs if type(each).__name__ == "SparseAutoEncoder")
+    long_unused = torch.arange(coder.hidden_dim) % 3 * 100
+    coder.stats_last_nonzero.copy_(long_unused)
+    theirs.eval()
+    coder.train()
+    form = form_of(ours)
+    loss = sparse.CSRLoss(ours, **options)
+    loss.reconstruction_loss.unused.copy_(long_unused)
+    form.eval()
+
+    parts = loss([form.preprocess(texts) for texts in COLUMNS])
+    wanted = their_sparse.CSRLoss(theirs, **options)(their_features(theirs, COLUMNS))
+
+    assert parts.keys() == wanted.keys()
+    for part, value in parts.items():
+        assert value.item() == pytest.approx(wanted[part].item(), rel=1e-4)
+    assert wanted["reconstruction_loss_aux"] > 0
+    assert torch.equal(loss.reconstruction_loss.unused, coder.stats_last_nonzero)
+    assert_same_gradients(form, theirs, parts, wanted)
+
+
+def test_csr_needs_an_auto_encoder(checkpoints):
+    """The message says what is missing."""
+    ours = checkpoints.load(st_core, "SparseEncoder", "splade-max")
+
+    with pytest.raises(ValueError, match="needs a model with one SparseAutoEncoder, got 0"):
+        sparse.CSRLoss(ours)
+
+
 LISTS = [OTHERS[:3], OTHERS[3:5], OTHERS[5:], [*OTHERS[1:4], OTHERS[0]], OTHERS[2:4], OTHERS[4:6]]
 GRADES = [[2, 0, 1], [1, 1], [1], [0, 3, 3, 1], [0, 1], [2, 0]]
 PAIRS = [
@@ -410,7 +443,7 @@ def test_a_training_of_a_collapsed_model_stops(checkpoints, value, reason):
     loss = sparse.SpladeLoss(ours, sparse.SparseMultipleNegativesRankingLoss(ours), 0.1).train()
     weights = torch.full((ROWS, 64), value)
 
-    for _ in range(sparse.COLLAPSED - 1):
+    for _ in range(splade.COLLAPSED - 1):
         loss._measure([weights, weights])
     with pytest.raises(RuntimeError, match=reason):
         loss._measure([weights, weights])

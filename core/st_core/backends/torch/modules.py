@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from st_core.modules import Module
 
 __all__ = [
+    "BACKBONE",
     "STEPS",
     "FusedSpladeStep",
     "NumpyStep",
+    "SparseAutoEncoderStep",
     "Step",
     "TransformerStep",
     "activation_module",
@@ -63,6 +65,9 @@ __all__ = [
 
 
 Value = TypeVar("Value")
+
+BACKBONE = "sentence_embedding_backbone"
+"""The feature with the vectors [n, d] that a SparseAutoEncoder encodes; it is written outside of inference alone."""
 
 
 class Step(nn.Module, Generic[Value]):
@@ -354,7 +359,7 @@ class SparseAutoEncoderStep(Step[SparseAutoEncoder]):
 
     def forward(self, features: Features) -> Features:
         """Write ``sentence_embedding``; ``max_active_dims`` overrides the module's ``keep``."""
-        vectors = features["sentence_embedding"]
+        dense = vectors = features["sentence_embedding"]
         _check_width(self.value, self.weight.shape[1], vectors.shape[-1])
         if self.value.normalize:
             vectors = vectors - vectors.mean(dim=-1, keepdim=True)
@@ -363,7 +368,8 @@ class SparseAutoEncoderStep(Step[SparseAutoEncoder]):
         keep = min(features.get("max_active_dims") or self.value.keep, latent.shape[-1])
         top = latent.topk(keep, dim=-1)
         result = torch.zeros_like(latent).scatter_(-1, top.indices, top.values).relu()
-        return features | {"sentence_embedding": result}
+        own = {} if torch.is_inference_mode_enabled() else {BACKBONE: dense}
+        return features | own | {"sentence_embedding": result}
 
     def written(self) -> SparseAutoEncoder:
         """Return the module with the current weights."""
