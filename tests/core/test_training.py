@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import json
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +230,100 @@ def test_a_training_is_not_resumed_with_other_arguments(checkpoints, tmp_path, o
 
     with pytest.raises(ValueError, match=f"made with another {named}: .*, now .*train anew"):
         other.train(resume_from_checkpoint=True)
+
+
+def test_a_training_is_not_resumed_with_other_data_or_losses(checkpoints, tmp_path):
+    """The message names what differs."""
+    model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    args = arguments(trainers, "SentenceTransformer", tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+
+    def trainer_of(rows, scale=20.0):
+        loss = dense.MultipleNegativesRankingLoss(model, scale)
+        return trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss)
+
+    trainer_of(rows_of()).train()
+    with pytest.raises(ValueError, match=r"made with another data: .*train anew"):
+        trainer_of(rows_of(21)).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match=r"made with another losses: .*train anew"):
+        trainer_of(rows_of(), 10.0).train(resume_from_checkpoint=True)
+
+
+def test_a_full_disk_names_the_checkpoint_to_resume_from(checkpoints, tmp_path, monkeypatch):
+    """The one that could not be written leaves nothing behind."""
+    trainer = resumable(st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu"), tmp_path)
+    save = trainer._save
+
+    def fill(folder, state=None):
+        save(folder, state)
+        if trainer.state.global_step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "_save", fill)
+
+    with pytest.raises(OSError, match=r"checkpoint-4: its disk has .*resume from checkpoint-2 with resume_from_check"):
+        trainer.train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+KILLED = """
+import os, signal, sys
+import torch
+import st_core
+from transformers import TrainerCallback
+from test_training import resumable
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.manual_seed(1)
+trainer = resumable(st_core.SentenceTransformer(sys.argv[1], device="cpu"), sys.argv[2])
+trainer.add_callback(Kill())
+trainer.train()
+"""
+
+
+@pytest.mark.long
+def test_a_killed_training_ends_with_the_same_weights(checkpoints, tmp_path):
+    """Its process ends at step 5 of 6; another one resumes from the checkpoint at step 4."""
+    folder = str(checkpoints.folder("bert-mean"))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, str(tmp_path / "run")],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+    )
+    torch.manual_seed(1)
+    whole = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path / "whole")
+    whole.train()
+    torch.manual_seed(2)
+    resumed = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path / "run")
+
+    resumed.train(resume_from_checkpoint=True)
+
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    wanted = whole.objective.state_dict()
+    for name, value in resumed.objective.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def test_a_training_reads_a_file(checkpoints, tmp_path):
+    """With the same steps as its rows."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of()))
+    values = []
+    for place, data in enumerate((rows_of(), str(tmp_path / "rows.jsonl"))):
+        model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+        without_dropout(form_of(model))
+        args = arguments(trainers, "SentenceTransformer", tmp_path / str(place), max_steps=2)
+        loss = dense.MultipleNegativesRankingLoss(model)
+        trainer = trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=loss)
+        trainer.train()
+        values.append(losses_of(trainer))
+
+    assert values[0] == values[1]
+    assert len(values[0]) == 2
 
 
 def test_a_loss_of_a_user_trains_the_model(checkpoints, tmp_path):

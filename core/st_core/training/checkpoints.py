@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_core.backends.graph.folders import is_out_of_space
 from st_core.training.form import Form, save_form
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def last_complete(folder: Path) -> Path | None:
 def staged(folder: Path) -> Iterator[Path]:
     """Yield a folder beside another for a checkpoint, which takes its place at the end of the block.
 
-    If an error occurs, the folder stays as it was.
+    If an error occurs, the folder stays as it was; a full disk is named, with the checkpoint to resume from.
     """
     workspace = folder.parent / f".writing-{folder.name}"
     shutil.rmtree(workspace, ignore_errors=True)
@@ -81,8 +83,22 @@ def staged(folder: Path) -> Iterator[Path]:
             folder.replace(old)
         (workspace / folder.name).replace(folder)
         shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        if is_out_of_space(error, workspace):
+            raise _no_space(folder) from error
+        raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _no_space(folder: Path) -> OSError:
+    free, last = shutil.disk_usage(folder.parent).free / 1e6, last_complete(folder.parent)
+    advice = "train anew" if last is None else f"resume from {last.name} with resume_from_checkpoint=True"
+    return OSError(
+        errno.ENOSPC,
+        f"the checkpoint cannot be written to {folder}: its disk has {free:.1f} MB left; free some space, or set "
+        f"save_total_limit, and {advice}",
+    )
 
 
 def check_same_training(folder: Path, identity: Mapping[str, Any]) -> None:

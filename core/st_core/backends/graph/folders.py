@@ -38,6 +38,7 @@ __all__ = [
     "copy_graph",
     "graph_key",
     "has_weights",
+    "is_out_of_space",
     "read_spec",
     "read_tokenizer",
     "write_graph",
@@ -220,14 +221,20 @@ def write_graph(place: Path, write: Callable[[Path], GraphSpec]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_out_of_space(error: Exception, folder: Path) -> bool:
+    """Return whether writing to a folder failed with ``error`` because its disk is full."""
+    is_named = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_named or shutil.disk_usage(folder).free < FULL
+
+
 def check_space(error: Exception, folder: Path) -> None:
     """Raise OSError if writing to ``folder`` failed with ``error`` because its disk is full; return otherwise.
 
     Libraries report a full disk by errors of any type, so that the free space decides.
     """
-    free = shutil.disk_usage(folder).free
-    if free >= FULL and not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if not is_out_of_space(error, folder):
         return
+    free = shutil.disk_usage(folder).free
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     root = cache_root()
     is_cached = root is not None and folder.is_relative_to(root)
