@@ -410,6 +410,56 @@ def test_a_loss_of_pairs_is_theirs(checkpoints, name, columns, labels, options):
     assert_same_gradients(form_of(ours), theirs, value, wanted)
 
 
+KNOWN = torch.zeros(ROWS, 2 * ROWS, dtype=torch.bool)
+KNOWN[0, 3] = KNOWN[0, ROWS + 4] = KNOWN[5, 1] = True
+"""Documents of two columns that are known positives of queries in other rows."""
+
+
+@pytest.mark.parametrize("options", RANKING)
+def test_a_known_positive_is_no_negative(models, options):
+    """In any direction: its vector has no effect on the row of the query, and gets no gradient from it."""
+    _, ours = models
+    loss = made(dense, util, "MultipleNegativesRankingLoss", ours, options)
+    embeddings = [drawn((ROWS, WIDTH), torch.float64, seed) for seed in range(3)]
+    far = [each.clone() for each in embeddings]
+    logits = loss._logits(embeddings[0], embeddings[1:], torch.arange(ROWS))
+    masked = loss._without(logits, KNOWN, ROWS)
+
+    value = loss.compute_loss_from_embeddings(embeddings, KNOWN)
+
+    assert torch.isneginf(masked[0]).nonzero().tolist() == KNOWN.nonzero().tolist()
+    assert value < loss.compute_loss_from_embeddings(embeddings)
+    assert loss.compute_loss_from_embeddings(embeddings, torch.ones(ROWS)) == loss.compute_loss_from_embeddings(far)
+
+
+def test_the_loss_of_rows_without_known_positives_is_that_of_a_smaller_batch(models):
+    """Where both documents of another row are masked, the rest is as without it."""
+    _, ours = models
+    loss = dense.MultipleNegativesRankingLoss(ours)
+    embeddings = [drawn((3, WIDTH), torch.float64, seed) for seed in range(2)]
+    known = torch.tensor([[False, False, True], [False, False, True], [True, True, False]])
+
+    value = loss.compute_loss_from_embeddings(embeddings, known)
+
+    alone = loss.compute_loss_from_embeddings([each[:2] for each in embeddings])
+    assert value.item() == pytest.approx(alone.item() * 2 / 3)
+
+
+def test_a_reranker_draws_no_known_positive(checkpoints):
+    """All rows draw as many documents as the row with most known positives has."""
+    ours = checkpoints.load(st_core, "CrossEncoder", "rerank-bert")
+    known = torch.tensor([[False, True, True, False], [False] * 4, [False] * 4, [True, False, False, False]])
+    loss = reranking.MultipleNegativesRankingLoss(ours, num_negatives=None)
+    queries, documents = ["a", "b", "c", "d"], ["A", "B", "C", "D"]
+
+    pairs = list(loss._candidates([queries, documents], known))
+
+    assert pairs[:4] == list(zip(queries, documents, strict=True))
+    assert pairs[4] == ("a", "D")
+    assert len(pairs) == 8
+    assert not {("a", "B"), ("a", "C"), ("d", "A")} & set(pairs)
+
+
 def test_a_sparse_loss_alone_is_refused(checkpoints):
     """It would leave vectors dense."""
     ours = checkpoints.load(st_core, "SparseEncoder", "splade-max")

@@ -152,6 +152,56 @@ def test_what_is_trained_is_told(checkpoints, tmp_path, caplog):
     assert "negative: negative, prompt 'passage: ', as 'no answer'" in caplog.text
 
 
+IDS = {"anchor": "query_id", "positive": "doc_id"}
+WITH_IDS = [
+    {"anchor": "a", "positive": "b", "query_id": "q1", "doc_id": 1},
+    {"anchor": "c", "positive": "d", "query_id": "q2", "doc_id": "2"},
+    {"anchor": "a", "positive": "e", "query_id": "q1", "doc_id": "3"},
+]
+
+
+def test_known_positives_come_from_ids_and_judgements(checkpoints, tmp_path):
+    """A batch contains which documents are no negatives of which query; the positive of a row is not among them."""
+    (tmp_path / "qrels.tsv").write_text("q2\t0\t1\t1\nq2\t0\t3\t0\n")
+    trainer = trainer_of(
+        checkpoints, tmp_path, WITH_IDS, id_columns=IDS, judgements=str(tmp_path / "qrels.tsv"), seed=1
+    )
+    batch = trainer._collator(list(enumerate(trainer.train_sets[""].examples)))
+
+    assert batch["label"].tolist() == [[False, False, True], [True, False, False], [True, False, False]]
+    assert trainer.train_sets[""].columns == ("anchor", "positive")
+
+
+KNOWN = [
+    ({"id_columns": {"anchor": "query_id"}}, [ROW | {"query_id": "q1"}], RANKING, "'positive' has none"),
+    ({"id_columns": {"anchors": "query_id"}}, WITH_IDS, RANKING, "id_columns has the key 'anchors'"),
+    (
+        {"id_columns": IDS},
+        [*WITH_IDS, WITH_IDS[0] | {"doc_id": None}],
+        RANKING,
+        "row 3, column 'doc_id': expected an id",
+    ),
+    ({"id_columns": IDS}, [row | {"label": 1.0} for row in WITH_IDS], "CoSENTLoss", "CoSENTLoss has no negatives of"),
+    ({"judgements": {"q1": {"1"}}}, [ROW], RANKING, "judgements need id_columns"),
+]
+
+
+@pytest.mark.parametrize(("options", "data", "loss", "message"), KNOWN)
+def test_ids_that_have_no_effect_are_refused(checkpoints, tmp_path, options, data, loss, message):
+    """And rows without ids."""
+    with pytest.raises(ValueError, match=message):
+        trainer_of(checkpoints, tmp_path, data, loss, **options)
+
+
+def test_a_base_model_without_a_head_is_refused(checkpoints):
+    """With the argument that adds one."""
+    folder = str(checkpoints.transformer("bert"))
+
+    for kind in (st_core.SparseEncoder, st_core.CrossEncoder):
+        with pytest.raises(st_core.ModelUnsupported, match=r"to train (one|a new head), pass init_head=True"):
+            kind(folder, device="cpu")
+
+
 def test_a_loss_of_another_model_is_refused(checkpoints, tmp_path):
     """It would leave the model untrained."""
     other = checkpoints.load(st_core, "SentenceTransformer", "bert-two-modes")

@@ -40,12 +40,14 @@ class TrainingArguments(LibraryArguments):  # type: ignore[misc]  # the library 
 
     ``columns`` are the text columns in the order that the loss reads them, or such lists by data set; by default they
     are matched by name or order. ``ignored_columns`` are columns of the data that are not read. ``label_range``, the
-    lowest and the highest label, replaces the range that the loss expects.
+    lowest and the highest label, replaces the range that the loss expects. ``id_columns`` are the columns of the ids of
+    texts, by text column: documents that are positives of a query in another row, or relevant for it by ``judgements``
+    (documents or grades by query, or a file of them), are then no negatives of it.
     """
 
     _VALID_DICT_FIELDS = [  # noqa: RUF012 - the library's list, in its form
         *LibraryArguments._VALID_DICT_FIELDS,  # noqa: SLF001 - the documented way to add such fields
-        *("prompts", "router_mapping", "learning_rate_mapping", "columns", "ignored_columns"),
+        *("prompts", "router_mapping", "learning_rate_mapping", "columns", "ignored_columns", "id_columns"),
     ]
 
     prompts: str | dict[str, Any] | None = None
@@ -55,6 +57,8 @@ class TrainingArguments(LibraryArguments):  # type: ignore[misc]  # the library 
     learning_rate_mapping: str | dict[str, Any] | None = field(default_factory=dict)
     columns: Any = None
     ignored_columns: Any = None
+    id_columns: Any = None
+    judgements: Any = None
     label_range: Any = None
     warmup_ratio: float | None = None
 
@@ -73,6 +77,7 @@ class TrainingArguments(LibraryArguments):  # type: ignore[misc]  # the library 
             self.prompts = _mapping(self.prompts, "prompts")
         self.router_mapping = _mapping(self.router_mapping, "router_mapping")
         self.learning_rate_mapping = _mapping(self.learning_rate_mapping, "learning_rate_mapping")
+        self.id_columns = _mapping(self.id_columns, "id_columns")
         self.prediction_loss_only = True
         self.ddp_broadcast_buffers = False
         if self.parallel_mode == ParallelMode.DISTRIBUTED and not library.dataloader_drop_last:
@@ -80,10 +85,12 @@ class TrainingArguments(LibraryArguments):  # type: ignore[misc]  # the library 
             library.dataloader_drop_last = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the arguments as JSON values, without samplers that are classes or functions."""
+        """Return the arguments as JSON values, without judgements and without samplers of the user."""
         values: dict[str, Any] = super().to_dict()
         return {
-            name: value for name, value in values.items() if not (name.endswith("batch_sampler") and callable(value))
+            name: value
+            for name, value in values.items()
+            if name != "judgements" and not (name.endswith("batch_sampler") and callable(value))
         }
 
 

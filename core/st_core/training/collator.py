@@ -11,17 +11,22 @@ from torch import Tensor
 
 from st_core.training.columns import Label
 from st_core.training.examples import Example
+from st_core.training.known import Known
 
 __all__ = ["Collator", "PairCollator", "Reading"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the text columns of a data set are read: the prompt and the route of each, in the order of the loss."""
+    """How the text columns of a data set are read: the prompt and the route of each, in the order of the loss.
+
+    ``label`` is the form of labels, and ``known`` contains the known positives of queries.
+    """
 
     prompts: tuple[str | None, ...]
     tasks: tuple[str | None, ...]
     label: Label
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Collator:
         batch: dict[str, Any] = {"features": self._features(columns, reading), "rows": rows}
         if first.name:
             batch["dataset_name"] = first.name
+        if reading.known is not None:
+            batch["label"] = reading.known.mask([example.ids for _, example in examples])
         if first.label is not None:
             batch["label"] = _labels([example.label for _, example in examples], reading.label)
         return batch

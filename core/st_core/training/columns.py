@@ -51,7 +51,8 @@ class Contract:
     ``least`` and ``most`` are the numbers of text columns, ``most`` None for any number. ``label`` is the form of the
     label and ``low`` and ``high`` its range. With ``is_retrieval`` the first column contains queries and the others
     documents, which have prompts and routes of their own; otherwise all columns are alike. With ``has_lists`` the
-    second column contains lists of texts.
+    second column contains lists of texts. With ``has_batch_negatives`` the documents of other rows are negatives, and
+    the loss accepts in place of a label which of them are known positives.
     """
 
     least: int
@@ -62,6 +63,7 @@ class Contract:
     is_retrieval: bool = True
     has_lists: bool = False
     is_label_optional: bool = False
+    has_batch_negatives: bool = False
 
 
 @dataclass(frozen=True, slots=True)

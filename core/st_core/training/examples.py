@@ -10,6 +10,8 @@ import numpy as np
 import xxhash
 
 from st_core.training.columns import Contract, Label, Matching
+from st_core.training.files import is_file_set, rows_of_files
+from st_core.training.known import Known
 
 __all__ = ["Concatenated", "Example", "Examples", "columns_of", "named_sets"]
 
@@ -19,11 +21,12 @@ Rows = Any
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: the name of its data set, its texts in the order of the loss, and its label."""
+    """One row: the name of its data set, its texts in the order of the loss, its label, and the ids of its texts."""
 
     name: str
     texts: tuple[Any, ...]
     label: Any
+    ids: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Examples:
     name: str
     rows: Rows
     matching: Matching
+    known: Known | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -42,16 +46,20 @@ class Examples:
         """Return a row."""
         row = self.rows[int(position)]
         label = None if self.matching.label is None else row[self.matching.label]
-        return Example(self.name, tuple(row[name] for name in self.matching.texts), label)
+        ids = () if self.known is None else self.known.ids_of(row)
+        return Example(self.name, tuple(row[name] for name in self.matching.texts), label, ids)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[position] for position in range(len(self)))
 
     def digest(self) -> str:
-        """Return a hash of all texts and labels, in order."""
+        """Return a hash of all texts and labels, in order, and of known positives."""
         state = xxhash.xxh3_128()
         for example in self:
-            state.update(repr((example.texts, example.label)).encode())
+            state.update(repr((example.texts, example.label, *example.ids)).encode())
+        positives = {} if self.known is None else self.known.positives
+        for query in sorted(positives):
+            state.update(repr((query, sorted(positives[query]))).encode())
         return state.hexdigest()
 
     def check(self, contract: Contract, loss: str) -> None:
@@ -147,8 +155,8 @@ def columns_of(rows: Rows, name: str = "") -> list[str]:
         return list(own)
     if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__") or isinstance(rows, str):
         raise TypeError(
-            f"the data set{_named(name)} is a {type(rows).__name__}; expected a list of mappings, a datasets.Dataset, "
-            "or another sequence of mappings"
+            f"the data set{_named(name)} is a {type(rows).__name__}; expected a list of mappings, a path of a JSONL, "
+            "CSV or Parquet file, a datasets.Dataset, or another sequence of mappings"
         )
     if not len(rows):
         raise ValueError(f"the data set{_named(name)} has no rows")
@@ -159,12 +167,17 @@ def columns_of(rows: Rows, name: str = "") -> list[str]:
 
 
 def named_sets(data: Any) -> dict[str, Rows]:
-    """Return data sets by name; a single data set has the name ""."""
+    """Return the rows of data sets by name; a single data set has the name "", and files are opened."""
     if isinstance(data, Mapping):
         if not data:
             raise ValueError("the mapping of data sets is empty; expected at least one data set")
-        return {str(name): rows for name, rows in data.items()}
-    return {"": data}
+        return {str(name): _rows(rows) for name, rows in data.items()}
+    return {"": _rows(data)}
+
+
+def _rows(data: Any) -> Rows:
+    """Return the rows of a data set, which may be the path of a file or those of several."""
+    return rows_of_files(data) if is_file_set(data) else data
 
 
 @dataclass(frozen=True, slots=True)

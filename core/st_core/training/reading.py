@@ -10,8 +10,9 @@ from torch import nn
 
 from st_core.encoder import DOCUMENT_PROMPTS
 from st_core.training.collator import Reading
-from st_core.training.columns import ANY_COLUMNS, LABELS, Contract, check_keys, match
+from st_core.training.columns import ANY_COLUMNS, LABELS, Contract, Matching, check_keys, match
 from st_core.training.examples import Examples, columns_of, named_sets
+from st_core.training.known import Known, known_positives
 
 if TYPE_CHECKING:
     from st_core.model import Model
@@ -80,18 +81,45 @@ def _read_set(  # noqa: PLR0917 - what decides the reading
     contract, title = contract_of(loss), type(loss).__name__
     ignored = _of_set(arguments.ignored_columns, name) or ()
     used = [each for each in ignored if each in columns or not name]
-    matching = match(list(columns), contract, loss=title, chosen=_of_set(arguments.columns, name), ignored=used)
+    ids = {text: column for text, column in (arguments.id_columns or {}).items() if column in columns or not name}
+    chosen = _of_set(arguments.columns, name)
+    matching = match(list(columns), contract, loss=title, chosen=chosen, ignored=[*used, *ids.values()])
     if arguments.label_range is not None:
         low, high = arguments.label_range
         contract = replace(contract, low=low, high=high)
-    examples = Examples(name, rows, matching)
-    examples.check(contract, title)
+    Examples(name, rows, matching).check(contract, title)
+    known = _known(name, rows, matching, ids, arguments, loss, contract)
+    examples = Examples(name, rows, matching, known)
     reading = Reading(
         _prompts(matching.texts, name, contract, arguments, model),
         _tasks(matching.texts, name, arguments, form),
         contract.label,
+        known,
     )
     return DataSet(examples, reading, contract, title)
+
+
+def _known(  # noqa: PLR0917 - what decides them
+    name: str,
+    rows: Any,
+    matching: Matching,
+    ids: Mapping[str, str],
+    arguments: TrainingArguments,
+    loss: nn.Module,
+    contract: Contract,
+) -> Known | None:
+    """Return the known positives of a data set, None without ids; raise ValueError where they would have no effect."""
+    if not ids:
+        if arguments.judgements is not None and not name:
+            raise ValueError("judgements need id_columns, the columns of the ids of queries and documents")
+        return None
+    if not contract.has_batch_negatives:
+        raise ValueError(
+            f"id_columns would have no effect: {type(loss).__name__} has no negatives of other rows; leave them out"
+        )
+    if any(getattr(each, "gather_across_devices", False) for each in loss.modules()):
+        raise ValueError("known positives are of one device; leave out id_columns, or gather_across_devices")
+    return known_positives(rows, matching, ids, arguments.judgements, name)
 
 
 def _of_set(value: Any, name: str) -> Any:
@@ -103,7 +131,7 @@ def _check_arguments(arguments: TrainingArguments, columns: Mapping[str, Sequenc
     """Raise ValueError for keys of prompts and routes that name neither a column nor a data set."""
     names = [name for name in columns if name]
     texts = list(dict.fromkeys(each for listed in columns.values() for each in listed if each not in LABELS))
-    for argument in ("prompts", "router_mapping"):
+    for argument in ("prompts", "router_mapping", "id_columns"):
         value = getattr(arguments, argument)
         if not isinstance(value, Mapping):
             continue

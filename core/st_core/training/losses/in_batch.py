@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ __all__ = [
     "CachedMultipleNegativesSymmetricRankingLoss",
     "MultipleNegativesRankingLoss",
     "MultipleNegativesSymmetricRankingLoss",
+    "is_mask",
 ]
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
     each other.
     """
 
-    contract = Contract(2, None)
+    contract = Contract(2, None, has_batch_negatives=True)
     settings: ClassVar[tuple[str, ...]] = (
         *("scale", "similarity_fct", "gather_across_devices", "directions", "partition_mode"),
         *("hardness_mode", "hardness_strength"),
@@ -74,8 +75,11 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
         self.hardness_mode = hardness_mode
         self.hardness_strength = hardness_strength
 
-    def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:  # noqa: ARG002 - there are none
-        """Return the loss of queries [n, d] and of one or more columns of documents [n, d]."""
+    def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of queries [n, d] and of one or more columns of documents [n, d].
+
+        Labels that are no mask of :meth:`st_core.training.known.Known.mask` have no effect.
+        """
         if len(embeddings) < 2:
             raise ValueError(f"{type(self).__name__} needs a query and a positive, got {len(embeddings)} columns")
         queries, *columns = embeddings
@@ -84,6 +88,8 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
         if self.gather_across_devices:
             queries, columns = gathered(queries), [gathered(each) for each in columns]
         logits = self._logits(queries, columns, own)
+        if is_mask(labels) and not self.gather_across_devices:
+            logits = self._without(logits, labels, rows)
         positive = logits[0].gather(1, own[:, None])[:, 0]
         if self.partition_mode == "joint":
             normaliser = torch.cat(logits, dim=1).logsumexp(dim=1)
@@ -111,6 +117,13 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
                 results.append(similarity.masked_fill(is_own, -torch.inf) * self.scale)
         return results
 
+    def _without(self, logits: Sequence[Tensor], known: Tensor, rows: int) -> list[Tensor]:
+        """Return the logits of each direction with minus infinity for known positives [n, documents] of a query."""
+        first = known[:, :rows]
+        of = {"query_to_doc": known, "query_to_query": first | first.T, "doc_to_query": first.T, "doc_to_doc": known}
+        directions = sorted(self.directions, key=_DIRECTIONS.index)
+        return [each.masked_fill(of[direction], -torch.inf) for direction, each in zip(directions, logits, strict=True)]
+
     def _hardness(self, similarity: Tensor, is_own: Tensor, rows: int) -> Tensor | float:
         """Return what hardness adds to the logits [n, documents] of queries to documents."""
         if self.hardness_mode is None or self.hardness_strength == 0:
@@ -124,6 +137,11 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
         else:
             is_counted = ~is_positive
         return self.hardness_strength * similarity.detach() * is_counted
+
+
+def is_mask(labels: Any) -> TypeGuard[Tensor]:
+    """Return whether labels are a mask of known positives."""
+    return isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.ndim == 2
 
 
 def _is_own(own: Tensor, rows: int, columns: int) -> Tensor:

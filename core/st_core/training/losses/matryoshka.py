@@ -78,8 +78,8 @@ class MatryoshkaLoss(Loss):
 
 def _cut_vectors(targets: Any, full: int, width: int) -> Any:
     """Return vectors of a teacher of the model's width truncated; other targets are returned unchanged."""
-    is_vectors = isinstance(targets, Tensor) and targets.ndim in (2, 3) and targets.shape[-1] == full
-    return targets[..., :width] if is_vectors else targets
+    is_vectors = isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim in (2, 3)
+    return targets[..., :width] if is_vectors and targets.shape[-1] == full else targets
 
 
 def _check_widths(widths: Sequence[int], weights: Sequence[float], full: int | None) -> None:

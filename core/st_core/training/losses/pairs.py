@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from st_core.training.columns import Contract, Label
 from st_core.training.losses.distillation import margins_of
+from st_core.training.losses.in_batch import is_mask
 from st_core.training.losses.loss import Loss, row_labels
 from st_core.training.parts import check_parts, computed_in_parts, part_tokens, with_cached_gradients
 
@@ -164,7 +165,7 @@ class MultipleNegativesRankingLoss(PairLoss):
     activation; with the default, a sigmoid and the scale 10, they are at most 10.
     """
 
-    contract = Contract(2, None)
+    contract = Contract(2, None, has_batch_negatives=True)
     settings: ClassVar[tuple[str, ...]] = ("num_negatives", "scale", "activation_fn")
 
     def __init__(
@@ -182,20 +183,21 @@ class MultipleNegativesRankingLoss(PairLoss):
     def forward(
         self,
         inputs: Sequence[Texts],
-        labels: Tensor | None = None,  # noqa: ARG002 - there are none
+        labels: Tensor | None = None,
         prompt: str | None = None,
         task: str | None = None,
     ) -> Tensor:
-        """Return the loss of two or more columns of texts."""
-        pairs = list(self._candidates(inputs))
+        """Return the loss of two or more columns of texts; ``labels`` may be a mask of known positives."""
+        pairs = list(self._candidates(inputs, labels))
         return self._loss(self.logits(pairs, prompt, task), len(inputs[0]))
 
-    def _candidates(self, inputs: Sequence[Texts]) -> Iterator[tuple[str, str]]:
+    def _candidates(self, inputs: Sequence[Texts], labels: Tensor | None) -> Iterator[tuple[str, str]]:
         """Yield the pairs of all queries with their first candidate, the positive, then with the second, and so on."""
         queries, *columns = inputs
         yield from zip(queries, columns[0], strict=True)
         documents = [text for column in columns for text in column]
-        for places in _other_rows(len(queries), len(columns), self.num_negatives).T.tolist():
+        known = labels.cpu() if is_mask(labels) else None
+        for places in _other_rows(len(queries), len(columns), self.num_negatives, known).T.tolist():
             yield from ((query, documents[place]) for query, place in zip(queries, places, strict=True))
         for column in columns[1:]:
             yield from zip(queries, column, strict=True)
@@ -205,12 +207,20 @@ class MultipleNegativesRankingLoss(PairLoss):
         return functional.cross_entropy(scores, torch.zeros(queries, dtype=torch.long, device=scores.device))
 
 
-def _other_rows(rows: int, columns: int, count: int | None) -> Tensor:
-    """Return for each row the positions [n, count] of documents of other rows, of which ``count`` are drawn."""
+def _other_rows(rows: int, columns: int, count: int | None, known: Tensor | None = None) -> Tensor:
+    """Return for each row the positions [n, count] of documents of other rows, of which ``count`` are drawn.
+
+    ``known`` positives [n, columns * n] are not among them; then all rows have as many documents as the one with most
+    known positives.
+    """
     is_other = ~torch.eye(rows, dtype=torch.bool).repeat(1, columns)
-    available = (rows - 1) * columns
-    if count is not None and count < available:
-        return torch.multinomial(is_other.float(), count)
+    if known is not None:
+        is_other &= ~known
+    numbers = is_other.sum(dim=1)
+    available = int(numbers.min())
+    if (count is not None and count < available) or int(numbers.max()) > available:
+        drawn = available if count is None else min(count, available)
+        return torch.multinomial(is_other.float(), drawn) if drawn else torch.empty(rows, 0, dtype=torch.long)
     return torch.arange(rows * columns).repeat(rows, 1)[is_other].reshape(rows, available)
 
 
@@ -236,12 +246,12 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     def forward(
         self,
         inputs: Sequence[Texts],
-        labels: Tensor | None = None,  # noqa: ARG002 - there are none
+        labels: Tensor | None = None,
         prompt: str | None = None,
         task: str | None = None,
     ) -> Tensor:
-        """Return the loss of two or more columns of texts."""
-        features = self._features(list(self._candidates(inputs)), prompt, task)
+        """Return the loss of two or more columns of texts; ``labels`` may be a mask of known positives."""
+        features = self._features(list(self._candidates(inputs, labels)), prompt, task)
         loss: Tensor = with_cached_gradients(
             self.model,
             [features],
