@@ -122,6 +122,16 @@ class LuceneStore(Generic[ServerT]):
             else replace(capabilities, alterable=frozenset(), alterable_by_copy=frozenset())
         )
 
+    @property
+    def layout(self) -> Layout:
+        """The layout of the documents."""
+        return self._layout
+
+    def on_connection(self, connection: Connection) -> LuceneStore[ServerT]:
+        """Return the store of the same collection on another connection."""
+        engine = replace(self._engine, connection=connection)
+        return LuceneStore(engine, self._schema, self._form, self._layout, server=self._server, place=self._place)
+
     def create(self) -> None:
         """Create the index with its alias; compare an existing index with the schema and the address options."""
         if isinstance(self._layout, AdoptedLayout):
