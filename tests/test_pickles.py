@@ -21,7 +21,8 @@ from raising import raised, returned
 
 import st_connectors
 import st_core
-from st_connectors import errors, filters, ingest, memory, plugin, schema, search, store
+from st_connectors import errors, filters, gateway, ingest, memory, plugin, schema, search, store
+from st_connectors.gateway import answers
 from st_connectors.server import faults
 from st_core import protocols, vectors
 from st_core.engine.inputs import UNSET
@@ -43,6 +44,9 @@ EXAMPLES: dict[type, Callable[[], object]] = {
     errors.Temporary: lambda: errors.Temporary("busy", retry_after=1.5, status=503, **PLACED),
     errors.Throttled: lambda: errors.Throttled("busy", retry_after=1.5, **PLACED),
     errors.Refused: lambda: errors.Refused("too large", status=413, **PLACED),
+    answers.Problem: lambda: answers.Problem(400, "x_exception", "no such thing"),
+    gateway.Rule: lambda: gateway.Rule("books*", sparse="weights", sparse_model="builtin:sparse"),
+    gateway.Settings: lambda: gateway.Settings(("elasticsearch://localhost",)),
     faults.Fault: lambda: faults.Fault(faults.FaultKind.OVERLOADED, "full", "inputs", 3),
     vectors.SparseVector: lambda: SPARSE,
     vectors.SparseMatrix: lambda: vectors.SparseMatrix.from_rows([SPARSE, SPARSE], 9),

@@ -32,6 +32,7 @@ MODULES = (
     *("st_connectors.registry", "st_connectors.search", "st_connectors.store", "st_connectors.where"),
     *("st_connectors.elasticsearch", "st_connectors.milvus", "st_connectors.opensearch", "st_connectors.qdrant"),
     "st_connectors.server",
+    "st_connectors.gateway",
     "st_connectors.testing",
     "st_core.util.quantization",
 )

@@ -27,6 +27,7 @@ from st_connectors.cli.demo import demo
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.export import export
+from st_connectors.cli.gateway import gateway
 from st_connectors.cli.get import get
 from st_connectors.cli.info import info
 from st_connectors.cli.ingest import ingest
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "encode": encode,
     "serve": serve,
     "setup": setup,
+    "gateway": gateway,
     "export": export,
     "conform": conform,
 }

@@ -16,6 +16,7 @@ def log_to_stderr() -> None:
     requests.setFormatter(logging.Formatter("%(message)s"))
     for name, level, each in (
         ("st_connectors.server", logging.INFO, handler),
+        ("st_connectors.gateway", logging.INFO, handler),
         ("uvicorn.error", logging.WARNING, handler),
         ("st_connectors.server.access", logging.INFO, requests),
     ):

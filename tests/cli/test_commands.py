@@ -35,6 +35,7 @@ COMMANDS = [
     "encode",
     "serve",
     "setup",
+    "gateway",
     "export",
     "conform",
 ]
