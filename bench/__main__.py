@@ -16,6 +16,7 @@ BENCHMARKS = {
     "curve": "ingest: memory and time per document as an OpenSearch collection grows",
     "demo": "imports, the command line, indexing and searching the demo",
     "encode": "MiniLM against sentence-transformers, side by side",
+    "gateway": "the gateway: what it adds to a request, and bulk requests with vectors over ingest",
     "ingest": "ingest: its cost beyond encoding, its resumption, its memory",
     "memory": "memory growth of a process over a million texts",
     "quality": "search quality of the built-in models",
