@@ -42,6 +42,9 @@ TLS_PASSWORD = "ST_SERVER_TLS_PASSWORD"  # noqa: S105 - the name of a variable
 HEADER_BYTES = 65_536
 """The largest header of a request."""
 
+BACKLOG = 2048
+"""The number of connections that wait to be accepted."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -215,6 +218,7 @@ def _config(settings: Settings, app: Any, *, factory: bool = False) -> _Config:
         access_log=False,
         server_header=False,
         limit_concurrency=limits.connections,
+        backlog=BACKLOG,
         timeout_keep_alive=int(limits.idle_s),
         timeout_graceful_shutdown=int(limits.drain_s),
         ssl_certfile=settings.tls.certificate if settings.tls else None,
@@ -241,6 +245,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
+        listener.listen(BACKLOG)  # so that clients can connect as soon as the address is printed
     except OSError as error:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error

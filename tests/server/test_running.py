@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -81,13 +82,13 @@ def test_it_serves_until_a_signal(number, status):
 
 
 def test_the_address_as_json():
-    """A program that starts the server on a free port reads where it is."""
+    """A program that starts the server on a free port reads where it is, and can connect at once."""
     command = [sys.executable, "-c", "from st_connectors.cli import main; main()", "serve", "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         line = process.stdout.readline()
+        [port] = re.fullmatch(r"http://127\.0\.0\.1:(\d+)", json.loads(line)["address"]).groups()
+        socket.create_connection(("127.0.0.1", int(port)), 60).close()
         process.kill()
-
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", json.loads(line)["address"])
 
 
 def test_tls(tmp_path):
@@ -131,7 +132,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(workers):
 
 def test_mistakes_are_one_line(cli_line, tmp_path):
     """With what to do, and the status of a usage error or of a model that cannot be loaded."""
-    occupied = __import__("socket").create_server(("127.0.0.1", 0))
+    occupied = socket.create_server(("127.0.0.1", 0))
     with occupied:
         port = str(occupied.getsockname()[1])
         assert cli_line(2, "serve", "--port", port).startswith(f"cannot listen on 127.0.0.1:{port}: ")
