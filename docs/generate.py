@@ -173,6 +173,24 @@ def ratio(row: str, figures: Mapping[str, Any], contender: str) -> str:
     return f"{median:.0f}" if median >= 9.95 else f"{median:.1f}"
 
 
+def sizing() -> str:
+    """Return what one process of the server needed and did."""
+    measured = json.loads((ROOT / "bench" / "results" / "sizing.json").read_text(encoding="utf-8"))
+    lines = [
+        f"| on {measured['machine']} | memory (MB) | one client | 32 clients | 32 texts |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in measured["rows"].items():
+        cells = [
+            f"{row['loaded_mb']:.0f}, {row['busy_mb']:.0f}",
+            f"{row['p50_ms']:.1f} ms, {row['one_per_s']:,.0f}/s",
+            f"{row['many_per_s']:,.0f}/s, {row['many_p99_ms']:.0f} ms",
+            f"{row['texts_per_s']:,.0f}/s",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def transcript() -> str:
     """Return the beginning and the end of what the demo prints."""
     lines = demo().splitlines()
@@ -203,6 +221,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "others": lambda: speed(tuple(ROWS), tuple(OTHERS)),
     },
     "docs/scale.md": {"plan": billion},
+    "docs/sizing.md": {"sizing": sizing},
     "docs/stores/index.md": {"stores": stores, "conformance": conformance, "groups": groups},
 }
 

@@ -23,6 +23,7 @@ TABLES = [
     ("docs/performance.md", "encode"),
     ("docs/performance.md", "others"),
     ("docs/scale.md", "plan"),
+    ("docs/sizing.md", "sizing"),
     ("docs/stores/index.md", "stores"),
     ("docs/stores/index.md", "conformance"),
     ("docs/stores/index.md", "groups"),
