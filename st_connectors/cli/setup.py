@@ -66,6 +66,9 @@ def setup(
     ] = None,
     text_field: Annotated[str, typer.Option(metavar="NAME", help="Field of the texts.")] = "text",
     fusion: FusionMethod = None,
+    timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long the store waits for vectors of a batch of texts.")
+    ] = 60,
     two_phase: Annotated[
         bool, typer.Option("--two-phase", help="OpenSearch: faster, approximate sparse search in two phases.")
     ] = False,
@@ -113,8 +116,10 @@ def setup(
         raise ValueError(f"--backfill-by {backfill_by!r}: expected reindex or scan")
     if (keep_collection or yes) and not remove:
         raise ValueError("--keep-collection and --yes need --remove")
+    from st_connectors.schema import Rrf
     from st_connectors.setup.components import COMPONENTS
     from st_connectors.setup.encoder import Encoder, read_encoder
+    from st_connectors.setup.options import Options
     from st_connectors.setup.stores import PORTS, Wish
     from st_core.protocols import ModelKind
 
@@ -129,7 +134,15 @@ def setup(
     if address is None or collection is None:
         _print_component(COMPONENTS[store](found), as_json=as_json)
         return
-    options = _options(collection, name, text_field, fusion, is_two_phase=two_phase, is_semantic=semantic)
+    options = Options(
+        collection,
+        name or "",
+        text_field,
+        parse_fusion(fusion) or Rrf(),
+        timeout_s=timeout,
+        is_two_phase=two_phase,
+        is_semantic=semantic,
+    )
     with _opened(store, address, Wish(options, found, local, key, allow_settings)) as opened:
         if dry_run:
             _print_requests(opened, as_json=as_json)
@@ -139,16 +152,6 @@ def setup(
             _remove(opened, options, keeps_collection=keep_collection, yes=yes, as_json=as_json)
         else:
             _apply(opened, backfill, by_scan=backfill_by == "scan", as_json=as_json)
-
-
-def _options(
-    collection: str, name: str | None, text: str, fusion: str | None, *, is_two_phase: bool, is_semantic: bool
-) -> Options:
-    from st_connectors.schema import Rrf
-    from st_connectors.setup.options import Options
-
-    method = parse_fusion(fusion) or Rrf()
-    return Options(collection, name or "", text, method, is_two_phase=is_two_phase, is_semantic=is_semantic)
 
 
 @contextmanager

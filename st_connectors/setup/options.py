@@ -29,7 +29,7 @@ class Options:
     text: str = "text"
     fusion: Fusion = field(default_factory=Rrf)
     batch: int = 32
-    timeout_s: int = 30
+    timeout_s: int = 60
     depth: int = 100
     is_two_phase: bool = False
     is_semantic: bool = False
@@ -41,6 +41,8 @@ class Options:
         for name in (self.collection, self.name):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"name {name!r}: expected lower-case letters, digits, - and _, no sign first")
+        if self.timeout_s < 1:
+            raise ValueError(f"--timeout: expected at least 1 second, got {self.timeout_s}")
         if self.text in (DENSE, SPARSE):
             raise ValueError(f"--text-field {self.text!r} is the name of a field of vectors; choose another one")
 

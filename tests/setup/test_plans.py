@@ -136,6 +136,12 @@ def test_what_a_store_lacks_is_refused_before_any_request(plan, options, encoder
         plans[plan](replace(OPTIONS, **options), replace(NO_KEY, **encoder))
 
 
+def test_each_leg_needs_a_weight():
+    """OpenSearch would refuse the searches, not the pipeline."""
+    with pytest.raises(ValueError, match="expected 2 weights, one for each leg, got 3"):
+        opensearch.plan(replace(OPTIONS, fusion=Weighted((0.5, 0.3, 0.2))), ENCODER, (2, 19))
+
+
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_components_need_a_dense_model(name):
     """A sparse model alone is of no use to them."""
@@ -149,6 +155,7 @@ def test_components_need_a_dense_model(name):
         (("Books",), "name 'Books': expected lower-case"),
         (("_books",), "expected lower-case"),
         (("books", "a/b"), "name 'a/b'"),
+        (("books", "", "text", Rrf(), 32, 0), "--timeout: expected at least 1 second, got 0"),
         (("books", "", "dense"), "--text-field 'dense' is the name of a field of vectors"),
     ],
 )

@@ -110,6 +110,10 @@ def _check(options: Options, encoder: Encoder, version: Version) -> None:
     if isinstance(options.fusion, Rrf) and options.fusion.weights is not None:
         raise _unsupported("reciprocal rank fusion has no weights in OpenSearch: use --fusion rrf:60 or weighted:…")
 
+    legs = 1 if options.is_semantic else sum(model is not None for model in (encoder.dense, encoder.sparse))
+    if isinstance(options.fusion, Weighted) and len(options.fusion.weights) != legs:
+        raise ValueError(f"--fusion: expected {legs} weights, one for each leg, got {len(options.fusion.weights)}")
+
 
 def _unsupported(message: str) -> Unsupported:
     return Unsupported(message, store="opensearch", operation="setup")
