@@ -3,9 +3,9 @@
     python -m bench.setup [--json]      (or: make bench ARGS=setup)
 
 The same docstrings with the same models (MiniLM, and the built-in sparse one) are stored in turns by ``Index.ingest``,
-which encodes in this process, and by eight clients that send texts alone by ``_bulk`` to an index of
-``st-connectors setup``. Encoder, cluster and clients share the processors of one machine, so that the pipeline's
-requests and JSON are its cost.
+which encodes in this process, and by four clients that send texts alone by ``_bulk`` to an index of
+``st-connectors setup``. Models compute on one thread on both sides. Encoder, cluster and clients share the processors
+of one machine, so that the pipeline's requests and JSON are its cost.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from bench.checkpoints import minilm
 from bench.figures import report, spread
 from bench.serve import free_port, ours, started
@@ -31,14 +33,15 @@ from st_connectors.index import Index
 
 TARGETS = {"pipeline_over_library": (">=", 0.6)}
 ROUNDS = 3
-TEXTS = 600
-CLIENTS = 8
-BATCH = 75
+TEXTS = 256
+CLIENTS = 4
+BATCH = 32
 
 
 def main() -> int:
     """Measure, and print the figures."""
     texts = [item.text for item in collect()][:TEXTS]
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = str(minilm(Path(folder)))
         try:
@@ -54,7 +57,7 @@ def measure(address: str, model: str, texts: Sequence[str]) -> dict[str, object]
     port = free_port()
     library, pipeline = [], []
     with started([*ours(port, model), "--model", "sparse=builtin:sparse"], port):
-        setup = ["setup", "opensearch", "--in", address, "--collection", "pipeline", "--json"]
+        setup = ["setup", "opensearch", "--in", address, "--collection", "pipeline", "--json", "--timeout", "600"]
         _quietly([*setup, "--encoder", f"http://127.0.0.1:{port}"])
         for _ in range(ROUNDS + 1):
             library.append(_by_library(address, model, texts))
@@ -94,7 +97,8 @@ def _by_pipeline(address: str, texts: Sequence[str]) -> float:
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         request = urllib.request.Request(f"{url}/pipeline/_bulk", content, {"content-type": "application/x-ndjson"})
         with urllib.request.urlopen(request) as answer:
-            assert not json.load(answer)["errors"]
+            parsed = json.load(answer)
+        assert not parsed["errors"], next(item for item in parsed["items"] if "error" in item["index"])
 
     began = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as clients:
