@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["ANY_COLUMNS", "LABELS", "RESERVED", "Contract", "Label", "Matching", "check_keys", "match"]
+from st_core.rows import LABELS
 
-LABELS: Final = ("label", "labels", "score", "scores")
-"""The names of columns that contain labels, as in sentence-transformers."""
+__all__ = ["ANY_COLUMNS", "LABELS", "RESERVED", "Contract", "Label", "Matching", "check_keys", "match"]
 
 RESERVED: Final = ("dataset_name", "return_loss")
 """Names that the trainer uses itself."""

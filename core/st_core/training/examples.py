@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import xxhash
 
+from st_core.rows import is_file_set, rows_of_files
 from st_core.training.columns import Contract, Label, Matching
-from st_core.training.files import is_file_set, rows_of_files
 from st_core.training.known import Known
 
 __all__ = ["Concatenated", "Example", "Examples", "columns_of", "named_sets"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from st_core.evaluation.files import read_judgements, read_queries
-from st_core.training.files import is_file_set, rows_of_files
+from st_core.rows import is_file_set, rows_of_files
 
 ROWS = [
     {"query": "copy a tree", "answer": 'shutil.copytree, "whole"', "score": 0.5},

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from st_core.errors import missing_extra
-from st_core.training.columns import LABELS
 
-__all__ = ["FileRows", "is_file_set", "rows_of_files"]
+__all__ = ["LABELS", "FileRows", "is_file_set", "rows_of_files"]
+
+LABELS: Final = ("label", "labels", "score", "scores")
+"""The names of columns that contain labels, as in sentence-transformers."""
 
 FileSet: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 """The path of a file, or those of several files of the same columns."""
