@@ -26,6 +26,7 @@ from st_connectors.cli.delete import delete
 from st_connectors.cli.demo import demo
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
+from st_connectors.cli.evaluate import evaluate
 from st_connectors.cli.export import export
 from st_connectors.cli.gateway import gateway
 from st_connectors.cli.get import get
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "sync": sync,
     "replay": replay,
     "search": search,
+    "evaluate": evaluate,
     "get": get,
     "count": count,
     "list": list_collections,

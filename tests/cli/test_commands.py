@@ -21,6 +21,7 @@ COMMANDS = [
     "sync",
     "replay",
     "search",
+    "evaluate",
     "get",
     "count",
     "list",
