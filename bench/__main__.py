@@ -25,6 +25,7 @@ BENCHMARKS = {
     "serve": "the server: batching across clients, its cost over the library, latency, memory",
     "speed": "every available store compared with its own client",
     "stores": "Cranfield on every available store, compared with the oracle",
+    "train": "trainings, the retrieval evaluator and mining against sentence-transformers",
     "workers": "two workers on the CPU: speed and shared memory",
 }
 
