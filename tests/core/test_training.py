@@ -350,8 +350,9 @@ def test_a_loss_of_a_user_trains_the_model(checkpoints, tmp_path):
     assert float(trainer.loss.weight.detach()) != 1.0
 
 
-def test_an_evaluator_gets_the_model_of_its_step(checkpoints, tmp_path):
-    """The best model by its primary metric is the one that stays."""
+@pytest.mark.parametrize("best", [2, 6])
+def test_an_evaluator_gets_the_model_of_its_step(checkpoints, tmp_path, best):
+    """The best model by its primary metric is the one that stays, also if it is the last one."""
 
     class Counting:
         primary_metric = "mine"
@@ -361,7 +362,7 @@ def test_an_evaluator_gets_the_model_of_its_step(checkpoints, tmp_path):
 
         def __call__(self, model, output_path=None, epoch=-1, steps=-1):
             self.vectors.append(model.encode(QUERY))
-            return {"mine": 1.0 if steps == 2 else 0.0}
+            return {"mine": 1.0 if steps == best else 0.0}
 
     model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
     evaluator = Counting()
@@ -385,7 +386,9 @@ def test_an_evaluator_gets_the_model_of_its_step(checkpoints, tmp_path):
     first, second, third = evaluator.vectors
     assert np.abs(first - second).max() > 1e-4
     assert np.abs(second - third).max() > 1e-5
-    assert np.abs(model.encode(QUERY) - first).max() < 1e-5
+    assert np.abs(model.encode(QUERY) - {2: first, 6: third}[best]).max() < 1e-5
+    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / f"checkpoint-{best}")
     assert trainer.state.best_metric == 1.0
     assert len(losses_of(trainer, "eval_loss")) == len(losses_of(trainer, "eval_mine")) == 3
 

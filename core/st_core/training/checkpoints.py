@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from st_core.model import Model
     from st_core.training.objective import Objective
 
-__all__ = ["check_same_training", "is_complete", "last_complete", "load_objective", "save_objective", "staged"]
+__all__ = [
+    "STATE_FILE",
+    "check_same_training",
+    "is_complete",
+    "last_complete",
+    "load_objective",
+    "save_objective",
+    "staged",
+]
 
 LOSS_FILE = "loss.safetensors"
 """The parameters that belong to losses and not to the model."""

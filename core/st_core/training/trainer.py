@@ -36,6 +36,7 @@ from st_core.training.arguments import (
 from st_core.training.callbacks import SpladeRegularizerWeightSchedulerCallback
 from st_core.training.card import described_training
 from st_core.training.checkpoints import (
+    STATE_FILE,
     check_same_training,
     last_complete,
     load_objective,
@@ -407,12 +408,14 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
         """Write a checkpoint completely or not at all, and delete those above the limit."""
         final = Path(super()._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(final.parent / f"checkpoint-{self.state.best_global_step}")
         try:
             with staged(final) as workspace:
                 self._staging = workspace
                 super()._save_checkpoint(model, trial)
+                if self.state.best_global_step:  # the library has stored a path within the workspace
+                    best = final.parent / f"checkpoint-{self.state.best_global_step}"
+                    self.state.best_model_checkpoint = str(best)
+                    self.state.save_to_json(str(workspace / final.name / STATE_FILE))
         finally:
             self._staging, self.args.save_total_limit = None, limit
         _rotate(final.parent, limit, self.state.best_model_checkpoint)
