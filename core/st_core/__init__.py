@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RequirementMissing,
     )
     from st_core.fingerprint import describe
+    from st_core.mining.in_memory import mine_hard_negatives as mine_hard_negatives
     from st_core.model_card import (
         CrossEncoderModelCardData,
         SentenceTransformerModelCardData,
@@ -90,6 +91,7 @@ _WHERE = {
     "SparseEncoderTrainingArguments": "training.arguments",
     "DefaultBatchSampler": "training.samplers",
     "MultiDatasetDefaultBatchSampler": "training.samplers",
+    "mine_hard_negatives": "mining.in_memory",
 }
 
 _MODULES = ("backend", "base", "cross_encoder", "losses", "models", "sentence_transformer", "sparse_encoder", "util")

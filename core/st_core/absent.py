@@ -17,7 +17,7 @@ _INSTEAD = {
     "load_openvino_model": "load the model with backend='openvino'",
     **dict.fromkeys(
         (
-            *("InputExample", "ParallelSentencesDataset", "SentencesDataset", "mine_hard_negatives", "resolve_ids"),
+            *("InputExample", "ParallelSentencesDataset", "SentencesDataset", "resolve_ids"),
             *(f"{family}DataCollator" for family in ("CrossEncoder", "SentenceTransformer", "SparseEncoder")),
         ),
         _TRAINING,

@@ -34,6 +34,7 @@ from st_connectors.cli.info import info
 from st_connectors.cli.ingest import ingest
 from st_connectors.cli.list_collections import list_collections
 from st_connectors.cli.migrate import migrate
+from st_connectors.cli.mine import mine
 from st_connectors.cli.output import (
     BROKEN_PIPE,
     FAILURE,
@@ -46,6 +47,7 @@ from st_connectors.cli.output import (
 )
 from st_connectors.cli.relocate import relocate
 from st_connectors.cli.replay import replay
+from st_connectors.cli.score import score
 from st_connectors.cli.search import search
 from st_connectors.cli.serve import serve
 from st_connectors.cli.setup import setup
@@ -64,6 +66,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "replay": replay,
     "search": search,
     "evaluate": evaluate,
+    "mine": mine,
+    "score": score,
     "get": get,
     "count": count,
     "list": list_collections,

@@ -22,6 +22,8 @@ COMMANDS = [
     "replay",
     "search",
     "evaluate",
+    "mine",
+    "score",
     "get",
     "count",
     "list",

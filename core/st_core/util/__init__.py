@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from st_core.util._absent import refusals
 
 if TYPE_CHECKING:
+    from st_core.mining.in_memory import mine_hard_negatives
     from st_core.util.environment import (
         check_package_availability,
         check_version_requirements,
@@ -91,6 +92,7 @@ __all__ = [
     "maxsim_pairwise",
     "mean_maxsim",
     "mean_maxsim_pairwise",
+    "mine_hard_negatives",
     "normalize_embeddings",
     "pairwise_angle_sim",
     "pairwise_cos_sim",
@@ -140,6 +142,7 @@ _WHERE = {
     "maxsim_pairwise": "similarity",
     "mean_maxsim": "similarity",
     "mean_maxsim_pairwise": "similarity",
+    "mine_hard_negatives": "hard_negatives",
     "normalize_embeddings": "tensor",
     "pairwise_angle_sim": "similarity",
     "pairwise_cos_sim": "similarity",

@@ -35,7 +35,6 @@ REASONS = {
     "install_logger": "use logging.basicConfig",
     "load_dir_path": "use huggingface_hub.snapshot_download",
     "load_file_path": "use huggingface_hub.hf_hub_download",
-    "mine_hard_negatives": _TRAINING,
     "repad_flattened_features": "encode(texts, output_value='token_embeddings') returns one matrix for each text",
     "resolve_ids": _TRAINING,
     "save_to_hub_args_decorator": _OWN,

@@ -1,7 +1,7 @@
-"""Hard negatives are mined with sentence-transformers: a name of its module is refused with what to use."""
+"""Hard negatives, under the path of sentence-transformers."""
 
 from __future__ import annotations
 
-from st_core.util._absent import refusals
+from st_core.mining.in_memory import mine_hard_negatives
 
-__getattr__ = refusals(__name__)
+__all__ = ["mine_hard_negatives"]
