@@ -53,6 +53,7 @@ from st_connectors.cli.serve import serve
 from st_connectors.cli.setup import setup
 from st_connectors.cli.stores import stores
 from st_connectors.cli.sync import sync
+from st_connectors.cli.train import train
 from st_connectors.cli.usage import Command, is_usage_error, usage_message
 
 __all__ = ["app", "main", "run"]
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "evaluate": evaluate,
     "mine": mine,
     "score": score,
+    "train": train,
     "get": get,
     "count": count,
     "list": list_collections,

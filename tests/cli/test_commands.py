@@ -24,6 +24,7 @@ COMMANDS = [
     "evaluate",
     "mine",
     "score",
+    "train",
     "get",
     "count",
     "list",

@@ -1,7 +1,10 @@
-"""Callbacks of the trainers, with the names of sentence-transformers 6.2."""
+"""Callbacks of the trainers: the schedule of sentence-transformers 6.2, and what a command shows and stops."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -9,7 +12,7 @@ from transformers import TrainerCallback
 
 from st_core.training.losses.sparse import SpladeLoss
 
-__all__ = ["SchedulerType", "SpladeRegularizerWeightSchedulerCallback"]
+__all__ = ["LogCallback", "SchedulerType", "SpladeRegularizerWeightSchedulerCallback", "StopCallback"]
 
 
 class SchedulerType(StrEnum):
@@ -70,3 +73,50 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):  # type: ignore
             self.loss.document_regularizer_weight = self._document * factor
         if self._query is not None and self.loss.query_terms is None:
             self.loss.query_regularizer_weight = self._query * factor
+
+
+class StopCallback(TrainerCallback):  # type: ignore[misc]  # the library is not checked
+    """Stops a training after its current step, with a checkpoint, when the process is interrupted (Ctrl-C).
+
+    The second interruption ends it at once, without a checkpoint.
+    """
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        """Store what is called at the first interruption."""
+        self._told = told
+        self.is_stopped = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take interruptions inside the block; it must run in the main thread."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, *_: object) -> None:
+        if self.is_stopped:
+            raise KeyboardInterrupt
+        self.is_stopped = True
+        self._told()
+
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_kwargs: Any) -> None:
+        """Save and stop if there was an interruption."""
+        if self.is_stopped:
+            control.should_save = control.should_training_stop = True
+
+
+class LogCallback(TrainerCallback):  # type: ignore[misc]  # the library is not checked
+    """Calls a function with the step, the number of steps and the values of each line of the log."""
+
+    def __init__(self, show: Callable[[int, int, Mapping[str, Any]], None]) -> None:
+        """Store the function."""
+        self._show = show
+
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: Mapping[str, Any] | None = None, **_kwargs: Any
+    ) -> None:
+        """Pass a line on."""
+        if state.is_world_process_zero and logs:
+            self._show(state.global_step, state.max_steps, logs)

@@ -1,0 +1,148 @@
+"""A training in a few words: kind, base model, data and what deviates from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from st_core.rows import LABELS, rows_of_files
+from st_core.training.choosing import Choice, Kind, choose_loss
+
+__all__ = ["Recipe", "choice_of", "trainer_of"]
+
+_CLASSES: Mapping[Kind, str] = {"dense": "SentenceTransformer", "sparse": "SparseEncoder", "reranker": "CrossEncoder"}
+_LOSSES: Mapping[Kind, str] = {"dense": "dense", "sparse": "sparse", "reranker": "reranking"}
+
+LOG_LINES = 50
+"""Lines of the log, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a training is made of.
+
+    ``data`` and ``evaluation`` are files of rows. Without a ``loss`` the columns choose it. ``document_terms`` and
+    ``query_terms`` are the active terms that a sparse model is steered to. ``arguments`` are further arguments of the
+    trainer.
+    """
+
+    kind: Kind
+    base: str
+    data: Sequence[str]
+    folder: Path
+    evaluation: Sequence[str] = ()
+    loss: str | None = None
+    document_terms: int = 200
+    query_terms: int | None = 40
+    epochs: float = 1.0
+    batch: int = 32
+    learning_rate: float = 2e-5
+    warmup: float = 0.1
+    max_steps: int = -1
+    seed: int = 42
+    evaluations: int = 10
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def choice_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> Choice:
+    """Return the loss of a recipe and why it is used; raise ValueError for columns that no loss fits."""
+    if recipe.loss is not None:
+        return Choice(recipe.loss, "it was requested")
+    ignored = {*(recipe.arguments.get("ignored_columns") or ()), *(recipe.arguments.get("id_columns") or {}).values()}
+    columns = [name for name in rows[0] if name not in ignored]
+    chosen = recipe.arguments.get("columns")
+    if chosen:
+        columns = [*chosen, *(name for name in columns if name in LABELS)]
+    return choose_loss(recipe.kind, columns, rows[0])
+
+
+def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choice]:
+    """Return the trainer of a recipe, after checking its data, and the choice of its loss.
+
+    Raises ImportError without the extra ``train``, OSError and ValueError for data that cannot be read, the errors of
+    loading the base model, and ValueError for an unknown loss.
+    """
+    rows = rows_of_files(list(recipe.data))
+    choice = choice_of(recipe, rows)
+    trainers, arguments = import_module("st_core.training.trainer"), import_module("st_core.training.arguments")
+    name = _CLASSES[recipe.kind]
+    model = _base(recipe, choice)
+    steps = _steps(recipe, len(rows))
+    args = getattr(arguments, f"{name}TrainingArguments")(
+        output_dir=str(recipe.checkpoints),
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps,
+        per_device_train_batch_size=recipe.batch,
+        per_device_eval_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        seed=recipe.seed,
+        logging_steps=max(1, steps // LOG_LINES),
+        save_steps=max(1, steps // recipe.evaluations),
+        save_total_limit=2,
+        **(_evaluation(recipe, steps) if recipe.evaluation else {}),
+        **({"batch_sampler": "no_duplicates"} if "NegativesRanking" in choice.loss else {}),
+        disable_tqdm=True,
+        **recipe.arguments,
+    )
+    trainer = getattr(trainers, f"{name}Trainer")(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=rows_of_files(list(recipe.evaluation)) if recipe.evaluation else None,
+        loss=_loss(recipe, choice.loss, model),
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(import_module("transformers").PrinterCallback)  # prints to standard output
+    return trainer, choice
+
+
+def _base(recipe: Recipe, choice: Choice) -> Any:
+    """Return the base model, with a new head where its kind needs one that it lacks."""
+    library: Any = import_module("st_core")
+    model_class = getattr(library, _CLASSES[recipe.kind])
+    if recipe.kind == "dense":
+        return model_class(recipe.base)
+    try:
+        return model_class(recipe.base)
+    except library.ModelUnsupported as error:
+        if "init_head=True" not in str(error):
+            raise
+    needs_one = recipe.kind == "reranker" and choice.loss != "CrossEntropyLoss"
+    return model_class(recipe.base, num_labels=1) if needs_one else model_class(recipe.base, init_head=True)
+
+
+def _loss(recipe: Recipe, name: str, model: Any) -> Any:
+    """Return the loss of a name; that of a sparse model is within SpladeLoss."""
+    losses = import_module(f"st_core.training.losses.{_LOSSES[recipe.kind]}")
+    full = f"Sparse{name}" if recipe.kind == "sparse" and not name.startswith("Sparse") else name
+    if full not in losses.__all__:
+        known = ", ".join(each for each in losses.__all__ if each.endswith("Loss"))
+        raise ValueError(f"unknown loss {name!r} of a {recipe.kind} model; expected one of {known}")
+    loss = getattr(losses, full)(model)
+    if recipe.kind != "sparse":
+        return loss
+    terms = {"document_terms": recipe.document_terms, "query_terms": recipe.query_terms}
+    return losses.SpladeLoss(model, loss, **terms)
+
+
+def _steps(recipe: Recipe, rows: int) -> int:
+    if recipe.max_steps > 0:
+        return recipe.max_steps
+    return max(1, int(-(-rows // recipe.batch) * recipe.epochs))
+
+
+def _evaluation(recipe: Recipe, steps: int) -> dict[str, Any]:
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": max(1, steps // recipe.evaluations),
+        "load_best_model_at_end": True,
+    }

@@ -1,0 +1,205 @@
+"""``st-connectors train``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from st_connectors.cli.options import AsJson
+from st_connectors.cli.output import FAILURE, INTERRUPTED, print_error, print_json, print_line
+
+if TYPE_CHECKING:
+    from st_core.training.recipe import Recipe
+
+__all__ = ["train"]
+
+
+class Kind(StrEnum):
+    """Kinds of models."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    RERANKER = "reranker"
+
+
+def train(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="dense, sparse or reranker.")],
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Files of rows: JSON Lines, CSV, TSV or Parquet.")
+    ],
+    *,
+    base: Annotated[str, typer.Option(metavar="MODEL", help="The model to start from: a folder or a Hub name.")],
+    out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Folder of the trained model.")],
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option("--eval", metavar="FILE", help="Rows of an evaluation; the best model is kept. Repeat for more."),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The loss (default: what the columns call for).")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Text columns in the order of the loss.")
+    ] = None,
+    ignore: Annotated[str | None, typer.Option(metavar="NAME,...", help="Columns that are not read.")] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--ids",
+            metavar="COLUMN=ID-COLUMN,...",
+            help="Columns of ids, by which documents that are positives of a query are no negatives of it.",
+        ),
+    ] = None,
+    qrels: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --ids: judgements of further positives.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="JSON", help='Prompts by column, such as \'{"query": "query: "}\'.')
+    ] = None,
+    routes: Annotated[
+        str | None, typer.Option(metavar="COLUMN=ROUTE,...", help="Routes of a model with a router, by column.")
+    ] = None,
+    document_terms: Annotated[int, typer.Option(min=1, help="Sparse: active terms of documents.")] = 200,
+    query_terms: Annotated[
+        int, typer.Option(min=0, help="Sparse: active terms of queries; 0 for queries that are not trained.")
+    ] = 40,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the data.")] = 1.0,
+    max_steps: Annotated[int, typer.Option(help="Steps, in place of --epochs.")] = -1,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest learning rate.")] = 2e-5,
+    warmup: Annotated[float, typer.Option(min=0, help="Share of the steps in which it rises.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of data and dropout.")] = 42,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a dense model, a sparse model or a reranker.
+
+    The loss follows from the columns, and is told before the start with what is read of them: query and answer train
+    with negatives of the batch, a score orders pairs, scores of a teacher are margins. A base model without the head
+    that its kind needs gets a new one. The folder has the model, curves.svg, log.jsonl and checkpoints. Ctrl-C stops
+    after the current step, with a checkpoint and the command that resumes.
+
+    Example: st-connectors train dense pairs.jsonl --base sentence-transformers/all-MiniLM-L6-v2 --out my-model
+
+    Example: st-connectors train reranker negatives.jsonl --base my-model --out my-reranker --eval held-out.jsonl
+    """
+    from st_core.training.recipe import Recipe
+
+    arguments: dict[str, Any] = {
+        "columns": _listed(columns),
+        "ignored_columns": _listed(ignore),
+        "id_columns": _pairs("--ids", ids),
+        "judgements": qrels,
+        "router_mapping": _pairs("--routes", routes),
+    }
+    arguments = {name: value for name, value in arguments.items() if value}
+    if prompts is not None:
+        arguments["prompts"] = prompts
+    recipe = Recipe(
+        kind.value,
+        base,
+        data,
+        Path(out),
+        evaluation or (),
+        loss,
+        document_terms,
+        query_terms or None,
+        epochs,
+        batch,
+        learning_rate,
+        warmup,
+        max_steps,
+        seed,
+        arguments=arguments,
+    )
+    _check_folder(recipe, resume=resume)
+    _run(recipe, resume=resume, as_json=as_json)
+
+
+def _check_folder(recipe: Recipe, *, resume: bool) -> None:
+    """Raise ValueError for a folder with checkpoints that would be overwritten."""
+    if not resume and recipe.checkpoints.is_dir() and any(recipe.checkpoints.iterdir()):
+        raise ValueError(f"{recipe.checkpoints} has checkpoints; pass --resume, delete them, or choose another --out")
+
+
+def _run(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
+    from st_core.training.callbacks import LogCallback, StopCallback
+    from st_core.training.curves import curves_of, drawing, sparkline
+    from st_core.training.reading import described
+    from st_core.training.recipe import trainer_of
+
+    stop = StopCallback(lambda: print_error("stopping after this step; press Ctrl-C again to end at once"))
+    trainer, choice = trainer_of(recipe, [stop, LogCallback(_show)])
+    print_error(f"loss {choice.loss}: {choice.reason}")
+    print_error(described(trainer.train_sets))
+    try:
+        with stop.watching():
+            output = trainer.train(resume_from_checkpoint=resume or None)
+    except (FloatingPointError, RuntimeError) as error:
+        print_error(f"st-connectors: {error}")
+        raise typer.Exit(FAILURE) from error
+    history = trainer.state.log_history
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    curves = curves_of(history)
+    (recipe.folder / "curves.svg").write_text(drawing(curves), encoding="utf-8")
+    lines = "".join(json.dumps(line) + "\n" for line in history)
+    (recipe.folder / "log.jsonl").write_text(lines, encoding="utf-8")
+    if stop.is_stopped:
+        print_error(f"stopped after step {trainer.state.global_step}; continue with: {_resuming()}")
+        raise typer.Exit(INTERRUPTED)
+    trainer.trained.save_pretrained(str(recipe.folder))
+    if as_json:
+        last = {name: curve[-1][1] for name, curve in curves.items()}
+        print_json(
+            {
+                "folder": str(recipe.folder),
+                "loss": choice.loss,
+                "steps": output.global_step,
+                "seconds": output.metrics["train_runtime"],
+                "metrics": last,
+            }
+        )
+        return
+    width = max(map(len, curves), default=0)
+    for name, curve in curves.items():
+        print_line(f"{name.ljust(width)}  {sparkline(curve)}  {curve[-1][1]:.4g}")
+    print_line(f"{recipe.folder}: trained for {output.global_step} steps in {output.metrics['train_runtime']:.0f} s")
+
+
+def _show(step: int, steps: int, logs: Mapping[str, Any]) -> None:
+    """Print the values of a line of the log to standard error."""
+    skipped = ("epoch", "grad_norm", "learning_rate", "total_flos")
+    values = {
+        name: value
+        for name, value in logs.items()
+        if isinstance(value, (int, float)) and name not in skipped and not name.endswith(("runtime", "per_second"))
+    }
+    if values:
+        print_error(f"step {step} of {steps}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+def _resuming() -> str:
+    """Return the command line that continues this one."""
+    arguments = [*sys.argv[1:], *(() if "--resume" in sys.argv else ("--resume",))]
+    return shlex.join(["st-connectors", *arguments])
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(option: str, text: str | None) -> dict[str, str]:
+    """Parse ``NAME=VALUE,…``; raise ValueError for another form."""
+    pairs: dict[str, str] = {}
+    for part in _listed(text) or ():
+        name, sign, value = part.partition("=")
+        if not (name and sign and value):
+            raise ValueError(f"{option} {text!r}: expected NAME=VALUE, separated by commas")
+        pairs[name] = value
+    return pairs

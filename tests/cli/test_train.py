@@ -1,0 +1,118 @@
+"""``train`` chooses a loss, says what it reads, and writes a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
+pytest.importorskip("accelerate", reason="the trainers need it")
+
+import st_core
+
+pytestmark = pytest.mark.torch
+
+WORDS = "tree file list number fox copy sort word".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Write pairs of a question and an answer."""
+    lines = [json.dumps({"query": f"where is the {word}", "answer": f"the {word} is here"}) for word in WORDS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    return tmp_path / "rows.jsonl"
+
+
+def base(checkpoints, name="bert-mean"):
+    """The folder of a small checkpoint."""
+    return ["--base", checkpoints.folder(name), "--batch", "4", "--max-steps", "2"]
+
+
+def test_a_dense_model_is_trained(cli, checkpoints, rows, tmp_path):
+    """The folder has the model, its curves and its log; what is read is shown before."""
+    outcome = cli("train", "dense", rows, *base(checkpoints), "--eval", rows, "--out", tmp_path / "out", "--json")
+
+    assert outcome.status == 0
+    assert outcome.err.startswith("loss MultipleNegativesRankingLoss: there are no labels")
+    assert "query: query, prompt 'query: ', as 'where is the tree'" in outcome.err
+    assert "step 1 of 2: loss " in outcome.err
+    answer = outcome.json
+    assert (answer["steps"], answer["loss"]) == (2, "MultipleNegativesRankingLoss")
+    assert answer["metrics"].keys() >= {"loss", "eval_loss"}
+    model = st_core.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    before = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
+    assert abs(model.encode("a tree") - before.encode("a tree")).max() > 1e-6
+    assert "<polyline" in (tmp_path / "out" / "curves.svg").read_text()
+    assert json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[0])["step"] == 1
+
+
+def test_a_reranker_gets_a_new_head(cli, checkpoints, tmp_path):
+    """From a plain transformer, with the loss that labels call for."""
+    rows = [
+        json.dumps({"query": word, "answer": f"the {word}", "label": place % 2}) for place, word in enumerate(WORDS)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    plain = ["--base", checkpoints.transformer("bert"), "--batch", "4", "--max-steps", "1"]
+
+    outcome = cli("train", "reranker", tmp_path / "rows.jsonl", *plain, "--out", tmp_path / "out")
+
+    assert outcome.status == 0
+    assert "loss BinaryCrossEntropyLoss: 'label' is from 0 to 1" in outcome.err
+    assert outcome.out.splitlines()[-1].startswith(f"{tmp_path}/out: trained for 1 steps in ")
+    assert st_core.CrossEncoder(str(tmp_path / "out"), device="cpu").num_labels == 1
+
+
+def test_an_interrupted_training_says_how_to_resume(cli, checkpoints, rows, tmp_path, monkeypatch):
+    """It saves a checkpoint after its step, and continues from there."""
+    shown = []
+
+    def interrupt(step, *_):
+        shown.append(step)
+        if len(shown) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sys.modules["st_connectors.cli.train"], "_show", interrupt)
+    arguments = ["train", "dense", rows, *base(checkpoints), "--max-steps", "4", "--out", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["st-connectors", *map(str, arguments)])
+
+    stopped = cli(*arguments)
+    refused = cli(*arguments)
+    resumed = cli(*arguments, "--resume", "--json")
+
+    assert stopped.status == 130
+    assert "stopping after this step; press Ctrl-C again to end at once" in stopped.err
+    last = stopped.err.splitlines()[-1]
+    assert last.startswith("stopped after step 2; continue with: st-connectors train dense ")
+    assert last.endswith(" --resume")
+    assert (refused.status, "has checkpoints; pass --resume" in refused.error_line()) == (2, True)
+    assert resumed.json["steps"] == 4
+
+
+BAD = [
+    (["dense", "absent.jsonl"], "absent.jsonl"),
+    (["dense", "rows.jsonl", "--loss", "NoLoss"], "unknown loss 'NoLoss' of a dense model; expected one of AnglELoss"),
+    (["dense", "rows.jsonl", "--loss", "CoSENTLoss"], "CoSENTLoss needs a column of labels"),
+    (["dense", "rows.jsonl", "--columns", "query"], "a training needs two or more columns of texts"),
+    (["dense", "rows.jsonl", "--ids", "query"], "--ids 'query': expected NAME=VALUE"),
+    (["dense", "rows.jsonl", "--prompts", '{"x": "y"}'], "prompts has the key 'x'"),
+    (["dense", "rows.jsonl", "--resume"], "no complete checkpoint to resume from"),
+    (["dense", "labels.csv"], "column 'label': expected a number"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_what_cannot_be_trained_is_one_line(cli, checkpoints, rows, tmp_path, monkeypatch, arguments, message):
+    """Without a traceback, before the first step."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("query,answer,label\na,b,yes\n")
+
+    outcome = cli("train", *arguments, *base(checkpoints), "--out", "out")
+
+    assert outcome.status == 2
+    assert message in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "out" / "modules.json").exists()
