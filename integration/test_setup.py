@@ -1,7 +1,7 @@
 """``st-connectors setup`` on a real OpenSearch: plain ``_bulk`` equals ``Index.ingest``, and searches are the same.
 
 The texts are Cranfield's if the folder ``cranfield`` exists under ``ST_BENCH_DATA``, otherwise docstrings of Python.
-The encoder server is a process of its own, with the built-in models and a small reranker with random weights.
+The encoder server is a process of its own with a key, the built-in models and a small reranker with random weights.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ pytestmark = [pytest.mark.engine("opensearch"), pytest.mark.timeout(300)]
 DATA = Path(os.environ.get("ST_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data")) / "cranfield"
 WRITERS = 32
 POLL_S = 0.1
+SWAPPED = 1 / 61 - 1 / 64
+"""The most that a reciprocal rank changes if a hit moves by three places among equal ones."""
+KEY = "key-of-the-encoder-server"
 DENSE_WITHIN = 1e-5
 SPARSE_WITHIN = 2.0**-8
 
@@ -69,6 +72,7 @@ class Server:
             [program, "serve", "--json", "--no-access-log", "--port", str(self.port), *models],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"ST_SERVER_API_KEY": KEY},
             text=True,
         )
         self.port = int(json.loads(self.process.stdout.readline())["address"].rpartition(":")[2])
@@ -148,6 +152,7 @@ class Setup:
         where = ["--in", self.address, "--collection", collection, "--encoder", self.server.address]
         assert run(["setup", "opensearch", *where, *options]) == status
         printed = self.output.readouterr()
+        assert KEY not in printed.out + printed.err
         return printed.out if status == 0 else printed.err
 
 
@@ -198,8 +203,11 @@ def server(reranker: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def setup(cluster: Cluster, server: Server, capsys: pytest.CaptureFixture[str]) -> Iterator[Setup]:
-    """Return the command, and remove afterwards all that it has created."""
+def setup(
+    cluster: Cluster, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Setup]:
+    """Return the command with the key of the server, and remove afterwards all that it has created."""
+    monkeypatch.setenv("ST_REMOTE_API_KEY", KEY)
     made = Setup(cluster, server, capsys)
     try:
         yield made
@@ -216,7 +224,9 @@ def texts() -> dict[str, str]:
         return {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in rows}
     from st_connectors.demo.docstrings import collect
 
-    return {str(number): each.text for number, each in enumerate(collect()[:1400])}
+    # Without repetitions, which rank equally.
+    distinct = dict.fromkeys(each.text for each in collect())
+    return {str(number): text for number, text in enumerate(list(distinct)[:1400])}
 
 
 def queries() -> list[str]:
@@ -307,9 +317,14 @@ def assert_same_hits(cluster: Cluster, library: Index) -> None:
 def assert_same_up_to_ties(found: Sequence[Mapping[str, Any]], expected: Sequence[Any]) -> None:
     """Compare hits; those of equal score may be in another order, and beyond the end for the lowest score.
 
-    Reciprocal ranks of two legs are often equal: the n-th of one leg and the n-th of the other, for example.
+    Reciprocal ranks of two legs are often equal: the n-th of one leg and the n-th of the other, for example. Docstrings
+    are also equal within a leg, where they change places and with them their reciprocal ranks.
     """
     scores = [hit.score for hit in expected]
+    if not DATA.is_dir():
+        np.testing.assert_allclose([hit["_score"] for hit in found], scores, rtol=0, atol=SWAPPED)
+        assert len({hit["_id"] for hit in found[:10]} & {hit.id for hit in expected[:10]}) >= 9
+        return
     np.testing.assert_allclose([hit["_score"] for hit in found], scores, 1e-6)
     sure = sum(not np.isclose(score, scores[-1], rtol=1e-6) for score in scores)
     assert {hit["_id"] for hit in found[:sure]} == {hit.id for hit in expected[:sure]}
