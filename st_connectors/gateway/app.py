@@ -58,7 +58,7 @@ class Gateway:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of a connection, one after the other."""
-        client = Peer(h11.SERVER, reader, writer)
+        client = Peer(h11.SERVER, reader, writer, pause_s=self.settings.limits.pause_s)
         CLIENT.set(str(writer.get_extra_info("peername")))
         self._connections += 1
         try:

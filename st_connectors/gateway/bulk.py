@@ -12,6 +12,8 @@ from st_connectors.gateway.answers import Problem
 
 __all__ = ["Inflater", "Item", "Lines", "parts_of"]
 
+GZIP = 31
+"""The parameter of zlib for gzip."""
 ACTIONS = frozenset({"index", "create", "update", "delete"})
 
 
@@ -116,7 +118,7 @@ class Inflater:
         if name not in (b"", b"gzip", b"x-gzip", b"identity"):
             reason = "the gateway reads bodies without compression and in gzip: use one of them"
             raise Problem(415, "st_connectors_media_type_exception", reason)
-        self._stream = zlib.decompressobj(wbits=31) if b"gzip" in name else None
+        self._stream = zlib.decompressobj(wbits=GZIP) if b"gzip" in name else None
 
     def feed(self, data: bytes, most: int) -> Iterator[bytes]:
         """Yield what bytes decompress to, in pieces of up to ``most`` bytes; raises Problem if they are not gzip."""
@@ -124,8 +126,19 @@ class Inflater:
             yield data
             return
         try:
-            while data and not self._stream.eof:
+            while data:
+                if self._stream.eof:  # a body may consist of several compressed members
+                    self._stream = zlib.decompressobj(wbits=GZIP)
                 yield self._stream.decompress(data, most)
-                data = self._stream.unconsumed_tail
+                data = self._stream.unconsumed_tail or self._stream.unused_data
         except zlib.error as error:
-            raise Problem(400, "st_connectors_compression_exception", f"the body is not gzip: {error}") from error
+            raise _not_gzip(str(error)) from error
+
+    def finish(self) -> None:
+        """Raise Problem if the compressed body was cut off."""
+        if self._stream is not None and not self._stream.eof:
+            raise _not_gzip("it was cut off")
+
+
+def _not_gzip(reason: str) -> Problem:
+    return Problem(400, "st_connectors_compression_exception", f"the body cannot be read as gzip: {reason}")

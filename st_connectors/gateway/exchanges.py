@@ -98,10 +98,12 @@ class Exchange:
     def inflated(self, body: bytes, limit: int) -> bytes:
         """Return a body without its compression; raises Problem for a larger one."""
         parts: list[bytes] = []
-        for piece in Inflater(header(self.headers, b"content-encoding")).feed(body, PIECE_BYTES):
+        inflater = Inflater(header(self.headers, b"content-encoding"))
+        for piece in inflater.feed(body, PIECE_BYTES):
             parts.append(piece)
             if len(parts) * PIECE_BYTES > limit + PIECE_BYTES:
                 raise _too_large(limit)
+        inflater.finish()
         return b"".join(parts)
 
     async def pieces(self, limit: int) -> AsyncIterator[bytes]:
@@ -119,6 +121,7 @@ class Exchange:
                 yield piece
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionError("the body was cut off")
+        inflater.finish()
 
     async def drain(self, limit: int) -> None:
         """Read the rest of the body, so that a client that sends it all first reads the answer; up to a pause in it."""

@@ -15,6 +15,8 @@ __all__ = ["pass_on", "send_on"]
 
 SMALL = 65_536
 """The number of bytes of a body up to which it is read before it is sent, so that it can be sent again."""
+DRAINED = 16_000_000
+"""The number of bytes of a body that are read after a node has answered early."""
 _SAFE = (b"GET", b"HEAD")
 _BROKEN = (OSError, h11.RemoteProtocolError)
 
@@ -64,19 +66,20 @@ async def _stream(upstream: Upstream, exchange: Exchange) -> None:
         with suppress(asyncio.CancelledError, OSError, h11.ProtocolError):
             await sending
         link.end()
+    await exchange.drain(DRAINED)
 
 
 async def _pump(exchange: Exchange, link: Link) -> None:
     """Send the head and the body of a request as it arrives."""
-    await link.peer.send(_to_node(link, exchange.request))
     event: object = None
-    with suppress(h11.RemoteProtocolError):
+    with suppress(h11.RemoteProtocolError, OSError):
+        await link.peer.send(_to_node(link, exchange.request))
         while isinstance(event := await exchange.client.receive(), h11.Data):
             await link.peer.send(h11.Data(data=bytes(event.data)))
-    if isinstance(event, h11.EndOfMessage):
-        await link.peer.send(event)
-    else:
-        link.peer.close()  # the body was cut off: the node must not take it for a whole one
+        if isinstance(event, h11.EndOfMessage):
+            await link.peer.send(event)
+            return
+    link.peer.close()  # the body was cut off: the node must not take it for a whole one
 
 
 async def _relay(exchange: Exchange, link: Link) -> None:

@@ -26,12 +26,18 @@ class Peer:
     """A connection with the state of its messages; ``role`` is h11.SERVER towards a client, h11.CLIENT to a node."""
 
     def __init__(
-        self, role: type[h11.SERVER | h11.CLIENT], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        role: type[h11.SERVER | h11.CLIENT],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        pause_s: float | None = None,
     ) -> None:
-        """Begin with the first message of a connection."""
+        """Begin with the first message of a connection; ``pause_s`` limits the seconds without a byte of a body."""
         self.http = h11.Connection(role, max_incomplete_event_size=HEADER_BYTES)
         self._reader = reader
         self._writer = writer
+        self._pause_s = pause_s
 
     @property
     def is_reusable(self) -> bool:
@@ -55,8 +61,10 @@ class Peer:
         return None if event is h11.NEED_DATA else event  # type: ignore[return-value]
 
     async def read(self) -> None:
-        """Read bytes for the next event."""
-        self.http.receive_data(await self._reader.read(READ_BYTES))
+        """Read bytes for the next event; raises TimeoutError after a pause in a body."""
+        is_body = self.http.their_state is h11.SEND_BODY
+        async with asyncio.timeout(self._pause_s if is_body else None):
+            self.http.receive_data(await self._reader.read(READ_BYTES))
 
     async def send(self, *events: h11.Event) -> None:
         """Send events together; waits while the other side does not read."""

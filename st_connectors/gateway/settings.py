@@ -69,7 +69,8 @@ class Limits:
     A bulk request with vectors is divided into parts of up to ``part_documents`` documents and about ``part_bytes``
     bytes. Up to ``whole_bytes`` are read before a bulk request without vectors is passed on; single documents and
     searches are at most as large. ``rewriting`` requests are read at a time, the others wait. What is known of an index
-    is valid for ``mapping_s`` seconds. Nodes are checked every ``check_s`` seconds.
+    is valid for ``mapping_s`` seconds. Nodes are checked every ``check_s`` seconds. A client has ``header_s`` seconds
+    for a header, and ``pause_s`` between two pieces of a body.
     """
 
     part_documents: int = 512
@@ -79,6 +80,7 @@ class Limits:
     rewriting: int = 32
     connections: int = 1000
     header_s: float = 30.0
+    pause_s: float = 60.0
     connect_s: float = 5.0
     check_s: float = 5.0
     mapping_s: float = 5.0

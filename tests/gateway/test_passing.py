@@ -211,6 +211,30 @@ def test_cut_off_answer_is_not_completed():
         assert talk(port_of(gateway), GET).endswith(b"\r\n\r\nfirst")
 
 
+def test_pause_in_a_body_ends_the_request_on_the_node():
+    """A client that stops in the middle of a body does not hold a connection to the node for ever."""
+    ended = threading.Event()
+
+    def serve(connection: Connection) -> None:
+        if connection.read_head().startswith(b"GET / "):
+            connection.send(ok())
+            return
+        while connection.socket.recv(65536):
+            pass
+        ended.set()
+
+    limits = Limits(check_s=3600, pause_s=0.05)
+    request = b"PUT /_x HTTP/1.1\r\nHost: es\r\nContent-Length: 900000\r\n\r\nabc"
+    with raw_node(serve=serve) as node:
+        settings = Settings((f"elasticsearch://127.0.0.1:{node.port}",), limits=limits)
+        with serving(settings) as gateway, connected(gateway) as client:
+            client.sendall(request)
+            assert ended.wait(30)
+            client.settimeout(30)
+            while client.recv(1000):
+                pass
+
+
 def error_of(answer: bytes) -> dict:
     """Return the body of an answer."""
     return json.loads(answer.partition(b"\r\n\r\n")[2])
