@@ -33,7 +33,10 @@ class Peer:
         *,
         pause_s: float | None = None,
     ) -> None:
-        """Begin with the first message of a connection; ``pause_s`` limits the seconds without a byte of a body."""
+        """Begin with the first message of a connection.
+
+        ``pause_s`` limits the seconds without a byte of a body, and those in which the other side reads what was sent.
+        """
         self.http = h11.Connection(role, max_incomplete_event_size=HEADER_BYTES)
         self._reader = reader
         self._writer = writer
@@ -67,11 +70,17 @@ class Peer:
             self.http.receive_data(await self._reader.read(READ_BYTES))
 
     async def send(self, *events: h11.Event) -> None:
-        """Send events together; waits while the other side does not read."""
+        """Send events together; waits while the other side does not read, and raises TimeoutError after a pause."""
         data = b"".join(self.http.send(event) or b"" for event in events)
-        if data:
-            self._writer.write(data)
-            await self._writer.drain()
+        if not data:
+            return
+        self._writer.write(data)
+        try:
+            async with asyncio.timeout(self._pause_s):
+                await self._writer.drain()
+        except TimeoutError:
+            self._writer.transport.abort()  # closing would wait until what was sent is read
+            raise
 
     async def body(self, limit: int) -> bytes:
         """Return the body of a message; raises ValueError if it has more than ``limit`` bytes."""

@@ -70,7 +70,7 @@ class Limits:
     bytes. Up to ``whole_bytes`` are read before a bulk request without vectors is passed on; single documents and
     searches are at most as large. ``rewriting`` requests are read at a time, the others wait. What is known of an index
     is valid for ``mapping_s`` seconds. Nodes are checked every ``check_s`` seconds. A client has ``header_s`` seconds
-    for a header, and ``pause_s`` between two pieces of a body.
+    for a header, and ``pause_s`` between two pieces of a body that it sends or reads.
     """
 
     part_documents: int = 512

@@ -235,6 +235,29 @@ def test_pause_in_a_body_ends_the_request_on_the_node():
                 pass
 
 
+def test_client_that_does_not_read_is_dropped():
+    """The answer of a node is no longer read then, and its connection ends."""
+    ended = threading.Event()
+
+    def serve(connection: Connection) -> None:
+        if connection.read_head().startswith(b"GET / "):
+            connection.send(ok())
+            return
+        try:
+            connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+            while True:
+                connection.send(bytes(1_000_000))
+        except OSError:
+            ended.set()
+
+    limits = Limits(check_s=3600, pause_s=0.05)
+    with raw_node(serve=serve) as node:
+        settings = Settings((f"elasticsearch://127.0.0.1:{node.port}",), limits=limits)
+        with serving(settings) as gateway, connected(gateway) as client:
+            client.sendall(GET)
+            assert ended.wait(30)
+
+
 def error_of(answer: bytes) -> dict:
     """Return the body of an answer."""
     return json.loads(answer.partition(b"\r\n\r\n")[2])
