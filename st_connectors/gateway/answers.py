@@ -9,8 +9,10 @@ from typing import Any
 
 from st_connectors.gateway.peers import Headers, header
 
-__all__ = ["Problem", "answer_headers", "encode_answer", "error_body"]
+__all__ = ["ENCODING", "Problem", "answer_headers", "encode_answer", "error_body"]
 
+ENCODING = "st_connectors_encoding_exception"
+"""The type of errors of models."""
 COMPRESSED = 1400
 """The number of bytes from which an answer is compressed, if the client accepts it."""
 

@@ -14,7 +14,7 @@ from st_connectors._lucene.layout import AdoptedLayout, OwnLayout
 from st_connectors._lucene.names import escape_field
 from st_connectors._lucene.plain import ROOT
 from st_connectors.errors import StoreError
-from st_connectors.gateway.answers import Problem
+from st_connectors.gateway.answers import ENCODING, Problem
 from st_connectors.gateway.bulk import Item
 from st_connectors.gateway.settings import OnFailure
 from st_connectors.gateway.targets import Target
@@ -36,7 +36,6 @@ Outcome: TypeAlias = Item | Problem
 """An item as it is sent, or the reason for which it is not."""
 
 DOCUMENT = "st_connectors_document_exception"
-ENCODING = "st_connectors_encoding_exception"
 
 
 @dataclass(frozen=True, slots=True)

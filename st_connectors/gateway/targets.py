@@ -18,7 +18,7 @@ from st_connectors._lucene.engine import Engine
 from st_connectors._lucene.faults import foreign_answer
 from st_connectors._lucene.forms import stored_schema
 from st_connectors.errors import StoreError, Unavailable
-from st_connectors.gateway.answers import Problem
+from st_connectors.gateway.answers import ENCODING, Problem
 from st_connectors.gateway.encoding import BatchedModel, Models
 from st_connectors.gateway.peers import Headers
 from st_connectors.gateway.settings import OnFailure, Rule, Settings, rule_for
@@ -30,6 +30,7 @@ from st_connectors.plugin import Address
 from st_connectors.registry import wrapped
 from st_connectors.schema import Schema, successor_of
 from st_connectors.schemas import adopted_models, stored_models, stored_reranker, text_key_of
+from st_core.errors import ModelError, ModelUnavailable
 from st_core.protocols import ModelKind, ModelRef
 
 __all__ = ["Call", "Target", "Targets", "open_engine"]
@@ -150,7 +151,9 @@ class Targets:
         except StoreError as error:
             status = error.status or (503 if isinstance(error, Unavailable) else 400)
             raise Problem(status, "st_connectors_collection_exception", error.message) from error
-        except (OSError, LookupError, TypeError, ValueError) as error:
+        except ModelUnavailable as error:
+            raise Problem(503, ENCODING, str(error)) from error
+        except (ModelError, OSError, LookupError, TypeError, ValueError) as error:
             reason = f"the collection {name!r} cannot be opened: {error}"
             raise Problem(400, "st_connectors_collection_exception", reason) from error
 

@@ -375,6 +375,28 @@ def test_encoder_that_is_down(node, on_failure, status):
     assert bool(node.documents) is (on_failure == "store")
 
 
+def test_models_of_a_rule_can_be_on_a_server(node):
+    """Their vectors are those of the local models; without the server, the item fails with 503 and is not stored."""
+    from st_connectors.server import Settings as ServerSettings
+    from st_connectors.server import serving as encoders
+
+    lines = [{"index": {"_id": "1"}}, {"body": TEXTS[0]}]
+    with encoders(ServerSettings(access_log=False)) as encoder:
+        remote = replace(RULE, dense_model=f"{encoder}#dense", sparse_model=f"{encoder}#sparse")
+        with gateway(node, remote) as address:
+            _, stored = bulk(address, *lines, path="/theirs/_bulk")
+    with gateway(node, remote) as address:
+        _, failed = bulk(address, {"index": {"_id": "2"}}, {"body": TEXTS[1]}, path="/theirs/_bulk")
+
+    dense, sparse = expected(TEXTS[0])
+    assert stored["items"][0]["index"]["status"] == 200
+    assert node.documents["theirs", "1"]["embedding"] == pytest.approx(dense.tolist(), abs=1e-6)
+    assert node.documents["theirs", "1"]["tokens"] == pytest.approx(sparse, abs=1e-6)
+    assert failed["items"][0]["index"]["status"] == 503
+    assert "127.0.0.1" in failed["items"][0]["index"]["error"]["reason"]
+    assert ("theirs", "2") not in node.documents
+
+
 def test_index_of_a_rule_must_exist(node):
     """An index that the engine would create by itself has no fields for vectors, so that the item fails."""
     with gateway(node, RULE) as address:
