@@ -194,6 +194,15 @@ class Checkpoints:
 
         return self.load(sentence_transformers, kind, name, **options), self.load(st_core, kind, name, **options)
 
+    def own_pair(self, kind: str, name: str) -> tuple[Any, Any]:
+        """The models of ``pair``, loaded for one test that changes their weights, buffers or modes."""
+        import sentence_transformers
+
+        import st_core
+
+        theirs, ours = (getattr(engine, kind) for engine in (sentence_transformers, st_core))
+        return theirs(str(self.folder(name)), device="cpu"), ours(str(self.folder(name)), device="cpu")
+
     def load(self, engine: Any, kind: str, name: str, **options: Any) -> Any:
         """A model of class ``kind`` from the checkpoint ``name``, on the processor."""
         key = (engine.__name__, kind, name, json.dumps(options, sort_keys=True, default=str))

@@ -63,7 +63,7 @@ def test_retrieval_has_their_metrics(checkpoints, tmp_path, options):
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 def test_sparse_retrieval_has_their_metrics(checkpoints):
     """With the numbers of active terms."""
-    their_model, model = checkpoints.pair("SparseEncoder", "splade-max")
+    their_model, model = checkpoints.own_pair("SparseEncoder", "splade-max")
     own = evaluation.SparseInformationRetrievalEvaluator(QUERIES, CORPUS, RELEVANT, corpus_chunk_size=3)
     their = their_sparse.SparseInformationRetrievalEvaluator(QUERIES, CORPUS, RELEVANT, write_csv=False)
 

@@ -131,7 +131,7 @@ def assert_same(ours, theirs, leaves, their_leaves, tolerance):
 @pytest.fixture(scope="module")
 def models(checkpoints):
     """The dense model of both."""
-    return checkpoints.pair("SentenceTransformer", "bert-mean")
+    return checkpoints.own_pair("SentenceTransformer", "bert-mean")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -171,7 +171,7 @@ REGULARIZERS = [
 @pytest.mark.parametrize("regularizers", REGULARIZERS)
 def test_a_sparse_loss_of_embeddings_is_theirs(checkpoints, name, columns, labels, options, regularizers, dtype):
     """Within SpladeLoss, with each of its parts."""
-    theirs, ours = checkpoints.pair("SparseEncoder", "splade-max")
+    theirs, ours = checkpoints.own_pair("SparseEncoder", "splade-max")
     embeddings = [drawn((ROWS, WIDTH), dtype, seed).relu() for seed in range(columns)]
     mine = [each.clone().requires_grad_() for each in embeddings]
     their = [each.clone().requires_grad_() for each in embeddings]
@@ -287,7 +287,7 @@ def test_a_guided_loss_is_theirs(quiet, checkpoints, name, columns, options):
     No negative is the positive of a row: rounding would decide whether theirs leaves out a candidate of equal score.
     """
     theirs, ours = quiet
-    their_guide, guide = checkpoints.pair("SentenceTransformer", "bert-two-modes")
+    their_guide, guide = checkpoints.own_pair("SentenceTransformer", "bert-two-modes")
     their_guide.eval()
     form = form_of(ours)
     texts = [TEXTS, OTHERS, [f"no {text}" for text in OTHERS]][:columns]
@@ -302,7 +302,7 @@ def test_a_guided_loss_is_theirs(quiet, checkpoints, name, columns, options):
 
 def test_cached_splade_loss_is_the_plain_one(checkpoints):
     """And both are theirs, by every parameter of the model."""
-    theirs, ours = checkpoints.pair("SparseEncoder", "splade-max")
+    theirs, ours = checkpoints.own_pair("SparseEncoder", "splade-max")
     theirs.eval()
     next(each for each in theirs if type(each).__name__ == "SpladePooling").train()
     form = form_of(ours)
@@ -333,7 +333,7 @@ def test_cached_splade_loss_is_the_plain_one(checkpoints):
 @pytest.mark.parametrize(("name", "options"), [("csr", {}), ("csr-normalized", {"beta": 0.7, "gamma": 0.5})])
 def test_the_loss_of_an_auto_encoder_is_theirs(checkpoints, name, options):
     """By every part and parameter, in a batch in which some concepts have not been used for long."""
-    theirs, ours = checkpoints.pair("SparseEncoder", name)
+    theirs, ours = checkpoints.own_pair("SparseEncoder", name)
     coder = next(each for each in theirs if type(each).__name__ == "SparseAutoEncoder")
     long_unused = torch.arange(coder.hidden_dim) % 3 * 100
     coder.stats_last_nonzero.copy_(long_unused)
@@ -400,7 +400,7 @@ def pair_loss(package, name, model, options):
 @pytest.mark.parametrize(("name", "columns", "labels", "options"), PAIRS)
 def test_a_loss_of_pairs_is_theirs(checkpoints, name, columns, labels, options):
     """By every parameter of the model; negatives are those that the same random numbers draw."""
-    theirs, ours = checkpoints.pair("CrossEncoder", "rerank-bert")
+    theirs, ours = checkpoints.own_pair("CrossEncoder", "rerank-bert")
     theirs.eval()
     has_lists = columns == "lists"
     inputs = [TEXTS, LISTS] if has_lists else COLUMNS[:columns]

@@ -74,7 +74,7 @@ def blocks(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("language")) + 1
         marks = {"needs": None, "not run": None} | ({match["mark"]: match["value"]} if match["mark"] else {})
         block = Block(page, line, match["language"], match["text"], match["file"], marks["needs"], marks["not run"])
-        if block.language == "text" and found:
+        if block.language == "text" and block.file is None and found:
             last = found.pop()
             block = Block(
                 page, last.line, last.language, last.text, last.file, last.needs, last.not_run, output=block.text

@@ -21,11 +21,21 @@ from st_core.protocols import ModelKind
 pytest.importorskip("fastapi", reason="needs the extra server")
 
 
+# A background parent process passes on an ignored Ctrl-C to its children; a terminal does not.
+SERVED = """
+import signal
+from st_connectors.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 class Process:
     """``st-connectors serve`` with options, and the lines that it prints."""
 
     def __init__(self, *options, **environment):
-        command = [sys.executable, "-c", "from st_connectors.cli import main; main()", "serve", "--port", "0", *options]
+        command = [sys.executable, "-c", SERVED, "serve", "--port", "0", *options]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
         )
