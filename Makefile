@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-engines test-jobs test-clients test-langchain test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders wheel builtin readme docs clean
+.PHONY: help demo test test-long test-engines test-jobs test-clients test-langchain test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders infinity wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -139,6 +139,10 @@ bench-encode:  ## times against sentence-transformers, fastembed and more, in an
 bench-contenders: $(STAMPS)/contenders
 	$(BIN)/python -m bench.encode $(ARGS)
 
+infinity:  ## infinity-emb in an environment of its own, for a comparison of `make bench ARGS=serve` (needs uv)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-infinity
+	$(UV) pip install --quiet --python .venv-infinity/bin/python 'infinity-emb[server,torch]==0.0.78'
+
 wheel: $(STAMPS)/light  ## build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
@@ -156,4 +160,4 @@ docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links f
 	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove what the targets created
-	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-langchain .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-infinity .venv-langchain .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,11 +3,11 @@
     python -m bench.serve [--json] [PART ...]      (or: make bench ARGS=serve)
 
 Parts: ``batching`` compares 32 clients with one client, and with a server of thirty lines around sentence-transformers
-under the same load, in turns. ``path`` compares requests of 32 texts with the library in the same process. ``latency``
-measures single requests under half of the highest load, and short ones behind a stream of long ones. ``load`` sends
-requests of several shapes and lengths from 200 clients for two minutes, each of which checks its vectors. ``memory``
-compares the server after many requests with the same server after few. The model is MiniLM on one thread per process;
-clients are threads of this process.
+under the same load, in turns; ``infinity`` with infinity-emb, if ``make infinity`` has installed it. ``path`` compares
+requests of 32 texts with the library in the same process. ``latency`` measures single requests under half of the
+highest load, and short ones behind a stream of long ones. ``load`` sends requests of several shapes and lengths from
+200 clients for two minutes, each of which checks its vectors. ``memory`` compares the server after many requests with
+the same server after few. The model is MiniLM on one thread per process; clients are threads of this process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 from bench.figures import plain_environment, report, spread
 from bench.memory import texts as short_texts
 
-PARTS = ("batching", "path", "latency", "load", "memory")
+PARTS = ("batching", "infinity", "path", "latency", "load", "memory")
 TARGETS = {
     "batching_gain": (">=", 3.0),
     "over_thirty_lines": (">=", 2.0),
@@ -45,6 +45,7 @@ TARGETS = {
     "load_growth_mb": ("<", 50.0),
     "growth_mb": ("<", 20.0),
 }
+INFINITY = Path(".venv-infinity/bin/infinity_emb")
 ROUNDS = 3
 CLIENTS = 32
 SECONDS = 5.0
@@ -93,12 +94,14 @@ class Client:
 
 
 @contextmanager
-def started(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    command: Sequence[str], port: int, *, program: str = sys.executable, ready: str = "/ready"
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block; the block begins when it is ready."""
     environment = plain_environment() | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen([sys.executable, *command], env=environment)
+    process = subprocess.Popen([program, *command], env=environment)
     try:
-        while not is_ready(port):
+        while not is_ready(port, ready):
             assert process.poll() is None, f"{command} ended"
             time.sleep(0.1)
         yield process
@@ -107,11 +110,11 @@ def started(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[byte
         process.wait()
 
 
-def is_ready(port: int) -> bool:
-    """Return whether a server has loaded its models."""
+def is_ready(port: int, path: str) -> bool:
+    """Return whether a server has loaded its models, which it says at a path."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/ready")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except OSError:
         return False
@@ -131,7 +134,7 @@ def ours(port: int, model: str, *more: str) -> list[str]:
     return ["-c", run, "serve", "--port", str(port), "--model", f"dense={model}", "--no-access-log", *more]
 
 
-def load(port: int, clients: int, seconds: float, body: Callable[[int], Any]) -> list[float]:
+def load(port: int, clients: int, seconds: float, body: Callable[[int], Any], *, path: str = "/embed") -> list[float]:
     """Return the seconds of each request that so many clients send one after the other for some time."""
     end = time.perf_counter() + seconds
 
@@ -139,7 +142,7 @@ def load(port: int, clients: int, seconds: float, body: Callable[[int], Any]) ->
         client, times, count = Client(port), [], 0
         while time.perf_counter() < end:
             began = time.perf_counter()
-            client.post("/embed", body(number * 1_000_000 + count))
+            client.post(path, body(number * 1_000_000 + count))
             times.append(time.perf_counter() - began)
             count += 1
         client.close()
@@ -171,6 +174,29 @@ def measure_batching() -> dict[str, Any]:
         "batching_gain": spread([many / one for many, one in zip(rates["many"], rates["one"], strict=True)]),
         "over_thirty_lines": spread([many / other for many, other in zip(rates["many"], rates["other"], strict=True)]),
     }
+
+
+def measure_infinity() -> dict[str, Any]:
+    """Compare 32 clients of the embeddings API with those of infinity-emb, which batches too."""
+    if not INFINITY.exists():
+        print(f"not available: {INFINITY}; make infinity installs it", file=sys.stderr)
+        return {}
+    model, own, other = minilm(), free_port(), free_port()
+    options = ["--engine", "torch", "--device", "cpu", "--no-bettertransformer", "--log-level", "warning"]
+    theirs = ["v2", "--model-id", model, "--served-model-name", "dense", "--port", str(other), *options]
+
+    def one_input(number: int) -> dict[str, str]:
+        return {"input": one_text(number)["inputs"], "model": "dense"}
+
+    ratios = []
+    with (
+        started(ours(own, model), own),
+        started(theirs, other, program=str(INFINITY), ready="/health"),
+    ):
+        for _ in range(ROUNDS):
+            mine = load(own, CLIENTS, SECONDS, one_input, path="/v1/embeddings")
+            ratios.append(len(mine) / len(load(other, CLIENTS, SECONDS, one_input, path="/embeddings")))
+    return {"over_infinity": spread(ratios)}
 
 
 def measure_path() -> dict[str, Any]:
