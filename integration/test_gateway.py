@@ -120,13 +120,13 @@ def assert_same_records(index: Index, other: Index) -> None:
             np.testing.assert_allclose(same.vectors["sparse"].values, record.vectors["sparse"].values, rtol=1e-6)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def nine(engines) -> str:
     """Return the URL of Elasticsearch 9."""
     return engines.url("elasticsearch-9")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def ingested(nine) -> Iterator[Index]:
     """Return a collection that ``Index.ingest`` filled."""
     with create(address_of("elasticsearch-9", nine), "ingested") as index:
@@ -143,7 +143,7 @@ def filled(nine) -> Iterator[Index]:
         index.drop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def through(nine) -> Iterator[str]:
     """Return the URL of a gateway in front of Elasticsearch 9."""
     with gateway(address_of("elasticsearch-9", nine)) as address:
