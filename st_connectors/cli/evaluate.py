@@ -56,7 +56,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="Without judgements: queries made of documents, by title, first-sentence or FILE.py.",
+            help="Without judgements: queries derived from documents, by title, first-sentence or FILE.py.",
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="With --synthetic: the number of queries.")] = 200,
@@ -106,7 +106,7 @@ def evaluate(
 
     Without --run, the search of the collection as it is comes first, then each of its legs. Each value has a 95 %
     interval over the queries; each further run is compared with the first one by a paired test. Without judgements,
-    --synthetic makes known-item queries of documents, which say how well documents are found again.
+    --synthetic derives known-item queries from documents, which say how well documents are found again.
 
     Example: st-connectors evaluate --in qdrant+edge:library --collection books --queries queries.jsonl --qrels
     qrels.tsv --worst 10

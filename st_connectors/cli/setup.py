@@ -129,7 +129,7 @@ def setup(
         raise ValueError(f"setup {store} needs --in, such as {store}://localhost:{PORTS[store]}, and --collection")
     key, local = os.environ.get("ST_REMOTE_API_KEY") or None, encoder_here or encoder
     chosen_models = {ModelKind.DENSE: dense, ModelKind.SPARSE: sparse, ModelKind.RERANKER: reranker}
-    # To remove, nothing is asked of the encoder server, which may be gone.
+    # Removal sends nothing to the encoder server, which may be gone.
     found = Encoder(encoder) if remove else read_encoder(local, key, chosen_models, encoder)
     if address is None or collection is None:
         _print_component(COMPONENTS[store](found), as_json=as_json)

@@ -39,7 +39,7 @@ def train(
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Folder of the trained model.")],
     evaluation: Annotated[
         list[str] | None,
-        typer.Option("--eval", metavar="FILE", help="Rows of an evaluation; the best model is kept. Repeat for more."),
+        typer.Option("--eval", metavar="FILE", help="Rows of an evaluation; the best model is saved. Repeat for more."),
     ] = None,
     loss: Annotated[
         str | None, typer.Option(metavar="NAME", help="The loss (default: what the columns call for).")
@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Train a dense model, a sparse model or a reranker.
 
-    The loss follows from the columns, and is told before the start with what is read of them: query and answer train
+    The loss follows from the columns, and is printed before the start with what is read of them: query and answer train
     with negatives of the batch, a score orders pairs, scores of a teacher are margins. A base model without the head
     that its kind needs gets a new one. The folder has the model, curves.svg, log.jsonl and checkpoints. Ctrl-C stops
     after the current step, with a checkpoint and the command that resumes.

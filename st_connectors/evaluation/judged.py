@@ -80,7 +80,7 @@ def _combined(queries: Mapping[str, str], grades: Mapping[str, Mapping[str, floa
     total = sum(map(len, grades.values()))
     note = f"{count} of {total} judgements of {source} are for unknown queries: {_listed(unknown)}"
     if count > UNKNOWN_SHARE * total:
-        raise ValueError(f"{note}; pass the queries that they were made for")
+        raise ValueError(f"{note}; pass the queries that they belong to")
     used = {
         query: text for query, text in queries.items() if any(grade > 0 for grade in grades.get(query, {}).values())
     }

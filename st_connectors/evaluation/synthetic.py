@@ -1,4 +1,4 @@
-"""Queries made of the documents of a collection, each of which wants the document that it was made of.
+"""Queries derived from the documents of a collection, each of which seeks its own document.
 
 They say how well a document is found again, and not how well the questions of users are answered.
 """
@@ -33,7 +33,7 @@ Make = Callable[["Record"], str | None]
 
 
 def known_items(index: Index, kind: str, *, count: int = 200, seed: int = 0) -> Judged:
-    """Return queries made of documents that are drawn at random.
+    """Return queries derived from documents that are drawn at random.
 
     ``kind`` is ``title``, the value of that payload key; ``first-sentence``, that of the text; or a Python file with a
     function ``query`` from a record to a query, or to None for a document to leave out. Documents are read once, and
@@ -48,7 +48,7 @@ def known_items(index: Index, kind: str, *, count: int = 200, seed: int = 0) -> 
     return Judged(
         queries,
         {f"q-{document}": {document: 1.0} for document, _ in drawn},
-        origin=f"synthetic known-item queries made of {origin}",
+        origin=f"synthetic known-item queries derived from {origin}",
         notes=(
             "synthetic queries: the values say how well documents are found again, not how well users are answered",
         ),

@@ -40,7 +40,7 @@ class Exchange:
     request: h11.Request
     engine: str
     raw: list[bytes] = field(default_factory=list)
-    """The pieces of the body as they arrived, while they are kept."""
+    """The pieces of the body as they arrived, while they are stored."""
 
     @cached_property
     def headers(self) -> Headers:

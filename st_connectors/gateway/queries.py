@@ -13,7 +13,7 @@ from st_connectors.gateway.answers import Problem
 from st_connectors.schema import Fusion, fusion_from_json
 from st_connectors.search import Mode, SearchResult
 
-__all__ = ["QUERY", "Asked", "has_query", "read_lines", "read_search", "write_answer"]
+__all__ = ["QUERY", "TextSearch", "has_query", "read_lines", "read_search", "write_answer"]
 
 QUERY = "st_connectors"
 """The name of the query."""
@@ -38,7 +38,7 @@ _REFUSED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TextSearch:
     """A search: the text, the options of ``Index.search``, and what the answer contains.
 
     ``source`` is whether hits have their payload, or patterns of its keys to include and to exclude. ``legs`` adds the
@@ -58,7 +58,7 @@ def has_query(body: bytes) -> bool:
     return MARK in body
 
 
-def read_search(body: Any, params: Mapping[str, str] | None = None) -> Asked | None:
+def read_search(body: Any, params: Mapping[str, str] | None = None) -> TextSearch | None:
     """Return the search of a body, None if its query is another; raises Problem for a malformed one."""
     query = body.get("query") if isinstance(body, dict) else None
     if not isinstance(query, dict) or QUERY not in query:
@@ -78,7 +78,7 @@ def read_search(body: Any, params: Mapping[str, str] | None = None) -> Asked | N
     }
     if "fusion" in clause:
         options["fusion"] = _fusion(clause["fusion"])
-    return Asked(
+    return TextSearch(
         clause["query"],
         options,
         size,
@@ -148,12 +148,12 @@ def read_lines(body: bytes) -> list[tuple[bytes, bytes]]:
     return list(zip(lines[::2], lines[1::2], strict=True))
 
 
-def write_answer(asked: Asked, result: SearchResult, index: str, took: int) -> dict[str, Any]:
+def write_answer(search: TextSearch, result: SearchResult, index: str, took: int) -> dict[str, Any]:
     """Return the body of the answer to a search."""
-    hits = result.hits[: asked.size]
-    found = asked.options["offset"] + len(result.hits)
-    is_all = len(result.hits) < asked.options["limit"]
-    total: Any = found if asked.total_as_int else {"value": found, "relation": "eq" if is_all else "gte"}
+    hits = result.hits[: search.size]
+    found = search.options["offset"] + len(result.hits)
+    is_all = len(result.hits) < search.options["limit"]
+    total: Any = found if search.total_as_int else {"value": found, "relation": "eq" if is_all else "gte"}
     return {
         "took": took,
         "timed_out": False,
@@ -161,18 +161,18 @@ def write_answer(asked: Asked, result: SearchResult, index: str, took: int) -> d
         "hits": {
             "total": total,
             "max_score": _score(hits[0].score) if hits else None,
-            "hits": [_hit(asked, hit, index) for hit in hits],
+            "hits": [_hit(search, hit, index) for hit in hits],
         },
     }
 
 
-def _hit(asked: Asked, hit: Any, index: str) -> dict[str, Any]:
+def _hit(search: TextSearch, hit: Any, index: str) -> dict[str, Any]:
     written: dict[str, Any] = {"_index": index, "_id": hit.id, "_score": _score(hit.score)}
-    if asked.source is True:
+    if search.source is True:
         written["_source"] = hit.payload
-    elif asked.source:
-        written["_source"] = _selected(hit.payload, *asked.source)
-    if asked.legs:
+    elif search.source:
+        written["_source"] = _selected(hit.payload, *search.source)
+    if search.legs:
         written["st_connectors"] = {
             name: value for name, value in hit.to_json().items() if name in ("legs", "retrieved")
         }

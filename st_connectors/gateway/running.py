@@ -23,7 +23,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """A connection whose request is given up when its client leaves, as the engines do."""
+    """A connection whose request is cancelled when its client leaves, as the engines do."""
 
     def __init__(self, serve: Serve, tasks: set[asyncio.Task[None]]) -> None:
         super().__init__(asyncio.StreamReader(), self._begin)

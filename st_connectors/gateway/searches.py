@@ -12,7 +12,7 @@ from st_connectors.errors import StoreError, Unavailable
 from st_connectors.gateway.answers import Problem, error_body
 from st_connectors.gateway.exchanges import Exchange
 from st_connectors.gateway.passing import pass_on, send_on
-from st_connectors.gateway.queries import QUERY, Asked, has_query, loads, read_lines, read_search, write_answer
+from st_connectors.gateway.queries import QUERY, TextSearch, has_query, loads, read_lines, read_search, write_answer
 from st_connectors.gateway.routes import Kind
 from st_connectors.gateway.settings import Limits
 from st_connectors.gateway.targets import Target, Targets
@@ -56,10 +56,10 @@ class Searches:
         """Return the answer to a search or multi-search; None if it does not contain the query of the gateway."""
         if exchange.route.kind is Kind.MULTI_SEARCH:
             return await self._multi_search(exchange, body)
-        asked = read_search(loads(body), exchange.route.params)
-        return None if asked is None else await self._found(asked, exchange.route.index, exchange)
+        search = read_search(loads(body), exchange.route.params)
+        return None if search is None else await self._single(search, exchange.route.index, exchange)
 
-    async def _found(self, asked: Asked, index: Any, exchange: Exchange) -> dict[str, Any]:
+    async def _single(self, search: TextSearch, index: Any, exchange: Exchange) -> dict[str, Any]:
         """Return the answer to one search."""
         began = time.monotonic()
         if not isinstance(index, str) or _SEVERAL & set(index):
@@ -68,32 +68,32 @@ class Searches:
         if target is None:
             reason = f"the index [{index}] has no vectors of st-connectors, and no rule names it"
             raise Problem(400, "illegal_argument_exception", reason)
-        result = await self.run(_search, target, asked)
-        return write_answer(asked, result, index, round((time.monotonic() - began) * 1000))
+        result = await self.run(_search, target, search)
+        return write_answer(search, result, index, round((time.monotonic() - began) * 1000))
 
     async def _multi_search(self, exchange: Exchange, body: bytes) -> dict[str, Any] | None:
         """Return the answer to a multi-search; None if no search contains the query of the gateway."""
         began = time.monotonic()
         pairs = read_lines(body)
-        asked = [_read(line, exchange) for _, line in pairs]
-        if not any(asked):
+        searches = [_read(line, exchange) for _, line in pairs]
+        if not any(searches):
             return None
-        others = [pair for pair, own in zip(pairs, asked, strict=True) if own is None]
+        others = [pair for pair, own in zip(pairs, searches, strict=True) if own is None]
         rest = iter(await self._others(exchange, others))
         responses = [
             next(rest) if own is None else await self._response(own, line, exchange)
-            for (line, _), own in zip(pairs, asked, strict=True)
+            for (line, _), own in zip(pairs, searches, strict=True)
         ]
         return {"took": round((time.monotonic() - began) * 1000), "responses": responses}
 
-    async def _response(self, asked: Asked | Problem, line: bytes, exchange: Exchange) -> dict[str, Any]:
+    async def _response(self, search: TextSearch | Problem, line: bytes, exchange: Exchange) -> dict[str, Any]:
         """Return the response to one search of a multi-search, which may be an error."""
         try:
-            if isinstance(asked, Problem):
-                raise asked
+            if isinstance(search, Problem):
+                raise search
             named = (loads(line) or {}).get("index", exchange.route.index)
             index = named[0] if isinstance(named, list) and len(named) == 1 else named
-            return {**await self._found(asked, index, exchange), "status": 200}
+            return {**await self._single(search, index, exchange), "status": 200}
         except Problem as problem:
             return error_body(problem)
 
@@ -118,17 +118,17 @@ class Searches:
         return list(json.loads(answer.body)["responses"])
 
 
-def _read(line: bytes, exchange: Exchange) -> Asked | Problem | None:
+def _read(line: bytes, exchange: Exchange) -> TextSearch | Problem | None:
     try:
         return read_search(loads(line), exchange.route.params)
     except Problem as problem:
         return problem
 
 
-def _search(target: Target, asked: Asked) -> SearchResult:
+def _search(target: Target, search: TextSearch) -> SearchResult:
     """Return the result of a search; raises Problem for one that cannot be answered."""
     try:
-        return target.index.search(asked.text, **asked.options)
+        return target.index.search(search.text, **search.options)
     except StoreError as error:
         status = error.status or (503 if isinstance(error, Unavailable) else 400)
         raise Problem(status, "search_phase_execution_exception", error.message) from error

@@ -229,7 +229,7 @@ class Writes:
 async def _arriving(
     exchange: Exchange, items: list[Item], pieces: AsyncIterator[bytes] | None, lines: Lines
 ) -> AsyncIterator[list[Item]]:
-    """Yield the items that have arrived, and then those that arrive, whose bytes are not kept."""
+    """Yield the items that have arrived, and then those that arrive, whose bytes are not stored."""
     yield items
     exchange.raw.clear()
     if pieces is None:

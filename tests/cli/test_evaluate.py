@@ -65,9 +65,8 @@ def test_synthetic_queries_are_labelled(cli, library):
     outcome = cli("evaluate", *library, "--synthetic", "first-sentence", "--measure", "rr@10")
 
     assert outcome.status == 0
-    assert (
-        outcome.out.splitlines()[0] == "3 queries, 3 judgements (synthetic known-item queries made of first sentences)"
-    )
+    origin = "synthetic known-item queries derived from first sentences"
+    assert outcome.out.splitlines()[0] == f"3 queries, 3 judgements ({origin})"
     assert "note: synthetic queries: the values say how well documents are found again" in outcome.out
 
 

@@ -228,7 +228,7 @@ def test_a_training_is_not_resumed_with_other_arguments(checkpoints, tmp_path, o
     resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path, max_steps=2).train()
     other = resumable(st_core.SentenceTransformer(folder, device="cpu"), tmp_path, max_steps=2, **options)
 
-    with pytest.raises(ValueError, match=f"made with another {named}: .*, now .*train anew"):
+    with pytest.raises(ValueError, match=f"differ in {named}: .*, now .*train anew"):
         other.train(resume_from_checkpoint=True)
 
 
@@ -242,9 +242,9 @@ def test_a_training_is_not_resumed_with_other_data_or_losses(checkpoints, tmp_pa
         return trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss)
 
     trainer_of(rows_of()).train()
-    with pytest.raises(ValueError, match=r"made with another data: .*train anew"):
+    with pytest.raises(ValueError, match=r"differ in data: .*train anew"):
         trainer_of(rows_of(21)).train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match=r"made with another losses: .*train anew"):
+    with pytest.raises(ValueError, match=r"differ in losses: .*train anew"):
         trainer_of(rows_of(), 10.0).train(resume_from_checkpoint=True)
 
 

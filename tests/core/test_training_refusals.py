@@ -89,7 +89,7 @@ KEYS = [
     ({"columns": ["anchor", "positives"]}, "the data has no column 'positives'"),
     ({"batch_sampler": "sorted"}, "sorted"),
     ({"eval_strategy": "steps"}, "needs an eval_dataset or an evaluator"),
-    ({"metric_for_best_model": "ndcg"}, "'ndcg' is given by no evaluation"),
+    ({"metric_for_best_model": "ndcg"}, "'ndcg' is computed by no evaluation"),
 ]
 
 

@@ -140,7 +140,7 @@ def test_known_items_want_the_document_that_they_are_made_of(index, tmp_path):
     assert all(text == TEXTS[query[2:]][1].split(". ")[0] + "." for query, text in sentences.queries.items())
     assert "q-sea" not in own.queries
     assert own.queries["q-war"] == "find war"
-    assert titles.origin == "synthetic known-item queries made of titles"
+    assert titles.origin == "synthetic known-item queries derived from titles"
     assert titles.notes[0].startswith("synthetic queries: ")
 
 

@@ -97,7 +97,7 @@ def test_chunks_of_a_request_arrive_as_they_were_sent():
 
 
 def test_answer_to_head_has_a_length_and_no_body():
-    """The length that a node announces to HEAD reaches the client, which is not made to wait for a body."""
+    """The length that a node announces to HEAD reaches the client, which does not wait for a body."""
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 250\r\n\r\n"
     with raw_node(lambda _: head) as node, through(node.port) as gateway:
         assert without_connection(talk(port_of(gateway), HEAD)) == head
@@ -289,7 +289,7 @@ def test_another_node_answers_for_one_that_is_down():
 
 @pytest.mark.parametrize(("method", "expected"), [(b"GET", b"200"), (b"POST", b"502")])
 def test_lost_idle_connection(method, expected):
-    """If a node closes a kept connection as a request arrives, a request that changes nothing is sent again."""
+    """If a node closes an idle connection as a request arrives, a request that changes nothing is sent again."""
     served: list[bytes] = []
 
     def serve(connection: Connection) -> None:

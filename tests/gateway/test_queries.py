@@ -18,7 +18,7 @@ def body(**clause: object) -> dict:
 
 def test_all_options_reach_the_search():
     """The fields of the query are the options of ``Index.search``."""
-    asked = read_search(
+    search = read_search(
         {
             "size": 3,
             "from": 2,
@@ -26,9 +26,9 @@ def test_all_options_reach_the_search():
         }
     )
 
-    assert asked is not None
-    assert asked.text == "ocean"
-    assert asked.options == {
+    assert search is not None
+    assert search.text == "ocean"
+    assert search.options == {
         "limit": 3,
         "offset": 2,
         "mode": "hybrid",
@@ -86,9 +86,9 @@ def test_parameters_that_the_answer_cannot_follow_are_refused():
     """A parameter that would change the answer is refused instead of ignored; size and from are read."""
     with pytest.raises(Problem, match="filter_path"):
         read_search(body(), {"filter_path": "hits"})
-    asked = read_search(body(), {"size": "4", "from": "1"})
-    assert asked is not None
-    assert asked.options == {"limit": 4, "offset": 1}
+    search = read_search(body(), {"size": "4", "from": "1"})
+    assert search is not None
+    assert search.options == {"limit": 4, "offset": 1}
 
 
 HITS = (
@@ -99,9 +99,9 @@ HITS = (
 
 def test_answer_has_the_form_of_the_engine():
     """Clients read total, score, id and source as in any other answer; NaN is null."""
-    asked = read_search({**body(), "size": 2})
-    assert asked is not None
-    answer = write_answer(asked, SearchResult("ocean", HITS), "books", 7)
+    search = read_search({**body(), "size": 2})
+    assert search is not None
+    answer = write_answer(search, SearchResult("ocean", HITS), "books", 7)
 
     assert answer["took"] == 7
     assert answer["hits"]["total"] == {"value": 2, "relation": "gte"}
@@ -124,18 +124,18 @@ def test_answer_has_the_form_of_the_engine():
 )
 def test_source_is_selected(source, keys):
     """``_source`` selects keys of the payload as the engine does."""
-    asked = read_search({**body(), "_source": source})
-    assert asked is not None
-    [first, _] = write_answer(asked, SearchResult("", HITS), "books", 0)["hits"]["hits"]
+    search = read_search({**body(), "_source": source})
+    assert search is not None
+    [first, _] = write_answer(search, SearchResult("", HITS), "books", 0)["hits"]["hits"]
 
     assert list(first["_source"]) == keys
 
 
 def test_no_source_and_no_hits():
     """Without ``_source`` hits have none, and with size 0 there are no hits but a total."""
-    asked = read_search({**body(), "_source": False, "size": 0})
-    assert asked is not None
-    answer = write_answer(asked, SearchResult("", HITS[:1]), "books", 0)
+    search = read_search({**body(), "_source": False, "size": 0})
+    assert search is not None
+    answer = write_answer(search, SearchResult("", HITS[:1]), "books", 0)
 
     assert answer["hits"] == {"total": {"value": 1, "relation": "gte"}, "max_score": None, "hits": []}
 

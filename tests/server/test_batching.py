@@ -23,7 +23,7 @@ def prepared(*lengths, first=0):
 
 
 class Model:
-    """A model whose vectors are the ids of the inputs; it can be held, and fail on some ids."""
+    """A model whose vectors are the ids of the inputs; it can block, and fail on some ids."""
 
     def __init__(self, poison=()):
         self.poison = set(poison)

@@ -20,7 +20,7 @@ def tokens(dense):
 
 @pytest.mark.parametrize("encoding_format", [None, "float", "base64"])
 def test_openai(server, unit, tokens, encoding_format):
-    """Its client asks for base64 unless it is told otherwise."""
+    """Its client requests base64 by default."""
     openai = pytest.importorskip("openai", reason="needs the client of OpenAI")
     options = {} if encoding_format is None else {"encoding_format": encoding_format}
     with openai.OpenAI(base_url=f"{server.address}/v1", api_key="any", max_retries=0) as client:

@@ -18,7 +18,7 @@ ENCODER = Encoder("http://10.0.0.5:8080", DENSE, SPARSE, RERANKER)
 
 
 class Imitation:
-    """A store over HTTP: answers come from a function, and requests are kept."""
+    """A store over HTTP: answers come from a function, and requests are recorded."""
 
     def __init__(self, answer: Callable[[str, str, Any], tuple[int, Any]]) -> None:
         self.requests: list[tuple[str, str, Any]] = []

@@ -336,7 +336,7 @@ def test_wrong_options(setup, encoder_server, more, message):
 
 
 def test_an_encoder_server_that_is_down(setup):
-    """The store is asked nothing."""
+    """No request is sent to the store."""
     with Imitation(lambda *_: (200, {})) as store, Imitation(lambda *_: (200, {})) as gone:
         address = f"http://{gone.place}"
         gone.serving.close()

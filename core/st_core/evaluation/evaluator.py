@@ -59,7 +59,7 @@ class Evaluator(ABC):
 
 
 def _append(path: Path, row: Mapping[str, object]) -> None:
-    """Append a line to a table, which is made with a head where there is none."""
+    """Append a line to a table, which is created with a head where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -48,7 +48,7 @@ def reciprocal_rank(grades: NDArray[np.float64], depth: int) -> float:
 
 
 def average_precision(grades: NDArray[np.float64], depth: int, relevant: int) -> float:
-    """Return the mean of the precision at each relevant document, over as many as could be found."""
+    """Return the mean of the precision at each relevant document, over as many as the ranking could contain."""
     is_relevant = grades[:depth] > 0
     precision = is_relevant.cumsum() / np.arange(1, is_relevant.size + 1)
     return float((precision * is_relevant).sum() / min(depth, relevant))

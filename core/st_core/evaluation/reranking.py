@@ -18,7 +18,7 @@ class CrossEncoderRerankingEvaluator(Evaluator):
     """Orders the documents of queries by descending score, of equal scores those last that come first in the sample.
 
     A sample has a ``query``, one or more texts in ``positive``, and texts in ``negative``, or in ``documents`` the
-    ranking that is to be improved, whose own measures are then given too, with the names ``base_…``. With
+    ranking that is to be improved, whose own measures are then returned too, with the names ``base_…``. With
     ``always_rerank_positives`` positives that are not among the documents are added to them; without it, they count as
     not found. A model that gives equal scores to all documents thereby ranks positives last. Raises ValueError for
     samples without these keys.

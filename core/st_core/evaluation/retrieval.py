@@ -224,7 +224,7 @@ def _check_judgements(queries: Mapping[str, str], corpus: Mapping[str, str], jud
         listed = ", ".join(f"{query} {document}" for query, document in unknown[:3])
         raise ValueError(
             f"{len(unknown)} of {len(pairs)} judgements are for unknown queries or documents: {listed}, …; pass the "
-            "queries and the corpus that they were made for"
+            "queries and the corpus that they belong to"
         )
 
 

@@ -257,7 +257,7 @@ def _numbers(scores: Any) -> NDArray[np.float32]:
 
 
 def _report(mined: Sequence[Mined], count: int) -> None:
-    """Log how many negatives were found, and how their scores compare with those of the positives."""
+    """Log how many negatives were selected, and how their scores compare with those of the positives."""
     positives = np.array([score for each in mined for score in each.positive_scores])
     negatives = np.array([score for each in mined for score in each.negative_scores])
     short = sum(len(each.negatives) < count for each in mined)

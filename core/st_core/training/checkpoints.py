@@ -119,7 +119,7 @@ def check_same_training(folder: Path, identity: Mapping[str, Any]) -> None:
     if other:
         name = other[0]
         raise ValueError(
-            f"{folder}: the checkpoint was made with another {name}: {_short(saved.get(name))}, now "
+            f"{folder}: the checkpoint and this training differ in {name}: {_short(saved.get(name))}, now "
             f"{_short(identity.get(name))}; resume with the same data and arguments, or train anew"
         )
 

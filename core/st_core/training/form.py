@@ -113,7 +113,7 @@ class Form(Trainable):
 
 
 def form_of(model: Any) -> Form:
-    """Return the trainable form of a model, which is made on first use; a form is returned unchanged.
+    """Return the trainable form of a model, which is created on first use; a form is returned unchanged.
 
     Raises TypeError for an object that is neither, ValueError for a model that runs as a graph, and the errors of
     loading the modules with torch.

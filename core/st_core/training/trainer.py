@@ -514,7 +514,7 @@ def _check_evaluation(args: TrainingArguments, sets: Mapping[str, DataSet], eval
     if metric in losses or (evaluator is not None and (known is None or metric in known)):
         return
     raise ValueError(
-        f"metric_for_best_model={args.metric_for_best_model!r} is given by no evaluation; expected one of "
+        f"metric_for_best_model={args.metric_for_best_model!r} is computed by no evaluation; expected one of "
         f"{', '.join([*losses, *(known or ())]) or 'none'}"
     )
 

@@ -18,7 +18,7 @@ OUTPUT = "sentence_embedding"
 
 
 class Loss(nn.Module):
-    """A loss function of a model, which is made trainable here unless it already is."""
+    """A loss function of a model, which becomes trainable here unless it already is."""
 
     contract: Contract
     """What the loss reads."""

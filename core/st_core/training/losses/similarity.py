@@ -76,7 +76,7 @@ def ranked_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Return log(1 + sum of exp(score of the lower - score of the higher)) over all pairs with different labels.
 
     ``scores`` and ``labels`` are [n]. The sum over the higher labels of each score is a cumulative one, so that no
-    matrix of all pairs is made.
+    matrix of all pairs is computed.
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()

@@ -196,7 +196,7 @@ class SpladeLoss(Loss):
 
     ``loss`` is one of those for sparse vectors. The weights of the regularizers rise from zero over the first third of
     a training; see ``SpladeRegularizerWeightSchedulerCallback``. With ``document_terms`` or ``query_terms``, a number
-    of active terms, the weight is instead steered towards it, from the given weight on. A training stops if vectors
+    of active terms, the weight is instead steered towards it, from this weight on. A training stops if vectors
     have no active term, or all of them, for many steps. With ``use_document_regularizer_only`` all columns are
     documents.
     """
