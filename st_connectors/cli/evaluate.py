@@ -16,11 +16,13 @@ from st_connectors.cli.options import (
     Adopt,
     AdoptedFilterable,
     AsJson,
+    BeirFolder,
     Collection,
     CollectionBackend,
     CollectionDtype,
     MovedDense,
     MovedSparse,
+    Queries,
     TrustModel,
 )
 from st_connectors.cli.output import PARTIAL, print_error, print_json, print_line
@@ -41,16 +43,11 @@ def evaluate(
     address: Address,
     collection: Collection,
     *,
-    queries: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Queries: JSON lines with _id and text, or a table.")
-    ] = None,
+    queries: Queries = None,
     qrels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Judgements in the format of TREC or BEIR, or a table.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="A folder in the format of BEIR, in place of --queries and --qrels."),
-    ] = None,
+    data: BeirFolder = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="With --data: the split of the judgements.")] = "test",
     synthetic: Annotated[
         str | None,

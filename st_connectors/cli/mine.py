@@ -16,11 +16,13 @@ from st_connectors.cli.options import (
     Adopt,
     AdoptedFilterable,
     AsJson,
+    BeirFolder,
     Collection,
     CollectionBackend,
     CollectionDtype,
     MovedDense,
     MovedSparse,
+    Queries,
     TrustModel,
     Where,
 )
@@ -39,16 +41,11 @@ def mine(
     collection: Collection,
     *,
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="JSON Lines file to write.")],
-    queries: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Queries: JSON lines with _id and text, or a table.")
-    ] = None,
+    queries: Queries = None,
     qrels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Judgements, whose relevant documents are the positives.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="A folder in the format of BEIR, in place of --queries and --qrels."),
-    ] = None,
+    data: BeirFolder = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="With --data: the split of the judgements.")] = "train",
     pairs: Annotated[
         list[str] | None,

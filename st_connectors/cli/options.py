@@ -25,6 +25,7 @@ __all__ = [
     "AdoptedFilterable",
     "AsJson",
     "Backend",
+    "BeirFolder",
     "Collection",
     "CollectionBackend",
     "CollectionDtype",
@@ -37,6 +38,7 @@ __all__ = [
     "MovedSparse",
     "NewOrMovedDense",
     "NewOrMovedSparse",
+    "Queries",
     "RerankerModel",
     "SparseModel",
     "TextField",
@@ -79,6 +81,15 @@ Where = Annotated[
         help='Filter on filterable fields, such as \'year >= 2020 and tag in ["a", "b"]\'.',
     ),
 ]
+Queries = Annotated[
+    str | None,
+    typer.Option("--queries", metavar="FILE", help="Queries: JSON lines with _id and text, or a table."),
+]
+BeirFolder = Annotated[
+    str | None,
+    typer.Option("--data", metavar="FOLDER", help="A folder in the format of BEIR, in place of --queries and --qrels."),
+]
+
 Adopt = Annotated[
     str | None,
     typer.Option(
