@@ -46,6 +46,7 @@ __all__ = [
     "check_own_name",
     "collections",
     "describe_collection",
+    "explain_missing",
     "open_store",
     "parse_address",
     "plugins",
@@ -460,6 +461,13 @@ def _list_schemes(scheme: str = "") -> str:
     near = difflib.get_close_matches(scheme, known, n=1)
     guess = f"; did you mean {near[0]}:" if near else ""
     return f"{guess}; expected one of {', '.join(f'{one}:' for one in known)}"
+
+
+@contextmanager
+def explain_missing(address: Address) -> Iterator[None]:
+    """Convert an error about a missing package of the store of an address to an ImportError that says what to do."""
+    with _explain_missing(_plugin_of(address)):
+        yield
 
 
 @contextmanager

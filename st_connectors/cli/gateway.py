@@ -39,13 +39,16 @@ def gateway(
     Example: st-connectors gateway --settings gateway.toml --port 9200
     """
     from st_connectors.gateway import Settings, read_settings
-    from st_connectors.gateway import serve as run
+    from st_connectors.gateway.settings import addresses_of
+    from st_connectors.registry import explain_missing
     from st_connectors.server.logs import log_to_stderr
 
     nodes = tuple(node or ())
     chosen = Settings(nodes) if settings is None else read_settings(settings, *nodes)
     options: dict[str, Any] = {"host": host, "port": port}
     chosen = replace(chosen, **{name: value for name, value in options.items() if value is not None})
+    with explain_missing(addresses_of(chosen.nodes)[0]):
+        from st_connectors.gateway import serve as run
     log_to_stderr()
     run(chosen, announce=lambda address: _announce(address, chosen.nodes, as_json=as_json))
 

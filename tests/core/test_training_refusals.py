@@ -222,3 +222,18 @@ def test_several_data_sets_have_losses_by_name(checkpoints, tmp_path):
     assert trainer.train_sets["scored"].examples.matching.label == "score"
     with pytest.raises(ValueError, match="the data set 'scored' has no loss; the losses are for pairs"):
         trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss={"pairs": losses["pairs"]})
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    """At the first import, before any other library is loaded."""
+    import importlib
+
+    import st_core.training
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "accelerate" else object())
+    try:
+        with pytest.raises(ImportError, match=r"^accelerate is missing: .*install.*\[train\]"):
+            importlib.reload(st_core.training)
+    finally:
+        monkeypatch.undo()
+        importlib.reload(st_core.training)

@@ -97,3 +97,19 @@ def test_nodes_are_not_asked_before_the_gateway_listens():
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert b"X-elastic-product" not in answer
     assert os.linesep.encode() not in answer.partition(b"\r\n\r\n")[2]
+
+
+def test_a_missing_package_of_the_engine_is_named_with_its_extra():
+    """The gateway uses the store's own code, whose packages are in the extra of the store."""
+    command = "import sys; sys.modules['orjson'] = None; from st_connectors.cli import run; sys.exit(run(sys.argv[1:]))"
+    ended = subprocess.run(
+        [sys.executable, "-c", command, "gateway", "opensearch://localhost:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("st-connectors: the store 'opensearch' needs orjson: ")
+    assert ended.stderr.count("\n") == 1
