@@ -11,13 +11,11 @@ measures the seconds of the processor in place of the clock, for a machine that 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import statistics
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,10 +23,13 @@ from typing import Any
 from bench.checkpoints import MAKERS
 from bench.figures import report, spread
 from bench.texts import texts
+from bench.train_turns import OURS, THEIRS, both_trained, trainer_of
 
-OURS, THEIRS = "st_core", "sentence_transformers"
 WARM = 2
 """Steps before those that are measured."""
+
+SAME_LOSS = 1e-4
+"""The largest relative difference of a loss; the first steps differ by rounding alone, which training enlarges."""
 
 TARGETS = {
     "dense steps": (">=", 1.3),
@@ -42,23 +43,38 @@ TARGETS = {
 }
 
 
+def in_batch(losses: Any, model: Any) -> Any:
+    """Return the loss of the dense model."""
+    return losses.MultipleNegativesRankingLoss(model)
+
+
+def splade(losses: Any, model: Any) -> Any:
+    """Return the loss of the sparse model."""
+    return losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 3e-5, 5e-5)
+
+
+def labelled(losses: Any, model: Any) -> Any:
+    """Return the loss of the cross-encoder."""
+    return losses.BinaryCrossEntropyLoss(model)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A training: the class of the model, its checkpoint, the rows of a batch, and the kinds of both texts."""
+    """A training: class and checkpoint of the model, rows of a batch, kinds of both texts, and loss."""
 
     kind: str
     checkpoint: str
     batch: int
     first: str
     second: str
-    losses: str
+    loss: Callable[[Any, Any], Any]
     has_labels: bool = False
 
 
 WORKS = {
-    "dense": Work("SentenceTransformer", "minilm", 32, "query", "mixed", "sentence_transformer.losses"),
-    "sparse": Work("SparseEncoder", "splade", 16, "query", "describe", "sparse_encoder.losses"),
-    "pairs": Work("CrossEncoder", "cross-encoder", 32, "query", "mixed", "cross_encoder.losses", has_labels=True),
+    "dense": Work("SentenceTransformer", "minilm", 32, "query", "mixed", in_batch),
+    "sparse": Work("SparseEncoder", "splade", 16, "query", "describe", splade),
+    "pairs": Work("CrossEncoder", "cross-encoder", 32, "query", "mixed", labelled, has_labels=True),
 }
 
 
@@ -71,90 +87,28 @@ def rows_of(work: Work, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def loss_of(work: Work, package: str, model: Any) -> Any:
-    """Return the loss of a training."""
-    losses = import_module(f"{package}.{work.losses}")
-    if work.kind == "SentenceTransformer":
-        return losses.MultipleNegativesRankingLoss(model)
-    if work.kind == "CrossEncoder":
-        return losses.BinaryCrossEntropyLoss(model)
-    return losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 3e-5, 5e-5)
-
-
-def peak_mb() -> float:
-    """Return the largest resident memory of this process so far."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-def train(pipe: Any, name: str, package: str, folder: str, steps: int, output: str, is_cpu: bool) -> None:
-    """Train for some steps, each after an order, and answer with its seconds; then with memory and losses."""
-    import torch
-    from transformers import TrainerCallback
-
+def made(*, package: str, name: str, folder: str, steps: int, output: str) -> tuple[Any, Callable[[], Any]]:
+    """Return the trainer of a work with a package."""
     work = WORKS[name]
-    clock = time.process_time if is_cpu else time.perf_counter
-    torch.set_num_threads(1 if is_cpu else torch.get_num_threads())
-    library = import_module(package)
-    model = getattr(library, work.kind)(folder, device="cpu")
-    rows: Any = rows_of(work, work.batch * (steps + WARM))
-    if package == THEIRS:
-        from datasets import Dataset
-
-        rows = Dataset.from_list(rows)
-    loss = loss_of(work, package, model)
-    for module in loss.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-
-    class Turns(TrainerCallback):  # type: ignore[misc]  # the library is not checked
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            pipe.recv()
-            self.start = clock()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            pipe.send(clock() - self.start)
-
-    args = getattr(library, f"{work.kind}TrainingArguments")(
-        output_dir=output,
-        max_steps=steps + WARM,
-        per_device_train_batch_size=work.batch,
-        logging_steps=1,
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-    )
-    trainer = getattr(library, f"{work.kind}Trainer")(
-        model=model, args=args, train_dataset=rows, loss=loss, callbacks=[Turns()]
-    )
-    before = peak_mb()
-    trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    pipe.send((peak_mb() - before, losses))
+    rows = rows_of(work, work.batch * steps)
+    arguments = {"output_dir": output, "max_steps": steps, "per_device_train_batch_size": work.batch}
+    return trainer_of(package, work.kind, folder, rows, work.loss, **arguments), lambda: None
 
 
 def training(name: str, steps: int, *, is_cpu: bool, root: Path) -> dict[str, Any]:
     """Return the ratios of a training: steps per second, memory, and the largest difference of a loss."""
-    context = multiprocessing.get_context("spawn")
     folder = str(MAKERS[WORKS[name].checkpoint](root))
-    pipes = {}
-    for package in (OURS, THEIRS):
-        pipes[package], end = context.Pipe()
-        arguments = (end, name, package, folder, steps, str(root / package), is_cpu)
-        context.Process(target=train, args=arguments, daemon=True).start()
-    seconds: dict[str, list[float]] = {OURS: [], THEIRS: []}
-    for number in range(steps + WARM):
-        for package in (OURS, THEIRS) if number % 2 else (THEIRS, OURS):
-            pipes[package].send(None)
-            seconds[package].append(pipes[package].recv())
-    memory, losses = zip(*(pipes[package].recv() for package in (OURS, THEIRS)), strict=True)
-    ratios = [theirs / ours for ours, theirs in zip(seconds[OURS][WARM:], seconds[THEIRS][WARM:], strict=True)]
-    apart = max(abs(ours - theirs) / max(abs(theirs), 1e-9) for ours, theirs in zip(*losses, strict=True))
+    arguments = {"name": name, "folder": folder, "output": str(root)}
+    sides = both_trained(made, arguments, steps + WARM, is_cpu=is_cpu)
+    ours, theirs = sides[OURS], sides[THEIRS]
+    ratios = [other / own for own, other in zip(ours.seconds[WARM:], theirs.seconds[WARM:], strict=True)]
+    apart = max(abs(own - other) / abs(other) for own, other in zip(ours.losses, theirs.losses, strict=True))
+    assert apart < SAME_LOSS, f"{name}: the losses {ours.losses} differ from {theirs.losses}"
     return {
         f"{name} steps": spread(ratios),
-        f"{name} memory": memory[0] / memory[1],
-        f"{name} seconds": statistics.median(seconds[OURS][WARM:]),
-        f"{name} megabytes": memory[0],
+        f"{name} memory": ours.megabytes / theirs.megabytes,
+        f"{name} seconds a step": spread(ours.seconds[WARM:]),
+        f"{name} megabytes": ours.megabytes,
         f"{name} loss apart": apart,
     }
 
@@ -192,26 +146,41 @@ def evaluator(rounds: int, *, is_cpu: bool, root: Path) -> dict[str, Any]:
 
 
 def mining(rounds: int, *, is_cpu: bool, root: Path) -> dict[str, Any]:
-    """Return the ratio of mining for 10,000 queries in memory, whose rows must be equal."""
+    """Return the ratios of mining for 10,000 queries: in memory, whose rows must be equal, and through a store.
+
+    The store is Qdrant in the process, which contains the documents already; the others encode them.
+    """
     import sentence_transformers
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
     import st_core
+    from st_connectors.index import Index
+    from st_connectors.mining import Mining, mine, pair_queries
+    from st_core.mining import Selection
 
     folder = str(MAKERS["static"](root))
     rows = [{"query": " ".join(text.split()[:8]), "answer": text} for text in texts("describe", 10_000, 0)]
     rows = list({row["query"]: row for row in rows}.values())
     data = Dataset.from_list(rows)
     models = st_core.SentenceTransformer(folder), sentence_transformers.SentenceTransformer(folder, device="cpu")
-    ratios = []
-    for _ in range(rounds):
-        own, found = timed(lambda: st_core.mine_hard_negatives(rows, models[0], near_duplicates=None), is_cpu=is_cpu)
-        other, wanted = timed(lambda: mine_hard_negatives(data, models[1], verbose=False), is_cpu=is_cpu)
-        same = sum(row["negative"] == theirs["negative"] for row, theirs in zip(found, wanted, strict=True))
-        assert same > 0.999 * len(found), f"{same} of {len(found)} rows are equal"
-        ratios.append(other / own)
-    return {"mining": spread(ratios)}
+    ratios, stored = [], []
+    with Index.create(f"qdrant+edge:{root / 'store'}", collection="mining", dense=models[0]) as index:
+        index.ingest([{"id": f"d{place}", "text": row["answer"]} for place, row in enumerate(rows)])
+        queries = pair_queries(rows, "query", "answer")
+        through = Mining(Selection(near_duplicates=None), mode="dense")
+        for _ in range(rounds):
+            own, found = timed(
+                lambda: st_core.mine_hard_negatives(rows, models[0], near_duplicates=None, verbose=False), is_cpu=is_cpu
+            )
+            other, wanted = timed(lambda: mine_hard_negatives(data, models[1], verbose=False), is_cpu=is_cpu)
+            same = sum(row["negative"] == theirs["negative"] for row, theirs in zip(found, wanted, strict=True))
+            assert same > 0.999 * len(found), f"{same} of {len(found)} rows are equal"
+            ratios.append(other / own)
+            seconds, mined = timed(lambda: list(mine(index, queries, through)), is_cpu=is_cpu)
+            assert len(mined) == len(queries)
+            stored.append(other / seconds)
+    return {"mining": spread(ratios), "mining through the store": spread(stored)}
 
 
 OTHERS: Mapping[str, Callable[..., dict[str, Any]]] = {"evaluator": evaluator, "mining": mining}
@@ -238,6 +207,7 @@ def main() -> int:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"  # sentence-transformers draws bars that no argument turns off
     works = options.works or [*WORKS, *OTHERS]
     unknown = [name for name in works if name not in WORKS and name not in OTHERS]
     if unknown:
