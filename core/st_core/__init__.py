@@ -94,7 +94,10 @@ _WHERE = {
     "mine_hard_negatives": "mining.in_memory",
 }
 
-_MODULES = ("backend", "base", "cross_encoder", "losses", "models", "sentence_transformer", "sparse_encoder", "util")
+_MODULES = (
+    *("backend", "base", "cross_encoder", "distilling", "losses", "models", "sentence_transformer", "sparse_encoder"),
+    "util",
+)
 
 __all__ = [
     "CrossEncoder",

@@ -24,6 +24,7 @@ from st_connectors.cli.count import count
 from st_connectors.cli.create import create
 from st_connectors.cli.delete import delete
 from st_connectors.cli.demo import demo
+from st_connectors.cli.distill import distill
 from st_connectors.cli.drop import drop
 from st_connectors.cli.encode import encode
 from st_connectors.cli.evaluate import evaluate
@@ -70,6 +71,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "mine": mine,
     "score": score,
     "train": train,
+    "distill": distill,
     "get": get,
     "count": count,
     "list": list_collections,

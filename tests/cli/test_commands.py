@@ -25,6 +25,7 @@ COMMANDS = [
     "mine",
     "score",
     "train",
+    "distill",
     "get",
     "count",
     "list",
