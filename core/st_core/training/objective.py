@@ -51,7 +51,8 @@ class Objective(nn.Module):
     ) -> Parts:
         """Return the loss of a batch of one data set under "loss", with its parts and what it measured."""
         loss = self.loss_of(dataset_name)
-        value = loss(list(features), label, **(options or {}))
+        with self.form.shared_tables():
+            value = loss(list(features), label, **(options or {}))
         measures = getattr(loss, "measures", {})
         if isinstance(value, Mapping):
             return {"loss": torch.stack(list(value.values())).sum(), **value, **measures}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends.torch.pooling import VOCABULARY_BLOCK, first_real, saturate
+from st_core.backends.torch.word_table import gradient_rows
 from st_core.modules.splade_pooling import SpladePooling
 
 __all__ = ["FusedHead", "fused_head", "max_product"]
@@ -24,7 +25,7 @@ class _MaxProduct(torch.autograd.Function):
     """The maximum over tokens of the product of states [n, t, d] and a matrix [V, d]."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, in_rows: bool) -> Tensor:
         """Return the maxima [n, V]; logits are computed in blocks of the vocabulary."""
         maxima = states.new_empty(states.shape[0], weight.shape[0])
         places = torch.empty(maxima.shape, dtype=torch.int32, device=states.device)
@@ -33,33 +34,50 @@ class _MaxProduct(torch.autograd.Function):
             values, indices = torch.matmul(states, weight[part].T).max(dim=1)
             maxima[:, part], places[:, part] = values, indices
         ctx.save_for_backward(states, weight, places)
+        ctx.in_rows = in_rows
         return maxima
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         """Return the gradients of states and matrix, as products with the gradients of the maxima that have one."""
         states, weight, places = ctx.saved_tensors
         gradient = gradients[0]
         rows, terms = gradient.nonzero(as_tuple=True)
         tokens = rows * states.shape[1] + places[rows, terms]
-        size = (states.shape[0] * states.shape[1], weight.shape[0])
-        indices = torch.stack([tokens, terms])
-        chosen = torch.sparse_coo_tensor(indices, gradient[rows, terms], size, check_invariants=False)
-        flat = states.reshape(size[0], -1)
-        return torch.sparse.mm(chosen, weight).view_as(states), torch.sparse.mm(chosen.t(), flat)
+        values, flat = gradient[rows, terms], states.reshape(-1, states.shape[-1])
+        of_states = _product(tokens, terms, values, len(flat), weight).view_as(states)
+        if not ctx.in_rows:
+            return of_states, _product(terms, tokens, values, len(weight), flat), None
+        used, positions = torch.unique(terms, return_inverse=True)
+        of_used = _product(positions, tokens, values, len(used), flat)
+        return of_states, gradient_rows(used, of_used, weight), None
 
 
-def max_product(states: Tensor, weight: Tensor) -> Tensor:
-    """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d], in float32."""
+def _product(rows: Tensor, columns: Tensor, values: Tensor, height: int, right: Tensor) -> Tensor:
+    """Return the product [height, d] of a matrix with few values, at rows and columns, and the matrix ``right``."""
+    left = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (height, len(right)), check_invariants=False)
+    result: Tensor = torch.sparse.mm(left, right)
+    return result
+
+
+def max_product(states: Tensor, weight: Tensor, *, in_rows: bool = False) -> Tensor:
+    """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d], in float32.
+
+    With ``in_rows`` the gradient of the matrix is in rows, so that it must be one of ``with_gradient_rows``.
+    """
     with torch.autocast(states.device.type, enabled=False):
-        result: Tensor = _MaxProduct.apply(states.float(), weight.float())
+        result: Tensor = _MaxProduct.apply(states.float(), weight.float(), in_rows)
     return result
 
 
 class _Decoder(nn.Linear):
-    """A vocabulary product that can be left out, so that the model returns the states before it."""
+    """A vocabulary product that can be left out, so that the model returns the states before it.
+
+    Its matrix is read from ``shared`` while that is set: the result of ``with_gradient_rows``.
+    """
 
     is_left_out = False
+    shared: Tensor | None = None
 
     def forward(self, states: Tensor) -> Tensor:
         """Return the logits, or the states."""
@@ -85,7 +103,8 @@ class FusedHead:
         """Return the term weights [n, V] of states [n, t, d]; a text without tokens gets zeros."""
         first = states[torch.arange(len(states), device=states.device), first_real(mask)]
         states = torch.where(mask[:, :, None] == 0, first[:, None, :], states)
-        maxima = max_product(states, self.decoder.weight)
+        shared = self.decoder.shared
+        maxima = max_product(states, self.decoder.weight if shared is None else shared, in_rows=shared is not None)
         if self.decoder.bias is not None:
             maxima = maxima + self.decoder.bias
         return saturate(module, maxima) * mask.any(dim=1, keepdim=True)

@@ -7,7 +7,8 @@ which can be loaded, saved and used like any others.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from st_core.backends.torch.fused_head import FusedHead, fused_head
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
+from st_core.backends.torch.word_table import with_gradient_rows, word_table
 from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, copied_files
@@ -73,6 +75,7 @@ class Trainable(nn.Module):
         self._device, self._dtype = device, dtype
         self._steps: dict[int, nn.Module] = {}
         self._heads: dict[int, FusedHead] = {}
+        self._tables: list[Any] = []
         self._info: TransformerInfo | None = None
         self.values = tuple(modules)
         self.steps = nn.ModuleList(self._step(module) for module in modules)
@@ -86,6 +89,24 @@ class Trainable(nn.Module):
         features.
         """
         return self._run(self.steps, dict(features), task)
+
+    @contextmanager
+    def shared_tables(self) -> Iterator[None]:
+        """Add up the gradients of all uses of a word table inside the block as rows, and make one matrix of the sum.
+
+        The gradients are the same. This is for several batches on the CPU; it has no effect on other devices, and
+        where no gradients are computed.
+        """
+        tables = [each for each in self._tables if each.weight.device.type == "cpu" and each.weight.requires_grad]
+        weights = {id(each.weight): each.weight for each in tables if torch.is_grad_enabled()}
+        shared = {key: with_gradient_rows(weight) for key, weight in weights.items()}
+        try:
+            for each in tables:
+                each.shared = shared.get(id(each.weight))
+            yield
+        finally:
+            for each in tables:
+                each.shared = None
 
     def written(self, folder: Path) -> tuple[Module, ...]:
         """Return the modules with the current weights.
@@ -139,6 +160,8 @@ class Trainable(nn.Module):
             head = fused_head(loaded.model) if loaded.info.task == "fill-mask" else None
             if head is not None:
                 self._heads[id(step)] = head
+            tables = word_table(loaded.model), None if head is None else head.decoder
+            self._tables += [each for each in tables if each is not None]
             return step
         return make_step(module if self._info is None else with_token_ids(module, self._info))
 
