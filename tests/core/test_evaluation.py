@@ -57,7 +57,7 @@ def test_retrieval_has_their_metrics(checkpoints, tmp_path, options):
     with (tmp_path / own.csv_file).open(newline="") as file:
         (line,) = csv.DictReader(file)
     assert (line["epoch"], line["steps"]) == ("1", "7")
-    assert float(line["cosine_recall@1"]) == metrics[f"{own.name}_cosine_recall@1".removeprefix("_")]
+    assert float(line["cosine-Recall@1"]) == metrics[f"{own.name}_cosine_recall@1".removeprefix("_")]
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")

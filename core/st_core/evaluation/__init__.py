@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from st_core.evaluation.classification import (
+    BinaryClassificationEvaluator,
+    CrossEncoderClassificationEvaluator,
+    SparseBinaryClassificationEvaluator,
+)
 from st_core.evaluation.evaluator import Evaluator, SequentialEvaluator
+from st_core.evaluation.nano import CrossEncoderNanoBEIREvaluator, NanoBEIREvaluator, SparseNanoBEIREvaluator
 from st_core.evaluation.pairs import (
     CrossEncoderCorrelationEvaluator,
     EmbeddingSimilarityEvaluator,
     MSEEvaluator,
+    MSEEvaluatorFromDataFrame,
     SparseEmbeddingSimilarityEvaluator,
+    SparseMSEEvaluator,
     SparseTripletEvaluator,
     TripletEvaluator,
 )
-from st_core.evaluation.reranking import CrossEncoderRerankingEvaluator
+from st_core.evaluation.paraphrases import ParaphraseMiningEvaluator, SparseTranslationEvaluator, TranslationEvaluator
+from st_core.evaluation.reranking import (
+    CrossEncoderRerankingEvaluator,
+    ReciprocalRankFusionEvaluator,
+    RerankingEvaluator,
+    SparseRerankingEvaluator,
+)
 from st_core.evaluation.retrieval import InformationRetrievalEvaluator, SparseInformationRetrievalEvaluator
 
 __all__ = [
+    "BinaryClassificationEvaluator",
+    "CrossEncoderClassificationEvaluator",
     "CrossEncoderCorrelationEvaluator",
+    "CrossEncoderNanoBEIREvaluator",
     "CrossEncoderRerankingEvaluator",
     "EmbeddingSimilarityEvaluator",
     "Evaluator",
     "InformationRetrievalEvaluator",
     "MSEEvaluator",
+    "MSEEvaluatorFromDataFrame",
+    "NanoBEIREvaluator",
+    "ParaphraseMiningEvaluator",
+    "ReciprocalRankFusionEvaluator",
+    "RerankingEvaluator",
     "SequentialEvaluator",
+    "SparseBinaryClassificationEvaluator",
     "SparseEmbeddingSimilarityEvaluator",
     "SparseInformationRetrievalEvaluator",
+    "SparseMSEEvaluator",
+    "SparseNanoBEIREvaluator",
+    "SparseRerankingEvaluator",
+    "SparseTranslationEvaluator",
     "SparseTripletEvaluator",
+    "TranslationEvaluator",
     "TripletEvaluator",
 ]
 

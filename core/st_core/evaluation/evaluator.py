@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Evaluator", "SequentialEvaluator"]
+__all__ = ["Evaluator", "SequentialEvaluator", "append_row"]
 
 
 class Evaluator(ABC):
@@ -32,14 +32,21 @@ class Evaluator(ABC):
     ) -> dict[str, float]:
         """Return the metrics of a model, after recording them with the model."""
         plain = {name: float(value) for name, value in self.compute(model).items()}
-        primary = self.primary_of(plain, model)
+        self.primary_metric = self._named(self.primary_of(plain, model))
         if output_path is not None and self.write_csv:
-            _append(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **plain})
-        self.primary_metric = self._named(primary)
+            append_row(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **self.columns(plain)})
         metrics = {self._named(name): value for name, value in plain.items()}
+        self.record(model, metrics, epoch, steps)
+        return metrics
+
+    def record(self, model: Any, metrics: Mapping[str, float], epoch: float, steps: int) -> None:
+        """Record metrics in the data of the model's card, if it has any."""
         record = getattr(getattr(model, "model_card_data", None), "set_evaluation_metrics", None)
         if record is not None:
             record(self, metrics, epoch, steps)
+
+    def columns(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the columns of the table, those of sentence-transformers."""
         return metrics
 
     @abstractmethod
@@ -58,7 +65,7 @@ class Evaluator(ABC):
         return f"{self.name}_{metric}" if self.name else metric
 
 
-def _append(path: Path, row: Mapping[str, object]) -> None:
+def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Append a line to a table, which is created with a head where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()

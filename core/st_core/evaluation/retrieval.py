@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from st_core.evaluation.evaluator import Evaluator
+from st_core.evaluation.encoding import CountsTerms, VectorEvaluator
 from st_core.evaluation.ranking import (
     Judgements,
     average_precision,
@@ -21,7 +22,13 @@ from st_core.evaluation.ranking import (
     reciprocal_rank,
 )
 
-__all__ = ["InformationRetrievalEvaluator", "SparseInformationRetrievalEvaluator"]
+__all__ = [
+    "InformationRetrievalEvaluator",
+    "Score",
+    "SparseInformationRetrievalEvaluator",
+    "mean_flops",
+    "retrieval_columns",
+]
 
 Score: TypeAlias = Callable[[Any, Any], Any]
 
@@ -29,7 +36,7 @@ UNKNOWN_SHARE = 0.05
 """The share of judgements for unknown documents or queries above which an evaluation is refused."""
 
 
-class InformationRetrievalEvaluator(Evaluator):
+class InformationRetrievalEvaluator(VectorEvaluator):
     """Ranks a corpus for each query, by descending score and ascending id, and compares with judgements.
 
     ``relevant_docs`` has the ids of the relevant documents of each query, or their grades by id; nDCG uses grades as
@@ -63,7 +70,13 @@ class InformationRetrievalEvaluator(Evaluator):
         write_predictions: bool = False,
     ) -> None:
         """Store the arguments after comparing judgements with queries and documents."""
-        super().__init__(name, write_csv=write_csv)
+        super().__init__(
+            name,
+            write_csv=write_csv,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            limit=truncate_dim,
+        )
         _check_judgements(queries, corpus, relevant_docs)
         self.queries = {
             key: text for key, text in queries.items() if ideal_grades(relevant_docs.get(key, frozenset())).size
@@ -76,11 +89,8 @@ class InformationRetrievalEvaluator(Evaluator):
         self.accuracy_at_k, self.precision_recall_at_k = accuracy_at_k, precision_recall_at_k
         self.score_functions, self.main_score_function = score_functions, main_score_function
         self.write_predictions = write_predictions
-        common = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-        if truncate_dim is not None:
-            common["truncate_dim"] = truncate_dim
-        self._query_options = common | {"prompt": query_prompt, "prompt_name": query_prompt_name}
-        self._corpus_options = common | {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
+        self._query_prompt = {"prompt": query_prompt, "prompt_name": query_prompt_name}
+        self._corpus_prompt = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
         self.csv_file = f"Information-Retrieval_evaluation{f'_{name}' if name else ''}_results.csv"
         self.rankings: dict[str, dict[str, list[tuple[str, float]]]] = {}
 
@@ -110,6 +120,10 @@ class InformationRetrievalEvaluator(Evaluator):
             for name, value in self._metrics(self.rankings[function]).items()
         }
 
+    def columns(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the columns of the table, those of sentence-transformers."""
+        return retrieval_columns(metrics)
+
     def primary_of(self, metrics: Mapping[str, float], model: Any) -> str:
         """Return the name of nDCG at the largest depth, of the best score function unless one was chosen."""
         ending = f"_ndcg@{max(self.ndcg_at_k)}"
@@ -129,11 +143,11 @@ class InformationRetrievalEvaluator(Evaluator):
         ids, texts = list(self.corpus), list(self.corpus.values())
         places = np.empty(len(ids), np.int64)
         places[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-        queries = self.encode_queries(model)
+        queries = self.encode(model, list(self.queries.values()), "query", **self._query_prompt)
         best = {name: _Best(len(self.queries), self.depth) for name in functions}
         for start in range(0, len(ids), self.corpus_chunk_size):
             part = slice(start, start + self.corpus_chunk_size)
-            vectors = self.encode_documents(model, texts[part])
+            vectors = self.encode(model, texts[part], "corpus", **self._corpus_prompt)
             for name, function in functions.items():
                 best[name].add(_array(function(queries, vectors)), places[part])
         by_place = sorted(ids)
@@ -144,14 +158,6 @@ class InformationRetrievalEvaluator(Evaluator):
             }
             for name, each in best.items()
         }
-
-    def encode_queries(self, model: Any) -> Any:
-        """Return the vectors of the queries."""
-        return model.encode_query(list(self.queries.values()), **self._query_options)
-
-    def encode_documents(self, model: Any, texts: Sequence[str]) -> Any:
-        """Return the vectors of a part of the corpus."""
-        return model.encode_document(list(texts), **self._corpus_options)
 
     def _metrics(self, ranking: Mapping[str, Sequence[tuple[str, float]]]) -> dict[str, float]:
         """Return the means of all measures over the queries."""
@@ -228,45 +234,47 @@ def _check_judgements(queries: Mapping[str, str], corpus: Mapping[str, str], jud
         )
 
 
-class SparseInformationRetrievalEvaluator(InformationRetrievalEvaluator):
+class SparseInformationRetrievalEvaluator(CountsTerms, InformationRetrievalEvaluator):
     """:class:`InformationRetrievalEvaluator` of sparse vectors, with their numbers of active terms.
 
-    ``max_active_dims`` limits the terms of a vector. ``avg_flops`` is the sum over all terms of the share of queries
-    that have it times the share of documents.
+    ``avg_flops`` is the sum over all terms of the share of queries that have it times the share of documents.
     """
-
-    def __init__(self, *args: Any, max_active_dims: int | None = None, **kwargs: Any) -> None:
-        """Store the arguments."""
-        super().__init__(*args, **kwargs)
-        self.max_active_dims = max_active_dims
-        if max_active_dims is not None:
-            self._query_options = self._query_options | {"max_active_dims": max_active_dims}
-            self._corpus_options = self._corpus_options | {"max_active_dims": max_active_dims}
-        self._counts: dict[str, NDArray[np.int64]] = {}
-        self._rows: dict[str, int] = {}
 
     def compute(self, model: Any) -> dict[str, float]:
         """Return the metrics of a model, and the numbers of active terms of queries and documents."""
-        self._counts, self._rows = {}, {}
-        metrics = super().compute(model)
-        shares = {side: counts / self._rows[side] for side, counts in self._counts.items()}
-        for side, share in shares.items():
-            metrics[f"{side}_active_dims"] = float(share.sum())
-            metrics[f"{side}_sparsity_ratio"] = 1.0 - float(share.sum()) / share.size
-        metrics["avg_flops"] = float(shares["query"] @ shares["corpus"])
-        return metrics
+        return {**super().compute(model), "avg_flops": mean_flops([self])}
 
-    def encode_queries(self, model: Any) -> Any:
-        """Return the vectors of the queries."""
-        return self._counted("query", super().encode_queries(model))
+    def columns(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the columns of the table, those of sentence-transformers, in which the products are last."""
+        others = {name: value for name, value in metrics.items() if name != "avg_flops"}
+        return {**super().columns(others), "avg_flops": metrics["avg_flops"]}
 
-    def encode_documents(self, model: Any, texts: Sequence[str]) -> Any:
-        """Return the vectors of a part of the corpus."""
-        return self._counted("corpus", super().encode_documents(model, texts))
 
-    def _counted(self, side: str, vectors: Any) -> Any:
-        """Add the terms of vectors to the counts of a side."""
-        counts = np.bincount(np.asarray(vectors.indices, np.int64), minlength=vectors.shape[1])
-        self._counts[side] = self._counts.get(side, 0) + counts
-        self._rows[side] = self._rows.get(side, 0) + vectors.shape[0]
-        return vectors
+def mean_flops(evaluators: Sequence[CountsTerms]) -> float:
+    """Return the mean number of products of a query with a document, over the texts of all evaluators."""
+    shares = [
+        np.sum([each.counts[side] for each in evaluators], axis=0) / sum(each.rows[side] for each in evaluators)
+        for side in ("query", "corpus")
+    ]
+    return float(shares[0] @ shares[1])
+
+
+_MEASURE = re.compile(r"(.+)_(accuracy|precision|recall|mrr|ndcg|map)@(\d+)")
+_GROUPS = {"accuracy": 0, "precision": 1, "recall": 1, "mrr": 2, "ndcg": 3, "map": 4}
+_TITLES = {"mrr": "MRR", "ndcg": "NDCG", "map": "MAP"}
+
+
+def retrieval_columns(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the columns of a table of retrieval, with the names and the order of sentence-transformers.
+
+    Precision and recall alternate by depth. Other metrics stay behind them under their names.
+    """
+    parsed = [(name, _MEASURE.fullmatch(name)) for name in metrics]
+    measures = [
+        (match[1], _GROUPS[match[2]], int(match[3]), match[2], name) for name, match in parsed if match is not None
+    ]
+    columns = {
+        f"{function}-{_TITLES.get(kind, kind.capitalize())}@{cut}": metrics[name]
+        for function, _, cut, kind, name in sorted(measures)
+    }
+    return columns | {name: metrics[name] for name, match in parsed if match is None}
