@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-engines test-jobs test-clients test-langchain test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders infinity wheel builtin readme docs clean
+.PHONY: help demo test test-long test-engines test-jobs test-clients test-langchain test-mteb test-mteb-here test-light test-lowest test-wheel check format integration integration-client-8 conformance conformance-client-8 faults bench bench-encode bench-contenders infinity wheel builtin readme docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ $(STAMPS)/langchain: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group langchain)
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/mteb: pyproject.toml | $(VENV)/bin/python
+	$(call install,-e . --group mteb)
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
 	$(call install,-e . --group docs)
 	@mkdir -p $(STAMPS) && touch $@
@@ -99,6 +103,13 @@ test-clients:  ## LangChain's classes and older clients against `serve`, in an e
 # LangChain warns about itself.
 test-langchain: $(STAMPS)/langchain
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o filterwarnings=default $(or $(ARGS),tests/server/test_langchain.py tests/server/test_rerankers_clients.py tests/server/test_clients.py)
+
+test-mteb:  ## MTEB measures a store and fuses rankings, compared with ours, in an environment of its own
+	$(MAKE) --no-print-directory VENV=.venv-mteb test-mteb-here
+
+# MTEB and what it needs warn about themselves.
+test-mteb-here: $(STAMPS)/mteb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o filterwarnings=default $(or $(ARGS),tests/evaluation/test_mteb_oracle.py)
 
 check: $(STAMPS)/check  ## ruff (lint, format), spelling, mypy strict, import-linter, the container file
 	$(BIN)/ruff check .
@@ -160,4 +171,4 @@ docs: $(STAMPS)/docs  ## build the documentation site into site/; broken links f
 	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove what the targets created
-	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-infinity .venv-langchain .venv-lowest .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client-8 .venv-contenders .venv-engines .venv-infinity .venv-langchain .venv-lowest .venv-mteb .venv-uv dist build site demo-index .mypy_cache .ruff_cache .pytest_cache .hypothesis
