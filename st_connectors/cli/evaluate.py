@@ -81,6 +81,12 @@ def evaluate(
     save: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Write evaluation.json, plot.svg and the runs to a folder.")
     ] = None,
+    workbench: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Write queries and judgements for OpenSearch's Search Relevance Workbench."
+        ),
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="FILE", help="Compare with an evaluation.json; status 1 if one is worse.")
     ] = None,
@@ -114,6 +120,7 @@ def evaluate(
     from st_connectors.evaluation import DEFAULT_MEASURES
     from st_connectors.evaluation import evaluate as evaluate_variants
     from st_connectors.evaluation.gate import changes, failures, parse_limits, read_baseline
+    from st_connectors.evaluation.workbench import NAME_LENGTH, write_workbench
     from st_connectors.models import ModelOptions
 
     limits, before = parse_limits(fail_under or ()), None if baseline is None else read_baseline(baseline)
@@ -142,6 +149,8 @@ def evaluate(
     failed = failures(evaluation.results[0], limits)
     if save is not None:
         _save(evaluation, Path(save))
+    if workbench is not None:
+        write_workbench(judged, workbench, collection[:NAME_LENGTH])
     if as_json:
         print_json(report | {"changes": [_change_json(each) for each in compared], "failures": failed})
     else:

@@ -108,3 +108,15 @@ def test_options_that_contradict_each_other_are_one_line(cli, library, tmp_path,
 
     assert outcome.status in {2, 3}
     assert message in outcome.error_line()
+
+
+def test_queries_and_judgements_for_the_workbench(cli, library, judged, tmp_path):
+    """Bodies of requests, with the name of the collection."""
+    assert cli("evaluate", *library, *judged, "--workbench", tmp_path / "out").status == 0
+
+    queries, ratings = (
+        json.loads((tmp_path / "out" / name).read_text()) for name in ("query_set.json", "judgments.json")
+    )
+    assert queries["name"] == ratings["name"] == "books"
+    assert queries["querySetQueries"][0] == {"queryText": "a man fishing"}
+    assert ratings["judgmentRatings"][1]["ratings"] == [{"docId": "submarine", "rating": "1.000"}]
