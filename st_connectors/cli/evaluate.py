@@ -240,7 +240,9 @@ def _print(evaluation: Evaluation, report: dict[str, Any], compared: Sequence[Ch
     from st_connectors.evaluation.report import bars, table, worst_lines
 
     name = parse_measure(measure).name
-    for line in [*table(evaluation), "", f"{name}:", *bars(evaluation, name)]:
+    runs = evaluation.results
+    head = f"{name}, and the difference from {runs[0].name} [95 % interval]:" if len(runs) > 1 else f"{name}:"
+    for line in [*table(evaluation), "", head, *bars(evaluation, name)]:
         print_line(line)
     if "swept" in report:
         print_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from st_connectors.evaluation.evaluating import Evaluation, Figure, RunResult, Variant, evaluate
+from st_connectors.evaluation.evaluating import Difference, Evaluation, Figure, RunResult, Variant, evaluate
 from st_connectors.evaluation.judged import Judged, read_folder, read_judged
 from st_connectors.evaluation.measures import DEFAULT_MEASURES, Measure, parse_measure
 from st_connectors.evaluation.runs import Run, read_run, write_run
@@ -11,6 +11,7 @@ from st_connectors.evaluation.worst import Lost, Worst, worst_queries
 
 __all__ = [
     "DEFAULT_MEASURES",
+    "Difference",
     "Evaluation",
     "Figure",
     "Judged",

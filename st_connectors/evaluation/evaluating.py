@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from st_connectors.index import Index
 
-__all__ = ["Evaluation", "Figure", "RunResult", "Variant", "evaluate", "evaluate_runs", "search_run"]
+__all__ = ["Difference", "Evaluation", "Figure", "RunResult", "Variant", "evaluate", "evaluate_runs", "search_run"]
 
 LATENCIES = {"p50": 0.5, "p99": 0.99}
 """Quantiles of the seconds of a search."""
@@ -40,18 +40,42 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A mean or a quantile over the queries with its 95 % interval; ``p`` is that of the test against the first run."""
+class Difference:
+    """The mean difference of a run from the first run, query by query, with its 95 % interval and the p of the test."""
 
     value: float
     low: float
     high: float
-    p: float | None = None
+    p: float
 
     def to_json(self) -> dict[str, float | None]:
         """Return plain values for JSON."""
-        values = {"value": self.value, "low": self.low, "high": self.high, "p": self.p}
-        return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+        return _finite({"value": self.value, "low": self.low, "high": self.high, "p": self.p})
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean or a quantile over the queries with its 95 % interval, and the difference from the first run."""
+
+    value: float
+    low: float
+    high: float
+    difference: Difference | None = None
+
+    @property
+    def is_different(self) -> bool:
+        """Whether the test against the first run has p < 0.05."""
+        return self.difference is not None and self.difference.p < 0.05
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        difference = None if self.difference is None else self.difference.to_json()
+        return _finite({"value": self.value, "low": self.low, "high": self.high}) | {"difference": difference}
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return values for JSON, which has no numbers that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,8 +192,15 @@ def search_run(variant: Variant, queries: Mapping[str, str], limit: int, progres
 
 
 def _mean(values: NDArray[np.float64], first: NDArray[np.float64] | None, seed: int) -> Figure:
-    low, high = interval(values, lambda samples: np.asarray(samples.mean(axis=1)), seed)
-    return Figure(float(values.mean()), low, high, None if first is None else paired_p(values, first, seed))
+    difference = None
+    if first is not None:
+        apart = values - first
+        difference = Difference(float(apart.mean()), *interval(apart, _means, seed), paired_p(values, first, seed))
+    return Figure(float(values.mean()), *interval(values, _means, seed), difference)
+
+
+def _means(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(samples.mean(axis=1))
 
 
 def _latencies(run: Run, seed: int) -> dict[str, Figure]:

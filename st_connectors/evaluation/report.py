@@ -44,7 +44,7 @@ def table(evaluation: Evaluation) -> list[str]:
 
 
 def _value(figure: Figure) -> str:
-    mark = "*" if figure.p is not None and figure.p < 0.05 else ""
+    mark = "*" if figure.is_different else ""
     return f"{figure.value:.3f}{mark} [{_number(figure.low)}, {_number(figure.high)}]"
 
 
@@ -59,7 +59,10 @@ def _times(seconds: Mapping[str, Figure], *, has_times: bool) -> list[str]:
 
 
 def bars(evaluation: Evaluation, measure: str) -> list[str]:
-    """Return a bar of each run for the terminal, with the interval of the measure as a lighter part."""
+    """Return a bar of each run for the terminal, with the interval of the measure as a lighter part.
+
+    The difference from the first run and its interval follow.
+    """
     width = max(len(each.name) for each in evaluation.results)
     lines = []
     for each in evaluation.results:
@@ -68,10 +71,20 @@ def bars(evaluation: Evaluation, measure: str) -> list[str]:
             round(BAR * bound) if math.isfinite(bound) else round(BAR * figure.value)
             for bound in (figure.low, figure.high)
         )
-        lines.append(
-            f"{each.name.ljust(width)}  {'█' * low}{'▒' * (high - low)}{' ' * (BAR - high)}  {figure.value:.3f}"
-        )
+        bar = f"{'█' * low}{'▒' * (high - low)}{' ' * (BAR - high)}"
+        lines.append(f"{each.name.ljust(width)}  {bar}  {figure.value:.3f}{_difference(figure)}")
     return lines
+
+
+def _difference(figure: Figure) -> str:
+    apart = figure.difference
+    if apart is None:
+        return ""
+    return f"  {apart.value:+.3f} [{_signed(apart.low)}, {_signed(apart.high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else "-"
 
 
 def plot(evaluation: Evaluation) -> str:

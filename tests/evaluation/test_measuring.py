@@ -138,16 +138,20 @@ def test_an_evaluation_compares_runs_with_the_first():
     first, second = evaluation.results
 
     assert first.measures["rr@10"].value == pytest.approx(0.5)
-    assert first.measures["rr@10"].p is None
+    assert first.measures["rr@10"].difference is None
     assert second.measures["rr@10"].value == pytest.approx(1.0)
-    assert second.measures["rr@10"].p == pytest.approx(0.5, abs=0.05)  # two differences of the same sign
+    apart = second.measures["rr@10"].difference
+    assert apart is not None
+    assert (apart.value, apart.low, apart.high) == pytest.approx((0.5, 0, 1))  # of 27 samples one is all 0, one all 1
+    assert apart.p == pytest.approx(0.5, abs=0.05)  # two differences of the same sign
+    assert second.to_json(list(JUDGED.queries))["measures"]["rr@10"]["difference"]["low"] == 0
     assert second.seconds["p50"].value == pytest.approx(0.2)
     assert not first.seconds
     lines = table(evaluation)
     assert lines[0] == "3 queries, 5 judgements (judgements)"
     assert lines[2].split()[:2] == ["first", "0.500"]
     assert "200.0 ms" in lines[3]
-    assert bars(evaluation, "rr@10")[1].endswith(f"{'█' * 40}  1.000")
+    assert bars(evaluation, "rr@10")[1].endswith(f"{'█' * 40}  1.000  +0.500 [+0.000, +1.000]")
     drawing = plot(evaluation)
     assert drawing.count("<rect") == 3
     assert 'width="210.0"' in drawing
