@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,19 +119,23 @@ def evaluate(
     """
     from st_connectors.evaluation import DEFAULT_MEASURES
     from st_connectors.evaluation import evaluate as evaluate_variants
-    from st_connectors.evaluation.gate import changes, failures, parse_limits, read_baseline
+    from st_connectors.evaluation.gate import changes, failures, other_collections, parse_limits, read_baseline
+    from st_connectors.evaluation.runs import check_run_ids
     from st_connectors.evaluation.workbench import NAME_LENGTH, write_workbench
     from st_connectors.models import ModelOptions
 
     limits, before = parse_limits(fail_under or ()), None if baseline is None else read_baseline(baseline)
     specs = [parse_run(text) for text in run or ()]
     _check_sources(queries, qrels, data, synthetic)
+    _check_folders({"--save": save, "--workbench": workbench})
     chosen = list(dict.fromkeys([*(measure or DEFAULT_MEASURES), *limits]))
     models = Models(dense, sparse, reranker, ModelOptions(backend, dtype))
     places = Places(address, collection, models, adopt, filterable or (), trust_model)
     with ExitStack() as stack:
         index = stack.enter_context(open_index(address, collection, models, adopt, filterable or (), trust=trust_model))
         judged = _judged(index, queries, qrels, data, split, synthetic, count, seed)
+        if save is not None:
+            check_run_ids(judged)
         variants = variants_of(specs, index, places, stack) if specs else default_variants(index)
         swept = _sweep(index, judged, chosen, limit, seed) if sweep else None
         evaluation = evaluate_variants(
@@ -147,18 +151,29 @@ def evaluate(
         report = _report(evaluation, variants[0], worst, chosen[0], swept)
     compared = [] if before is None else changes(evaluation, before)
     failed = failures(evaluation.results[0], limits)
-    if save is not None:
-        _save(evaluation, Path(save))
-    if workbench is not None:
-        write_workbench(judged, workbench, collection[:NAME_LENGTH])
+    elsewhere = [] if before is None else other_collections(evaluation, before)
+    report["notes"] += elsewhere
     if as_json:
         print_json(report | {"changes": [_change_json(each) for each in compared], "failures": failed})
     else:
         _print(evaluation, report, compared, chosen[0])
+        for line in elsewhere:
+            print_line(f"note: {line}")
+    if save is not None:
+        _save(evaluation, Path(save))
+    if workbench is not None:
+        write_workbench(judged, workbench, collection[:NAME_LENGTH])
     for line in failed:
         print_error(f"st-connectors: {line}")
     if failed or any(each.is_worse for each in compared):
         raise typer.Exit(PARTIAL)
+
+
+def _check_folders(folders: Mapping[str, str | None]) -> None:
+    """Raise ValueError for a file where a folder is to be written, before anything is searched for."""
+    for option, folder in folders.items():
+        if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"{option} {folder} is a file; pass a folder")
 
 
 def _check_sources(queries: str | None, qrels: str | None, data: str | None, synthetic: str | None) -> None:

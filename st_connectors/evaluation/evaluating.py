@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_connectors.evaluation.judged import Judged, check_documents
-from st_connectors.evaluation.measures import DEFAULT_MEASURES, measured, parse_measure
+from st_connectors.evaluation.measures import DEFAULT_MEASURES, check_measurable, measured, parse_measure
 from st_connectors.evaluation.resampling import LEVEL, RESAMPLES, interval, paired_p
 from st_connectors.evaluation.runs import Run
 
@@ -96,6 +96,7 @@ class RunResult:
         """Return plain values for JSON, with the values of each query."""
         return {
             "name": self.name,
+            "collection": self.run.collection,
             "measures": {name: each.to_json() for name, each in self.measures.items()},
             "seconds": {name: each.to_json() for name, each in self.seconds.items()},
             "queries": {
@@ -113,6 +114,11 @@ class Evaluation:
     results: tuple[RunResult, ...]
     seed: int = 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the judged queries, and the runs that found nothing for some queries."""
+        return (*self.judged.notes, *(note for each in self.results for note in _found_nothing(each.run)))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON, from which a later evaluation can be compared with this one."""
         queries = list(self.judged.queries)
@@ -120,7 +126,8 @@ class Evaluation:
             "origin": self.judged.origin,
             "queries": len(queries),
             "judgements": self.judged.pairs,
-            "notes": list(self.judged.notes),
+            "texts": dict(self.judged.queries),
+            "notes": list(self.notes),
             "level": LEVEL,
             "resamples": RESAMPLES,
             "seed": self.seed,
@@ -152,6 +159,7 @@ def evaluate(
     names = [each.name for each in variants]
     if len(set(names)) < len(names):
         raise ValueError(f"the names of runs must differ, got {', '.join(names)}")
+    check_measurable(judged)
     judged = check_documents(judged, variants[0].index)
     runs = [search_run(each, judged.queries, limit or deepest, progress) for each in variants]
     return evaluate_runs(runs, judged, measures=measures, seed=seed)
@@ -188,7 +196,12 @@ def search_run(variant: Variant, queries: Mapping[str, str], limit: int, progres
         rankings[query] = [(hit.id, hit.score) for hit in hits]
         if progress is not None:
             progress(variant.name, count, len(queries))
-    return Run(variant.name, rankings, seconds)
+    return Run(variant.name, rankings, seconds, variant.index.collection)
+
+
+def _found_nothing(run: Run) -> list[str]:
+    count = sum(not ranking for ranking in run.rankings.values())
+    return [f"{run.name} found nothing for {count} of {len(run.rankings)} queries"] if count else []
 
 
 def _mean(values: NDArray[np.float64], first: NDArray[np.float64] | None, seed: int) -> Figure:

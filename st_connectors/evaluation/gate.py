@@ -17,7 +17,7 @@ from st_connectors.evaluation.resampling import paired_p
 if TYPE_CHECKING:
     from st_connectors.evaluation.evaluating import Evaluation, RunResult
 
-__all__ = ["Change", "changes", "failures", "parse_limits", "read_baseline"]
+__all__ = ["Change", "changes", "failures", "other_collections", "parse_limits", "read_baseline"]
 
 SIGNIFICANT = 0.05
 
@@ -67,18 +67,27 @@ def read_baseline(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         runs = {each["name"]: each["queries"] for each in value["runs"]}
+        collections = {each["name"]: each.get("collection", "") for each in value["runs"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected the JSON of an evaluation, as evaluate --json prints it") from error
-    return {"origin": value.get("origin", ""), "runs": runs}
+    texts = value.get("texts", {})
+    return {"origin": value.get("origin", ""), "runs": runs, "collections": collections, "texts": texts}
 
 
 def changes(evaluation: Evaluation, baseline: Mapping[str, Any]) -> list[Change]:
     """Return what changed in the runs and measures of both evaluations, over the queries of both.
 
-    Raises ValueError for a baseline whose judgements were of another origin, and one without a common run or query.
+    Raises ValueError for a baseline whose judgements were of another origin or whose queries have other texts, and one
+    without a common run or query.
     """
     if baseline["origin"] != evaluation.judged.origin:
         raise ValueError(f"the baseline is of {baseline['origin']}, and this evaluation of {evaluation.judged.origin}")
+    for query, text in evaluation.judged.queries.items():
+        before = baseline["texts"].get(query, text)
+        if before != text:
+            raise ValueError(
+                f"query {query!r} of the baseline is {before!r}, and here {text!r}; pass the baseline of these queries"
+            )
     found = [
         change
         for result in evaluation.results
@@ -88,6 +97,16 @@ def changes(evaluation: Evaluation, baseline: Mapping[str, Any]) -> list[Change]
     if not found:
         raise ValueError("the baseline has no run, measure and query in common with this evaluation")
     return found
+
+
+def other_collections(evaluation: Evaluation, baseline: Mapping[str, Any]) -> list[str]:
+    """Return a line for each run that searched another collection than the run of the baseline."""
+    pairs = [(each.run, baseline["collections"].get(each.name)) for each in evaluation.results]
+    return [
+        f"{run.name} of the baseline searched the collection {before}, and here {run.collection}"
+        for run, before in pairs
+        if before and run.collection and before != run.collection
+    ]
 
 
 def _of_run(

@@ -5,6 +5,7 @@ The rank of a document is its place in the result of the search, which orders eq
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from st_connectors.evaluation.judged import Judged
     from st_connectors.evaluation.runs import Run
 
-__all__ = ["DEFAULT_MEASURES", "Measure", "measured", "parse_measure"]
+__all__ = ["DEFAULT_MEASURES", "Measure", "check_measurable", "measured", "parse_measure"]
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@100", "rr@10", "map@100", "success@5")
 
@@ -49,6 +50,17 @@ def parse_measure(name: str) -> Measure:
     return Measure(match[1], int(match[2]))
 
 
+def check_measurable(judged: Judged) -> None:
+    """Raise what :func:`measured` would raise for any run of judged queries, before they are searched for.
+
+    That is ImportError if ir-measures is not installed, and ValueError for a grade that is no whole number.
+    """
+    _library()
+    for query, grades in judged.grades.items():
+        for document, grade in grades.items():
+            _whole(grade, query, document)
+
+
 def measured(run: Run, judged: Judged, measures: Sequence[Measure]) -> dict[str, NDArray[np.float64]]:
     """Return the value of each query [n], in the order of the queries, by the name of the measure.
 
@@ -71,7 +83,7 @@ def measured(run: Run, judged: Judged, measures: Sequence[Measure]) -> dict[str,
 
 
 def _whole(grade: float, query: str, document: str) -> int:
-    if grade != int(grade):
+    if not math.isfinite(grade) or grade != int(grade):
         raise ValueError(f"document {document!r} of query {query!r} has the grade {grade:g}; expected a whole number")
     return int(grade)
 

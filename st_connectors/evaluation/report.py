@@ -40,7 +40,7 @@ def table(evaluation: Evaluation) -> list[str]:
     explained = "value [95 % interval]"
     if len(evaluation.results) > 1:
         explained += f"; * differs from {evaluation.results[0].name} with p < 0.05"
-    return [counted, *lines, explained, *(f"note: {note}" for note in judged.notes)]
+    return [counted, *lines, explained, *(f"note: {note}" for note in evaluation.notes)]
 
 
 def _value(figure: Figure) -> str:

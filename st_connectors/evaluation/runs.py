@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Run", "read_run", "write_run"]
+if TYPE_CHECKING:
+    from st_connectors.evaluation.judged import Judged
+
+__all__ = ["Run", "check_run_ids", "read_run", "write_run"]
 
 Ranking = Sequence[tuple[str, float]]
 """The documents of a query with their scores, best first."""
@@ -15,11 +19,15 @@ Ranking = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """The ranking of each query, and how many seconds its search took, as far as that was measured."""
+    """The ranking of each query, and how many seconds its search took, as far as that was measured.
+
+    ``collection`` is the name of the collection that was searched, "" if it is unknown.
+    """
 
     name: str
     rankings: Mapping[str, Ranking]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    collection: str = ""
 
 
 def write_run(run: Run, path: str | PathLike[str]) -> None:
@@ -34,6 +42,13 @@ def write_run(run: Run, path: str | PathLike[str]) -> None:
         for rank, (document, score) in enumerate(ranking, 1)
     ]
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def check_run_ids(judged: Judged) -> None:
+    """Raise ValueError for ids of judged queries or documents that :func:`write_run` could not write."""
+    for query, grades in judged.grades.items():
+        for identifier in (query, *grades):
+            _column(identifier)
 
 
 def read_run(path: str | PathLike[str]) -> Run:

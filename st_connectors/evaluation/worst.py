@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,14 +60,16 @@ def worst_queries(
 ) -> list[Worst]:
     """Return the queries of the lowest values of a measure, the lowest first.
 
-    The legs of the collection are searched for these queries once more, ``depth`` documents deep.
+    The legs of the collection are searched for these queries once more, ``depth`` documents deep, with the filter and
+    the effort of the variant.
     """
+    shared = {name: variant.options[name] for name in ("where", "effort") if name in variant.options}
     values = result.per_query[measure]
     queries = list(judged.queries)
     order = np.lexsort((np.arange(values.size), values))[:count]
     chosen = judged.part(queries[place] for place in order)
     legs = {
-        each.name: search_run(each, chosen.queries, depth).rankings
+        each.name: search_run(replace(each, options={**each.options, **shared}), chosen.queries, depth).rankings
         for each in leg_variants(variant.index)
         if chosen.queries
     }

@@ -120,3 +120,100 @@ def test_queries_and_judgements_for_the_workbench(cli, library, judged, tmp_path
     assert queries["name"] == ratings["name"] == "books"
     assert queries["querySetQueries"][0] == {"queryText": "a man fishing"}
     assert ratings["judgmentRatings"][1]["ratings"] == [{"docId": "submarine", "rating": "1.000"}]
+
+
+def refusal(cli, library, folder, queries, grades, *options):
+    """The message for queries and judgements that are refused before the first search."""
+    (folder / "q.jsonl").write_text(queries)
+    (folder / "r.tsv").write_text(grades)
+    outcome = cli("evaluate", *library, "--queries", folder / "q.jsonl", "--qrels", folder / "r.tsv", *options)
+    assert outcome.status == 2
+    return outcome.error_line()
+
+
+QUERY = '{"_id": "1", "text": "a man fishing"}\n'
+
+
+@pytest.mark.parametrize(
+    ("queries", "grades", "options", "message"),
+    [
+        ("", "1 0 sea 1\n", (), "q.jsonl: no queries"),
+        (QUERY, "\n", (), "r.tsv: no judgements"),
+        (QUERY, "1 0 sea 0\n", (), "no query has a relevant document in "),
+        (
+            QUERY,
+            "1 0 sea 1\n1 0 other 1\n",
+            (),
+            "1 of 2 judgements are for documents that the collection lacks: other;",
+        ),
+        (QUERY, "1 0 sea 1\n2 0 sea 1\n", (), "are for unknown queries: 2; pass the queries that they belong to"),
+        (QUERY * 2, "1 0 sea 1\n", (), "line 2: the query id '1' is repeated; every query needs its own"),
+        ('{"_id": "1", "text": " "}\n', "1 0 sea 1\n", (), "line 1: query '1' has no text; leave it out"),
+        (QUERY, "1 0 sea inf\n", (), "line 1: the grade 'inf' is not a finite number"),
+        (QUERY, "1 0 sea 0.5\n", (), "has the grade 0.5; expected a whole number"),
+        (QUERY, "1 0 sea 1\n", ("--fail-under", "ncdg@10=0.4"), "unknown measure 'ncdg@10'; expected one of ndcg, "),
+        (QUERY, "1 0 sea 1\n", ("--save", "FILE"), "--save FILE is a file; pass a folder"),
+        (QUERY, "1 0 sea 1\n", ("--workbench", "FILE"), "--workbench FILE is a file; pass a folder"),
+        ('{"_id": "q 1", "text": "x y"}\n', "q 1\tsea\t1\n", ("--save", "runs"), "the id 'q 1' contains white space"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_the_search(
+    cli, library, tmp_path, monkeypatch, queries, grades, options, message
+):
+    """In one line: hours of searching would be lost."""
+    from st_connectors.index import Index
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Index, "search", lambda *_, **__: pytest.fail("searched"))
+    (tmp_path / "FILE").touch()
+
+    assert message in refusal(cli, library, tmp_path, queries, grades, *options)
+
+
+def test_a_baseline_of_other_queries_is_refused(cli, library, judged, tmp_path):
+    """And one of another collection is noted, as collections may be built anew for each run."""
+    cli("evaluate", *library, *judged, "--save", tmp_path / "before")
+    before = tmp_path / "before" / "evaluation.json"
+
+    other = refusal(cli, library, tmp_path, QUERY.replace("man", "dog"), "1 0 sea 1\n", "--baseline", before)
+    saved = json.loads(before.read_text())
+    for run in saved["runs"]:
+        run["collection"] = "films"
+    before.write_text(json.dumps(saved))
+    elsewhere = cli("evaluate", *library, *judged, "--baseline", before)
+
+    assert (
+        other
+        == "query '1' of the baseline is 'a man fishing', and here 'a dog fishing'; pass the baseline of these queries"
+    )
+    assert "note: dense of the baseline searched the collection films, and here books" in elsewhere.out.splitlines()
+    assert elsewhere.status == 0
+
+
+def test_a_run_without_results_is_noted(cli, library, judged):
+    """With the filter that excludes all documents, of which no leg then has any."""
+    outcome = cli("evaluate", *library, *judged, "--run", "none: where='year > 3000'", "--worst", "1")
+
+    assert outcome.status == 0
+    assert "note: none found nothing for 3 of 3 queries" in outcome.out.splitlines()
+    assert outcome.out.splitlines()[-1].endswith("no leg has it: dense, sparse")
+
+
+def test_a_store_that_goes_away_ends_the_evaluation(cli, library, judged, tmp_path, monkeypatch):
+    """With the store and the operation in one line, and nothing half written."""
+    from st_connectors.errors import Unavailable
+    from st_connectors.index import Index
+
+    search, calls = Index.search, []
+
+    def until_third(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise Unavailable("connection refused", store="qdrant", operation="search")
+        return search(self, *arguments, **options)
+
+    monkeypatch.setattr(Index, "search", until_third)
+    outcome = cli("evaluate", *library, *judged, "--save", tmp_path / "out")
+
+    assert (outcome.status, outcome.error_line()) == (3, "qdrant search: connection refused")
+    assert not (tmp_path / "out").exists()

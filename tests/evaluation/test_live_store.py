@@ -50,6 +50,15 @@ def index():
         opened.store.drop()
 
 
+def test_grades_are_checked_before_the_first_search(index, monkeypatch):
+    """As is the library that computes the measures: a search of many queries takes long."""
+    monkeypatch.setattr(Index, "search", lambda *_, **__: pytest.fail("searched"))
+    judged = Judged({"q": "fish"}, {"q": {"sea": 0.5}})
+
+    with pytest.raises(ValueError, match=r"document 'sea' of query 'q' has the grade 0\.5; expected a whole number"):
+        evaluate([Variant("both", index)], judged)
+
+
 def test_a_run_is_what_the_index_returns(index):
     """With the seconds of each query."""
     run = search_run(Variant("sparse", index, {"mode": "sparse"}), JUDGED.queries, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_queries(path: str | PathLike[str]) -> dict[str, str]:
 
     A JSON Lines file has ``_id`` or ``id`` and ``text`` or ``query``; so have the columns of a CSV or TSV file, which
     without a header are the id and the text, as in the topics of TREC. Raises ValueError for a repeated id, an empty
-    file, and a line without both.
+    text or file, and a line without both.
     """
     path = Path(path)
     pairs = _json_queries(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _table_queries(path)
@@ -34,6 +35,8 @@ def read_queries(path: str | PathLike[str]) -> dict[str, str]:
     for line, identifier, text in pairs:
         if identifier in queries:
             raise ValueError(f"{path} line {line}: the query id {identifier!r} is repeated; every query needs its own")
+        if not text.strip():
+            raise ValueError(f"{path} line {line}: query {identifier!r} has no text; leave it out")
         queries[identifier] = text
     if not queries:
         raise ValueError(f"{path}: no queries")
@@ -125,6 +128,8 @@ def _judgement(path: Path, line: int, cells: list[str], places: tuple[int, int, 
         value = 1.0 if grade is None else float(cells[grade])
     except ValueError as error:
         raise ValueError(f"{path} line {line}: the grade {cells[grade or 0]!r} is not a number") from error
+    if not math.isfinite(value):
+        raise ValueError(f"{path} line {line}: the grade {cells[grade or 0]!r} is not a finite number")
     return cells[query].strip(), cells[document].strip(), value
 
 
