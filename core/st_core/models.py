@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 import numpy as np
 
+from st_core.checkpoint.files import read_object
 from st_core.checkpoint.find import find_checkpoint
 from st_core.errors import ModelUnsupported, missing_extra
 from st_core.module_view import module_of
@@ -43,7 +44,7 @@ from st_core.modules import (
 from st_core.modules import dropout as _dropout
 from st_core.modules import transformer as transformers_model
 from st_core.renamed import accepts_old_names
-from st_core.text.tokens import load_tokenizer
+from st_core.text.tokens import finite, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -381,9 +382,25 @@ class SparseStaticEmbedding(_Class):
         frozen: bool = False,  # noqa: ARG004 - concerns training
     ) -> sparse_static_embedding.SparseStaticEmbedding:
         """Return the module of a tokenizer of transformers and weights [V], by default ones."""
-        own = _tokenizer(tokenizer)
+        own, settings = _tokenizer_with_settings(tokenizer)
         weights = np.ones(own.vocabulary_size, np.float32) if weight is None else _array(weight)
-        return sparse_static_embedding.SparseStaticEmbedding(own, weights)
+        return sparse_static_embedding.SparseStaticEmbedding(own, weights, settings)
+
+
+def _tokenizer_with_settings(tokenizer: object) -> tuple[TextTokenizer, dict[str, object]]:
+    """Return the tokenizer of a static module as it is read after saving, and the content of its settings file.
+
+    Without that file, transformers would not know the padding token. A tokenizer of tokenizers has no such settings.
+    """
+    if not hasattr(tokenizer, "save_pretrained"):
+        return _tokenizer(tokenizer), {}
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        tokenizer.save_pretrained(place)
+        settings = dict(read_object(folder / "tokenizer_config.json"))
+        paths = folder / "tokenizer.json", folder / "vocab.txt"
+        limit = finite(settings.get("model_max_length"))
+        return sparse_static_embedding.read_static_tokenizer(*paths, settings, limit), settings
 
 
 class LogitScore(_Class):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from st_connectors.cli.options import AsJson
-from st_connectors.cli.output import print_error, print_json, print_line
+from st_connectors.cli.output import FAILURE, print_error, print_json, print_line
+from st_connectors.cli.score import columns_of, teacher_of
+from st_connectors.cli.train import show_log
 
 __all__ = ["distill"]
 
@@ -21,6 +23,9 @@ class Kind(StrEnum):
 
     STATIC = "static"
     DIMENSIONS = "dimensions"
+    LAYERS = "layers"
+    RERANKER = "reranker"
+    INFERENCE_FREE = "inference-free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +33,67 @@ class Options:
     """The options of a distillation."""
 
     kind: Kind
-    teacher: str
-    out: Path
-    texts: tuple[str, ...]
-    columns: tuple[str, ...] | None
+    data: Sequence[str]
+    teachers: Sequence[str]
+    base: str | None
+    texts: Sequence[str]
+    columns: Sequence[str] | None
     dimensions: int
+    layers: str | None
+    vocabulary: str | None
+    document_terms: int
     held_out: float
+    epochs: float
+    batch: int
+    learning_rate: float
     seed: int
+
+    @property
+    def teacher(self) -> str:
+        """The only teacher; ValueError for none and for several."""
+        if len(self.teachers) != 1:
+            raise ValueError(
+                f"{self.kind.value} needs one teacher, got {len(self.teachers)}; pass --teacher MODEL once"
+            )
+        return self.teachers[0]
+
+
+Made = tuple[Any, dict[str, Any]]
+"""A model, and what is reported of it."""
+
+_ONLY_OF: Mapping[str, tuple[Kind, ...]] = {
+    "data": (Kind.RERANKER, Kind.INFERENCE_FREE),
+    "base": (Kind.RERANKER, Kind.INFERENCE_FREE),
+    "layers": (Kind.LAYERS, Kind.RERANKER, Kind.INFERENCE_FREE),
+    "vocabulary": (Kind.LAYERS,),
+    "texts": (Kind.STATIC, Kind.DIMENSIONS, Kind.LAYERS, Kind.INFERENCE_FREE),
+}
+"""Options that only some kinds read."""
 
 
 def distill(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="static or dimensions.")],
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="static, dimensions, layers, reranker or inference-free.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATA...]",
+            help="Reranker and inference-free: rows of a query and documents, with or without scores.",
+        ),
+    ] = None,
     *,
-    teacher: Annotated[str, typer.Option(metavar="MODEL", help="The teacher: a folder or a Hub name.")],
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Folder of the new model.")],
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The teacher: a folder or a Hub name. Inference-free: reranker=, dense= or sparse=MODEL, repeated.",
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Reranker and inference-free: the model that is trained.")
+    ] = None,
     texts: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,35 +102,97 @@ def distill(
         ),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Columns of the texts (default: all with texts).")
+        str | None,
+        typer.Option(metavar="NAME,...", help="Columns of the texts, or of query and documents (default: all)."),
     ] = None,
     dimensions: Annotated[int, typer.Option(min=1, help="Static and dimensions: width of the vectors.")] = 256,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="N|0,2,...", help="Layers of the new transformer: their numbers from 0, or how many."),
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE", help="Layers: size of the vocabulary, the tokens of the texts, or a file of tokens."
+        ),
+    ] = None,
+    document_terms: Annotated[int, typer.Option(min=1, help="Inference-free: active terms of documents.")] = 200,
     held_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the texts on which the result is compared with the teacher.")
+        float, typer.Option(min=0, max=0.9, help="Share of texts or rows on which the result is compared.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of the texts that are held out.")] = 42,
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the data; 0 trains nothing.")] = 1.0,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest learning rate.")] = 5e-5,
+    seed: Annotated[int, typer.Option(help="Seed of what is held out, of data and of dropout.")] = 42,
     as_json: AsJson = False,
 ) -> None:
-    """Make a smaller model from a teacher.
+    """Make a smaller or faster model from one or more teachers.
 
     static makes one vector per token, which needs no torch; with texts it is fitted to the teacher's vectors of them.
-    dimensions adds a linear layer that keeps the directions in which the teacher's vectors of the texts vary most.
+    dimensions adds a linear layer with the directions in which the teacher's vectors of the texts vary most.
+    layers takes some layers of a dense teacher, prunes its vocabulary, and trains the result on the teacher's vectors.
+    reranker trains a cross-encoder on the scores of another. inference-free trains a sparse encoder, whose queries need
+    no transformer, on the scores of several teachers.
 
     Example: st-connectors distill static --teacher sentence-transformers/all-MiniLM-L6-v2 --texts docs.jsonl --out
     small
 
     Example: st-connectors distill dimensions --teacher my-model --texts docs.jsonl --dimensions 128 --out my-model-128
+
+    Example: st-connectors distill layers --teacher my-model --texts docs.jsonl --layers 3 --vocabulary 8000 --out fast
+
+    Example: st-connectors distill reranker negatives.jsonl --teacher my-reranker --base my-reranker --layers 2 --out
+    fast
+
+    Example: st-connectors distill inference-free negatives.jsonl --teacher dense=my-model --teacher
+    sparse=builtin:sparse --base my-model --out my-sparse
     """
-    names = None if columns is None else tuple(part.strip() for part in columns.split(",") if part.strip())
-    options = Options(kind, teacher, Path(out), tuple(texts or ()), names, dimensions, held_out, seed)
-    if options.out.exists() and any(options.out.iterdir()):
-        raise ValueError(f"{options.out} is not empty; delete it, or choose another --out")
-    result = _MADE[kind](options)
+    options = Options(
+        kind,
+        data or (),
+        teacher or (),
+        base,
+        texts or (),
+        _listed(columns),
+        dimensions,
+        layers,
+        vocabulary,
+        document_terms,
+        held_out,
+        epochs,
+        batch,
+        learning_rate,
+        seed,
+    )
+    _check(options, Path(out))
+    try:
+        model, result = _MADE[kind](options)
+    except (FloatingPointError, RuntimeError) as error:
+        print_error(f"st-connectors: {error}")
+        raise typer.Exit(FAILURE) from error
+    model.save_pretrained(out)
     if as_json:
         print_json({"folder": out, "kind": kind.value, **result})
         return
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in result.items() if value is not None)
-    print_line(f"{out}: {shown}")
+    print_line(f"{out}: {', '.join(_shown(name, value) for name, value in result.items())}")
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+
+
+def _check(options: Options, out: Path) -> None:
+    """Raise ValueError for a folder that is not empty, and for options that the kind does not read."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty; delete it, or choose another --out")
+    for name, kinds in _ONLY_OF.items():
+        if getattr(options, name) and options.kind not in kinds:
+            option = "DATA" if name == "data" else f"--{name}"
+            raise ValueError(f"{option} is for {', '.join(kinds)}, not for {options.kind.value}; leave it out")
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _texts(options: Options) -> tuple[list[str], list[str]]:
@@ -90,27 +204,40 @@ def _texts(options: Options) -> tuple[list[str], list[str]]:
     return divided(texts_of_files(options.texts, options.columns), options.held_out, options.seed)
 
 
-def _agreement(teacher: Any, model: Any, texts: list[str]) -> dict[str, Any]:
-    """Return how well the similarities of held-out texts agree with those of the teacher, None for too few texts."""
+def _training(options: Options) -> Any:
+    from st_core.distilling.students import Training
+    from st_core.training.callbacks import LogCallback
+
+    return Training(
+        options.epochs,
+        options.batch,
+        options.learning_rate,
+        seed=options.seed,
+        callbacks=(LogCallback(show_log),),
+    )
+
+
+def _agreement(teacher: Any, model: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """Return how well the similarities of held-out texts agree with those of the teacher; nothing for too few texts."""
     from st_core.distilling.vectors import agreement
 
-    value = agreement(teacher.encode(texts), model.encode(texts)) if len(texts) > 2 else None
-    return {"held_out_texts": len(texts), "agreement": value}
+    if len(texts) < 3:
+        return {}
+    return {"held_out_texts": len(texts), "agreement": agreement(teacher.encode(texts), model.encode(texts))}
 
 
-def _static(options: Options) -> dict[str, Any]:
+def _static(options: Options) -> Made:
     from st_core import SentenceTransformer
     from st_core.distilling.static import static_model
 
-    train, test = _texts(options) if options.texts else ([], [])
     teacher = SentenceTransformer(options.teacher)
+    train, test = _texts(options) if options.texts else ([], [])
     print_error(f"encoding the vocabulary and {len(train):,} texts with the teacher")
     model = static_model(teacher, train, options.dimensions)
-    model.save_pretrained(str(options.out))
-    return {"dimensions": options.dimensions, "texts": len(train), **_agreement(teacher, model, test)}
+    return model, {"dimensions": options.dimensions, "texts": len(train), **_agreement(teacher, model, test)}
 
 
-def _dimensions(options: Options) -> dict[str, Any]:
+def _dimensions(options: Options) -> Made:
     from st_core import SentenceTransformer
     from st_core.distilling.dimensions import reduced
 
@@ -118,9 +245,127 @@ def _dimensions(options: Options) -> dict[str, Any]:
     teacher = SentenceTransformer(options.teacher)
     print_error(f"encoding {len(train):,} texts with the teacher")
     result = reduced(teacher, train, options.dimensions)
-    result.model.save_pretrained(str(options.out))
     values = {"dimensions": options.dimensions, "texts": len(train), "explained_variance": result.explained}
-    return values | _agreement(teacher, result.model, test)
+    return result.model, values | _agreement(teacher, result.model, test)
 
 
-_MADE: Mapping[Kind, Any] = {Kind.STATIC: _static, Kind.DIMENSIONS: _dimensions}
+def _layers(options: Options) -> Made:
+    from st_core import SentenceTransformer
+    from st_core.distilling.students import document_prompt, towards_vectors
+    from st_core.distilling.vectors import mean_cosine
+
+    if options.layers is None and options.vocabulary is None:
+        raise ValueError("layers needs --layers, --vocabulary or both")
+    train, test = _texts(options)
+    teacher = SentenceTransformer(options.teacher)
+    student, values = _cut(teacher, options), {"texts": len(train)}
+    if options.vocabulary is not None:
+        student = _pruned(student, options.vocabulary, train)
+        values["vocabulary"] = student.backend_tokenizer.get_vocab_size()
+    prompt = document_prompt(teacher)
+
+    def similarity() -> dict[str, float]:
+        return (
+            {"cosine": mean_cosine(*(each.encode(test, prompt=prompt) for each in (teacher, student)))} if test else {}
+        )
+
+    before = {f"{name}_before": value for name, value in similarity().items()}
+    print_error(f"encoding {len(train):,} texts with the teacher")
+    towards_vectors(student, teacher, train, _training(options))
+    return student, {**values, **before, **similarity(), **_agreement(teacher, student, test)}
+
+
+def _cut(model: Any, options: Options) -> Any:
+    """Return a model with the layers of ``--layers``; without the option, the model itself."""
+    from st_core.distilling.layers import with_layers
+
+    if options.layers is None:
+        return model
+    try:
+        numbers = [int(part) for part in options.layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers {options.layers!r}: expected a number, or numbers separated by commas") from None
+    return with_layers(model, numbers if "," in options.layers else numbers[0])
+
+
+def _pruned(model: Any, vocabulary: str, texts: Sequence[str]) -> Any:
+    """Return a model with the vocabulary of ``--vocabulary``: a size, or a file with a token on each line."""
+    from st_core.distilling.vocabulary import kept_tokens, with_vocabulary
+
+    if not vocabulary.isdecimal():
+        return with_vocabulary(model, Path(vocabulary).read_text(encoding="utf-8").split())
+    tokenizer = model._current().outline(None).tokenizer  # noqa: SLF001 - the engine's own
+    return with_vocabulary(model, kept_tokens(tokenizer, texts, int(vocabulary)))
+
+
+def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any], list[Any], tuple[str, list[str]]]:
+    """Return scored rows to learn from and those held out, with the columns of the query and of the documents.
+
+    ``load`` loads the teachers; without one, the rows have scores.
+    """
+    from st_core.distilling.texts import divided
+    from st_core.mining.scoring import scored_rows
+    from st_core.rows import LABELS, rows_of_files
+
+    if not options.data:
+        raise ValueError(f"{options.kind.value} needs rows of a query and documents; pass DATA")
+    rows = rows_of_files(list(options.data))
+    query, documents = columns_of(None if options.columns is None else ",".join(options.columns), rows[0])
+    used = (query, *documents, *LABELS)
+    plain = [{name: value for name, value in row.items() if name in used} for row in rows]
+    teachers = load()
+    if teachers:
+        print_error(f"scoring the documents of {len(plain):,} rows")
+        plain = list(scored_rows(plain, teachers, query, documents, "min-max" if len(teachers) > 1 else "none"))
+    elif not any(name in plain[0] for name in LABELS):
+        raise ValueError("the rows have no scores; pass --teacher MODEL, or rows that st-connectors score has written")
+    train, test = divided([str(place) for place in range(len(plain))], options.held_out, options.seed)
+    return [plain[int(place)] for place in train], [plain[int(place)] for place in test], (query, documents)
+
+
+def _reranker(options: Options) -> Made:
+    from st_core import CrossEncoder, ModelUnsupported
+    from st_core.distilling.students import rank_correlation, towards_scores
+
+    if options.base is None:
+        raise ValueError("reranker needs a model to train; pass --base MODEL")
+    train, test, _ = _rows(options, lambda: [CrossEncoder(options.teacher)] if options.teachers else [])
+    try:
+        base = CrossEncoder(options.base)
+    except ModelUnsupported as error:
+        if "init_head=True" not in str(error):
+            raise
+        base = CrossEncoder(options.base, num_labels=1)
+    student = _cut(base, options)
+    before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
+    loss = towards_scores(student, train, _training(options))
+    after = {"rank_correlation": rank_correlation(student, test)} if test else {}
+    return student, {"rows": len(train), "held_out_rows": len(test), "loss": loss, **before, **after}
+
+
+def _inference_free(options: Options) -> Made:
+    from st_core import SparseEncoder
+    from st_core.distilling.inference_free import inference_free_model, towards_ensemble
+    from st_core.distilling.students import rank_correlation
+    from st_core.distilling.texts import texts_of_files
+
+    if options.base is None:
+        raise ValueError("inference-free needs a model for documents; pass --base MODEL")
+    train, test, (_, documents) = _rows(options, lambda: [teacher_of(each, "torch", None) for each in options.teachers])
+    own = [row[name] for row in train for name in documents]
+    texts = texts_of_files(options.texts) if options.texts else list(dict.fromkeys(own))
+    student = inference_free_model(_cut(SparseEncoder(options.base, init_head=True), options), texts)
+    before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
+    towards_ensemble(student, train, _training(options), options.document_terms)
+    after = {"rank_correlation": rank_correlation(student, test)} if test else {}
+    terms = student.sparsity(student.encode_document(own[:1000]))["active_dims"]
+    return student, {"rows": len(train), "held_out_rows": len(test), "document_terms": terms, **before, **after}
+
+
+_MADE: Mapping[Kind, Callable[[Options], Made]] = {
+    Kind.STATIC: _static,
+    Kind.DIMENSIONS: _dimensions,
+    Kind.LAYERS: _layers,
+    Kind.RERANKER: _reranker,
+    Kind.INFERENCE_FREE: _inference_free,
+}

@@ -13,7 +13,7 @@ import typer
 from st_connectors.cli.options import AsJson, Backend, Dtype
 from st_connectors.cli.output import print_json, print_line
 
-__all__ = ["score"]
+__all__ = ["columns_of", "score", "teacher_of"]
 
 
 class Kind(StrEnum):
@@ -73,8 +73,8 @@ def score(
     if path.exists():
         raise ValueError(f"{path} exists; delete it, or write to another file")
     rows = rows_of_files(data)
-    query, documents = _columns(columns, rows[0])
-    teachers = [_teacher(name, backend, dtype) for name in model]
+    query, documents = columns_of(columns, rows[0])
+    teachers = [teacher_of(name, backend, dtype) for name in model]
     alignment = align or (Alignment.AFFINE if len(teachers) > 1 else Alignment.NONE)
     count = 0
     temporary = path.with_name(f"{path.name}.new")
@@ -92,7 +92,7 @@ def score(
         print_line(f"{count} rows with the scores of {', '.join(documents)} in {out}")
 
 
-def _columns(text: str | None, row: Mapping[str, Any]) -> tuple[str, list[str]]:
+def columns_of(text: str | None, row: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return the columns of the query and of the documents: those that were chosen, or all with texts."""
     from st_core.rows import LABELS
 
@@ -105,7 +105,7 @@ def _columns(text: str | None, row: Mapping[str, Any]) -> tuple[str, list[str]]:
     return names[0], names[1:]
 
 
-def _teacher(text: str, backend: str, dtype: str | None) -> Any:
+def teacher_of(text: str, backend: str, dtype: str | None) -> Any:
     """Return the model of ``KIND=MODEL``, by default a reranker."""
     import st_core
 

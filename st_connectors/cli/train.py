@@ -18,7 +18,7 @@ from st_connectors.cli.output import FAILURE, INTERRUPTED, print_error, print_js
 if TYPE_CHECKING:
     from st_core.training.recipe import Recipe
 
-__all__ = ["train"]
+__all__ = ["show_log", "train"]
 
 
 class Kind(StrEnum):
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     from st_core.training.recipe import trainer_of
 
     stop = StopCallback(lambda: print_error("stopping after this step; press Ctrl-C again to end at once"))
-    trainer, choice = trainer_of(recipe, [stop, LogCallback(_show)])
+    trainer, choice = trainer_of(recipe, [stop, LogCallback(show_log)])
     print_error(f"loss {choice.loss}: {choice.reason}")
     print_error(described(trainer.train_sets))
     try:
@@ -172,7 +172,7 @@ def _run(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     print_line(f"{recipe.folder}: trained for {output.global_step} steps in {output.metrics['train_runtime']:.0f} s")
 
 
-def _show(step: int, steps: int, logs: Mapping[str, Any]) -> None:
+def show_log(step: int, steps: int, logs: Mapping[str, Any]) -> None:
     """Print the values of a line of the log to standard error."""
     skipped = ("epoch", "grad_norm", "learning_rate", "total_flos")
     values = {

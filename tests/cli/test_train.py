@@ -76,7 +76,7 @@ def test_an_interrupted_training_says_how_to_resume(cli, checkpoints, rows, tmp_
         if len(shown) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(sys.modules["st_connectors.cli.train"], "_show", interrupt)
+    monkeypatch.setattr(sys.modules["st_connectors.cli.train"], "show_log", interrupt)
     arguments = ["train", "dense", rows, *base(checkpoints), "--max-steps", "4", "--out", tmp_path / "out"]
     monkeypatch.setattr("sys.argv", ["st-connectors", *map(str, arguments)])
 

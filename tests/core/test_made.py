@@ -89,8 +89,8 @@ def test_a_model_of_given_modules_has_their_vectors(checkpoints, agree, tmp_path
         agree(numbers(engine.SentenceTransformer(str(tmp_path / "saved"), device="cpu")), numbers(wanted))
 
 
-def test_a_sparse_encoder_of_given_modules_has_their_vectors(checkpoints, agree):
-    """With a masked-language head for documents, and weights of tokens for queries."""
+def test_a_sparse_encoder_of_given_modules_has_their_vectors(checkpoints, agree, tmp_path):
+    """With a masked-language head for documents, and weights of tokens for queries; also after saving."""
     from transformers import AutoTokenizer
 
     folder = str(checkpoints.transformer("bert", "ForMaskedLM"))
@@ -107,6 +107,10 @@ def test_a_sparse_encoder_of_given_modules_has_their_vectors(checkpoints, agree)
 
     agree(numbers(model), numbers(wanted))
     agree(np.asarray(model.encode_query(TEXTS).to_dense()), wanted.encode_query(TEXTS).to_dense())
+    model.save_pretrained(tmp_path / "saved")
+    for engine in (oracle, st_core):
+        saved = engine.SparseEncoder(str(tmp_path / "saved"), device="cpu")
+        agree(np.asarray(saved.encode_query(TEXTS).to_dense()), wanted.encode_query(TEXTS).to_dense())
 
 
 def test_modules_of_a_loaded_model_are_taken(checkpoints, agree):

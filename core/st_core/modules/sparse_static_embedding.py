@@ -18,7 +18,7 @@ from st_core.text.tokens import TextTokenizer, finite, load_tokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SparseStaticEmbedding"]
+__all__ = ["SparseStaticEmbedding", "read_static_tokenizer"]
 
 
 @unchangeable
@@ -56,7 +56,7 @@ class SparseStaticEmbedding:
         beside = (path if path.is_file() else vocabulary).parent / "tokenizer_config.json"
         settings = dict(read_object(beside)) if beside.is_file() else {}
         limit = files.options.processor_kwargs.get("model_max_length", settings.get("model_max_length"))
-        tokenizer = _read_tokenizer(path, vocabulary, settings, finite(limit))
+        tokenizer = read_static_tokenizer(path, vocabulary, settings, finite(limit))
         listing = files.config().get("path") if (files.folder / "config.json").is_file() else None
         if listing is not None and str(listing).endswith(".json"):
             weight = _from_json(files, str(listing), tokenizer)
@@ -79,7 +79,7 @@ class SparseStaticEmbedding:
         return Parts(json, {"weight": self.weight}, self.tokenizer)
 
 
-def _read_tokenizer(
+def read_static_tokenizer(
     path: Path, vocabulary: Path, settings: Mapping[str, object], max_length: int | None
 ) -> TextTokenizer:
     """Return the tokenizer that transformers builds from the settings, which take precedence over its file."""

@@ -1,0 +1,130 @@
+"""Train students towards their teachers: by vectors, or by scores of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+from transformers import PrinterCallback
+
+from st_core.cross_encoder import CrossEncoder
+from st_core.evaluation.pairs import correlation, ranks
+from st_core.mining.scoring import documents_of, pair_scores
+from st_core.model import Model
+from st_core.rows import LABELS
+from st_core.sentence_transformer import SentenceTransformer
+from st_core.training.losses import dense, reranking
+
+__all__ = ["Training", "document_prompt", "rank_correlation", "towards_scores", "towards_vectors", "train"]
+
+LOG_LINES = 50
+"""Lines of the log, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How long and how a student is trained; ``callbacks`` are passed to the trainer."""
+
+    epochs: float = 1.0
+    batch: int = 32
+    learning_rate: float = 5e-5
+    warmup: float = 0.1
+    seed: int = 42
+    callbacks: tuple[Any, ...] = ()
+
+
+def train(model: Model, rows: Sequence[Mapping[str, Any]], loss: nn.Module, training: Training, **more: Any) -> None:
+    """Train a model with a loss on rows; ``more`` are further arguments of its trainer.
+
+    No checkpoints are written. Nothing is trained for no epochs. Raises the errors of the trainer for rows that the
+    loss cannot read.
+    """
+    if training.epochs <= 0:
+        return
+    trainers, arguments = import_module("st_core.training.trainer"), import_module("st_core.training.arguments")
+    steps = -(-len(rows) // training.batch) * training.epochs
+    with TemporaryDirectory() as folder:
+        args = getattr(arguments, f"{model.family}TrainingArguments")(
+            output_dir=folder,
+            num_train_epochs=training.epochs,
+            per_device_train_batch_size=training.batch,
+            learning_rate=training.learning_rate,
+            warmup_steps=training.warmup,
+            seed=training.seed,
+            logging_steps=max(1, int(steps // LOG_LINES)),
+            save_strategy="no",
+            disable_tqdm=True,
+            **more,
+        )
+        trainer = getattr(trainers, f"{model.family}Trainer")(
+            model=model, args=args, train_dataset=rows, loss=loss, callbacks=list(training.callbacks)
+        )
+        trainer.remove_callback(PrinterCallback)  # prints to standard output
+        trainer.train()
+
+
+def document_prompt(model: SentenceTransformer) -> str:
+    """Return the prompt of a model for documents, "" without one."""
+    name = model._document_prompt(None, None)  # noqa: SLF001 - of this package
+    return "" if name is None else model.prompts[name]
+
+
+def towards_vectors(
+    student: SentenceTransformer, teacher: SentenceTransformer, texts: Sequence[str], training: Training
+) -> None:
+    """Train a student on the teacher's vectors of texts, which have its width, with the prompt for documents.
+
+    The loss is one minus the cosine, for a teacher of another similarity the squared error.
+    """
+    prompt = document_prompt(teacher)
+    vectors = teacher.encode(list(texts), prompt=prompt)
+    metric: Literal["cosine", "mse"] = "cosine" if teacher.similarity_fn_name == "cosine" else "mse"
+    rows = [{"text": text, "label": vector} for text, vector in zip(texts, vectors, strict=True)]
+    train(student, rows, dense.EmbedDistillLoss(student, metric), training, prompts=prompt)
+
+
+def towards_scores(student: CrossEncoder, rows: Sequence[Mapping[str, Any]], training: Training) -> str:
+    """Train a cross-encoder on the scores of a teacher, and return the name of the loss.
+
+    Rows have a query, one document and ``score``, or several documents in columns of their own and ``scores``, as
+    ``scored_rows`` yields them. Several documents train with their margins, a single one with its score.
+    """
+    texts = [name for name in rows[0] if name not in LABELS]
+    loss = reranking.MSELoss(student) if len(texts) == 2 else reranking.MarginMSELoss(student)
+    train(student, rows, loss, training)
+    return type(loss).__name__
+
+
+def rank_correlation(model: Any, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return Spearman's correlation of a model's scores with those of rows.
+
+    Of rows with several documents, the mean of the row is subtracted from both before. The
+    result is NaN where all scores are equal.
+    """
+    pairs: list[tuple[str, str]] = []
+    wanted: list[float] = []
+    counts: list[int] = []
+    for row in rows:
+        query, *documents = (name for name in row if name not in LABELS)
+        listed = documents_of(row, documents)
+        label = next(row[name] for name in LABELS if name in row)
+        wanted.extend(np.atleast_1d(np.asarray(label, np.float64)).tolist())
+        counts.append(len(listed))
+        pairs.extend((row[query], document) for document in listed)
+    found = pair_scores(model, pairs)
+    if max(counts) > 1:
+        found, scores = (_from_mean(each, counts) for each in (found, np.array(wanted)))
+    else:
+        scores = np.array(wanted)
+    return correlation(ranks(found), ranks(scores))
+
+
+def _from_mean(scores: Any, counts: Sequence[int]) -> Any:
+    """Return scores minus the mean of their row."""
+    parts = np.split(scores, np.cumsum(counts)[:-1])
+    return np.concatenate([part - part.mean() for part in parts])
