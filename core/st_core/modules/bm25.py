@@ -1,4 +1,4 @@
-"""BM25 as a sparse encoder: saturated term frequencies for documents, idf weights for queries.
+"""BM25 as a sparse encoder: saturated term frequencies for documents; for queries, frequency times idf.
 
 The inner product of a query vector and a document vector is the BM25 score.
 """
@@ -41,6 +41,7 @@ class Saturation:
 class BM25:
     """One half of BM25: the query encoder with an ``idf``, float32 [V], or the document encoder with a ``saturation``.
 
+    A query weighs each of its terms by the number of its occurrences times ``idf``, or a learned weight in its place.
     ``term`` int32 [V] maps each token to the vocabulary entry that it counts as (the token itself, or the base form of
     an inflected word), or to -1 for a token that is left out and does not count towards the length of a text.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def weigh_terms(module: BM25, rows: Ids) -> SparseMatrix:
     owners, terms = owners[terms >= 0], terms[terms >= 0]
     cells, counts = np.unique(owners * width + terms, return_counts=True)
     if module.idf is not None:
-        values = module.idf[cells % width]
+        values = module.idf[cells % width] * counts.astype(np.float32)
         return _matrix(cells[values > 0], values[values > 0], len(rows), width)
     lengths = np.bincount(owners, minlength=len(rows))
     values = _saturate(module.saturation, counts, lengths[cells // width]).astype(np.float32)
@@ -77,8 +78,8 @@ def _matrix(cells: NDArray[np.int64], values: NDArray[np.float32], rows: int, wi
 class OneText:
     """Encodes one text at a time with a table of weights, with the results of :func:`weigh_tokens` or a BM25 query.
 
-    ``tokenizer`` adds no special tokens. ``weight`` float32 [V] is the weight of each token, or of each term where
-    ``term`` [V] maps tokens to terms.
+    ``tokenizer`` adds no special tokens. ``weight`` float32 [V] is the weight of each token, or of each occurrence of a
+    term where ``term`` [V] maps tokens to terms.
     """
 
     def __init__(
@@ -104,11 +105,18 @@ class OneText:
             ids = self.tokenizer.bare(text)
         if limit is not None and len(ids) > limit:
             ids = ids[:limit] if self.tokenizer.keep_left else ids[len(ids) - limit :]
-        terms = set(ids if self.term is None else map(self.term.__getitem__, ids))
+        listed = ids if self.term is None else list(map(self.term.__getitem__, ids))
+        terms = set(listed)
+        repeats = self.term is not None and len(terms) < len(listed)
         if not terms.isdisjoint(self.dropped):
             terms -= self.dropped
-        indices = np.array(sorted(terms), np.intp)  # numpy indexes fastest with this type
-        return SparseVector.trusted(self._numbers[indices], self.weight[indices])  # a table is faster than astype
+        ordered = sorted(terms)
+        indices = np.array(ordered, np.intp)  # numpy indexes fastest with this type
+        values = self.weight[indices]
+        if repeats:
+            counts = Counter(listed)
+            values *= np.array([counts[term] for term in ordered], np.float32)
+        return SparseVector.trusted(self._numbers[indices], values)  # a table is faster than astype
 
 
 def one_text(modules: Sequence[Module]) -> OneText | None:
