@@ -90,6 +90,81 @@ eight = st.lists(corners, min_size=8, max_size=8)
 
 
 @few
+@given(eight, st.data())
+def test_retrieval(tmp_path_factory, vectors, data):
+    """Also with equal scores, which are ordered by id, in parts of the corpus, and at any depths."""
+    queries = {f"q{number}": text for number, text in enumerate(TEXTS[:3])}
+    ids = data.draw(st.permutations([f"d{number}" for number in (1, 2, 10, 11, 20)]))
+    corpus = dict(zip(ids, TEXTS[3:], strict=True))
+    relevant = {query: data.draw(st.sets(st.sampled_from(ids))) for query in queries}
+    assume(any(relevant.values()))
+    depths = st.lists(st.integers(1, 7), min_size=1, max_size=3, unique=True).map(sorted)
+    kinds = ("mrr_at_k", "ndcg_at_k", "accuracy_at_k", "precision_recall_at_k", "map_at_k")
+    options = {kind: data.draw(depths) for kind in kinds} | {"corpus_chunk_size": data.draw(st.integers(1, 6))}
+    both = dict(zip(TEXTS, vectors, strict=True))
+
+    compared(
+        evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, **options),
+        theirs.InformationRetrievalEvaluator(queries, corpus, relevant, **options),
+        Vectors(both),
+        tmp_path_factory.mktemp("both"),
+        their_model=Vectors(both, similarity=their_util.cos_sim),
+    )
+
+
+@few
+@given(eight, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.permutations(TEXTS))
+def test_similarities(tmp_path_factory, vectors, scores, second):
+    """All similarities, also with equal scores and labels."""
+    names = ["cosine", "dot", "euclidean", "manhattan"]
+    model = Vectors(dict(zip(TEXTS, vectors, strict=True)))
+    pairs = [(vectors[TEXTS.index(one)], vectors[TEXTS.index(two)]) for one, two in zip(TEXTS, second, strict=True)]
+    assume(len(set(scores)) > 1 and len({float(np.dot(*pair)) for pair in pairs}) > 1)
+    arguments = {"scores": scores, "similarity_fn_names": names}
+
+    compared(
+        evaluation.EmbeddingSimilarityEvaluator(TEXTS, second, **arguments),
+        theirs.EmbeddingSimilarityEvaluator(TEXTS, second, **arguments),
+        model,
+        tmp_path_factory.mktemp("both"),
+    )
+
+
+@few
+@given(eight, st.permutations(TEXTS), st.permutations(TEXTS), st.sampled_from((0.0, 0.25, 0.5)))
+def test_triplets(tmp_path_factory, vectors, positives, negatives, margin):
+    """Equal similarities do not count, with a margin and without."""
+    arguments = {"margin": margin, "similarity_fn_names": ["cosine", "dot"], "main_similarity_function": "dot"}
+
+    compared(
+        evaluation.TripletEvaluator(TEXTS, positives, negatives, **arguments),
+        theirs.TripletEvaluator(TEXTS, positives, negatives, **arguments),
+        Vectors(dict(zip(TEXTS, vectors, strict=True))),
+        tmp_path_factory.mktemp("both"),
+    )
+
+
+@few
+@given(st.data())
+def test_reranking_by_a_cross_encoder(tmp_path_factory, data):
+    """Rankings that have some of the positives, and scores that all differ."""
+    samples, scores = [], []
+    for _ in range(data.draw(st.integers(1, 3))):
+        documents = data.draw(st.lists(st.sampled_from(TEXTS[:6]), unique=True, min_size=2))
+        positive = data.draw(st.lists(st.sampled_from(TEXTS), unique=True, min_size=1, max_size=3))
+        samples.append({"query": "q", "positive": positive, "documents": documents})
+        scores += data.draw(st.permutations(range(len({*positive, *documents}))))
+    options = {"at_k": data.draw(st.integers(1, 9))}
+
+    compared(
+        evaluation.CrossEncoderRerankingEvaluator(samples, **options),
+        their_pairs.CrossEncoderRerankingEvaluator(samples, **options),
+        Scores(scores),
+        tmp_path_factory.mktemp("both"),
+    )
+
+
+@few
 @given(eight, st.lists(st.sampled_from((0, 1)), min_size=8, max_size=8), st.permutations(TEXTS))
 def test_classification_by_similarity(tmp_path_factory, vectors, labels, second):
     """All similarities, also with equal scores."""
@@ -238,6 +313,16 @@ def test_fusion_of_rankings(tmp_path_factory, data):
     assert [json.loads(line) for line in lines[0]] == [json.loads(line) for line in lines[1]]
 
 
+def test_a_fusion_takes_no_model():
+    """As a trainer would pass it."""
+    sample = {"query_id": 1, "query": "q", "positive": "a", "documents": ["a", "b"]}
+    evaluator = evaluation.ReciprocalRankFusionEvaluator([sample], [sample])
+
+    assert evaluator()["ndcg@10"] == 1
+    with pytest.raises(TypeError, match="takes no model; call it with an output folder"):
+        evaluator(Scores([1]))
+
+
 def test_errors_by_language(tmp_path):
     """Rows without a text in one of the languages are left out."""
     rows = [{"en": TEXTS[0], "de": TEXTS[1]}, {"en": TEXTS[2], "de": TEXTS[3]}, {"en": TEXTS[4], "de": " "}]
@@ -353,6 +438,28 @@ def test_collections_for_cross_encoders_have_their_metrics(nano_folder, tmp_path
         ByLength([]),
         tmp_path,
     )
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    """In several parts, as data sets on the Hub are stored; ids of relevant documents may be a list."""
+    pa = pytest.importorskip("pyarrow", reason="reads Parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="reads Parquet")
+    rows = {
+        "queries": [{"_id": "q", "text": "red"}],
+        "corpus": [{"_id": "d1", "text": "shoe"}, {"_id": "d2", "text": "hat"}],
+        "qrels": [{"query-id": "q", "corpus-id": ["d1", "d2"]}],
+    }
+    for subset, listed in rows.items():
+        (tmp_path / subset).mkdir()
+        for place, row in enumerate(listed):
+            name = f"NanoNQ-{place:05}-of-{len(listed):05}.parquet"
+            parquet.write_table(pa.Table.from_pylist([row]), tmp_path / subset / name)
+    model = Vectors({"red": (1, 0), "shoe": (0, 1), "hat": (1, 1)})
+
+    evaluator = evaluation.NanoBEIREvaluator(dataset_id=tmp_path)
+
+    assert evaluator.dataset_names == ["nq"]
+    assert evaluator(model)["NanoNQ_cosine_recall@1"] == 0.5
 
 
 def test_a_folder_of_beir_collections(tmp_path):

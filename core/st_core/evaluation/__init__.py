@@ -27,6 +27,7 @@ from st_core.evaluation.reranking import (
     SparseRerankingEvaluator,
 )
 from st_core.evaluation.retrieval import InformationRetrievalEvaluator, SparseInformationRetrievalEvaluator
+from st_core.similarity import SimilarityFunction
 
 __all__ = [
     "BinaryClassificationEvaluator",
@@ -44,6 +45,7 @@ __all__ = [
     "ReciprocalRankFusionEvaluator",
     "RerankingEvaluator",
     "SequentialEvaluator",
+    "SimilarityFunction",
     "SparseBinaryClassificationEvaluator",
     "SparseEmbeddingSimilarityEvaluator",
     "SparseInformationRetrievalEvaluator",

@@ -222,7 +222,12 @@ class ReciprocalRankFusionEvaluator:
     def __call__(
         self, output_path: str | PathLike[str] | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Return the measures; write the table, and with ``write_predictions`` the fused rankings."""
+        """Return the measures; write the table, and with ``write_predictions`` the fused rankings.
+
+        Raises TypeError for a model, as a trainer would pass it.
+        """
+        if output_path is not None and not isinstance(output_path, (str, PathLike)):
+            raise TypeError(f"{type(self).__name__} takes no model; call it with an output folder, outside a training")
         fused = [_fused(dense["documents"], sparse["documents"], self.rrf_k) for dense, sparse in self._samples]
         rankings = {
             "dense_": [dense["documents"] for dense, _ in self._samples],
