@@ -27,9 +27,9 @@ __all__ = ["Function", "check_parts", "computed_in_parts", "part_tokens", "with_
 
 UNLIMITED = 1 << 62
 
-CPU_TOKENS = 512
-"""Tokens of a part on the CPU. A step of MiniLM with 32 pairs of 3 to 120 words takes 4.7 s of one core in such parts,
-5.5 in parts of 2,048 tokens, and 7.9 with each column padded to its longest text."""
+CPU_TOKENS = 256
+"""Tokens of a part on the CPU. Loss and gradients of a step of ``bench.train`` take 2.2 s of one core for MiniLM in
+such parts, 2.6 in parts of 512 tokens; for SPLADE of DistilBERT's size 6.5, 7.3, and 14 in parts of 4,096."""
 
 Function: TypeAlias = Callable[[list[Tensor]], Any]
 """A function from the outputs [n, …] of each column to a loss, or to the parts of one by name."""
