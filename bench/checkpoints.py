@@ -44,13 +44,20 @@ def splade(root: Path) -> Path:
     torch.manual_seed(0)
     model = DistilBertForMaskedLM(DistilBertConfig(vocab_size=30_522)).eval()
     tokenizer = _tokenizer()
-    batch = tokenizer(texts("describe", 8, 1000), padding=True, return_tensors="pt")
-    with torch.inference_mode():
+    activate(model, tokenizer, texts("describe", 8, 1000))
+    return _save(folder, model, tokenizer)
+
+
+def activate(model: Any, tokenizer: Any, examples: list[str]) -> None:
+    """Change the bias of a masked language model so that ``ACTIVE`` terms of texts like the examples are active."""
+    import torch
+
+    batch = tokenizer(examples, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
         highest = logits.masked_fill(batch["attention_mask"][:, :, None] == 0, float("-inf")).amax(dim=1)
         level = highest.topk(ACTIVE, dim=1).values[:, -1].mean()
         model.get_output_embeddings().bias.sub_(level)
-    return _save(folder, model, tokenizer)
 
 
 def inference_free(root: Path) -> Path:

@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.builtin_models import COUNTS
-from bench.checkpoints import minilm
+from bench.checkpoints import activate, minilm
 from bench.figures import report, spread
 from bench.machine import describe
 from bench.perl_texts import questions, sections
@@ -96,6 +96,7 @@ def inference_free(root: Path) -> Path:
     with torch.no_grad():  # the new head starts as a product with the word table, the maximum at the text's own words
         model.cls.predictions.transform.dense.weight.copy_(torch.eye(model.config.hidden_size))
         model.cls.predictions.transform.dense.bias.zero_()
+    activate(model.eval(), tokenizer, [section.text for section in sections()[::60]])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     counts = np.load(COUNTS)
