@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 _BY_ADVICE: Mapping[str, Sequence[str]] = {
     "adapters are merged into the weights when a model is loaded; change them with peft and load the result": (
-        *("active_adapter", "active_adapters", "add_adapter", "check_peft_compatible_model", "delete_adapter"),
+        *("active_adapter", "active_adapters", "check_peft_compatible_model", "delete_adapter"),
         *("disable_adapters", "enable_adapters", "get_adapter_state_dict", "has_peft_compatible_model"),
         *("load_adapter", "set_adapter"),
     ),

@@ -26,7 +26,7 @@ from st_core.engine.load import load_engine
 from st_core.engine.options import CallOptions, with_processing
 from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, split_graph_options
 from st_core.engine.prepared import Computed, Prepared, batches_within
-from st_core.errors import ModelBroken, ModelError, ModelUnsupported
+from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
 from st_core.home import expand_home
 from st_core.model_card import ModelCardData
 from st_core.module_settings import Place, changed, module_at
@@ -34,7 +34,7 @@ from st_core.module_view import ModuleView, module_of, view
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
-from st_core.modules.router import stack_dimension
+from st_core.modules.router import Router, stack_dimension
 from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_another
 from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import Transformer
@@ -46,6 +46,7 @@ from st_core.text.tokens import TextTokenizer
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from peft import PeftConfig
     from tokenizers import Tokenizer
 
     from st_core.backends import Rows
@@ -158,6 +159,15 @@ def _names_of(classes: tuple[type, ...]) -> frozenset[str]:
     return frozenset(name for each in classes for name in (*vars(each), *vars(each).get("__annotations__", {})))
 
 
+def _each(modules: Sequence[Module]) -> Iterator[Module]:
+    """Yield modules and those in their routers."""
+    for module in modules:
+        yield module
+        if isinstance(module, Router):
+            for route in module.routes.values():
+                yield from _each(route)
+
+
 class Model(Compatible):
     """A loaded checkpoint.
 
@@ -172,6 +182,7 @@ class Model(Compatible):
     checkpoint: Checkpoint
     prompts: dict[str, str]
     default_prompt_name: str | None
+    _adapter: PeftConfig | None = None
 
     def _load(self, name: str | PathLike[str] | None, loading: LoadArguments) -> None:
         """Find the checkpoint, read it and load its stacks."""
@@ -248,6 +259,42 @@ class Model(Compatible):
         for name in ("checkpoint", "_engine", "_held", "_changed"):
             setattr(self, name, getattr(other, name))
         self._home = home
+
+    def add_adapter(self, adapter_config: PeftConfig) -> None:
+        """Let trainers train a new adapter of peft in place of the transformer's own weights.
+
+        ``adapter_config`` is a configuration of peft, such as ``LoraConfig``. The head of a cross-encoder, and one that
+        was added on loading, are trained too. Save the model after training: as an adapter, which names its base model,
+        or merged into the weights where a head was trained, because transformers does not load the head of an adapter.
+        Results do not change before a training. Raises ImportError without the extra ``peft``, TypeError for another
+        object, and ValueError for a second adapter.
+        """
+        try:
+            from peft import PeftConfig
+        except ImportError as error:
+            raise missing_extra("peft", "an adapter") from error
+        if not isinstance(adapter_config, PeftConfig):
+            kind = type(adapter_config).__name__
+            raise TypeError(f"expected a configuration of peft such as LoraConfig, got a {kind}")
+        if self._adapter is not None:
+            raise ValueError("the model has an adapter already; load it again to train another")
+        self._adapter = adapter_config
+
+    def merge_adapter(self) -> None:
+        """Merge an adapter that was trained or loaded into the weights, so that the model is saved without it.
+
+        Results stay the same, up to rounding. Without an adapter nothing changes.
+        """
+        from st_core.backends.torch.trainable import trainable
+        from st_core.saving.made import Home
+
+        modules = self._current().modules
+        if not any(isinstance(each, Transformer) and each.base is not None for each in _each(modules)):
+            return
+        home = Home()
+        with with_files(modules, self._held) as present, TemporaryDirectory() as place:
+            self._save(trainable(present).written(Path(place)), home.folder, None, card=True)
+        self._reload(home)
 
     def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:  # noqa: ARG002 - for subclasses
         """Return the modules of a checkpoint with the settings that its name implies."""

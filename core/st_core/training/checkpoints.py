@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, no_grad
+
 from st_core.backends.graph.folders import is_out_of_space
 from st_core.training.form import Form, save_form
 
@@ -30,6 +32,9 @@ __all__ = [
 LOSS_FILE = "loss.safetensors"
 """The parameters that belong to losses and not to the model."""
 
+ADAPTED_FILE = "adapted.safetensors"
+"""The trained parameters of a model with an adapter, whose other weights are those of its base."""
+
 IDENTITY_FILE = "training.json"
 """What a training must have in common with the one that a checkpoint continues."""
 
@@ -45,6 +50,9 @@ def save_objective(model: Model, objective: Objective, identity: Mapping[str, An
     extra = {name: value.contiguous().cpu() for name, value in objective.extra_state_dict().items()}
     if extra:
         save_file(extra, str(folder / LOSS_FILE))
+    if objective.form.adapters():
+        trained = {name: value.contiguous() for name, value in _trained(objective).items()}
+        save_file(trained, str(folder / ADAPTED_FILE))
     (folder / IDENTITY_FILE).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
 
@@ -52,16 +60,39 @@ def load_objective(model: Model, objective: Objective, folder: Path) -> None:
     """Set all parameters to those of a checkpoint; raise ValueError for one of another model or other losses."""
     from safetensors.torch import load_file
 
-    kind: Any = type(model)
-    saved = Form(kind(str(folder), device=str(objective.form.device)))
-    try:
-        objective.form.load_state_dict(saved.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder}: the checkpoint is of another model: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    if objective.form.adapters():
+        _load_trained(objective, folder / ADAPTED_FILE)
+    else:
+        kind: Any = type(model)
+        saved = Form(kind(str(folder), device=str(objective.form.device)))
+        try:
+            objective.form.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{folder}: the checkpoint is of another model: {str(error).splitlines()[-1].strip()}"
+            ) from error
     path = folder / LOSS_FILE
     objective.load_extra_state_dict(load_file(str(path)) if path.is_file() else {})
+
+
+def _trained(objective: Objective) -> dict[str, Tensor]:
+    """Return the parameters of the model that are trained beside or in an adapter, by name."""
+    parameters = objective.form.named_parameters()
+    return {name: value.detach() for name, value in parameters if value.requires_grad}
+
+
+def _load_trained(objective: Objective, path: Path) -> None:
+    """Set the parameters that :func:`_trained` returned; raise ValueError for a checkpoint of others."""
+    from safetensors.torch import load_file
+
+    own, saved = _trained(objective), load_file(str(path)) if path.is_file() else {}
+    if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
+        raise ValueError(
+            f"{path.parent}: the checkpoint is of another adapter; resume with the same one, or train anew"
+        )
+    with no_grad():
+        for name, value in saved.items():
+            own[name].copy_(value)
 
 
 def is_complete(folder: Path) -> bool:

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 
+from st_core.backends.torch.adapters import add_adapter, described_adapter, has_adapter
+from st_core.backends.torch.modules import TransformerStep
 from st_core.backends.torch.once import Once
 from st_core.backends.torch.runner import Program, TorchRunner
 from st_core.backends.torch.trainable import Trainable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from st_core.backends import Features
     from st_core.engine.engine import Engine
     from st_core.engine.inputs import Input
+    from st_core.modules.transformer import Transformer
 
 __all__ = ["Form", "computing_with", "form_of", "save_form", "take_over"]
 
@@ -45,7 +48,25 @@ class Form(Trainable):
         self._model = ref(model)
         self._last: Engine = copy.copy(model._engine)  # noqa: SLF001
         self.similarity_fn_name = getattr(model, "similarity_fn_name", None)
+        self.adapt()
         self.to(device, torch.float32)
+
+    def adapt(self) -> None:
+        """Add the adapter of the model to its transformers, unless they have it."""
+        model = self._model()
+        if model is None or model._adapter is None:  # noqa: SLF001 - of this package
+            return
+        is_new = hasattr(model, "_home")
+        for step in self.modules():
+            if isinstance(step, TransformerStep) and not has_adapter(step.model):
+                trains_head = is_new or step.value.task == "sequence-classification"
+                base = None if is_new else _base_name(model, step.value)
+                add_adapter(step, model._adapter, base, trains_head=trains_head)  # noqa: SLF001
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """Return the configurations of the adapters that are trained, none without them."""
+        steps = [each for each in self.modules() if isinstance(each, TransformerStep) and has_adapter(each.model)]
+        return [described_adapter(each.model) for each in steps]
 
     @property
     def _engine(self) -> Engine:
@@ -127,7 +148,14 @@ def form_of(model: Any) -> Form:
         raise ValueError(f"a model on {model.backend} cannot be trained; load it with backend='torch'")
     if model not in _forms:
         _forms[model] = Form(model)
+    _forms[model].adapt()
     return _forms[model]
+
+
+def _base_name(model: Model, module: Transformer) -> str:
+    """Return what an adapter's base model is loaded from: a Hub name, or the absolute path of a folder."""
+    is_hub = module.folder == model.checkpoint.folder and not Path(model.checkpoint.name).exists()
+    return model.checkpoint.name if is_hub else str(module.folder.absolute())
 
 
 @contextmanager

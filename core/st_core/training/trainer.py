@@ -233,6 +233,7 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
             },
             "columns": {name: list(each.columns) for name, each in self.train_sets.items()},
             "data": self._data,
+            **({"adapters": adapters} if (adapters := self.form.adapters()) else {}),
         }
 
     @cached_property

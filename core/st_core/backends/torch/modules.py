@@ -197,6 +197,8 @@ class TransformerStep(Step[Transformer]):
         super().__init__(value)
         self.model = loaded.model
         self.loaded = loaded
+        self.adapter_base: str | None = None
+        """The transformer that a trained adapter is loaded into, None if it is merged into the saved weights."""
 
     def forward(self, features: Features) -> Features:
         """Write the transformer's output, and the states of all layers where its configuration requests them."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from st_core.backends.torch.adapters import has_adapter, save_adapted
 from st_core.backends.torch.fused_head import FusedHead, fused_head
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
@@ -191,21 +192,38 @@ def _count(modules: Iterable[Module]) -> int:
 def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
     """Write a transformer with its current weights to a new folder and return the module that reads it.
 
-    The transformers library writes configuration and weights; the tokenizer's files are copied. An adapter has already
-    been merged into the weights.
+    The transformers library writes configuration and weights; the tokenizer's files are copied. An adapter of the
+    checkpoint has already been merged into the weights; one that is trained is written as such if it can be loaded.
     """
     module: Transformer = step.value
     model: PreTrainedModel = step.model
     if folder.exists():
         raise FileExistsError(f"{folder}: exists already; trained weights go into a new folder")
     folder.mkdir(parents=True)
+    if has_adapter(model):
+        return _save_adapted(step, folder)
     with hushed():
         # The original names of a merged model are those of its adapter.
         model.save_pretrained(str(folder), save_original_format=module.base is None)
+    _copy_others(module, folder)
+    return replace(module, folder=folder, base=None, config=read_object(folder / "config.json"))
+
+
+def _save_adapted(step: TransformerStep, folder: Path) -> Transformer:
+    module: Transformer = step.value
+    is_adapter = save_adapted(step, folder)
+    _copy_others(module, folder)
+    if is_adapter:
+        (folder / "config.json").unlink(missing_ok=True)  # that of the base model
+        return replace(module, folder=folder, base=module.folder)
+    return replace(module, folder=folder, base=None, config=read_object(folder / "config.json"))
+
+
+def _copy_others(module: Transformer, folder: Path) -> None:
+    """Copy the files of a transformer other than weights that are not yet in a folder."""
     for path in _other_files(module):
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
-    return replace(module, folder=folder, base=None, config=read_object(folder / "config.json"))
 
 
 def _other_files(module: Transformer) -> list[Path]:

@@ -1,0 +1,86 @@
+"""Adapters that are trained: peft puts them into a transformer, whose own weights are frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from st_core.backends.torch.hush import hushed
+from st_core.backends.torch.modules import TransformerStep
+from st_core.errors import missing_extra
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+__all__ = ["add_adapter", "described_adapter", "has_adapter", "merge_layers", "save_adapted"]
+
+
+def add_adapter(step: TransformerStep, config: PeftConfig, base: str | None, *, trains_head: bool) -> None:
+    """Put a new adapter into a transformer and freeze its own weights, except with ``trains_head`` those of its head.
+
+    ``base`` is the name or the folder of the transformer, from which the saved adapter is loaded; without one, or with
+    a trained head, it is saved merged: transformers 5.23 does not load the head of an adapter. Raises the errors of
+    peft for a configuration that does not fit the transformer.
+    """
+    model: Any = step.model
+    model.add_adapter(copy.deepcopy(config))
+    has_head = model.base_model is not model
+    if trains_head and has_head:
+        for name, parameter in model.named_parameters():
+            if not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name:
+                parameter.requires_grad_(requires_grad=True)
+    step.adapter_base = None if trains_head and has_head else base
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Return whether a transformer has an adapter that is not merged."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def described_adapter(model: Any) -> dict[str, Any]:
+    """Return the configuration of the adapter of a transformer, as values of JSON."""
+    return {name: _plain(value) for name, value in model.peft_config["default"].to_dict().items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value if isinstance(value, (str, int, float, bool, list)) else str(value)
+
+
+def merge_layers(model: nn.Module) -> None:
+    """Merge the adapter of a transformer into its weights, so that nothing of the adapter is left to compute."""
+    for name, layer in list(_adapted(model)):
+        layer.merge()
+        model.set_submodule(name, layer.get_base_layer())
+    changed: Any = model
+    changed._hf_peft_config_loaded = False  # noqa: SLF001 - else transformers 5.23 looks for the adapter when it saves
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError as error:
+        raise missing_extra("peft", "an adapter") from error
+    return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
+
+
+def save_adapted(step: TransformerStep, folder: Path) -> bool:
+    """Write the adapter of a transformer to a folder, or its merged weights; return whether it is the adapter."""
+    model: Any = step.model
+    base = step.adapter_base
+    with hushed():
+        if base is None:
+            merged = copy.deepcopy(model)
+            merge_layers(merged)
+            merged.save_pretrained(str(folder))
+            return False
+        model.peft_config["default"].base_model_name_or_path = base
+        model.save_pretrained(str(folder))
+    return True
