@@ -74,6 +74,13 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest learning rate.")] = 2e-5,
     warmup: Annotated[float, typer.Option(min=0, help="Share of the steps in which it rises.")] = 0.1,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train an adapter of this rank, not the weights.")
+    ] = None,
+    lora_alpha: Annotated[
+        int | None, typer.Option(min=1, help="With --lora: scale of the adapter, over its rank (default: 2 x RANK).")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="With --lora: save the weights with the adapter.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of data and dropout.")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
     as_json: AsJson = False,
@@ -88,6 +95,8 @@ def train(
     Example: st-connectors train dense pairs.jsonl --base sentence-transformers/all-MiniLM-L6-v2 --out my-model
 
     Example: st-connectors train reranker negatives.jsonl --base my-model --out my-reranker --eval held-out.jsonl
+
+    Example: st-connectors train dense pairs.jsonl --base my-model --lora 16 --learning-rate 2e-4 --out my-adapter
     """
     from st_core.training.recipe import Recipe
 
@@ -116,10 +125,14 @@ def train(
         warmup,
         max_steps,
         seed,
+        lora=lora,
+        lora_alpha=lora_alpha,
         arguments=arguments,
     )
+    if lora is None and (merge or lora_alpha is not None):
+        raise ValueError(f"{'--merge' if merge else '--lora-alpha'} is for adapters; pass --lora RANK too")
     _check_folder(recipe, resume=resume)
-    _run(recipe, resume=resume, as_json=as_json)
+    _run(recipe, resume=resume, merge=merge, as_json=as_json)
 
 
 def _check_folder(recipe: Recipe, *, resume: bool) -> None:
@@ -128,7 +141,7 @@ def _check_folder(recipe: Recipe, *, resume: bool) -> None:
         raise ValueError(f"{recipe.checkpoints} has checkpoints; pass --resume, delete them, or choose another --out")
 
 
-def _run(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
+def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
     from st_core.training.callbacks import LogCallback, StopCallback
     from st_core.training.curves import curves_of, drawing, sparkline
     from st_core.training.reading import described
@@ -153,6 +166,8 @@ def _run(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     if stop.is_stopped:
         print_error(f"stopped after step {trainer.state.global_step}; continue with: {_resuming()}")
         raise typer.Exit(INTERRUPTED)
+    if merge:
+        trainer.trained.merge_adapter()
     trainer.trained.save_pretrained(str(recipe.folder))
     if as_json:
         last = {name: curve[-1][1] for name, curve in curves.items()}

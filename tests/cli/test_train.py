@@ -116,3 +116,20 @@ def test_what_cannot_be_trained_is_one_line(cli, checkpoints, rows, tmp_path, mo
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]
     assert not (tmp_path / "out" / "modules.json").exists()
+
+
+def test_an_adapter_is_trained_and_merged(cli, checkpoints, rows, tmp_path):
+    """``--lora`` saves the adapter, ``--merge`` the weights; both have the same vectors."""
+    pytest.importorskip("peft", reason="it makes the adapter")
+    chosen = ["train", "dense", rows, *base(checkpoints), "--lora", "4", "--learning-rate", "0.01"]
+
+    plain, merged = cli(*chosen, "--out", tmp_path / "one"), cli(*chosen, "--merge", "--out", tmp_path / "two")
+    refused = cli("train", "dense", rows, *base(checkpoints), "--merge", "--out", tmp_path / "three")
+
+    assert (plain.status, merged.status) == (0, 0)
+    assert json.loads((tmp_path / "one" / "adapter_config.json").read_text())["lora_alpha"] == 8
+    assert not (tmp_path / "two" / "adapter_config.json").exists()
+    models = [st_core.SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("one", "two")]
+    vectors = [model.encode("a tree") for model in models]
+    assert vectors[0] == pytest.approx(vectors[1], abs=1e-5)
+    assert (refused.status, "--merge is for adapters; pass --lora RANK too" in refused.error_line()) == (2, True)

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from st_core.errors import missing_extra
 from st_core.rows import LABELS, rows_of_files
 from st_core.training.choosing import Choice, Kind, choose_loss
 
@@ -25,8 +26,9 @@ class Recipe:
     """What a training is made of.
 
     ``data`` and ``evaluation`` are files of rows. Without a ``loss`` the columns choose it. ``document_terms`` and
-    ``query_terms`` are the active terms that a sparse model is steered to. ``arguments`` are further arguments of the
-    trainer.
+    ``query_terms`` are the active terms that a sparse model is steered to. ``lora`` is the rank of an adapter of all
+    linear layers that is trained in place of the weights, scaled by ``lora_alpha`` over the rank, by default 2.
+    ``arguments`` are further arguments of the trainer.
     """
 
     kind: Kind
@@ -44,6 +46,8 @@ class Recipe:
     max_steps: int = -1
     seed: int = 42
     evaluations: int = 10
+    lora: int | None = None
+    lora_alpha: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,7 +78,10 @@ def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choi
     choice = choice_of(recipe, rows)
     trainers, arguments = import_module("st_core.training.trainer"), import_module("st_core.training.arguments")
     name = _CLASSES[recipe.kind]
+    import_module("transformers").set_seed(recipe.seed)  # a new head and a new adapter are drawn
     model = _base(recipe, choice)
+    if recipe.lora is not None:
+        _add_lora(model, recipe.lora, recipe.lora_alpha)
     steps = _steps(recipe, len(rows))
     args = getattr(arguments, f"{name}TrainingArguments")(
         output_dir=str(recipe.checkpoints),
@@ -118,6 +125,15 @@ def _base(recipe: Recipe, choice: Choice) -> Any:
             raise
     needs_one = recipe.kind == "reranker" and choice.loss != "CrossEntropyLoss"
     return model_class(recipe.base, num_labels=1) if needs_one else model_class(recipe.base, init_head=True)
+
+
+def _add_lora(model: Any, rank: int, alpha: int | None) -> None:
+    """Add an adapter of all linear layers to a model; raise ImportError without the extra ``peft``."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise missing_extra("peft", "--lora") from error
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=2 * rank if alpha is None else alpha, target_modules="all-linear"))
 
 
 def _loss(recipe: Recipe, name: str, model: Any) -> Any:
