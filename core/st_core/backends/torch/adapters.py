@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,9 @@ def save_adapted(step: TransformerStep, folder: Path) -> bool:
             merge_layers(merged)
             merged.save_pretrained(str(folder))
             return False
-        model.peft_config["default"].base_model_name_or_path = base
         model.save_pretrained(str(folder))
+    # Written afterwards: peft 0.21 looks up a base model of the Hub over the network when it saves.
+    path = folder / "adapter_config.json"
+    value = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return True
