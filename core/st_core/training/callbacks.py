@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from st_core.training.devices import in_any_process
 from st_core.training.losses.sparse import SpladeLoss
 
 __all__ = ["LogCallback", "SchedulerType", "SpladeRegularizerWeightSchedulerCallback", "StopCallback"]
@@ -76,7 +77,7 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):  # type: ignore
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]  # the library is not checked
-    """Stops a training after its current step, with a checkpoint, when the process is interrupted (Ctrl-C).
+    """Stops a training after its current step, with a checkpoint, when one of its processes is interrupted (Ctrl-C).
 
     The second interruption ends it at once, without a checkpoint.
     """
@@ -101,9 +102,10 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]  # the library is not
         self.is_stopped = True
         self._told()
 
-    def on_step_end(self, _args: Any, _state: Any, control: Any, **_kwargs: Any) -> None:
+    def on_step_end(self, args: Any, _state: Any, control: Any, **_kwargs: Any) -> None:
         """Save and stop if there was an interruption."""
-        if self.is_stopped:
+        if in_any_process(self.is_stopped, args.device):
+            self.is_stopped = True
             control.should_save = control.should_training_stop = True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,27 +107,39 @@ def last_complete(folder: Path) -> Path | None:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, *, is_first: bool, wait: Callable[[], None]) -> Iterator[Path]:
     """Yield a folder beside another for a checkpoint, which takes its place at the end of the block.
 
-    If an error occurs, the folder stays as it was; a full disk is named, with the checkpoint to resume from.
+    Several processes write into the folder: the first one creates and moves it, and ``wait`` returns when all have
+    called it. If an error occurs, the folder stays as it was; a full disk is named, with the checkpoint to resume from.
     """
     workspace = folder.parent / f".writing-{folder.name}"
-    shutil.rmtree(workspace, ignore_errors=True)
-    workspace.mkdir(parents=True)
+    if is_first:
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(parents=True)
+    wait()
     try:
         yield workspace
-        old = folder.parent / f".replaced-{folder.name}"
-        if folder.exists():
-            folder.replace(old)
-        (workspace / folder.name).replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        wait()
+        if is_first:
+            _take_place(workspace / folder.name, folder)
     except Exception as error:
-        if is_out_of_space(error, workspace):
+        if workspace.is_dir() and is_out_of_space(error, workspace):
             raise _no_space(folder) from error
         raise
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        if is_first:
+            shutil.rmtree(workspace, ignore_errors=True)
+    wait()
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    """Move a folder to the place of another, which may exist."""
+    old = folder.parent / f".replaced-{folder.name}"
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _no_space(folder: Path) -> OSError:

@@ -1,4 +1,4 @@
-"""Embeddings of all devices of a distributed training, with gradients."""
+"""What the processes of a distributed training share: embeddings with gradients, and decisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["gathered", "rank"]
+__all__ = ["gathered", "in_any_process", "rank"]
 
 
 def is_distributed() -> bool:
@@ -28,3 +28,15 @@ def gathered(rows: Tensor) -> Tensor:
 
     gather: Any = functional.all_gather  # torch has no types for it
     return torch.cat(list(gather(rows)))
+
+
+def in_any_process(is_true: bool, device: torch.device) -> bool:
+    """Return whether a condition is true in one of the processes, each of which must call this at the same step.
+
+    ``device`` is that of the training, because NCCL reduces tensors of devices only.
+    """
+    if not is_distributed():
+        return is_true
+    flag = torch.tensor(float(is_true), device=device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from st_core.engine.batches import Budget, cut
 
@@ -161,23 +162,41 @@ def with_cached_gradients(
     total = torch.stack(list(value.values())).sum() if isinstance(value, Mapping) else value
     gradients = torch.autograd.grad(total, leaves, allow_unused=True)
 
-    def replay(upstream: Tensor) -> None:
+    def replayed(upstream: Tensor, parameters: Mapping[str, Tensor]) -> None:
         for part, state in zip(parts, states, strict=True):
             gradient = gradients[part.column]
             if gradient is not None:
                 with torch.enable_grad(), state.again():
-                    result = part.compute(form, output)
+                    result = functional_call(form, dict(parameters), (part.features,))[output]
                 torch.autograd.backward(result, gradient[part.rows.to(gradient.device)] * upstream)
 
-    return _with_hook(value, total, replay)
-
-
-def _with_hook(value: Any, total: Tensor, replay: Callable[[Tensor], None]) -> Any:
-    """Return a number, or parts by name, whose sum calls ``replay`` with its gradient in the backward pass."""
-    leaf: Any = total.detach().requires_grad_()  # its hooks have no types
-    leaf.register_hook(replay)
+    trained = {name: each for name, each in form.named_parameters() if each.requires_grad}
+    leaf: Tensor = _Replayed.apply(total.detach(), replayed, list(trained), *trained.values())
     if not isinstance(value, Mapping):
         return leaf
     first, *others = value
     rest = {name: value[name].detach() for name in others}
     return {first: leaf - sum(rest.values()), **rest}
+
+
+class _Replayed(torch.autograd.Function):
+    """A number whose backward pass computes all parts again.
+
+    The parts add up gradients in leaves that share the values of the parameters, so that each parameter receives its
+    gradient once: DistributedDataParallel reduces it then, and refuses a second one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, total: Tensor, replayed: Callable[..., None], names: list[str], *parameters: Tensor
+    ) -> Tensor:
+        """Return the number."""
+        ctx.replayed, ctx.names, ctx.parameters = replayed, names, parameters
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the parameters."""
+        leaves = {name: each.detach().requires_grad_() for name, each in zip(ctx.names, ctx.parameters, strict=True)}
+        ctx.replayed(upstream[0], leaves)
+        return (None, None, None, *(each.grad for each in leaves.values()))

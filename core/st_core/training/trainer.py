@@ -45,6 +45,7 @@ from st_core.training.checkpoints import (
 )
 from st_core.training.collator import Collator, PairCollator
 from st_core.training.columns import LABELS
+from st_core.training.devices import in_any_process
 from st_core.training.examples import Concatenated, Example
 from st_core.training.form import Form, computing_with, form_of, save_form, take_over
 from st_core.training.losses.pairs import BinaryCrossEntropyLoss, CrossEntropyLoss
@@ -324,8 +325,10 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
         parts = model(**inputs)
         loss = parts["loss"]
         self._add(parts, is_training=model.training)
-        if model.training and not torch.isfinite(loss.detach()).all():
-            self._stop(loss, inputs)
+        if model.training:
+            is_finite = bool(torch.isfinite(loss.detach()).all())
+            if in_any_process(not is_finite, loss.device):
+                self._stop(loss, inputs)
         return (loss, {}) if return_outputs else loss
 
     def _stop(self, loss: Tensor, inputs: Mapping[str, Any]) -> None:
@@ -333,6 +336,8 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
         self._save_checkpoint(self.model, None)
         where = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         rows, name = ", ".join(map(str, inputs["rows"])), inputs.get("dataset_name")
+        if torch.isfinite(loss.detach()).all():
+            raise FloatingPointError(f"the loss of another process is not finite; the state before it is in {where}")
         raise FloatingPointError(
             f"the loss is {float(loss.detach())} after step {self.state.global_step}, in rows {rows}"
             f"{f' of {name!r}' if name else ''}; the state before it is in {where}: look at these rows, or train with "
@@ -386,8 +391,9 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
         folder = Path(self.args.output_dir) / "eval"
         folder.mkdir(parents=True, exist_ok=True)
         assert self.evaluator is not None
+        output_path = str(folder) if self.args.should_save else None
         metrics = self.evaluator(
-            self.trained, output_path=str(folder), epoch=self.state.epoch or -1, steps=self.state.global_step
+            self.trained, output_path=output_path, epoch=self.state.epoch or -1, steps=self.state.global_step
         )
         return dict(metrics) if isinstance(metrics, Mapping) else {"evaluator": metrics}
 
@@ -408,18 +414,21 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint completely or not at all, and delete those above the limit."""
         final = Path(super()._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        is_first = bool(self.args.should_save)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with staged(final) as workspace:
+            with staged(final, is_first=is_first, wait=self.accelerator.wait_for_everyone) as workspace:
                 self._staging = workspace
                 super()._save_checkpoint(model, trial)
                 if self.state.best_global_step:  # the library has stored a path within the workspace
                     best = final.parent / f"checkpoint-{self.state.best_global_step}"
                     self.state.best_model_checkpoint = str(best)
+                if self.state.best_global_step and is_first:
                     self.state.save_to_json(str(workspace / final.name / STATE_FILE))
         finally:
             self._staging, self.args.save_total_limit = None, limit
-        _rotate(final.parent, limit, self.state.best_model_checkpoint)
+        if is_first:
+            _rotate(final.parent, limit, self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         load_objective(self.trained, self.objective, Path(resume_from_checkpoint))

@@ -12,6 +12,7 @@ from torch import nn
 
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.modules import TransformerStep
+from st_core.backends.torch.writing import writing_on_every_rank
 from st_core.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -76,12 +77,13 @@ def save_adapted(step: TransformerStep, folder: Path) -> bool:
     """Write the adapter of a transformer to a folder, or its merged weights; return whether it is the adapter."""
     model: Any = step.model
     base = step.adapter_base
-    with hushed():
-        if base is None:
-            merged = copy.deepcopy(model)
-            merge_layers(merged)
+    if base is None:
+        merged = copy.deepcopy(model)
+        merge_layers(merged)
+        with hushed(), writing_on_every_rank(merged):
             merged.save_pretrained(str(folder))
-            return False
+        return False
+    with hushed(), writing_on_every_rank(model):
         model.save_pretrained(str(folder))
     # Written afterwards: peft 0.21 looks up a base model of the Hub over the network when it saves.
     path = folder / "adapter_config.json"

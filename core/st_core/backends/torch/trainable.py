@@ -22,6 +22,7 @@ from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
 from st_core.backends.torch.word_table import with_gradient_rows, word_table
+from st_core.backends.torch.writing import writing_on_every_rank
 from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
 from st_core.modules.transformer import Transformer, copied_files
@@ -202,7 +203,7 @@ def save_transformer(step: TransformerStep, folder: Path) -> Transformer:
     folder.mkdir(parents=True)
     if has_adapter(model):
         return _save_adapted(step, folder)
-    with hushed():
+    with hushed(), writing_on_every_rank(model):
         # The original names of a merged model are those of its adapter.
         model.save_pretrained(str(folder), save_original_format=module.base is None)
     _copy_others(module, folder)
