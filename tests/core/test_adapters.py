@@ -132,6 +132,18 @@ def test_a_new_head_is_trained_with_the_adapter(checkpoints, agree, tmp_path):
         agree(numbers(package.SparseEncoder(str(tmp_path / "saved"), device="cpu")), numbers(model), 1e-4)
 
 
+def test_an_adapter_of_all_layers_loads_into_a_base_with_a_pooler(checkpoints, agree, tmp_path):
+    """The trained transformer leaves the pooler out, and the adapter has nothing for it."""
+    _, model = checkpoints.own_pair(DENSE, "bert-mean")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules="all-linear"))
+
+    trainer_of(model, tmp_path / "run", dense.MultipleNegativesRankingLoss).train()
+
+    model.save_pretrained(tmp_path / "saved")
+    for package in (oracle, st_core):
+        agree(numbers(package.SentenceTransformer(str(tmp_path / "saved"), device="cpu")), numbers(model), 1e-4)
+
+
 def test_what_is_no_adapter_is_refused(checkpoints):
     """And a second one."""
     _, model = checkpoints.own_pair(DENSE, "bert-mean")

@@ -85,8 +85,10 @@ def save_adapted(step: TransformerStep, folder: Path) -> bool:
         return False
     with hushed(), writing_on_every_rank(model):
         model.save_pretrained(str(folder))
-    # Written afterwards: peft 0.21 looks up a base model of the Hub over the network when it saves.
+    # Written afterwards: peft 0.21 looks up a base model of the Hub over the network when it saves. Layers are named in
+    # full, because the base model may have layers, such as BERT's pooler, that the trained transformer leaves out.
     path = folder / "adapter_config.json"
-    value = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    changes = {"base_model_name_or_path": base, "target_modules": sorted(name for name, _ in _adapted(model))}
+    value = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return True
