@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,11 +24,16 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
+    """Replace the clock of the module alone: a server of other tests in this process would wait for hours by it."""
     clock = Clock()
-    monkeypatch.setattr(module.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(
-        threading.Condition, "wait", lambda self, seconds=None: setattr(clock, "now", clock.now + (seconds or 0))
-    )
+
+    class Waiting(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.now += timeout or 0
+            return True
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Condition=Waiting))
     return clock
 
 

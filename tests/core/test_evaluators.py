@@ -24,7 +24,10 @@ import sentence_transformers.util as their_util  # noqa: E402 - after the guard
 import st_core.util  # noqa: E402 - after the guard
 from st_core import evaluation  # noqa: E402 - after the guard
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:A single label was found:UserWarning"),  # scikit-learn's, of random labels
+]
 few = settings(max_examples=30, deadline=None)
 
 TEXTS = [f"text {number}" for number in range(8)]
