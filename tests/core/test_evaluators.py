@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:A single label was found:UserWarning"),  # scikit-learn's, of random labels
 ]
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30, deadline=None, derandomize=True)  # rounding orders scores that are nearly equal
 
 TEXTS = [f"text {number}" for number in range(8)]
 
