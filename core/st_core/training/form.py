@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from st_core.engine.engine import Engine
     from st_core.engine.inputs import Input
     from st_core.modules.transformer import Transformer
+    from st_core.training.token_rows import TokenRows
 
 __all__ = ["Form", "computing_with", "form_of", "save_form", "take_over"]
 
@@ -39,6 +40,7 @@ class Form(Trainable):
     """The trainable form of a model, called with the features of one column.
 
     Losses of users may call it like a model of sentence-transformers: ``self.model(features)["sentence_embedding"]``.
+    While ``token_rows`` is set, texts that :meth:`preprocess` reads again are not tokenized again.
     """
 
     def __init__(self, model: Model) -> None:
@@ -48,6 +50,7 @@ class Form(Trainable):
         self._model = ref(model)
         self._last: Engine = copy.copy(model._engine)  # noqa: SLF001
         self.similarity_fn_name = getattr(model, "similarity_fn_name", None)
+        self.token_rows: TokenRows | None = None
         self.adapt()
         self.to(device, torch.float32)
 
@@ -85,7 +88,11 @@ class Form(Trainable):
     ) -> Features:
         """Return the tokens of texts or pairs as tensors on the CPU, with the task and the length of the prompt."""
         engine, options = self._engine, CallOptions(task=task, prompt=prompt, max_length=max_length)
-        tokens = engine.tokenize(inputs, options)
+        if self.token_rows is None:
+            tokens = engine.tokenize(inputs, options)
+        else:
+            key = (engine.limit_of(options), prompt, task)
+            tokens = self.token_rows.tokens(inputs, key, lambda texts: engine.tokenize(texts, options))
         tokenizer = engine.outline(task).tokenizer
         ids, mask = pad(tokens.ids, tokenizer.pad_id, left=tokenizer.pad_left, least=1)
         features: Features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,6 +63,7 @@ from st_core.training.samplers import (
     ProportionalBatchSampler,
     RoundRobinBatchSampler,
 )
+from st_core.training.token_rows import TokenRows
 
 __all__ = ["CrossEncoderTrainer", "ModelTrainer", "SentenceTransformerTrainer", "SparseEncoderTrainer"]
 
@@ -196,10 +198,22 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
         place = self._resumed(resume_from_checkpoint)
         self._tell()
         self.trained.prompts.update(self._prompts())
-        with computing_with(self.trained, self.form):
+        with computing_with(self.trained, self.form), self._storing_tokens():
             output = super().train(None if place is None else str(place), *args, **kwargs)
         take_over(self.trained, self.form, self.card())
         return output
+
+    @contextmanager
+    def _storing_tokens(self) -> Iterator[None]:
+        """Tokenize each text once inside the block, if there is more than one epoch."""
+        of_epoch = sum(map(len, self.train_sets.values())) / self.args.world_size
+        steps = self.args.max_steps * self.args.gradient_accumulation_steps
+        is_repeated = steps * self.args.train_batch_size > of_epoch if steps > 0 else self.args.num_train_epochs > 1
+        self.form.token_rows = TokenRows() if is_repeated else None
+        try:
+            yield
+        finally:
+            self.form.token_rows = None
 
     def _resumed(self, value: str | bool | None) -> Path | None:
         if value is None or value is False:
