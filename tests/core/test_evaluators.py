@@ -517,7 +517,7 @@ def test_sparse_evaluators_have_their_metrics(checkpoints, nano_folder, tmp_path
     cases = {
         "SparseBinaryClassificationEvaluator": (first, second, labels),
         "SparseEmbeddingSimilarityEvaluator": (first, second, scores),
-        "SparseTripletEvaluator": (first, second, second[::-1]),
+        "SparseTripletEvaluator": (first, second, second[1:] + second[:1]),  # no text is both: rounding would decide
         "SparseTranslationEvaluator": (first, second),
         "SparseRerankingEvaluator": (samples,),
         "SparseInformationRetrievalEvaluator": (
