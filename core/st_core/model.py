@@ -265,9 +265,10 @@ class Model(Compatible):
 
         ``adapter_config`` is a configuration of peft, such as ``LoraConfig``. The head of a cross-encoder, and one that
         was added on loading, are trained too. Save the model after training: as an adapter, which names its base model,
-        or merged into the weights where a head was trained, because transformers does not load the head of an adapter.
-        Results do not change before a training. Raises ImportError without the extra ``peft``, TypeError for another
-        object, and ValueError for a second adapter.
+        or merged into the weights where a head was trained, because transformers does not load the head of an adapter,
+        and where the base model is not a folder without an adapter. Results do not change before a training. Raises
+        ImportError without the extra ``peft``, TypeError for another object, and ValueError for a second adapter and
+        for further modules that peft would train.
         """
         try:
             from peft import PeftConfig
@@ -276,8 +277,11 @@ class Model(Compatible):
         if not isinstance(adapter_config, PeftConfig):
             kind = type(adapter_config).__name__
             raise TypeError(f"expected a configuration of peft such as LoraConfig, got a {kind}")
+        for name in ("modules_to_save", "trainable_token_indices"):
+            if getattr(adapter_config, name, None):
+                raise ValueError(f"{name} is not supported; leave it out: heads that need training are trained anyway")
         if self._adapter is not None:
-            raise ValueError("the model has an adapter already; load it again to train another")
+            raise ValueError("the model has an adapter already; merge it with merge_adapter() to train another")
         self._adapter = adapter_config
 
     def merge_adapter(self) -> None:
@@ -295,6 +299,7 @@ class Model(Compatible):
         with with_files(modules, self._held) as present, TemporaryDirectory() as place:
             self._save(trainable(present).written(Path(place)), home.folder, None, card=True)
         self._reload(home)
+        self._adapter = None
 
     def _adjusted(self, modules: tuple[Module, ...], name: str) -> tuple[Module, ...]:  # noqa: ARG002 - for subclasses
         """Return the modules of a checkpoint with the settings that its name implies."""

@@ -153,3 +153,47 @@ def test_what_is_no_adapter_is_refused(checkpoints):
     with pytest.raises(ValueError, match="the model has an adapter already"):
         model.add_adapter(config())
     model.merge_adapter()
+
+
+def test_a_training_of_a_new_head_is_resumed(checkpoints, tmp_path):
+    """Its base model is a temporary folder, which is another one in each process."""
+    for resumes in (False, True):
+        torch.manual_seed(5)
+        model = st_core.SparseEncoder(str(checkpoints.transformer("bert")), device="cpu", init_head=True)
+        model.add_adapter(config())
+        trainer = trainer_of(model, tmp_path / "run", splade, save_strategy="steps", save_steps=2)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2") if resumes else None)
+
+    assert trainer.state.global_step == 4
+
+
+def test_an_adapter_of_an_adapter_is_saved_merged(checkpoints, agree, tmp_path):
+    """An adapter names one base model, which has none; after merging, a model may be adapted again."""
+    _, model = checkpoints.own_pair(DENSE, "bert-mean")
+    model.add_adapter(config())
+    trainer_of(model, tmp_path / "run", dense.MultipleNegativesRankingLoss).train()
+    model.save_pretrained(tmp_path / "first")
+    second = st_core.SentenceTransformer(str(tmp_path / "first"), device="cpu")
+    second.add_adapter(config())
+    trainer_of(second, tmp_path / "run", dense.MultipleNegativesRankingLoss).train()
+    second.save_pretrained(tmp_path / "second")
+    before = numbers(model)
+
+    model.merge_adapter()
+
+    agree(numbers(model), before, 1e-4)
+    model.add_adapter(config())
+    trainer_of(model, tmp_path / "run", dense.MultipleNegativesRankingLoss).train()
+    model.save_pretrained(tmp_path / "third")
+    for folder, trained in (("second", second), ("third", model)):
+        assert np.abs(numbers(trained) - before).max() > 1e-3
+        for package in (oracle, st_core):
+            agree(numbers(package.SentenceTransformer(str(tmp_path / folder), device="cpu")), numbers(trained), 1e-4)
+
+
+@pytest.mark.parametrize("options", [{"modules_to_save": ["pooler"]}, {"trainable_token_indices": [1, 2]}])
+def test_further_modules_of_peft_are_refused(checkpoints, options):
+    """Before the training, at whose end they could not be saved."""
+    _, model = checkpoints.own_pair(DENSE, "bert-mean")
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is not supported; leave it out"):
+        model.add_adapter(config(**options))

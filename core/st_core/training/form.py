@@ -63,7 +63,8 @@ class Form(Trainable):
         for step in self.modules():
             if isinstance(step, TransformerStep) and not has_adapter(step.model):
                 trains_head = is_new or step.value.task == "sequence-classification"
-                base = None if is_new else _base_name(model, step.value)
+                is_merged = is_new or step.value.base is not None  # an adapter has one base, which has no adapter
+                base = None if is_merged else _base_name(model, step.value)
                 add_adapter(step, model._adapter, base, trains_head=trains_head)  # noqa: SLF001
 
     def adapters(self) -> list[dict[str, Any]]:
@@ -153,15 +154,17 @@ def form_of(model: Any) -> Form:
         raise TypeError(f"expected a model of st_core to train, got a {kind}; load it with st_core")
     if model.backend != "torch":
         raise ValueError(f"a model on {model.backend} cannot be trained; load it with backend='torch'")
-    if model not in _forms:
-        _forms[model] = Form(model)
-    _forms[model].adapt()
-    return _forms[model]
+    form = _forms.get(model)
+    if form is None or (model._adapter is None and form.adapters()):  # noqa: SLF001 - the adapter was merged
+        form = _forms[model] = Form(model)
+    form.adapt()
+    return form
 
 
 def _base_name(model: Model, module: Transformer) -> str:
     """Return what an adapter's base model is loaded from: a Hub name, or the absolute path of a folder."""
-    is_hub = module.folder == model.checkpoint.folder and not Path(model.checkpoint.name).exists()
+    has_revision = model._loading.get("revision") is not None  # noqa: SLF001 - the name alone is another version
+    is_hub = module.folder == model.checkpoint.folder and not Path(model.checkpoint.name).exists() and not has_revision
     return model.checkpoint.name if is_hub else str(module.folder.absolute())
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_adapter", "described_adapter", "has_adapter", "merge_layers", "save_adapted"]
 
+_OF_THE_PLACE = ("base_model_name_or_path", "peft_version", "revision")
+"""Settings that say where the base model is and what wrote the configuration."""
+
 
 def add_adapter(step: TransformerStep, config: PeftConfig, base: str | None, *, trains_head: bool) -> None:
     """Put a new adapter into a transformer and freeze its own weights, except with ``trains_head`` those of its head.
@@ -44,8 +47,9 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def described_adapter(model: Any) -> dict[str, Any]:
-    """Return the configuration of the adapter of a transformer, as values of JSON."""
-    return {name: _plain(value) for name, value in model.peft_config["default"].to_dict().items() if value is not None}
+    """Return what decides the training of the adapter of a transformer, as values of JSON."""
+    values = model.peft_config["default"].to_dict().items()
+    return {name: _plain(value) for name, value in values if value is not None and name not in _OF_THE_PLACE}
 
 
 def _plain(value: Any) -> Any:
@@ -81,7 +85,8 @@ def save_adapted(step: TransformerStep, folder: Path) -> bool:
         merged = copy.deepcopy(model)
         merge_layers(merged)
         with hushed(), writing_on_every_rank(merged):
-            merged.save_pretrained(str(folder))
+            # The original names of a model with an adapter are those of the adapter.
+            merged.save_pretrained(str(folder), save_original_format=step.value.base is None)
         return False
     with hushed(), writing_on_every_rank(model):
         model.save_pretrained(str(folder))

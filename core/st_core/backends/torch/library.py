@@ -375,6 +375,7 @@ def _merge_adapter(module: Transformer, model: PreTrainedModel) -> None:
                 layer.merge()
                 model.set_submodule(name, layer.get_base_layer())
         model._hf_peft_config_loaded = False  # noqa: SLF001 - else transformers 5.23 looks for the adapter when it saves
+        del model.peft_config  # else peft 0.21 takes another adapter for a second one beside it
 
 
 def _positions(model: nn.Module) -> int | None:
