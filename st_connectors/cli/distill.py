@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -172,9 +173,14 @@ def distill(
         raise typer.Exit(FAILURE) from error
     model.save_pretrained(out)
     if as_json:
-        print_json({"folder": out, "kind": kind.value, **result})
+        print_json({"folder": out, "kind": kind.value} | {name: _finite(value) for name, value in result.items()})
         return
     print_line(f"{out}: {', '.join(_shown(name, value) for name, value in result.items())}")
+
+
+def _finite(value: Any) -> Any:
+    """Return a value for JSON, which has no numbers that are not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(name: str, value: Any) -> str:
@@ -311,6 +317,7 @@ def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any
         raise ValueError(f"{options.kind.value} needs rows of a query and documents; pass DATA")
     rows = rows_of_files(list(options.data))
     query, documents = columns_of(None if options.columns is None else ",".join(options.columns), rows[0])
+    _check_columns(options.kind, documents, rows[0])
     used = (query, *documents, *LABELS)
     plain = [{name: value for name, value in row.items() if name in used} for row in rows]
     teachers = load()
@@ -321,6 +328,20 @@ def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any
         raise ValueError("the rows have no scores; pass --teacher MODEL, or rows that st-connectors score has written")
     train, test = divided([str(place) for place in range(len(plain))], options.held_out, options.seed)
     return [plain[int(place)] for place in train], [plain[int(place)] for place in test], (query, documents)
+
+
+def _check_columns(kind: Kind, documents: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Raise ValueError for columns that a kind does not read, before teachers score them."""
+    lists = [name for name in documents if not isinstance(row[name], str)]
+    if lists:
+        raise ValueError(
+            f"column {lists[0]!r} has no texts; pass a column for each document, as mine --form n-tuple writes them"
+        )
+    if kind is Kind.INFERENCE_FREE and len(documents) < 2:
+        raise ValueError(
+            "an ensemble orders two or more documents of each query: pass rows with a positive and negatives, such as "
+            "those that mine writes"
+        )
 
 
 def _reranker(options: Options) -> Made:

@@ -357,6 +357,11 @@ def test_errors_by_language(tmp_path):
         (lambda: evaluation.ReciprocalRankFusionEvaluator([], []), "0 dense and 0 sparse samples; expected as many"),
         (lambda: evaluation.MSEEvaluatorFromDataFrame([], None, [("en", "de")]), "no row has a text in 'en' and in"),
         (
+            lambda: evaluation.MSEEvaluatorFromDataFrame([{"en": "a"}, {"en": "b", "de": None}], None, [("en", "de")]),
+            "no row has a text in 'en' and in",
+        ),
+        (lambda: evaluation.MSEEvaluator(["a"], ["b"]), "MSEEvaluator needs teacher_model"),
+        (
             lambda: evaluation.CrossEncoderClassificationEvaluator([("a", "b")], [7])(Scores([[0, 1]], num_labels=2)),
             "label of pair 0 is 7; expected a class of the model, 0 to 1",
         ),
@@ -490,7 +495,10 @@ def test_a_folder_of_beir_collections(tmp_path):
         ({"dataset_id": "."}, "no collection; expected queries/NAME.parquet as in NanoBEIR, or NAME/queries.jsonl"),
         ({"dataset_names": []}, "dataset_names is empty"),
         ({"dataset_names": ["marco"]}, "no collection 'marco'; expected some of climatefever, "),
-        ({"dataset_names": ["fever"], "dataset_id": "a/b"}, "a/b is no folder, and the Hub has no .* unknown split"),
+        (
+            {"dataset_names": ["fever"], "dataset_id": "a/b"},
+            "a/b is no folder, and .* cannot be read from the Hub: unknown split",
+        ),
         ({"query_prompts": {"nq": "q: "}, "dataset_id": "NANO"}, "no query prompt for msmarco; pass one for each of"),
     ],
 )

@@ -18,7 +18,11 @@ from conftest import as_array  # noqa: E402 - after the guard
 from families import documentation  # noqa: E402 - after the guard
 
 import st_core  # noqa: E402 - after the guard
-from st_core.distilling.inference_free import document_frequency_weights, inference_free_model  # noqa: E402
+from st_core.distilling.inference_free import (  # noqa: E402
+    document_frequency_weights,
+    inference_free_model,
+    towards_ensemble,
+)
 from st_core.distilling.layers import evenly_spaced, with_layers  # noqa: E402 - after the guard
 from st_core.distilling.students import Training, rank_correlation, towards_scores, towards_vectors  # noqa: E402
 from st_core.distilling.texts import divided  # noqa: E402 - after the guard
@@ -120,13 +124,39 @@ def test_a_pruned_vocabulary_changes_no_vector_of_its_texts(checkpoints, agree, 
 
     student = with_vocabulary(model, kept)
 
-    assert student.backend_tokenizer.get_vocab_size() == len(kept) < tokenizer.vocabulary_size
-    assert [student.backend_tokenizer.id_to_token(index) for index in range(len(kept))] == kept
+    of_prompts = {tokenizer.token(index) for row in tokenizer.plain(list(model.prompts.values())) for index in row}
+    known = student.backend_tokenizer.get_vocab()
+    assert known.keys() == {*kept, *of_prompts}
+    assert sorted(known, key=known.__getitem__) == sorted(known, key=tokenizer.backend.token_to_id)
+    assert len(known) < tokenizer.vocabulary_size
     agree(student.encode(own), model.encode(own))
     assert_loads_in_both(student, tmp_path / "out", agree, texts, student.encode(texts))
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == len(kept)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == len(known)
     unknown = student.backend_tokenizer.token_to_id("[UNK]")
     assert unknown not in student.preprocess(["never heard of zygomorphic"])["input_ids"][0].tolist()
+
+
+def test_the_tokens_of_prompts_stay_in_a_pruned_vocabulary(checkpoints, agree):
+    """Texts with a prompt have the same vectors, and the settings of the student are its own."""
+    _, model = checkpoints.own_pair(DENSE, "bert-mean")
+    model.prompts["query"] = "copy number: "
+    tokenizer = model._current().outline(None).tokenizer
+
+    student = with_vocabulary(model, kept_tokens(tokenizer, ["a list of values"]))
+
+    agree(student.encode_query(["a list of values"]), model.encode_query(["a list of values"]))
+    student.prompts["query"] = "other: "
+    assert model.prompts["query"] == "copy number: "
+
+
+def test_rows_without_a_score_for_each_document_are_refused(checkpoints):
+    """With what the rows need."""
+    model = checkpoints.load(st_core, CROSS, "rerank-bert")
+    row = {"query": "a tree", "positive": "in the garden", "negative": "a fox", "score": 0.5}
+    with pytest.raises(ValueError, match="a row has 1 scores for 2 documents; pass rows that st-connectors score has"):
+        rank_correlation(model, [row])
+    with pytest.raises(ValueError, match="each row needs scores, one for each document; pass rows that"):
+        towards_ensemble(model, [row], Training(), 10)
 
 
 def test_the_most_frequent_tokens_are_kept(checkpoints):

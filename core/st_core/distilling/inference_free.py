@@ -11,6 +11,7 @@ import numpy as np
 from st_core.backends.torch.modules import STEPS
 from st_core.distilling.students import Training, train
 from st_core.distilling.vectors import Floats
+from st_core.engine.inputs import Unset
 from st_core.models import Router, SparseStaticEmbedding
 from st_core.modules.sparse_static_embedding import SparseStaticEmbedding as StaticModule
 from st_core.modules.splade_pooling import SpladePooling
@@ -33,10 +34,10 @@ def document_frequency_weights(tokenizer: TextTokenizer, texts: Sequence[str], s
 
     Special tokens have the weight 0.
     """
-    within = np.zeros(size)
+    frequency = np.zeros(size)
     for row in tokenizer.plain(texts):
-        within[np.unique(row)] += 1
-    weights = np.log1p((len(texts) - within + 0.5) / (within + 0.5))
+        frequency[np.unique(row)] += 1
+    weights = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))
     weights[sorted(tokenizer.special_ids)] = 0
     return np.asarray(weights, np.float32)
 
@@ -62,7 +63,10 @@ def inference_free_model(documents: SparseEncoder, texts: Sequence[str]) -> Spar
         pooling = replace(modules[1], doubled=True)
         query = SparseStaticEmbedding.build(documents.tokenizer, weights)
         router = Router.for_query_document([query], [transformer, pooling])
-        return SparseEncoder(modules=[router], device=engine.plan.device)
+        model = SparseEncoder(modules=[router], device=engine.plan.device)
+    if not isinstance(engine.limit, Unset):
+        model.max_seq_length = engine.limit
+    return model
 
 
 def towards_ensemble(
@@ -80,6 +84,8 @@ def towards_ensemble(
             "an ensemble orders two or more documents of each query: pass rows with a positive and negatives, such as "
             "those that mine writes"
         )
+    if any(np.size(row.get("scores", ())) != len(documents) for row in rows):
+        raise ValueError("each row needs scores, one for each document; pass rows that st-connectors score has written")
     form = form_of(student)
     for step in form.modules():
         if isinstance(step, STEPS[StaticModule]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,7 +69,7 @@ def changed_model(
     """
     form = Form(model)
     change(transformer_of(form))
-    home, result = Home(), copy(model)
+    home, result = Home(), deepcopy(model)
     with TemporaryDirectory() as place:
         modules: Sequence[Module] = form.written(Path(place))
         if rewrite is not None:

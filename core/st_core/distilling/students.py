@@ -103,8 +103,8 @@ def towards_scores(student: CrossEncoder, rows: Sequence[Mapping[str, Any]], tra
 def rank_correlation(model: Any, rows: Sequence[Mapping[str, Any]]) -> float:
     """Return Spearman's correlation of a model's scores with those of rows.
 
-    Of rows with several documents, the mean of the row is subtracted from both before. The
-    result is NaN where all scores are equal.
+    For rows with several documents, the mean of each row is first subtracted from both. The result is NaN where all
+    scores are equal. Raises ValueError for a row without a score for each document.
     """
     pairs: list[tuple[str, str]] = []
     wanted: list[float] = []
@@ -112,8 +112,13 @@ def rank_correlation(model: Any, rows: Sequence[Mapping[str, Any]]) -> float:
     for row in rows:
         query, *documents = (name for name in row if name not in LABELS)
         listed = documents_of(row, documents)
-        label = next(row[name] for name in LABELS if name in row)
-        wanted.extend(np.atleast_1d(np.asarray(label, np.float64)).tolist())
+        labels = np.atleast_1d(np.asarray(next(row[name] for name in LABELS if name in row), np.float64))
+        if labels.size != len(listed):
+            raise ValueError(
+                f"a row has {labels.size} scores for {len(listed)} documents; pass rows that st-connectors score has "
+                "written"
+            )
+        wanted.extend(labels.tolist())
         counts.append(len(listed))
         pairs.extend((row[query], document) for document in listed)
     found = pair_scores(model, pairs)

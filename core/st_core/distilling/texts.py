@@ -29,7 +29,7 @@ def texts_of_files(paths: Sequence[str | PathLike[str]], columns: Sequence[str] 
 def _texts(path: Path, columns: Sequence[str] | None) -> Iterator[str]:
     if path.suffix.lower() == ".txt":
         try:
-            yield from path.read_text(encoding="utf-8").splitlines()
+            yield from path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
         return
@@ -44,7 +44,7 @@ def _texts(path: Path, columns: Sequence[str] | None) -> Iterator[str]:
 
 
 def divided(texts: Sequence[str], share: float, seed: int = 42) -> tuple[list[str], list[str]]:
-    """Return the texts for training and a share of them, at least one, that is held out; the seed draws it.
+    """Return the texts for training and a held-out share of them, drawn by the seed: at least one unless it is 0.
 
     Raises ValueError for a share that is not from 0 to below 1, and for fewer than two texts.
     """
@@ -54,7 +54,7 @@ def divided(texts: Sequence[str], share: float, seed: int = 42) -> tuple[list[st
         return list(texts), []
     count = max(1, round(len(texts) * share))
     if count >= len(texts):
-        raise ValueError(f"{len(texts)} texts are too few to hold out a share of {share}; pass more")
+        raise ValueError(f"{len(texts)} are too few to hold out a share of {share}; pass more, or a share of 0")
     chosen = set(np.random.default_rng(seed).permutation(len(texts))[:count].tolist())
     return (
         [text for place, text in enumerate(texts) if place not in chosen],

@@ -52,10 +52,11 @@ def _always(tokenizer: TextTokenizer, tokens: Mapping[int, str]) -> set[int]:
 
 
 def with_vocabulary(model: AnyModel, tokens: Collection[str]) -> AnyModel:
-    """Return a model whose transformer knows only some tokens, with special tokens and ASCII characters added.
+    """Return a model whose transformer knows only some tokens.
 
-    Texts of these tokens have the same vectors as before. Raises ModelUnsupported for a tokenizer that is not of
-    WordPiece and for a transformer with a vocabulary head, and ValueError for a token that the model does not know.
+    Special tokens, those of the model's prompts and ASCII characters are added. Texts of these tokens have the same
+    vectors as before. Raises ModelUnsupported for a tokenizer that is not of WordPiece and for a transformer with a
+    vocabulary head, and ValueError for a token that the model does not know.
     """
     engine = model._current()  # noqa: SLF001 - of this package
     tokenizer = engine.outline(engine.tasks()[-1]).tokenizer
@@ -68,7 +69,9 @@ def with_vocabulary(model: AnyModel, tokens: Collection[str]) -> AnyModel:
     unknown = next((token for token in tokens if token not in known), None)
     if unknown is not None:
         raise ValueError(f"the model does not know the token {unknown!r}; expected tokens of its vocabulary")
-    kept = sorted({*(known[token] for token in tokens), *_always(tokenizer, _by_id(tokenizer))})
+    prompts = tokenizer.plain([text for text in model.prompts.values() if text])
+    of_prompts = {int(index) for row in prompts for index in row}
+    kept = sorted({*(known[token] for token in tokens), *of_prompts, *_always(tokenizer, _by_id(tokenizer))})
     places = {old: new for new, old in enumerate(kept)}
     text = tokenizer.backend.to_str()
 
@@ -76,10 +79,7 @@ def with_vocabulary(model: AnyModel, tokens: Collection[str]) -> AnyModel:
         _prune(step.model, kept, places)
 
     def rewrite(folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        (folder / "tokenizer.json").write_text(
-            pruned_tokenizer(path.read_text(encoding="utf-8") if path.is_file() else text, places), encoding="utf-8"
-        )
+        (folder / "tokenizer.json").write_text(pruned_tokenizer(text, places), encoding="utf-8")
         _rewrite_others(folder, places, _by_id(tokenizer))
 
     return changed_model(model, change, rewrite)

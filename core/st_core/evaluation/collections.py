@@ -108,9 +108,9 @@ def _judgements(dataset_id: str | PathLike[str], name: str) -> Grades:
         return read_judgements(files[0])
     judged: Grades = {}
     for row in _rows(dataset_id, "qrels", name, ("query-id", "corpus-id")):
-        ids = row["corpus-id"]
+        ids, grade = row["corpus-id"], row.get("score")
         for each in [ids] if isinstance(ids, (str, int)) else ids:
-            judged.setdefault(str(row["query-id"]), {})[str(each)] = float(row.get("score", 1.0))
+            judged.setdefault(str(row["query-id"]), {})[str(each)] = 1.0 if grade is None else float(grade)
     return judged
 
 
@@ -172,5 +172,6 @@ def _hub_rows(dataset_id: str, subset: str, split: str) -> Any:
         return load_dataset(dataset_id, subset, split=split)
     except Exception as error:  # of many kinds: no network, no such name, no access
         raise ValueError(
-            f"{dataset_id} is no folder, and the Hub has no {subset} of {split} for it: {error}"
+            f"{dataset_id} is no folder, and {subset} of {split} cannot be read from the Hub: {error}; check the name, "
+            "the network and the token"
         ) from error

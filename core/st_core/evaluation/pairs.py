@@ -217,6 +217,8 @@ class MSEEvaluator(VectorEvaluator):
             limit=truncate_dim,
         )
         same_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        if teacher_model is None:
+            raise ValueError("MSEEvaluator needs teacher_model, whose vectors of the source sentences are the targets")
         self.target_sentences = list(target_sentences)
         self._wanted = self.encode(teacher_model, source_sentences)
         self.csv_file = f"mse_evaluation_{name}_results.csv"
@@ -264,7 +266,7 @@ class MSEEvaluatorFromDataFrame(VectorEvaluator):
         self._targets: list[list[str]] = []
         self._wanted: list[Any] = []
         for source, target in self.combinations:
-            rows = [row for row in dataframe if row[source].strip() and row[target].strip()]
+            rows = [row for row in dataframe if _has_text(row.get(source)) and _has_text(row.get(target))]
             if not rows:
                 raise ValueError(f"no row has a text in {source!r} and in {target!r}; pass rows with both")
             self._targets.append([row[target] for row in rows])
@@ -330,3 +332,7 @@ class CrossEncoderCorrelationEvaluator(Evaluator):
     def primary_of(self, metrics: Mapping[str, float], model: Any) -> str:  # noqa: ARG002
         """Return Spearman's coefficient."""
         return "spearman"
+
+
+def _has_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
