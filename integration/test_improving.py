@@ -120,6 +120,17 @@ def drop(url: str) -> None:
         store.drop()
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the matrices of the model are too small to be divided."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def command(capsys) -> Callable[..., Any]:
     """Return a function that runs a command, and returns the JSON that it printed."""
