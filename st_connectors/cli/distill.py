@@ -68,11 +68,15 @@ _ONLY_OF: Mapping[str, tuple[Kind, ...]] = {
     "layers": (Kind.LAYERS, Kind.RERANKER, Kind.INFERENCE_FREE),
     "vocabulary": (Kind.LAYERS,),
     "texts": (Kind.STATIC, Kind.DIMENSIONS, Kind.LAYERS, Kind.INFERENCE_FREE),
+    "dimensions": (Kind.STATIC, Kind.DIMENSIONS),
+    "document_terms": (Kind.INFERENCE_FREE,),
+    **dict.fromkeys(("epochs", "batch", "learning_rate"), (Kind.LAYERS, Kind.RERANKER, Kind.INFERENCE_FREE)),
 }
 """Options that only some kinds read."""
 
 
 def distill(
+    context: typer.Context,
     kind: Annotated[
         Kind, typer.Argument(metavar="KIND", help="static, dimensions, layers, reranker or inference-free.")
     ],
@@ -165,7 +169,7 @@ def distill(
         learning_rate,
         seed,
     )
-    _check(options, Path(out))
+    _check(kind, context, Path(out))
     try:
         model, result = _MADE[kind](options)
     except (FloatingPointError, RuntimeError) as error:
@@ -187,14 +191,15 @@ def _shown(name: str, value: Any) -> str:
     return f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
-def _check(options: Options, out: Path) -> None:
+def _check(kind: Kind, context: typer.Context, out: Path) -> None:
     """Raise ValueError for a folder that is not empty, and for options that the kind does not read."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty; delete it, or choose another --out")
     for name, kinds in _ONLY_OF.items():
-        if getattr(options, name) and options.kind not in kinds:
-            option = "DATA" if name == "data" else f"--{name}"
-            raise ValueError(f"{option} is for {', '.join(kinds)}, not for {options.kind.value}; leave it out")
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT" and kind not in kinds:
+            option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for {', '.join(kinds)}, not for {kind.value}; leave it out")
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -117,14 +117,12 @@ def evaluate(
     Example: st-connectors evaluate --in qdrant+edge:library --collection books --data cranfield --run "now:" --run
     "equal: fusion=weighted:0.5,0.5" --fail-under ndcg@10=0.42
     """
-    from st_connectors.evaluation import DEFAULT_MEASURES
+    from st_connectors.evaluation import DEFAULT_MEASURES, gate
     from st_connectors.evaluation import evaluate as evaluate_variants
-    from st_connectors.evaluation.gate import changes, failures, other_collections, parse_limits, read_baseline
-    from st_connectors.evaluation.runs import check_run_ids
     from st_connectors.evaluation.workbench import NAME_LENGTH, write_workbench
     from st_connectors.models import ModelOptions
 
-    limits, before = parse_limits(fail_under or ()), None if baseline is None else read_baseline(baseline)
+    limits, before = gate.parse_limits(fail_under or ()), None if baseline is None else gate.read_baseline(baseline)
     specs = [parse_run(text) for text in run or ()]
     _check_sources(queries, qrels, data, synthetic)
     _check_folders({"--save": save, "--workbench": workbench})
@@ -134,8 +132,7 @@ def evaluate(
     with ExitStack() as stack:
         index = stack.enter_context(open_index(address, collection, models, adopt, filterable or (), trust=trust_model))
         judged = _judged(index, queries, qrels, data, split, synthetic, count, seed)
-        if save is not None:
-            check_run_ids(judged)
+        _check_outputs(judged, save, before, None if workbench is None else collection[:NAME_LENGTH])
         variants = variants_of(specs, index, places, stack) if specs else default_variants(index)
         swept = _sweep(index, judged, chosen, limit, seed) if sweep else None
         evaluation = evaluate_variants(
@@ -149,9 +146,9 @@ def evaluate(
         if swept is not None:
             evaluation = _with_run(evaluation, swept, chosen, seed)
         report = _report(evaluation, variants[0], worst, chosen[0], swept)
-    compared = [] if before is None else changes(evaluation, before)
-    failed = failures(evaluation.results[0], limits)
-    elsewhere = [] if before is None else other_collections(evaluation, before)
+    compared = [] if before is None else gate.changes(evaluation, before)
+    failed = gate.failures(evaluation.results[0], limits)
+    elsewhere = [] if before is None else gate.other_collections(evaluation, before)
     report["notes"] += elsewhere
     if as_json:
         print_json(report | {"changes": [_change_json(each) for each in compared], "failures": failed})
@@ -167,6 +164,19 @@ def evaluate(
         print_error(f"st-connectors: {line}")
     if failed or any(each.is_worse for each in compared):
         raise typer.Exit(PARTIAL)
+
+
+def _check_outputs(judged: Judged, save: str | None, before: Mapping[str, Any] | None, query_set: str | None) -> None:
+    """Raise ValueError before the first search for what could not be saved or compared after the last one."""
+    from st_connectors.evaluation import gate, workbench
+    from st_connectors.evaluation.runs import check_run_ids
+
+    if save is not None:
+        check_run_ids(judged)
+    if before is not None:
+        gate.check_baseline(judged, before)
+    if query_set is not None:
+        workbench.query_set(judged, query_set)
 
 
 def _check_folders(folders: Mapping[str, str | None]) -> None:

@@ -16,6 +16,7 @@ from st_connectors.evaluation.resampling import paired_p
 
 if TYPE_CHECKING:
     from st_connectors.evaluation.evaluating import Evaluation, RunResult
+    from st_connectors.evaluation.judged import Judged
 
 __all__ = ["Change", "changes", "failures", "other_collections", "parse_limits", "read_baseline"]
 
@@ -74,20 +75,24 @@ def read_baseline(path: str | PathLike[str]) -> dict[str, Any]:
     return {"origin": value.get("origin", ""), "runs": runs, "collections": collections, "texts": texts}
 
 
-def changes(evaluation: Evaluation, baseline: Mapping[str, Any]) -> list[Change]:
-    """Return what changed in the runs and measures of both evaluations, over the queries of both.
-
-    Raises ValueError for a baseline whose judgements were of another origin or whose queries have other texts, and one
-    without a common run or query.
-    """
-    if baseline["origin"] != evaluation.judged.origin:
-        raise ValueError(f"the baseline is of {baseline['origin']}, and this evaluation of {evaluation.judged.origin}")
-    for query, text in evaluation.judged.queries.items():
+def check_baseline(judged: Judged, baseline: Mapping[str, Any]) -> None:
+    """Raise ValueError for a baseline whose judgements were of another origin or whose queries have other texts."""
+    if baseline["origin"] != judged.origin:
+        raise ValueError(f"the baseline is of {baseline['origin']}, and this evaluation of {judged.origin}")
+    for query, text in judged.queries.items():
         before = baseline["texts"].get(query, text)
         if before != text:
             raise ValueError(
                 f"query {query!r} of the baseline is {before!r}, and here {text!r}; pass the baseline of these queries"
             )
+
+
+def changes(evaluation: Evaluation, baseline: Mapping[str, Any]) -> list[Change]:
+    """Return what changed in the runs and measures of both evaluations, over the queries of both.
+
+    Raises the errors of :func:`check_baseline`, and ValueError for a baseline without a common run or query.
+    """
+    check_baseline(evaluation.judged, baseline)
     found = [
         change
         for result in evaluation.results

@@ -181,3 +181,20 @@ def test_a_sparse_model_without_inference_is_distilled_from_an_ensemble(cli, che
         np.testing.assert_allclose(found.to_dense(), wanted.to_dense().cpu().numpy(), atol=1e-4)
     refused = cli("distill", "inference-free", rows, *teachers[:2], *chosen, "--columns", "query,answer", "--out", "x")
     assert "an ensemble orders two or more documents of each query" in refused.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["layers", "--dimensions", "8"], "--dimensions is for static, dimensions, not for layers; leave it out"),
+        (["static", "--epochs", "1"], "--epochs is for layers, reranker, inference-free, not for static"),
+        (["static", "rows.jsonl"], "DATA is for reranker, inference-free, not for static"),
+        (["dimensions", "--document-terms", "9"], "--document-terms is for inference-free, not for dimensions"),
+    ],
+)
+def test_options_that_a_kind_does_not_read_are_refused(cli, tmp_path, arguments, message):
+    """Also with the value of their default, before anything is loaded."""
+    outcome = cli("distill", *arguments, "--teacher", "absent", "--out", tmp_path / "out")
+
+    assert outcome.status == 2
+    assert message in outcome.error_line()

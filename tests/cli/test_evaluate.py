@@ -170,12 +170,16 @@ def test_what_cannot_be_evaluated_is_refused_before_the_search(
     assert message in refusal(cli, library, tmp_path, queries, grades, *options)
 
 
-def test_a_baseline_of_other_queries_is_refused(cli, library, judged, tmp_path):
-    """And one of another collection is noted, as collections may be built anew for each run."""
+def test_a_baseline_of_other_queries_is_refused(cli, library, judged, tmp_path, monkeypatch):
+    """Before the search; one of another collection is noted, as collections may be built anew for each run."""
+    from st_connectors.index import Index
+
     cli("evaluate", *library, *judged, "--save", tmp_path / "before")
     before = tmp_path / "before" / "evaluation.json"
 
-    other = refusal(cli, library, tmp_path, QUERY.replace("man", "dog"), "1 0 sea 1\n", "--baseline", before)
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "search", lambda *_, **__: pytest.fail("searched"))
+        other = refusal(cli, library, tmp_path, QUERY.replace("man", "dog"), "1 0 sea 1\n", "--baseline", before)
     saved = json.loads(before.read_text())
     for run in saved["runs"]:
         run["collection"] = "films"
