@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,11 +48,14 @@ def cluster(tmp_path_factory):
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets have at most 107 bytes
+    own = Path(folder) / "ray"
+    own.mkdir()
     with shared_store.installed(tmp_path_factory.mktemp("installed")), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)  # a cluster writes its address there, whatever its own folder is
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
-        nodes = Cluster(initialize_head=True, head_node_args={**options, "num_cpus": 2, "temp_dir": folder})
+        nodes = Cluster(initialize_head=True, head_node_args={**options, "num_cpus": 2, "temp_dir": str(own)})
         nodes.add_node(**options)
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
         yield nodes
