@@ -306,7 +306,7 @@ def _pruned(model: Any, vocabulary: str, texts: Sequence[str]) -> Any:
     if not vocabulary.isdecimal():
         return with_vocabulary(model, Path(vocabulary).read_text(encoding="utf-8").split())
     tokenizer = model._current().outline(None).tokenizer  # noqa: SLF001 - the engine's own
-    return with_vocabulary(model, kept_tokens(tokenizer, texts, int(vocabulary)))
+    return with_vocabulary(model, kept_tokens(tokenizer, texts, int(vocabulary), list(model.prompts.values())))
 
 
 def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any], list[Any], tuple[str, list[str]]]:

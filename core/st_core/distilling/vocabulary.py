@@ -21,17 +21,20 @@ __all__ = ["kept_tokens", "pruned_tokenizer", "with_vocabulary"]
 _ID_NAMES = tuple(f"{role}_token_id" for role in ("pad", "cls", "sep", "mask", "unk", "bos", "eos"))
 
 
-def kept_tokens(tokenizer: TextTokenizer, texts: Sequence[str], size: int | None = None) -> list[str]:
+def kept_tokens(
+    tokenizer: TextTokenizer, texts: Sequence[str], size: int | None = None, prompts: Sequence[str] = ()
+) -> list[str]:
     """Return the tokens of a smaller vocabulary, in the order of the old one.
 
-    They are special and added tokens, single ASCII characters, and the tokens of the texts: all of them, or the most
-    frequent ones up to ``size`` tokens altogether. Raises ValueError for a size below that of the first two groups.
+    They are special and added tokens, single ASCII characters, the tokens of the prompts, and those of the texts: all
+    of them, or the most frequent ones up to ``size`` tokens altogether. Raises ValueError for a size that has no room
+    for the others.
     """
     tokens = _by_id(tokenizer)
     counts = np.zeros(max(tokens) + 1, np.int64)
     for row in tokenizer.plain(texts):
         counts += np.bincount(row, minlength=counts.size)
-    always = _always(tokenizer, tokens)
+    always = _always(tokenizer, tokens) | _ids(tokenizer, prompts)
     if size is not None and size < len(always):
         raise ValueError(f"a vocabulary needs at least the {len(always)} special tokens and characters, got {size}")
     used = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index] and index not in always]
@@ -41,6 +44,11 @@ def kept_tokens(tokenizer: TextTokenizer, texts: Sequence[str], size: int | None
 
 def _by_id(tokenizer: TextTokenizer) -> dict[int, str]:
     return {index: token for token, index in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
+
+
+def _ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> set[int]:
+    """Return the ids of the tokens of texts, without special tokens."""
+    return {int(index) for row in tokenizer.plain(texts) for index in row}
 
 
 def _always(tokenizer: TextTokenizer, tokens: Mapping[int, str]) -> set[int]:
@@ -69,8 +77,7 @@ def with_vocabulary(model: AnyModel, tokens: Collection[str]) -> AnyModel:
     unknown = next((token for token in tokens if token not in known), None)
     if unknown is not None:
         raise ValueError(f"the model does not know the token {unknown!r}; expected tokens of its vocabulary")
-    prompts = tokenizer.plain([text for text in model.prompts.values() if text])
-    of_prompts = {int(index) for row in prompts for index in row}
+    of_prompts = _ids(tokenizer, list(model.prompts.values()))
     kept = sorted({*(known[token] for token in tokens), *of_prompts, *_always(tokenizer, _by_id(tokenizer))})
     places = {old: new for new, old in enumerate(kept)}
     text = tokenizer.backend.to_str()
