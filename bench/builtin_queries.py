@@ -188,8 +188,8 @@ def _direction(
     for step in range(STEPS):
         group = order.choice(len(queries), p=shares / shares.sum())
         chosen = order.choice(len(queries[group]), BATCH, replace=False)
-        asked = _counted([_framed(queries[group][at], around, order) for at in chosen], len(weight))
-        slope = gradient(value, asked, answers[group][chosen], weight, vectors)
+        query_terms = _counted([_framed(queries[group][at], around, order) for at in chosen], len(weight))
+        slope = gradient(value, query_terms, answers[group][chosen], weight, vectors)
         mean = 0.9 * mean + 0.1 * slope
         spread = 0.999 * spread + 0.001 * slope * slope
         root = np.sqrt(spread / (1 - 0.999 ** (step + 1))) + 1e-8
@@ -197,16 +197,16 @@ def _direction(
     return value[:-1]
 
 
-def gradient(value: Array, asked: Any, answers: Any, weight: Array, vectors: Array) -> Array:
+def gradient(value: Array, query_terms: Any, answers: Any, weight: Array, vectors: Array) -> Array:
     """Return the gradient [d + 1] of the loss of a batch for the direction and the logarithm of the scale.
 
-    ``asked`` [n, V] counts the terms of the queries, ``answers`` [n, V] are the documents' weights, ``weight`` [V] the
-    idf and ``vectors`` [V, d] the centred vectors of the pieces.
+    ``query_terms`` [n, V] counts the terms of queries, ``answers`` [n, V] are the documents' weights, ``weight`` [V]
+    the idf and ``vectors`` [V, d] the centred vectors of the pieces.
     """
-    used = np.unique(asked.indices)
+    used = np.unique(query_terms.indices)
     direction, scale = value[:-1], np.exp(value[-1])
     factor = weight[used] * np.exp(vectors[used] @ direction)
-    query, answer = asked[:, used].multiply(factor).tocsr(), answers[:, used]
+    query, answer = query_terms[:, used].multiply(factor).tocsr(), answers[:, used]
     raw = (query @ answer.T).toarray()
     logits = raw * scale
     share = np.exp(logits - logits.max(axis=1, keepdims=True))

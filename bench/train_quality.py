@@ -144,11 +144,11 @@ def retrieval(folder: Path, kind: str) -> float:
     import st_core
     from st_core import evaluation
 
-    asked = {f"q{place}": question.heading for place, question in enumerate(questions())}
-    answers = {f"q{place}": {f"a{place}"} for place in range(len(asked))}
+    queries = {f"q{place}": question.heading for place, question in enumerate(questions())}
+    answers = {f"q{place}": {f"a{place}"} for place in range(len(queries))}
     is_sparse = kind == "SparseEncoder"
     name = "SparseInformationRetrievalEvaluator" if is_sparse else "InformationRetrievalEvaluator"
-    measures = getattr(evaluation, name)(asked, documents(), answers, write_csv=False)(
+    measures = getattr(evaluation, name)(queries, documents(), answers, write_csv=False)(
         getattr(st_core, kind)(str(folder), device="cpu")
     )
     return float(measures["dot_ndcg@10" if is_sparse else "cosine_ndcg@10"])
@@ -163,13 +163,13 @@ def candidates() -> list[dict[str, Any]]:
 
     model = st_core.SparseEncoder("builtin:sparse")
     texts = list(documents().values())
-    asked = questions()[:QUESTIONS]
+    chosen = questions()[:QUESTIONS]
     weights = model.encode_document(texts).to_scipy()
-    scores = (model.encode_query([each.heading for each in asked]).to_scipy() @ weights.T).toarray()
+    scores = (model.encode_query([each.heading for each in chosen]).to_scipy() @ weights.T).toarray()
     best = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
     return [
         {"query": each.heading, "positive": [each.text], "documents": [texts[place] for place in row]}
-        for each, row in zip(asked, best, strict=True)
+        for each, row in zip(chosen, best, strict=True)
     ]
 
 

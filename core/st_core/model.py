@@ -34,13 +34,13 @@ from st_core.module_view import ModuleView, module_of, view
 from st_core.modules import LoadOptions
 from st_core.modules.bow import BoW
 from st_core.modules.pooling import Pooling
-from st_core.modules.router import Router, stack_dimension
+from st_core.modules.router import stack_dimension
 from st_core.modules.stack import assemble, flatten, keeps_settings, warn_of_another
 from st_core.modules.static_embedding import StaticEmbedding
 from st_core.modules.transformer import Transformer
 from st_core.printed import tree
 from st_core.progress import Advance, progress
-from st_core.saving.held import hold, with_files
+from st_core.saving.held import hold, transformers_in, with_files
 from st_core.text.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -157,15 +157,6 @@ def _unpickled(recipe: Recipe, device: Device, attributes: Mapping[str, object])
 def _names_of(classes: tuple[type, ...]) -> frozenset[str]:
     """Return the names that classes define or declare."""
     return frozenset(name for each in classes for name in (*vars(each), *vars(each).get("__annotations__", {})))
-
-
-def _each(modules: Sequence[Module]) -> Iterator[Module]:
-    """Yield modules and those in their routers."""
-    for module in modules:
-        yield module
-        if isinstance(module, Router):
-            for route in module.routes.values():
-                yield from _each(route)
 
 
 class Model(Compatible):
@@ -293,7 +284,7 @@ class Model(Compatible):
         from st_core.saving.made import Home
 
         modules = self._current().modules
-        if not any(isinstance(each, Transformer) and each.base is not None for each in _each(modules)):
+        if all(each.base is None for each in transformers_in(modules)):
             return
         home = Home()
         with with_files(modules, self._held) as present, TemporaryDirectory() as place:

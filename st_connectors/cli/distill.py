@@ -59,7 +59,7 @@ class Options:
         return self.teachers[0]
 
 
-Made = tuple[Any, dict[str, Any]]
+Distilled = tuple[Any, dict[str, Any]]
 """A model, and what is reported of it."""
 
 _ONLY_OF: Mapping[str, tuple[Kind, ...]] = {
@@ -123,7 +123,12 @@ def distill(
     ] = None,
     document_terms: Annotated[int, typer.Option(min=1, help="Inference-free: active terms of documents.")] = 200,
     held_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of texts or rows on which the result is compared.")
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Share of the texts or rows that is not trained on, to compare the result with the teacher.",
+        ),
     ] = 0.1,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the data; 0 trains nothing.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
@@ -171,7 +176,7 @@ def distill(
     )
     _check(kind, context, Path(out))
     try:
-        model, result = _MADE[kind](options)
+        model, result = _DISTILLERS[kind](options)
     except (FloatingPointError, RuntimeError) as error:
         print_error(f"st-connectors: {error}")
         raise typer.Exit(FAILURE) from error
@@ -208,11 +213,11 @@ def _listed(text: str | None) -> list[str] | None:
 
 def _texts(options: Options) -> tuple[list[str], list[str]]:
     """Return the texts to learn from and those held out; raise ValueError if there are none."""
-    from st_core.distilling.texts import divided, texts_of_files
+    from st_core.distilling.texts import split_held_out, texts_of_files
 
     if not options.texts:
         raise ValueError(f"{options.kind.value} needs texts of the domain; pass --texts FILE")
-    return divided(texts_of_files(options.texts, options.columns), options.held_out, options.seed)
+    return split_held_out(texts_of_files(options.texts, options.columns), options.held_out, options.seed)
 
 
 def _training(options: Options) -> Any:
@@ -230,14 +235,17 @@ def _training(options: Options) -> Any:
 
 def _agreement(teacher: Any, model: Any, texts: Sequence[str]) -> dict[str, Any]:
     """Return how well the similarities of held-out texts agree with those of the teacher; nothing for too few texts."""
-    from st_core.distilling.vectors import agreement
+    from st_core.distilling.vectors import similarity_correlation
 
     if len(texts) < 3:
         return {}
-    return {"held_out_texts": len(texts), "agreement": agreement(teacher.encode(texts), model.encode(texts))}
+    return {
+        "held_out_texts": len(texts),
+        "agreement": similarity_correlation(teacher.encode(texts), model.encode(texts)),
+    }
 
 
-def _static(options: Options) -> Made:
+def _static(options: Options) -> Distilled:
     from st_core import SentenceTransformer
     from st_core.distilling.static import static_model
 
@@ -248,21 +256,21 @@ def _static(options: Options) -> Made:
     return model, {"dimensions": options.dimensions, "texts": len(train), **_agreement(teacher, model, test)}
 
 
-def _dimensions(options: Options) -> Made:
+def _dimensions(options: Options) -> Distilled:
     from st_core import SentenceTransformer
-    from st_core.distilling.dimensions import reduced
+    from st_core.distilling.dimensions import with_dimensions
 
     train, test = _texts(options)
     teacher = SentenceTransformer(options.teacher)
     print_error(f"encoding {len(train):,} texts with the teacher")
-    result = reduced(teacher, train, options.dimensions)
+    result = with_dimensions(teacher, train, options.dimensions)
     values = {"dimensions": options.dimensions, "texts": len(train), "explained_variance": result.explained}
     return result.model, values | _agreement(teacher, result.model, test)
 
 
-def _layers(options: Options) -> Made:
+def _layers(options: Options) -> Distilled:
     from st_core import SentenceTransformer
-    from st_core.distilling.students import document_prompt, towards_vectors
+    from st_core.distilling.students import document_prompt, train_on_vectors
     from st_core.distilling.vectors import mean_cosine
 
     if options.layers is None and options.vocabulary is None:
@@ -282,7 +290,7 @@ def _layers(options: Options) -> Made:
 
     before = {f"{name}_before": value for name, value in similarity().items()}
     print_error(f"encoding {len(train):,} texts with the teacher")
-    towards_vectors(student, teacher, train, _training(options))
+    train_on_vectors(student, teacher, train, _training(options))
     return student, {**values, **before, **similarity(), **_agreement(teacher, student, test)}
 
 
@@ -301,12 +309,13 @@ def _cut(model: Any, options: Options) -> Any:
 
 def _pruned(model: Any, vocabulary: str, texts: Sequence[str]) -> Any:
     """Return a model with the vocabulary of ``--vocabulary``: a size, or a file with a token on each line."""
-    from st_core.distilling.vocabulary import kept_tokens, with_vocabulary
+    from st_core.distilling.tokenizers import text_tokenizer
+    from st_core.distilling.vocabulary import tokens_in_use, with_vocabulary
 
     if not vocabulary.isdecimal():
         return with_vocabulary(model, Path(vocabulary).read_text(encoding="utf-8").split())
-    tokenizer = model._current().outline(None).tokenizer  # noqa: SLF001 - the engine's own
-    return with_vocabulary(model, kept_tokens(tokenizer, texts, int(vocabulary), list(model.prompts.values())))
+    prompts = list(model.prompts.values())
+    return with_vocabulary(model, tokens_in_use(text_tokenizer(model), texts, int(vocabulary), prompts))
 
 
 def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any], list[Any], tuple[str, list[str]]]:
@@ -314,7 +323,7 @@ def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any
 
     ``load`` loads the teachers; without one, the rows have scores.
     """
-    from st_core.distilling.texts import divided
+    from st_core.distilling.texts import split_held_out
     from st_core.mining.scoring import scored_rows
     from st_core.rows import LABELS, rows_of_files
 
@@ -331,7 +340,7 @@ def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any
         plain = list(scored_rows(plain, teachers, query, documents, "min-max" if len(teachers) > 1 else "none"))
     elif not any(name in plain[0] for name in LABELS):
         raise ValueError("the rows have no scores; pass --teacher MODEL, or rows that st-connectors score has written")
-    train, test = divided([str(place) for place in range(len(plain))], options.held_out, options.seed)
+    train, test = split_held_out([str(place) for place in range(len(plain))], options.held_out, options.seed)
     return [plain[int(place)] for place in train], [plain[int(place)] for place in test], (query, documents)
 
 
@@ -349,9 +358,9 @@ def _check_columns(kind: Kind, documents: Sequence[str], row: Mapping[str, Any])
         )
 
 
-def _reranker(options: Options) -> Made:
+def _reranker(options: Options) -> Distilled:
     from st_core import CrossEncoder, ModelUnsupported
-    from st_core.distilling.students import rank_correlation, towards_scores
+    from st_core.distilling.students import rank_correlation, train_on_scores
 
     if options.base is None:
         raise ValueError("reranker needs a model to train; pass --base MODEL")
@@ -364,14 +373,14 @@ def _reranker(options: Options) -> Made:
         base = CrossEncoder(options.base, num_labels=1)
     student = _cut(base, options)
     before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
-    loss = towards_scores(student, train, _training(options))
+    loss = train_on_scores(student, train, _training(options))
     after = {"rank_correlation": rank_correlation(student, test)} if test else {}
     return student, {"rows": len(train), "held_out_rows": len(test), "loss": loss, **before, **after}
 
 
-def _inference_free(options: Options) -> Made:
+def _inference_free(options: Options) -> Distilled:
     from st_core import SparseEncoder
-    from st_core.distilling.inference_free import inference_free_model, towards_ensemble
+    from st_core.distilling.inference_free import inference_free_model, train_on_ensemble
     from st_core.distilling.students import rank_correlation
     from st_core.distilling.texts import texts_of_files
 
@@ -382,13 +391,13 @@ def _inference_free(options: Options) -> Made:
     texts = texts_of_files(options.texts) if options.texts else list(dict.fromkeys(own))
     student = inference_free_model(_cut(SparseEncoder(options.base, init_head=True), options), texts)
     before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
-    towards_ensemble(student, train, _training(options), options.document_terms)
+    train_on_ensemble(student, train, _training(options), options.document_terms)
     after = {"rank_correlation": rank_correlation(student, test)} if test else {}
     terms = student.sparsity(student.encode_document(own[:1000]))["active_dims"]
     return student, {"rows": len(train), "held_out_rows": len(test), "document_terms": terms, **before, **after}
 
 
-_MADE: Mapping[Kind, Callable[[Options], Made]] = {
+_DISTILLERS: Mapping[Kind, Callable[[Options], Distilled]] = {
     Kind.STATIC: _static,
     Kind.DIMENSIONS: _dimensions,
     Kind.LAYERS: _layers,

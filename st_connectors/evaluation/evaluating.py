@@ -116,8 +116,8 @@ class Evaluation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the judged queries, and the runs that found nothing for some queries."""
-        return (*self.judged.notes, *(note for each in self.results for note in _found_nothing(each.run)))
+        """What was left out of the judged queries, and the runs that returned no documents for some queries."""
+        return (*self.judged.notes, *(note for each in self.results for note in _without_results(each.run)))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON, from which a later evaluation can be compared with this one."""
@@ -199,16 +199,17 @@ def search_run(variant: Variant, queries: Mapping[str, str], limit: int, progres
     return Run(variant.name, rankings, seconds, variant.index.collection)
 
 
-def _found_nothing(run: Run) -> list[str]:
+def _without_results(run: Run) -> list[str]:
     count = sum(not ranking for ranking in run.rankings.values())
-    return [f"{run.name} found nothing for {count} of {len(run.rankings)} queries"] if count else []
+    return [f"{run.name} returned no documents for {count} of {len(run.rankings)} queries"] if count else []
 
 
 def _mean(values: NDArray[np.float64], first: NDArray[np.float64] | None, seed: int) -> Figure:
     difference = None
     if first is not None:
-        apart = values - first
-        difference = Difference(float(apart.mean()), *interval(apart, _means, seed), paired_p(values, first, seed))
+        differences = values - first
+        p = paired_p(values, first, seed)
+        difference = Difference(float(differences.mean()), *interval(differences, _means, seed), p)
     return Figure(float(values.mean()), *interval(values, _means, seed), difference)
 
 

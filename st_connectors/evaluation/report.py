@@ -77,10 +77,10 @@ def bars(evaluation: Evaluation, measure: str) -> list[str]:
 
 
 def _difference(figure: Figure) -> str:
-    apart = figure.difference
-    if apart is None:
+    difference = figure.difference
+    if difference is None:
         return ""
-    return f"  {apart.value:+.3f} [{_signed(apart.low)}, {_signed(apart.high)}]"
+    return f"  {difference.value:+.3f} [{_signed(difference.low)}, {_signed(difference.high)}]"
 
 
 def _signed(value: float) -> str:

@@ -15,8 +15,8 @@ from families import documentation  # noqa: E402 - after the guard
 
 import st_core  # noqa: E402 - after the guard
 from st_core import models  # noqa: E402 - after the guard
-from st_core.distilling import agreement, inference_free_model, rank_correlation  # noqa: E402 - after the guard
-from st_core.distilling.texts import divided  # noqa: E402 - after the guard
+from st_core.distilling import inference_free_model, rank_correlation, similarity_correlation  # noqa: E402 - after the guard
+from st_core.distilling.texts import split_held_out  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -45,9 +45,9 @@ def test_a_static_model_is_distilled(cli, checkpoints, texts, tmp_path):
     assert (answer["kind"], answer["dimensions"], answer["texts"], answer["held_out_texts"]) == ("static", 16, 108, 12)
     assert plain.out == f"{tmp_path}/plain: dimensions 16, texts 0\n"
     model = st_core.SentenceTransformer(str(tmp_path / "fitted"), device="cpu")
-    _, test = divided(texts.read_text().splitlines(), 0.1)
+    _, test = split_held_out(texts.read_text().splitlines(), 0.1)
     wanted = st_core.SentenceTransformer(str(teacher), device="cpu").encode(test)
-    assert answer["agreement"] == pytest.approx(agreement(wanted, model.encode(test)), abs=1e-3)
+    assert answer["agreement"] == pytest.approx(similarity_correlation(wanted, model.encode(test)), abs=1e-3)
     assert [isinstance(each, kind) for each, kind in zip(model, KINDS, strict=True)] == [True, True]
     assert model.encode("copy").shape == (16,)
 

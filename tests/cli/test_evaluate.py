@@ -199,7 +199,7 @@ def test_a_run_without_results_is_noted(cli, library, judged):
     outcome = cli("evaluate", *library, *judged, "--run", "none: where='year > 3000'", "--worst", "1")
 
     assert outcome.status == 0
-    assert "note: none found nothing for 3 of 3 queries" in outcome.out.splitlines()
+    assert "note: none returned no documents for 3 of 3 queries" in outcome.out.splitlines()
     assert outcome.out.splitlines()[-1].endswith("no leg has it: dense, sparse")
 
 

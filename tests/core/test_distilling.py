@@ -14,9 +14,9 @@ from families import documentation  # noqa: E402 - after the guard
 
 import st_core  # noqa: E402 - after the guard
 from st_core.distilling import static  # noqa: E402 - after the guard
-from st_core.distilling.dimensions import reduced  # noqa: E402 - after the guard
-from st_core.distilling.texts import divided, texts_of_files  # noqa: E402 - after the guard
-from st_core.distilling.vectors import agreement, principal_axes  # noqa: E402 - after the guard
+from st_core.distilling.dimensions import with_dimensions  # noqa: E402 - after the guard
+from st_core.distilling.texts import split_held_out, texts_of_files  # noqa: E402 - after the guard
+from st_core.distilling.vectors import principal_axes, similarity_correlation  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -59,7 +59,7 @@ def test_agreement_is_the_correlation_of_scipy():
     random = np.random.default_rng(1)
     first, second = random.normal(size=(20, 5)), random.normal(size=(20, 3))
 
-    found = agreement(first, second)
+    found = similarity_correlation(first, second)
 
     def cosines(vectors):
         scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -88,7 +88,7 @@ def test_a_table_without_texts_is_reduced_and_weighted(checkpoints, agree, tmp_p
     model = st_core.distilling.static_model(teacher, dimensions=12)
 
     axes = principal_axes(tokens, 12).directions
-    shares = static.zipf([teacher.backend_tokenizer.id_to_token(index) for index in range(len(tokens))])
+    shares = static.zipf_shares([teacher.backend_tokenizer.id_to_token(index) for index in range(len(tokens))])
     table = ((tokens - tokens.mean(axis=0)) @ axes.T) * (1e-4 / (1e-4 + shares))[:, None]
     ids = [vocabulary[word] for word in ("copy", "the", "file")]
     wanted = table[ids].mean(axis=0)
@@ -98,7 +98,7 @@ def test_a_table_without_texts_is_reduced_and_weighted(checkpoints, agree, tmp_p
 
 def test_zipf_ranks_words_after_brackets_and_characters():
     """The first word is the most frequent one; a token in brackets is rarer than any word."""
-    shares = static.zipf(["[PAD]", "[unused0]", "a", "##a", "the", "of", "##ing", "<s>"])
+    shares = static.zipf_shares(["[PAD]", "[unused0]", "a", "##a", "the", "of", "##ing", "<s>"])
 
     total = (1 / np.arange(1, 9)).sum()
     np.testing.assert_allclose(shares * total, [1 / 8, 1 / 8, 1 / 10, 1 / 10, 1, 1 / 2, 1 / 3, 1 / 8], rtol=1e-6)
@@ -107,12 +107,12 @@ def test_zipf_ranks_words_after_brackets_and_characters():
 def test_texts_bring_a_static_model_closer_to_its_teacher(checkpoints, agree, tmp_path, texts):
     """On texts that it was not fitted to; the map is the ridge regression of the means."""
     teacher = checkpoints.load(st_core, DENSE, "bert-mean")
-    train, test = divided(texts, 0.3)
+    train, test = split_held_out(texts, 0.3)
     wanted = teacher.encode(test)
 
     plain, fitted = (static.static_model(teacher, each, 16) for each in (None, train))
 
-    assert agreement(wanted, fitted.encode(test)) > agreement(wanted, plain.encode(test))
+    assert similarity_correlation(wanted, fitted.encode(test)) > similarity_correlation(wanted, plain.encode(test))
     assert_loads_in_both(fitted, tmp_path / "out", agree, test)
 
 
@@ -134,7 +134,7 @@ def test_fewer_dimensions_are_the_projection_of_the_vectors(checkpoints, agree, 
     """Scaled to unit length again if the teacher's are; prompts stay."""
     teacher = checkpoints.load(st_core, DENSE, name)
 
-    result = reduced(teacher, texts, 10)
+    result = with_dimensions(teacher, texts, 10)
 
     vectors = teacher.encode(texts)
     axes = principal_axes(vectors, 10)
@@ -151,9 +151,9 @@ def test_dimensions_that_cannot_be_computed_are_refused(checkpoints, texts):
     """Before anything is saved."""
     teacher = checkpoints.load(st_core, DENSE, "bert-mean")
     with pytest.raises(ValueError, match="expected 1 to 32 dimensions, those of the teacher, got 33"):
-        reduced(teacher, texts, 33)
+        with_dimensions(teacher, texts, 33)
     with pytest.raises(ValueError, match="10 dimensions need at least as many texts, got 9"):
-        reduced(teacher, texts[:9], 10)
+        with_dimensions(teacher, texts[:9], 10)
 
 
 def test_texts_are_read_from_lines_and_rows(tmp_path):
@@ -172,7 +172,7 @@ def test_held_out_texts_are_a_drawn_share(count, share, seed):
     """Every text is in one part, in order; the seed decides which."""
     texts = [str(number) for number in range(count)]
 
-    train, test = divided(texts, share, seed)
+    train, test = split_held_out(texts, share, seed)
 
     assert sorted([*train, *test], key=int) == texts
     assert (len(test), train, test) == (
@@ -180,4 +180,4 @@ def test_held_out_texts_are_a_drawn_share(count, share, seed):
         sorted(train, key=int),
         sorted(test, key=int),
     )
-    assert divided(texts, share, seed) == (train, test)
+    assert split_held_out(texts, share, seed) == (train, test)

@@ -22,13 +22,13 @@ import st_core  # noqa: E402 - after the guard
 from st_core.distilling.inference_free import (  # noqa: E402
     document_frequency_weights,
     inference_free_model,
-    towards_ensemble,
+    train_on_ensemble,
 )
 from st_core.distilling.layers import evenly_spaced, with_layers  # noqa: E402 - after the guard
-from st_core.distilling.students import Training, rank_correlation, towards_scores, towards_vectors  # noqa: E402
-from st_core.distilling.texts import divided  # noqa: E402 - after the guard
+from st_core.distilling.students import Training, rank_correlation, train_on_scores, train_on_vectors  # noqa: E402
+from st_core.distilling.texts import split_held_out  # noqa: E402 - after the guard
 from st_core.distilling.vectors import mean_cosine  # noqa: E402 - after the guard
-from st_core.distilling.vocabulary import kept_tokens, pruned_tokenizer, with_vocabulary  # noqa: E402
+from st_core.distilling.vocabulary import pruned_tokenizer, tokens_in_use, with_vocabulary  # noqa: E402
 from st_core.mining.scoring import scored_rows  # noqa: E402 - after the guard
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:.*lr_scheduler.*:UserWarning")]
@@ -121,7 +121,7 @@ def test_a_pruned_vocabulary_changes_no_vector_of_its_texts(checkpoints, agree, 
     model = checkpoints.load(st_core, DENSE, "bert-mean")
     tokenizer = model._current().outline(None).tokenizer
     own = texts[:40]
-    kept = kept_tokens(tokenizer, own)
+    kept = tokens_in_use(tokenizer, own)
 
     student = with_vocabulary(model, kept)
 
@@ -143,7 +143,7 @@ def test_the_tokens_of_prompts_stay_in_a_pruned_vocabulary(checkpoints, agree):
     model.prompts["query"] = "copy number: "
     tokenizer = model._current().outline(None).tokenizer
 
-    student = with_vocabulary(model, kept_tokens(tokenizer, ["a list of values"]))
+    student = with_vocabulary(model, tokens_in_use(tokenizer, ["a list of values"]))
 
     agree(student.encode_query(["a list of values"]), model.encode_query(["a list of values"]))
     student.prompts["query"] = "other: "
@@ -157,16 +157,16 @@ def test_rows_without_a_score_for_each_document_are_refused(checkpoints):
     with pytest.raises(ValueError, match="a row has 1 scores for 2 documents; pass rows that st-connectors score has"):
         rank_correlation(model, [row])
     with pytest.raises(ValueError, match="each row needs scores, one for each document; pass rows that"):
-        towards_ensemble(model, [row], Training(), 10)
+        train_on_ensemble(model, [row], Training(), 10)
 
 
 def test_the_most_frequent_tokens_are_kept(checkpoints):
     """Up to the size, after special tokens and characters."""
     tokenizer = checkpoints.load(st_core, DENSE, "bert-mean")._current().outline(None).tokenizer
-    least = kept_tokens(tokenizer, [])
+    least = tokens_in_use(tokenizer, [])
     texts = ["copy the file", "copy the list", "copy the file list", "return a value"]
 
-    kept = kept_tokens(tokenizer, texts, len(least) + 3)
+    kept = tokens_in_use(tokenizer, texts, len(least) + 3)
 
     counts = {}
     for row in tokenizer.plain(texts):
@@ -176,7 +176,7 @@ def test_the_most_frequent_tokens_are_kept(checkpoints):
     assert {counts[token] for token in set(kept) - set(least)} <= {counts[token] for token in others[:3]}
     assert len(kept) == len(least) + 3
     with pytest.raises(ValueError, match=f"a vocabulary needs at least the {len(least)} special tokens and characters"):
-        kept_tokens(tokenizer, texts, 3)
+        tokens_in_use(tokenizer, texts, 3)
 
 
 def test_other_tokenizers_are_refused(checkpoints):
@@ -192,13 +192,13 @@ def test_other_tokenizers_are_refused(checkpoints):
 def test_training_brings_a_cut_student_closer(checkpoints, agree, tmp_path, texts):
     """On texts that are held out; no epochs change nothing."""
     teacher = checkpoints.load(st_core, DENSE, "bert-mean")
-    train, test = divided(texts, 0.25)
+    train, test = split_held_out(texts, 0.25)
     student = with_layers(teacher, [1])
     wanted, before = teacher.encode_document(test), student.encode_document(test)
 
-    towards_vectors(student, teacher, train, Training(epochs=0))
+    train_on_vectors(student, teacher, train, Training(epochs=0))
     np.testing.assert_array_equal(student.encode_document(test), before)
-    towards_vectors(student, teacher, train, FAST)
+    train_on_vectors(student, teacher, train, FAST)
 
     assert mean_cosine(wanted, student.encode_document(test)) > mean_cosine(wanted, before)
     assert_loads_in_both(student, tmp_path / "out", agree, test, student.encode(test))
@@ -216,7 +216,7 @@ def test_a_reranker_learns_the_scores_of_another(checkpoints, agree, tmp_path, t
     student = with_layers(teacher, [1])
     before = rank_correlation(student, rows)
 
-    loss = towards_scores(student, rows, replace(FAST, epochs=12))
+    loss = train_on_scores(student, rows, replace(FAST, epochs=12))
 
     assert loss == ("MSELoss" if len(documents) == 1 else "MarginMSELoss")
     assert rank_correlation(teacher, rows) == pytest.approx(1)

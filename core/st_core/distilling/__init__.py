@@ -1,4 +1,4 @@
-"""Make smaller and faster models from others: static ones, of fewer dimensions, of fewer layers, and students.
+"""Distil smaller and faster models: static ones, with fewer dimensions or layers, and students of teachers.
 
 Names are imported on first use. What trains needs the extra ``train``.
 """
@@ -9,36 +9,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from st_core.distilling.dimensions import reduced as reduced
+    from st_core.distilling.dimensions import with_dimensions as with_dimensions
     from st_core.distilling.inference_free import inference_free_model as inference_free_model
-    from st_core.distilling.inference_free import towards_ensemble as towards_ensemble
+    from st_core.distilling.inference_free import train_on_ensemble as train_on_ensemble
     from st_core.distilling.layers import with_layers as with_layers
     from st_core.distilling.static import static_model as static_model
     from st_core.distilling.students import Training as Training
     from st_core.distilling.students import rank_correlation as rank_correlation
-    from st_core.distilling.students import towards_scores as towards_scores
-    from st_core.distilling.students import towards_vectors as towards_vectors
+    from st_core.distilling.students import train_on_scores as train_on_scores
+    from st_core.distilling.students import train_on_vectors as train_on_vectors
     from st_core.distilling.texts import texts_of_files as texts_of_files
-    from st_core.distilling.vectors import agreement as agreement
     from st_core.distilling.vectors import mean_cosine as mean_cosine
     from st_core.distilling.vectors import principal_axes as principal_axes
-    from st_core.distilling.vocabulary import kept_tokens as kept_tokens
+    from st_core.distilling.vectors import similarity_correlation as similarity_correlation
+    from st_core.distilling.vocabulary import tokens_in_use as tokens_in_use
     from st_core.distilling.vocabulary import with_vocabulary as with_vocabulary
 
 _WHERE = {
     "Training": "students",
-    "agreement": "vectors",
+    "similarity_correlation": "vectors",
     "inference_free_model": "inference_free",
-    "kept_tokens": "vocabulary",
+    "tokens_in_use": "vocabulary",
     "mean_cosine": "vectors",
     "principal_axes": "vectors",
     "rank_correlation": "students",
-    "reduced": "dimensions",
+    "with_dimensions": "dimensions",
     "static_model": "static",
     "texts_of_files": "texts",
-    "towards_ensemble": "inference_free",
-    "towards_scores": "students",
-    "towards_vectors": "students",
+    "train_on_ensemble": "inference_free",
+    "train_on_scores": "students",
+    "train_on_vectors": "students",
     "with_layers": "layers",
     "with_vocabulary": "vocabulary",
 }
@@ -47,16 +47,16 @@ __all__ = [
     "Training",
     "agreement",
     "inference_free_model",
-    "kept_tokens",
     "mean_cosine",
     "principal_axes",
     "rank_correlation",
-    "reduced",
     "static_model",
     "texts_of_files",
-    "towards_ensemble",
-    "towards_scores",
-    "towards_vectors",
+    "tokens_in_use",
+    "train_on_ensemble",
+    "train_on_scores",
+    "train_on_vectors",
+    "with_dimensions",
     "with_layers",
     "with_vocabulary",
 ]

@@ -16,7 +16,7 @@ from st_core.modules.normalize import Normalize
 from st_core.saving.held import with_files
 from st_core.sentence_transformer import SentenceTransformer
 
-__all__ = ["Reduced", "reduced"]
+__all__ = ["Reduced", "with_dimensions"]
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 
@@ -29,7 +29,7 @@ class Reduced:
     explained: float
 
 
-def reduced(teacher: SentenceTransformer, texts: Sequence[str], dimensions: int) -> Reduced:
+def with_dimensions(teacher: SentenceTransformer, texts: Sequence[str], dimensions: int) -> Reduced:
     """Return a teacher with a Dense of orthonormal rows, without bias and activation, after its modules.
 
     Its rows are the principal axes of the teacher's vectors of ``texts``, at least as many as dimensions. Inner

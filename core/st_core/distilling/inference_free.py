@@ -10,6 +10,7 @@ import numpy as np
 
 from st_core.backends.torch.modules import STEPS
 from st_core.distilling.students import Training, train
+from st_core.distilling.tokenizers import text_tokenizer
 from st_core.distilling.vectors import Floats
 from st_core.engine.inputs import Unset
 from st_core.models import Router, SparseStaticEmbedding
@@ -22,11 +23,11 @@ from st_core.text.tokens import TextTokenizer
 from st_core.training.form import form_of
 from st_core.training.losses import sparse
 
-__all__ = ["document_frequency_weights", "inference_free_model", "towards_ensemble"]
+__all__ = ["document_frequency_weights", "inference_free_model", "train_on_ensemble"]
 
 SPREAD = 10.0
-"""The mean difference between the highest and the lowest score of a row, after scaling, of which the softmax is taken.
-The highest document then has most of the weight."""
+"""The mean range of the teachers' scores of a row after division by the temperature. The softmax of such scores gives
+most of the probability to the best document."""
 
 
 def document_frequency_weights(tokenizer: TextTokenizer, texts: Sequence[str], size: int) -> Floats:
@@ -50,12 +51,11 @@ def inference_free_model(documents: SparseEncoder, texts: Sequence[str]) -> Spar
     another stack.
     """
     engine = documents._current()  # noqa: SLF001 - of this package
-    tokenizer = engine.outline(None).tokenizer
-    modules = engine.modules
-    if len(modules) != 2 or not isinstance(modules[1], SpladePooling) or not isinstance(tokenizer, TextTokenizer):
+    tokenizer, modules = text_tokenizer(documents), engine.modules
+    if len(modules) != 2 or not isinstance(modules[1], SpladePooling):
         raise ValueError(
-            f"{documents.checkpoint.name}: expected a transformer with SpladePooling and a tokenizer of the tokenizers "
-            "library; choose a plain encoder or a masked language model"
+            f"{documents.checkpoint.name}: expected a transformer with SpladePooling; choose a plain encoder or a "
+            "masked language model"
         )
     width = modules[1].width or tokenizer.vocabulary_size
     weights = document_frequency_weights(tokenizer, texts, max(width, tokenizer.vocabulary_size))
@@ -69,7 +69,7 @@ def inference_free_model(documents: SparseEncoder, texts: Sequence[str]) -> Spar
     return model
 
 
-def towards_ensemble(
+def train_on_ensemble(
     student: SparseEncoder, rows: Sequence[Mapping[str, Any]], training: Training, document_terms: int
 ) -> None:
     """Train the documents of an inference-free model on the scores of teachers, by the divergence of distributions.

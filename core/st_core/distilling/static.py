@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from st_core.distilling.tokenizers import text_tokenizer
 from st_core.distilling.vectors import Axes, Floats, principal_axes, unit
-from st_core.errors import ModelUnsupported
 from st_core.models import Normalize, StaticEmbedding
 from st_core.sentence_transformer import SentenceTransformer
 from st_core.text.tokens import TextTokenizer, Tokens
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-__all__ = ["counted", "inverse_frequency", "ridge", "static_model", "token_vectors", "zipf"]
+__all__ = ["counted", "inverse_frequency", "ridge", "static_model", "token_vectors", "zipf_shares"]
 
 SMOOTH = 1e-4
 """The constant a of Arora et al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings" (2017)."""
@@ -49,13 +49,13 @@ def static_model(
     for a teacher without a tokenizer of the tokenizers library, and ValueError for more dimensions than the teacher or
     the number of texts has.
     """
-    tokenizer = _tokenizer(teacher)
+    tokenizer = text_tokenizer(teacher)
     tokens = token_vectors(teacher)
     special = sorted(tokenizer.special_ids)
     if not texts:
         axes = principal_axes(tokens, dimensions)
         mean = tokens.mean(axis=0)
-        shares = zipf([tokenizer.token(index) for index in range(len(tokens))])
+        shares = zipf_shares([tokenizer.token(index) for index in range(len(tokens))])
         table = (tokens - mean) @ axes.directions.T * inverse_frequency(shares)[:, None]
     else:
         frequency = counted(tokenizer, texts, len(tokens))
@@ -69,25 +69,14 @@ def token_vectors(teacher: SentenceTransformer) -> Floats:
 
     Raises ModelUnsupported for a teacher without a tokenizer of the tokenizers library.
     """
-    tokenizer = _tokenizer(teacher)
+    tokenizer = text_tokenizer(teacher)
     size = max(tokenizer.backend.get_vocab(with_added_tokens=True).values()) + 1
     rows = [tokenizer.single.fill(np.array([index], np.int32)) for index in range(size)]
     prepared = replace(teacher.prepare(["a"]), tokens=Tokens(rows), prompt_length=0)
     return np.asarray(teacher.finish(teacher.compute([prepared])[0]), np.float32)
 
 
-def _tokenizer(teacher: SentenceTransformer) -> TextTokenizer:
-    engine = teacher._current()  # noqa: SLF001 - of this package
-    tokenizer = engine.outline(engine.tasks()[-1]).tokenizer
-    if not isinstance(tokenizer, TextTokenizer):
-        raise ModelUnsupported(
-            f"{teacher.checkpoint.name}: its tokenizer is a {type(tokenizer).__name__}; a static model needs one of "
-            "the tokenizers library: choose another teacher"
-        )
-    return tokenizer
-
-
-def zipf(tokens: Sequence[str]) -> Floats:
+def zipf_shares(tokens: Sequence[str]) -> Floats:
     """Return the shares of tokens [V] in running text by Zipf's law, where words are ranked in their order.
 
     Single ASCII characters, which come first in many vocabularies, get the share of a frequent word. Tokens in brackets

@@ -20,7 +20,7 @@ from st_core.rows import LABELS
 from st_core.sentence_transformer import SentenceTransformer
 from st_core.training.losses import dense, reranking
 
-__all__ = ["Training", "document_prompt", "rank_correlation", "towards_scores", "towards_vectors", "train"]
+__all__ = ["Training", "document_prompt", "rank_correlation", "train", "train_on_scores", "train_on_vectors"]
 
 LOG_LINES = 50
 """Lines of the log, at most."""
@@ -74,7 +74,7 @@ def document_prompt(model: SentenceTransformer) -> str:
     return "" if name is None else model.prompts[name]
 
 
-def towards_vectors(
+def train_on_vectors(
     student: SentenceTransformer, teacher: SentenceTransformer, texts: Sequence[str], training: Training
 ) -> None:
     """Train a student on the teacher's vectors of texts, which have its width, with the prompt for documents.
@@ -88,7 +88,7 @@ def towards_vectors(
     train(student, rows, dense.EmbedDistillLoss(student, metric), training, prompts=prompt)
 
 
-def towards_scores(student: CrossEncoder, rows: Sequence[Mapping[str, Any]], training: Training) -> str:
+def train_on_scores(student: CrossEncoder, rows: Sequence[Mapping[str, Any]], training: Training) -> str:
     """Train a cross-encoder on the scores of a teacher, and return the name of the loss.
 
     Rows have a query, one document and ``score``, or several documents in columns of their own and ``scores``, as

@@ -10,7 +10,7 @@ import numpy as np
 
 from st_core.rows import LABELS, rows_of_files
 
-__all__ = ["divided", "texts_of_files"]
+__all__ = ["split_held_out", "texts_of_files"]
 
 
 def texts_of_files(paths: Sequence[str | PathLike[str]], columns: Sequence[str] | None = None) -> list[str]:
@@ -43,7 +43,7 @@ def _texts(path: Path, columns: Sequence[str] | None) -> Iterator[str]:
             yield from (each for each in values if isinstance(each, str))
 
 
-def divided(texts: Sequence[str], share: float, seed: int = 42) -> tuple[list[str], list[str]]:
+def split_held_out(texts: Sequence[str], share: float, seed: int = 42) -> tuple[list[str], list[str]]:
     """Return the texts for training and a held-out share of them, drawn by the seed: at least one unless it is 0.
 
     Raises ValueError for a share that is not from 0 to below 1, and for fewer than two texts.

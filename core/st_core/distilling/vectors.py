@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from st_core.evaluation.pairs import correlation, ranks
 
-__all__ = ["Axes", "agreement", "mean_cosine", "principal_axes", "unit"]
+__all__ = ["Axes", "mean_cosine", "principal_axes", "similarity_correlation", "unit"]
 
 Floats = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ def mean_cosine(first: Floats, second: Floats) -> float:
     return float((unit(first) * unit(second)).sum(axis=1).mean())
 
 
-def agreement(first: Floats, second: Floats) -> float:
+def similarity_correlation(first: Floats, second: Floats) -> float:
     """Return Spearman's correlation of the cosines of all pairs of texts in two models, whose widths may differ.
 
     ``first`` [n, d] and ``second`` [n, e] are vectors of the same texts, of which at most the first 1,000 are compared.

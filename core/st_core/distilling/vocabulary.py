@@ -13,15 +13,16 @@ from torch import nn
 
 from st_core.backends.torch.modules import TransformerStep
 from st_core.distilling.layers import AnyModel, changed_model
+from st_core.distilling.tokenizers import text_tokenizer
 from st_core.errors import ModelUnsupported
 from st_core.text.tokens import TextTokenizer
 
-__all__ = ["kept_tokens", "pruned_tokenizer", "with_vocabulary"]
+__all__ = ["pruned_tokenizer", "tokens_in_use", "with_vocabulary"]
 
 _ID_NAMES = tuple(f"{role}_token_id" for role in ("pad", "cls", "sep", "mask", "unk", "bos", "eos"))
 
 
-def kept_tokens(
+def tokens_in_use(
     tokenizer: TextTokenizer, texts: Sequence[str], size: int | None = None, prompts: Sequence[str] = ()
 ) -> list[str]:
     """Return the tokens of a smaller vocabulary, in the order of the old one.
@@ -66,9 +67,8 @@ def with_vocabulary(model: AnyModel, tokens: Collection[str]) -> AnyModel:
     vectors as before. Raises ModelUnsupported for a tokenizer that is not of WordPiece and for a transformer with a
     vocabulary head, and ValueError for a token that the model does not know.
     """
-    engine = model._current()  # noqa: SLF001 - of this package
-    tokenizer = engine.outline(engine.tasks()[-1]).tokenizer
-    if not isinstance(tokenizer, TextTokenizer) or type(tokenizer.backend.model).__name__ != "WordPiece":
+    tokenizer = text_tokenizer(model)
+    if type(tokenizer.backend.model).__name__ != "WordPiece":
         raise ModelUnsupported(
             f"{model.checkpoint.name}: its tokenizer is not of WordPiece, the only kind whose vocabulary can be "
             "pruned; leave out the vocabulary"

@@ -72,20 +72,13 @@ class BinaryClassificationEvaluator(VectorEvaluator):
         return metrics
 
     def _measures(self, name: str, scores: NDArray[np.floating]) -> dict[str, float]:
-        sign = -1.0 if name in _DISTANCES else 1.0
         separation = Separation(scores, self.labels)
-        accuracy, threshold = separation.accuracy()
-        best = separation.f1()
-        return {
-            "accuracy": accuracy,
-            "accuracy_threshold": sign * threshold,
-            "f1": best.f1,
-            "f1_threshold": sign * best.threshold,
-            "precision": best.precision,
-            "recall": best.recall,
-            "ap": separation.average_precision(),
-            "mcc": matthews_correlation(self.labels, scores >= best.threshold),
-        }
+        measures = separation.measures()
+        predicted = scores >= measures["f1_threshold"]
+        if name in _DISTANCES:
+            measures |= {key: -measures[key] for key in ("accuracy_threshold", "f1_threshold")}
+        others = {"ap": separation.average_precision(), "mcc": matthews_correlation(self.labels, predicted)}
+        return measures | others
 
     def columns(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
         """Return the columns of the table, those of sentence-transformers."""
@@ -96,10 +89,6 @@ class BinaryClassificationEvaluator(VectorEvaluator):
         """Return the average precision, of several similarities the largest one."""
         names = self.similarity_fn_names or [model.similarity_fn_name]
         return "max_ap" if len(names) > 1 else f"{names[0]}_ap"
-
-    def expected_primary(self, model: Any) -> str:
-        """Return the name of the primary metric before a run."""
-        return self._named(self.primary_of({}, model))
 
 
 class SparseBinaryClassificationEvaluator(CountsTerms, BinaryClassificationEvaluator):
@@ -139,17 +128,7 @@ class CrossEncoderClassificationEvaluator(Evaluator):
             return {f"f1_{kind}": value for kind, value in mean_f1(labels, predicted).items()}
         labels = _binary(self.labels)
         separation = Separation(np.asarray(model.predict(self.sentence_pairs, **self._options)), labels)
-        accuracy, threshold = separation.accuracy()
-        best = separation.f1()
-        return {
-            "accuracy": accuracy,
-            "accuracy_threshold": threshold,
-            "f1": best.f1,
-            "f1_threshold": best.threshold,
-            "precision": best.precision,
-            "recall": best.recall,
-            "average_precision": separation.average_precision(),
-        }
+        return separation.measures() | {"average_precision": separation.average_precision()}
 
     def columns(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
         """Return the columns of the table, those of sentence-transformers."""
@@ -160,10 +139,6 @@ class CrossEncoderClassificationEvaluator(Evaluator):
     def primary_of(self, metrics: Mapping[str, float], model: Any) -> str:  # noqa: ARG002 - the model decides
         """Return the average precision, or for several classes the plain mean of their F1."""
         return "average_precision" if model.num_labels == 1 else "f1_macro"
-
-    def expected_primary(self, model: Any) -> str:
-        """Return the name of the primary metric before a run."""
-        return self._named(self.primary_of({}, model))
 
 
 def _binary(labels: Sequence[int]) -> NDArray[np.int64]:

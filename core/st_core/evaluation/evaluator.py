@@ -57,9 +57,9 @@ class Evaluator(ABC):
     def primary_of(self, metrics: Mapping[str, float], model: Any) -> str:
         """Return which of the metrics is the primary one."""
 
-    def expected_primary(self, model: Any) -> str | None:  # noqa: ARG002 - for subclasses
+    def expected_primary(self, model: Any) -> str | None:
         """Return the name of the primary metric before a run, None if a run decides it."""
-        return self.primary_metric
+        return self._named(self.primary_of({}, model))
 
     def _named(self, metric: str) -> str:
         return f"{self.name}_{metric}" if self.name else metric

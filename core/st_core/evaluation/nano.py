@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from st_core.evaluation.collections import names_in, read_collection, read_rankings, split_name
+from st_core.evaluation.datasets import names_in, read_dataset, read_rankings, split_name
 from st_core.evaluation.encoding import active_terms, as_limit
 from st_core.evaluation.evaluator import Evaluator
 from st_core.evaluation.reranking import CrossEncoderRerankingEvaluator
@@ -32,7 +32,7 @@ Aggregate = Callable[[list[float]], Any]
 Prompts = str | Mapping[str, str] | None
 
 
-class _Collections(Evaluator):
+class _AggregatingEvaluator(Evaluator):
     """Runs an evaluator for each collection, and aggregates their metrics."""
 
     def __init__(self, name: str, *, write_csv: bool, evaluators: Sequence[Evaluator], aggregate: Aggregate) -> None:
@@ -75,7 +75,7 @@ class _Collections(Evaluator):
         return None if expected is None else self._named(expected.removeprefix(f"{first.name}_"))
 
 
-class NanoBEIREvaluator(_Collections):
+class NanoBEIREvaluator(_AggregatingEvaluator):
     """:class:`InformationRetrievalEvaluator` for each collection of NanoBEIR, and the means of their metrics.
 
     ``dataset_id`` is a folder, or the name of a data set on the Hub, which needs the package ``datasets``. A folder has
@@ -132,11 +132,16 @@ class NanoBEIREvaluator(_Collections):
         ending = f"_{truncate_dim}" if truncate_dim is not None else ""
         evaluators = []
         for name in self.dataset_names:
-            found = read_collection(dataset_id, name)
+            dataset = read_dataset(dataset_id, name)
             own: dict[str, Any] = {side: each[name] for side, each in prompts.items() if each is not None}
             evaluators.append(
                 self.retrieval(
-                    found.queries, found.corpus, found.judged, name=f"{split_name(name)}{ending}", **options, **own
+                    dataset.queries,
+                    dataset.corpus,
+                    dataset.judged,
+                    name=f"{split_name(name)}{ending}",
+                    **options,
+                    **own,
                 )
             )
         super().__init__(
@@ -169,7 +174,7 @@ class SparseNanoBEIREvaluator(NanoBEIREvaluator):
         return super().compute(model) | active_terms(counts, rows) | {"avg_flops": mean_flops(parts)}
 
 
-class CrossEncoderNanoBEIREvaluator(_Collections):
+class CrossEncoderNanoBEIREvaluator(_AggregatingEvaluator):
     """:class:`CrossEncoderRerankingEvaluator` for each collection of NanoBEIR, and the means of their metrics.
 
     The first ``rerank_k`` documents of the ranking ``bm25`` of a collection are ordered again, a file with the columns
@@ -248,16 +253,16 @@ def _prompts(side: str, prompts: Prompts, names: Sequence[str]) -> Mapping[str, 
 
 def _samples(dataset_id: str | PathLike[str], name: str, rerank_k: int) -> list[dict[str, Any]]:
     """Return the queries of a collection with their relevant documents, and their first documents of its ranking."""
-    found = read_collection(dataset_id, name)
+    dataset = read_dataset(dataset_id, name)
     samples = []
     for query, ranking in read_rankings(dataset_id, name).items():
-        grades = {document: grade for document, grade in found.judged.get(query, {}).items() if grade > 0}
+        grades = {document: grade for document, grade in dataset.judged.get(query, {}).items() if grade > 0}
         documents = ranking[:rerank_k]
-        lost = [document for document in (*grades, *documents) if document not in found.corpus]
-        if lost or query not in found.queries:
+        lost = [document for document in (*grades, *documents) if document not in dataset.corpus]
+        if lost or query not in dataset.queries:
             raise ValueError(f"{dataset_id}: {name!r} has no {f'document {lost[0]!r}' if lost else f'query {query!r}'}")
         if grades:
-            positive = {found.corpus[document]: grade for document, grade in grades.items()}
-            texts = [found.corpus[document] for document in documents]
-            samples.append({"query": found.queries[query], "positive": positive, "documents": texts})
+            positive = {dataset.corpus[document]: grade for document, grade in grades.items()}
+            texts = [dataset.corpus[document] for document in documents]
+            samples.append({"query": dataset.queries[query], "positive": positive, "documents": texts})
     return samples

@@ -118,10 +118,6 @@ class EmbeddingSimilarityEvaluator(VectorEvaluator):
         names = self.similarity_fn_names or [model.similarity_fn_name]
         return "spearman_max" if len(names) > 1 else f"spearman_{names[0]}"
 
-    def expected_primary(self, model: Any) -> str:
-        """Return the name of the primary metric before a run."""
-        return self._named(self.primary_of({}, model))
-
 
 class SparseEmbeddingSimilarityEvaluator(CountsTerms, EmbeddingSimilarityEvaluator):
     """:class:`EmbeddingSimilarityEvaluator` of sparse vectors, with their numbers of active terms."""
@@ -184,10 +180,6 @@ class TripletEvaluator(VectorEvaluator):
             return f"{self.main_similarity_function}_accuracy"
         names = self.similarity_fn_names or [model.similarity_fn_name]
         return "max_accuracy" if len(names) > 1 else f"{names[0]}_accuracy"
-
-    def expected_primary(self, model: Any) -> str:
-        """Return the name of the primary metric before a run."""
-        return self._named(self.primary_of({}, model))
 
 
 class SparseTripletEvaluator(CountsTerms, TripletEvaluator):

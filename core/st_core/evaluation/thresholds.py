@@ -57,6 +57,19 @@ class Separation:
             return BestF1(0.0, 0.0, 0.0, 0.0)
         return BestF1(float(values[best]), float(precision[best]), float(recall[best]), self._below(best))
 
+    def measures(self) -> dict[str, float]:
+        """Return accuracy and F1, each with its threshold, and the precision and the recall of the largest F1."""
+        accuracy, threshold = self.accuracy()
+        best = self.f1()
+        return {
+            "accuracy": accuracy,
+            "accuracy_threshold": threshold,
+            "f1": best.f1,
+            "f1_threshold": best.threshold,
+            "precision": best.precision,
+            "recall": best.recall,
+        }
+
     def average_precision(self) -> float:
         """Return the sum of the precisions at all thresholds, each times the recall that its group adds."""
         precision, recall = self._precision_and_recall()

@@ -15,12 +15,12 @@ from st_core.modules.transformer import Transformer, saved_files
 if TYPE_CHECKING:
     from st_core.modules import Module
 
-__all__ = ["hold", "with_files"]
+__all__ = ["hold", "transformers_in", "with_files"]
 
 
 def hold(modules: Sequence[Module]) -> dict[Path, HeldFiles]:
     """Open the files of all transformers among the modules; return them by folder."""
-    folders = dict.fromkeys(module.folder for module in _transformers(modules))
+    folders = dict.fromkeys(module.folder for module in transformers_in(modules))
     return {folder: HeldFiles(folder, saved_files(folder)) for folder in folders}
 
 
@@ -35,13 +35,14 @@ def with_files(modules: Sequence[Module], held: Mapping[Path, HeldFiles]) -> Ite
         yield [_moved(module, moved) for module in modules] if moved else modules
 
 
-def _transformers(modules: Sequence[Module]) -> Iterator[Transformer]:
+def transformers_in(modules: Sequence[Module]) -> Iterator[Transformer]:
+    """Yield the transformers among modules and in their routers."""
     for module in modules:
         if isinstance(module, Transformer):
             yield module
         elif isinstance(module, Router):
             for route in module.routes.values():
-                yield from _transformers(route)
+                yield from transformers_in(route)
 
 
 def _moved(module: Module, folders: Mapping[Path, Path]) -> Module:

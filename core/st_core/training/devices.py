@@ -33,7 +33,7 @@ def gathered(rows: Tensor) -> Tensor:
 def in_any_process(is_true: bool, device: torch.device) -> bool:
     """Return whether a condition is true in one of the processes, each of which must call this at the same step.
 
-    ``device`` is that of the training, because NCCL reduces tensors of devices only.
+    ``device`` is that of the training, because NCCL reduces tensors on GPUs only.
     """
     if not is_distributed():
         return is_true

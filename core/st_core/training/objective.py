@@ -51,7 +51,7 @@ class Objective(nn.Module):
     ) -> Parts:
         """Return the loss of a batch of one data set under "loss", with its parts and what it measured."""
         loss = self.loss_of(dataset_name)
-        with self.form.shared_tables():
+        with self.form.shared_embeddings():
             value = loss(list(features), label, **(options or {}))
         measures = getattr(loss, "measures", {})
         if isinstance(value, Mapping):

@@ -65,6 +65,6 @@ def _digest(text: Input) -> bytes:
 
 
 def _rows_of(tokens: Tokens) -> list[Row]:
-    """Return the rows of tokens as copies, because a row may be a view of an array with others."""
+    """Return the rows of tokens as copies, because a row may be a view of a larger array."""
     types = [None] * len(tokens) if tokens.types is None else [np.array(each) for each in tokens.types]
     return list(zip([np.array(each) for each in tokens.ids], types, strict=True))

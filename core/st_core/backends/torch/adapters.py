@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from st_core.backends.torch.hush import hushed
+from st_core.backends.torch.merging import adapter_layers, merge_layers
 from st_core.backends.torch.modules import TransformerStep
 from st_core.backends.torch.writing import writing_on_every_rank
-from st_core.errors import missing_extra
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-__all__ = ["add_adapter", "described_adapter", "has_adapter", "merge_layers", "save_adapted"]
+__all__ = ["add_adapter", "described_adapter", "has_adapter", "save_adapted"]
 
 _OF_THE_PLACE = ("base_model_name_or_path", "peft_version", "revision")
 """Settings that say where the base model is and what wrote the configuration."""
@@ -60,23 +60,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, list)) else str(value)
 
 
-def merge_layers(model: nn.Module) -> None:
-    """Merge the adapter of a transformer into its weights, so that nothing of the adapter is left to compute."""
-    for name, layer in list(_adapted(model)):
-        layer.merge()
-        model.set_submodule(name, layer.get_base_layer())
-    changed: Any = model
-    changed._hf_peft_config_loaded = False  # noqa: SLF001 - else transformers 5.23 looks for the adapter when it saves
-
-
-def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError as error:
-        raise missing_extra("peft", "an adapter") from error
-    return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer))
-
-
 def save_adapted(step: TransformerStep, folder: Path) -> bool:
     """Write the adapter of a transformer to a folder, or its merged weights; return whether it is the adapter."""
     model: Any = step.model
@@ -93,7 +76,7 @@ def save_adapted(step: TransformerStep, folder: Path) -> bool:
     # Written afterwards: peft 0.21 looks up a base model of the Hub over the network when it saves. Layers are named in
     # full, because the base model may have layers, such as BERT's pooler, that the trained transformer leaves out.
     path = folder / "adapter_config.json"
-    changes = {"base_model_name_or_path": base, "target_modules": sorted(name for name, _ in _adapted(model))}
+    changes = {"base_model_name_or_path": base, "target_modules": sorted(name for name, _ in adapter_layers(model))}
     value = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return True

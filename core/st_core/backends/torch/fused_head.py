@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends.torch.pooling import VOCABULARY_BLOCK, first_real, saturate
-from st_core.backends.torch.word_table import gradient_rows
+from st_core.backends.torch.shared_embedding import sparse_gradient
 from st_core.modules.splade_pooling import SpladePooling
 
 __all__ = ["FusedHead", "fused_head", "max_product"]
@@ -25,7 +25,7 @@ class _MaxProduct(torch.autograd.Function):
     """The maximum over tokens of the product of states [n, t, d] and a matrix [V, d]."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, in_rows: bool) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, has_sparse_gradient: bool) -> Tensor:
         """Return the maxima [n, V]; logits are computed in blocks of the vocabulary."""
         maxima = states.new_empty(states.shape[0], weight.shape[0])
         places = torch.empty(maxima.shape, dtype=torch.int32, device=states.device)
@@ -34,7 +34,7 @@ class _MaxProduct(torch.autograd.Function):
             values, indices = torch.matmul(states, weight[part].T).max(dim=1)
             maxima[:, part], places[:, part] = values, indices
         ctx.save_for_backward(states, weight, places)
-        ctx.in_rows = in_rows
+        ctx.has_sparse_gradient = has_sparse_gradient
         return maxima
 
     @staticmethod
@@ -46,11 +46,11 @@ class _MaxProduct(torch.autograd.Function):
         tokens = rows * states.shape[1] + places[rows, terms]
         values, flat = gradient[rows, terms], states.reshape(-1, states.shape[-1])
         of_states = _product(tokens, terms, values, len(flat), weight).view_as(states)
-        if not ctx.in_rows:
+        if not ctx.has_sparse_gradient:
             return of_states, _product(terms, tokens, values, len(weight), flat), None
         used, positions = torch.unique(terms, return_inverse=True)
         of_used = _product(positions, tokens, values, len(used), flat)
-        return of_states, gradient_rows(used, of_used, weight), None
+        return of_states, sparse_gradient(used, of_used, weight), None
 
 
 def _product(rows: Tensor, columns: Tensor, values: Tensor, height: int, right: Tensor) -> Tensor:
@@ -60,20 +60,20 @@ def _product(rows: Tensor, columns: Tensor, values: Tensor, height: int, right: 
     return result
 
 
-def max_product(states: Tensor, weight: Tensor, *, in_rows: bool = False) -> Tensor:
+def max_product(states: Tensor, weight: Tensor, *, has_sparse_gradient: bool = False) -> Tensor:
     """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d], in float32.
 
-    With ``in_rows`` the gradient of the matrix is in rows, so that it must be one of ``with_gradient_rows``.
+    With ``has_sparse_gradient`` the matrix must be one of ``accepting_sparse_gradients``.
     """
     with torch.autocast(states.device.type, enabled=False):
-        result: Tensor = _MaxProduct.apply(states.float(), weight.float(), in_rows)
+        result: Tensor = _MaxProduct.apply(states.float(), weight.float(), has_sparse_gradient)
     return result
 
 
 class _Decoder(nn.Linear):
     """A vocabulary product that can be left out, so that the model returns the states before it.
 
-    Its matrix is read from ``shared`` while that is set: the result of ``with_gradient_rows``.
+    Its matrix is read from ``shared`` while that is set: the result of ``accepting_sparse_gradients``.
     """
 
     is_left_out = False
@@ -104,7 +104,9 @@ class FusedHead:
         first = states[torch.arange(len(states), device=states.device), first_real(mask)]
         states = torch.where(mask[:, :, None] == 0, first[:, None, :], states)
         shared = self.decoder.shared
-        maxima = max_product(states, self.decoder.weight if shared is None else shared, in_rows=shared is not None)
+        maxima = max_product(
+            states, self.decoder.weight if shared is None else shared, has_sparse_gradient=shared is not None
+        )
         if self.decoder.bias is not None:
             maxima = maxima + self.decoder.bias
         return saturate(module, maxima) * mask.any(dim=1, keepdim=True)

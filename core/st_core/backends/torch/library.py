@@ -19,6 +19,7 @@ from torch.nn import functional
 from st_core.backends.dtypes import FLOATS
 from st_core.backends.tokenizer_files import own_copy
 from st_core.backends.torch.hush import hushed
+from st_core.backends.torch.merging import check_peft, merge_layers
 from st_core.backends.torch.once import Once
 from st_core.backends.torch.pooling import attended, position_ids
 from st_core.backends.vocabulary_bounds import check_padding, words_of
@@ -359,10 +360,7 @@ def _merge_adapter(module: Transformer, model: PreTrainedModel) -> None:
 
     Raises ModelBroken where the adapter does not fit the model.
     """
-    try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError as error:
-        raise missing_extra("peft", f"the adapter in {module.folder}") from error
+    check_peft(f"the adapter in {module.folder}")
     with named_errors(module.folder, "the adapter cannot be loaded"):
         loading = model.load_adapter(str(module.folder))
         wrong = [*loading.missing_keys, *loading.unexpected_keys, *(key[0] for key in loading.mismatched_keys)]
@@ -370,12 +368,7 @@ def _merge_adapter(module: Transformer, model: PreTrainedModel) -> None:
             raise ModelBroken(
                 f"{module.folder}: the adapter does not fit its model: {', '.join(sorted(map(str, wrong))[:3])}"
             )
-        for name, layer in list(model.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                layer.merge()
-                model.set_submodule(name, layer.get_base_layer())
-        model._hf_peft_config_loaded = False  # noqa: SLF001 - else transformers 5.23 looks for the adapter when it saves
-        del model.peft_config  # else peft 0.21 takes another adapter for a second one beside it
+        merge_layers(model)
 
 
 def _positions(model: nn.Module) -> int | None:

@@ -21,7 +21,7 @@ from st_core.backends.torch.fused_head import FusedHead, fused_head
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
-from st_core.backends.torch.word_table import with_gradient_rows, word_table
+from st_core.backends.torch.shared_embedding import accepting_sparse_gradients, make_shareable
 from st_core.backends.torch.writing import writing_on_every_rank
 from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
@@ -93,7 +93,7 @@ class Trainable(nn.Module):
         return self._run(self.steps, dict(features), task)
 
     @contextmanager
-    def shared_tables(self) -> Iterator[None]:
+    def shared_embeddings(self) -> Iterator[None]:
         """Add up the gradients of all uses of a word table inside the block as rows, and make one matrix of the sum.
 
         The gradients are the same. This is for several batches on the CPU; it has no effect on other devices, and
@@ -101,7 +101,7 @@ class Trainable(nn.Module):
         """
         tables = [each for each in self._tables if each.weight.device.type == "cpu" and each.weight.requires_grad]
         weights = {id(each.weight): each.weight for each in tables if torch.is_grad_enabled()}
-        shared = {key: with_gradient_rows(weight) for key, weight in weights.items()}
+        shared = {key: accepting_sparse_gradients(weight) for key, weight in weights.items()}
         try:
             for each in tables:
                 each.shared = shared.get(id(each.weight))
@@ -162,7 +162,7 @@ class Trainable(nn.Module):
             head = fused_head(loaded.model) if loaded.info.task == "fill-mask" else None
             if head is not None:
                 self._heads[id(step)] = head
-            tables = word_table(loaded.model), None if head is None else head.decoder
+            tables = make_shareable(loaded.model), None if head is None else head.decoder
             self._tables += [each for each in tables if each is not None]
             return step
         return make_step(module if self._info is None else with_token_ids(module, self._info))

@@ -14,7 +14,7 @@ from st_core.errors import missing_packages
 from st_core.evaluation.files import Grades, read_judgements
 from st_core.rows import rows_of_files
 
-__all__ = ["NANO_NAMES", "Collection", "names_in", "read_collection", "read_rankings", "split_name"]
+__all__ = ["NANO_NAMES", "RetrievalDataset", "names_in", "read_dataset", "read_rankings", "split_name"]
 
 NANO_NAMES: Mapping[str, str] = {
     name.lower(): name
@@ -34,7 +34,7 @@ NANO_NAMES: Mapping[str, str] = {
         "Touche2020",
     )
 }
-"""The spelling of NanoBEIR's collections by their names in small letters."""
+"""The spelling of NanoBEIR's collections by their names in lowercase."""
 
 _SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq", ".csv", ".tsv", ".tab")
 _TABLES = (".csv", ".tsv", ".tab")
@@ -43,7 +43,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
+class RetrievalDataset:
     """Queries and documents by id, and the grades of the documents of each query."""
 
     queries: dict[str, str]
@@ -77,7 +77,7 @@ def names_in(dataset_id: str | PathLike[str]) -> list[str]:
     return names
 
 
-def read_collection(dataset_id: str | PathLike[str], name: str) -> Collection:
+def read_dataset(dataset_id: str | PathLike[str], name: str) -> RetrievalDataset:
     """Return a collection of a folder or of a data set on the Hub.
 
     Empty texts are left out. A title stands before the text of its document. Raises ValueError for a collection without
@@ -87,7 +87,7 @@ def read_collection(dataset_id: str | PathLike[str], name: str) -> Collection:
         {str(row["_id"]): text for row in _rows(dataset_id, subset, name, ("_id", "text")) if (text := _text(row))}
         for subset in ("queries", "corpus")
     )
-    return Collection(queries, corpus, _judgements(dataset_id, name))
+    return RetrievalDataset(queries, corpus, _judgements(dataset_id, name))
 
 
 def read_rankings(dataset_id: str | PathLike[str], name: str) -> dict[str, list[str]]:

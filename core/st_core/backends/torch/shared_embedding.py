@@ -1,4 +1,4 @@
-"""The word table of a transformer in training: the gradients of its uses are rows, which are added up once.
+"""Token embedding tables in training: the sparse gradients of all their uses are added up once.
 
 torch computes the gradient of a table [V, d] as a whole matrix for each use of the table. A training that divides a
 batch into parts uses it once or twice for each part, and a part has few of its words.
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["WordTable", "gradient_rows", "with_gradient_rows", "word_table"]
+__all__ = ["SharedEmbedding", "accepting_sparse_gradients", "make_shareable", "sparse_gradient"]
 
 
 class _FromRows(torch.autograd.Function):
-    """A table whose gradient arrives as rows, in a sparse tensor, and is passed on as a matrix."""
+    """A table whose sparse gradient is passed on as a matrix."""
 
     @staticmethod
     def forward(_ctx: Any, table: Tensor) -> Tensor:
@@ -33,34 +33,34 @@ class _FromRows(torch.autograd.Function):
         return torch.zeros_like(gradient, layout=torch.strided).index_add_(0, rows, values)
 
 
-def with_gradient_rows(table: Tensor) -> Tensor:
-    """Return a table [V, d] for several uses whose gradients may be rows; see :func:`gradient_rows`."""
+def accepting_sparse_gradients(table: Tensor) -> Tensor:
+    """Return a table [V, d] for several uses whose gradients may be sparse; see :func:`sparse_gradient`."""
     result: Tensor = _FromRows.apply(table)
     return result
 
 
-def gradient_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
+def sparse_gradient(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
     """Return the gradient of a table, of which only ``rows`` [n] are not zero, from the values [n, d] of those."""
     return torch.sparse_coo_tensor(rows[None], values, table.shape, check_invariants=False)
 
 
-class WordTable(nn.Embedding):
-    """A word table that is read from ``shared`` while that is set: the result of :func:`with_gradient_rows`."""
+class SharedEmbedding(nn.Embedding):
+    """A table of token embeddings; while ``shared`` is set, that result of :func:`accepting_sparse_gradients` is read."""
 
     shared: Tensor | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows of words."""
+        """Return the rows of tokens."""
         if self.shared is None:
             return super().forward(ids)
         return functional.embedding(ids, self.shared, self.padding_idx, sparse=True)
 
 
-def word_table(model: Any) -> WordTable | None:
-    """Make the word table of a model one that can be shared; return None where the model has another kind of table."""
+def make_shareable(model: Any) -> SharedEmbedding | None:
+    """Change a model's token embedding table in place, so that it can be shared; return None for another kind."""
     table: Any = model.get_input_embeddings()
     if type(table) is not nn.Embedding or table.max_norm is not None or table.scale_grad_by_freq:
         return None
-    table.__class__ = WordTable
-    assert isinstance(table, WordTable)
+    table.__class__ = SharedEmbedding
+    assert isinstance(table, SharedEmbedding)
     return table

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 
 import st_core  # noqa: E402 - after the guard
+from st_core.backends.torch.shared_embedding import SharedEmbedding, accepting_sparse_gradients, make_shareable  # noqa: E402 - after the guard
 from st_core.backends.torch.trainable import trainable  # noqa: E402 - after the guard
-from st_core.backends.torch.word_table import WordTable, with_gradient_rows, word_table  # noqa: E402 - after the guard
 
 pytestmark = pytest.mark.torch
 
@@ -29,11 +29,11 @@ class Model(torch.nn.Module):
 def test_rows_of_several_uses_are_added_up():
     """Of words that occur in both uses and more than once; padding has no gradient, and the table none in rows."""
     plain, shared = Model(padding_idx=0).words, Model(padding_idx=0)
-    table = word_table(shared)
+    table = make_shareable(shared)
     uses = torch.tensor([[1, 2, 2, 0]]), torch.tensor([[2, 3]])
     factors = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
 
-    table.shared = with_gradient_rows(table.weight)
+    table.shared = accepting_sparse_gradients(table.weight)
     sum((table(ids) * factors[ids]).sum() for ids in uses).backward()
     sum((plain(ids) * factors[ids]).sum() for ids in uses).backward()
 
@@ -46,10 +46,10 @@ def test_rows_of_several_uses_are_added_up():
 def test_a_use_as_a_matrix_is_added_to_the_rows():
     """A product with the whole table has a gradient for every row."""
     plain, shared = Model().words, Model()
-    table = word_table(shared)
+    table = make_shareable(shared)
     ids = torch.tensor([[1, 2, 2]])
 
-    table.shared = with_gradient_rows(table.weight)
+    table.shared = accepting_sparse_gradients(table.weight)
     (table(ids).sum() + (table.shared**2).sum()).backward()
     (plain(ids).sum() + (plain.weight**2).sum()).backward()
 
@@ -61,7 +61,7 @@ def test_tables_with_other_gradients_are_not_shared(options):
     """Their rows are not independent of each other."""
     model = Model(**options)
 
-    assert word_table(model) is None
+    assert make_shareable(model) is None
     assert type(model.words) is torch.nn.Embedding
 
 
@@ -91,11 +91,11 @@ def test_models_have_the_same_gradients_in_shared_tables(checkpoints, kind, name
         return {key: each.grad.clone() for key, each in form.named_parameters() if each.grad is not None}
 
     alone = gradients()
-    with form.shared_tables():
+    with form.shared_embeddings():
         together = gradients()
 
-    assert any(isinstance(each, WordTable) for each in form.modules())
-    assert all(each.shared is None for each in form.modules() if isinstance(each, WordTable))
+    assert any(isinstance(each, SharedEmbedding) for each in form.modules())
+    assert all(each.shared is None for each in form.modules() if isinstance(each, SharedEmbedding))
     assert alone.keys() == together.keys()
     for key, wanted in alone.items():
         assert torch.allclose(together[key], wanted, atol=1e-6 * float(wanted.abs().max())), key
