@@ -115,7 +115,12 @@ def ask(action: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, or its class name if it has no message."""
+    """Return an error's message on one line, or its class name if it has no message.
+
+    An error about a file is the name of the file and the reason, without the number of the error.
+    """
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

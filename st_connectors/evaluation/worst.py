@@ -109,17 +109,17 @@ def _reason(rank: int | None, legs: Mapping[str, int | None]) -> str:
     """Return which part of a search a document was lost by, or how far it came."""
     present = {name: place for name, place in legs.items() if place is not None}
     if not present:
-        return f"no leg has it: {', '.join(legs)}"
+        return f"no leg returns it: {', '.join(legs)}"
     best = min(present, key=lambda name: present[name])
     missing = [name for name in legs if name not in present]
     if rank is not None and rank <= present[best]:
-        return "found" if not missing else f"found, although {' and '.join(missing)} lost it"
-    where = "is not in the result" if rank is None else f"has rank {rank}"
+        return "returned" if not missing else f"returned, but not by {' and '.join(missing)}"
+    result = "the result does not have it" if rank is None else f"the result ranks it {rank}"
     if missing:
-        return f"lost by {' and '.join(missing)}: {best} has it at {present[best]}, and it {where}"
+        return f"lost by {' and '.join(missing)}: {best} ranks it {present[best]}, {result}"
     if len(legs) == 1:
-        return f"lost by what follows the leg: {best} has it at {present[best]}, and it {where}"
-    return f"lost by the fusion: {best} has it at {present[best]}, and it {where}"
+        return f"lost by what follows the leg: {best} ranks it {present[best]}, {result}"
+    return f"lost by the fusion: {best} ranks it {present[best]}, {result}"
 
 
 def _ranks(ranking: Sequence[tuple[str, float]]) -> dict[str, int]:

@@ -200,7 +200,7 @@ def test_a_run_without_results_is_noted(cli, library, judged):
 
     assert outcome.status == 0
     assert "note: none returned no documents for 3 of 3 queries" in outcome.out.splitlines()
-    assert outcome.out.splitlines()[-1].endswith("no leg has it: dense, sparse")
+    assert outcome.out.splitlines()[-1].endswith("no leg returns it: dense, sparse")
 
 
 def test_a_store_that_goes_away_ends_the_evaluation(cli, library, judged, tmp_path, monkeypatch):

@@ -111,19 +111,19 @@ def test_the_worst_queries_say_which_leg_lost_what(index):
     [lost] = first.wanted
     assert (lost.id, lost.text, lost.rank) == ("submarine", TEXTS["submarine"][1], None)
     assert lost.legs["sparse"] is None
-    assert lost.reason == f"lost by sparse: dense has it at {lost.legs['dense']}, and it is not in the result"
+    assert lost.reason == f"lost by sparse: dense ranks it {lost.legs['dense']}, the result does not have it"
     assert first.to_json()["wanted"][0]["reason"] == lost.reason
 
 
 @pytest.mark.parametrize(
     ("rank", "legs", "reason"),
     [
-        (None, {"dense": None, "sparse": None}, "no leg has it: dense, sparse"),
-        (12, {"dense": 2, "sparse": None}, "lost by sparse: dense has it at 2, and it has rank 12"),
-        (None, {"dense": 2, "sparse": 9}, "lost by the fusion: dense has it at 2, and it is not in the result"),
-        (9, {"dense": 2}, "lost by what follows the leg: dense has it at 2, and it has rank 9"),
-        (1, {"dense": 2, "sparse": 1}, "found"),
-        (1, {"dense": 1, "sparse": None}, "found, although sparse lost it"),
+        (None, {"dense": None, "sparse": None}, "no leg returns it: dense, sparse"),
+        (12, {"dense": 2, "sparse": None}, "lost by sparse: dense ranks it 2, the result ranks it 12"),
+        (None, {"dense": 2, "sparse": 9}, "lost by the fusion: dense ranks it 2, the result does not have it"),
+        (9, {"dense": 2}, "lost by what follows the leg: dense ranks it 2, the result ranks it 9"),
+        (1, {"dense": 2, "sparse": 1}, "returned"),
+        (1, {"dense": 1, "sparse": None}, "returned, but not by sparse"),
     ],
 )
 def test_the_reason_is_the_part_that_lost_a_document(rank, legs, reason):

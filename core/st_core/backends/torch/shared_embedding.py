@@ -45,7 +45,7 @@ def sparse_gradient(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
 
 
 class SharedEmbedding(nn.Embedding):
-    """A table of token embeddings; while ``shared`` is set, that result of :func:`accepting_sparse_gradients` is read."""
+    """A table of token embeddings; ``shared``, from :func:`accepting_sparse_gradients`, is read in its place if set."""
 
     shared: Tensor | None = None
 
