@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -56,7 +57,7 @@ def train(model: Model, rows: Sequence[Mapping[str, Any]], loss: nn.Module, trai
             learning_rate=training.learning_rate,
             warmup_steps=training.warmup,
             seed=training.seed,
-            logging_steps=max(1, int(steps // LOG_LINES)),
+            logging_steps=max(1, math.ceil(steps / LOG_LINES)),
             save_strategy="no",
             disable_tqdm=True,
             **more,
