@@ -94,6 +94,10 @@ def _take(cluster: Cluster, step: Step, existing: Existing | None, body: Mapping
         settings = {f"index.{name}": value for name, value in _pipelines_of(body).items()}
         cluster.send("PUT", f"/{step.name}/_settings", settings)
         return existing.id, "attached to its pipelines"
+    if existing is not None and step.kind is Kind.MODEL and existing.description == step.description:
+        cluster.send("POST", f"/_plugins/_ml/models/{existing.id}/_deploy", {})
+        _wait_until_deployed(cluster, step.name, existing.id)
+        return existing.id, "deployed again"
     if existing is not None and step.kind in (Kind.CONNECTOR, Kind.MODEL):
         _delete_with_users(cluster, step, existing, of)
     identity = cluster.id_of(step, cluster.send(step.request.method, step.request.path, body))
@@ -121,6 +125,8 @@ def _is_same(step: Step, existing: Existing, body: Mapping[str, Any]) -> bool:
         case Kind.CONNECTOR:
             return existing.description == step.description
         case Kind.MODEL:
+            # ML Commons 2.19 also writes DEPLOYING or DEPLOY_FAILED, and corrects it within 10 seconds, if its
+            # synchronization job asked the nodes for their models while one was being deployed.
             is_deployed = existing.body.get("model_state") in ("DEPLOYED", "PARTIALLY_DEPLOYED")
             return existing.description == step.description and is_deployed
 
@@ -145,8 +151,6 @@ def _wait_until_deployed(cluster: Cluster, name: str, identity: str) -> None:
         state = cluster.send("GET", f"/_plugins/_ml/models/{identity}").get("model_state")
         if state == "DEPLOYED":
             return
-        if state == "DEPLOY_FAILED":
-            break
         time.sleep(_POLL_S)
     raise Refused(
         f"the model {name!r} was not deployed: see its state by GET /_plugins/_ml/models/{identity}",

@@ -85,18 +85,24 @@ class Cluster:
         if kind in _SEARCHES:
             return self._search(kind, name)
         path = f"/{quote(name)}" if kind is Kind.INDEX else f"{_PIPELINES[kind]}/{quote(name)}"
+        return [_read(kind, own_name, body) for own_name, body in (self._get(path) or {}).items()]
+
+    def _get(self, path: str) -> Any:
+        """Return the answer of a GET request; None if there is no such object."""
         try:
-            answer = self.send("GET", path)
+            return self.send("GET", path)
         except Permanent as error:
             if error.status == 404:
-                return []
+                return None
             raise
-        return [_read(kind, own_name, body) for own_name, body in answer.items()]
 
     def _search(self, kind: Kind, name: str) -> list[Existing]:
+        place = f"/_plugins/_ml/{_SEARCHES[kind]}"
         body = {"size": 100, "query": {"term": {"name.keyword": name}}}
-        hits = self.send("POST", f"/_plugins/_ml/{_SEARCHES[kind]}/_search", body)["hits"]["hits"]
-        return [Existing(hit["_id"], hit["_source"].get("description", ""), hit["_source"]) for hit in hits]
+        found = {hit["_id"]: hit["_source"] for hit in self.send("POST", f"{place}/_search", body)["hits"]["hits"]}
+        if kind is Kind.MODEL:  # for a second, ML Commons 2.19 still finds the state that a model had before
+            found = {key: model for key in found if (model := self._get(f"{place}/{quote(key)}")) is not None}
+        return [Existing(key, each.get("description", ""), each) for key, each in found.items()]
 
     def delete(self, kind: Kind, existing: Existing) -> None:
         """Delete an object; a model is undeployed first."""
