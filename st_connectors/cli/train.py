@@ -69,6 +69,10 @@ def train(
     query_terms: Annotated[
         int, typer.Option(min=0, help="Sparse: active terms of queries; 0 for queries that are not trained.")
     ] = 40,
+    inference_free: Annotated[
+        bool,
+        typer.Option("--inference-free", help="Sparse: queries are weighted tokens, without a transformer."),
+    ] = False,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the data.")] = 1.0,
     max_steps: Annotated[int, typer.Option(help="Steps, in place of --epochs.")] = -1,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
@@ -96,6 +100,8 @@ def train(
 
     Example: st-connectors train reranker negatives.jsonl --base my-model --out my-reranker --eval held-out.jsonl
 
+    Example: st-connectors train sparse negatives.jsonl --base distilbert-base-uncased --inference-free --out my-sparse
+
     Example: st-connectors train dense pairs.jsonl --base my-model --lora 16 --learning-rate 2e-4 --out my-adapter
     """
     from st_core.training.recipe import Recipe
@@ -118,7 +124,7 @@ def train(
         evaluation or (),
         loss,
         document_terms,
-        query_terms or None,
+        None if inference_free else query_terms or None,
         epochs,
         batch,
         learning_rate,
@@ -127,8 +133,11 @@ def train(
         seed,
         lora=lora,
         lora_alpha=lora_alpha,
+        inference_free=inference_free,
         arguments=arguments,
     )
+    if inference_free and kind is not Kind.SPARSE:
+        raise ValueError(f"--inference-free is for sparse models, not for {kind.value}")
     if lora is None and (merge or lora_alpha is not None):
         raise ValueError(f"{'--merge' if merge else '--lora-alpha'} is for adapters; pass --lora RANK too")
     _check_folder(recipe, resume=resume)

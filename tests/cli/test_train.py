@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs torch")
@@ -67,6 +68,23 @@ def test_a_reranker_gets_a_new_head(cli, checkpoints, tmp_path):
     assert st_core.CrossEncoder(str(tmp_path / "out"), device="cpu").num_labels == 1
 
 
+def test_an_inference_free_model_is_trained(cli, checkpoints, rows, tmp_path):
+    """Queries are tokens whose weights start as their rarity in the answers, and are trained at a rate of their own."""
+    plain = ["--base", checkpoints.transformer("bert"), "--batch", "4", "--max-steps", "2"]
+
+    outcome = cli("train", "sparse", rows, *plain, "--inference-free", "--out", tmp_path / "out")
+
+    assert outcome.status == 0
+    assert "route 'query'" in outcome.err
+    model = st_core.SparseEncoder(str(tmp_path / "out"), device="cpu")
+    query, *others = model.encode_query(["where is the tree", "the"]).rows()
+    weights = dict(query.to_mapping())
+    the = model.tokenizer.token_to_id("the")
+    occurring = np.log1p((len(WORDS) - len(WORDS) + 0.5) / (len(WORDS) + 0.5))
+    assert 0 < abs(weights[the] - occurring) < 4 * 1e-3
+    assert others[0].to_mapping() == {the: weights[the]}
+
+
 def test_an_interrupted_training_says_how_to_resume(cli, checkpoints, rows, tmp_path, monkeypatch):
     """It saves a checkpoint after its step, and continues from there."""
     shown = []
@@ -102,6 +120,7 @@ BAD = [
     (["dense", "rows.jsonl", "--prompts", '{"x": "y"}'], "prompts has the key 'x'"),
     (["dense", "rows.jsonl", "--resume"], "no complete checkpoint to resume from"),
     (["dense", "labels.csv"], "column 'label': expected a number"),
+    (["dense", "rows.jsonl", "--inference-free"], "--inference-free is for sparse models, not for dense"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ _LOSSES: Mapping[Kind, str] = {"dense": "dense", "sparse": "sparse", "reranker":
 LOG_LINES = 50
 """Lines of the log, at most."""
 
+COUNTED_ROWS = 50_000
+"""Rows whose documents are counted for the first weights of inference-free queries, at most."""
+
+QUERY_RATE = 1e-3
+"""Learning rate of the weights of inference-free queries; that of a transformer would hardly change them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -27,7 +34,9 @@ class Recipe:
 
     ``data`` and ``evaluation`` are files of rows. Without a ``loss`` the columns choose it. ``document_terms`` and
     ``query_terms`` are the active terms that a sparse model is steered to. ``lora`` is the rank of an adapter of all
-    linear layers that is trained in place of the weights, scaled by ``lora_alpha`` over the rank, by default 2.
+    linear layers that is trained in place of the weights, scaled by ``lora_alpha`` over the rank, by default 2. With
+    ``inference_free`` the queries of a sparse model become tokens with learned weights, which start as the rarity of
+    the tokens in the documents of the data.
     ``arguments`` are further arguments of the trainer.
     """
 
@@ -48,6 +57,7 @@ class Recipe:
     evaluations: int = 10
     lora: int | None = None
     lora_alpha: int | None = None
+    inference_free: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,12 +70,15 @@ def choice_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> Choice:
     """Return the loss of a recipe and why it is used; raise ValueError for columns that no loss fits."""
     if recipe.loss is not None:
         return Choice(recipe.loss, "it was requested")
+    return choose_loss(recipe.kind, _columns(recipe, rows), rows[0])
+
+
+def _columns(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of texts in the order of the loss, and those of labels."""
     ignored = {*(recipe.arguments.get("ignored_columns") or ()), *(recipe.arguments.get("id_columns") or {}).values()}
     columns = [name for name in rows[0] if name not in ignored]
     chosen = recipe.arguments.get("columns")
-    if chosen:
-        columns = [*chosen, *(name for name in columns if name in LABELS)]
-    return choose_loss(recipe.kind, columns, rows[0])
+    return [*chosen, *(name for name in columns if name in LABELS)] if chosen else columns
 
 
 def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choice]:
@@ -80,6 +93,9 @@ def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choi
     name = _CLASSES[recipe.kind]
     import_module("transformers").set_seed(recipe.seed)  # a new head and a new adapter are drawn
     model = _base(recipe, choice)
+    routes: dict[str, Any] = {}
+    if recipe.inference_free:
+        model, routes = _inference_free(recipe, model, rows)
     if recipe.lora is not None:
         _add_lora(model, recipe.lora, recipe.lora_alpha)
     steps = _steps(recipe, len(rows))
@@ -98,7 +114,7 @@ def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choi
         **(_evaluation(recipe, steps) if recipe.evaluation else {}),
         **({"batch_sampler": "no_duplicates"} if "NegativesRanking" in choice.loss else {}),
         disable_tqdm=True,
-        **recipe.arguments,
+        **{**routes, **recipe.arguments},
     )
     trainer = getattr(trainers, f"{name}Trainer")(
         model=model,
@@ -125,6 +141,16 @@ def _base(recipe: Recipe, choice: Choice) -> Any:
             raise
     needs_one = recipe.kind == "reranker" and choice.loss != "CrossEntropyLoss"
     return model_class(recipe.base, num_labels=1) if needs_one else model_class(recipe.base, init_head=True)
+
+
+def _inference_free(recipe: Recipe, documents: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, dict[str, Any]]:
+    """Return a model whose documents are encoded by the base, and the arguments that send columns to its routes."""
+    query, *columns = _columns(recipe, rows)
+    columns = [name for name in columns if name not in LABELS]
+    texts = (row[name] for row in islice(rows, COUNTED_ROWS) for name in columns)
+    model = import_module("st_core.distilling").inference_free_model(documents, [str(text) for text in texts])
+    routes = {query: "query", **dict.fromkeys(columns, "document")}
+    return model, {"router_mapping": routes, "learning_rate_mapping": {r"\.routes\.query\.": QUERY_RATE}}
 
 
 def _add_lora(model: Any, rank: int, alpha: int | None) -> None:
