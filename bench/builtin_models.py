@@ -32,7 +32,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COUNTS", "KERNELS", "TEXTS", "build", "build_sparse", "differences", "teacher_tokenizer"]
+__all__ = [
+    "COUNTS",
+    "KERNELS",
+    "TEXTS",
+    "build",
+    "build_sparse",
+    "differences",
+    "teacher_tokenizer",
+    "write_json",
+    "write_tokenizer",
+]
 
 KERNELS = {
     "OPENBLAS_CORETYPE": "Haswell",
@@ -225,12 +235,12 @@ def terms(vocabulary: Mapping[str, int], meaning: Array) -> Array:
     return term
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def _write_tokenizer(path: Path) -> None:
+def write_tokenizer(path: Path) -> None:
     """Return the teacher's tokenizer as one line of JSON, without truncation, padding and special tokens."""
     value = json.loads(_teacher_file("tokenizer.json").read_text())
     value |= {"truncation": None, "padding": None, "post_processor": None}
@@ -239,7 +249,7 @@ def _write_tokenizer(path: Path) -> None:
 
 
 def _write_model_config(folder: Path, kind: str, similarity: str) -> None:
-    _write_json(
+    write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": kind,
@@ -262,14 +272,14 @@ def write_dense(folder: Path, table: Array) -> None:
         ("1_Normalize", st + "base.modules.normalize.Normalize"),
     ]
     listed = [{"idx": at, "name": str(at), "path": name, "type": kind} for at, (name, kind) in enumerate(modules)]
-    _write_json(folder / "modules.json", listed)
+    write_json(folder / "modules.json", listed)
     _write_model_config(folder, "SentenceTransformer", "cosine")
-    _write_tokenizer(folder / "0_StaticEmbedding" / "tokenizer.json")
+    write_tokenizer(folder / "0_StaticEmbedding" / "tokenizer.json")
     embeddings = np.round(table / scale[:, None]).astype(np.int8)
     tensors = {"embeddings": embeddings, "weights": scale.astype(np.float32)}
     (folder / "0_StaticEmbedding" / "model.safetensors").write_bytes(save(tensors))
     feature = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    _write_json(folder / "1_Normalize" / "config.json", feature)
+    write_json(folder / "1_Normalize" / "config.json", feature)
 
 
 def write_sparse(folder: Path, weight: Array, term: Array) -> None:
@@ -278,9 +288,9 @@ def write_sparse(folder: Path, weight: Array, term: Array) -> None:
 
     query, document = "query_0_BM25", "document_0_BM25"
     router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.router.Router"}
-    _write_json(folder / "modules.json", [router])
+    write_json(folder / "modules.json", [router])
     _write_model_config(folder, "SparseEncoder", "dot")
-    _write_json(
+    write_json(
         folder / "router_config.json",
         {
             "types": dict.fromkeys((query, document), "st_core.modules.bm25.BM25"),
@@ -288,11 +298,11 @@ def write_sparse(folder: Path, weight: Array, term: Array) -> None:
             "parameters": {"default_route": "document", "allow_empty_key": True, "route_mappings": {}},
         },
     )
-    _write_tokenizer(folder / "tokenizer.json")
-    _write_json(folder / query / "config.json", {"half": "query"})
+    write_tokenizer(folder / "tokenizer.json")
+    write_json(folder / query / "config.json", {"half": "query"})
     (folder / query / "model.safetensors").write_bytes(save({"idf": weight.astype(np.float32), "term": term}))
     saturation = {"k1": K1, "b": B, "average_length": AVERAGE_LENGTH}
-    _write_json(folder / document / "config.json", {"half": "document"} | saturation)
+    write_json(folder / document / "config.json", {"half": "document"} | saturation)
     (folder / document / "model.safetensors").write_bytes(save({"term": term}))
 
 

@@ -145,7 +145,7 @@ class CrossEncoder(Model):
             path = None
         if path is None:
             path = "torch.nn.Sigmoid" if self.num_labels == 1 else "torch.nn.Identity"
-        if self._engine.graphs is not None and path.startswith("torch.") and last_name(path) in ACTIVATIONS:
+        if not self._engine.computes_with_torch and path.startswith("torch.") and last_name(path) in ACTIVATIONS:
             return ACTIVATIONS[last_name(path)]
         try:
             from st_core.backends.torch.backend import activation_module
@@ -291,12 +291,12 @@ class CrossEncoder(Model):
         return self.activation_fn if requested is None else requested
 
     def _scores(self, computed: Computed[Rows], activation: Activation, *, softmax: bool) -> Rows:
-        """Return the scores of one request, as a numpy array where a graph runs the model without torch, else a tensor.
+        """Return the scores of one request, as a numpy array where the model runs without torch, else a tensor.
 
         The activation is applied batch by batch, because the last digit of a vectorised function's result can depend on
         a value's position in the array. Applied to all rows at once, it would change scores in the last digit.
         """
-        if self._engine.graphs is not None and activation in ACTIVATIONS.values():
+        if not self._engine.computes_with_torch and activation in ACTIVATIONS.values():
             return by_batches(computed, lambda rows: self._array_scores(rows, activation, softmax=softmax))
         try:
             import torch

@@ -89,6 +89,11 @@ class Engine:
         """The backend that runs stacks as graphs; None under a plan for torch, and for a model of static modules."""
         return self.factory.graphs
 
+    @property
+    def computes_with_torch(self) -> bool:
+        """Whether torch runs a stack; False where graphs run them, and for modules that numpy runs."""
+        return self.graphs is None and not all(can_run(self._stack(task)) for task in self.tasks())
+
     def __copy__(self) -> Engine:
         engine = Engine.__new__(Engine)
         with self._lock:

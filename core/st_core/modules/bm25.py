@@ -18,7 +18,7 @@ from st_core.text.tokens import TextTokenizer, load_tokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BM25", "Saturation"]
+__all__ = ["BM25", "Saturation", "read_number", "read_saturation"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +85,7 @@ class BM25:
                 _check_shape(files, "idf", idf, vocabulary)
                 return cls(tokenizer, term, idf=idf)
             case "document":
-                return cls(tokenizer, term, saturation=_saturation(config))
+                return cls(tokenizer, term, saturation=read_saturation(config))
         raise config.broken("half", "'query' or 'document'")
 
     def save(self) -> Parts:
@@ -102,8 +102,9 @@ def _check_shape(files: ModuleFiles, name: str, array: NDArray[np.generic], voca
         raise ModelBroken(f"{files.folder}: {name}: expected the shape {(vocabulary,)}, got {array.shape}")
 
 
-def _saturation(config: JsonObject) -> Saturation:
-    k1, b, average_length = (_number(config, key) for key in ("k1", "b", "average_length"))
+def read_saturation(config: JsonObject) -> Saturation:
+    """Return the saturation in a configuration; raise ModelBroken for values outside the formula's range."""
+    k1, b, average_length = (read_number(config, key) for key in ("k1", "b", "average_length"))
     if not (k1 >= 0 and 0 <= b <= 1 and average_length > 0):
         raise ModelBroken(
             f"{config.path}: expected k1 >= 0, b from 0 to 1 and average_length > 0, got {k1}, {b} and {average_length}"
@@ -111,7 +112,8 @@ def _saturation(config: JsonObject) -> Saturation:
     return Saturation(k1, b, average_length)
 
 
-def _number(config: JsonObject, key: str) -> float:
+def read_number(config: JsonObject, key: str) -> float:
+    """Return a number of a configuration; raise ModelBroken for any other value."""
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise config.broken(key, "a number")

@@ -122,6 +122,7 @@ class Layout:
 
 _NONE = np.empty(0, np.int32)
 BARE = Layout((_NONE, _NONE), (_NONE, _NONE), (0,))
+BARE_PAIR = Layout((_NONE, _NONE, _NONE), (_NONE, _NONE, _NONE), (0, 1))
 
 
 def read_layout(backend: Tokenizer, *, pair: bool) -> Layout | None:

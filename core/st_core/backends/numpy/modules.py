@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_core.backends.numpy.hybrid_score import score_pairs
 from st_core.backends.numpy.pooling import pool, splade
 from st_core.backends.numpy.sparse import weigh_terms, weigh_tokens
 from st_core.checkpoint.files import last_name
@@ -15,6 +16,7 @@ from st_core.modules.bm25 import BM25
 from st_core.modules.bow import BoW
 from st_core.modules.dense import Dense
 from st_core.modules.dropout import Dropout
+from st_core.modules.hybrid_score import HybridScore
 from st_core.modules.layer_norm import LayerNorm
 from st_core.modules.normalize import Normalize
 from st_core.modules.pooling import Pooling
@@ -158,6 +160,10 @@ def _run_bm25(module: BM25, features: Features) -> Features:
     return features | {module.writes: weigh_terms(module, features["tokens"].ids)}
 
 
+def _run_hybrid_score(module: HybridScore, features: Features) -> Features:
+    return features | {module.writes: score_pairs(module, features["tokens"])}
+
+
 def _run_bow(module: BoW, features: Features) -> Features:
     return features | {module.writes: count_words(module, features["tokens"].ids)}
 
@@ -194,6 +200,7 @@ STEPS: dict[type[Module], Callable[[Any, Features], Features]] = {
     BoW: _run_bow,
     Dense: _run_dense,
     Dropout: _run_dropout,
+    HybridScore: _run_hybrid_score,
     LayerNorm: _run_layer_norm,
     Normalize: _run_normalize,
     Pooling: _run_pooling,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends.numpy import modules as numpy_backend
+from st_core.backends.torch.hybrid_score import HybridNetwork
 from st_core.backends.torch.library import LoadedTransformer, TransformerInfo
 from st_core.backends.torch.pooling import pool, splade, splade_from_hidden
 from st_core.checkpoint.files import last_name
@@ -26,6 +27,7 @@ from st_core.modules.bow import BoW
 from st_core.modules.cnn import CNN
 from st_core.modules.dense import Dense
 from st_core.modules.dropout import Dropout
+from st_core.modules.hybrid_score import HybridScore
 from st_core.modules.layer_norm import LayerNorm
 from st_core.modules.logit_score import LogitScore
 from st_core.modules.lstm import LSTM
@@ -556,6 +558,25 @@ class NumpyStep(Step[Any]):
         return features | {"sentence_embedding": torch.from_numpy(dense).to(ids.device)}
 
 
+class HybridScoreStep(Step[HybridScore]):
+    """Scores pairs by shared words and by the cosine of their vectors."""
+
+    def __init__(self, value: HybridScore) -> None:
+        """Create the parameters."""
+        super().__init__(value)
+        self.network = HybridNetwork(value)
+
+    def forward(self, features: Features) -> Features:
+        """Write ``scores`` [n, 1]; the texts of a pair are told apart by ``token_type_ids``."""
+        rows = [features[name] for name in ("input_ids", "token_type_ids")]
+        ids, types = (_tokens_of(row, features["attention_mask"]).ids for row in rows)
+        return features | {"scores": self.network(Tokens(ids, types))}
+
+    def written(self) -> HybridScore:
+        """Return the module with the current weights."""
+        return self.network.written()
+
+
 def _tokens_of(ids: Tensor, mask: Tensor) -> Tokens:
     """Return the token ids of each text without padding."""
     return Tokens([row[real].to(torch.int32).cpu().numpy() for row, real in zip(ids, mask.bool(), strict=True)])
@@ -567,6 +588,7 @@ STEPS: dict[type[Module], type[Step[Any]]] = {
     CNN: CNNStep,
     Dense: DenseStep,
     Dropout: DropoutStep,
+    HybridScore: HybridScoreStep,
     LSTM: LSTMStep,
     LayerNorm: LayerNormStep,
     LogitScore: LogitScoreStep,
