@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -318,13 +318,16 @@ def _pruned(model: Any, vocabulary: str, texts: Sequence[str]) -> Any:
     return with_vocabulary(model, tokens_in_use(text_tokenizer(model), texts, int(vocabulary), prompts))
 
 
-def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any], list[Any], tuple[str, list[str]]]:
-    """Return scored rows to learn from and those held out, with the columns of the query and of the documents.
+class _Rows(NamedTuple):
+    """Rows of a query and documents, with the names of those columns."""
 
-    ``load`` loads the teachers; without one, the rows have scores.
-    """
-    from st_core.distilling.texts import split_held_out
-    from st_core.mining.scoring import scored_rows
+    rows: list[dict[str, Any]]
+    query: str
+    documents: list[str]
+
+
+def _rows(options: Options) -> _Rows:
+    """Return the rows with the columns that are read; raise ValueError for rows that the kind cannot read."""
     from st_core.rows import LABELS, rows_of_files
 
     if not options.data:
@@ -332,16 +335,24 @@ def _rows(options: Options, load: Callable[[], Sequence[Any]]) -> tuple[list[Any
     rows = rows_of_files(list(options.data))
     query, documents = columns_of(None if options.columns is None else ",".join(options.columns), rows[0])
     _check_columns(options.kind, documents, rows[0])
-    used = (query, *documents, *LABELS)
-    plain = [{name: value for name, value in row.items() if name in used} for row in rows]
-    teachers = load()
-    if teachers:
-        print_error(f"scoring the documents of {len(plain):,} rows")
-        plain = list(scored_rows(plain, teachers, query, documents, "min-max" if len(teachers) > 1 else "none"))
-    elif not any(name in plain[0] for name in LABELS):
+    if not options.teachers and not any(name in rows[0] for name in LABELS):
         raise ValueError("the rows have no scores; pass --teacher MODEL, or rows that st-connectors score has written")
-    train, test = split_held_out([str(place) for place in range(len(plain))], options.held_out, options.seed)
-    return [plain[int(place)] for place in train], [plain[int(place)] for place in test], (query, documents)
+    used = (query, *documents, *LABELS)
+    return _Rows([{name: value for name, value in row.items() if name in used} for row in rows], query, documents)
+
+
+def _scored(options: Options, read: _Rows, teachers: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return scored rows to learn from and those held out; without teachers, the rows have scores already."""
+    from st_core.distilling.texts import split_held_out
+    from st_core.mining.scoring import scored_rows
+
+    rows = read.rows
+    if teachers:
+        print_error(f"scoring the documents of {len(rows):,} rows")
+        scaling = "min-max" if len(teachers) > 1 else "none"
+        rows = list(scored_rows(rows, teachers, read.query, read.documents, scaling))
+    train, test = split_held_out([str(place) for place in range(len(rows))], options.held_out, options.seed)
+    return [rows[int(place)] for place in train], [rows[int(place)] for place in test]
 
 
 def _check_columns(kind: Kind, documents: Sequence[str], row: Mapping[str, Any]) -> None:
@@ -364,7 +375,7 @@ def _reranker(options: Options) -> Distilled:
 
     if options.base is None:
         raise ValueError("reranker needs a model to train; pass --base MODEL")
-    train, test, _ = _rows(options, lambda: [CrossEncoder(options.teacher)] if options.teachers else [])
+    rows = _rows(options)
     try:
         base = CrossEncoder(options.base)
     except ModelUnsupported as error:
@@ -372,6 +383,7 @@ def _reranker(options: Options) -> Distilled:
             raise
         base = CrossEncoder(options.base, num_labels=1)
     student = _cut(base, options)
+    train, test = _scored(options, rows, [CrossEncoder(options.teacher)] if options.teachers else [])
     before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
     loss = train_on_scores(student, train, _training(options))
     after = {"rank_correlation": rank_correlation(student, test)} if test else {}
@@ -386,10 +398,12 @@ def _inference_free(options: Options) -> Distilled:
 
     if options.base is None:
         raise ValueError("inference-free needs a model for documents; pass --base MODEL")
-    train, test, (_, documents) = _rows(options, lambda: [teacher_of(each, "torch", None) for each in options.teachers])
-    own = [row[name] for row in train for name in documents]
+    rows = _rows(options)
+    base = _cut(SparseEncoder(options.base, init_head=True), options)
+    train, test = _scored(options, rows, [teacher_of(each, "torch", None) for each in options.teachers])
+    own = [row[name] for row in train for name in rows.documents]
     texts = texts_of_files(options.texts) if options.texts else list(dict.fromkeys(own))
-    student = inference_free_model(_cut(SparseEncoder(options.base, init_head=True), options), texts)
+    student = inference_free_model(base, texts)
     before = {"rank_correlation_before": rank_correlation(student, test)} if test else {}
     train_on_ensemble(student, train, _training(options), options.document_terms)
     after = {"rank_correlation": rank_correlation(student, test)} if test else {}

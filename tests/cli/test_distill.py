@@ -133,6 +133,20 @@ def rows(tmp_path, texts):
     return tmp_path / "rows.jsonl"
 
 
+@pytest.mark.parametrize(("kind", "teacher"), [("reranker", "rerank-bert"), ("inference-free", "bert-mean")])
+def test_a_wrong_base_is_reported_before_the_teachers_score(cli, checkpoints, rows, tmp_path, kind, teacher):
+    """Scoring may take hours."""
+    prefix = "dense=" if kind == "inference-free" else ""
+    chosen = ["--teacher", f"{prefix}{checkpoints.folder(teacher)}", "--base", tmp_path / "absent"]
+
+    outcome = cli("distill", kind, rows, *chosen, "--out", tmp_path / "new")
+
+    assert outcome.status == 3
+    assert "absent" in outcome.err.splitlines()[-1]
+    assert "scoring the documents" not in outcome.err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.long
 def test_a_reranker_is_distilled_from_another_or_from_scores(cli, checkpoints, rows, tmp_path):
     """Scores may be in the rows already, as ``score`` writes them; both ways train the same model."""
