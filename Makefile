@@ -161,7 +161,7 @@ wheel: $(STAMPS)/light  ## build the wheel into dist/
 test-wheel: wheel  ## install the built wheel into a fresh environment and run the demo from it
 	ST_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest integration/test_wheel.py $(ARGS)
 
-builtin: $(STAMPS)/dev  ## build the two built-in models again from open material
+builtin: $(STAMPS)/dev  ## build the two built-in encoders again from open material
 	$(BIN)/python -m bench.builtin_models $(ARGS)
 
 readme: $(STAMPS)/demo  ## write the generated parts of the README and of the pages

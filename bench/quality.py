@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,6 +29,7 @@ import numpy as np
 __all__ = ["collections", "data_folder", "evaluate", "questions", "run"]
 
 DEPTH = 100
+RERANKED = 50
 QUESTIONS = {
     "python": Path(__file__).parent / "python_questions.jsonl",
     "python, unseen": Path(__file__).parent / "python_questions_unseen.jsonl",
@@ -112,12 +114,31 @@ def rankings(documents: Mapping[str, str], queries: Sequence[str]) -> dict[str, 
     query_rows = sparse.encode_query(list(queries)).to_scipy()
     lexical = [_best(keys, row, above=0.0) for row in (query_rows @ weights.T).toarray()]
     pairs = list(zip(near, lexical, strict=True))
+    hybrid = [dict(weighted(pair, HYBRID_WEIGHTS)[:DEPTH]) for pair in pairs]
     return {
         "dense": near,
         "sparse": lexical,
-        "hybrid": [dict(weighted(pair, HYBRID_WEIGHTS)[:DEPTH]) for pair in pairs],
+        "hybrid": hybrid,
+        "hybrid, reranked": reranked(documents, queries, hybrid),
         "hybrid, reciprocal ranks": [dict(rrf([list(leg) for leg in pair])[:DEPTH]) for pair in pairs],
     }
+
+
+def reranked(documents: Mapping[str, str], queries: Sequence[str], ranked: Sequence[Ranking]) -> list[Ranking]:
+    """Return rankings whose best ``RERANKED`` documents have the order of ``builtin:rerank``; the others follow."""
+    from st_core import CrossEncoder
+
+    model = CrossEncoder("builtin:rerank")
+    found, seconds = [], []
+    for query, ranking in zip(queries, ranked, strict=True):
+        keys = list(ranking)
+        began = time.perf_counter()
+        scores = model.predict([(query, documents[key]) for key in keys[:RERANKED]])
+        seconds.append(time.perf_counter() - began)
+        rest = {key: float(scores.min()) - 1 - place for place, key in enumerate(keys[RERANKED:])}
+        found.append(dict(zip(keys[:RERANKED], scores.tolist(), strict=True)) | rest)
+    print(f"reranking {RERANKED} candidates: median {np.median(seconds) * 1000:.0f} ms", file=sys.stderr)
+    return found
 
 
 def _best(keys: Sequence[str], scores: Any, above: float = -np.inf) -> Ranking:

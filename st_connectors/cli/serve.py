@@ -23,8 +23,9 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]MODEL",
-            help="Model to serve: builtin:dense, builtin:sparse, a folder or a Hub name. NAME is what requests call it "
-            "(default: the end of MODEL). Repeat for several. Default: both built-in models.",
+            help="Model to serve: builtin:dense, builtin:sparse, builtin:rerank, a folder or a Hub name. NAME is what "
+            "requests call it (default: the end of MODEL). Repeat for several. Default: builtin:dense and "
+            "builtin:sparse.",
         ),
     ] = None,
     settings: Annotated[

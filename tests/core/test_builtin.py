@@ -1,4 +1,4 @@
-"""The two models shipped in the wheel: loaded by name, light, and what their cards say they are."""
+"""The models shipped in the wheel: loaded by name, light, and what their cards say they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from st_core import ModelNotFound, SentenceTransformer, SparseEncoder
+from st_core import CrossEncoder, ModelNotFound, SentenceTransformer, SparseEncoder
 from st_core.backends.numpy.sparse import weigh_terms
 from st_core.builtin import HYBRID_WEIGHTS, NAMES, path
 from st_core.errors import ModelBroken
@@ -65,10 +65,11 @@ def plain(tmp_path):
     return BM25(load_tokenizer(tmp_path / "tokenizer.json"), term, saturation=Saturation(1.2, 0.75, 4.0))
 
 
-def test_both_load_without_torch():
+def test_all_load_without_torch():
     """The built-in models need neither torch nor transformers."""
     code = (
-        "import sys; from st_core import SentenceTransformer, SparseEncoder\n"
+        "import sys; from st_core import CrossEncoder, SentenceTransformer, SparseEncoder\n"
+        "CrossEncoder('builtin:rerank').predict([('a', 'b')])\n"
         "SentenceTransformer('builtin:dense').encode(['a']); SparseEncoder('builtin:sparse').encode_query(['a'])\n"
         "assert not {'torch', 'transformers', 'st_connectors'} & set(sys.modules)"
     )
@@ -77,14 +78,15 @@ def test_both_load_without_torch():
 
 
 def test_an_unknown_name_says_which_there_are():
-    """A misspelt built-in name names the two that exist."""
-    with pytest.raises(ModelNotFound, match="expected one of builtin:dense, builtin:sparse"):
+    """A misspelt built-in name names those that exist."""
+    with pytest.raises(ModelNotFound, match="expected one of builtin:dense, builtin:sparse, builtin:rerank"):
         path("builtin:dnese")
 
 
-def test_together_they_fit_into_ten_megabytes():
-    """All files of both models, uncompressed, take at most 10 MB."""
-    size = sum(file.stat().st_size for name in NAMES for file in path(name).rglob("*") if file.is_file())
+@pytest.mark.parametrize("names", [("dense", "sparse"), ("rerank",)])
+def test_encoders_and_reranker_take_ten_megabytes_each(names):
+    """All files of the two encoders, uncompressed, take at most 10 MB, and so do those of the reranker."""
+    size = sum(file.stat().st_size for name in names for file in path(name).rglob("*") if file.is_file())
 
     assert size <= 10_000_000
 
@@ -289,6 +291,17 @@ def test_terms_that_do_not_fit_the_vocabulary_are_refused(tmp_path, term, words)
 
     with pytest.raises(ModelBroken, match=re.escape(words)):
         SparseEncoder(str(folder))
+
+
+def test_the_reranker_reads_meaning_and_words():
+    """The document that answers comes first, with a shared word and without one."""
+    model = CrossEncoder("builtin:rerank")
+    documents = ["Delete a directory tree.", "The average of some numbers.", "Parse a date and a time.", ""]
+
+    first = [model.rank(query, documents)[0]["corpus_id"] for query in ("remove a folder", "mean value", "parse dates")]
+
+    assert first == [0, 1, 2]
+    assert model.predict([("remove a folder", "")])[0] == 0.0
 
 
 @pytest.mark.minilm
