@@ -148,8 +148,8 @@ def test_mistakes_are_one_line(cli_line, tmp_path):
         assert cli_line(2, "serve", "--port", port).startswith(f"cannot listen on 127.0.0.1:{port}: ")
     assert cli_line(2, "serve", "--model", "a=").startswith("--model 'a=': expected NAME=MODEL or MODEL")
     assert "two models have the name 'a'" in cli_line(2, "serve", "--model", "a=x", "--model", "a=y")
-    assert "No such file" in cli_line(2, "serve", "--tls-certificate", str(tmp_path / "missing.pem"))
-    assert "No such file" in cli_line(2, "serve", "--key-file", str(tmp_path / "missing"))
+    assert "no such file" in cli_line(2, "serve", "--tls-certificate", str(tmp_path / "missing.pem"))
+    assert "no such file" in cli_line(2, "serve", "--key-file", str(tmp_path / "missing"))
     assert cli_line(2, "serve", "--tls-key", "k").startswith("--tls-key needs --tls-certificate")
 
 
