@@ -63,11 +63,13 @@ def test_wheel_holds_two_packages(wheel):
 
 
 def test_wheel_is_typed_and_light(wheel):
-    """Both packages contain py.typed, the built-in models are below 10 MB, and no test or benchmark is included."""
+    """Both packages contain py.typed, the wheel has all built-in models and at most 25 MB, and no test or benchmark."""
     files = zipfile.ZipFile(wheel).infolist()
 
     assert {"st_core/py.typed", "st_connectors/py.typed"} <= {file.filename for file in files}
-    assert 0 < sum(file.file_size for file in files if "/builtin/" in file.filename) <= 10_000_000
+    weights = [Path(file.filename) for file in files if file.filename.endswith("model.safetensors")]
+    assert {path.parts[2] for path in weights if path.parts[1] == "builtin"} == {"dense", "sparse", "rerank"}
+    assert wheel.stat().st_size <= 25_000_000
     assert not [
         file.filename for file in files if file.filename.split("/")[0] in {"tests", "bench", "core", "integration"}
     ]
