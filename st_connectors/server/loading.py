@@ -54,10 +54,17 @@ def _arguments(settings: ModelSettings, kind: ModelKind, device: str | None) -> 
     return {name: value for name, value in arguments.items() if value is not None and value is not False}
 
 
+_BUILTIN = {
+    builtin.DENSE: ModelKind.DENSE,
+    builtin.SPARSE: ModelKind.SPARSE,
+    builtin.RERANK: ModelKind.RERANKER,
+}
+
+
 def _kind(settings: ModelSettings) -> ModelKind:
     """Return the kind of a model by its files; raise ModelUnsupported if they leave it open."""
-    if settings.path.startswith(builtin.PREFIX):
-        return ModelKind.SPARSE if settings.path == builtin.SPARSE else ModelKind.DENSE
+    if settings.path in _BUILTIN:
+        return _BUILTIN[settings.path]
     kind = _kind_of_files(_folder(settings))
     if kind is None:
         raise ModelUnsupported(
