@@ -42,7 +42,7 @@ from bench.builtin_models import (
     write_tokenizer,
 )
 from bench.builtin_queries import material
-from st_core.modules.hybrid_score import MAPS, quantized
+from st_core.modules.hybrid_score import MAPS
 
 if TYPE_CHECKING:
     import torch
@@ -307,6 +307,13 @@ def exported(student: Any) -> dict[str, Array]:
         tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantized(np.stack(weights))
         tensors[f"{name}.bias"] = np.stack(biases).astype(np.float32)
     return tensors
+
+
+def quantized(values: Array) -> tuple[Array, Array]:
+    """Return values [..., n] as int8, and the scale [...] of each row, with which they are multiplied."""
+    scale = np.abs(values).max(axis=-1) / 127
+    scale[scale == 0] = 1
+    return np.round(values / scale[..., None]).astype(np.int8), scale.astype(np.float32)
 
 
 def write(folder: Path, tensors: Mapping[str, Array]) -> None:

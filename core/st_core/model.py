@@ -258,8 +258,8 @@ class Model(Compatible):
         was added on loading, are trained too. Save the model after training: as an adapter, which names its base model,
         or merged into the weights where a head was trained, because transformers does not load the head of an adapter,
         and where the base model is not a folder without an adapter. Results do not change before a training. Raises
-        ImportError without the extra ``peft``, TypeError for another object, and ValueError for a second adapter and
-        for further modules that peft would train.
+        ImportError without the extra ``peft``, TypeError for another object, and ValueError for a second adapter,
+        for a model without a transformer and for further modules that peft would train.
         """
         try:
             from peft import PeftConfig
@@ -271,6 +271,8 @@ class Model(Compatible):
         for name in ("modules_to_save", "trainable_token_indices"):
             if getattr(adapter_config, name, None):
                 raise ValueError(f"{name} is not supported; leave it out: heads that need training are trained anyway")
+        if not any(transformers_in(self._current().modules)):
+            raise ValueError(f"{self.checkpoint.name} has no transformer for an adapter; train its own weights")
         if self._adapter is not None:
             raise ValueError("the model has an adapter already; merge it with merge_adapter() to train another")
         self._adapter = adapter_config

@@ -90,7 +90,16 @@ class CrossEncoder(Model):
             options = loading.get("processor_kwargs") or {}
             loading["processor_kwargs"] = dict(options) | {"model_max_length": max_length}
         self._load(model_name_or_path, loading)
+        if not any(isinstance(module, Transformer) for module in self._engine.modules):
+            self._set_without_transformer(num_labels, max_length)
         self.activation_fn = self.get_default_activation_fn() if activation_fn is None else activation_fn
+
+    def _set_without_transformer(self, num_labels: int | None, max_length: int | None) -> None:
+        """Apply arguments that a transformer's loading reads to a model of other modules."""
+        if num_labels is not None and num_labels != self.num_labels:
+            raise ValueError(f"{self.checkpoint.name} has {self.num_labels} labels, which num_labels cannot change")
+        if max_length is not None:
+            self.max_seq_length = max_length
 
     @property
     def num_labels(self) -> int:

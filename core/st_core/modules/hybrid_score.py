@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
-__all__ = ["MAPS", "HybridScore", "quantized"]
+__all__ = ["MAPS", "HybridScore"]
 
 _TENSORS = ("term", "idf", "is_content", "table", "scale", "position")
 MAPS = ("query_key_value", "attention_output", "intermediate", "output")
@@ -44,13 +44,14 @@ class HybridScore:
 
     ``cosine`` is the cosine of the sums of the vectors that ``layers`` compute for each text on its own. They read the
     first ``positions`` tokens for which ``is_content`` uint8 [V] is 1, each as ``table[t] * scale[t]`` plus the vector
-    of its position. ``table`` is int8 [V, d], ``scale`` float32 [V] and ``position`` float32 [positions, d].
+    of its position. ``table`` is int8 or float32 [V, d], ``scale`` float32 [V] and ``position`` float32 [positions, d].
 
     The layers are those of a transformer that normalizes the input of each part (pre-LN) and has ReLU as activation.
     ``layers`` contains four linear maps, each of all layers: ``query_key_value`` (d to 3a), ``attention_output`` (a to
     d), ``intermediate`` (d to h) and ``output`` (h to d). A map is ``(weight * scale) @ x + bias`` with the tensors
-    ``output.weight``, int8 [layers, out, in], ``output.scale`` and ``output.bias``, float32 [layers, out]. The gains
-    and shifts of the layer norms, and the factor ``1 / sqrt(a / heads)`` of the queries, are part of the maps.
+    ``output.weight``, int8 or float32 [layers, out, in], ``output.scale`` and ``output.bias``, float32 [layers, out].
+    The gains and shifts of the layer norms, and the factor ``1 / sqrt(a / heads)`` of the queries, are part of the
+    maps.
     """
 
     type_path: ClassVar[str] = "st_core.modules.hybrid_score.HybridScore"
@@ -65,7 +66,7 @@ class HybridScore:
     idf: NDArray[np.float32]
     saturation: Saturation
     is_content: NDArray[np.uint8]
-    table: NDArray[np.int8]
+    table: NDArray[np.int8 | np.float32]
     scale: NDArray[np.float32]
     position: NDArray[np.float32]
     layers: Mapping[str, Array]
@@ -113,16 +114,21 @@ class HybridScore:
                     f"{files.folder}: {name}: expected {np.dtype(kind).name} {list(shape)}, got {array.dtype.name} "
                     f"{list(array.shape)}"
                 )
+            if not np.isfinite(array).all():
+                raise ModelBroken(f"{files.folder}: {name} has values that are not finite")
         size = tokenizer.vocabulary_size
         if not -1 <= int(module.term.min()) <= int(module.term.max()) < size:
             raise ModelBroken(f"{files.folder}: term points outside the {size} entries of the vocabulary")
+        for name in _NUMBERS:
+            if not np.isfinite(getattr(module, name)):
+                raise ModelBroken(f"{config.path}: {name}: expected a finite number, got {getattr(module, name)}")
         attention = module.layers["attention_output.weight"].shape[2]
         if attention % module.heads:
             raise ModelBroken(f"{files.folder}: {attention} dimensions cannot be split into {module.heads} heads")
         return module
 
     def _expected(self) -> list[tuple[str, Array, type[np.generic], tuple[int, ...]]]:
-        """Return the name, array, type and expected shape of each tensor."""
+        """Return the name, array, expected type and expected shape of each tensor."""
         size, width = self.tokenizer.vocabulary_size, (*self.table.shape, 0, 0)[1]
         sizes = {name: (*self.layers[f"{name}.weight"].shape, 0, 0, 0) for name in MAPS}
         count, hidden = sizes["query_key_value"][0], sizes["intermediate"][1]
@@ -131,14 +137,15 @@ class HybridScore:
             ("term", self.term, np.int32, (size,)),
             ("idf", self.idf, np.float32, (size,)),
             ("is_content", self.is_content, np.uint8, (size,)),
-            ("table", self.table, np.int8, (size, width)),
+            ("table", self.table, _weight_type(self.table), (size, width)),
             ("scale", self.scale, np.float32, (size,)),
             ("position", self.position, np.float32, ((*self.position.shape, 0)[0], width)),
         ]
         shapes = ((3 * attention, width), (width, attention), (hidden, width), (width, hidden))
         for name, (rows, columns) in zip(MAPS, shapes, strict=True):
+            weight = self.layers[f"{name}.weight"]
             found += [
-                (f"{name}.weight", self.layers[f"{name}.weight"], np.int8, (count, rows, columns)),
+                (f"{name}.weight", weight, _weight_type(weight), (count, rows, columns)),
                 (f"{name}.scale", self.layers[f"{name}.scale"], np.float32, (count, rows)),
                 (f"{name}.bias", self.layers[f"{name}.bias"], np.float32, (count, rows)),
             ]
@@ -163,8 +170,6 @@ def _heads(config: JsonObject) -> int:
     return heads
 
 
-def quantized(values: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return values [..., n] as int8 [..., n], and the scale [...] of each row, with which they are multiplied."""
-    scale = np.abs(values).max(axis=-1) / 127
-    scale[scale == 0] = 1
-    return np.round(values / scale[..., None]).astype(np.int8), scale.astype(np.float32)
+def _weight_type(array: Array) -> type[np.int8 | np.float32]:
+    """Return the type that an array of weights should have: int8, or float32 after a training."""
+    return np.int8 if array.dtype == np.int8 else np.float32

@@ -29,7 +29,8 @@ BATCH_TOKENS = 1024
 
 NORM_EPSILON = np.float32(1e-5)
 SMALLEST_SUM = np.float32(1e-9)
-HIDDEN = np.float32(-1e9)
+MASKED = np.float32(-1e9)
+"""The value that is added to the attention logits of padding."""
 
 
 class Texts(NamedTuple):
@@ -129,10 +130,10 @@ def _encode_batch(module: HybridScore, layers: Sequence[tuple[Layer, ...]], rows
     is_token = np.arange(length) < np.array([[row.size] for row in rows])
     states = module.table[ids] * module.scale[ids][..., None] + module.position[:length]
     states = states.reshape(-1, width)
-    hidden = None if is_token.all() else np.where(is_token, np.float32(0), HIDDEN)[:, None, None, :]
+    bias = None if is_token.all() else np.where(is_token, np.float32(0), MASKED)[:, None, None, :]
     for query_key_value, attention_output, intermediate, output in layers:
         values = _linear(_normalized(states), query_key_value)
-        states += _linear(_attend(values.reshape(len(rows), length, 3, module.heads, -1), hidden), attention_output)
+        states += _linear(_attend(values.reshape(len(rows), length, 3, module.heads, -1), bias), attention_output)
         values = _linear(_normalized(states), intermediate)
         states += _linear(np.maximum(values, 0, out=values), output)
     sums = np.einsum("nt,ntd->nd", is_token.astype(np.float32), states.reshape(len(rows), length, width))
@@ -154,18 +155,18 @@ def _normalized(states: Floats) -> Floats:
     return centred
 
 
-def _attend(values: Floats, hidden: Floats | None) -> Floats:
+def _attend(values: Floats, bias: Floats | None) -> Floats:
     """Return the attended values [n * t, a] for queries, keys and values [n, t, 3, heads, a / heads].
 
-    ``hidden`` [n, 1, 1, t] is added to the logits of padding.
+    ``bias`` [n, 1, 1, t] is added to the logits.
     """
     query, key, value = values.transpose(2, 0, 3, 1, 4)
-    shares = query @ key.transpose(0, 1, 3, 2)
-    if hidden is not None:
-        shares += hidden
-    shares -= shares.max(axis=-1, keepdims=True)
-    np.exp(shares, out=shares)
-    attended: Floats = shares @ value
-    attended /= shares.sum(axis=-1)[..., None]
+    weights = query @ key.transpose(0, 1, 3, 2)
+    if bias is not None:
+        weights += bias
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    attended: Floats = weights @ value
+    attended /= weights.sum(axis=-1)[..., None]
     count, heads, length, part = attended.shape
     return attended.transpose(0, 2, 1, 3).reshape(count * length, heads * part)

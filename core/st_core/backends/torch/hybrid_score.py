@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_core.backends.numpy.hybrid_score import NORM_EPSILON, distinct_texts, lexical, read_tokens
-from st_core.modules.hybrid_score import MAPS, HybridScore, quantized
+from st_core.modules.hybrid_score import MAPS, HybridScore
 from st_core.text.tokens import Tokens, pad
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class HybridNetwork(nn.Module):
     """
 
     def __init__(self, value: HybridScore) -> None:
-        """Create the parameters from the int8 weights of a module."""
+        """Create the parameters from the weights of a module."""
         super().__init__()
         self.value = value
         self.table = nn.Parameter(torch.from_numpy(value.table * value.scale[:, None]))
@@ -48,11 +48,11 @@ class HybridNetwork(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Return the scores [n, 1] of pairs."""
         texts = distinct_texts(tokens)
-        found = torch.from_numpy(lexical(self.value, texts)).to(self.table)
+        by_words = torch.from_numpy(lexical(self.value, texts)).to(self.table)
         vectors = self._encode([*texts.queries, *texts.documents])
         queries, documents = vectors[: len(texts.queries)], vectors[len(texts.queries) :]
         cosine = (queries[texts.query_of] * documents[texts.document_of]).sum(dim=1)
-        return (self.lexical_weight * found + self.cosine_weight * cosine + self.bias)[:, None]
+        return (self.lexical_weight * by_words + self.cosine_weight * cosine + self.bias)[:, None]
 
     def _encode(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         """Return the unit vectors [n, d] of texts; zeros for a text without content."""
@@ -81,20 +81,20 @@ class HybridNetwork(nn.Module):
         return functional.linear(states, self.maps[f"{name}_weight"][layer], self.maps[f"{name}_bias"][layer])
 
     def written(self) -> HybridScore:
-        """Return the module with the current weights, rounded to int8."""
+        """Return the module with the current weights, in float32 with scales of 1."""
         layers: dict[str, NDArray[np.generic]] = {}
         for name in MAPS:
-            weight, scale = quantized(_array(self.maps[f"{name}_weight"]))
+            weight = _array(self.maps[f"{name}_weight"])
             layers |= {
                 f"{name}.weight": weight,
-                f"{name}.scale": scale,
+                f"{name}.scale": np.ones(weight.shape[:2], np.float32),
                 f"{name}.bias": _array(self.maps[f"{name}_bias"]),
             }
-        table, scale = quantized(_array(self.table))
+        table = _array(self.table)
         return replace(
             self.value,
             table=table,
-            scale=scale,
+            scale=np.ones(len(table), np.float32),
             position=_array(self.position),
             layers=layers,
             lexical_weight=self.lexical_weight.item(),

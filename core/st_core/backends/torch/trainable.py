@@ -94,7 +94,7 @@ class Trainable(nn.Module):
 
     @contextmanager
     def shared_embeddings(self) -> Iterator[None]:
-        """Add up the gradients of all uses of a word table inside the block as rows, and make one matrix of the sum.
+        """Add up the gradients of all uses of a word table inside the block, and make one matrix of the sum.
 
         The gradients are the same. This is for several batches on the CPU; it has no effect on other devices, and
         where no gradients are computed.
