@@ -30,6 +30,7 @@ class Kind(StrEnum):
 
 
 def train(
+    context: typer.Context,
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="dense, sparse or reranker.")],
     data: Annotated[
         list[str], typer.Argument(metavar="DATA...", help="Files of rows: JSON Lines, CSV, TSV or Parquet.")
@@ -136,6 +137,9 @@ def train(
         inference_free=inference_free,
         arguments=arguments,
     )
+    source = context.get_parameter_source("query_terms")
+    if inference_free and source is not None and source.name != "DEFAULT":
+        raise ValueError("--query-terms is for queries that a transformer encodes; leave it out with --inference-free")
     if inference_free and kind is not Kind.SPARSE:
         raise ValueError(f"--inference-free is for sparse models, not for {kind.value}")
     if lora is None and (merge or lora_alpha is not None):

@@ -80,7 +80,7 @@ def test_an_inference_free_model_is_trained(cli, checkpoints, rows, tmp_path):
     query, *others = model.encode_query(["where is the tree", "the"]).rows()
     weights = dict(query.to_mapping())
     the = model.tokenizer.token_to_id("the")
-    occurring = np.log1p((len(WORDS) - len(WORDS) + 0.5) / (len(WORDS) + 0.5))
+    occurring = np.log1p(0.5 / (len(WORDS) + 0.5))
     assert 0 < abs(weights[the] - occurring) < 4 * 1e-3
     assert others[0].to_mapping() == {the: weights[the]}
 
@@ -121,6 +121,9 @@ BAD = [
     (["dense", "rows.jsonl", "--resume"], "no complete checkpoint to resume from"),
     (["dense", "labels.csv"], "column 'label': expected a number"),
     (["dense", "rows.jsonl", "--inference-free"], "--inference-free is for sparse models, not for dense"),
+    (["sparse", "rows.jsonl", "--inference-free", "--query-terms", "9"], "--query-terms is for queries that a"),
+    (["sparse", "rows.jsonl", "--inference-free", "--base", "builtin:sparse"], "has routes for queries and documents"),
+    (["reranker", "rows.jsonl", "--base", "builtin:rerank", "--loss", "CrossEntropyLoss"], "has one label, and Cross"),
 ]
 
 
@@ -130,7 +133,9 @@ def test_what_cannot_be_trained_is_one_line(cli, checkpoints, rows, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.csv").write_text("query,answer,label\na,b,yes\n")
 
-    outcome = cli("train", *arguments, *base(checkpoints), "--out", "out")
+    chosen = base(checkpoints)[2 * ("--base" in arguments) :]
+
+    outcome = cli("train", *arguments, *chosen, "--out", "out")
 
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]

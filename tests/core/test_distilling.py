@@ -181,3 +181,11 @@ def test_held_out_texts_are_a_drawn_share(count, share, seed):
         sorted(test, key=int),
     )
     assert split_held_out(texts, share, seed) == (train, test)
+
+
+def test_every_public_name_is_found():
+    """The names are imported on first use."""
+    import st_core.distilling as package
+
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith("st_core.distilling."), name

@@ -45,11 +45,11 @@ _WHERE = {
 
 __all__ = [
     "Training",
-    "agreement",
     "inference_free_model",
     "mean_cosine",
     "principal_axes",
     "rank_correlation",
+    "similarity_correlation",
     "static_model",
     "texts_of_files",
     "tokens_in_use",

@@ -14,6 +14,7 @@ from st_core.distilling.tokenizers import text_tokenizer
 from st_core.distilling.vectors import Floats
 from st_core.engine.inputs import Unset
 from st_core.models import Router, SparseStaticEmbedding
+from st_core.modules.router import Router as RouterModule
 from st_core.modules.sparse_static_embedding import SparseStaticEmbedding as StaticModule
 from st_core.modules.splade_pooling import SpladePooling
 from st_core.rows import LABELS
@@ -52,6 +53,11 @@ def inference_free_model(documents: SparseEncoder, texts: Sequence[str]) -> Spar
     """
     engine = documents._current()  # noqa: SLF001 - of this package
     tokenizer, modules = text_tokenizer(documents), engine.modules
+    if any(isinstance(module, RouterModule) for module in modules):
+        raise ValueError(
+            f"{documents.checkpoint.name}: has routes for queries and documents already; train it as it is, or "
+            "choose a plain encoder or a masked language model"
+        )
     if len(modules) != 2 or not isinstance(modules[1], SpladePooling):
         raise ValueError(
             f"{documents.checkpoint.name}: expected a transformer with SpladePooling; choose a plain encoder or a "

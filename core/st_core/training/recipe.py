@@ -96,6 +96,10 @@ def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choi
     routes: dict[str, Any] = {}
     if recipe.inference_free:
         model, routes = _inference_free(recipe, model, rows)
+    if choice.loss == "CrossEntropyLoss" and model.num_labels == 1:
+        raise ValueError(
+            f"{recipe.base} has one label, and CrossEntropyLoss needs one for each class; choose another loss"
+        )
     if recipe.lora is not None:
         _add_lora(model, recipe.lora, recipe.lora_alpha)
     steps = _steps(recipe, len(rows))
@@ -114,7 +118,7 @@ def trainer_of(recipe: Recipe, callbacks: Sequence[Any] = ()) -> tuple[Any, Choi
         **(_evaluation(recipe, steps) if recipe.evaluation else {}),
         **({"batch_sampler": "no_duplicates"} if "NegativesRanking" in choice.loss else {}),
         disable_tqdm=True,
-        **{**routes, **recipe.arguments},
+        **{**recipe.arguments, **routes},
     )
     trainer = getattr(trainers, f"{name}Trainer")(
         model=model,
@@ -147,9 +151,9 @@ def _inference_free(recipe: Recipe, documents: Any, rows: Sequence[Mapping[str, 
     """Return a model whose documents are encoded by the base, and the arguments that send columns to its routes."""
     query, *columns = _columns(recipe, rows)
     columns = [name for name in columns if name not in LABELS]
-    texts = (row[name] for row in islice(rows, COUNTED_ROWS) for name in columns)
-    model = import_module("st_core.distilling").inference_free_model(documents, [str(text) for text in texts])
-    routes = {query: "query", **dict.fromkeys(columns, "document")}
+    texts = dict.fromkeys(str(row[name]) for row in islice(rows, COUNTED_ROWS) for name in columns)
+    model = import_module("st_core.distilling").inference_free_model(documents, list(texts))
+    routes = {query: "query", **dict.fromkeys(columns, "document"), **recipe.arguments.get("router_mapping", {})}
     return model, {"router_mapping": routes, "learning_rate_mapping": {r"\.routes\.query\.": QUERY_RATE}}
 
 
