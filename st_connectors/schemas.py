@@ -154,7 +154,7 @@ def metric_of(model: LazyModel) -> Metric:
 
 
 def builtin_fusion(names: Mapping[str, str], fields: Mapping[str, Field]) -> Fusion | None:
-    """Return a fusion with measured weights if the two built-in models are fused with each other, else None."""
+    """Return a fusion with measured weights for ``builtin:dense`` with ``builtin:sparse``, None for other models."""
     if names != {"dense": builtin.DENSE, "sparse": builtin.SPARSE} or list(fields) != ["dense", "sparse"]:
         return None
     return Weighted(builtin.HYBRID_WEIGHTS)

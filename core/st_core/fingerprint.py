@@ -310,7 +310,7 @@ def _vocabulary(backend: Any) -> bytes:
 
 
 _shared_vocabulary = lru_cache(maxsize=2)(_vocabulary)
-"""``_vocabulary`` of tokenizers that do not change and that several models share, such as the two built-in ones."""
+"""``_vocabulary`` of tokenizers that do not change and that several models share, such as the built-in ones."""
 
 
 def _describe_foreign(model: object) -> ModelRef:

@@ -442,7 +442,7 @@ def load_tokenizer(path: Path, *, max_length: int | None = None, own_limit: bool
 def parse_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int], int | None, WordPieces | None]:
     """Return the tokenizer in a file, the ids of its special tokens, the truncation length, and its word pieces.
 
-    Equal files, as those of the two built-in models, are parsed once and share the result: do not modify it. Raises
+    Equal files, as those of the built-in models, are parsed once and share the result: do not modify it. Raises
     ModelBroken if the file is missing or not readable.
     """
     try:

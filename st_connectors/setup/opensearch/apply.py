@@ -146,14 +146,16 @@ def _delete_with_users(cluster: Cluster, step: Step, existing: Existing, of: str
 
 
 def _wait_until_deployed(cluster: Cluster, name: str, identity: str) -> None:
-    deadline = time.monotonic() + _DEPLOYED_WITHIN_S
+    deadline, state = time.monotonic() + _DEPLOYED_WITHIN_S, None
     while time.monotonic() < deadline:
         state = cluster.send("GET", f"/_plugins/_ml/models/{identity}").get("model_state")
         if state == "DEPLOYED":
             return
         time.sleep(_POLL_S)
+    if state == "PARTIALLY_DEPLOYED":
+        return
     raise Refused(
-        f"the model {name!r} was not deployed: see its state by GET /_plugins/_ml/models/{identity}",
+        f"the model {name!r} was not deployed, its state is {state}: see why by GET /_plugins/_ml/models/{identity}",
         store="opensearch",
         operation="setup",
     )
