@@ -6,9 +6,9 @@
 The model scores a pair by BM25 with the weights of ``builtin:sparse`` plus ``COSINE_WEIGHT`` times the cosine of two
 vectors. These come from two transformer layers over the word vectors of ``builtin:dense``; at the start, the layers add
 nothing. The layers and the word vectors learn to give each text the direction of MiniLM's vector, and each two texts of
-a batch MiniLM's similarity. No evaluation data is read.
+a batch MiniLM's similarity. No evaluation data is read in training.
 
-MiniLM's vectors are stored in FOLDER, and computed once. It takes about 50 minutes on two cores with AMX. The result is
+MiniLM's vectors are stored in FOLDER, and computed once. It takes about an hour on two cores with AMX. The result is
 not bit-equal each time, because torch computes in bfloat16.
 """
 

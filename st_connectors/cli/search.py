@@ -114,7 +114,9 @@ def search(
     models = Models(dense, sparse, reranker, ModelOptions(backend, dtype))
     with open_index(address, collection, models, adopt, filterable or (), trust=trust_model) as index:
         if rerank and stored_reranker(index.schema, reranker, ModelOptions(backend, dtype)) is None:
-            raise ValueError("the collection records no reranker; pass one with --reranker MODEL")
+            raise ValueError(
+                "the collection records no reranker; pass one with --reranker MODEL, such as builtin:rerank"
+            )
         options: dict[str, Any] = {
             "limit": limit,
             "offset": offset,

@@ -151,6 +151,11 @@ class HybridScore:
             ]
         return found
 
+    def linear(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the matrices [layers, out, in] and the biases [layers, out] of one of ``MAPS``, in float32."""
+        weight, scale, bias = (self.layers[f"{name}.{part}"].astype(np.float32) for part in _PARTS)
+        return weight * scale[..., None], bias
+
     def save(self) -> Parts:
         """Return configuration, weights and tokenizer."""
         each = self.saturation

@@ -114,10 +114,8 @@ def _layers(module: HybridScore) -> list[tuple[Layer, ...]]:
     """Return the four maps of each layer, each as its transposed matrix [in, out] and its bias [out]."""
     maps = []
     for name in MAPS:
-        weight, scale, bias = (
-            module.layers[f"{name}.{part}"].astype(np.float32) for part in ("weight", "scale", "bias")
-        )
-        maps.append(zip(weight.transpose(0, 2, 1) * scale[:, None, :], bias, strict=True))
+        weight, bias = module.linear(name)
+        maps.append(zip(weight.transpose(0, 2, 1), bias, strict=True))
     return list(zip(*maps, strict=True))
 
 

@@ -35,10 +35,8 @@ class HybridNetwork(nn.Module):
         self.position = nn.Parameter(torch.from_numpy(value.position.copy()))
         self.maps = nn.ParameterDict()
         for name in MAPS:
-            weight, scale, bias = (
-                value.layers[f"{name}.{part}"].astype(np.float32) for part in ("weight", "scale", "bias")
-            )
-            self.maps[f"{name}_weight"] = nn.Parameter(torch.from_numpy(weight * scale[..., None]))
+            weight, bias = value.linear(name)
+            self.maps[f"{name}_weight"] = nn.Parameter(torch.from_numpy(weight))
             self.maps[f"{name}_bias"] = nn.Parameter(torch.from_numpy(bias))
         self.lexical_weight, self.cosine_weight, self.bias = (
             nn.Parameter(torch.tensor(float(number)))
@@ -61,7 +59,7 @@ class HybridNetwork(nn.Module):
             for array in pad([read_tokens(self.value, text) for text in texts], 0, least=1)
         )
         count, length = ids.shape
-        # A text without content attends to its padding, so that no softmax has only hidden values.
+        # A text without content attends to its padding, so that no softmax is over masked positions alone.
         seen = mask.bool() | ~mask.bool().any(dim=1, keepdim=True)
         states = functional.embedding(ids, self.table) + self.position[:length]
         for layer in range(len(self.maps["output_weight"])):
