@@ -61,12 +61,14 @@ def _product(rows: Tensor, columns: Tensor, values: Tensor, height: int, right: 
 
 
 def max_product(states: Tensor, weight: Tensor, *, has_sparse_gradient: bool = False) -> Tensor:
-    """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d], in float32.
+    """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d].
 
-    With ``has_sparse_gradient`` the matrix must be one of ``accepting_sparse_gradients``.
+    It is in float32 for narrower types. With ``has_sparse_gradient`` the matrix must be one of
+    ``accepting_sparse_gradients``.
     """
     with torch.autocast(states.device.type, enabled=False):
-        result: Tensor = _MaxProduct.apply(states.float(), weight.float(), has_sparse_gradient)
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        result: Tensor = _MaxProduct.apply(states.to(dtype), weight.to(dtype), has_sparse_gradient)
     return result
 
 
