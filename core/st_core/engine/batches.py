@@ -23,14 +23,15 @@ Item = TypeVar("Item")
 class Budget:
     """The size limits of a batch.
 
-    ``tokens`` limits the number of rows times the number of tokens of the longest row, so padding counts; an input
-    longer than ``tokens`` is a batch of its own. ``rows`` limits the number of rows, None for no limit. With ``even`` a
-    batch contains only inputs of equal length, so that nothing is padded.
+    ``tokens`` limits the number of rows times the number of tokens of the longest row, or with ``counts_padding`` False
+    the number of tokens of all rows; an input longer than ``tokens`` is a batch of its own. ``rows`` limits the number
+    of rows, None for no limit. With ``even`` a batch contains only inputs of equal length, so that nothing is padded.
     """
 
     tokens: int
     rows: int | None = None
     even: bool = False
+    counts_padding: bool = True
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -53,7 +54,10 @@ def _slices(order: NDArray[np.int64], lengths: NDArray[np.int64], budget: Budget
     start = 0
     while start < order.size:
         widest = max(1, int(lengths[order[start]]))
-        rows = max(1, budget.tokens // widest)
+        if budget.counts_padding:
+            rows = max(1, budget.tokens // widest)
+        else:
+            rows = max(1, int(np.searchsorted(np.cumsum(lengths[order[start:]]), budget.tokens, side="right")))
         if budget.rows is not None:
             rows = min(rows, budget.rows)
         if budget.even:

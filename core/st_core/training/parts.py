@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
     from st_core.training.form import Form
 
-__all__ = ["Function", "check_parts", "computed_in_parts", "part_tokens", "with_cached_gradients"]
+__all__ = ["Function", "check_parts", "computed_in_parts", "with_cached_gradients"]
 
 UNLIMITED = 1 << 62
 
-CPU_TOKENS = 256
-"""Tokens of a part on the CPU. Loss and gradients of a step of ``bench.train`` take 2.2 s of one core for MiniLM in
-such parts, 2.6 in parts of 512 tokens; for SPLADE of DistilBERT's size 6.5, 7.3, and 14 in parts of 4,096."""
+PADDED_TOKENS = 256
+"""Tokens of a part on the CPU, with padding. Loss and gradients of a step of ``bench.train`` take 2.2 s of one core for
+MiniLM in such parts, 2.6 in parts of 512 tokens; for SPLADE of DistilBERT's size 6.5, 7.3, and 14 in parts of 4,096."""
+
+UNPADDED_TOKENS = 512
+"""The same where padding is left out."""
 
 Function: TypeAlias = Callable[[list[Tensor]], Any]
 """A function from the outputs [n, …] of each column to a loss, or to the parts of one by name."""
@@ -80,9 +83,8 @@ def check_parts(rows: int, tokens: int | None) -> None:
         raise ValueError(f"mini-batches need at least one row and one token, got {rows} rows and {tokens} tokens")
 
 
-def _parts(features: Sequence[Mapping[str, Any]], rows: int | None, tokens: int | None) -> list[_Part]:
-    """Divide each column into parts of at most ``rows`` rows and ``tokens`` tokens, with rows of similar length."""
-    budget = Budget(UNLIMITED if tokens is None else tokens, rows)
+def _parts(features: Sequence[Mapping[str, Any]], budget: Budget) -> list[_Part]:
+    """Divide each column into parts of rows of similar length."""
     return [
         _Part(column, torch.from_numpy(positions), _taken(each, positions.tolist()))
         for column, each in enumerate(features)
@@ -112,17 +114,19 @@ def _taken(features: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
     return {name: take(value) for name, value in features.items()}
 
 
-def computed_in_parts(
-    form: Form, features: Mapping[str, Any], output: str, rows: int | None = None, tokens: int | None = None
-) -> Tensor:
-    """Return an output of all rows [n, …], in order, with gradients."""
-    parts = _parts([features], rows, tokens)
+def computed_in_parts(form: Form, features: Mapping[str, Any], output: str, rows: int | None = None) -> Tensor:
+    """Return an output of all rows [n, …], in order, with gradients; a part has at most ``rows`` rows."""
+    parts = _parts([features], _budget(form, rows))
     return _whole(parts, [part.compute(form, output) for part in parts], 1)[0]
 
 
-def part_tokens(device: torch.device) -> int | None:
-    """Return the number of tokens that a device computes together: None, all of them, except on the CPU."""
-    return CPU_TOKENS if device.type == "cpu" else None
+def _budget(form: Form, rows: int | None) -> Budget:
+    """Return what is computed together: everything, except on the CPU."""
+    if form.device.type != "cpu":
+        return Budget(UNLIMITED, rows)
+    if form.leaves_out_padding:
+        return Budget(UNPADDED_TOKENS, rows, counts_padding=False)
+    return Budget(PADDED_TOKENS, rows)
 
 
 def _whole(parts: Sequence[_Part], pieces: Sequence[Tensor], columns: int) -> list[Tensor]:
@@ -149,7 +153,7 @@ def with_cached_gradients(
     The result is a number, or parts by name of which the first carries the gradient. ``function`` must have no
     parameters of its own.
     """
-    parts = _parts(features, rows, tokens)
+    parts = _parts(features, Budget(UNLIMITED if tokens is None else tokens, rows))
     if not torch.is_grad_enabled():
         return function(_whole(parts, [part.compute(form, output) for part in parts], len(features)))
     states, pieces = [], []

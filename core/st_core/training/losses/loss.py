@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from st_core.training.columns import Contract
 from st_core.training.form import form_of
-from st_core.training.parts import Function, computed_in_parts, part_tokens
+from st_core.training.parts import Function, computed_in_parts
 
 __all__ = ["EmbeddingLoss", "Loss", "name_of", "row_labels"]
 
@@ -55,8 +55,7 @@ class EmbeddingLoss(Loss):
 
     def embedded(self, features: Sequence[dict[str, Any]], function: Function) -> Any:
         """Return a function of the embeddings of all columns."""
-        tokens = part_tokens(self.model.device)
-        return function([computed_in_parts(self.model, each, OUTPUT, tokens=tokens) for each in features])
+        return function([computed_in_parts(self.model, each, OUTPUT) for each in features])
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Any) -> Any:
         """Return the loss of the embeddings [n, d] of each column."""

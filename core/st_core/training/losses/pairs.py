@@ -13,7 +13,7 @@ from st_core.training.columns import Contract, Label
 from st_core.training.losses.distillation import margins_of
 from st_core.training.losses.in_batch import is_mask
 from st_core.training.losses.loss import Loss, row_labels
-from st_core.training.parts import check_parts, computed_in_parts, part_tokens, with_cached_gradients
+from st_core.training.parts import check_parts, computed_in_parts, with_cached_gradients
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -54,7 +54,7 @@ class PairLoss(Loss):
     ) -> Tensor:
         """Return the logits of pairs [n, scores], computed in parts of at most ``rows`` pairs of similar length."""
         features = self._features(pairs, prompt, task)
-        return computed_in_parts(self.model, features, "scores", rows, part_tokens(self.model.device))
+        return computed_in_parts(self.model, features, "scores", rows)
 
     def _features(self, pairs: Sequence[tuple[str, str]], prompt: str | None, task: str | None) -> dict[str, Any]:
         features = self.model.preprocess(list(pairs), prompt=prompt, task=task)

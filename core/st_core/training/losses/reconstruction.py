@@ -13,7 +13,7 @@ from torch.nn import functional
 from st_core.backends.torch.modules import BACKBONE, SparseAutoEncoderStep
 from st_core.training.losses.loss import EmbeddingLoss, Loss
 from st_core.training.losses.splade import SparseMultipleNegativesRankingLoss
-from st_core.training.parts import computed_in_parts, part_tokens
+from st_core.training.parts import computed_in_parts
 
 __all__ = ["CSRLoss", "CSRReconstructionLoss"]
 
@@ -147,8 +147,7 @@ class CSRLoss(Loss):
         self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the parts of the loss of a batch: three of the reconstruction, and base_loss."""
-        tokens = part_tokens(self.model.device)
-        columns = [computed_in_parts(self.model, each, BACKBONE, tokens=tokens) for each in sentence_features]
+        columns = [computed_in_parts(self.model, each, BACKBONE) for each in sentence_features]
         parts, encoded = self.reconstruction_loss.compute_loss_from_vectors(columns)
         base = self.loss.compute_loss_from_embeddings(encoded, labels)
         own = base if isinstance(base, Mapping) else {"base_loss": base}

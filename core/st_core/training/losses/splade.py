@@ -20,7 +20,7 @@ from st_core.training.losses.similarity import (
     TripletDistanceMetric,
     TripletLoss,
 )
-from st_core.training.parts import check_parts, computed_in_parts, part_tokens, with_cached_gradients
+from st_core.training.parts import check_parts, computed_in_parts, with_cached_gradients
 from st_core.util.similarity import dot_score, pairwise_cos_sim, pairwise_dot_score
 
 __all__ = [
@@ -251,8 +251,7 @@ class SpladeLoss(Loss):
         self, sentence_features: Iterable[Mapping[str, Any]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the parts of the loss of a batch: base_loss, document_regularizer_loss and query_regularizer_loss."""
-        tokens = part_tokens(self.model.device)
-        embeddings = [computed_in_parts(self.model, each, OUTPUT, tokens=tokens) for each in sentence_features]
+        embeddings = [computed_in_parts(self.model, each, OUTPUT) for each in sentence_features]
         parts = self.compute_loss_from_embeddings(embeddings, labels)
         self._measure(embeddings)
         return parts
