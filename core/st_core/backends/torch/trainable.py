@@ -21,6 +21,7 @@ from st_core.backends.torch.fused_head import FusedHead, fused_head
 from st_core.backends.torch.hush import hushed
 from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
+from st_core.backends.torch.recomputed import recompute_activations
 from st_core.backends.torch.shared_embedding import accepting_sparse_gradients, make_shareable
 from st_core.backends.torch.unpadded import leave_out_padding
 from st_core.backends.torch.writing import writing_on_every_rank
@@ -163,6 +164,7 @@ class Trainable(nn.Module):
             loaded.model.requires_grad_(requires_grad=True)
             is_unpadded = leave_out_padding(loaded.model) and not loaded.info.tokenizer.pad_left
             self.leaves_out_padding |= is_unpadded
+            recompute_activations(loaded.model)
             step = TransformerStep(module, loaded)
             head = fused_head(loaded.model) if loaded.info.task == "fill-mask" else None
             if head is not None:
