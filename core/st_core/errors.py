@@ -9,6 +9,8 @@ ModelError
 ├── ModelUnavailable       the server of a remote model does not answer, or not as expected
 └── InputTooLong           a text exceeds a limit that the caller enforces
 
+TrainingInterrupted        a training was ended by Ctrl-C and can be resumed
+
 The builtin class is the one that sentence-transformers raises in that place, so that its handlers keep working.
 
 Wrong arguments raise ``ValueError`` and ``TypeError``; a missing extra raises ``ImportError`` with the install command.
@@ -27,6 +29,7 @@ __all__ = [
     "ModelUnsupported",
     "PathIsFile",
     "RequirementMissing",
+    "TrainingInterrupted",
     "missing_extra",
     "missing_packages",
 ]
@@ -58,6 +61,19 @@ class ModelBroken(ModelError):
 
 class ModelUnavailable(ModelError):
     """The server of a remote model cannot be reached, fails, or answers in another form; trying again may help."""
+
+
+class TrainingInterrupted(Exception):
+    """A training was ended after the step ``step``, with a checkpoint from which it can be resumed."""
+
+    def __init__(self, step: int) -> None:
+        """Store the last step."""
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return f"the training was ended after step {self.step}; resume it from its last checkpoint"
 
 
 class InputTooLong(ModelError):

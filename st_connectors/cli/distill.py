@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import typer
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import FAILURE, print_error, print_json, print_line
 from st_connectors.cli.score import columns_of, teacher_of
-from st_connectors.cli.train import show_log
+from st_connectors.cli.train import check_no_checkpoints, show_curves, show_log, stopped_after
+from st_core.errors import TrainingInterrupted
 
 __all__ = ["distill"]
 
@@ -48,6 +50,8 @@ class Options:
     batch: int
     learning_rate: float
     seed: int
+    folder: Path
+    resume: bool
 
     @property
     def teacher(self) -> str:
@@ -70,7 +74,7 @@ _ONLY_OF: Mapping[str, tuple[Kind, ...]] = {
     "texts": (Kind.STATIC, Kind.DIMENSIONS, Kind.LAYERS, Kind.INFERENCE_FREE),
     "dimensions": (Kind.STATIC, Kind.DIMENSIONS),
     "document_terms": (Kind.INFERENCE_FREE,),
-    **dict.fromkeys(("epochs", "batch", "learning_rate"), (Kind.LAYERS, Kind.RERANKER, Kind.INFERENCE_FREE)),
+    **dict.fromkeys(("epochs", "batch", "learning_rate", "resume"), (Kind.LAYERS, Kind.RERANKER, Kind.INFERENCE_FREE)),
 }
 """Options that only some kinds read."""
 
@@ -134,6 +138,7 @@ def distill(
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest learning rate.")] = 5e-5,
     seed: Annotated[int, typer.Option(help="Seed of what is held out, of data and of dropout.")] = 42,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a smaller or faster model from one or more teachers.
@@ -142,7 +147,8 @@ def distill(
     dimensions adds a linear layer with the directions in which the teacher's vectors of the texts vary most.
     layers takes some layers of a dense teacher, prunes its vocabulary, and trains the result on the teacher's vectors.
     reranker trains a cross-encoder on the scores of another. inference-free trains a sparse encoder, whose queries need
-    no transformer, on the scores of several teachers.
+    no transformer, on the scores of several teachers. What is trained has curves.svg, log.jsonl and checkpoints in its
+    folder; Ctrl-C stops after the current step, with a checkpoint and the command that resumes.
 
     Example: st-connectors distill static --teacher sentence-transformers/all-MiniLM-L6-v2 --texts docs.jsonl --out
     small
@@ -173,10 +179,14 @@ def distill(
         batch,
         learning_rate,
         seed,
+        Path(out),
+        resume,
     )
-    _check(kind, context, Path(out))
+    _check(options, context)
     try:
         model, result = _DISTILLERS[kind](options)
+    except TrainingInterrupted as stopped:
+        raise stopped_after(stopped.step) from None
     except (FloatingPointError, RuntimeError) as error:
         print_error(f"st-connectors: {error}")
         raise typer.Exit(FAILURE) from error
@@ -184,6 +194,9 @@ def distill(
     if as_json:
         print_json({"folder": out, "kind": kind.value} | {name: _finite(value) for name, value in result.items()})
         return
+    log = Path(out) / "log.jsonl"
+    if log.exists():
+        show_curves([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])
     print_line(f"{out}: {', '.join(_shown(name, value) for name, value in result.items())}")
 
 
@@ -196,10 +209,13 @@ def _shown(name: str, value: Any) -> str:
     return f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
-def _check(kind: Kind, context: typer.Context, out: Path) -> None:
+def _check(options: Options, context: typer.Context) -> None:
     """Raise ValueError for a folder that is not empty, and for options that the kind does not read."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty; delete it, or choose another --out")
+    kind, out = options.kind, options.folder
+    if not options.resume:
+        check_no_checkpoints(out / "checkpoints")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} is not empty; delete it, or choose another --out")
     for name, kinds in _ONLY_OF.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT" and kind not in kinds:
@@ -222,7 +238,7 @@ def _texts(options: Options) -> tuple[list[str], list[str]]:
 
 def _training(options: Options) -> Any:
     from st_core.distilling.students import Training
-    from st_core.training.callbacks import LogCallback
+    from st_core.training.callbacks import LogCallback, StopCallback
 
     return Training(
         options.epochs,
@@ -230,7 +246,17 @@ def _training(options: Options) -> Any:
         options.learning_rate,
         seed=options.seed,
         callbacks=(LogCallback(show_log),),
+        folder=options.folder,
+        resume=options.resume,
+        stop=StopCallback(lambda: print_error("stopping after this step; press Ctrl-C again to end at once")),
     )
+
+
+def _seed(options: Options) -> None:
+    """Seed what is drawn at random before the training: a new head."""
+    from transformers import set_seed
+
+    set_seed(options.seed)
 
 
 def _agreement(teacher: Any, model: Any, texts: Sequence[str]) -> dict[str, Any]:
@@ -376,6 +402,7 @@ def _reranker(options: Options) -> Distilled:
     if options.base is None:
         raise ValueError("reranker needs a model to train; pass --base MODEL")
     rows = _rows(options)
+    _seed(options)
     try:
         base = CrossEncoder(options.base)
     except ModelUnsupported as error:
@@ -399,6 +426,7 @@ def _inference_free(options: Options) -> Distilled:
     if options.base is None:
         raise ValueError("inference-free needs a model for documents; pass --base MODEL")
     rows = _rows(options)
+    _seed(options)
     base = _cut(SparseEncoder(options.base, init_head=True), options)
     train, test = _scored(options, rows, [teacher_of(each, "torch", None) for each in options.teachers])
     own = [row[name] for row in train for name in rows.documents]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,7 @@ from st_connectors.cli.output import FAILURE, INTERRUPTED, print_error, print_js
 if TYPE_CHECKING:
     from st_core.training.recipe import Recipe
 
-__all__ = ["show_log", "train"]
+__all__ = ["check_no_checkpoints", "show_curves", "show_log", "stopped_after", "train"]
 
 
 class Kind(StrEnum):
@@ -144,19 +143,20 @@ def train(
         raise ValueError(f"--inference-free is for sparse models, not for {kind.value}")
     if lora is None and (merge or lora_alpha is not None):
         raise ValueError(f"{'--merge' if merge else '--lora-alpha'} is for adapters; pass --lora RANK too")
-    _check_folder(recipe, resume=resume)
+    if not resume:
+        check_no_checkpoints(recipe.checkpoints)
     _run(recipe, resume=resume, merge=merge, as_json=as_json)
 
 
-def _check_folder(recipe: Recipe, *, resume: bool) -> None:
+def check_no_checkpoints(folder: Path) -> None:
     """Raise ValueError for a folder with checkpoints that would be overwritten."""
-    if not resume and recipe.checkpoints.is_dir() and any(recipe.checkpoints.iterdir()):
-        raise ValueError(f"{recipe.checkpoints} has checkpoints; pass --resume, delete them, or choose another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} has checkpoints; pass --resume, delete them, or choose another --out")
 
 
 def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
     from st_core.training.callbacks import LogCallback, StopCallback
-    from st_core.training.curves import curves_of, drawing, sparkline
+    from st_core.training.curves import curves_of, write_log
     from st_core.training.reading import described
     from st_core.training.recipe import trainer_of
 
@@ -171,19 +171,14 @@ def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
         print_error(f"st-connectors: {error}")
         raise typer.Exit(FAILURE) from error
     history = trainer.state.log_history
-    recipe.folder.mkdir(parents=True, exist_ok=True)
-    curves = curves_of(history)
-    (recipe.folder / "curves.svg").write_text(drawing(curves), encoding="utf-8")
-    lines = "".join(json.dumps(line) + "\n" for line in history)
-    (recipe.folder / "log.jsonl").write_text(lines, encoding="utf-8")
+    write_log(recipe.folder, history)
     if stop.is_stopped:
-        print_error(f"stopped after step {trainer.state.global_step}; continue with: {_resuming()}")
-        raise typer.Exit(INTERRUPTED)
+        raise stopped_after(trainer.state.global_step)
     if merge:
         trainer.trained.merge_adapter()
     trainer.trained.save_pretrained(str(recipe.folder))
     if as_json:
-        last = {name: curve[-1][1] for name, curve in curves.items()}
+        last = {name: curve[-1][1] for name, curve in curves_of(history).items()}
         print_json(
             {
                 "folder": str(recipe.folder),
@@ -194,9 +189,7 @@ def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
             }
         )
         return
-    width = max(map(len, curves), default=0)
-    for name, curve in curves.items():
-        print_line(f"{name.ljust(width)}  {sparkline(curve)}  {curve[-1][1]:.4g}")
+    show_curves(history)
     print_line(f"{recipe.folder}: trained for {output.global_step} steps in {output.metrics['train_runtime']:.0f} s")
 
 
@@ -212,10 +205,21 @@ def show_log(step: int, steps: int, logs: Mapping[str, Any]) -> None:
         print_error(f"step {step} of {steps}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
 
-def _resuming() -> str:
-    """Return the command line that continues this one."""
+def show_curves(history: Sequence[Mapping[str, Any]]) -> None:
+    """Print the curves of a log as lines of blocks."""
+    from st_core.training.curves import curves_of, sparkline
+
+    curves = curves_of(history)
+    width = max(map(len, curves), default=0)
+    for name, curve in curves.items():
+        print_line(f"{name.ljust(width)}  {sparkline(curve)}  {curve[-1][1]:.4g}")
+
+
+def stopped_after(step: int) -> typer.Exit:
+    """Print the command line that continues a training after a step, and return the exit of the command."""
     arguments = [*sys.argv[1:], *(() if "--resume" in sys.argv else ("--resume",))]
-    return shlex.join(["st-connectors", *arguments])
+    print_error(f"stopped after step {step}; continue with: {shlex.join(['st-connectors', *arguments])}")
+    return typer.Exit(INTERRUPTED)
 
 
 def _listed(text: str | None) -> list[str] | None:

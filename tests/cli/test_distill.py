@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
 oracle = pytest.importorskip("sentence_transformers", reason="the checkpoints are made with it")
 pytest.importorskip("accelerate", reason="the trainers need it")
 
@@ -147,6 +151,52 @@ def test_a_wrong_base_is_reported_before_the_teachers_score(cli, checkpoints, ro
     assert not (tmp_path / "new").exists()
 
 
+def weights(folder):
+    """The files of weights of a model, without those of its checkpoints."""
+    return [path for path in folder.rglob("*.safetensors") if "checkpoints" not in path.parts]
+
+
+@pytest.mark.parametrize("kind", ["layers", "reranker", "inference-free"])
+def test_an_interrupted_training_is_resumed(cli, checkpoints, texts, rows, tmp_path, monkeypatch, kind):
+    """Ctrl-C saves a checkpoint and prints the command, whose result is that of a training without interruption."""
+    shown = []
+
+    def interrupt(step, *_):
+        shown.append(step)
+        if len(shown) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    start = [kind, rows, "--base", checkpoints.transformer("bert")]
+    chosen = {
+        "layers": ["layers", "--teacher", checkpoints.folder("bert-mean"), "--texts", texts, "--layers", "1"],
+        "reranker": [*start, "--teacher", checkpoints.folder("rerank-bert")],
+        "inference-free": [*start, "--teacher", "sparse=builtin:sparse"],
+    }[kind]
+    arguments = ["distill", *chosen, "--batch", "16", "--learning-rate", "1e-3", "--out"]
+    whole = cli(*arguments, tmp_path / "whole")
+    monkeypatch.setattr(sys.modules["st_connectors.cli.distill"], "show_log", interrupt)
+    monkeypatch.setattr("sys.argv", ["st-connectors", *map(str, arguments), str(tmp_path / "out")])
+
+    stopped = cli(*arguments, tmp_path / "out")
+    refused = cli(*arguments, tmp_path / "out")
+    other = cli(*arguments, tmp_path / "out", "--resume", "--seed", "7")
+    resumed = cli(*arguments, tmp_path / "out", "--resume")
+
+    assert whole.status == 0
+    assert stopped.status == 130
+    last = stopped.err.splitlines()[-1]
+    assert last.startswith(f"stopped after step 2; continue with: st-connectors distill {kind} ")
+    assert last.endswith(" --resume")
+    assert (refused.status, "has checkpoints; pass --resume" in refused.error_line()) == (2, True)
+    assert (other.status, "differ in seed: 42, now 7" in other.err.splitlines()[-1]) == (2, True)
+    assert resumed.status == 0
+    assert resumed.out.replace("/out:", "/whole:").splitlines()[-1] == whole.out.splitlines()[-1]
+    first, second = ({path.name: path.read_bytes() for path in weights(tmp_path / name)} for name in ("whole", "out"))
+    assert first == second != {}
+    assert (tmp_path / "out" / "curves.svg").exists()
+    assert any(line.startswith("loss ") for line in resumed.out.splitlines())
+
+
 @pytest.mark.long
 def test_a_reranker_is_distilled_from_another_or_from_scores(cli, checkpoints, rows, tmp_path):
     """Scores may be in the rows already, as ``score`` writes them; both ways train the same model."""
@@ -172,7 +222,6 @@ def test_a_sparse_model_without_inference_is_distilled_from_an_ensemble(cli, che
     teachers = ["--teacher", f"dense={checkpoints.folder('bert-mean')}", "--teacher", "sparse=builtin:sparse"]
     chosen = ["--base", checkpoints.transformer("bert"), "--epochs", "6", "--batch", "16", "--learning-rate", "3e-3"]
 
-    torch.manual_seed(3)
     outcome = cli("distill", "inference-free", rows, *teachers, *chosen, "--out", tmp_path / "out", "--json")
 
     answer = outcome.json
@@ -180,7 +229,7 @@ def test_a_sparse_model_without_inference_is_distilled_from_an_ensemble(cli, che
     scores = ["--model", teachers[1], "--model", teachers[3], "--align", "min-max", "--out", tmp_path / "scored.jsonl"]
     assert cli("score", rows, *scores).status == 0
     scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
-    torch.manual_seed(3)
+    transformers.set_seed(42)
     start = st_core.SparseEncoder(str(checkpoints.transformer("bert")), device="cpu", init_head=True)
     documents = [row[name] for row in scored for name in ("answer", "negative")]
     before = rank_correlation(inference_free_model(start, documents), scored)

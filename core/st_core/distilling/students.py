@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -14,11 +16,14 @@ from torch import nn
 from transformers import PrinterCallback
 
 from st_core.cross_encoder import CrossEncoder
+from st_core.errors import TrainingInterrupted
 from st_core.evaluation.pairs import correlation, ranks
 from st_core.mining.scoring import documents_of, pair_scores
 from st_core.model import Model
 from st_core.rows import LABELS
 from st_core.sentence_transformer import SentenceTransformer
+from st_core.training.callbacks import StopCallback
+from st_core.training.curves import write_log
 from st_core.training.losses import dense, reranking
 
 __all__ = ["Training", "document_prompt", "rank_correlation", "train", "train_on_scores", "train_on_vectors"]
@@ -26,10 +31,18 @@ __all__ = ["Training", "document_prompt", "rank_correlation", "train", "train_on
 LOG_LINES = 50
 """Lines of the log, at most."""
 
+CHECKPOINTS = 10
+"""Checkpoints of a training, of which the last two stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How long and how a student is trained; ``callbacks`` are passed to the trainer."""
+    """How long and how a student is trained.
+
+    ``callbacks`` are passed to the trainer. ``folder`` gets the checkpoints, the log and its curves; without one, none
+    are written. With ``resume`` the training continues from the last checkpoint of an equal training. ``stop`` lets
+    Ctrl-C end the training after the current step, in the main thread.
+    """
 
     epochs: float = 1.0
     batch: int = 32
@@ -37,19 +50,29 @@ class Training:
     warmup: float = 0.1
     seed: int = 42
     callbacks: tuple[Any, ...] = ()
+    folder: Path | None = None
+    resume: bool = False
+    stop: StopCallback | None = None
 
 
 def train(model: Model, rows: Sequence[Mapping[str, Any]], loss: nn.Module, training: Training, **more: Any) -> None:
     """Train a model with a loss on rows; ``more`` are further arguments of its trainer.
 
-    No checkpoints are written. Nothing is trained for no epochs. Raises the errors of the trainer for rows that the
-    loss cannot read.
+    Nothing is trained for no epochs. Raises the errors of the trainer for rows that the loss cannot read, and
+    TrainingInterrupted if ``training.stop`` ended it.
     """
     if training.epochs <= 0:
         return
     trainers, arguments = import_module("st_core.training.trainer"), import_module("st_core.training.arguments")
     steps = -(-len(rows) // training.batch) * training.epochs
-    with TemporaryDirectory() as folder:
+    callbacks = [] if training.stop is None else [training.stop]
+    with ExitStack() as stack:
+        saving: dict[str, Any]
+        if training.folder is None:
+            folder, saving = stack.enter_context(TemporaryDirectory()), {"save_strategy": "no"}
+        else:
+            folder = str(training.folder / "checkpoints")
+            saving = {"save_steps": max(1, int(steps // CHECKPOINTS)), "save_total_limit": 2}
         args = getattr(arguments, f"{model.family}TrainingArguments")(
             output_dir=folder,
             num_train_epochs=training.epochs,
@@ -58,15 +81,21 @@ def train(model: Model, rows: Sequence[Mapping[str, Any]], loss: nn.Module, trai
             warmup_steps=training.warmup,
             seed=training.seed,
             logging_steps=max(1, math.ceil(steps / LOG_LINES)),
-            save_strategy="no",
             disable_tqdm=True,
+            **saving,
             **more,
         )
         trainer = getattr(trainers, f"{model.family}Trainer")(
-            model=model, args=args, train_dataset=rows, loss=loss, callbacks=list(training.callbacks)
+            model=model, args=args, train_dataset=rows, loss=loss, callbacks=[*callbacks, *training.callbacks]
         )
         trainer.remove_callback(PrinterCallback)  # prints to standard output
-        trainer.train()
+        if training.stop is not None:
+            stack.enter_context(training.stop.watching())
+        trainer.train(resume_from_checkpoint=training.resume or None)
+    if training.folder is not None:
+        write_log(training.folder, trainer.state.log_history)
+    if training.stop is not None and training.stop.is_stopped:
+        raise TrainingInterrupted(trainer.state.global_step)
 
 
 def document_prompt(model: SentenceTransformer) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
 
-__all__ = ["Curve", "curves_of", "drawing", "sparkline"]
+__all__ = ["Curve", "curves_of", "drawing", "sparkline", "write_log"]
 
 Curve: TypeAlias = Sequence[tuple[int, float]]
 """Steps and values."""
@@ -28,6 +30,13 @@ def curves_of(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int,
             if is_number and not name.endswith(_LEFT_OUT):
                 curves.setdefault(name, []).append((int(line.get("step", 0)), float(value)))
     return curves
+
+
+def write_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write a log to ``log.jsonl`` and its curves to ``curves.svg`` in a folder, which is created if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "curves.svg").write_text(drawing(curves_of(history)), encoding="utf-8")
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
 
 
 def sparkline(curve: Curve, width: int = 40) -> str:
