@@ -174,6 +174,8 @@ class Model(Compatible):
     prompts: dict[str, str]
     default_prompt_name: str | None
     _adapter: PeftConfig | None = None
+    _base: str | None = None
+    """The name of the model that this one was trained or made from; see ``_origin``."""
 
     def _load(self, name: str | PathLike[str] | None, loading: LoadArguments) -> None:
         """Find the checkpoint, read it and load its stacks."""
@@ -231,6 +233,11 @@ class Model(Compatible):
         self._log_loading()
         warn_of_another(self.checkpoint, self.family)
 
+    @property
+    def _origin(self) -> str | None:
+        """The name of the model that this one was loaded, trained or made from; None for one made from modules."""
+        return self._base or (None if hasattr(self, "_home") else self.checkpoint.name)
+
     def _add_head(self, options: LoadOptions) -> None:
         """Replace the checkpoint of a plain transformer without a head by one with a new, untrained head."""
         from st_core.saving.made import Home, lacks_head, write_with_head
@@ -238,6 +245,7 @@ class Model(Compatible):
         if not lacks_head(self.checkpoint, self.family):
             return
         self._home = Home()
+        self._base = self.checkpoint.name
         write_with_head(self.checkpoint, self.family, options, self._home)
         folder, trusted = self._home.folder, options.trust_remote_code
         self.checkpoint = read_checkpoint(folder, name=str(folder), revision=None, trust_remote_code=trusted)
@@ -722,7 +730,7 @@ class Model(Compatible):
         from st_core.saving.save import card_of, save_folder, settled
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
-        name = model_name or self.checkpoint.name
+        name = model_name or path.absolute().name
         text = card_of(self.checkpoint.folder / "README.md", name, self.family, self.model_card_data) if card else None
 
         def save() -> None:

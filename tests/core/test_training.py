@@ -20,6 +20,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 oracle = pytest.importorskip("sentence_transformers", reason="the steps are compared with those of its trainer")
 datasets = pytest.importorskip("datasets", reason="its trainer reads its data sets")
+yaml = pytest.importorskip("yaml", reason="the metadata of cards is YAML")
 pytest.importorskip("accelerate", reason="the trainers need it")
 
 import sentence_transformers.cross_encoder.losses as their_pairs  # noqa: E402 - after the guard
@@ -28,6 +29,7 @@ import sentence_transformers.sparse_encoder.losses as their_sparse  # noqa: E402
 
 import st_core  # noqa: E402 - after the guard
 from st_core.training import trainer as trainers  # noqa: E402 - after the guard
+from st_core.training.card import trained_card  # noqa: E402 - after the guard
 from st_core.training.form import form_of  # noqa: E402 - after the guard
 from st_core.training.losses import dense, reranking, sparse  # noqa: E402 - after the guard
 
@@ -452,6 +454,40 @@ def test_the_losses_are_an_attribute_of_the_package():
     assert "SentenceTransformerTrainer" not in st_core.__all__  # a star import needs no torch
 
 
+BASE_CARD = """---
+license: apache-2.0
+language: [en, sr]
+model-index: [{name: base, results: []}]
+---
+# Base
+
+Its nDCG@10 is 0.9.
+"""
+
+
+@pytest.mark.parametrize(
+    ("card", "kept"),
+    [
+        (BASE_CARD, ['language: ["en", "sr"]', "license: apache-2.0"]),
+        ("---\nlicense: [\n---\n", []),
+        ("no metadata", []),
+    ],
+)
+def test_the_card_of_the_base_is_not_that_of_the_trained_model(tmp_path, card, kept):
+    """Its results are not repeated; its language and license are, and its name if others can load it by that."""
+    (tmp_path / "README.md").write_text(card)
+
+    text = trained_card("SentenceTransformer", "an/encoder", tmp_path / "README.md", "## Training\n")
+
+    metadata = yaml.safe_load(text.split("---")[1])
+    wanted = {"library_name": "sentence-transformers", "base_model": "an/encoder"}
+    assert metadata == wanted | (yaml.safe_load("\n".join(kept)) or {})
+    assert text.partition("---\n\n")[2] == (
+        "# SentenceTransformer trained from an/encoder\n\n"
+        "Load its folder with `SentenceTransformer` of `st_core` or of `sentence_transformers`.\n\n## Training\n"
+    )
+
+
 def test_the_card_says_what_was_trained_and_measured(checkpoints, tmp_path):
     """Once, also after a second training."""
     model = st_core.SentenceTransformer(str(checkpoints.folder("bert-mean")), device="cpu")
@@ -467,6 +503,8 @@ def test_the_card_says_what_was_trained_and_measured(checkpoints, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     card = (tmp_path / "saved" / "README.md").read_text()
 
+    assert "\n---\n\n# SentenceTransformer trained from bert-mean\n\n" in card
+    assert "/" not in card.partition("## Training")[0]
     assert card.count("## Training") == 1
     assert "20 rows of `anchor`, `positive`" in card
     assert '`MultipleNegativesRankingLoss` with `{"scale": 20.0' in card

@@ -70,6 +70,7 @@ def inference_free_model(documents: SparseEncoder, texts: Sequence[str]) -> Spar
         query = SparseStaticEmbedding.build(documents.tokenizer, weights)
         router = Router.for_query_document([query], [transformer, pooling])
         model = SparseEncoder(modules=[router], device=engine.plan.device)
+    model._base = documents._origin  # noqa: SLF001
     if not isinstance(engine.limit, Unset):
         model.max_seq_length = engine.limit
     return model

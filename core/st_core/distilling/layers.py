@@ -75,6 +75,7 @@ def changed_model(
         if rewrite is not None:
             rewrite(Path(place) / "transformer_0")
         model._save(modules, home.folder, None, card=False)  # noqa: SLF001 - of this package
+    result._base = model._origin  # noqa: SLF001
     result._reload(home)  # noqa: SLF001
     return result
 

@@ -1,17 +1,19 @@
-"""What a model card says about a training: data, losses, arguments, and results that were measured."""
+"""The card of a trained model: its base, data, losses, arguments, and results that were measured.
+
+The text of the base model's card is not repeated, because its results are not those of the trained model.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["described_training", "write_section"]
+__all__ = ["described_training", "trained_card"]
 
-HEADING = "## Training"
-_SECTION = re.compile(rf"\n*{HEADING}\n.*?(?=\n## |\Z)", re.DOTALL)
+METADATA = ("language", "license", "license_name", "license_link", "tags")
+"""What stays true of a model that is trained further, of the metadata at the top of a card."""
 
 
 def described_training(identity: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
@@ -19,7 +21,7 @@ def described_training(identity: Mapping[str, Any], metrics: Mapping[str, float]
 
     ``identity`` is that of the trainer, ``metrics`` are those of the last evaluation and may be empty.
     """
-    lines = [HEADING, "", "Trained with `st_core`."]
+    lines = ["## Training", "", "Trained with `st_core`."]
     for name, (rows, digest) in identity["data"].items():
         columns = ", ".join(f"`{column}`" for column in identity["columns"][name])
         title = f" `{name}`" if name else ""
@@ -36,8 +38,30 @@ def described_training(identity: Mapping[str, Any], metrics: Mapping[str, float]
     return "\n".join(lines) + "\n"
 
 
-def write_section(folder: Path, section: str) -> None:
-    """Write the section about the training to the card in a folder, in place of an earlier one."""
-    path = folder / "README.md"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    path.write_text(f"{_SECTION.sub('', text).rstrip()}\n\n{section}", encoding="utf-8")
+def trained_card(family: str, base: str | None, own: Path, section: str) -> str:
+    """Return the card of a trained model: the metadata of the base model's card ``own``, its name, and a section.
+
+    ``base`` is None for a model that was not loaded. Of a path only the last part is named.
+    """
+    is_path = base is not None and Path(base).exists()
+    metadata = {name: value for name, value in _metadata(own).items() if name in METADATA and value}
+    head = {
+        "library_name": "sentence-transformers",
+        **({} if is_path or not base else {"base_model": base}),
+        **metadata,
+    }
+    shown = base and (Path(base).name if is_path else base)
+    title = f"# {family} trained from {shown}" if shown else f"# Trained {family}"
+    lines = "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in head.items())
+    loading = f"Load its folder with `{family}` of `st_core` or of `sentence_transformers`."
+    return f"---\n{lines}---\n\n{title}\n\n{loading}\n\n{section}"
+
+
+def _metadata(card: Path) -> dict[str, Any]:
+    """Return the metadata at the top of a card, none if it is missing or cannot be read."""
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(card) or {}
+    except Exception:  # noqa: BLE001 - anyone may have written it
+        return {}

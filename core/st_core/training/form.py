@@ -22,7 +22,7 @@ from st_core.engine.options import CallOptions
 from st_core.model import Model
 from st_core.modules.router import stack_dimension
 from st_core.text.tokens import pad
-from st_core.training.card import write_section
+from st_core.training.card import trained_card
 
 if TYPE_CHECKING:
     from st_core.backends import Features
@@ -195,5 +195,8 @@ def take_over(model: Model, form: Form, card: str) -> None:
 
     home = Home()
     save_form(model, form, home.folder)
-    write_section(home.folder, card)
+    model._base = model._origin  # noqa: SLF001
+    base = getattr(model.model_card_data, "base_model", None) or model._base  # noqa: SLF001
+    text = trained_card(model.family, base, home.folder / "README.md", card)
+    (home.folder / "README.md").write_text(text, encoding="utf-8")
     model._reload(home)  # noqa: SLF001
