@@ -33,7 +33,8 @@ STACKS = {
 """The layers of a base model, by model type. All of them attend to every token and have no position bias in them."""
 
 OVERHEAD = 110_000
-"""The products in a layer that take as long as one more call of attention, per output dimension and input dimension."""
+"""The cost of one more call of attention, in tokens times the square of the width. On one core it was 84,000 to 376,000
+for texts of 12 and 48 tokens with 384 and 768 dimensions."""
 
 
 def leave_out_padding(model: Any) -> bool:
@@ -113,12 +114,12 @@ def _attend(
 
 
 def _pack(_stack: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Replace states [n, t, d] by those of the tokens [1, tokens, d], where that saves more than it costs."""
+    """Replace states [n, t, d] by those of the tokens [1, tokens, d] if that saves more than the calls of attention."""
     states = arguments[0] if arguments else options["hidden_states"]
     mask = options.get("attention_mask")
     if mask is None or states.device.type != "cpu" or torch.compiler.is_compiling():
         return None
-    is_token = mask[:, 0, 0]  # what any query of a text attends to
+    is_token = mask[:, 0, 0]  # every position of a text attends to the same ones: its tokens
     lengths = is_token.sum(dim=1).tolist()
     rows, width, size = states.shape
     saved = (rows * width - sum(lengths)) * size**2
