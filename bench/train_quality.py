@@ -199,7 +199,7 @@ class Work:
 WORKS = {
     "dense": Work("SentenceTransformer", minilm, rows, in_batch, retrieval, 110, 32, 2e-5),
     "sparse": Work("SparseEncoder", inference_free, rows, splade, retrieval, 180, 16, 1e-4),
-    "pairs": Work("CrossEncoder", cross_encoder, labelled_rows, labelled, reranking, 240, 16, 5e-5),
+    "pairs": Work("CrossEncoder", cross_encoder, labelled_rows, labelled, reranking, 240, 16, 1e-4),
 }
 
 MINUTES = 20
