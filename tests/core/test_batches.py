@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from st_core.engine.batches import Budget, cut, restore, run_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=60).map(lambda found: np.array(found, np.int64))
-BUDGETS = st.builds(Budget, st.integers(1, 600), st.none() | st.integers(1, 9), st.booleans(), st.booleans())
+BUDGETS = st.builds(
+    Budget, st.integers(1, 600), st.none() | st.integers(1, 9), st.booleans(), st.sampled_from([1.0, 1.5, 2.0])
+)
 
 
 class Full(RuntimeError):
@@ -33,11 +35,11 @@ def test_every_input_is_in_exactly_one_batch(lengths, budget):
 
 @given(LENGTHS, BUDGETS)
 def test_no_batch_is_over_the_budget(lengths, budget):
-    """Rows times the longest, or all tokens, stay within it, but for a single input that alone is over it."""
+    """Rows times the longest, and all tokens, stay within it, but for a single input that alone is over it."""
     for batch in cut(lengths, budget):
         padded = int(batch.size * max(1, lengths[batch].max()))
-        tokens = padded if budget.counts_padding else int(lengths[batch].sum())
-        assert batch.size == 1 or tokens <= budget.tokens
+        assert batch.size == 1 or padded <= budget.tokens * budget.padding
+        assert batch.size == 1 or lengths[batch].sum() <= budget.tokens
         assert budget.rows is None or batch.size <= budget.rows
 
 
@@ -52,10 +54,11 @@ def test_even_batches_hold_inputs_of_one_length(lengths, budget):
 
 
 def test_batches_without_padding_are_filled():
-    """With as many inputs as the budget lets, of which padding takes nothing."""
+    """To the number of tokens, unless too much would be padded."""
     lengths = np.array([2, 9, 2, 5])
 
-    assert [batch.tolist() for batch in cut(lengths, Budget(16, counts_padding=False))] == [[1, 3, 0], [2]]
+    assert [batch.tolist() for batch in cut(lengths, Budget(16, padding=2.0))] == [[1, 3, 0], [2]]
+    assert [batch.tolist() for batch in cut(lengths, Budget(16, padding=1.5))] == [[1, 3], [0, 2]]
     assert [batch.tolist() for batch in cut(lengths, Budget(16))] == [[1], [3, 0, 2]]
 
 

@@ -104,6 +104,27 @@ def test_outputs_stay_without_gradients_and_in_bfloat16(context):
         assert torch.equal(changed(input_ids=IDS)[0], plain(input_ids=IDS)[0])
 
 
+def test_a_result_that_is_changed_in_place_is_stored():
+    """Because it is not what would be computed again."""
+    plain, changed = pair("bert")
+
+    class InPlace(torch.nn.Module):
+        def __init__(self, act):
+            super().__init__()
+            self.act = act
+
+        def forward(self, states):
+            return self.act(states).mul_(2)
+
+    for model in (plain, changed):
+        for layer in model.encoder.layer:
+            layer.intermediate.intermediate_act_fn = InPlace(layer.intermediate.intermediate_act_fn)
+    (wanted, _), (found, _) = gradients(plain), gradients(changed)
+
+    for key, gradient in wanted.items():
+        assert torch.allclose(found[key], gradient, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 
@@ -120,7 +122,7 @@ def products(model, monkeypatch, *, overhead):
 
 
 def test_padding_is_left_out_where_that_saves_more_than_it_costs(pairs, monkeypatch):
-    """The products of two positions are as many as 512 of one input with one output."""
+    """Two positions are saved, whose width is 16: 512, for two texts."""
     plain, changed = pairs["bert"]
 
     assert products(plain, monkeypatch, overhead=0) == {6}
@@ -156,14 +158,45 @@ def test_other_models_stay(make):
 
 @pytest.mark.parametrize("fault", [lambda *_, **__: 1 / 0, lambda *_, **__: (torch.zeros(1, 6, 2, 8), None)])
 def test_a_model_whose_states_would_change_stays(monkeypatch, fault):
-    """Or which fails, as another version of transformers might."""
+    """Or which fails, as another version of transformers might; also where so little padding is not left out later."""
     model = MODELS["bert"]().eval()
     ids, mask = torch.tensor([[5, 6, 7], [8, 1, 1]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
     wanted = model(input_ids=ids, attention_mask=mask)[0]
-    monkeypatch.setattr(unpadded, "_attend", fault)
+    monkeypatch.setattr(unpadded, "OVERHEAD", 1 << 40)
+    monkeypatch.setitem(transformers.AttentionInterface._global_mapping, unpadded.ATTENTION, fault)
 
     assert not leave_out_padding(model)
     assert torch.equal(model(input_ids=ids, attention_mask=mask)[0], wanted)
+
+
+def test_a_change_of_the_configuration_is_obeyed(pairs):
+    """Another attention does not know where texts end, and states of all layers are of padded batches."""
+    plain, changed = (copy.deepcopy(each) for each in pairs["bert"])
+    ids, mask = torch.tensor([[5, 6, 7], [8, 1, 1]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+
+    changed.config.output_hidden_states = True
+    assert [each.shape for each in changed(input_ids=ids, attention_mask=mask).hidden_states] == [(2, 3, 16)] * 3
+    changed.config.output_hidden_states = False
+    changed.set_attn_implementation("sdpa")
+    assert_same((plain, changed), ids, mask)
+
+
+def test_a_pickled_model_computes_in_another_process(pairs, tmp_path):
+    """Which has not changed any model."""
+    torch.save(pairs["bert"][1], tmp_path / "model.pt")
+    code = (
+        "import sys, torch; model = torch.load(sys.argv[1], weights_only=False);"
+        "ids, mask = torch.tensor([[5, 6, 7], [8, 1, 1]]), torch.tensor([[1, 1, 1], [1, 0, 0]]);"
+        "print(model(input_ids=ids, attention_mask=mask)[0][0, 0, 0].item())"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model.pt")], capture_output=True, text=True, check=True
+    )
+
+    ids, mask = torch.tensor([[5, 6, 7], [8, 1, 1]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    wanted = pairs["bert"][0](input_ids=ids, attention_mask=mask)[0][0, 0, 0].item()
+    assert float(result.stdout) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_saved_models_have_the_configuration_of_others(pairs, tmp_path):

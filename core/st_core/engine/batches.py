@@ -23,19 +23,22 @@ Item = TypeVar("Item")
 class Budget:
     """The size limits of a batch.
 
-    ``tokens`` limits the number of rows times the number of tokens of the longest row, or with ``counts_padding`` False
-    the number of tokens of all rows; an input longer than ``tokens`` is a batch of its own. ``rows`` limits the number
-    of rows, None for no limit. With ``even`` a batch contains only inputs of equal length, so that nothing is padded.
+    ``tokens`` limits the number of tokens of all rows, and ``padding`` times ``tokens`` the number of rows times the
+    number of tokens of the longest row; an input longer than ``tokens`` is a batch of its own. ``rows`` limits the
+    number of rows, None for no limit. With ``even`` a batch contains only inputs of equal length, so that nothing is
+    padded.
     """
 
     tokens: int
     rows: int | None = None
     even: bool = False
-    counts_padding: bool = True
+    padding: float = 1.0
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise ValueError(f"the token budget must be positive, got {self.tokens}")
+        if self.padding < 1:
+            raise ValueError(f"the padding must be 1 or more, got {self.padding}")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"batch_size must be a positive integer, got {self.rows}")
 
@@ -54,10 +57,10 @@ def _slices(order: NDArray[np.int64], lengths: NDArray[np.int64], budget: Budget
     start = 0
     while start < order.size:
         widest = max(1, int(lengths[order[start]]))
-        if budget.counts_padding:
-            rows = max(1, budget.tokens // widest)
-        else:
-            rows = max(1, int(np.searchsorted(np.cumsum(lengths[order[start:]]), budget.tokens, side="right")))
+        rows = max(1, int(budget.tokens * budget.padding) // widest)
+        if budget.padding > 1:
+            sums = np.cumsum(lengths[order[start : start + rows]])
+            rows = max(1, int(np.searchsorted(sums, budget.tokens, side="right")))
         if budget.rows is not None:
             rows = min(rows, budget.rows)
         if budget.even:

@@ -126,7 +126,7 @@ def _budget(form: Form, rows: int | None) -> Budget:
     if form.device.type != "cpu":
         return Budget(UNLIMITED, rows)
     if form.leaves_out_padding:
-        return Budget(UNPADDED_TOKENS, rows, counts_padding=False)
+        return Budget(UNPADDED_TOKENS, rows, padding=2.0)
     return Budget(PADDED_TOKENS, rows)
 
 

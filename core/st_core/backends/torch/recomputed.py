@@ -1,7 +1,8 @@
 """Compute the activations of an encoder's layers again in the backward pass.
 
 The result of an activation function has four times the size of a layer's states, and so has what it is computed from.
-The product after it needs the result for its gradient, and the function needs its own input. Only the input is stored.
+The product after it needs the result for its gradient, and the function needs its own input. Only the input is stored,
+except within autocast, where products convert the result.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class _Activation(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         result: Any = self.act(states)
-        result.recompute = (self.act, states)
+        if torch.is_grad_enabled():
+            result.recompute = (self.act, states, result._version)  # noqa: SLF001 - has no public name
         return result  # type: ignore[no-any-return]
 
 
@@ -56,7 +58,10 @@ class _Product(nn.Linear):
         known = getattr(states, "recompute", None)
         if known is None or not torch.is_grad_enabled() or torch.is_autocast_enabled(states.device.type):
             return super().forward(states)
-        result: Tensor = _Recomputed.apply(states, *known, self.weight, self.bias)
+        act, inner, version = known
+        if version != states._version:  # noqa: SLF001 - the result was changed in place
+            return super().forward(states)
+        result: Tensor = _Recomputed.apply(states, act, inner, self.weight, self.bias)
         return result
 
 

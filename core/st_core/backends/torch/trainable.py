@@ -23,7 +23,6 @@ from st_core.backends.torch.library import TransformerInfo, load_transformer
 from st_core.backends.torch.modules import SpladePoolingStep, Step, TransformerStep, make_step, with_token_ids
 from st_core.backends.torch.recomputed import recompute_activations
 from st_core.backends.torch.shared_embedding import accepting_sparse_gradients, make_shareable
-from st_core.backends.torch.unpadded import leave_out_padding
 from st_core.backends.torch.writing import writing_on_every_rank
 from st_core.checkpoint.files import read_object
 from st_core.modules.router import Router
@@ -81,8 +80,8 @@ class Trainable(nn.Module):
         self._heads: dict[int, FusedHead] = {}
         self._tables: list[Any] = []
         self._info: TransformerInfo | None = None
-        self.leaves_out_padding = False
-        """Whether the layers of a transformer compute no padding on the CPU."""
+        self.leaves_out_padding: bool | None = None
+        """Whether the layers of all transformers compute no padding on the CPU; None without a transformer."""
         self.values = tuple(modules)
         self.steps = nn.ModuleList(self._step(module) for module in modules)
 
@@ -162,8 +161,10 @@ class Trainable(nn.Module):
             loaded = load_transformer(module, self._device, self._dtype)
             self._info = loaded.info
             loaded.model.requires_grad_(requires_grad=True)
+            from st_core.backends.torch.unpadded import leave_out_padding  # needs transformers
+
             is_unpadded = leave_out_padding(loaded.model) and not loaded.info.tokenizer.pad_left
-            self.leaves_out_padding |= is_unpadded
+            self.leaves_out_padding = is_unpadded and self.leaves_out_padding is not False
             recompute_activations(loaded.model)
             step = TransformerStep(module, loaded)
             head = fused_head(loaded.model) if loaded.info.task == "fill-mask" else None

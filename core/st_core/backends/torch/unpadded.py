@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 __all__ = ["leave_out_padding"]
 
@@ -40,45 +44,42 @@ for texts of 12 and 48 tokens with 384 and 768 dimensions."""
 def leave_out_padding(model: Any) -> bool:
     """Change a model of transformers in place, so that its layers leave out padding on the CPU; return whether they do.
 
-    A model of another type, with another attention, or whose states change stays as it is.
+    A model of another type, with another attention, or whose states would change stays as it is.
     """
     base, config = model.base_model, model.config
     stack = getattr(base, STACKS.get(config.model_type, ""), None)
-    has_more = any(getattr(config, name, False) for name in ("output_hidden_states", "output_attentions", "is_decoder"))
-    if stack is None or has_more or config._attn_implementation != "sdpa":  # noqa: SLF001 - it has no public name
+    if stack is None or config._attn_implementation != "sdpa" or _returns_more(config):  # noqa: SLF001
         return False
-    _register()
-    expected = _probed(base)
     hooks = [
-        stack.register_forward_pre_hook(_pack, with_kwargs=True),
+        stack.register_forward_pre_hook(partial(_pack, config, overhead=0), with_kwargs=True),
         stack.register_forward_hook(_spread, with_kwargs=True),
     ]
-    config._attn_implementation = ATTENTION  # noqa: SLF001 - files do not contain it
     try:
+        expected = _probed(base)
+        config._attn_implementation = ATTENTION  # noqa: SLF001 - has no public name; files do not contain it
         is_same = torch.allclose(_probed(base), expected, atol=1e-4, rtol=1e-3)
     except Exception as error:  # noqa: BLE001 - another version of transformers may raise anything
         logger.debug("%s: %s: %s", type(model).__name__, type(error).__name__, error)
         is_same = False
-    if not is_same:
-        config._attn_implementation = "sdpa"  # noqa: SLF001
-        for hook in hooks:
-            hook.remove()
-    return is_same
+    hooks[0].remove()
+    if is_same:
+        stack.register_forward_pre_hook(partial(_pack, config), with_kwargs=True)
+        return True
+    config._attn_implementation = "sdpa"  # noqa: SLF001
+    hooks[1].remove()
+    return False
 
 
-def _register() -> None:
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-    AttentionInterface.register(ATTENTION, _attend)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+def _returns_more(config: Any) -> bool:
+    return any(getattr(config, name, False) for name in ("output_hidden_states", "output_attentions", "is_decoder"))
 
 
 def _probed(base: Any) -> Tensor:
     """Return the states of two texts of different lengths."""
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=base.device)
+    ids = (torch.arange(4, device=base.device) % base.config.vocab_size).expand(2, 4)
     with torch.no_grad():
-        states: Tensor = base(input_ids=mask * 5 + torch.arange(4, device=base.device), attention_mask=mask)[0]
+        states: Tensor = base(input_ids=ids, attention_mask=mask)[0]
     return states[mask.bool()]
 
 
@@ -94,13 +95,12 @@ def _attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention [1, tokens, h, d] of queries [1, h, tokens, d] to the same text; ``lengths`` are of the texts.
+    """Return the attention [1, tokens, h, d] of each query to the keys of its own text, from tensors [1, h, tokens, d].
 
-    Without lengths return the attention [n, t, h, d] of a padded batch.
+    ``lengths`` are the numbers of tokens of the texts. Without them return the attention [n, t, h, d] of a padded
+    batch.
     """
     if lengths is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
@@ -113,8 +113,13 @@ def _attend(
     return torch.cat(parts, dim=1), None
 
 
-def _pack(_stack: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _pack(
+    config: Any, _stack: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], *, overhead: int | None = None
+) -> Any:
     """Replace states [n, t, d] by those of the tokens [1, tokens, d] if that saves more than the calls of attention."""
+    if config._attn_implementation != ATTENTION or _returns_more(config):  # noqa: SLF001 - changed since
+        return None
+    overhead = OVERHEAD if overhead is None else overhead
     states = arguments[0] if arguments else options["hidden_states"]
     mask = options.get("attention_mask")
     if mask is None or states.device.type != "cpu" or torch.compiler.is_compiling():
@@ -124,7 +129,7 @@ def _pack(_stack: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
     rows, width, size = states.shape
     saved = (rows * width - sum(lengths)) * size**2
     if (
-        saved < OVERHEAD * rows or not is_token[:, 0].all()
+        saved < overhead * rows or not is_token[:, 0].all()
     ):  # some heads read the first position even where it is padding
         return None
     index = is_token.flatten().nonzero()[:, 0]
@@ -144,3 +149,7 @@ def _spread(_stack: nn.Module, _arguments: Any, options: Mapping[str, Any], outp
     wide = states.new_zeros(rows * width, states.shape[-1]).index_copy(0, index, states)
     output.last_hidden_state = wide.view(rows, width, -1)
     return output
+
+
+AttentionInterface.register(ATTENTION, _attend)  # on import, so that a model read from a pickle has it
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
