@@ -28,7 +28,7 @@ from st_core.engine.plan import ExecutionPlan, Request, check_device, fetches, s
 from st_core.engine.prepared import Computed, Prepared, batches_within
 from st_core.errors import ModelBroken, ModelError, ModelUnsupported, missing_extra
 from st_core.home import expand_home
-from st_core.model_card import ModelCardData
+from st_core.model_card import ModelCardData, Origin, origin_of
 from st_core.module_settings import Place, changed, module_at
 from st_core.module_view import ModuleView, module_of, view
 from st_core.modules import LoadOptions
@@ -174,8 +174,8 @@ class Model(Compatible):
     prompts: dict[str, str]
     default_prompt_name: str | None
     _adapter: PeftConfig | None = None
-    _base: str | None = None
-    """The name of the model that this one was trained or made from; see ``_origin``."""
+    _base: Origin | None = None
+    """The model that this one was trained or made from; see ``_origin``."""
 
     def _load(self, name: str | PathLike[str] | None, loading: LoadArguments) -> None:
         """Find the checkpoint, read it and load its stacks."""
@@ -234,9 +234,9 @@ class Model(Compatible):
         warn_of_another(self.checkpoint, self.family)
 
     @property
-    def _origin(self) -> str | None:
-        """The name of the model that this one was loaded, trained or made from; None for one made from modules."""
-        return self._base or (None if hasattr(self, "_home") else self.checkpoint.name)
+    def _origin(self) -> Origin | None:
+        """The model that this one was loaded, trained or made from; None for one made from modules."""
+        return self._base if self._base is not None or hasattr(self, "_home") else origin_of(self.checkpoint)
 
     def _add_head(self, options: LoadOptions) -> None:
         """Replace the checkpoint of a plain transformer without a head by one with a new, untrained head."""
@@ -245,7 +245,7 @@ class Model(Compatible):
         if not lacks_head(self.checkpoint, self.family):
             return
         self._home = Home()
-        self._base = self.checkpoint.name
+        self._base = origin_of(self.checkpoint)
         write_with_head(self.checkpoint, self.family, options, self._home)
         folder, trusted = self._home.folder, options.trust_remote_code
         self.checkpoint = read_checkpoint(folder, name=str(folder), revision=None, trust_remote_code=trusted)
@@ -298,7 +298,7 @@ class Model(Compatible):
             return
         home = Home()
         with with_files(modules, self._held) as present, TemporaryDirectory() as place:
-            self._save(trainable(present).written(Path(place)), home.folder, None, card=True)
+            self._save(trainable(present).written(Path(place)), home.folder, self.checkpoint.name, card=True)
         self._reload(home)
         self._adapter = None
 
@@ -730,7 +730,7 @@ class Model(Compatible):
         from st_core.saving.save import card_of, save_folder, settled
 
         settings = {key: value for key, value in self._now_saved().items() if value is not None}
-        name = model_name or path.absolute().name
+        name = model_name or (path.absolute().name if hasattr(self, "_home") else self.checkpoint.name)
         text = card_of(self.checkpoint.folder / "README.md", name, self.family, self.model_card_data) if card else None
 
         def save() -> None:

@@ -28,6 +28,8 @@ import sentence_transformers.sentence_transformer.losses as their_dense  # noqa:
 import sentence_transformers.sparse_encoder.losses as their_sparse  # noqa: E402 - after the guard
 
 import st_core  # noqa: E402 - after the guard
+from st_core.distilling import with_layers  # noqa: E402 - after the guard
+from st_core.model_card import Origin  # noqa: E402 - after the guard
 from st_core.training import trainer as trainers  # noqa: E402 - after the guard
 from st_core.training.card import trained_card  # noqa: E402 - after the guard
 from st_core.training.form import form_of  # noqa: E402 - after the guard
@@ -457,6 +459,7 @@ def test_the_losses_are_an_attribute_of_the_package():
 BASE_CARD = """---
 license: apache-2.0
 language: [en, sr]
+tags: [mteb]
 model-index: [{name: base, results: []}]
 ---
 # Base
@@ -466,26 +469,56 @@ Its nDCG@10 is 0.9.
 
 
 @pytest.mark.parametrize(
-    ("card", "kept"),
+    ("card", "metadata", "is_made"),
     [
-        (BASE_CARD, ['language: ["en", "sr"]', "license: apache-2.0"]),
-        ("---\nlicense: [\n---\n", []),
-        ("no metadata", []),
+        (BASE_CARD, {"language": ["en", "sr"], "license": "apache-2.0"}, False),
+        (BASE_CARD, {"language": ["en", "sr"], "license": "apache-2.0"}, True),
+        ("---\nlicense: 2024-01-01\nlanguage: [en, no]\n---\n", {}, False),
+        ("---\nlicense: [\n---\n", {}, False),
+        (None, {}, False),
     ],
 )
-def test_the_card_of_the_base_is_not_that_of_the_trained_model(tmp_path, card, kept):
-    """Its results are not repeated; its language and license are, and its name if others can load it by that."""
-    (tmp_path / "README.md").write_text(card)
+def test_the_card_of_the_base_is_not_that_of_the_trained_model(checkpoints, tmp_path, card, metadata, is_made):
+    """Its results and tags are not repeated; its language and license are, also of a model with fewer layers."""
+    shutil.copytree(checkpoints.folder("bert-mean"), tmp_path / "base")
+    (tmp_path / "base" / "README.md").unlink(missing_ok=True)
+    if card is not None:
+        (tmp_path / "base" / "README.md").write_text(card)
+    model = st_core.SentenceTransformer(str(tmp_path / "base"), device="cpu")
+    if is_made:
+        model = with_layers(model, 1)
+    args = arguments(trainers, "SentenceTransformer", tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
 
-    text = trained_card("SentenceTransformer", "an/encoder", tmp_path / "README.md", "## Training\n")
+    loss = dense.MultipleNegativesRankingLoss(model)
+    trainers.SentenceTransformerTrainer(model=model, args=args, train_dataset=rows_of(), loss=loss).train()
 
-    metadata = yaml.safe_load(text.split("---")[1])
-    wanted = {"library_name": "sentence-transformers", "base_model": "an/encoder"}
-    assert metadata == wanted | (yaml.safe_load("\n".join(kept)) or {})
-    assert text.partition("---\n\n")[2] == (
-        "# SentenceTransformer trained from an/encoder\n\n"
-        "Load its folder with `SentenceTransformer` of `st_core` or of `sentence_transformers`.\n\n## Training\n"
-    )
+    model.save_pretrained(tmp_path / "saved")
+    for folder in (tmp_path / "saved", next(tmp_path.glob("**/checkpoint-1"))):
+        text = (folder / "README.md").read_text()
+        assert yaml.safe_load(text.split("---")[1]) == {"library_name": "sentence-transformers"} | metadata
+        assert text.partition("---\n\n")[2].startswith(
+            "# SentenceTransformer trained from base\n\n"
+            "Load its folder with `SentenceTransformer` of `st_core` or of `sentence_transformers`.\n\n## Training\n"
+        )
+
+
+def test_the_card_names_a_base_on_the_hub_and_what_the_caller_sets():
+    """In its metadata."""
+    data = st_core.SentenceTransformerModelCardData(language="de", model_name="Mine", base_model=["a/b", "c/d"])
+
+    plain = trained_card("SentenceTransformer", Origin("an/encoder", {"language": "en"}), None, "")
+    chosen = trained_card("SentenceTransformer", Origin("an/encoder", {"language": "en", "license": "mit"}), data, "")
+
+    wanted = {"library_name": "sentence-transformers", "base_model": "an/encoder", "language": "en"}
+    assert yaml.safe_load(plain.split("---")[1]) == wanted
+    assert yaml.safe_load(chosen.split("---")[1]) == {
+        "library_name": "sentence-transformers",
+        "base_model": ["a/b", "c/d"],
+        "language": "de",
+        "license": "mit",
+    }
+    assert "\n# Mine\n" in chosen
+    assert "base_model" not in trained_card("SentenceTransformer", Origin("builtin:dense", {}), None, "")
 
 
 def test_the_card_says_what_was_trained_and_measured(checkpoints, tmp_path):

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_core.model_card import Origin
 
 __all__ = ["described_training", "trained_card"]
-
-METADATA = ("language", "license", "license_name", "license_link", "tags")
-"""What stays true of a model that is trained further, of the metadata at the top of a card."""
 
 
 def described_training(identity: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
@@ -38,30 +37,19 @@ def described_training(identity: Mapping[str, Any], metrics: Mapping[str, float]
     return "\n".join(lines) + "\n"
 
 
-def trained_card(family: str, base: str | None, own: Path, section: str) -> str:
-    """Return the card of a trained model: the metadata of the base model's card ``own``, its name, and a section.
+def trained_card(family: str, base: Origin | None, data: object, section: str) -> str:
+    """Return the card of a trained model: metadata, what it was trained from, and a section about the training.
 
-    ``base`` is None for a model that was not loaded. Of a path only the last part is named.
+    ``base`` is None for a model that was not loaded. Values of ``data``, which callers set, are used before those of
+    the base model.
     """
-    is_path = base is not None and Path(base).exists()
-    metadata = {name: value for name, value in _metadata(own).items() if name in METADATA and value}
-    head = {
-        "library_name": "sentence-transformers",
-        **({} if is_path or not base else {"base_model": base}),
-        **metadata,
-    }
-    shown = base and (Path(base).name if is_path else base)
-    title = f"# {family} trained from {shown}" if shown else f"# Trained {family}"
-    lines = "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in head.items())
+    chosen = {name: getattr(data, name, None) for name in ("base_model", "language", "license", "tags")}
+    on_hub = {"base_model": base.name} if base is not None and "/" in base.name else {}
+    inherited = {} if base is None else base.metadata
+    metadata = {**on_hub, **inherited, **{name: value for name, value in chosen.items() if value}}
+    head = {"library_name": "sentence-transformers"} | metadata
+    lines = "".join(f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}\n" for key, value in head.items())
+    default = f"{family} trained from {base.name}" if base is not None else f"Trained {family}"
+    title = getattr(data, "model_name", None) or default
     loading = f"Load its folder with `{family}` of `st_core` or of `sentence_transformers`."
-    return f"---\n{lines}---\n\n{title}\n\n{loading}\n\n{section}"
-
-
-def _metadata(card: Path) -> dict[str, Any]:
-    """Return the metadata at the top of a card, none if it is missing or cannot be read."""
-    from huggingface_hub import metadata_load
-
-    try:
-        return metadata_load(card) or {}
-    except Exception:  # noqa: BLE001 - anyone may have written it
-        return {}
+    return f"---\n{lines}---\n\n# {title}\n\n{loading}\n\n{section}"

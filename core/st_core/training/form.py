@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from st_core.modules.transformer import Transformer
     from st_core.training.token_rows import TokenRows
 
-__all__ = ["Form", "computing_with", "form_of", "save_form", "take_over"]
+__all__ = ["Form", "computing_with", "form_of", "save_form", "take_over", "write_card"]
 
 _forms: WeakKeyDictionary[Model, Form] = WeakKeyDictionary()
 
@@ -182,7 +182,13 @@ def computing_with(model: Model, form: Form) -> Iterator[Model]:
 def save_form(model: Model, form: Form, folder: Path) -> None:
     """Save a model with the current parameters of its form as a folder that loads like any other."""
     with TemporaryDirectory() as place:
-        model._save(form.written(Path(place)), folder, None, card=True)  # noqa: SLF001
+        model._save(form.written(Path(place)), folder, None, card=False)  # noqa: SLF001
+
+
+def write_card(model: Model, folder: Path, section: str) -> None:
+    """Write the card of a trained model to its folder; ``section`` is that about the training."""
+    text = trained_card(model.family, model._origin, model.model_card_data, section)  # noqa: SLF001
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def take_over(model: Model, form: Form, card: str) -> None:
@@ -196,7 +202,5 @@ def take_over(model: Model, form: Form, card: str) -> None:
     home = Home()
     save_form(model, form, home.folder)
     model._base = model._origin  # noqa: SLF001
-    base = getattr(model.model_card_data, "base_model", None) or model._base  # noqa: SLF001
-    text = trained_card(model.family, base, home.folder / "README.md", card)
-    (home.folder / "README.md").write_text(text, encoding="utf-8")
+    write_card(model, home.folder, card)
     model._reload(home)  # noqa: SLF001

@@ -48,7 +48,7 @@ from st_core.training.collator import Collator, PairCollator
 from st_core.training.columns import LABELS
 from st_core.training.devices import in_any_process
 from st_core.training.examples import Concatenated, Example
-from st_core.training.form import Form, computing_with, form_of, save_form, take_over
+from st_core.training.form import Form, computing_with, form_of, save_form, take_over, write_card
 from st_core.training.losses.pairs import BinaryCrossEntropyLoss, CrossEntropyLoss
 from st_core.training.losses.similarity import CoSENTLoss
 from st_core.training.losses.sparse import SparseMultipleNegativesRankingLoss, SpladeLoss
@@ -419,6 +419,7 @@ class ModelTrainer(Trainer):  # type: ignore[misc]  # the library is not checked
             torch.save(self.args, folder / "training_args.bin")
         else:
             save_form(self.trained, self.form, folder)
+        write_card(self.trained, folder, self.card())
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
