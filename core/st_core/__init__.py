@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ModelUnavailable,
         ModelUnsupported,
         RequirementMissing,
+        TrainingInterrupted,
     )
     from st_core.fingerprint import describe
     from st_core.mining.in_memory import mine_hard_negatives as mine_hard_negatives
@@ -74,6 +75,7 @@ _WHERE = {
     "SparseMatrix": "vectors",
     "SparseVector": "vectors",
     "TextEncoder": "protocols",
+    "TrainingInterrupted": "errors",
     "check_dtype": "backends.dtypes",
     "community_detection": "retrieval",
     "describe": "fingerprint",
@@ -120,6 +122,7 @@ __all__ = [
     "SparseMatrix",
     "SparseVector",
     "TextEncoder",
+    "TrainingInterrupted",
     "check_dtype",
     "community_detection",
     "describe",

@@ -15,8 +15,9 @@ import typer
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import FAILURE, print_error, print_json, print_line
 from st_connectors.cli.score import columns_of, teacher_of
-from st_connectors.cli.train import check_no_checkpoints, show_curves, show_log, stopped_after
+from st_connectors.cli.train import check_checkpoints, show_curves, show_log, stopped_after, store_options
 from st_core.errors import TrainingInterrupted
+from st_core.home import expand_home
 
 __all__ = ["distill"]
 
@@ -61,6 +62,11 @@ class Options:
                 f"{self.kind.value} needs one teacher, got {len(self.teachers)}; pass --teacher MODEL once"
             )
         return self.teachers[0]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same when a training is resumed, beside what its trainer compares."""
+        names = ("teachers", "base", "layers", "vocabulary", "document_terms", "held_out")
+        return {"kind": self.kind.value, **{name: getattr(self, name) for name in names}}
 
 
 Distilled = tuple[Any, dict[str, Any]]
@@ -137,7 +143,9 @@ def distill(
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the data; 0 trains nothing.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest learning rate.")] = 5e-5,
-    seed: Annotated[int, typer.Option(help="Seed of what is held out, of data and of dropout.")] = 42,
+    seed: Annotated[
+        int, typer.Option(help="Seed of what is held out, of a new head, of the order of rows and of dropout.")
+    ] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -179,7 +187,7 @@ def distill(
         batch,
         learning_rate,
         seed,
-        Path(out),
+        Path(expand_home(out)),
         resume,
     )
     _check(options, context)
@@ -190,11 +198,11 @@ def distill(
     except (FloatingPointError, RuntimeError) as error:
         print_error(f"st-connectors: {error}")
         raise typer.Exit(FAILURE) from error
-    model.save_pretrained(out)
+    model.save_pretrained(str(options.folder))
     if as_json:
         print_json({"folder": out, "kind": kind.value} | {name: _finite(value) for name, value in result.items()})
         return
-    log = Path(out) / "log.jsonl"
+    log = options.folder / "log.jsonl"
     if log.exists():
         show_curves([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])
     print_line(f"{out}: {', '.join(_shown(name, value) for name, value in result.items())}")
@@ -210,17 +218,23 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _check(options: Options, context: typer.Context) -> None:
-    """Raise ValueError for a folder that is not empty, and for options that the kind does not read."""
+    """Raise ValueError for options that the kind does not read, and for a folder that cannot be written or resumed."""
     kind, out = options.kind, options.folder
-    if not options.resume:
-        check_no_checkpoints(out / "checkpoints")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} is not empty; delete it, or choose another --out")
     for name, kinds in _ONLY_OF.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT" and kind not in kinds:
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is for {', '.join(kinds)}, not for {kind.value}; leave it out")
+    has_training = kind in _ONLY_OF["resume"] and options.epochs > 0
+    if options.resume and not has_training:
+        raise ValueError("--epochs 0 trains nothing that --resume could continue; leave out one")
+    if has_training:
+        check_checkpoints(out / "checkpoints", options.identity(), resume=options.resume)
+    if options.resume or not out.exists():
+        return
+    own = {"checkpoints"} if has_training else set()
+    if not out.is_dir() or any(path.name not in own for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty; delete it, or choose another --out")
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -240,6 +254,8 @@ def _training(options: Options) -> Any:
     from st_core.distilling.students import Training
     from st_core.training.callbacks import LogCallback, StopCallback
 
+    if options.epochs > 0:
+        store_options(options.folder / "checkpoints", options.identity())
     return Training(
         options.epochs,
         options.batch,

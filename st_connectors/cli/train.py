@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,14 @@ import typer
 
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import FAILURE, INTERRUPTED, print_error, print_json, print_line
+from st_core.home import expand_home
 
 if TYPE_CHECKING:
     from st_core.training.recipe import Recipe
 
-__all__ = ["check_no_checkpoints", "show_curves", "show_log", "stopped_after", "train"]
+__all__ = ["check_checkpoints", "show_curves", "show_log", "stopped_after", "store_options", "train"]
+
+OPTIONS_FILE = "options.json"
 
 
 class Kind(StrEnum):
@@ -120,7 +124,7 @@ def train(
         kind.value,
         base,
         data,
-        Path(out),
+        Path(expand_home(out)),
         evaluation or (),
         loss,
         document_terms,
@@ -143,15 +147,38 @@ def train(
         raise ValueError(f"--inference-free is for sparse models, not for {kind.value}")
     if lora is None and (merge or lora_alpha is not None):
         raise ValueError(f"{'--merge' if merge else '--lora-alpha'} is for adapters; pass --lora RANK too")
-    if not resume:
-        check_no_checkpoints(recipe.checkpoints)
+    check_checkpoints(recipe.checkpoints, _options_of(recipe), resume=resume)
     _run(recipe, resume=resume, merge=merge, as_json=as_json)
 
 
-def check_no_checkpoints(folder: Path) -> None:
-    """Raise ValueError for a folder with checkpoints that would be overwritten."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} has checkpoints; pass --resume, delete them, or choose another --out")
+def check_checkpoints(folder: Path, options: Mapping[str, Any], *, resume: bool) -> None:
+    """Raise ValueError for checkpoints that cannot be resumed with these options, or that would be overwritten."""
+    has_checkpoints = any(folder.glob("checkpoint-*"))
+    if not resume:
+        if has_checkpoints:
+            raise ValueError(f"{folder} has checkpoints; pass --resume, delete them, or choose another --out")
+        return
+    if not has_checkpoints:
+        raise ValueError(f"{folder}: no complete checkpoint to resume from; train anew")
+    path = folder / OPTIONS_FILE
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, value in stored.items():
+        if options.get(name) != value:
+            raise ValueError(
+                f"the checkpoints in {folder} are of a training with {name} {value}, now {options.get(name)}; resume "
+                "it with the same options"
+            )
+
+
+def store_options(folder: Path, options: Mapping[str, Any]) -> None:
+    """Write the options of a training beside its checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def _options_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the options that the trainer does not compare with those of a checkpoint."""
+    return {"kind": recipe.kind, "base": recipe.base}
 
 
 def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
@@ -164,6 +191,7 @@ def _run(recipe: Recipe, *, resume: bool, merge: bool, as_json: bool) -> None:
     trainer, choice = trainer_of(recipe, [stop, LogCallback(show_log)])
     print_error(f"loss {choice.loss}: {choice.reason}")
     print_error(described(trainer.train_sets))
+    store_options(recipe.checkpoints, _options_of(recipe))
     try:
         with stop.watching():
             output = trainer.train(resume_from_checkpoint=resume or None)
@@ -217,7 +245,9 @@ def show_curves(history: Sequence[Mapping[str, Any]]) -> None:
 
 def stopped_after(step: int) -> typer.Exit:
     """Print the command line that continues a training after a step, and return the exit of the command."""
-    arguments = [*sys.argv[1:], *(() if "--resume" in sys.argv else ("--resume",))]
+    arguments = sys.argv[1:]
+    if "--resume" not in arguments:
+        arguments.insert(arguments.index("--") if "--" in arguments else len(arguments), "--resume")
     print_error(f"stopped after step {step}; continue with: {shlex.join(['st-connectors', *arguments])}")
     return typer.Exit(INTERRUPTED)
 

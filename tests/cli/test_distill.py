@@ -151,6 +151,27 @@ def test_a_wrong_base_is_reported_before_the_teachers_score(cli, checkpoints, ro
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "checkpoints: no complete checkpoint to resume from; train anew"),
+        (["--resume", "--epochs", "0"], "--epochs 0 trains nothing that --resume could continue; leave out one"),
+        (["--epochs", "0"], "is not empty; delete it, or choose another --out"),
+    ],
+)
+def test_a_folder_with_another_model_stays(cli, checkpoints, rows, tmp_path, arguments, message):
+    """Before the teacher scores."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_text("mine")
+    teacher = checkpoints.folder("rerank-bert")
+    chosen = ["distill", "reranker", rows, "--teacher", teacher, "--base", teacher, "--out", tmp_path / "out"]
+
+    outcome = cli(*chosen, *arguments)
+
+    assert (outcome.status, message in outcome.error_line()) == (2, True)
+    assert (tmp_path / "out" / "model.safetensors").read_text() == "mine"
+
+
 def weights(folder):
     """The files of weights of a model, without those of its checkpoints."""
     return [path for path in folder.rglob("*.safetensors") if "checkpoints" not in path.parts]
@@ -180,6 +201,7 @@ def test_an_interrupted_training_is_resumed(cli, checkpoints, texts, rows, tmp_p
     stopped = cli(*arguments, tmp_path / "out")
     refused = cli(*arguments, tmp_path / "out")
     other = cli(*arguments, tmp_path / "out", "--resume", "--seed", "7")
+    base = cli(*arguments, tmp_path / "out", "--resume", "--layers", "2")
     resumed = cli(*arguments, tmp_path / "out", "--resume")
 
     assert whole.status == 0
@@ -189,6 +211,7 @@ def test_an_interrupted_training_is_resumed(cli, checkpoints, texts, rows, tmp_p
     assert last.endswith(" --resume")
     assert (refused.status, "has checkpoints; pass --resume" in refused.error_line()) == (2, True)
     assert (other.status, "differ in seed: 42, now 7" in other.err.splitlines()[-1]) == (2, True)
+    assert (base.status, "now 2; resume it with the same options" in base.error_line()) == (2, True)
     assert resumed.status == 0
     assert resumed.out.replace("/out:", "/whole:").splitlines()[-1] == whole.out.splitlines()[-1]
     first, second = ({path.name: path.read_bytes() for path in weights(tmp_path / name)} for name in ("whole", "out"))

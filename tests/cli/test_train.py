@@ -100,6 +100,7 @@ def test_an_interrupted_training_says_how_to_resume(cli, checkpoints, rows, tmp_
 
     stopped = cli(*arguments)
     refused = cli(*arguments)
+    other = cli(*arguments, "--resume", "--base", "builtin:dense")
     resumed = cli(*arguments, "--resume", "--json")
 
     assert stopped.status == 130
@@ -108,6 +109,7 @@ def test_an_interrupted_training_says_how_to_resume(cli, checkpoints, rows, tmp_
     assert last.startswith("stopped after step 2; continue with: st-connectors train dense ")
     assert last.endswith(" --resume")
     assert (refused.status, "has checkpoints; pass --resume" in refused.error_line()) == (2, True)
+    assert (other.status, "now builtin:dense; resume it with the same options" in other.error_line()) == (2, True)
     assert resumed.json["steps"] == 4
 
 

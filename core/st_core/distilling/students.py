@@ -32,7 +32,7 @@ LOG_LINES = 50
 """Lines of the log, at most."""
 
 CHECKPOINTS = 10
-"""Checkpoints of a training, of which the last two stay."""
+"""A training writes about this many checkpoints, at most twice as many; the last two stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Training:
 
     ``callbacks`` are passed to the trainer. ``folder`` gets the checkpoints, the log and its curves; without one, none
     are written. With ``resume`` the training continues from the last checkpoint of an equal training. ``stop`` lets
-    Ctrl-C end the training after the current step, in the main thread.
+    Ctrl-C end the training after the current step, in the main thread; it needs a folder. Raises ValueError without.
     """
 
     epochs: float = 1.0
@@ -53,6 +53,10 @@ class Training:
     folder: Path | None = None
     resume: bool = False
     stop: StopCallback | None = None
+
+    def __post_init__(self) -> None:
+        if self.folder is None and (self.resume or self.stop is not None):
+            raise ValueError("a training that is stopped and resumed needs a folder for its checkpoints")
 
 
 def train(model: Model, rows: Sequence[Mapping[str, Any]], loss: nn.Module, training: Training, **more: Any) -> None:
