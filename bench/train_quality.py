@@ -280,6 +280,16 @@ def plot(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Non
     plt.close(figure)
 
 
+def save(figures: Mapping[str, Any], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Write figures and curves to the results, in which those of works that were not run stay."""
+    path = RESULTS / "train.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"figures": {}, "losses": {}}
+    losses = {name: curve for name, curve in {**stored["losses"], **curves}.items() if name in WORKS}
+    new = {"machine": describe(), "figures": {**stored["figures"], **figures}, "losses": losses}
+    path.write_text(f"{json.dumps(new, indent=1)}\n", encoding="utf-8")
+    plot(losses, RESULTS / "train.svg")
+
+
 def main() -> int:
     """Train and judge the works of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -307,9 +317,7 @@ def main() -> int:
             figures |= own
             curves[name] = {package: side.losses for package, side in sides.items()}
     if options.save:
-        stored = {"machine": describe(), "figures": figures, "losses": curves}
-        (RESULTS / "train.json").write_text(f"{json.dumps(stored, indent=1)}\n", encoding="utf-8")
-        plot(curves, RESULTS / "train.svg")
+        save(figures, curves)
     return report(figures, {name: target for name, target in TARGETS.items() if name in figures})
 
 
