@@ -15,7 +15,7 @@ import typer
 from st_connectors.cli.options import AsJson
 from st_connectors.cli.output import FAILURE, print_error, print_json, print_line
 from st_connectors.cli.score import columns_of, teacher_of
-from st_connectors.cli.train import check_checkpoints, show_curves, show_log, stopped_after, store_options
+from st_connectors.cli.training import check_checkpoints, show_curves, show_log, stopped_after, store_options
 from st_core.errors import TrainingInterrupted
 from st_core.home import expand_home
 
@@ -200,12 +200,15 @@ def distill(
         raise typer.Exit(FAILURE) from error
     model.save_pretrained(str(options.folder))
     if as_json:
-        print_json({"folder": out, "kind": kind.value} | {name: _finite(value) for name, value in result.items()})
+        print_json(
+            {"folder": str(options.folder), "kind": kind.value}
+            | {name: _finite(value) for name, value in result.items()}
+        )
         return
     log = options.folder / "log.jsonl"
     if log.exists():
         show_curves([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])
-    print_line(f"{out}: {', '.join(_shown(name, value) for name, value in result.items())}")
+    print_line(f"{options.folder}: {', '.join(_shown(name, value) for name, value in result.items())}")
 
 
 def _finite(value: Any) -> Any:
