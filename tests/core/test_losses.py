@@ -205,10 +205,10 @@ def gradients(module):
     }
 
 
-def assert_same_gradients(ours, theirs, value, wanted, tolerance=1e-6):
-    """The values, and the gradients of all parameters, are equal."""
+def assert_same_gradients(ours, theirs, value, wanted):
+    """The values, and the gradients of all parameters, are equal in float64."""
     value, wanted = (sum(each.values()) if isinstance(each, dict) else each for each in (value, wanted))
-    assert value.item() == pytest.approx(wanted.item(), rel=tolerance, abs=tolerance / 10)
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-6, abs=1e-7)
     for module, loss in ((ours, value), (theirs, wanted)):
         module.zero_grad()
         loss.backward()
@@ -216,7 +216,7 @@ def assert_same_gradients(ours, theirs, value, wanted, tolerance=1e-6):
     largest = max(float(each.abs().max()) for each in expected.values())
     assert mine
     for key in mine.keys() | expected.keys():  # a gradient of zero may be noise in one of them
-        assert torch.as_tensor(mine.get(key, 0) - expected.get(key, 0)).abs().max() <= tolerance * max(1.0, largest)
+        assert torch.as_tensor(mine.get(key, 0) - expected.get(key, 0)).abs().max() <= 1e-6 * max(1.0, largest)
 
 
 def in_float64(theirs, ours):

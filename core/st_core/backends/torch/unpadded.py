@@ -127,10 +127,8 @@ def _pack(
     is_token = mask[:, 0, 0]  # every position of a text attends to the same ones: its tokens
     lengths = is_token.sum(dim=1).tolist()
     rows, width, size = states.shape
-    saved = (rows * width - sum(lengths)) * size**2
-    if (
-        saved < overhead * rows or not is_token[:, 0].all()
-    ):  # some heads read the first position even where it is padding
+    is_left = not bool(is_token[:, 0].all())
+    if is_left or (rows * width - sum(lengths)) * size**2 < overhead * rows:
         return None
     index = is_token.flatten().nonzero()[:, 0]
     packed = states.reshape(rows * width, size)[index][None]
