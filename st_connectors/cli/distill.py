@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -228,7 +229,10 @@ def _check(options: Options, context: typer.Context) -> None:
         if source is not None and source.name != "DEFAULT" and kind not in kinds:
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is for {', '.join(kinds)}, not for {kind.value}; leave it out")
-    has_training = kind in _ONLY_OF["resume"] and options.epochs > 0
+    is_trained = kind in _ONLY_OF["resume"]
+    if is_trained:
+        import_module("st_core.training")  # names the extra if it is missing
+    has_training = is_trained and options.epochs > 0
     if options.resume and not has_training:
         raise ValueError("--epochs 0 trains nothing that --resume could continue; leave out one")
     if has_training:

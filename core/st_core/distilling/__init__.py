@@ -62,10 +62,16 @@ __all__ = [
 ]
 
 
+_TRAINING = frozenset(("inference_free", "layers", "students", "vocabulary"))
+"""The modules that need the extra ``train``."""
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _WHERE[name] in _TRAINING:
+        import_module("st_core.training")  # names the extra if it is missing
     value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = value
     return value
