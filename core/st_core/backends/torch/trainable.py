@@ -99,19 +99,25 @@ class Trainable(nn.Module):
     def shared_embeddings(self) -> Iterator[None]:
         """Add up the gradients of all uses of a word table inside the block, and make one matrix of the sum.
 
-        The gradients are the same. This is for several batches on the CPU; it has no effect on other devices, and
-        where no gradients are computed.
+        The gradients are the same. Inside it the heads of SPLADE models have a screen, where the CPU is faster with
+        one; the weights must not change. This is for several batches on the CPU; it has no effect on other devices,
+        and where no gradients are computed.
         """
         tables = [each for each in self._tables if each.weight.device.type == "cpu" and each.weight.requires_grad]
         weights = {id(each.weight): each.weight for each in tables if torch.is_grad_enabled()}
         shared = {key: accepting_sparse_gradients(weight) for key, weight in weights.items()}
+        heads = [each for each in self._heads.values() if id(each.decoder.weight) in weights]
         try:
             for each in tables:
                 each.shared = shared.get(id(each.weight))
+            for head in heads:
+                head.prepare()
             yield
         finally:
             for each in tables:
                 each.shared = None
+            for head in heads:
+                head.decoder.screen = None
 
     def written(self, folder: Path) -> tuple[Module, ...]:
         """Return the modules with the current weights.
