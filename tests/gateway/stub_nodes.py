@@ -115,6 +115,10 @@ def ok(body: bytes = b"{}", *headers: bytes) -> bytes:
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
+CHECKED = ok(b"{}", b"connection: close")
+"""The answer to a check of the gateway on a connection that serves one request, so that no other is sent on it."""
+
+
 def talk(port: int, *requests: bytes, until: Callable[[bytes], bool] | None = None) -> bytes:
     """Send bytes on one connection and return the bytes of the answer, up to its end or until a condition holds."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:

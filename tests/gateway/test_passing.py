@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from stub_nodes import Connection, ok, raw_node, talk
+from stub_nodes import CHECKED, Connection, ok, raw_node, talk
 
 pytest.importorskip("h11", reason="needs the extra server")
 pytest.importorskip("elasticsearch", reason="needs the extra elasticsearch")
@@ -123,7 +123,7 @@ def test_permission_to_send_a_body_comes_from_the_node():
     def serve(connection: Connection) -> None:
         head = connection.read_head()
         if head.startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
             return
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.send(ok(connection.read_bytes(4)))
@@ -144,7 +144,10 @@ def test_node_can_refuse_before_the_body_has_arrived():
 
     def serve(connection: Connection) -> None:
         head = connection.read_head()
-        connection.send(ok() if head.startswith(b"GET / ") else b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+        if head.startswith(b"GET / "):
+            connection.send(CHECKED)
+            return
+        connection.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
         while connection.socket.recv(65536):
             pass
 
@@ -161,7 +164,7 @@ def test_answer_is_streamed():
 
     def serve(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
             return
         connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
         may_finish.wait(30)
@@ -185,7 +188,7 @@ def test_connection_to_the_node_ends_when_the_client_leaves():
 
     def serve(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
             return
         begun.set()
         if not connection.socket.recv(1):
@@ -203,7 +206,7 @@ def test_cut_off_answer_is_not_completed():
 
     def serve(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
         else:
             connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
 
@@ -217,7 +220,7 @@ def test_pause_in_a_body_ends_the_request_on_the_node():
 
     def serve(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
             return
         while connection.socket.recv(65536):
             pass
@@ -241,7 +244,7 @@ def test_client_that_does_not_read_is_dropped():
 
     def serve(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET / "):
-            connection.send(ok())
+            connection.send(CHECKED)
             return
         try:
             connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
@@ -295,7 +298,7 @@ def test_lost_idle_connection(method, expected):
     def serve(connection: Connection) -> None:
         while request := connection.read():
             if request.startswith(b"GET / "):
-                connection.send(ok())
+                connection.send(CHECKED)
                 return
             served.append(request)
             if len(served) == 2:
