@@ -200,7 +200,8 @@ def _max_product(
 ) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
         dtype = torch.promote_types(states.dtype, torch.float32)
-        result: Tensor = _MaxProduct.apply(states.to(dtype), weight.to(dtype), lengths, screen, has_sparse_gradient)
+        is_sparse = has_sparse_gradient and weight.dtype == dtype  # torch cannot convert a sparse gradient
+        result: Tensor = _MaxProduct.apply(states.to(dtype), weight.to(dtype), lengths, screen, is_sparse)
     return result
 
 
