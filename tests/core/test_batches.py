@@ -110,6 +110,19 @@ def test_the_smaller_budget_stays_for_the_rest_of_the_call():
     assert tried == [16, 8, *[4] * 16]
 
 
+def test_padding_counts_after_a_failure():
+    """Otherwise an input of one token and one of none would be the same batch again and again."""
+
+    def run(batch):
+        if batch.size > 1:
+            raise Full
+        return batch.tolist()
+
+    found = run_batches(np.array([1, 0]), Budget(1, padding=2.0), run, is_full)
+
+    assert [result for _, result in found] == [[0], [1]]
+
+
 def test_one_input_that_does_not_fit_raises():
     """There is nothing left to halve, so the error comes through."""
 

@@ -78,8 +78,8 @@ def run_batches(
     """Run every batch, and yield its positions and its result.
 
     If ``run`` raises a RuntimeError for which ``out_of_memory`` returns True, the token budget is halved for the rest
-    of this call and the inputs of the failed batch are run again in smaller batches. The error is raised for a batch of
-    one input.
+    of this call, in which padding counts, and the inputs of the failed batch are run again in smaller batches.
+    The error is raised for a batch of one input.
     """
     pending = list(cut(lengths, budget))[::-1]
     while pending:
@@ -90,7 +90,7 @@ def run_batches(
             if positions.size <= 1 or not out_of_memory(error):
                 raise
             spent = int(positions.size) * max(1, int(lengths[positions[0]]))
-            budget = replace(budget, tokens=max(1, min(budget.tokens, spent) // 2))
+            budget = replace(budget, tokens=max(1, min(budget.tokens, spent) // 2), padding=1.0)
             left = np.concatenate([positions, *pending[::-1]])
             pending = list(_slices(left, lengths, budget))[::-1]
             continue
