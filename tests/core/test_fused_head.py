@@ -92,7 +92,7 @@ def test_a_screen_leaves_out_most_terms():
 
 
 @pytest.mark.parametrize("bias", [0.0, 9.0])
-def test_a_screen_has_no_terms_where_most_are_needed(bias):
+def test_a_screen_is_not_used_where_most_terms_are_needed(bias):
     """All of them are computed at once then."""
     states, weight, _ = arrays(torch.Generator().manual_seed(2), 9000, 16)
 
@@ -121,6 +121,15 @@ def test_a_screen_finds_every_term_with_a_logit_above_zero(seed, dims, scale, of
 
     assert terms is not None
     assert set(needed.tolist()) <= set(terms.tolist()) <= set(range(15))
+
+
+def test_needed_terms_may_be_next_to_each_other():
+    """The frequent words of a vocabulary have the lowest ids."""
+    states, weight, _ = arrays(torch.Generator().manual_seed(2), 9000, 16)
+    bias = torch.full((9000,), -1e3)
+    bias[:4000] = 1e3
+
+    assert Screen.of(weight, bias).terms(states).tolist() == list(range(4000))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -30,7 +30,7 @@ ROWS = 128
 number of rows, up to 1,024 of them."""
 
 DENSE = 0.5
-"""The share of terms above which all of them are computed in float32."""
+"""If more than this share of the terms can have a weight, all are computed in float32."""
 
 
 def has_matrix_unit() -> bool:
@@ -38,7 +38,8 @@ def has_matrix_unit() -> bool:
 
     The instructions of AVX-512 for bfloat16 alone are slower than those for float32 (oneDNN 3.13).
     """
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # has no public name in torch 2.6 to 2.15
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch 2.6 has no public name for it
+    return bool(has_amx()) and bool(getattr(torch.backends.mkldnn, "enabled", True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Screen:
     Rounding to the 8 significant bits of bfloat16 changes a number by at most 2⁻⁸ of itself, a vector w by at most 2⁻⁸
     of its norm. By the inequality of Cauchy and Schwarz, the product of the rounded vectors x' and w' differs from that
     of x and w by at most |x - x'|·|w| + 2⁻⁸·|x'|·|w|. The sum of d numbers in float32 and the rounding of the result
-    are accounted for too. A logit above zero is never missed.
+    are accounted for too. Unless squares of the numbers underflow in float32, no logit above zero is missed.
     """
 
     weight: Tensor
@@ -82,7 +83,7 @@ class Screen:
             bound = maxima + maxima.abs() * (2**-8 + 2**-15) + error * self.norms[part] + self.bias[part]
             found.append((~(bound <= 0)).nonzero()[:, 0] + start)
             count += len(found[-1])
-            if count > DENSE * (start + len(maxima)):
+            if count > DENSE * len(self.weight):
                 return None
         return torch.cat(found)
 
@@ -188,8 +189,9 @@ def max_product_of_tokens(
     screen: Screen | None = None,
     has_sparse_gradient: bool = False,
 ) -> Tensor:
-    """Return the same [n, V] for texts on the CPU whose states [tokens, d] follow each other; no length is zero.
+    """Return the maximum [n, V] over the tokens of each text, as :func:`max_product` does.
 
+    The states [tokens, d] of the texts, on the CPU, follow each other; no length is zero.
     With a ``screen`` maxima that are not above zero after adding its bias may be -inf.
     """
     return _max_product(states, weight, lengths, screen, has_sparse_gradient=has_sparse_gradient)
@@ -248,7 +250,7 @@ class FusedHead:
         weight = self.decoder.weight if shared is None else shared
         is_sparse = shared is not None
         if states.device.type == "cpu":
-            is_token = mask.clone().bool()
+            is_token = mask != 0
             is_token[:, 0] |= ~is_token.any(dim=1)
             maxima = max_product_of_tokens(
                 states[is_token],

@@ -99,8 +99,8 @@ class Trainable(nn.Module):
     def shared_embeddings(self) -> Iterator[None]:
         """Add up the gradients of all uses of a word table inside the block, and make one matrix of the sum.
 
-        The gradients are the same. Inside it the heads of SPLADE models have a screen, where the CPU is faster with
-        one; the weights must not change. This is for several batches on the CPU; it has no effect on other devices,
+        The gradients are the same. Inside the block the heads of SPLADE models have a screen, where that is faster;
+        weights must not change there. This is for several batches on the CPU; it has no effect on other devices,
         and where no gradients are computed.
         """
         tables = [each for each in self._tables if each.weight.device.type == "cpu" and each.weight.requires_grad]
