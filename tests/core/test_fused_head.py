@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -210,19 +211,19 @@ def test_a_head_has_a_screen_during_a_step(monkeypatch, checkpoints, is_fast):
     assert decoder.screen is None
 
 
-def test_a_model_in_bfloat16_has_gradients_in_shared_tables(checkpoints):
-    """The vocabulary product is in float32 then, and its gradient is that of the matrix in bfloat16."""
-    modules = checkpoints.load(st_core, "SparseEncoder", "splade-max")._engine.modules
+def test_a_model_in_bfloat16_has_the_same_gradients_in_shared_tables(checkpoints):
+    """Up to the rounding of their sums: torch cannot convert a sparse gradient to bfloat16."""
+    form = trainable(checkpoints.load(st_core, "SparseEncoder", "splade-max")._engine.modules, dtype=torch.bfloat16)
+    decoder = next(each for each in form.modules() if isinstance(each, heads._Decoder))
     ids = torch.tensor([[5, 6, 7]])
     gradients = []
-    for dtype in (torch.float32, torch.bfloat16):
-        form = trainable(modules, dtype=dtype)
-        with form.shared_embeddings():
+    for context in (nullcontext, form.shared_embeddings):
+        form.zero_grad()
+        with context():
             result = form({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
         result.float().square().sum().backward()
-        decoder = next(each for each in form.modules() if isinstance(each, heads._Decoder))
-        gradients.append(decoder.weight.grad)
+        gradients.append(decoder.weight.grad.float())
 
     wanted, found = gradients
-    assert found.dtype == torch.bfloat16
-    assert torch.nn.functional.cosine_similarity(found.float().flatten(), wanted.flatten(), dim=0) > 0.999
+    assert wanted.count_nonzero() > 0
+    assert torch.allclose(found, wanted, atol=2**-6 * float(wanted.abs().max()))
