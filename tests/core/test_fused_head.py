@@ -18,7 +18,6 @@ from st_core.backends.torch.fused_head import (  # noqa: E402
     Screen,
     fused_head,
     max_product,
-    max_product_of_tokens,
 )
 from st_core.backends.torch.trainable import trainable  # noqa: E402
 from st_core.modules.splade_pooling import SpladePooling  # noqa: E402
@@ -71,7 +70,7 @@ def test_texts_without_padding_have_the_same_values_and_gradients(terms, is_scre
     exact = [each.double().requires_grad_() for each in (states, weight)]
     screen = Screen.of(weight, bias) if is_screened else None
 
-    found = (max_product_of_tokens(ours[0], LENGTHS, ours[1], screen=screen) + bias).relu()
+    found = (max_product(*ours, LENGTHS, screen=screen) + bias).relu()
     wanted = (maxima_of(*exact) + bias).relu()
     (found**2).sum().backward()
     (wanted**2).sum().backward()
@@ -140,7 +139,7 @@ def test_a_screen_hides_no_value_that_is_not_finite(value, place):
     states, weight, bias = arrays(torch.Generator().manual_seed(2), 9000, 16)
     {"states": states, "weight": weight}[place][3, 0] = value
 
-    found = max_product_of_tokens(states, LENGTHS, weight, screen=Screen.of(weight, bias)) + bias
+    found = max_product(states, weight, LENGTHS, screen=Screen.of(weight, bias)) + bias
 
     wanted = maxima_of(states, weight) + bias
     assert torch.equal(found.relu().isfinite(), wanted.relu().isfinite())

@@ -23,7 +23,7 @@ from st_core.backends.torch.pooling import VOCABULARY_BLOCK, first_real, saturat
 from st_core.backends.torch.shared_embedding import sparse_gradient
 from st_core.modules.splade_pooling import SpladePooling
 
-__all__ = ["FusedHead", "Screen", "fused_head", "has_matrix_unit", "max_product", "max_product_of_tokens"]
+__all__ = ["FusedHead", "Screen", "fused_head", "has_matrix_unit", "max_product"]
 
 ROWS = 128
 """Products in bfloat16 have a multiple of this number of rows. oneDNN 3.13 stores a program of some 2.5 MB for each
@@ -34,7 +34,7 @@ DENSE = 0.5
 
 
 def has_matrix_unit() -> bool:
-    """Return whether the CPU has AMX, which multiplies bfloat16 three times as fast as AVX-512 does float32.
+    """Return whether the CPU has AMX, which multiplies bfloat16 two to four times as fast as AVX-512 does float32.
 
     The instructions of AVX-512 for bfloat16 alone are slower than those for float32 (oneDNN 3.13).
     """
@@ -96,9 +96,9 @@ def _padded_maxima(states: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         part = slice(start, start + VOCABULARY_BLOCK)
         values, indices = torch.matmul(states, weight[part].T).max(dim=1)
         maxima[:, part], places[:, part] = values, indices
-    return maxima, places + torch.arange(len(states), dtype=torch.int32, device=states.device)[:, None] * states.shape[
-        1
-    ]
+    rows, width, _ = states.shape
+    first = torch.arange(0, rows * width, width, dtype=torch.int32, device=states.device)
+    return maxima, places + first[:, None]
 
 
 def _packed_maxima(states: Tensor, weight: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -172,34 +172,21 @@ def _product(rows: Tensor, columns: Tensor, values: Tensor, height: int, right: 
     return result
 
 
-def max_product(states: Tensor, weight: Tensor, *, has_sparse_gradient: bool = False) -> Tensor:
-    """Return the maximum over tokens [n, V] of the product of states [n, t, d] and a matrix [V, d].
-
-    It is in float32 for narrower types. With ``has_sparse_gradient`` the matrix must be one of
-    ``accepting_sparse_gradients``.
-    """
-    return _max_product(states, weight, None, None, has_sparse_gradient=has_sparse_gradient)
-
-
-def max_product_of_tokens(
+def max_product(
     states: Tensor,
-    lengths: Sequence[int],
     weight: Tensor,
+    lengths: Sequence[int] | None = None,
     *,
     screen: Screen | None = None,
     has_sparse_gradient: bool = False,
 ) -> Tensor:
-    """Return the maximum [n, V] over the tokens of each text, as :func:`max_product` does.
+    """Return the maximum over the tokens of each text [n, V] of the product of their states and a matrix [V, d].
 
-    The states [tokens, d] of the texts, on the CPU, follow each other; no length is zero.
-    With a ``screen`` maxima that are not above zero after adding its bias may be -inf.
+    The states are [n, t, d], or with ``lengths`` [tokens, d] on the CPU: those of texts of these lengths, none of them
+    zero, one after the other. With a ``screen``, which needs ``lengths``, maxima that are not above zero after adding
+    its bias may be -inf. The result is in float32 for narrower types. With ``has_sparse_gradient`` the matrix must be
+    one of ``accepting_sparse_gradients``.
     """
-    return _max_product(states, weight, lengths, screen, has_sparse_gradient=has_sparse_gradient)
-
-
-def _max_product(
-    states: Tensor, weight: Tensor, lengths: Sequence[int] | None, screen: Screen | None, *, has_sparse_gradient: bool
-) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
         dtype = torch.promote_types(states.dtype, torch.float32)
         is_sparse = has_sparse_gradient and weight.dtype == dtype  # torch cannot convert a sparse gradient
@@ -252,13 +239,8 @@ class FusedHead:
         if states.device.type == "cpu":
             is_token = mask != 0
             is_token[:, 0] |= ~is_token.any(dim=1)
-            maxima = max_product_of_tokens(
-                states[is_token],
-                is_token.sum(dim=1).tolist(),
-                weight,
-                screen=self.decoder.screen,
-                has_sparse_gradient=is_sparse,
-            )
+            lengths, screen = is_token.sum(dim=1).tolist(), self.decoder.screen
+            maxima = max_product(states[is_token], weight, lengths, screen=screen, has_sparse_gradient=is_sparse)
         else:
             first = states[torch.arange(len(states), device=states.device), first_real(mask)]
             states = torch.where(mask[:, :, None] == 0, first[:, None, :], states)
